@@ -1,0 +1,178 @@
+"""One OpenFlow flow as a value: checked against the declaration of its table, printable as `ovs-ofctl` text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from lbctl.pipeline.cookies import Kind, flow_cookie
+from lbctl.pipeline.tables import TABLES, number
+
+ETH_IP, ETH_ARP, PROTO_TCP = 0x0800, 0x0806, 6
+TCP_FIN, TCP_SYN, TCP_RST, TCP_ACK = 0x01, 0x02, 0x04, 0x10
+FRAGMENT_ANY = (1, 1)
+"""ip_frag, value and mask: any fragment (nicira-ext.h, NXM_NX_IP_FRAG)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetField:
+    field: str
+    value: str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Copies a whole field into another of the same width (`bits`)."""
+
+    source: str
+    target: str
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Simple:
+    """An action without a value: `in_port`, `controller` or `dec_ttl`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class FinTimeout:
+    """Once the flow has seen FIN or RST, it expires after `idle` seconds without a packet."""
+
+    idle: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resubmit:
+    table: str
+
+
+Action = SetField | Move | Output | Simple | FinTimeout | Resubmit
+MatchValue = str | int | tuple[int, int]
+
+CONTROLLER = Simple("controller")
+IN_PORT = Simple("in_port")
+DEC_TTL = Simple("dec_ttl")
+
+
+class PipelineError(ValueError):
+    """A flow that its table's declaration does not allow: a programming error, found when the flow is built."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A flow. `match` is sorted (field, value) pairs; a (value, mask) pair is a masked match.
+
+    Raises PipelineError if the table's declaration does not allow it.
+    """
+
+    table: str
+    priority: int
+    match: tuple[tuple[str, MatchValue], ...]
+    actions: tuple[Action, ...] = ()
+    goto: str | None = None
+    meter: int | None = None
+    cookie: int = 0
+    send_removed: bool = False
+
+    def __post_init__(self) -> None:
+        declared = TABLES[self.table]
+        for field, _ in self.match:
+            if field not in declared.matches:
+                raise PipelineError(f"table {self.table} may not match {field}")
+        for action in self.actions:
+            written = getattr(action, "field", None) or getattr(action, "target", None)
+            if written and written not in declared.writes:
+                raise PipelineError(f"table {self.table} may not write {written}")
+            if isinstance(action, Resubmit) and action.table not in declared.next:
+                raise PipelineError(f"table {self.table} may not resubmit to {action.table}")
+        if self.goto and (self.goto not in declared.next or number(self.goto) <= declared.number):
+            raise PipelineError(f"table {self.table} may not go to {self.goto}")
+
+    @property
+    def identity(self) -> tuple[str, int, tuple[tuple[str, MatchValue], ...]]:
+        """What a switch tells flows apart by."""
+        return self.table, self.priority, self.match
+
+    def text(self, with_cookie: bool = True) -> str:
+        """The flow as `ovs-ofctl add-flow` takes it and `ovs-ofctl dump-flows` prints it (OVS 3.1, without counters)."""
+        parts = [f"cookie={self.cookie:#x}"] if with_cookie else []
+        parts += [f"table={number(self.table)}"]
+        if self.send_removed:
+            parts.append("send_flow_rem")
+        parts.append(",".join([f"priority={self.priority}", *_match_text(dict(self.match))]))
+        actions = ([f"meter:{self.meter}"] if self.meter is not None else []) + [_action_text(a) for a in self.actions]
+        if self.goto:
+            actions.append(f"goto_table:{number(self.goto)}")
+        return ", ".join(parts) + " actions=" + (",".join(actions) or "drop")
+
+
+def flow(kind: Kind, external_ip: int, table: str, priority: int, match: dict[str, MatchValue], *actions: Action,
+         goto: str | None = None, meter: int | None = None) -> Flow:
+    """Builds a flow with the cookie that its kind, external IP (0: none) and content give it."""
+    bare = Flow(table, priority, tuple(sorted(match.items())), actions, goto, meter)
+    return replace(bare, cookie=flow_cookie(kind, external_ip, bare.text(with_cookie=False)))
+
+
+_FLAG_NAMES = {TCP_FIN: "fin", TCP_SYN: "syn", TCP_RST: "rst", TCP_ACK: "ack"}
+_MATCH_NAMES = {"eth_dst": "dl_dst", "ipv4_src": "nw_src", "ipv4_dst": "nw_dst", "tcp_src": "tp_src",
+                "tcp_dst": "tp_dst"}
+_SET_NAMES = {"ipv4_src": "ip_src", "ipv4_dst": "ip_dst"}
+_MOVE_NAMES = {"eth_src": "NXM_OF_ETH_SRC", "eth_dst": "NXM_OF_ETH_DST", "arp_sha": "NXM_NX_ARP_SHA",
+               "arp_tha": "NXM_NX_ARP_THA", "arp_spa": "NXM_OF_ARP_SPA", "arp_tpa": "NXM_OF_ARP_TPA"}
+_MATCH_ORDER = ("reg0", "reg1", "in_port", "eth_dst", "ipv4_src", "ipv4_dst", "arp_spa", "arp_tpa", "arp_op",
+                "ip_frag", "tcp_src", "tcp_dst", "tcp_flags")
+
+
+def _match_text(match: dict[str, MatchValue]) -> list[str]:
+    ethertype, protocol = match.get("eth_type"), match.get("ip_proto")
+    texts = []
+    if ethertype == ETH_ARP:
+        texts.append("arp")
+    elif ethertype == ETH_IP:
+        texts.append({None: "ip", 1: "icmp", PROTO_TCP: "tcp"}[protocol])
+    for field in _MATCH_ORDER:
+        if field not in match:
+            continue
+        value = match[field]
+        if field == "tcp_flags":
+            texts.append("tcp_flags=" + _flags_text(*value))
+        elif field == "ip_frag":
+            texts.append("ip_frag=yes")
+        elif field.startswith("reg"):
+            texts.insert(0, f"{field}={value:#x}")
+        else:
+            texts.append(f"{_MATCH_NAMES.get(field, field)}={value}")
+    return texts
+
+
+def _flags_text(value: int, mask: int) -> str:
+    return "".join(("+" if value & bit else "-") + name for bit, name in _FLAG_NAMES.items() if mask & bit)
+
+
+def _action_text(action: Action) -> str:
+    match action:
+        case SetField(field, value) if field.startswith("reg"):
+            return f"set_field:{value:#x}->{field}"
+        case SetField(field, value):
+            return f"set_field:{value}->{_SET_NAMES.get(field, field)}"
+        case Move(source, target, _):
+            return f"move:{_MOVE_NAMES[source]}[]->{_MOVE_NAMES[target]}[]"
+        case Output(port):
+            return f"output:{port}"
+        case Simple("controller"):
+            return "CONTROLLER:65535"
+        case Simple("in_port"):
+            return "IN_PORT"
+        case Simple(name):
+            return name
+        case FinTimeout(idle):
+            return f"fin_timeout(idle_timeout={idle})"
+        case Resubmit(table):
+            return f"resubmit(,{number(table)})"
+    raise PipelineError(f"no text for {action!r}")

@@ -1,0 +1,72 @@
+"""The pipeline, declared once: what each table may match, write, and go to.
+
+`Flow` (flow.py) enforces this declaration when a flow is built, and docs/pipeline.md is printed from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One OpenFlow table. `matches` and `writes` name OXM fields as Ryu spells them; `next` names tables."""
+
+    number: int
+    name: str
+    purpose: str
+    matches: frozenset[str]
+    writes: frozenset[str]
+    next: tuple[str, ...]
+
+
+def _table(number: int, name: str, purpose: str, matches: str = "", writes: str = "", next: str = "") -> Table:
+    return Table(number, name, purpose, frozenset(matches.split()), frozenset(writes.split()), tuple(next.split()))
+
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        _table(0, "classify", "Lets in what is addressed to this LB: ARP, and whole IP packets to its own MAC.",
+               "in_port eth_type eth_dst ip_frag", "", "arp transfer_mode"),
+        _table(1, "arp", "Answers ARP for external IPs and gateways; shows the servers' ARP to the controller.",
+               "in_port eth_type arp_op arp_spa arp_tpa eth_dst",
+               "eth_src eth_dst arp_op arp_sha arp_tha arp_spa arp_tpa"),
+        _table(10, "transfer_mode", "The transfer mode of the packet's external IP (seed figure 7).",
+               "in_port eth_type ipv4_src ipv4_dst", "reg0", "inbound_flags outbound_flags no_entry"),
+        _table(15, "inbound_flags", "From clients: a connection request goes past the access table, a RST is marked.",
+               "eth_type ip_proto tcp_flags", "reg1", "access_in no_entry"),
+        _table(16, "outbound_flags", "From servers: a RST is marked.",
+               "eth_type ip_proto tcp_flags", "reg1", "access_out"),
+        _table(20, "access_in", "The access table, client to server: one entry for each connection.",
+               "eth_type ip_proto ipv4_src ipv4_dst tcp_src tcp_dst", "ipv4_dst tcp_dst",
+               "deliver_server no_entry"),
+        _table(21, "access_out", "The access table, server to client: the same entries, inverse.",
+               "eth_type ip_proto ipv4_src ipv4_dst tcp_src tcp_dst", "ipv4_src tcp_src eth_dst",
+               "deliver_client no_entry"),
+        _table(30, "no_entry", "What has no entry: a new connection, an error, or held while in transition.",
+               "in_port eth_type ip_proto ipv4_dst tcp_dst tcp_flags reg0"),
+        _table(40, "deliver_server", "Adds the LB's own MAC and the server's, and sends to the internal network.",
+               "eth_type ipv4_dst reg1", "eth_src eth_dst reg1", "deliver_server"),
+        _table(41, "deliver_client", "Adds the LB's own MAC, and sends to the external network.",
+               "eth_type reg1", "eth_src reg1", "deliver_client"),
+    )
+}
+
+REGISTERS = {
+    "reg0": "transfer mode of the packet's external IP: 1 normal, 2 transition",
+    "reg1": "1: a RST that has found its entry is to be shown to the controller",
+}
+
+REG_MODE_NORMAL = 1
+REG_MODE_TRANSITION = 2
+
+
+def number(name: str) -> int:
+    """The table's OpenFlow number. Raises KeyError for a name that is not declared."""
+    return TABLES[name].number
+
+
+def name_of(number: int) -> str:
+    """The name of the table with that OpenFlow number, or the number as text if it is none of ours."""
+    return next((table.name for table in TABLES.values() if table.number == number), str(number))
