@@ -1,0 +1,1 @@
+"""A load-balancing site in network namespaces: what integration tests, benchmarks and labs stand on."""
