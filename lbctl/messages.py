@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lbctl.access_table import Entry
 from lbctl.pipeline.flow import Flow
+from lbctl.store import State
 
 OUTPUT_TABLE = -1
 """PacketOut.output: through the whole pipeline, from table 0."""
@@ -89,5 +90,18 @@ class Configure:
     """Once for each connection: whole frames to the controller, no flow-removed for what the controller deleted."""
 
 
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Not for a switch: keep this across a restart, and confirm it by its token (None: no need)."""
+
+    state: State
+    token: int | None = None
+
+
+STORE = "store"
+"""Where a Save goes, in place of an LB's name."""
+
 Message = (AddFlows | DeleteFlows | DeleteCookie | AddEntries | DeleteEntries | PacketOut | Barrier | SetMeter
-           | ReadFlows | Configure)
+           | ReadFlows | Configure | Save)
+Outbox = list[tuple[str, Message]]
+"""Messages in order, each with the name of the LB it is for."""

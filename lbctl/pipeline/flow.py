@@ -100,12 +100,12 @@ class Flow:
         return self.table, self.priority, self.match
 
     def text(self, with_cookie: bool = True) -> str:
-        """The flow as `ovs-ofctl add-flow` takes it and `ovs-ofctl dump-flows` prints it (OVS 3.1, without counters)."""
+        """The flow as `ovs-ofctl add-flow` takes it and `ovs-ofctl --no-stats dump-flows` prints it (OVS 3.1)."""
         parts = [f"cookie={self.cookie:#x}"] if with_cookie else []
-        parts += [f"table={number(self.table)}"]
-        if self.send_removed:
-            parts.append("send_flow_rem")
-        parts.append(",".join([f"priority={self.priority}", *_match_text(dict(self.match))]))
+        if number(self.table):
+            parts.append(f"table={number(self.table)}")
+        match = ",".join([f"priority={self.priority}", *_match_text(dict(self.match))])
+        parts.append(f"send_flow_rem {match}" if self.send_removed else match)
         actions = ([f"meter:{self.meter}"] if self.meter is not None else []) + [_action_text(a) for a in self.actions]
         if self.goto:
             actions.append(f"goto_table:{number(self.goto)}")
@@ -143,9 +143,9 @@ def _match_text(match: dict[str, MatchValue]) -> list[str]:
         if field == "tcp_flags":
             texts.append("tcp_flags=" + _flags_text(*value))
         elif field == "ip_frag":
-            texts.append("ip_frag=yes")
+            texts.append("nw_frag=yes")
         elif field.startswith("reg"):
-            texts.insert(0, f"{field}={value:#x}")
+            texts.append(f"{field}={value:#x}")
         else:
             texts.append(f"{_MATCH_NAMES.get(field, field)}={value}")
     return texts
@@ -158,7 +158,7 @@ def _flags_text(value: int, mask: int) -> str:
 def _action_text(action: Action) -> str:
     match action:
         case SetField(field, value) if field.startswith("reg"):
-            return f"set_field:{value:#x}->{field}"
+            return f"set_field:{value:#x}->{field}" if value else f"set_field:0->{field}"
         case SetField(field, value):
             return f"set_field:{value}->{_SET_NAMES.get(field, field)}"
         case Move(source, target, _):

@@ -1,0 +1,43 @@
+"""Packets held for an external IP while no LB can translate them (the seed's memory of the transition mode)."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+
+class HeldPacket(NamedTuple):
+    """A whole frame; `inward`: it came from the external network."""
+
+    frame: bytes
+    inward: bool
+
+
+class HeldPackets:
+    """A bounded queue, in order of arrival. An overflow is counted in `lost`, never silent."""
+
+    def __init__(self, packets: int, size: int) -> None:
+        """At most that many packets and that many bytes."""
+        self._limit_packets = packets
+        self._limit_size = size
+        self._queue: deque[HeldPacket] = deque()
+        self._size = 0
+        self.held = 0
+        self.released = 0
+        self.lost = 0
+
+    def hold(self, packet: HeldPacket) -> None:
+        if len(self._queue) >= self._limit_packets or self._size + len(packet.frame) > self._limit_size:
+            self.lost += 1
+            return
+        self._queue.append(packet)
+        self._size += len(packet.frame)
+        self.held += 1
+
+    def release(self) -> list[HeldPacket]:
+        """All held packets, oldest first; none is held afterwards."""
+        packets = list(self._queue)
+        self._queue.clear()
+        self._size = 0
+        self.released += len(packets)
+        return packets

@@ -1,0 +1,199 @@
+"""What a switch sends often, decoded from OpenFlow 1.4 bytes: packet-in, flow-removed, flow statistics.
+
+Sources: OpenFlow 1.4.0 sections 7.4.1, 7.4.2 and 7.3.5.2. Malformed messages give None or are left out, never an
+exception: a switch must not be able to stop the controller.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from lbctl.access_table import KEY
+from lbctl.openflow.layout import KEY_DTYPE, Layout, stats_layout
+from lbctl.pipeline.cookies import Kind, kind_of
+from lbctl.pipeline.tables import number
+
+PACKET_IN, FLOW_REMOVED = 10, 11
+REASON_INVALID_TTL = 2
+REMOVED_IDLE, REMOVED_HARD = 0, 1
+
+_PACKET_IN = struct.Struct("!8xIHBBQHH")
+_FLOW_REMOVED = struct.Struct("!8xQHBBIIHHQQ")
+_MATCH_HEAD = struct.Struct("!HH")
+_IN_PORT = struct.Struct("!II")
+_OXM_IN_PORT = 0x80000004
+_ENTRY_OXMS = {0x80000A02: None, 0x80001401: "protocol", 0x80001604: "a", 0x80001804: "b", 0x80001A02: "a_port",
+               0x80001C02: "b_port"}
+TABLE_IN, TABLE_OUT = number("access_in"), number("access_out")
+
+
+class PacketIn(NamedTuple):
+    """A packet that a flow sent to the controller. `cookie` is that flow's."""
+
+    reason: int
+    cookie: int
+    in_port: int
+    frame: bytes
+
+
+def decode_packet_in(message: bytes) -> PacketIn | None:
+    """The whole OpenFlow message in, header included."""
+    if len(message) < 42:
+        return None
+    _, _, reason, _, cookie, _, match_length = _PACKET_IN.unpack_from(message)
+    header, in_port = _IN_PORT.unpack_from(message, 28)
+    if header != _OXM_IN_PORT:
+        in_port = _find_in_port(message, 28, 24 + match_length)
+        if in_port is None:
+            return None
+    return PacketIn(reason, cookie, in_port, message[26 + (match_length + 7 & ~7):])
+
+
+def _find_in_port(message: bytes, offset: int, end: int) -> int | None:
+    while offset + 8 <= min(end, len(message)):
+        header, value = _IN_PORT.unpack_from(message, offset)
+        if header == _OXM_IN_PORT:
+            return value
+        offset += 4 + (header & 0xFF)
+    return None
+
+
+class EntryRemoved(NamedTuple):
+    """An access-table flow that ran out. `key` is the entry's key or, if not `inward`, its reply key."""
+
+    inward: bool
+    cookie: int
+    key: bytes
+    duration: int
+    """Seconds that the flow was there."""
+
+
+def decode_entry_removed(message: bytes) -> EntryRemoved | None:
+    """The whole flow-removed message in; None unless an entry's flow ran out by its timeout."""
+    if len(message) < 52:
+        return None
+    cookie, _, reason, table, duration, _, _, _, _, _ = _FLOW_REMOVED.unpack_from(message)
+    if table not in (TABLE_IN, TABLE_OUT) or reason not in (REMOVED_IDLE, REMOVED_HARD):
+        return None
+    if kind_of(cookie) not in (Kind.ENTRY_IN, Kind.ENTRY_OUT):
+        return None
+    key = _entry_key(message, 48)
+    return EntryRemoved(table == TABLE_IN, cookie, key, duration) if key else None
+
+
+def _entry_key(message: bytes, offset: int) -> bytes | None:
+    end = min(offset + _MATCH_HEAD.unpack_from(message, offset)[1], len(message))
+    fields: dict[str, bytes] = {}
+    offset += 4
+    while offset + 4 <= end:
+        header = int.from_bytes(message[offset:offset + 4], "big")
+        length = header & 0xFF
+        name = _ENTRY_OXMS.get(header)
+        if name:
+            fields[name] = bytes(message[offset + 4:offset + 4 + length])
+        offset += 4 + length
+    try:
+        key = fields["protocol"] + fields["a"] + fields["a_port"] + fields["b"] + fields["b_port"]
+    except KeyError:
+        return None
+    return key if len(key) == KEY.size else None
+
+
+class EntryStats(NamedTuple):
+    """One direction of an entry as a switch holds it; keys as in access_table.py, `next_hop` only outward."""
+
+    key: bytes
+    reply: bytes
+    next_hop: bytes | None
+    packets: int
+    duration: int
+    finished: bool
+    """It has seen FIN or RST and runs out when unused."""
+
+
+class FlowStats(NamedTuple):
+    """Any flow, as far as it takes to tell whether it is right."""
+
+    table: int
+    cookie: int
+
+
+def stats_records(body: bytes) -> Iterator[tuple[int, int, int]]:
+    """(offset, length, table) of each record of a flow-statistics reply's body; stops at a malformed one."""
+    offset, end = 0, len(body)
+    while offset + 48 <= end:
+        length, table = struct.unpack_from("!HB", body, offset)
+        if length < 48 or offset + length > end:
+            return
+        yield offset, length, table
+        offset += length
+
+
+def decode_flow_stats(body: bytes) -> list[FlowStats]:
+    """Table and cookie of each record."""
+    return [FlowStats(table, int.from_bytes(body[offset + 24:offset + 32], "big"))
+            for offset, _, table in stats_records(body)]
+
+
+class EntryStatsDecoder:
+    """Decodes the flow statistics of the access tables in bulk, for switches with that linger (seconds)."""
+
+    def __init__(self, linger: int) -> None:
+        self._layouts = {TABLE_IN: stats_layout("in", linger), TABLE_OUT: stats_layout("out", linger)}
+
+    def decode(self, body: bytes) -> tuple[list[EntryStats], list[FlowStats]]:
+        """The entries of a reply's body, and the flows in it that are not as we would have made them."""
+        entries: list[EntryStats] = []
+        others: list[FlowStats] = []
+        for table, layout in self._layouts.items():
+            if body[2:3] == bytes([table]) and len(body) % layout.size == 0:
+                whole = self._decode_rows(body, layout, inward=table == TABLE_IN)
+                if whole is not None:
+                    return whole, others
+        for offset, length, table in stats_records(body):
+            record = body[offset:offset + length]
+            layout = self._layouts.get(table)
+            decoded = (self._decode_rows(record, layout, inward=table == TABLE_IN)
+                       if layout and length == layout.size else None)
+            if decoded is None:
+                others.append(FlowStats(table, int.from_bytes(record[24:32], "big")))
+            else:
+                entries += decoded
+        return entries, others
+
+    @staticmethod
+    def _decode_rows(body: bytes, layout: Layout, inward: bool) -> list[EntryStats] | None:
+        """None if any constant byte is not as we would have made it."""
+        rows = np.frombuffer(body, layout.dtype)
+        blank = np.frombuffer(bytearray(body), layout.dtype)
+        for name in layout.dtype.names:
+            blank[name] = np.void(bytes(layout.dtype.fields[name][0].itemsize))
+        if blank.tobytes() != layout.constant * len(rows):
+            return None
+        match = _packed(rows["protocol"], rows["a"], rows["a_port"], rows["b"], rows["b_port"])
+        if inward:
+            other = _packed(rows["protocol"], rows["address"], rows["port"], rows["a"], rows["a_port"])
+            hops = [None] * len(rows)
+        else:
+            other = _packed(rows["protocol"], rows["b"], rows["b_port"], rows["address"], rows["port"])
+            hops = [bytes(hop) for hop in rows["next_hop"].tolist()]
+        keys, replies = (match, other) if inward else (other, match)
+        return list(map(EntryStats, keys, replies, hops, _integers(rows["packets"], ">u8"),
+                        _integers(rows["duration"], ">u4"), [idle != 0 for idle in _integers(rows["idle"], ">u2")]))
+
+
+def _packed(*columns: np.ndarray) -> list[bytes]:
+    """Joins columns of bytes row by row into keys."""
+    keys = np.empty(len(columns[0]), KEY_DTYPE)
+    for name, column in zip(KEY_DTYPE.names, columns, strict=True):
+        keys[name] = column.view("u1") if name == "protocol" else column
+    raw = keys.tobytes()
+    return [raw[start:start + KEY.size] for start in range(0, len(raw), KEY.size)]
+
+
+def _integers(column: np.ndarray, kind: str) -> list[int]:
+    return np.ascontiguousarray(column).view(kind).tolist()

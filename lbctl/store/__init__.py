@@ -1,0 +1,77 @@
+"""What must survive a restart of the controller and is not in the switches: who has which external IP, and moves
+that had passed the point of no return. Entries are not kept here: the switches have them."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from lbctl.model import Strategy
+
+FORMAT = 1
+
+
+class StoreError(Exception):
+    """The file can't be read or written; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedMove:
+    """A move whose route step had begun: a new controller finishes it."""
+
+    source: str
+    target: str
+    strategy: Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """assigned: external IP -> LB name; unfinished: external IP -> its move."""
+
+    assigned: Mapping[IPv4Address, str] = field(default_factory=dict)
+    unfinished: Mapping[IPv4Address, UnfinishedMove] = field(default_factory=dict)
+
+
+class FileStore:
+    """The state as one JSON file, replaced atomically (write, fsync, rename)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def load(self) -> State:
+        """The saved state; empty if there is no file yet. Raises StoreError if the file is damaged."""
+        try:
+            document = json.loads(self.path.read_text())
+            if document["format"] != FORMAT:
+                raise ValueError(f"format {document['format']}, this release reads {FORMAT}")
+            return State({IPv4Address(ip): str(lb) for ip, lb in document["assigned"].items()},
+                         {IPv4Address(ip): UnfinishedMove(move["from"], move["to"], Strategy(move["strategy"]))
+                          for ip, move in document["unfinished"].items()})
+        except FileNotFoundError:
+            return State()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreError(f"{self.path}: can't be read ({error}); mend it, or remove it to start from the "
+                             "assignment in the site file") from error
+
+    def save(self, state: State) -> None:
+        """Raises StoreError if the file can't be written."""
+        document = {
+            "format": FORMAT,
+            "assigned": {str(ip): lb for ip, lb in state.assigned.items()},
+            "unfinished": {str(ip): {"from": move.source, "to": move.target, "strategy": move.strategy.value}
+                           for ip, move in state.unfinished.items()},
+        }
+        try:
+            with tempfile.NamedTemporaryFile("w", dir=self.path.parent, prefix=self.path.name, delete=False) as file:
+                json.dump(document, file, indent=2)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(file.name, self.path)
+        except OSError as error:
+            raise StoreError(f"{self.path}: can't be written ({error.strerror}); the assignment of the external IPs "
+                             "would be forgotten at the next start") from error
