@@ -1,0 +1,212 @@
+# shellcheck shell=bash
+# What demo.sh and test.sh share; sourced by both.
+#
+#   install_everything  installs what is missing: Debian packages, and .venv in the checkout. Quick when nothing is.
+#   start_openvswitch   starts Open vSwitch unless it runs; it is stopped again when the last command that needs it ends.
+#   run COMMAND...      runs COMMAND so that Ctrl-C and SIGTERM reach it once, and returns its exit status.
+#
+# Every failure is one line on standard error, and exit status 1.
+
+set -euo pipefail
+
+CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+VENV=$CHECKOUT/.venv
+SYSTEM_PYTHON=/usr/bin/python3    # Debian's: the packages below belong to it, whatever else is first in PATH
+
+# command that must be there : Debian package that brings it
+NEEDED=(
+    ovs-vswitchd:openvswitch-switch ip:iproute2 ping:iputils-ping ethtool:ethtool mnexec:mininet nginx:nginx
+    dnsmasq:dnsmasq-base haproxy:haproxy wrk:wrk tcpdump:tcpdump curl:curl ps:procps
+)
+# Brought for their programs only: the labs run copies of their own.
+QUIET_SERVICES=(nginx haproxy)
+
+POLICY=/usr/sbin/policy-rc.d
+POLICY_IS_OURS=
+OVS_CTL=/usr/share/openvswitch/scripts/ovs-ctl
+OVS_LOCK=/run/lbctl-openvswitch.lock
+OVS_STARTED=/run/lbctl-openvswitch.started
+INSTALL_LOG=
+CHILD=
+
+say() { printf '==> %s\n' "$*"; }
+
+fail() {
+    printf 'lbctl: %s\n' "$*" >&2
+    exit 1
+}
+
+finish() {
+    local status=$?
+    trap '' INT TERM HUP
+    if [[ $POLICY_IS_OURS ]]; then rm -f "$POLICY"; fi
+    if [[ $INSTALL_LOG && $status -eq 0 ]]; then rm -f "$INSTALL_LOG"; fi
+    stop_openvswitch
+    exit "$status"
+}
+
+# A command in the background of its own session gets each signal once: from here. It is told to stop by SIGINT
+# whatever we were sent, because Python programs clean up after that one without further ado.
+run() {
+    local status=0
+    exec 3<&0
+    setsid setpriv --pdeathsig INT env --default-signal=INT,QUIT "$@" <&3 3<&- 9>&- &
+    CHILD=$!
+    exec 3<&-
+    while true; do
+        status=0
+        wait "$CHILD" || status=$?
+        kill -0 "$CHILD" 2>/dev/null || break
+    done
+    CHILD=
+    return "$status"
+}
+
+interrupted() {
+    local signal=$1
+    if [[ ! $CHILD ]]; then exit "$((128 + $(kill -l "$signal")))"; fi
+    printf 'lbctl: interrupted, cleaning up\n' >&2
+    kill -INT "$CHILD" 2>/dev/null || true
+}
+
+check_machine() {
+    [[ $EUID -eq 0 ]] || fail "this needs root (network namespaces, Open vSwitch, Debian packages): run it with sudo"
+    local ID='' VERSION_ID=''
+    # shellcheck disable=SC1091
+    [[ -r /etc/os-release ]] && . /etc/os-release
+    [[ $ID == debian && ($VERSION_ID == 12 || $VERSION_ID == 13) ]] ||
+        fail "this is ${ID:-an unknown system} ${VERSION_ID:-}; the installation knows Debian 12 and Debian 13 only"
+}
+
+# logged STEP COMMAND...: COMMAND with its output in the log, shown only by name when it fails
+logged() {
+    local step=$1
+    shift
+    if ! run "$@" >>"$INSTALL_LOG" 2>&1; then
+        fail "$step failed. Is this machine online? The whole output: $INSTALL_LOG. Its last error:" \
+            "$(grep -E '^(E:|W:|ERROR|error)' "$INSTALL_LOG" | tail -n 1)"
+    fi
+}
+
+missing_packages() {
+    local pair
+    for pair in "${NEEDED[@]}"; do
+        command -v "${pair%%:*}" >/dev/null || printf '%s\n' "${pair##*:}"
+    done
+    "$SYSTEM_PYTHON" -c 'import ensurepip, venv' 2>/dev/null || printf 'python3-venv\n'
+}
+
+install_debian_packages() {
+    local missing
+    mapfile -t missing < <(missing_packages)
+    if [[ ${#missing[@]} -eq 0 ]]; then
+        say "Debian packages: all there"
+        return
+    fi
+    say "Debian packages: installing ${missing[*]}"
+    keep_services_quiet
+    export DEBIAN_FRONTEND=noninteractive
+    logged "Reading Debian's package lists" apt-get -q update -o Acquire::Retries=1
+    logged "Installing Debian packages (${missing[*]})" apt-get -q install -y --no-install-recommends "${missing[@]}"
+    if [[ $POLICY_IS_OURS ]]; then rm -f "$POLICY"; POLICY_IS_OURS=; fi
+    local package
+    for package in "${missing[@]}"; do
+        if [[ " ${QUIET_SERVICES[*]} " == *" $package "* ]]; then silence_service "$package"; fi
+    done
+}
+
+# Debian starts a service when it is installed, unless this file says no.
+keep_services_quiet() {
+    [[ -e $POLICY ]] && return
+    POLICY_IS_OURS=yes
+    {
+        printf '#!/bin/sh\n# Written by lbctl while it installs packages; removed right after.\n'
+        printf 'case "$1" in %s) exit 101;; esac\nexit 0\n' "$(IFS='|'; printf '%s' "${QUIET_SERVICES[*]}")"
+    } >"$POLICY"
+    chmod 755 "$POLICY"
+}
+
+silence_service() {
+    {
+        invoke-rc.d "$1" stop || true
+        update-rc.d "$1" disable || true
+        if command -v systemctl; then systemctl disable "$1" || true; fi
+    } >>"$INSTALL_LOG" 2>&1
+}
+
+# What the environment was made from: the pins, our own packaging, the Python, and where it lies (it can't be moved).
+venv_stamp() {
+    {
+        cat "$CHECKOUT"/requirements/*.txt "$CHECKOUT"/setup.cfg "$CHECKOUT"/pyproject.toml
+        "$SYSTEM_PYTHON" -VV
+        printf '%s\n' "$CHECKOUT"
+    } | sha256sum | cut -d' ' -f1
+}
+
+install_venv() {
+    local stamp pip
+    exec 8<"$CHECKOUT/requirements"
+    flock 8    # two commands at the same time in one checkout: the second finds the work done
+    stamp=$(venv_stamp)
+    if [[ $(cat "$VENV/lbctl-stamp" 2>/dev/null) == "$stamp" ]]; then
+        say "Python environment: .venv is up to date"
+    else
+        say "Python environment: installing the pinned packages into .venv"
+        rm -f "$VENV/lbctl-stamp"
+        logged "Making .venv" "$SYSTEM_PYTHON" -m venv "$VENV"
+        pip=("$VENV/bin/python" -m pip install --disable-pip-version-check --no-input --retries 2 --no-deps)
+        logged "Installing what builds the Python packages" "${pip[@]}" -r "$CHECKOUT/requirements/build.txt"
+        logged "Installing the Python packages" "${pip[@]}" --no-build-isolation \
+            -r "$CHECKOUT/requirements/base.txt" -r "$CHECKOUT/requirements/controller.txt" \
+            -r "$CHECKOUT/requirements/lab.txt" -r "$CHECKOUT/requirements/test.txt"
+        # "compat" puts the checkout itself on the path, so that the folders beside lbctl/ can be imported as well.
+        logged "Installing lbctl itself" "${pip[@]}" --no-build-isolation --config-settings editable_mode=compat -e "$CHECKOUT"
+        printf '%s\n' "$stamp" >"$VENV/lbctl-stamp"
+    fi
+    exec 8<&-
+}
+
+install_everything() {
+    trap finish EXIT
+    trap 'interrupted INT' INT
+    trap 'interrupted TERM' TERM
+    trap 'interrupted HUP' HUP
+    check_machine
+    INSTALL_LOG=$(mktemp -t lbctl-install-XXXXXX.log)
+    install_debian_packages
+    install_venv
+    PATH=$VENV/bin:$PATH
+}
+
+openvswitch_runs() { ovs-vsctl --timeout=5 show >/dev/null 2>&1; }
+
+service_manager_is_systemd() { [[ -d /run/systemd/system ]]; }
+
+# Descriptor 9 is held, shared, as long as this command needs Open vSwitch.
+start_openvswitch() {
+    exec 9>"$OVS_LOCK"
+    flock 9
+    if openvswitch_runs; then
+        say "Open vSwitch: runs"
+    else
+        say "Open vSwitch: starting it (and stopping it at the end)"
+        touch "$OVS_STARTED"
+        if service_manager_is_systemd; then
+            logged "Starting Open vSwitch" systemctl start openvswitch-switch
+        else
+            logged "Starting Open vSwitch" "$OVS_CTL" start --system-id=random
+        fi
+    fi
+    flock -s 9
+}
+
+stop_openvswitch() {
+    [[ -e $OVS_STARTED ]] && { true >&9; } 2>/dev/null || return 0
+    flock -n 9 || return 0    # another command still needs it and will stop it
+    rm -f "$OVS_STARTED"
+    if service_manager_is_systemd; then
+        systemctl stop openvswitch-switch || true
+    else
+        "$OVS_CTL" stop >/dev/null 2>&1 9>&- || true
+    fi
+}

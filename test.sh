@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Installs what is needed and runs all tests. Arguments are passed on to pytest: `./test.sh tests/unit -k move`.
+. "$(dirname "${BASH_SOURCE[0]}")/scripts/install.sh"
+
+install_everything
+start_openvswitch
+say "The tests"
+cd "$CHECKOUT"
+run "$VENV/bin/python" -m pytest "$@"
