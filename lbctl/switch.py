@@ -1,0 +1,127 @@
+"""One LB's switch as the controller sees it: its connection, its ports, what it should hold and what it does hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from lbctl.messages import AddFlows, DeleteCookie, DeleteFlows, Message
+from lbctl.model import ExternalIp, LoadBalancer
+from lbctl.pipeline.cookies import MASK_ALL
+from lbctl.pipeline.flow import Flow
+from lbctl.pipeline.rules import ABSENT, Port, Ports, Role, all_flows, delivery_flows, external_ip_flows
+
+
+@dataclass(frozen=True, slots=True)
+class PortState:
+    """A port of the site file as the switch reports it; number and mac are None if the switch has no such port."""
+
+    name: str
+    number: int | None = None
+    mac: str | None = None
+    up: bool = False
+
+
+class Switch:
+    """States: disconnected; reading (what it holds is being read back); ready; refused (see reason)."""
+
+    def __init__(self, lb: LoadBalancer) -> None:
+        self.lb = lb
+        self.state = "disconnected"
+        self.reason: str | None = "has not connected yet"
+        self.ports = {"external": PortState(lb.external_port), "internal": PortState(lb.internal_port)}
+        self.roles: dict[IPv4Address, Role] = {}
+        self.neighbours: dict[IPv4Address, str] = {}
+        self.counters: Counter[str] = Counter()
+        self._known_ports: Ports | None = None
+        self._held: dict[object, Flow] = {}
+
+    @property
+    def ready(self) -> bool:
+        return self.state == "ready"
+
+    @property
+    def of_ports(self) -> Ports | None:
+        """Both ports, or None until the switch has shown both. A port that went away is remembered."""
+        return self._known_ports
+
+    def set_ports(self, reported: Iterable[PortState]) -> None:
+        """All ports that the switch has now."""
+        by_name = {port.name: port for port in reported}
+        self.ports = {"external": by_name.get(self.lb.external_port, PortState(self.lb.external_port)),
+                      "internal": by_name.get(self.lb.internal_port, PortState(self.lb.internal_port))}
+        missing = [port.name for port in self.ports.values() if port.number is None]
+        if missing:
+            self.reason = (f"the bridge has no port {' and no port '.join(missing)}: add it with "
+                           f"ovs-vsctl add-port, or correct the site file")
+        else:
+            external, internal = self.ports["external"], self.ports["internal"]
+            self._known_ports = Ports(Port(external.number, external.mac), Port(internal.number, internal.mac))
+            down = [port.name for port in self.ports.values() if not port.up]
+            self.reason = f"port {' and port '.join(down)} is down" if down else None
+
+    def role(self, address: IPv4Address) -> Role:
+        return self.roles.get(address, ABSENT)
+
+    def disconnected(self, reason: str) -> None:
+        self.state, self.reason = "disconnected", reason
+        self._held.clear()
+
+    def reconcile(self, external_ips: Iterable[ExternalIp], held: Counter[tuple[str, int]]) -> list[Message]:
+        """After a read-back: `held` counts the (table, cookie) of the flows there. Sends the difference only."""
+        wanted = self._wanted(external_ips)
+        by_cookie: dict[tuple[str, int], list[Flow]] = {}
+        for flow in wanted.values():
+            by_cookie.setdefault((flow.table, flow.cookie), []).append(flow)
+        wrong = [place for place, count in held.items() if count != len(by_cookie.get(place, ()))]
+        missing = [flow for place, flows in by_cookie.items() if held.get(place) != len(flows) for flow in flows]
+        self._held = wanted
+        messages: list[Message] = [DeleteCookie(table, cookie, MASK_ALL) for table, cookie in wrong]
+        return [*messages, AddFlows(tuple(missing))] if missing else messages
+
+    def sync(self, external_ips: Iterable[ExternalIp]) -> list[Message]:
+        """Sends what has changed since the last time: after another site file, port, or neighbour."""
+        return self._apply(self._wanted(external_ips), self._held)
+
+    def set_role(self, external_ip: ExternalIp, role: Role) -> list[Message]:
+        """Changes what the LB does for one external IP; at once if it is ready, else when it has been read back."""
+        before = self.role(external_ip.address)
+        self.roles[external_ip.address] = role
+        ports = self.of_ports
+        if not self.ready or ports is None:
+            return []
+        old = {flow.identity: flow for flow in external_ip_flows(external_ip, before, ports)}
+        new = {flow.identity: flow for flow in external_ip_flows(external_ip, role, ports)}
+        return self._apply(new, old)
+
+    def set_neighbour(self, server: IPv4Address, mac: str) -> list[Message]:
+        """The server's MAC is this now."""
+        if self.neighbours.get(server) == mac:
+            return []
+        self.neighbours[server] = mac
+        if not self.ready or self.of_ports is None:
+            return []
+        return self._apply({flow.identity: flow for flow in delivery_flows({server: mac}, self.of_ports)}, {})
+
+    def _wanted(self, external_ips: Iterable[ExternalIp]) -> dict[object, Flow]:
+        if self.of_ports is None:
+            return {}
+        return {flow.identity: flow
+                for flow in all_flows(external_ips, self.roles, self.neighbours, self.of_ports)}
+
+    def _apply(self, wanted: dict[object, Flow], old: dict[object, Flow]) -> list[Message]:
+        """Makes `old` into `wanted`: adds (or replaces) first, so that nothing that stays is ever missing."""
+        changed = tuple(flow for identity, flow in wanted.items() if self._held.get(identity) != flow)
+        gone = tuple(flow for identity, flow in old.items() if identity not in wanted)
+        for flow in gone:
+            self._held.pop(flow.identity, None)
+        for flow in changed:
+            self._held[flow.identity] = flow
+        messages: list[Message] = []
+        if changed:
+            messages.append(AddFlows(changed))
+        if gone:
+            messages.append(DeleteFlows(gone))
+        return messages
