@@ -3,7 +3,8 @@
 #
 #   install_everything  installs what is missing: Debian packages, and .venv in the checkout. Quick when nothing is.
 #   start_openvswitch   starts Open vSwitch unless it runs; it is stopped again when the last command that needs it ends.
-#   run COMMAND...      runs COMMAND so that Ctrl-C and SIGTERM reach it once, and returns its exit status.
+#   run COMMAND...      runs COMMAND so that Ctrl-C and SIGTERM reach it once, and returns its exit status; when it was
+#                       interrupted, everything ends with it (exit status 130 or 143).
 #
 # Every failure is one line on standard error, and exit status 1.
 
@@ -18,7 +19,7 @@ NEEDED=(
     ovs-vswitchd:openvswitch-switch ip:iproute2 ping:iputils-ping ethtool:ethtool mnexec:mininet nginx:nginx
     dnsmasq:dnsmasq-base haproxy:haproxy wrk:wrk tcpdump:tcpdump curl:curl ps:procps
 )
-# Brought for their programs only: the labs run copies of their own.
+# Brought for their programs only (the labs run copies of their own): never started, never enabled.
 QUIET_SERVICES=(nginx haproxy)
 
 POLICY=/usr/sbin/policy-rc.d
@@ -27,7 +28,9 @@ OVS_CTL=/usr/share/openvswitch/scripts/ovs-ctl
 OVS_LOCK=/run/lbctl-openvswitch.lock
 OVS_STARTED=/run/lbctl-openvswitch.started
 INSTALL_LOG=
+KEEP_LOG=
 CHILD=
+INTERRUPTED_BY=
 
 say() { printf '==> %s\n' "$*"; }
 
@@ -40,7 +43,7 @@ finish() {
     local status=$?
     trap '' INT TERM HUP
     if [[ $POLICY_IS_OURS ]]; then rm -f "$POLICY"; fi
-    if [[ $INSTALL_LOG && $status -eq 0 ]]; then rm -f "$INSTALL_LOG"; fi
+    if [[ $INSTALL_LOG && ! $KEEP_LOG ]]; then rm -f "$INSTALL_LOG"; fi
     stop_openvswitch
     exit "$status"
 }
@@ -59,12 +62,13 @@ run() {
         kill -0 "$CHILD" 2>/dev/null || break
     done
     CHILD=
+    if [[ $INTERRUPTED_BY ]]; then exit "$((128 + $(kill -l "$INTERRUPTED_BY")))"; fi
     return "$status"
 }
 
 interrupted() {
-    local signal=$1
-    if [[ ! $CHILD ]]; then exit "$((128 + $(kill -l "$signal")))"; fi
+    INTERRUPTED_BY=$1
+    if [[ ! $CHILD ]]; then exit "$((128 + $(kill -l "$1")))"; fi
     printf 'lbctl: interrupted, cleaning up\n' >&2
     kill -INT "$CHILD" 2>/dev/null || true
 }
@@ -83,6 +87,7 @@ logged() {
     local step=$1
     shift
     if ! run "$@" >>"$INSTALL_LOG" 2>&1; then
+        KEEP_LOG=yes
         fail "$step failed. Is this machine online? The whole output: $INSTALL_LOG. Its last error:" \
             "$(grep -E '^(E:|W:|ERROR|error)' "$INSTALL_LOG" | tail -n 1)"
     fi
@@ -107,7 +112,7 @@ install_debian_packages() {
     keep_services_quiet
     export DEBIAN_FRONTEND=noninteractive
     logged "Reading Debian's package lists" apt-get -q update -o Acquire::Retries=1
-    logged "Installing Debian packages (${missing[*]})" apt-get -q install -y --no-install-recommends "${missing[@]}"
+    logged "Installing the Debian packages" apt-get -q install -y --no-install-recommends "${missing[@]}"
     if [[ $POLICY_IS_OURS ]]; then rm -f "$POLICY"; POLICY_IS_OURS=; fi
     local package
     for package in "${missing[@]}"; do
@@ -115,14 +120,17 @@ install_debian_packages() {
     done
 }
 
-# Debian starts a service when it is installed, unless this file says no.
+# Debian starts a service when it is installed, unless this file says no. Open vSwitch is started by start_openvswitch,
+# so that it is known who has to stop it.
 keep_services_quiet() {
     [[ -e $POLICY ]] && return
     POLICY_IS_OURS=yes
-    {
-        printf '#!/bin/sh\n# Written by lbctl while it installs packages; removed right after.\n'
-        printf 'case "$1" in %s) exit 101;; esac\nexit 0\n' "$(IFS='|'; printf '%s' "${QUIET_SERVICES[*]}")"
-    } >"$POLICY"
+    cat >"$POLICY" <<'END'
+#!/bin/sh
+# Written by lbctl while it installs packages; removed right after.
+case "$1" in nginx* | haproxy* | openvswitch* | ovs*) exit 101 ;; esac
+exit 0
+END
     chmod 755 "$POLICY"
 }
 
