@@ -1,0 +1,39 @@
+"""What the REST API needs of the control function: read by views and metrics, called by operations.
+
+`lbctl.control.ControlFunction` is the real one; the Ryu app around it gives the three verbs of `Orders`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address
+from typing import Protocol
+
+from lbctl.access_table import Entry
+from lbctl.model import Site, Strategy, TransferMode
+from lbctl.move import Move, MoveRecord
+from lbctl.switch import Switch
+
+
+class Control(Protocol):
+    """The state that is shown. Nothing here may be changed by a reader."""
+
+    site: Site
+    switches: Mapping[str, Switch]
+    moves: Mapping[str, Move]
+
+    def assigned_to(self, address: IPv4Address) -> str: ...
+    def transfer_modes(self, name: str) -> Mapping[IPv4Address, TransferMode]: ...
+    def neighbour(self, lb_name: str, server_address: IPv4Address) -> str | None: ...
+    def connection_count(self, address: IPv4Address) -> int: ...
+    def entries(self, address: IPv4Address) -> Sequence[Entry]: ...
+
+
+class Orders(Protocol):
+    """The Ryu app. start_move and abort_move raise lbctl.control.Refused."""
+
+    control: Control
+
+    def start_move(self, address: IPv4Address, to: str, strategy: Strategy) -> MoveRecord: ...
+    def abort_move(self, id: str) -> None: ...
+    def wait_for_move(self, id: str, timeout: float) -> None: ...

@@ -1,0 +1,80 @@
+"""Prometheus metrics, read from the control function when they are asked for. Nothing is counted twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+from lbctl import __version__
+from lbctl.api import views
+from lbctl.api.facade import Control
+
+__all__ = ["CONTENT_TYPE", "exposition"]
+
+
+def exposition(control: Control) -> bytes:
+    """All metrics in the text format of Prometheus."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Metrics(control))
+    return generate_latest(registry)
+
+
+class _Metrics(Collector):
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    def collect(self) -> Iterable[Metric]:
+        yield InfoMetricFamily("lbctl_build", "The running release.", {"version": __version__})
+        yield from self._load_balancers()
+        yield from self._external_ips()
+        yield from self._moves()
+
+    def _load_balancers(self) -> Iterator[Metric]:
+        ready = GaugeMetricFamily("lbctl_load_balancer_ready", "1 if the load balancer does its work.",
+                                  labels=["dp_name"])
+        up = GaugeMetricFamily("lbctl_port_up", "1 if the port is there and up.", labels=["dp_name", "port"])
+        packet_ins = CounterMetricFamily("lbctl_packet_ins", "Packets that the switch sent to the controller.",
+                                         labels=["dp_name"])
+        dropped = CounterMetricFamily("lbctl_dropped_packets", "Packets that the controller dropped.",
+                                      labels=["dp_name", "reason"])
+        events = CounterMetricFamily("lbctl_events", "Whatever else is counted for a load balancer.",
+                                     labels=["dp_name", "event"])
+        for lb in self._control.site.load_balancers:
+            switch = self._control.switches[lb.name]
+            ready.add_metric([lb.name], float(switch.state == "ready"))
+            for side, port in switch.ports.items():
+                up.add_metric([lb.name, side], float(port.up))
+            counters = views.counters(switch.counters)
+            packet_ins.add_metric([lb.name], counters.packet_ins)
+            for reason, count in counters.dropped.items():
+                dropped.add_metric([lb.name, reason], count)
+            for event, count in counters.other.items():
+                events.add_metric([lb.name, event], count)
+        yield from (ready, up, packet_ins, dropped, events)
+
+    def _external_ips(self) -> Iterator[Metric]:
+        labels = ["dp_name", "external_ip"]
+        connections = GaugeMetricFamily("lbctl_connections", "Entries of the access table.", labels=labels)
+        unresolved = GaugeMetricFamily("lbctl_unresolved_servers", "Servers whose MAC is not known.", labels=labels)
+        for ip in self._control.site.external_ips:
+            where = self._control.assigned_to(ip.address)
+            connections.add_metric([where, str(ip.address)], self._control.connection_count(ip.address))
+            unknown = sum(self._control.neighbour(where, server) is None for server in ip.server_addresses())
+            unresolved.add_metric([where, str(ip.address)], unknown)
+        yield from (connections, unresolved)
+
+    def _moves(self) -> Iterator[Metric]:
+        records = [move.record for move in self._control.moves.values()]
+        moves = GaugeMetricFamily("lbctl_moves", "Moves on record, by state.", labels=["state"])
+        for state in ("running", "done", "rolled-back", "aborted"):
+            moves.add_metric([state], sum(record.state == state for record in records))
+        packets = GaugeMetricFamily("lbctl_move_packets", "Packets of the moves on record, by what became of them.",
+                                    labels=["fate"])
+        for fate in ("held", "released", "lost"):
+            packets.add_metric([fate], sum(getattr(record, f"packets_{fate}") for record in records))
+        yield from (moves, packets)

@@ -1,0 +1,178 @@
+"""What each route does. An operation takes a Call and returns a Result, or raises ApiProblem."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+from lbctl import __version__
+from lbctl.api import metrics, openapi, views
+from lbctl.api import types as t
+from lbctl.api.facade import Control, Orders
+from lbctl.api.paging import START, client_filter, page, parse_cursor
+from lbctl.api.problems import ApiProblem, not_found
+from lbctl.control import Refused
+from lbctl.model import ExternalIp, LoadBalancer
+from lbctl.move import MoveRecord
+
+WAIT_LIMIT = 300.0
+"""Seconds that `wait` waits for a move to end. After it the answer is 202, as without `wait`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """orders: the control function and its verbs. values: placeholders of the path. body, query: as the route declares."""
+
+    orders: Orders
+    values: dict[str, str]
+    query: Any
+    body: Any
+
+    @property
+    def control(self) -> Control:
+        return self.orders.control
+
+
+class Result(NamedTuple):
+    """content: a response type, sent as JSON; or bytes, sent with `content_type`."""
+
+    content: BaseModel | bytes
+    status: int = 200
+    location: str | None = None
+    content_type: str = "application/json"
+
+
+def list_load_balancers(call: Call) -> Result:
+    control = call.control
+    return Result(t.LoadBalancerList(load_balancers=[views.load_balancer(control, lb)
+                                                     for lb in control.site.load_balancers]))
+
+
+def get_load_balancer(call: Call) -> Result:
+    return Result(views.load_balancer(call.control, _load_balancer(call)))
+
+
+def get_access_table(call: Call) -> Result:
+    lb, query, control = _load_balancer(call), call.query, call.control
+    addresses = views.assigned_external_ips(control, lb.name)
+    if query.external_ip is not None:
+        _known_external_ip(control, query.external_ip)
+        addresses = [address for address in addresses if address == query.external_ip]
+    entries, after = page(addresses, control.entries, query.limit, _cursor(query.after),
+                          client_filter(query.client, query.client_port))
+    return Result(t.AccessTablePage.model_construct(
+        entries=[views.entry(entry) for entry in entries], next=after and after.text(),
+        total=sum(map(control.connection_count, addresses))))
+
+
+def get_transfer_modes(call: Call) -> Result:
+    modes = call.control.transfer_modes(_load_balancer(call).name)
+    return Result(t.TransferModes(transfer_modes={str(address): mode.value for address, mode in modes.items()}))
+
+
+def list_external_ips(call: Call) -> Result:
+    control = call.control
+    return Result(t.ExternalIpList(external_ips=[views.external_ip(control, ip) for ip in control.site.external_ips]))
+
+
+def get_external_ip(call: Call) -> Result:
+    return Result(views.external_ip(call.control, _external_ip(call)))
+
+
+def start_move(call: Call) -> Result:
+    external_ip, order = _external_ip(call), call.body
+    if call.control.site.load_balancer(order.to) is None:
+        known = ", ".join(lb.name for lb in call.control.site.load_balancers)
+        message = f"there is no load balancer {order.to}; there are: {known}"
+        raise ApiProblem(422, f"Wrong body: to: {message}.", errors=[t.FieldError(field="to", message=message)])
+    try:
+        record = call.orders.start_move(external_ip.address, order.to, order.strategy)
+    except Refused as refused:
+        raise _refusal(refused) from refused
+    if call.query.wait:
+        call.orders.wait_for_move(record.id, WAIT_LIMIT)
+    return Result(views.move(record), 202 if record.state == "running" else 200, f"/v1/moves/{record.id}")
+
+
+def list_moves(call: Call) -> Result:
+    records = [move.record for move in call.control.moves.values()]
+    records.sort(key=lambda record: record.started, reverse=True)
+    return Result(t.MoveList(moves=[views.move(record) for record in records]))
+
+
+def get_move(call: Call) -> Result:
+    return Result(views.move(_move(call)))
+
+
+def abort_move(call: Call) -> Result:
+    record = _move(call)
+    try:
+        call.orders.abort_move(record.id)
+    except Refused as refused:
+        raise _refusal(refused) from refused
+    return Result(views.move(record), 202)
+
+
+def get_health(call: Call) -> Result:
+    switches = call.control.switches.values()
+    return Result(t.Health(version=__version__, load_balancers=len(switches),
+                           load_balancers_ready=sum(switch.state == "ready" for switch in switches)))
+
+
+def get_openapi(call: Call) -> Result:
+    return Result(json.dumps(openapi.document()).encode())
+
+
+def get_metrics(call: Call) -> Result:
+    return Result(metrics.exposition(call.control), content_type=metrics.CONTENT_TYPE)
+
+
+def _load_balancer(call: Call) -> LoadBalancer:
+    site, name = call.control.site, call.values["name"]
+    lb = site.load_balancer(name)
+    if lb is None:
+        raise not_found("load balancer", name, [lb.name for lb in site.load_balancers])
+    return lb
+
+
+def _external_ip(call: Call) -> ExternalIp:
+    text = call.values["address"]
+    try:
+        address = IPv4Address(text)
+    except AddressValueError:
+        raise _no_external_ip(call.control, text) from None
+    return _known_external_ip(call.control, address)
+
+
+def _known_external_ip(control: Control, address: IPv4Address) -> ExternalIp:
+    external_ip = control.site.external_ip(address)
+    if external_ip is None:
+        raise _no_external_ip(control, str(address))
+    return external_ip
+
+
+def _no_external_ip(control: Control, text: str) -> ApiProblem:
+    return not_found("external IP", text, [str(ip.address) for ip in control.site.external_ips])
+
+
+def _move(call: Call) -> MoveRecord:
+    move = call.control.moves.get(call.values["id"])
+    if move is None:
+        raise not_found("move", call.values["id"], list(call.control.moves)[::-1])
+    return move.record
+
+
+def _cursor(text: str | None):
+    try:
+        return START if text is None else parse_cursor(text)
+    except ValueError as error:
+        raise ApiProblem(422, f"Wrong query: after: {error}.",
+                         errors=[t.FieldError(field="after", message=str(error))]) from error
+
+
+def _refusal(refused: Refused) -> ApiProblem:
+    return ApiProblem(refused.status, refused.detail, refused.title)

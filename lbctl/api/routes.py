@@ -1,0 +1,89 @@
+"""The route table, declared once: dispatch, `Allow` and OpenAPI are made from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pydantic import BaseModel
+
+from lbctl.api import types as t
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`operation` names a function of lbctl/api/operations.py. `errors` are the statuses special to it.
+
+    `response` is None where the answer is no JSON of ours; `statuses` gives each success status with its meaning.
+    """
+
+    method: str
+    path: str
+    operation: str
+    summary: str
+    response: type[BaseModel] | None
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] = t.NoQuery
+    statuses: Mapping[int, str] | None = None
+    errors: tuple[int, ...] = ()
+
+
+_MOVED = {202: "The move has started.", 200: "The move has ended (`wait`); its state says how."}
+_ABORTING = {202: "The move is being rolled back."}
+
+ROUTES: tuple[Route, ...] = (
+    Route("GET", "/v1/load-balancers", "list_load_balancers", "All load balancers.", t.LoadBalancerList),
+    Route("GET", "/v1/load-balancers/{name}", "get_load_balancer", "State, ports, external IPs, load.",
+          t.LoadBalancerView, errors=(404,)),
+    Route("GET", "/v1/load-balancers/{name}/access-table", "get_access_table", "The entries, by page.",
+          t.AccessTablePage, query=t.AccessTableQuery, errors=(404,)),
+    Route("GET", "/v1/load-balancers/{name}/transfer-modes", "get_transfer_modes",
+          "The transfer mode of each external IP that has one there.", t.TransferModes, errors=(404,)),
+    Route("GET", "/v1/external-ips", "list_external_ips", "All external IPs.", t.ExternalIpList),
+    Route("GET", "/v1/external-ips/{address}", "get_external_ip", "Assignment, services, connections.",
+          t.ExternalIpView, errors=(404,)),
+    Route("POST", "/v1/external-ips/{address}/move", "start_move", "Moves an external IP to another load balancer.",
+          t.MoveView, body=t.MoveRequest, query=t.MoveQuery, statuses=_MOVED, errors=(404, 409)),
+    Route("GET", "/v1/moves", "list_moves", "The records of all moves, newest first.", t.MoveList),
+    Route("GET", "/v1/moves/{id}", "get_move", "The record of a move.", t.MoveView, errors=(404,)),
+    Route("DELETE", "/v1/moves/{id}", "abort_move", "Aborts a move that has not come to its route step.", t.MoveView,
+          statuses=_ABORTING, errors=(404, 409)),
+    Route("GET", "/v1/health", "get_health", "That the controller answers, and how many load balancers are ready.",
+          t.Health),
+    Route("GET", "/v1/openapi.json", "get_openapi", "This API by OpenAPI 3.1.", None),
+    Route("GET", "/metrics", "get_metrics", "Metrics in the text format of Prometheus.", None),
+)
+
+
+class Found(NamedTuple):
+    """The routes of a path by method, and the values of the path's placeholders."""
+
+    routes: dict[str, Route]
+    values: dict[str, str]
+
+
+def find(path: str) -> Found | None:
+    """The routes of a path; None if there are none."""
+    for pattern, routes in _PATTERNS:
+        if match := pattern.fullmatch(path):
+            return Found(routes, match.groupdict())
+    return None
+
+
+def allowed(routes: Mapping[str, Route]) -> str:
+    """The header `Allow` for a path."""
+    methods = set(routes) | ({"HEAD"} if "GET" in routes else set())
+    return ", ".join(sorted(methods))
+
+
+def _patterns() -> list[tuple[re.Pattern[str], dict[str, Route]]]:
+    by_path: dict[str, dict[str, Route]] = {}
+    for route in ROUTES:
+        by_path.setdefault(route.path, {})[route.method] = route
+    return [(re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path))), routes)
+            for path, routes in by_path.items()]
+
+
+_PATTERNS = _patterns()

@@ -1,0 +1,218 @@
+"""What the REST API takes and gives, as pydantic models: they check requests, and OpenAPI is made from them.
+
+Times are text by ISO 8601 in UTC, durations are in seconds, addresses are dotted text, MACs are lower-case with colons.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from lbctl.model import Strategy
+
+PAGE_LIMIT = 1000
+"""The most entries that one page may hold: a page is made in one go, while packets wait."""
+
+LoadBalancerState = Literal["disconnected", "reading", "ready", "refused"]
+MoveState = Literal["running", "done", "rolled-back", "aborted"]
+Mode = Literal["normal", "transition"]
+
+
+class _Closed(BaseModel):
+    """A name that is not declared is an error: a misspelt one must not be ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+# Requests
+
+
+def _address_text(value: object) -> object:
+    if not isinstance(value, (str, IPv4Address)):
+        raise ValueError("must be an IPv4 address as text")
+    return value
+
+
+AddressText = Annotated[IPv4Address, BeforeValidator(_address_text)]
+"""An IPv4 address in dotted text; pydantic alone would take a number as well."""
+
+
+class MoveRequest(_Closed):
+    """Order to move an external IP."""
+
+    to: str = Field(min_length=1, description="name of the load balancer that is to serve the external IP")
+    strategy: Strategy = Field(default=Strategy.PRECOPY, description="order of the steps, see docs/move.md")
+
+
+class NoQuery(_Closed):
+    """No query parameters."""
+
+
+class MoveQuery(_Closed):
+    wait: bool = Field(default=False, description="answer only when the move has ended")
+
+
+class AccessTableQuery(_Closed):
+    external_ip: AddressText | None = Field(default=None, description="only entries of this external IP")
+    client: AddressText | None = Field(default=None, description="only entries of this client address")
+    client_port: int | None = Field(default=None, ge=0, le=65535, description="only entries of this client port")
+    limit: int = Field(default=100, ge=1, le=PAGE_LIMIT, description="most entries of a page")
+    after: str | None = Field(default=None, description="`next` of the page before")
+
+
+# Load balancers
+
+
+class PortView(BaseModel):
+    name: str
+    number: int | None = Field(description="OpenFlow port number; null while the switch has no such port")
+    mac: str | None
+    up: bool
+
+
+class PortsView(BaseModel):
+    external: PortView
+    internal: PortView
+
+
+class Counters(BaseModel):
+    """Since the controller started."""
+
+    packet_ins: int = Field(default=0, description="packets that the switch sent to the controller")
+    dropped: dict[str, int] = Field(default={}, description="packets that the controller dropped, by reason")
+    other: dict[str, int] = Field(default={}, description="whatever else is counted, by name")
+
+
+class LoadBalancerView(BaseModel):
+    name: str
+    dpid: str = Field(description="datapath id, 16 hexadecimal digits")
+    state: LoadBalancerState
+    reason: str | None = Field(description="why it is not ready")
+    ports: PortsView
+    external_ips: list[str] = Field(description="the external IPs that are assigned to it")
+    connections: int
+    counters: Counters
+
+
+class LoadBalancerList(BaseModel):
+    load_balancers: list[LoadBalancerView]
+
+
+class EntryView(BaseModel):
+    """A row of the access table (seed figure 5)."""
+
+    protocol: str
+    client: str
+    client_port: int
+    external_ip: str
+    external_port: int
+    server: str
+    server_port: int
+    next_hop: str = Field(description="MAC that the client's packets came from; answers go back to it")
+    state: str
+    delta: int = Field(default=0, description="always 0: the lengths of payloads never change")
+    created: str
+    last_seen: str
+
+
+class AccessTablePage(BaseModel):
+    entries: list[EntryView]
+    next: str | None = Field(description="`after` of the next page; null if this was the last")
+    total: int = Field(description="entries of the load balancer, or of the external IP asked for; other filters "
+                                   "do not change it")
+
+
+class TransferModes(BaseModel):
+    transfer_modes: dict[str, Mode]
+
+
+# External IPs
+
+
+class ServerView(BaseModel):
+    address: str
+    port: int
+    weight: int
+    mac: str | None = Field(description="null while the load balancer has not found it by ARP")
+
+
+class ServiceView(BaseModel):
+    protocol: str
+    port: int
+    scheduler: str
+    servers: list[ServerView]
+
+
+class ExternalIpView(BaseModel):
+    address: str
+    load_balancer: str
+    nat: str
+    gateway: str
+    services: list[ServiceView]
+    connections: int
+    move: str | None = Field(description="id of the move that is running")
+
+
+class ExternalIpList(BaseModel):
+    external_ips: list[ExternalIpView]
+
+
+# Moves
+
+
+class StepView(BaseModel):
+    name: str
+    started: str
+    seconds: float | None = Field(description="null while the step is running")
+
+
+class MoveView(BaseModel):
+    """The record of a move."""
+
+    id: str
+    external_ip: str
+    source: str = Field(serialization_alias="from")
+    target: str = Field(serialization_alias="to")
+    strategy: str
+    state: MoveState
+    step: str | None
+    reason: str | None = Field(description="why it was rolled back or aborted")
+    started: str
+    ended: str | None
+    steps: list[StepView]
+    entries_copied: int
+    entries_total: int
+    packets_held: int
+    packets_released: int
+    packets_lost: int
+
+
+class MoveList(BaseModel):
+    moves: list[MoveView] = Field(description="newest first")
+
+
+# The rest
+
+
+class Health(BaseModel):
+    status: Literal["ok"] = "ok"
+    version: str
+    load_balancers_ready: int
+    load_balancers: int
+
+
+class FieldError(BaseModel):
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """Problem details by RFC 9457."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] | None = Field(default=None, description="each field that is wrong")

@@ -1,0 +1,88 @@
+"""From the control function's state to the response types."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime, timezone
+from ipaddress import IPv4Address
+
+from lbctl.access_table import Entry
+from lbctl.api import types as t
+from lbctl.api.facade import Control
+from lbctl.model import PROTOCOL_NAMES, ExternalIp, LoadBalancer, Service
+from lbctl.move import MoveRecord
+from lbctl.switch import PortState
+
+DROPPED = "dropped:"
+"""What a counter's name begins with when it counts dropped packets; the reason follows."""
+
+
+def iso(time: float) -> str:
+    """Seconds since the epoch as ISO 8601 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(time, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def load_balancer(control: Control, lb: LoadBalancer) -> t.LoadBalancerView:
+    switch = control.switches[lb.name]
+    external_ips = assigned_external_ips(control, lb.name)
+    return t.LoadBalancerView(
+        name=lb.name, dpid=f"{lb.dpid:016x}", state=switch.state, reason=switch.reason,
+        ports=t.PortsView(external=_port(switch.ports["external"]), internal=_port(switch.ports["internal"])),
+        external_ips=[str(external_ip) for external_ip in external_ips],
+        connections=sum(map(control.connection_count, external_ips)), counters=counters(switch.counters))
+
+
+def assigned_external_ips(control: Control, lb_name: str) -> list[IPv4Address]:
+    """In ascending order."""
+    return sorted(ip.address for ip in control.site.external_ips if control.assigned_to(ip.address) == lb_name)
+
+
+def external_ip(control: Control, ip: ExternalIp) -> t.ExternalIpView:
+    lb_name = control.assigned_to(ip.address)
+    return t.ExternalIpView(
+        address=str(ip.address), load_balancer=lb_name, nat=ip.nat, gateway=str(ip.gateway),
+        services=[_service(control, lb_name, service) for service in ip.services],
+        connections=control.connection_count(ip.address), move=running_move(control, ip.address))
+
+
+def running_move(control: Control, address: IPv4Address) -> str | None:
+    """The id of the external IP's move, if one is running."""
+    return next((record.id for record in (move.record for move in control.moves.values())
+                 if record.external_ip == address and record.state == "running"), None)
+
+
+def entry(item: Entry) -> t.EntryView:
+    protocol, client, external, server, next_hop = item.connection
+    return t.EntryView.model_construct(
+        protocol=PROTOCOL_NAMES.get(protocol, str(protocol)), client=str(client.address), client_port=client.port,
+        external_ip=str(external.address), external_port=external.port, server=str(server.address),
+        server_port=server.port, next_hop=next_hop, state=item.state, delta=0, created=iso(item.created),
+        last_seen=iso(item.last_seen))
+
+
+def move(record: MoveRecord) -> t.MoveView:
+    return t.MoveView(
+        id=record.id, external_ip=str(record.external_ip), source=record.source, target=record.target,
+        strategy=record.strategy.value, state=record.state, step=record.step, reason=record.reason,
+        started=iso(record.started), ended=None if record.ended is None else iso(record.ended),
+        steps=[t.StepView(name=step.name, started=iso(step.started), seconds=step.seconds) for step in record.steps],
+        entries_copied=record.entries_copied, entries_total=record.entries_total, packets_held=record.packets_held,
+        packets_released=record.packets_released, packets_lost=record.packets_lost)
+
+
+def counters(counted: Counter[str]) -> t.Counters:
+    """Sorts a switch's counters into what the API shows."""
+    dropped = {name.removeprefix(DROPPED): count for name, count in counted.items() if name.startswith(DROPPED)}
+    other = {name: count for name, count in counted.items()
+             if name != "packet_ins" and not name.startswith(DROPPED)}
+    return t.Counters(packet_ins=counted["packet_ins"], dropped=dropped, other=other)
+
+
+def _service(control: Control, lb_name: str, service: Service) -> t.ServiceView:
+    servers = [t.ServerView(address=str(server.address), port=server.port, weight=server.weight,
+                            mac=control.neighbour(lb_name, server.address)) for server in service.servers]
+    return t.ServiceView(protocol=service.protocol, port=service.port, scheduler=service.scheduler, servers=servers)
+
+
+def _port(port: PortState) -> t.PortView:
+    return t.PortView(name=port.name, number=port.number, mac=port.mac, up=port.up)
