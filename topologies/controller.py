@@ -1,0 +1,111 @@
+"""The control function of a lab: ryu-manager with our apps, and the files that it reads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mininet.node import Controller
+
+from testbed.processes import wait_gone
+from topologies import plan, rundir
+from topologies.plan import Plan
+from topologies.rundir import LabError
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+APPS = ("ryu_apps/load_balancer.py", "ryu_apps/rest.py")
+
+CONFIGURATION = """\
+[DEFAULT]
+ofp_listen_host = {controller}
+ofp_tcp_listen_port = {openflow}
+wsapi_host = 127.0.0.1
+wsapi_port = {rest}
+
+[lbctl]
+site = site.yaml
+"""
+
+
+class ControlFunctionProcess:
+    """One ryu-manager with the site of `lab_plan`; it can be ended, killed, and started again with other apps."""
+
+    def __init__(self, lab_plan: Plan, directory: Path) -> None:
+        self.directory = directory
+        self.log_file = directory / "controller.log"
+        self.configuration = directory / "lbctl.conf"
+        self._process: subprocess.Popen[bytes] | None = None
+        (directory / "site.yaml").write_text(plan.site_yaml(lab_plan))
+        text = CONFIGURATION.format(controller=plan.CONTROLLER, openflow=plan.OPENFLOW_PORT, rest=plan.REST_PORT)
+        self.configuration.write_text(text)
+
+    def command(self, apps: Sequence[str] = APPS) -> list[str]:
+        """What starts it, as one would type it in the checkout."""
+        return [ryu_manager(), "--config-file", str(self.configuration), *apps]
+
+    def start(self, apps: Sequence[str] = APPS) -> None:
+        """Start it with `apps` (paths relative to the checkout). Does not wait until it serves."""
+        with self.log_file.open("ab") as log:
+            # In a session of its own: Ctrl-C at the lab's prompt is not for the controller.
+            self._process = subprocess.Popen(
+                self.command(apps),
+                cwd=CHECKOUT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+
+    def stop(self, sig: signal.Signals = signal.SIGTERM) -> None:
+        """End it by `sig`, by SIGKILL if that does not do within 5 s."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(sig)
+        try:
+            process.wait(5.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(5.0)
+        wait_gone(process.pid, 1.0)
+
+    def check(self) -> None:
+        """Raises LabError with the end of its log if it ended by itself."""
+        if self._process is not None and self._process.poll() is not None:
+            tail = "\n".join(self.log_file.read_text(errors="replace").splitlines()[-20:])
+            raise LabError(f"ryu-manager ended with status {self._process.returncode}; the end of its log:\n{tail}")
+
+
+class LabController(Controller):
+    """The control function as a Mininet controller, for `mn --controller`; a figure's file sets `plan`."""
+
+    plan: Plan
+
+    def __init__(self, name: str, **params: object) -> None:
+        super().__init__(name, ip=str(plan.CONTROLLER), port=plan.OPENFLOW_PORT, **params)
+        self.control_function = ControlFunctionProcess(self.plan, rundir.current().subdirectory("controller"))
+
+    def checkListening(self) -> None:  # noqa: N802 (Mininet's name)
+        """Nothing to check: the address is the lab's own, and there is none before the lab is built."""
+
+    def start(self) -> None:
+        self.control_function.start()
+
+    def stop(self, *args: object, **kwargs: object) -> None:
+        self.control_function.stop()
+        self.terminate()
+
+
+def ryu_manager() -> str:
+    """The ryu-manager of this Python's environment, else the one on the path. Raises LabError if there is none."""
+    beside = Path(sys.executable).parent / "ryu-manager"
+    found = str(beside) if beside.exists() else shutil.which("ryu-manager")
+    if found is None:
+        raise LabError("ryu-manager is not installed here: run ./test.sh or ./demo.sh once, then use .venv/bin/python")
+    return found

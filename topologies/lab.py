@@ -1,0 +1,162 @@
+"""A lab that runs: built from a plan, with its control function, cleaned up however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+
+from mininet.log import setLogLevel
+from mininet.net import Mininet
+from mininet.node import Node
+
+from topologies import plan, rundir
+from topologies.controller import APPS, ControlFunctionProcess
+from topologies.plan import Plan
+from topologies.rundir import LabError
+from topologies.topo import LabTopo
+
+PROGRAMS = {
+    "mnexec": "mininet",
+    "ip": "iproute2",
+    "ethtool": "ethtool",
+    "ovs-vswitchd": "openvswitch-switch",
+    "nginx": "nginx-light",
+    "dnsmasq": "dnsmasq-base",
+    "ifconfig": "net-tools",
+}
+"""What a lab runs, and the Debian package that has it."""
+
+
+class Lab:
+    """`with Lab(PLAN) as lab:` builds the lab and starts it; leaving the block removes everything.
+
+    `lab.net` is the Mininet; `lab[name]` a node; `lab.control_function` the controller's process, None without one.
+    Raises LabError when it cannot be built or does not get ready.
+    """
+
+    net: Mininet
+
+    def __init__(self, lab_plan: Plan, *, controller: bool = True, apps: Sequence[str] = APPS) -> None:
+        self.plan = lab_plan
+        self.control_function: ControlFunctionProcess | None = None
+        self._with_controller = controller
+        self._apps = apps
+
+    def __enter__(self) -> Lab:
+        check_machine()
+        self.directory = rundir.current()
+        try:
+            self._start()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop()
+
+    def __getitem__(self, name: str) -> Node:
+        return self.net[name]
+
+    def start_control_function(self, apps: Sequence[str] = APPS) -> None:
+        """Start (again) ryu-manager with `apps` and wait until every LB is ready."""
+        if self.control_function is None:
+            self.control_function = ControlFunctionProcess(self.plan, self.directory.subdirectory("controller"))
+        self.control_function.stop()
+        self.control_function.start(apps)
+        self.wait_ready()
+
+    def rest(self, method: str, path: str, body: object = None, *, timeout: float = 30.0) -> dict[str, object]:
+        """One REST call; the answer's JSON, also of an error. Raises OSError if nothing answers within `timeout` s."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{plan.REST_PORT}{path}", data, method=method)
+        request.add_header("Content-Type", "application/json")
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            return json.load(error)
+
+    def not_ready(self) -> str:
+        """Why the lab cannot carry connections yet; empty if it can."""
+        try:
+            balancers = self.rest("GET", "/v1/load-balancers", timeout=5.0)["load_balancers"]
+        except (OSError, ValueError, KeyError) as error:
+            return f"the controller does not answer: {error}"
+        waiting = [f"{lb['name']} is {lb['state']} ({lb['reason']})" for lb in balancers if lb["state"] != "ready"]
+        return "; ".join(waiting)
+
+    def wait_ready(self, timeout: float = 30.0) -> None:
+        """Wait until every LB is ready. Raises LabError with the reason after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while reason := self.not_ready():
+            if self.control_function is not None:
+                self.control_function.check()
+            if time.monotonic() > deadline:
+                raise LabError(f"the lab is not ready after {timeout:g} s: {reason}")
+            time.sleep(0.1)
+
+    def _start(self) -> None:
+        setLogLevel("warning")
+        self.net = Mininet(topo=LabTopo(plan=self.plan), controller=None, build=False)
+        self.net.build()
+        self.net.start()
+        if self._with_controller:
+            self.start_control_function(self._apps)
+
+    def _stop(self) -> None:
+        with _no_interrupts():
+            if self.control_function is not None:
+                self.control_function.stop()
+            # Nodes and interfaces end with their processes; going through Mininet's own stop would be slower
+            # and would need a network that was built completely.
+            net = getattr(self, "net", None)
+            for node in (*net.switches, *net.hosts) if net is not None else ():
+                if hasattr(node, "ovs"):
+                    node.ovs.stop()
+                node.terminate()
+            rundir.remove()
+
+
+def check_machine() -> None:
+    """Raises LabError when a lab cannot run here."""
+    if os.geteuid() != 0:
+        raise LabError("a lab needs root: it makes network namespaces; start it with sudo")
+    missing = [package for program, package in PROGRAMS.items() if shutil.which(program) is None]
+    if missing:
+        raise LabError(f"programs are missing; install them: apt-get install {' '.join(sorted(set(missing)))}")
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP raise SystemExit, so that `with` blocks clean up."""
+
+    def leave(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {sig: signal.signal(sig, leave) for sig in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for sig, handler in before.items():
+            signal.signal(sig, handler)
+
+
+@contextlib.contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """A second Ctrl-C must not leave half of it behind."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {sig: signal.signal(sig, signal.SIG_IGN) for sig in signals}
+    try:
+        yield
+    finally:
+        for sig, handler in before.items():
+            signal.signal(sig, handler)

@@ -1,0 +1,146 @@
+"""What a lab consists of: a site and the machines around it, as values; and its site file.
+
+All addresses are documentation or private ranges, and exist in network namespaces only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+import yaml
+
+from lbctl.model import ExternalIp, LoadBalancer, Server, Service, Settings, Site
+
+EXTERNAL_NETWORK = IPv4Network("198.51.100.0/24")
+INTERNAL_NETWORK = IPv4Network("10.0.0.0/24")
+REMOTE_NETWORK = IPv4Network("203.0.113.0/24")
+MANAGEMENT_NETWORK = IPv4Network("198.18.0.0/24")
+
+CONTROLLER = IPv4Address("198.18.0.1")
+OPENFLOW_PORT = 6653
+REST_PORT = 8080
+NAME_SERVER = IPv4Address("198.51.100.53")
+ROUTER_EXTERNAL = IPv4Address("198.51.100.254")
+ROUTER_REMOTE = IPv4Address("203.0.113.254")
+SITE_NAME = "www.lab.example"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A client or a server: its name at the prompt and its address."""
+
+    name: str
+    address: IPv4Address
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A lab: the site, and the machines that use it. `seed_names` are the names that the seed's figure uses."""
+
+    figure: int
+    title: str
+    site: Site
+    servers: tuple[Machine, ...]
+    clients: tuple[Machine, ...]
+    settings: Mapping[str, float] = field(default_factory=dict)
+    seed_names: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def remote_clients(self) -> tuple[Machine, ...]:
+        """The clients behind the router."""
+        return tuple(client for client in self.clients if client.address in REMOTE_NETWORK)
+
+    def gateway_of(self, server: Machine) -> IPv4Address:
+        """The default route of a server: the gateway of the external IP that it belongs to."""
+        for external_ip in self.site.external_ips:
+            if server.address in external_ip.server_addresses():
+                return external_ip.gateway
+        raise ValueError(f"server {server.name} ({server.address}) belongs to no external IP of the lab's site")
+
+    def with_service(self, port: int) -> Plan:
+        """The same lab with a TCP service on `port` more on every external IP, on the same servers."""
+        external_ips = tuple(_with_service(external_ip, port) for external_ip in self.site.external_ips)
+        return replace(self, site=replace(self.site, external_ips=external_ips))
+
+
+def load_balancer(letter: str) -> LoadBalancer:
+    """`a` makes lb-a with dpid 00000000000000aa and ports lba-ext and lba-int."""
+    return LoadBalancer(f"lb-{letter}", int(letter * 2, 16), f"lb{letter}-ext", f"lb{letter}-int")
+
+
+def web_site(assignment: Iterable[tuple[str, str, str, Iterable[Machine]]], letters: str) -> Site:
+    """A site of the LBs in `letters` with HTTP on each external IP: (address, LB, gateway, servers)."""
+    return Site(
+        load_balancers=tuple(load_balancer(letter) for letter in letters),
+        external_network=EXTERNAL_NETWORK,
+        internal_network=INTERNAL_NETWORK,
+        external_ips=tuple(
+            ExternalIp(
+                address=IPv4Address(address),
+                load_balancer=lb_name,
+                gateway=IPv4Address(gateway),
+                services=(Service("tcp", 80, servers=tuple(Server(m.address, 80) for m in machines)),),
+            )
+            for address, lb_name, gateway, machines in assignment
+        ),
+    )
+
+
+def machine(name: str, address: str) -> Machine:
+    return Machine(name, IPv4Address(address))
+
+
+def site_yaml(plan: Plan) -> str:
+    """The lab's site file."""
+    site = plan.site
+    document: dict[str, object] = {
+        "load_balancers": [
+            {"name": lb.name, "dpid": f"{lb.dpid:016x}", "external_port": lb.external_port, "internal_port": lb.internal_port}
+            for lb in site.load_balancers
+        ],
+        "external_network": str(site.external_network),
+        "internal_network": str(site.internal_network),
+        "external_ips": [_external_ip_document(external_ip) for external_ip in site.external_ips],
+    }
+    known = {setting.name for setting in fields(Settings)}
+    if unknown := set(plan.settings) - known:
+        raise ValueError(f"no such settings: {', '.join(sorted(unknown))}")
+    if plan.settings:
+        document["settings"] = dict(plan.settings)
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def interface(address: IPv4Address) -> IPv4Interface:
+    """The address with the prefix length of its network."""
+    for network in (EXTERNAL_NETWORK, INTERNAL_NETWORK, REMOTE_NETWORK, MANAGEMENT_NETWORK):
+        if address in network:
+            return IPv4Interface((address, network.prefixlen))
+    raise ValueError(f"{address} is in none of the lab's networks")
+
+
+def _with_service(external_ip: ExternalIp, port: int) -> ExternalIp:
+    servers = tuple(Server(address, port) for address in external_ip.server_addresses())
+    return replace(external_ip, services=(*external_ip.services, Service("tcp", port, servers=servers)))
+
+
+def _external_ip_document(external_ip: ExternalIp) -> dict[str, object]:
+    return {
+        "address": str(external_ip.address),
+        "load_balancer": external_ip.load_balancer,
+        "nat": external_ip.nat,
+        "gateway": str(external_ip.gateway),
+        "services": [
+            {
+                "protocol": service.protocol,
+                "port": service.port,
+                "scheduler": service.scheduler,
+                "servers": [
+                    {"address": str(server.address), "port": server.port, "weight": server.weight}
+                    for server in service.servers
+                ],
+            }
+            for service in external_ip.services
+        ],
+    }

@@ -1,0 +1,155 @@
+"""The lab at a terminal: what `python topologies/figN.py` does, and Mininet's prompt with a few commands more."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from mininet.cli import CLI
+from mininet.log import lg, output
+from mininet.node import Node
+
+from topologies import plan, rundir
+from topologies.lab import Lab, ended_by_signals
+from topologies.nodes import LoadBalancerSwitch
+from topologies.plan import Plan
+from topologies.rundir import LabError
+
+
+class LabPrompt(CLI):
+    """Mininet's prompt, where names may have a hyphen (`lb-a ovs-ofctl dump-flows lb-a`), and with these commands:
+
+    lbctl ARGS   kill LB   revive LB   traffic
+    """
+
+    prompt = "lab> "
+    identchars = CLI.identchars + "-"
+
+    def do_lbctl(self, line: str) -> None:
+        """lbctl ARGS: the lbctl command, e.g. `lbctl status`, `lbctl move 198.51.100.1 lb-b --wait`."""
+        subprocess.run([str(Path(sys.executable).parent / "lbctl"), *shlex.split(line)], check=False)
+
+    def do_kill(self, line: str) -> None:
+        """kill LB: kill -9 the LB's ovs-vswitchd."""
+        if lb := self._load_balancer(line):
+            lb.kill()
+
+    def do_revive(self, line: str) -> None:
+        """revive LB: start the ovs-vswitchd of an LB that was killed; its tables are empty at first."""
+        if lb := self._load_balancer(line):
+            lb.revive()
+
+    def do_traffic(self, line: str) -> None:
+        """traffic: every client asks the site for its page once, by name and at each external IP."""
+        answers = [node for node in self.mn.hosts if node.name.startswith("c")]
+        addresses = [plan.SITE_NAME, *(str(address) for address in self.mn["dns"].answers)]
+        for client in answers:
+            for address in addresses:
+                said = client.cmd(f"curl -s -S --max-time 3 http://{address}/").strip()
+                output(f"{client.name} -> {address}: {said}\n")
+
+    def default(self, line: str) -> None:
+        """`NODE COMMAND`, as in Mininet, but an LB's own name in the command stays a name: it is its bridge's, too."""
+        first, arguments, _ = self.parseline(line)
+        if first in self.mn and isinstance(self.mn[first], LoadBalancerSwitch) and arguments:
+            node = self.mn[first]
+            node.sendCmd(arguments)
+            self.waitForNode(node)
+        else:
+            super().default(line)
+
+    def waitForNode(self, node: Node) -> None:  # noqa: N802 (Mininet's name)
+        """Show the node's output until its command ends. Mininet's own turns in circles where no terminal is."""
+        if self.isatty():
+            super().waitForNode(node)
+        while node.waiting:
+            output(node.monitor())
+
+    def _load_balancer(self, line: str) -> LoadBalancerSwitch | None:
+        names = [node.name for node in self.mn.switches if isinstance(node, LoadBalancerSwitch)]
+        if line.strip() in names:
+            return self.mn[line.strip()]
+        output(f"which load balancer? One of: {', '.join(names)}\n")
+        return None
+
+
+def main(lab_plan: Plan) -> int:
+    """Run the lab of a figure's file from the command line; the exit status."""
+    options = _parser(lab_plan).parse_args()
+    try:
+        with ended_by_signals():
+            print(f"Building figure {lab_plan.figure}: {lab_plan.title} ...", flush=True)
+            with Lab(lab_plan, controller=not options.no_controller) as lab:
+                print(description(lab), flush=True)
+                return _use(lab, options.run)
+    except LabError as error:
+        print(f"fig{lab_plan.figure}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def description(lab: Lab) -> str:
+    """What is there and what one can type, for people."""
+    site = lab.plan.site
+    lines = ["", *_machines(lab.plan), ""]
+    for external_ip in site.external_ips:
+        address = str(external_ip.address)
+        called = f" ({lab.plan.seed_names[address]})" if address in lab.plan.seed_names else ""
+        servers = ", ".join(m.name for m in lab.plan.servers if m.address in external_ip.server_addresses())
+        lines.append(f"external IP {address}{called}: on {external_ip.load_balancer}, gateway {external_ip.gateway}, {servers}")
+    if lab.control_function is None:
+        lines += ["", "No controller; start one with: " + controller_hint(lab)]
+    else:
+        lines += ["", f"REST: http://127.0.0.1:{plan.REST_PORT}/v1   controller's log: {lab.control_function.log_file}"]
+    for node in lab.net.switches:
+        if isinstance(node, LoadBalancerSwitch):
+            lines.append(f"Open vSwitch of {node.name}: OVS_RUNDIR={node.ovs.rundir}")
+    first = site.external_ips[0].address
+    lines += ["", f"Try: c1 curl -s http://{plan.SITE_NAME}/    traffic    lbctl status"]
+    if len(site.load_balancers) > 1:
+        lines.append(f"     lbctl move {first} {site.load_balancers[1].name} --wait    help    exit")
+    return "\n".join(lines) + "\n"
+
+
+def controller_hint(lab: Lab) -> str:
+    """The command that starts the lab's control function by hand, in the checkout."""
+    from topologies.controller import ControlFunctionProcess
+
+    by_hand = ControlFunctionProcess(lab.plan, lab.directory.subdirectory("controller"))
+    return shlex.join(by_hand.command())
+
+
+def _use(lab: Lab, commands: list[str]) -> int:
+    lg.setLogLevel("output")
+    if commands:
+        # Mininet's prompt reads a script from a file only.
+        script = lab.directory.path / "commands"
+        script.write_text("\n".join(commands) + "\n")
+        LabPrompt(lab.net, script=str(script))
+    else:
+        LabPrompt(lab.net)
+    return 0
+
+
+def _machines(lab_plan: Plan) -> list[str]:
+    def listed(machines: tuple[plan.Machine, ...]) -> str:
+        return ", ".join(f"{m.name} {m.address}" for m in machines)
+
+    near = tuple(client for client in lab_plan.clients if client not in lab_plan.remote_clients)
+    lines = [f"load balancers   {', '.join(lb.name for lb in lab_plan.site.load_balancers)}"]
+    lines += [f"servers          {listed(lab_plan.servers)}", f"clients          {listed(near)}"]
+    if lab_plan.remote_clients:
+        lines.append(f"                 {listed(lab_plan.remote_clients)} (behind the router)")
+    return [*lines, f"name server      dns {plan.NAME_SERVER}: {plan.SITE_NAME} is every external IP, in turn"]
+
+
+def _parser(lab_plan: Plan) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=f"The lab of figure {lab_plan.figure}: {lab_plan.title}.")
+    parser.add_argument("--no-controller", action="store_true", help="start no ryu-manager: you will start one yourself")
+    parser.add_argument("--run", metavar="COMMAND", action="append", default=[],
+                        help="a command of the prompt, instead of the prompt; may be given several times")
+    return parser
