@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbctl.api import operations
-from lbctl.api.http import Request
 from lbctl.api.dispatch import dispatch
+from lbctl.api.http import Request
 from lbctl.api.routes import ROUTES
 
 MOVE = f"/v1/external-ips/{IP_1}/move"
@@ -63,7 +63,8 @@ def test_a_body_too_long_is_refused_whatever_it_says():
 
 
 @pytest.mark.parametrize(("query", "field"), [
-    ({"limt": "5"}, "limt"), ({"limit": "0"}, "limit"), ({"limit": "1001"}, "limit"), ({"external_ip": "80"}, "external_ip"),
+    ({"limt": "5"}, "limt"), ({"limit": "0"}, "limit"), ({"limit": "1001"}, "limit"),
+    ({"external_ip": "80"}, "external_ip"),
     ({"after": "xyz"}, "after"), ({"after": "é"}, "after"), ({"client_port": "70000"}, "client_port")])
 def test_a_wrong_query_is_named(query, field):
     details = problem(Api().call("GET", "/v1/load-balancers/lb-a/access-table", query=query), 422)
@@ -110,13 +111,16 @@ def test_every_route_has_its_operation():
         assert callable(getattr(operations, route.operation))
 
 
+JSON_VALUES = st.recursive(st.one_of(st.none(), st.text(), st.floats(), st.integers()),
+                           lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+
+
 @given(method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "OPTIONS", "X"]),
        path=st.one_of(st.text(), st.sampled_from([MOVE, "/v1/moves/1", "/v1/load-balancers/lb-a/access-table"])),
        query=st.dictionaries(st.text(), st.lists(st.text(), min_size=1, max_size=2), max_size=3),
        headers=st.dictionaries(st.sampled_from(["authorization", "content-type", "accept"]),
                                st.one_of(st.text(), st.just("application/json"))),
-       body=st.one_of(st.binary(), st.none(), st.recursive(st.one_of(st.none(), st.text(), st.floats(), st.integers()), lambda
-                      inner: st.lists(inner) | st.dictionaries(st.text(), inner)).map(lambda v: json.dumps(v).encode())))
+       body=st.one_of(st.binary(), st.none(), JSON_VALUES.map(lambda value: json.dumps(value).encode())))
 def test_no_request_brings_an_internal_error(method, path, query, headers, body):
     response = dispatch(Request(method, path, query, headers, body), Api().orders)
     assert response.status < 500
