@@ -1,0 +1,118 @@
+"""The sites that a bed is built for: a plain one by numbers, and any site as the text of a site file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import yaml
+
+from lbctl.model import ExternalIp, LoadBalancer, Server, Service, Settings, Site
+
+EXTERNAL_NETWORK = IPv4Network("198.51.100.0/24")
+INTERNAL_NETWORK = IPv4Network("10.0.0.0/24")
+SERVER_PORT = 8080
+
+
+def simple_site(
+    lbs: int = 2,
+    external_ips: int = 2,
+    servers: int = 2,
+    *,
+    ports: Mapping[int, int] | None = None,
+    scheduler: str = "round-robin",
+    weights: tuple[int, ...] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> Site:
+    """A site of LBs lb-a, lb-b, ... that takes turns in giving them the external IPs 198.51.100.1, .2, ...
+
+    External IP .i has gateway 10.0.0.i and the servers 10.0.0.i1, .i2, ... `ports`: service port -> server port, by default
+    80 -> 8080. `weights`: of the servers of each service, 1 where it ends. `settings`: fields of model.Settings.
+    """
+    if not (1 <= lbs <= 6 and 1 <= external_ips <= 9 and 1 <= servers <= 9):
+        raise ValueError("a simple site has 1 to 6 LBs, 1 to 9 external IPs, 1 to 9 servers for each")
+    balancers = tuple(
+        LoadBalancer(f"lb-{letter}", int(letter * 2, 16), f"lb{letter}-ext", f"lb{letter}-int")
+        for letter in "abcdef"[:lbs]
+    )
+    addresses = tuple(
+        ExternalIp(
+            address=EXTERNAL_NETWORK[number],
+            load_balancer=balancers[(number - 1) % lbs].name,
+            gateway=INTERNAL_NETWORK[number],
+            services=tuple(
+                Service("tcp", port, scheduler, _servers(number, servers, server_port, weights))
+                for port, server_port in (ports or {80: SERVER_PORT}).items()
+            ),
+        )
+        for number in range(1, external_ips + 1)
+    )
+    return Site(balancers, EXTERNAL_NETWORK, INTERNAL_NETWORK, addresses, Settings(**(settings or {})))
+
+
+def site_text(site: Site) -> str:
+    """The site file that says what `site` says."""
+    document: dict[str, Any] = {
+        "load_balancers": [
+            {
+                "name": lb.name,
+                "dpid": f"{lb.dpid:016x}",
+                "external_port": lb.external_port,
+                "internal_port": lb.internal_port,
+            }
+            for lb in site.load_balancers
+        ],
+        "external_network": str(site.external_network),
+        "internal_network": str(site.internal_network),
+        "external_ips": [_external_ip(ip) for ip in site.external_ips],
+    }
+    default = Settings()
+    changed = {
+        each.name: getattr(site.settings, each.name)
+        for each in fields(Settings)
+        if getattr(site.settings, each.name) != getattr(default, each.name)
+    }
+    if changed:
+        document["settings"] = changed
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def gateways(site: Site) -> dict[IPv4Address, IPv4Address]:
+    """Server address -> gateway, for every server of the site."""
+    return {address: ip.gateway for ip in site.external_ips for address in ip.server_addresses()}
+
+
+def server_ports(site: Site, address: IPv4Address) -> list[int]:
+    """The ports on which the server at `address` is expected to listen, ascending."""
+    services = (service for ip in site.external_ips for service in ip.services)
+    return sorted({server.port for service in services for server in service.servers if server.address == address})
+
+
+def _servers(number: int, count: int, port: int, weights: tuple[int, ...]) -> tuple[Server, ...]:
+    return tuple(
+        Server(INTERNAL_NETWORK[10 * number + index + 1], port, weights[index] if index < len(weights) else 1)
+        for index in range(count)
+    )
+
+
+def _external_ip(ip: ExternalIp) -> dict[str, Any]:
+    return {
+        "address": str(ip.address),
+        "load_balancer": ip.load_balancer,
+        "nat": ip.nat,
+        "gateway": str(ip.gateway),
+        "services": [
+            {
+                "protocol": service.protocol,
+                "port": service.port,
+                "scheduler": service.scheduler,
+                "servers": [
+                    {"address": str(server.address), "port": server.port, "weight": server.weight}
+                    for server in service.servers
+                ],
+            }
+            for service in ip.services
+        ],
+    }
