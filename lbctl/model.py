@@ -79,10 +79,13 @@ class ExternalIp:
     gateway: IPv4Address
     nat: str = "destination"
     services: tuple[Service, ...] = ()
+    former_servers: tuple[IPv4Address, ...] = ()
+    """Servers that a newer site file has dropped while they still have connections; never in a file itself."""
 
     def server_addresses(self) -> tuple[IPv4Address, ...]:
-        """The distinct addresses of all its services' servers, in ascending order."""
-        return tuple(sorted({server.address for service in self.services for server in service.servers}))
+        """The distinct addresses of all its services' servers, and of the former ones, in ascending order."""
+        configured = {server.address for service in self.services for server in service.servers}
+        return tuple(sorted(configured.union(self.former_servers)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,9 @@ class ReadBack:
 
     decoder: EntryStatsDecoder
     cookies: Counter[tuple[str, int]] = field(default_factory=Counter)
-    """(table, cookie) of each flow of ours that is not an entry, or is an entry but not as it should be."""
+    """(table, cookie) of each flow of ours that is not an entry."""
+    strange: int = 0
+    """Flows that carry an entry's cookie but are not as we make them: left alone, and told."""
     entries: dict[bytes, Found] = field(default_factory=dict)
     waiting: dict[int, bool] = field(default_factory=dict)
     """Token of each request under way: is it for entries?"""
@@ -55,11 +57,11 @@ class ReadBack:
             return False
         if self.waiting[token]:
             entries, others = self.decoder.decode(body)
+            self.strange += len(others)
             for stats in entries:
                 self._add(stats)
         else:
-            others = decode_flow_stats(body)
-        self.cookies.update((name_of(other.table), other.cookie) for other in others)
+            self.cookies.update((name_of(flow.table), flow.cookie) for flow in decode_flow_stats(body))
         if not more:
             del self.waiting[token]
         return not self.waiting

@@ -35,6 +35,7 @@ class Switch:
         self.roles: dict[IPv4Address, Role] = {}
         self.neighbours: dict[IPv4Address, str] = {}
         self.counters: Counter[str] = Counter()
+        self.ports_reported: tuple[PortState, ...] = ()
         self._known_ports: Ports | None = None
         self._held: dict[object, Flow] = {}
 
@@ -49,7 +50,8 @@ class Switch:
 
     def set_ports(self, reported: Iterable[PortState]) -> None:
         """All ports that the switch has now."""
-        by_name = {port.name: port for port in reported}
+        self.ports_reported = tuple(reported)
+        by_name = {port.name: port for port in self.ports_reported}
         self.ports = {"external": by_name.get(self.lb.external_port, PortState(self.lb.external_port)),
                       "internal": by_name.get(self.lb.internal_port, PortState(self.lb.internal_port))}
         missing = [port.name for port in self.ports.values() if port.number is None]
@@ -61,6 +63,11 @@ class Switch:
             self._known_ports = Ports(Port(external.number, external.mac), Port(internal.number, internal.mac))
             down = [port.name for port in self.ports.values() if not port.up]
             self.reason = f"port {' and port '.join(down)} is down" if down else None
+
+    def rename_ports(self, lb: LoadBalancer) -> None:
+        """Another site file names other ports; found among those that the switch has reported."""
+        self.lb = lb
+        self.set_ports(self.ports_reported)
 
     def role(self, address: IPv4Address) -> Role:
         return self.roles.get(address, ABSENT)

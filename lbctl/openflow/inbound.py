@@ -140,10 +140,10 @@ def decode_flow_stats(body: bytes) -> list[FlowStats]:
 
 
 class EntryStatsDecoder:
-    """Decodes the flow statistics of the access tables in bulk, for switches with that linger (seconds)."""
+    """Decodes the flow statistics of the access tables in bulk."""
 
-    def __init__(self, linger: int) -> None:
-        self._layouts = {TABLE_IN: stats_layout("in", linger), TABLE_OUT: stats_layout("out", linger)}
+    def __init__(self) -> None:
+        self._layouts = {TABLE_IN: stats_layout("in"), TABLE_OUT: stats_layout("out")}
 
     def decode(self, body: bytes) -> tuple[list[EntryStats], list[FlowStats]]:
         """The entries of a reply's body, and the flows in it that are not as we would have made them."""

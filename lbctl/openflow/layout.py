@@ -15,6 +15,7 @@ from lbctl.pipeline.entries import ENTRY_PRIORITY
 from lbctl.pipeline.tables import number
 
 SEND_FLOW_REM = 1
+NICIRA = 0x00002320
 
 KEY_DTYPE = np.dtype([("protocol", "u1"), ("a", "V4"), ("a_port", "V2"), ("b", "V4"), ("b_port", "V2")])
 
@@ -33,16 +34,13 @@ def match_parts() -> list[Part]:
             _oxm(10, 1), ("protocol", 1), _oxm(13, 2), ("a_port", 2), _oxm(14, 2), ("b_port", 2), bytes(5)]
 
 
-def _fin_timeout(linger: int) -> bytes:
-    return struct.pack("!HHIHHH2x", 0xFFFF, 16, 0x00002320, 19, linger, 0)
-
-
-def instruction_parts(direction: str, linger: int) -> list[Part]:
+def instruction_parts(direction: str, linger: int | None) -> list[Part]:
     inward = direction == "in"
-    head = struct.pack("!HH4x", 4, 56 if inward else 72) + _fin_timeout(linger)
+    head: list[Part] = [struct.pack("!HH4x", 4, 56 if inward else 72) + struct.pack("!HHIH", 0xFFFF, 16, NICIRA, 19),
+                        ("linger", 2) if linger is None else struct.pack("!H", linger)]
     goto = struct.pack("!HHB3x", 1, 8, number("deliver_server" if inward else "deliver_client"))
     set_field = struct.pack("!HH", 25, 16)
-    parts = [head + set_field + _oxm(12 if inward else 11, 4), ("address", 4),
+    parts = [*head, bytes(4) + set_field + _oxm(12 if inward else 11, 4), ("address", 4),
              bytes(4) + set_field + _oxm(14 if inward else 13, 2), ("port", 2)]
     if inward:
         return [*parts, bytes(6) + goto]
@@ -71,10 +69,10 @@ class Layout:
         return np.frombuffer(bytearray(self.constant * count), self.dtype)
 
 
-def stats_layout(direction: str, linger: int) -> Layout:
-    """A flow-statistics record of an entry's flow."""
+def stats_layout(direction: str) -> Layout:
+    """A flow-statistics record of an entry's flow, whatever its linger."""
     size = 48 + sum(len(part) if isinstance(part, bytes) else part[1]
-                    for part in [*match_parts(), *instruction_parts(direction, linger)])
+                    for part in [*match_parts(), *instruction_parts(direction, None)])
     return Layout([struct.pack("!HBx", size, number(f"access_{direction}")), ("duration", 4), ("nanoseconds", 4),
                    struct.pack("!H", ENTRY_PRIORITY), ("idle", 2), bytes(2) + struct.pack("!HH2x", SEND_FLOW_REM, 0),
-                   ("cookie", 8), ("packets", 8), ("bytes", 8), *match_parts(), *instruction_parts(direction, linger)])
+                   ("cookie", 8), ("packets", 8), ("bytes", 8), *match_parts(), *instruction_parts(direction, None)])

@@ -1,0 +1,239 @@
+"""What happens to packets that the switches can't handle themselves, and how entries come and go.
+
+Every method returns the messages that its event calls for. Cached datapath flows may send a packet here a moment after
+the tables have changed, so a packet's kind is a hint: what decides is the access table and the LB's role now.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from lbctl import packets
+from lbctl.access_table import ENDING, FIN_IN, FIN_OUT, GONE, KEY, REINSTALLED, RESET, Entry, reply_key
+from lbctl.held import HeldPacket
+from lbctl.messages import OUTPUT_TABLE, AddEntries, DeleteEntries, Outbox, PacketOut
+from lbctl.model import Server, TransferMode
+from lbctl.openflow.inbound import REASON_INVALID_TTL, EntryRemoved, PacketIn
+from lbctl.packets import Packet
+from lbctl.pipeline.cookies import Kind, external_ip_of, kind_of
+from lbctl.serving import Directory, Serving
+from lbctl.switch import Switch
+
+FROM_CONTROLLER = 0xFFFFFFFD
+"""OFPP_CONTROLLER as the in-port of a frame that we made, so that any port may be its output."""
+ICMP_HOST_UNREACHABLE, ICMP_PROTOCOL_UNREACHABLE = 1, 2
+STALE_FLOW_SECONDS = 2
+
+
+class Connections:
+    """Entries and packets of all external IPs. `switches` and `directory` belong to the control function."""
+
+    def __init__(self, switches: dict[str, Switch], directory: Directory, linger: int) -> None:
+        self._switches = switches
+        self._directory = directory
+        self.linger = linger
+        self._lingering: deque[tuple[float, Serving, Entry]] = deque()
+        self._by_kind = {Kind.NEW: self._new, Kind.STRAY: self._stray, Kind.HOLD: self._hold,
+                         Kind.UNASSIGNED: self._unassigned, Kind.RESET_IN: self._reset, Kind.RESET_OUT: self._reset}
+
+    def packet_in(self, switch: Switch, packet_in: PacketIn, now: float) -> Outbox:
+        """A packet that has come to the controller, by whatever flow."""
+        counters = switch.counters
+        counters["packet_ins"] += 1
+        if packet_in.reason == REASON_INVALID_TTL:
+            return self._drop(switch, "ttl_expired")
+        handler = self._by_kind.get(kind_of(packet_in.cookie))
+        if handler is None:
+            return self._drop(switch, "unknown_flow")
+        if not switch.ready:
+            return self._drop(switch, "not_ready")
+        try:
+            packet = packets.decode(packet_in.frame)
+        except packets.Malformed:
+            return self._drop(switch, "malformed")
+        inward = packet_in.in_port == switch.of_ports.external.number
+        if kind_of(packet_in.cookie) in (Kind.RESET_IN, Kind.RESET_OUT):
+            return self._reset(switch, packet, now)
+        serving = self._directory.of_packet(packet.src, packet.dst, inward)
+        if serving is None:
+            return self._drop(switch, "unknown_address")
+        return handler(switch, serving, packet, packet_in, inward, now)
+
+    @staticmethod
+    def _drop(switch: Switch, reason: str) -> Outbox:
+        switch.counters[f"dropped_{reason}"] += 1
+        return []
+
+    def _new(self, switch: Switch, serving: Serving, packet: Packet, packet_in: PacketIn, inward: bool,
+             now: float) -> Outbox:
+        """A connection request: makes an entry at every LB that holds this external IP's, then lets it go on."""
+        if switch.role(serving.address).mode is not TransferMode.NORMAL:
+            return self._hold(switch, serving, packet, packet_in, inward, now)
+        key = KEY.pack(packet.protocol, packet.src, packet.src_port, packet.dst, packet.dst_port)
+        out: Outbox = []
+        entry = serving.table.by_key(key)
+        if entry and entry.flags & ENDING:
+            out = self.end(serving, entry)
+            entry = None
+        if entry is None:
+            server = self._choose(switch, serving, key)
+            if server is None:
+                return [*out, *self._refuse(switch, serving, packet, key)]
+            entry = Entry(key, reply_key(key, server.address.packed, server.port), packet.eth_src, now, packet.seq)
+            serving.table.add(entry)
+            switch.counters["connections_opened"] += 1
+        elif entry.isn == packet.seq:
+            switch.counters["syn_retransmissions"] += 1
+        else:
+            # The port is used again: by a connection that ended unseen (its flows may be running out), or by a forged
+            # SYN. The same server can tell, and the flows are put back as new.
+            entry.isn, entry.last_seen = packet.seq, now
+        out += self._install(serving, entry)
+        out.append((switch.lb.name, PacketOut(packet_in.frame, packet_in.in_port, "access_in")))
+        return out
+
+    def _choose(self, switch: Switch, serving: Serving, key: bytes) -> Server | None:
+        protocol, _, _, _, port = KEY.unpack(key)
+        scheduler = serving.schedulers.get((protocol, port))
+        if scheduler is None:
+            return None
+        neighbours, taken = switch.neighbours, serving.table.by_reply
+        return scheduler.choose(lambda server: server.address in neighbours
+                                and taken(reply_key(key, server.address.packed, server.port)) is None)
+
+    def _refuse(self, switch: Switch, serving: Serving, packet: Packet, key: bytes) -> Outbox:
+        """No server: wait for its MAC (the client asks again), or refuse where that can't help."""
+        protocol, _, _, _, port = KEY.unpack(key)
+        service = serving.services.get((protocol, port))
+        if service and any(server.address not in switch.neighbours for server in service.servers):
+            return self._drop(switch, "server_unresolved")
+        switch.counters["connections_refused"] += 1
+        return self._send_error(switch, packet, packets.tcp_reset(packet, self._mac(switch, True)), True)
+
+    def _install(self, serving: Serving, entry: Entry) -> Outbox:
+        return [(name, AddEntries((entry,))) for name in serving.holders]
+
+    def _stray(self, switch: Switch, serving: Serving, packet: Packet, packet_in: PacketIn, inward: bool,
+               now: float) -> Outbox:
+        """A packet without an entry in the switch: put a known entry back, else answer with an error."""
+        if switch.role(serving.address).mode is not TransferMode.NORMAL:
+            return self._hold(switch, serving, packet, packet_in, inward, now)
+        if packet.src_port is not None:
+            key = KEY.pack(packet.protocol, packet.src, packet.src_port, packet.dst, packet.dst_port)
+            entry = serving.table.by_key(key) if inward else serving.table.by_reply(key)
+            if entry:
+                entry.flags |= REINSTALLED
+                switch.counters["entries_put_back"] += 1
+                return [*self._install(serving, entry),
+                        (switch.lb.name, PacketOut(packet_in.frame, packet_in.in_port, OUTPUT_TABLE))]
+        reset = packets.tcp_reset(packet, self._mac(switch, inward))
+        if reset is None:
+            source = packet.dst if inward else serving.config.gateway.packed
+            reset = packets.icmp_unreachable(packet_in.frame, ICMP_PROTOCOL_UNREACHABLE, self._mac(switch, inward),
+                                             source)
+        return self._send_error(switch, packet, reset, inward)
+
+    def _unassigned(self, switch: Switch, serving: Serving, packet: Packet, packet_in: PacketIn, inward: bool,
+                    now: float) -> Outbox:
+        if switch.role(serving.address).mode is not None:
+            return [(switch.lb.name, PacketOut(packet_in.frame, packet_in.in_port, OUTPUT_TABLE))]
+        source = packet.dst if inward else serving.config.gateway.packed
+        return self._send_error(switch, packet, packets.icmp_unreachable(
+            packet_in.frame, ICMP_HOST_UNREACHABLE, self._mac(switch, inward), source), inward)
+
+    def _send_error(self, switch: Switch, packet: Packet, frame: bytes | None, inward: bool) -> Outbox:
+        if frame is None:
+            return self._drop(switch, "no_error_allowed")
+        switch.counters["errors_sent"] += 1
+        port = switch.of_ports.external if inward else switch.of_ports.internal
+        return [(switch.lb.name, PacketOut(frame, FROM_CONTROLLER, port.number))]
+
+    @staticmethod
+    def _mac(switch: Switch, inward: bool) -> bytes:
+        port = switch.of_ports.external if inward else switch.of_ports.internal
+        return bytes.fromhex(port.mac.replace(":", ""))
+
+    # Held packets.
+
+    def _hold(self, switch: Switch, serving: Serving, packet: Packet, packet_in: PacketIn, inward: bool,
+              now: float) -> Outbox:
+        """In transition: wait for the LB that the external IP is assigned to, or go to it if it is normal again."""
+        held = HeldPacket(packet_in.frame, inward)
+        if self._serves(serving):
+            return [self._through(self._switches[serving.assigned], held)]
+        if serving.move is None:
+            return self._drop(switch, "no_normal_lb")
+        serving.held.hold(held)
+        return []
+
+    def _serves(self, serving: Serving) -> bool:
+        home = self._switches[serving.assigned]
+        return home.ready and home.role(serving.address).mode is TransferMode.NORMAL
+
+    def release(self, serving: Serving, name: str) -> Outbox:
+        """The held packets, in order, through that LB's tables."""
+        home = self._switches[name]
+        if not home.ready:
+            serving.held.lost += len(serving.held.release())
+            return []
+        return [self._through(home, packet) for packet in serving.held.release()]
+
+    @staticmethod
+    def _through(home: Switch, packet: HeldPacket) -> tuple[str, PacketOut]:
+        port = home.of_ports.external if packet.inward else home.of_ports.internal
+        frame = packets.with_eth_dst(packet.frame, bytes.fromhex(port.mac.replace(":", "")))
+        return home.lb.name, PacketOut(frame, port.number, OUTPUT_TABLE)
+
+    # How entries end.
+
+    def _reset(self, switch: Switch, packet: Packet, now: float) -> Outbox:
+        """A RST that a switch has translated and sent on: its entry lingers, then ends."""
+        key = KEY.pack(packet.protocol, packet.dst, packet.dst_port or 0, packet.src, packet.src_port or 0)
+        if packet.dst in self._directory.by_server:
+            serving = self._directory.by_server[packet.dst]
+            entry = serving.table.by_reply(key)
+        elif packet.src in self._directory.by_address:
+            serving = self._directory.by_address[packet.src]
+            entry = serving.table.by_key(key)
+        else:
+            return self._drop(switch, "unknown_address")
+        if entry and not entry.flags & RESET:
+            entry.flags |= RESET
+            self._lingering.append((now + self.linger, serving, entry))
+        return []
+
+    def entry_removed(self, switch: Switch, removed: EntryRemoved, now: float) -> Outbox:
+        """One direction of an entry has seen its FIN and ran out; after both, the entry ends."""
+        serving = self._directory.by_address.get(external_ip_of(removed.cookie).to_bytes(4, "big"))
+        if serving is None:
+            return []
+        entry = serving.table.by_key(removed.key) if removed.inward else serving.table.by_reply(removed.key)
+        if entry is None or removed.duration > now - entry.created + STALE_FLOW_SECONDS:
+            return []
+        entry.flags |= FIN_IN if removed.inward else FIN_OUT
+        if entry.flags & (FIN_IN | FIN_OUT) != FIN_IN | FIN_OUT:
+            return []
+        only_here = serving.holders == {switch.lb.name} and not entry.flags & REINSTALLED
+        out = self.end(serving, entry)
+        return [] if only_here else out
+
+    def end(self, serving: Serving, entry: Entry) -> Outbox:
+        """Takes an entry out of the table and out of every switch."""
+        return self.end_all(serving, [entry])
+
+    def end_all(self, serving: Serving, entries: Iterable[Entry]) -> Outbox:
+        ended = tuple(entry for entry in entries if not entry.flags & GONE)
+        for entry in ended:
+            serving.table.remove(entry)
+        return [(name, DeleteEntries(ended)) for name in serving.holders] if ended else []
+
+    def tick(self, now: float) -> Outbox:
+        """Ends what has lingered long enough."""
+        out: Outbox = []
+        while self._lingering and self._lingering[0][0] <= now:
+            _, serving, entry = self._lingering.popleft()
+            # A SYN may have made it live again, or another may have its place.
+            if entry.flags & RESET and not entry.flags & GONE:
+                out += self.end(serving, entry)
+        return out

@@ -1,0 +1,302 @@
+"""The control function (seed 52): events and `now` in, messages out. It never waits, and does no I/O.
+
+`now` is seconds since the epoch on a clock that does not jump (the shell anchors the monotonic clock once). Each method
+that is an event returns an Outbox: messages in order, each for one LB (or the store).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Address
+
+from lbctl import packets
+from lbctl.access_table import Entry
+from lbctl.announcements import Announcements
+from lbctl.connections import FROM_CONTROLLER, Connections
+from lbctl.messages import STORE, Configure, Outbox, PacketOut, SetMeter
+from lbctl.model import ExternalIp, Site, Strategy, TransferMode
+from lbctl.movement import Movement, Refused
+from lbctl.openflow.inbound import EntryStatsDecoder, decode_entry_removed, decode_packet_in
+from lbctl.pipeline.cookies import Kind, kind_of
+from lbctl.pipeline.rules import METER_ARP, METER_ERROR, METER_HOLD, METER_NEW, SERVING
+from lbctl.readback import ReadBack
+from lbctl.recovery import recover
+from lbctl.serving import Directory, Serving
+from lbctl.site_change import change_site
+from lbctl.store import State
+from lbctl.sweep import Sweep
+from lbctl.switch import PortState, Switch
+
+__all__ = ["ControlFunction", "Refused"]
+
+Log = Callable[..., None]
+
+
+class ControlFunction:
+    """Serves a site. `log(event, level=..., **keys)` is told what a person might want to know."""
+
+    def __init__(self, site: Site, state: State, now: float, log: Log = lambda *_, **__: None) -> None:
+        self.site = site
+        self.log = log
+        self.counters: Counter[str] = Counter()
+        self.switches: dict[str, Switch] = {}
+        self.directory = Directory()
+        self._by_dpid: dict[int, Switch] = {}
+        self._readbacks: dict[str, ReadBack] = {}
+        self._waiting: dict[int, tuple[str, Callable[[float], Outbox]]] = {}
+        self._token = 0
+        self._probe_at = 0.0
+        self._announcements = Announcements()
+        self._sweep = Sweep(site.settings.idle_timeout)
+        self._stats = EntryStatsDecoder()
+        self.connections = Connections(self.switches, self.directory, site.settings.linger)
+        self.movement = Movement(self)
+        for lb in site.load_balancers:
+            self.switches[lb.name] = Switch(lb)
+        self.index_switches()
+        self.directory.replace([self._new_serving(ip, state.assigned.get(ip.address)) for ip in site.external_ips])
+        self.movement.restore(state, now)
+
+    # What the API shows.
+
+    @property
+    def moves(self) -> dict:
+        return self.movement.moves
+
+    def serving(self, address: IPv4Address) -> Serving:
+        """Raises KeyError for an address that is no external IP of this site."""
+        return self.directory.by_address[address.packed]
+
+    def assigned_to(self, address: IPv4Address) -> str:
+        return self.serving(address).assigned
+
+    def transfer_modes(self, name: str) -> dict[IPv4Address, TransferMode]:
+        return {address: role.mode for address, role in self.switches[name].roles.items() if role.mode}
+
+    def neighbour(self, lb_name: str, server_address: IPv4Address) -> str | None:
+        return self.switches[lb_name].neighbours.get(server_address)
+
+    def connection_count(self, address: IPv4Address) -> int:
+        return len(self.serving(address).table)
+
+    def entries(self, address: IPv4Address) -> list[Entry]:
+        return self.serving(address).table.snapshot()
+
+    # Switches.
+
+    def switch_connected(self, dpid: int, ports: Iterable[PortState], now: float) -> tuple[str, Outbox]:
+        """A switch has shaken hands. Returns its LB's name. Raises Refused for a dpid that is unknown or in use."""
+        switch = self._by_dpid.get(dpid)
+        if switch is None:
+            self.counters["switches_refused"] += 1
+            raise Refused(404, "Unknown switch", f"no load balancer of the site file has the dpid {dpid:016x}; add it, "
+                          f"or set the bridge's with: ovs-vsctl set bridge BRIDGE other-config:datapath-id=...")
+        if switch.state != "disconnected":
+            self.counters["switches_refused"] += 1
+            raise Refused(409, "Two switches with one dpid", f"{switch.lb.name} (dpid {dpid:016x}) is connected "
+                          "already: give one of the two bridges another other-config:datapath-id")
+        switch.state, name = "reading", switch.lb.name
+        switch.set_ports(ports)
+        self.log("switch connected", lb=name, dpid=f"{dpid:016x}")
+        self._readbacks[name] = readback = ReadBack(self._stats)
+        settings = self.site.settings
+        out: Outbox = [(name, Configure())]
+        for meter, rate in ((METER_NEW, settings.new_rate), (METER_ERROR, settings.error_rate),
+                            (METER_HOLD, settings.hold_rate), (METER_ARP, settings.arp_rate)):
+            out.append((name, SetMeter(meter, rate, max(1, rate // 2))))
+        return name, out + [(name, message) for message in readback.requests(self.new_token)]
+
+    def switch_lost(self, name: str, reason: str, now: float) -> Outbox:
+        self.log("switch lost", level="warning", lb=name, reason=reason)
+        self.switches[name].disconnected(reason)
+        self._readbacks.pop(name, None)
+        self._waiting = {token: wait for token, wait in self._waiting.items() if wait[0] != name}
+        return self.movement.lost(name, now)
+
+    def ports_changed(self, name: str, ports: Iterable[PortState], now: float) -> Outbox:
+        """All ports of the switch, after one of them has come, gone, or changed."""
+        switch = self.switches[name]
+        was_up = all(port.up for port in switch.ports.values())
+        switch.set_ports(ports)
+        if not switch.ready:
+            return []
+        self.log("ports changed", lb=name, reason=switch.reason)
+        out: Outbox = [(name, message) for message in switch.sync(self.external_ips())]
+        if not was_up and all(port.up for port in switch.ports.values()):
+            out += self._announce_all(name, now) + self.probe(switch)
+        return out
+
+    def flow_stats(self, name: str, token: int, body: bytes, more: bool, now: float) -> Outbox:
+        """One part of the answer to a ReadFlows."""
+        if self._sweep.asked(token):
+            entries, _ = self._stats.decode(body)
+            self._sweep.answer(token, entries, more, now)
+            return []
+        readback = self._readbacks.get(name)
+        if readback is None or not readback.answer(token, body, more):
+            return []
+        return self._take_over(name, self._readbacks.pop(name), now)
+
+    def _take_over(self, name: str, readback: ReadBack, now: float) -> Outbox:
+        """All that the switch holds is known: sends what it misses, and nothing for what is right."""
+        switch = self.switches[name]
+        outcome = recover(name, readback, self.directory, now)
+        out: Outbox = [(name, message) for message in outcome.messages]
+        out += [(name, message) for message in switch.reconcile(self.external_ips(), readback.cookies)]
+        switch.state = "ready"
+        for serving, entry in outcome.ended:
+            out += self.connections.end(serving, entry)
+        self.log("switch ready", lb=name, flows_sent=len(out), entries_taken_over=outcome.taken_over,
+                 entries_put_back=outcome.put_back, entries_deleted=outcome.deleted, strange_entries=readback.strange, reason=switch.reason)
+        out += self._announce_all(name, now) + self.probe(switch)
+        return out + self.movement.ready(name, now)
+
+    # What the switches send.
+
+    def packet_in(self, name: str, message: bytes, now: float) -> Outbox:
+        """The whole OpenFlow message."""
+        switch = self.switches[name]
+        packet_in = decode_packet_in(message)
+        if packet_in is None or switch.of_ports is None:
+            switch.counters["dropped_undecodable"] += 1
+            return []
+        if kind_of(packet_in.cookie) == Kind.SERVER_ARP:
+            return self._server_arp(switch, packet_in.frame)
+        return self.connections.packet_in(switch, packet_in, now)
+
+    def flow_removed(self, name: str, message: bytes, now: float) -> Outbox:
+        """The whole OpenFlow message."""
+        removed = decode_entry_removed(message)
+        switch = self.switches[name]
+        return self.connections.entry_removed(switch, removed, now) if removed and switch.ready else []
+
+    def confirmed(self, name: str, token: int, now: float) -> Outbox:
+        """A barrier, a bundle, or the store has confirmed that token."""
+        wait = self._waiting.pop(token, None)
+        return wait[1](now) if wait else []
+
+    def failed(self, name: str, token: int, reason: str, now: float) -> Outbox:
+        """What that token stands for can't be done."""
+        self.log("refused by the switch", level="error", lb=name, reason=reason)
+        if name != STORE:
+            self.switches[name].counters["errors_from_switch"] += 1
+        self._waiting.pop(token, None)
+        return self.movement.failed(token, reason, now)
+
+    def _server_arp(self, switch: Switch, frame: bytes) -> Outbox:
+        try:
+            arp = packets.decode_arp(frame)
+        except packets.Malformed:
+            switch.counters["dropped_malformed"] += 1
+            return []
+        if arp.spa not in self.directory.by_server:
+            return []
+        server, mac = IPv4Address(arp.spa), arp.sha.hex(":")
+        if switch.neighbours.get(server) != mac:
+            self.log("server found", lb=switch.lb.name, server=str(server), mac=mac)
+        return [(switch.lb.name, message) for message in switch.set_neighbour(server, mac)]
+
+    # Time.
+
+    def tick(self, now: float) -> Outbox:
+        """To be called some ten times a second."""
+        out = self.connections.tick(now) + self.movement.tick(now)
+        requests, idle = self._sweep.tick(self.directory, self.switches, self.new_token, now)
+        for serving, entries in idle:
+            self.counters["entries_expired"] += len(entries)
+            out += self.connections.end_all(serving, entries)
+        out += requests
+        for address, lb in self._announcements.due(now):
+            serving = self.directory.get(address)
+            if serving and serving.assigned == lb:
+                out += self._announcement(serving, lb)
+        if now >= self._probe_at:
+            self._probe_at = now + self.site.settings.arp_interval
+            for switch in self.switches.values():
+                out += self.probe(switch)
+        return out
+
+    def probe(self, switch: Switch) -> Outbox:
+        """Asks for every server's MAC, with RFC 5227 probes, which leave the servers' own ARP caches alone."""
+        ports = switch.of_ports
+        if not switch.ready or ports is None:
+            return []
+        mac = bytes.fromhex(ports.internal.mac.replace(":", ""))
+        return [(switch.lb.name, PacketOut(packets.arp_probe(mac, server), FROM_CONTROLLER, ports.internal.number))
+                for server in self.directory.by_server]
+
+    def _announce_all(self, name: str, now: float) -> Outbox:
+        out: Outbox = []
+        for serving in self.directory:
+            if serving.assigned == name and self.switches[name].role(serving.address).arp:
+                out += self.announce(serving, name, now)
+        return out
+
+    def announce(self, serving: Serving, name: str, now: float) -> Outbox:
+        """Gratuitous ARP for the external IP and its gateway: now, and a few times more."""
+        self._announcements.start(serving.address, name, now)
+        return self._announcement(serving, name)
+
+    def _announcement(self, serving: Serving, name: str) -> Outbox:
+        switch, out = self.switches[name], []
+        ports = switch.of_ports
+        if switch.ready and ports:
+            for port, address in ((ports.external, serving.address), (ports.internal, serving.config.gateway)):
+                frame = packets.arp_announcement(bytes.fromhex(port.mac.replace(":", "")), address.packed)
+                out.append((name, PacketOut(frame, FROM_CONTROLLER, port.number)))
+        return out
+
+    # Moves.
+
+    def start_move(self, address: IPv4Address, to: str, strategy: Strategy, now: float):
+        """Returns (Move, Outbox). Raises Refused."""
+        return self.movement.start(address, to, strategy, now)
+
+    def abort_move(self, move_id: str, now: float) -> Outbox:
+        """Raises Refused."""
+        return self.movement.abort(move_id, now)
+
+    # The site.
+
+    def apply_site(self, site: Site, now: float) -> Outbox:
+        """Another site file: sends the difference; connections of external IPs that stay are not touched.
+
+        Where an external IP that stays is assigned is not changed by the file. Raises Refused while an external IP
+        moves that the file drops, or an LB would go that still has external IPs.
+        """
+        return change_site(self, site, now)
+
+    def apply_settings(self) -> None:
+        """After another site file."""
+        self.connections.linger = self.site.settings.linger
+        self._sweep.idle_timeout = self.site.settings.idle_timeout
+
+    def index_switches(self) -> None:
+        self._by_dpid = {switch.lb.dpid: switch for switch in self.switches.values()}
+
+    def _new_serving(self, external_ip: ExternalIp, assigned: str | None) -> Serving:
+        if assigned not in self.switches:
+            assigned = external_ip.load_balancer
+        self.switches[assigned].roles[external_ip.address] = SERVING
+        return Serving(external_ip, assigned, self.site.settings)
+
+    def external_ips(self) -> list[ExternalIp]:
+        return [serving.config for serving in self.directory]
+
+    # Tokens: what waits for a switch's confirmation.
+
+    def new_token(self) -> int:
+        """24 bits, so that the shell can mark the OpenFlow xid as ours."""
+        self._token = self._token % 0xFFFFFF + 1
+        return self._token
+
+    def when_confirmed(self, name: str, then: Callable[[float], Outbox]) -> int:
+        """A token for a message to LB `name` (or the store); `then` is called when it is confirmed."""
+        token = self.new_token()
+        self._waiting[token] = (name, then)
+        return token
+
+    def state(self) -> State:
+        """What must survive a restart."""
+        return State({serving.address: serving.assigned for serving in self.directory}, self.movement.unfinished())

@@ -1,0 +1,232 @@
+"""Moves under way and their records: turns a move's actions into messages, and the switches' answers into its events."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
+
+from lbctl.messages import STORE, AddEntries, Barrier, DeleteCookie, Outbox, Save
+from lbctl.model import Strategy, TransferMode
+from lbctl.move import (
+    HOLD_UNKNOWN, SERVING_UNANNOUNCED, Action, Announce, Assign, Confirm, Copy, Forget, Move, MoveRecord,
+    NotAbortable, Release, SetHolder, SetRole,
+)
+from lbctl.pipeline.cookies import MASK_ALL, Kind
+from lbctl.pipeline.rules import Role
+from lbctl.readback import bucket_cookies
+from lbctl.serving import Serving
+from lbctl.store import State, UnfinishedMove
+
+if TYPE_CHECKING:
+    from lbctl.control import ControlFunction
+
+KEPT_RECORDS = 200
+RECOVERY_SECONDS = 10.0
+"""A new controller waits this long for both LBs of an unfinished move."""
+FORGET_AT_ONCE = 16
+"""Buckets of entries that are deleted before the switch must confirm."""
+
+
+class Refused(Exception):
+    """An order that can't be carried out; `status` is the HTTP status that says so."""
+
+    def __init__(self, status: int, title: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status, self.title, self.detail = status, title, detail
+
+
+class Movement:
+    """All moves of a control function."""
+
+    def __init__(self, control: ControlFunction) -> None:
+        self._control = control
+        self.moves: dict[str, Move] = {}
+        self._by_token: dict[int, tuple[Move, str]] = {}
+        self._recovering: dict[str, float] = {}
+        self._assigned: set[str] = set()
+        self._last_id = 0
+
+    # Orders.
+
+    def start(self, address: IPv4Address, to: str, strategy: Strategy, now: float) -> tuple[Move, Outbox]:
+        """Raises Refused: unknown IP or LB, same LB, LB not connected, move running, server not reached from there."""
+        serving = self._control.directory.get(address)
+        if serving is None:
+            raise Refused(404, "Unknown external IP", f"{address} is no external IP of this site")
+        if to not in self._control.switches:
+            raise Refused(404, "Unknown load balancer", f"this site has no load balancer {to}")
+        if serving.move:
+            raise Refused(409, "Move already running", f"{address} is being moved to {serving.move.record.target} "
+                          f"(move {serving.move.record.id})")
+        if serving.assigned == to:
+            raise Refused(409, "Same load balancer", f"{address} is assigned to {to} already")
+        for name in (serving.assigned, to):
+            switch = self._control.switches[name]
+            if not switch.ready or switch.of_ports is None:
+                raise Refused(409, "Load balancer not connected", f"{name} is {switch.state}: {switch.reason}")
+        source, target = self._control.switches[serving.assigned], self._control.switches[to]
+        for port in target.ports.values():
+            if not port.up:
+                raise Refused(409, "Load balancer not connected", f"{to}: {target.reason}")
+        unreached = [str(server) for server in serving.config.server_addresses()
+                     if server in source.neighbours and server not in target.neighbours]
+        if unreached:
+            raise Refused(409, "Server not reached", f"{to} has no ARP answer from {', '.join(unreached)} yet, "
+                          f"though {serving.assigned} has")
+        move = self._create(serving, to, strategy, now)
+        return move, self._do(move, move.start(now), now)
+
+    def abort(self, move_id: str, now: float) -> Outbox:
+        """Raises Refused: unknown move, ended, or past its route step."""
+        move = self.moves.get(move_id)
+        if move is None:
+            raise Refused(404, "Unknown move", f"there is no record of a move {move_id}")
+        try:
+            return self._do(move, move.abort(now), now)
+        except NotAbortable as error:
+            raise Refused(409, "Too late", str(error)) from error
+
+    def _create(self, serving: Serving, to: str, strategy: Strategy, now: float, resumed: bool = False,
+                source: str | None = None) -> Move:
+        self._last_id += 1
+        record = MoveRecord(str(self._last_id), serving.address, source or serving.assigned, to, strategy, now)
+        move = Move(record, serving.table, self._control.site.settings, resumed)
+        self.moves[record.id] = serving.move = move
+        for old in [key for key, kept in self.moves.items() if kept.ended][:max(0, len(self.moves) - KEPT_RECORDS)]:
+            del self.moves[old]
+        self._control.log("move started", move=record.id, external_ip=str(serving.address), source=record.source,
+                          target=to, strategy=strategy.value)
+        return move
+
+    # Events.
+
+    def lost(self, name: str, now: float) -> Outbox:
+        out: Outbox = []
+        for move in self._running():
+            if move.record.id in self._recovering:
+                continue
+            out += self._do(move, move.lost(name, now), now)
+        return out
+
+    def failed(self, token: int, reason: str, now: float) -> Outbox:
+        move, label = self._by_token.pop(token, (None, ""))
+        return self._do(move, move.failed(label, reason, now), now) if move else []
+
+    def tick(self, now: float) -> Outbox:
+        out: Outbox = []
+        for move in self._running():
+            if move.record.id not in self._recovering:
+                out += self._do(move, move.tick(now), now)
+            elif now >= self._recovering[move.record.id]:
+                out += self._resume(move, now)
+        return out
+
+    def _running(self) -> list[Move]:
+        return [move for move in self.moves.values() if not move.ended]
+
+    # After a restart.
+
+    def unfinished(self) -> dict[IPv4Address, UnfinishedMove]:
+        """The moves that a new controller would have to finish."""
+        return {move.record.external_ip: UnfinishedMove(move.record.source, move.record.target, move.record.strategy)
+                for move in self._running() if move.record.id in self._assigned}
+
+    def restore(self, state: State, now: float) -> None:
+        """Takes up the moves that an earlier controller had not finished, once both LBs have been read back."""
+        for address, unfinished in state.unfinished.items():
+            serving = self._control.directory.get(address)
+            switches = self._control.switches
+            if serving is None or unfinished.source not in switches or unfinished.target not in switches:
+                continue
+            move = self._create(serving, unfinished.target, unfinished.strategy, now, True, unfinished.source)
+            self._assigned.add(move.record.id)
+            self._recovering[move.record.id] = now + RECOVERY_SECONDS
+            serving.assigned = unfinished.target
+            serving.holders = {unfinished.source, unfinished.target}
+            serving.unread = set(serving.holders)
+            switches[unfinished.source].roles[address] = SERVING_UNANNOUNCED
+            switches[unfinished.target].roles[address] = Role(TransferMode.TRANSITION, arp=True)
+
+    def ready(self, name: str, now: float) -> Outbox:
+        """An LB has been read back."""
+        out: Outbox = []
+        for move in self._running():
+            pair = (move.record.source, move.record.target)
+            if move.record.id in self._recovering and all(self._control.switches[lb].ready for lb in pair):
+                out += self._resume(move, now)
+        return out
+
+    def _resume(self, move: Move, now: float) -> Outbox:
+        del self._recovering[move.record.id]
+        out = self._do(move, move.start(now), now)
+        for name in (move.record.source, move.record.target):
+            if not self._control.switches[name].ready:
+                out += self._do(move, move.lost(name, now), now)
+        return out
+
+    # Actions.
+
+    def _do(self, move: Move, actions: list[Action], now: float) -> Outbox:
+        control = self._control
+        serving = control.directory.get(move.record.external_ip)
+        out: Outbox = []
+        for action in actions:
+            out += self._carry_out(move, serving, action, now)
+        record, held = move.record, serving.held
+        record.packets_held, record.packets_released, record.packets_lost = held.held, held.released, held.lost
+        if move.ended and serving.move is move:
+            serving.move = None
+            serving.held = type(held)(control.site.settings.held_packets, control.site.settings.held_bytes)
+            self._by_token = {token: wait for token, wait in self._by_token.items() if wait[0] is not move}
+            self._assigned.discard(record.id)
+            control.log("move ended", move=record.id, external_ip=str(record.external_ip), state=record.state,
+                        reason=record.reason, entries=record.entries_copied, held=record.packets_held,
+                        lost=record.packets_lost, seconds=round(now - record.started, 3))
+        return out
+
+    def _carry_out(self, move: Move, serving: Serving, action: Action, now: float) -> Outbox:
+        control = self._control
+        match action:
+            case SetRole(lb, role):
+                return [(lb, message) for message in control.switches[lb].set_role(serving.config, role)]
+            case SetHolder(lb, holds):
+                (serving.holders.add if holds else serving.holders.discard)(lb)
+                return []
+            case Confirm(lb, label):
+                return [(lb, Barrier(self._token(move, lb, label)))]
+            case Copy(lb, entries, label):
+                return [(lb, AddEntries(entries, self._token(move, lb, label)))]
+            case Assign(lb, unfinished, label):
+                serving.assigned = lb
+                (self._assigned.add if unfinished else self._assigned.discard)(move.record.id)
+                return [(STORE, Save(control.state(), self._token(move, STORE, label) if label else None))]
+            case Announce(lb):
+                return control.announce(serving, lb, now)
+            case Release(lb):
+                return control.connections.release(serving, lb)
+            case Forget(lb):
+                return self._forget(lb, serving, bucket_cookies(Kind.ENTRY_IN, int(serving.address))
+                                    + bucket_cookies(Kind.ENTRY_OUT, int(serving.address)))
+        raise AssertionError(action)
+
+    def _token(self, move: Move, lb: str, label: str) -> int:
+        def then(now: float) -> Outbox:
+            self._by_token.pop(token, None)
+            return self._do(move, move.confirmed(label, now), now)
+
+        token = self._control.when_confirmed(lb, then)
+        self._by_token[token] = (move, label)
+        return token
+
+    def _forget(self, lb: str, serving: Serving, cookies: list[int]) -> Outbox:
+        """Deletes bucket by bucket, a few at a time, so that the switch is never busy for long. Stops if the external
+        IP comes back meanwhile: its new entries must stay."""
+        if not cookies or lb in serving.holders or not self._control.switches[lb].ready:
+            return []
+        now_deleted, rest = cookies[:FORGET_AT_ONCE], cookies[FORGET_AT_ONCE:]
+        out: Outbox = []
+        for cookie in now_deleted:
+            table = "access_in" if cookie >> 48 & 0xFF == Kind.ENTRY_IN else "access_out"
+            out.append((lb, DeleteCookie(table, cookie, MASK_ALL)))
+        token = self._control.when_confirmed(lb, lambda now: self._forget(lb, serving, rest))
+        return [*out, (lb, Barrier(token))]

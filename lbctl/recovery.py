@@ -1,0 +1,87 @@
+"""What a read-back means for the access table: which entries to take over, to put back, or to delete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from lbctl.access_table import ENDING, FIN_IN, FIN_OUT, KEY, Entry
+from lbctl.messages import AddEntries, DeleteEntries, Message
+from lbctl.move import CHUNK
+from lbctl.readback import Found, ReadBack
+from lbctl.serving import Directory, Serving
+
+NO_HOP = bytes(6)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What to send to the switch, and the entries that had ended while nobody looked."""
+
+    messages: list[Message] = field(default_factory=list)
+    ended: list[tuple[Serving, Entry]] = field(default_factory=list)
+    taken_over: int = 0
+    put_back: int = 0
+    deleted: int = 0
+
+
+def recover(name: str, readback: ReadBack, directory: Directory, now: float) -> Outcome:
+    """Compares what LB `name` holds with the access table, and changes the table where the switch knows better.
+
+    The controller's table is the authority, but for external IPs that it has not read from this LB since it started.
+    An entry that the switch lost is put back if the switch has lost everything (it was restarted); if it still had its
+    other flows, the entry had run out after its FINs.
+    """
+    outcome = Outcome()
+    restarted = not readback.cookies
+    strange: list[Entry] = []
+    for key, found in readback.entries.items():
+        serving = directory.by_address.get(KEY.unpack(key)[3])
+        if serving is None or name not in serving.holders:
+            strange.append(_entry(key, found, now))
+            continue
+        entry = serving.table.by_key(key)
+        if entry is None and name in serving.unread and serving.table.by_reply(found.reply) is None:
+            serving.table.add(_entry(key, found, now))
+            outcome.taken_over += 1
+        elif entry is None or entry.reply != found.reply:
+            strange.append(_entry(key, found, now))
+        else:
+            entry.packets, entry.last_seen = found.packets, now
+            if entry.next_hop == NO_HOP and found.next_hop:
+                entry.next_hop = found.next_hop
+    for serving in directory:
+        if name not in serving.holders:
+            continue
+        missing = [entry for entry in serving.table.snapshot()
+                   if _missing(entry, readback.entries.get(entry.key))]
+        if restarted or name not in serving.unread and serving.assigned != name:
+            outcome.messages += [AddEntries(tuple(chunk)) for chunk in _chunks(missing)]
+            outcome.put_back += len(missing)
+        elif name not in serving.unread:
+            outcome.ended += [(serving, entry) for entry in missing if entry.key not in readback.entries]
+        serving.unread.discard(name)
+    outcome.messages = [DeleteEntries(tuple(chunk)) for chunk in _chunks(strange)] + outcome.messages
+    outcome.deleted = len(strange)
+    return outcome
+
+
+def _missing(entry: Entry, found: Found | None) -> bool:
+    """Is a direction missing that has not run out after its FIN?"""
+    if entry.flags & ENDING:
+        return False
+    return found is None or found.directions != 3
+
+
+def _entry(key: bytes, found: Found, now: float) -> Entry:
+    entry = Entry(key, found.reply, found.next_hop or NO_HOP, now - found.duration)
+    entry.last_seen = now
+    entry.packets = found.packets
+    if found.directions != 3:
+        entry.flags |= FIN_OUT if found.directions == 1 else FIN_IN
+    return entry
+
+
+def _chunks(entries: list[Entry]) -> Iterator[list[Entry]]:
+    for start in range(0, len(entries), CHUNK):
+        yield entries[start:start + CHUNK]
