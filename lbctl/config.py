@@ -111,7 +111,8 @@ class _SiteReader:
         required = ("name", "dpid", "external_port", "internal_port")
         values = self._reader.mapping(node, "load balancer", required)
         name = self._reader.name(values.get("name"), "name") if values else None
-        if name is None:
+        if name is None or name in self._names:
+            # The name that is meant is not known, so "unknown load balancer" would name a problem that is none.
             self._names_complete = False
         if values is None:
             return None

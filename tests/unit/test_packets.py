@@ -24,7 +24,7 @@ numbers = st.integers(0, 0xFFFFFFFF)
 
 
 @st.composite
-def segments(draw, flags=st.integers(0, 0xFF)):
+def segments(draw):
     return packets.tcp_segment(
         LB_MAC,
         draw(host_macs),
@@ -32,7 +32,7 @@ def segments(draw, flags=st.integers(0, 0xFF)):
         draw(ports),
         draw(hosts),
         draw(ports),
-        flags=draw(flags),
+        flags=draw(st.integers(0, 0xFF)),
         seq=draw(numbers),
         ack=draw(numbers),
         payload=draw(st.binary(max_size=60)),
@@ -51,7 +51,9 @@ def mutated_segments(draw):
 
 any_frames = st.one_of(st.binary(max_size=120), mutated_segments())
 any_arp = st.binary(max_size=60).map(lambda end: packets.arp_probe(LB_MAC, EXTERNAL)[:22] + end)
-any_words = st.one_of(st.binary(max_size=80), st.integers(0, 9).map(lambda n: b"\xff" * n), st.integers(0, 9).map(bytes))
+any_words = st.one_of(
+    st.binary(max_size=80), st.integers(0, 9).map(lambda count: b"\xff" * count), st.integers(0, 9).map(bytes)
+)
 
 
 def segment(**fields):
