@@ -24,6 +24,7 @@ QUIET_SERVICES=(nginx haproxy)
 
 POLICY=/usr/sbin/policy-rc.d
 POLICY_IS_OURS=
+NEW_SERVICES=()
 OVS_CTL=/usr/share/openvswitch/scripts/ovs-ctl
 OVS_LOCK=/run/lbctl-openvswitch.lock
 OVS_STARTED=/run/lbctl-openvswitch.started
@@ -42,7 +43,7 @@ fail() {
 finish() {
     local status=$?
     trap '' INT TERM HUP
-    if [[ $POLICY_IS_OURS ]]; then rm -f "$POLICY"; fi
+    if [[ $INSTALL_LOG ]]; then silence_new_services; fi
     if [[ $INSTALL_LOG && ! $KEEP_LOG ]]; then rm -f "$INSTALL_LOG"; fi
     stop_openvswitch
     exit "$status"
@@ -113,16 +114,16 @@ install_debian_packages() {
     export DEBIAN_FRONTEND=noninteractive
     logged "Reading Debian's package lists" apt-get -q update -o Acquire::Retries=1
     logged "Installing the Debian packages" apt-get -q install -y --no-install-recommends "${missing[@]}"
-    if [[ $POLICY_IS_OURS ]]; then rm -f "$POLICY"; POLICY_IS_OURS=; fi
-    local package
-    for package in "${missing[@]}"; do
-        if [[ " ${QUIET_SERVICES[*]} " == *" $package "* ]]; then silence_service "$package"; fi
-    done
+    silence_new_services
 }
 
 # Debian starts a service when it is installed, unless this file says no. Open vSwitch is started by start_openvswitch,
 # so that it is known who has to stop it.
 keep_services_quiet() {
+    local service
+    for service in "${QUIET_SERVICES[@]}"; do
+        command -v "$service" >/dev/null || NEW_SERVICES+=("$service")
+    done
     [[ -e $POLICY ]] && return
     POLICY_IS_OURS=yes
     cat >"$POLICY" <<'END'
@@ -134,12 +135,18 @@ END
     chmod 755 "$POLICY"
 }
 
-silence_service() {
-    {
-        invoke-rc.d "$1" stop || true
-        update-rc.d "$1" disable || true
-        if command -v systemctl; then systemctl disable "$1" || true; fi
-    } >>"$INSTALL_LOG" 2>&1
+# Also when the installation was interrupted: Debian has enabled what it had got to.
+silence_new_services() {
+    local service
+    if [[ $POLICY_IS_OURS ]]; then rm -f "$POLICY"; fi
+    POLICY_IS_OURS=
+    for service in "${NEW_SERVICES[@]}"; do
+        command -v "$service" >/dev/null || continue
+        invoke-rc.d "$service" stop || true
+        update-rc.d "$service" disable || true
+        if command -v systemctl; then systemctl disable "$service" || true; fi
+    done >>"$INSTALL_LOG" 2>&1
+    NEW_SERVICES=()
 }
 
 # What the environment was made from: the pins, our own packaging, the Python, and where it lies (it can't be moved).
@@ -154,7 +161,10 @@ venv_stamp() {
 install_venv() {
     local stamp pip
     exec 8<"$CHECKOUT/requirements"
-    flock 8    # two commands at the same time in one checkout: the second finds the work done
+    if ! flock -n 8; then
+        say "Python environment: another command is installing into .venv, waiting for it"
+        flock 8
+    fi
     stamp=$(venv_stamp)
     if [[ $(cat "$VENV/lbctl-stamp" 2>/dev/null) == "$stamp" ]]; then
         say "Python environment: .venv is up to date"
