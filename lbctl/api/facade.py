@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Protocol
@@ -19,6 +20,7 @@ class Control(Protocol):
     """The state that is shown. Nothing here may be changed by a reader."""
 
     site: Site
+    counters: Counter[str]
     switches: Mapping[str, Switch]
     moves: Mapping[str, Move]
 

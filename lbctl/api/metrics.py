@@ -30,9 +30,16 @@ class _Metrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         yield InfoMetricFamily("lbctl_build", "The running release.", {"version": __version__})
+        yield self._events()
         yield from self._load_balancers()
         yield from self._external_ips()
         yield from self._moves()
+
+    def _events(self) -> Metric:
+        events = CounterMetricFamily("lbctl_controller_events", "What is counted for no load balancer.", labels=["event"])
+        for event, count in self._control.counters.items():
+            events.add_metric([event], count)
+        return events
 
     def _load_balancers(self) -> Iterator[Metric]:
         ready = GaugeMetricFamily("lbctl_load_balancer_ready", "1 if the load balancer does its work.",

@@ -13,7 +13,7 @@ from lbctl.model import PROTOCOL_NAMES, ExternalIp, LoadBalancer, Service
 from lbctl.move import MoveRecord
 from lbctl.switch import PortState
 
-DROPPED = "dropped:"
+DROPPED = "dropped_"
 """What a counter's name begins with when it counts dropped packets; the reason follows."""
 
 

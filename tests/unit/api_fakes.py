@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -41,6 +42,7 @@ class _Move:
 class FakeControl:
     def __init__(self) -> None:
         self.site = site()
+        self.counters = Counter(entries_expired=4)
         self.switches = {lb.name: Switch(lb) for lb in self.site.load_balancers}
         self.moves: dict[str, Any] = {}
         self.table: dict[IPv4Address, list[Entry]] = {IP_1: [], IP_2: []}

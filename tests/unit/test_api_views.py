@@ -24,7 +24,7 @@ MOVE = f"/v1/external-ips/{IP_1}/move"
 def test_a_load_balancer_shows_its_state_ports_and_load():
     api = Api()
     api.control.table[IP_1] = [entry("203.0.113.9", 1000)]
-    api.control.switches["lb-a"].counters.update({"packet_ins": 7, "dropped:malformed": 2, "resets": 1})
+    api.control.switches["lb-a"].counters.update({"packet_ins": 7, "dropped_malformed": 2, "resets": 1})
     view = api.get("/v1/load-balancers/lb-a")
     assert view == {
         "name": "lb-a", "dpid": "00000000000000aa", "state": "ready", "reason": None,
@@ -142,12 +142,13 @@ def test_transfer_modes():
 def test_metrics_are_labelled_by_load_balancer():
     api = Api()
     api.control.table[IP_1] = [entry("203.0.113.9", 1)]
-    api.control.switches["lb-a"].counters["dropped:malformed"] = 3
+    api.control.switches["lb-a"].counters["dropped_malformed"] = 3
     api.control.switches["lb-b"].state = "disconnected"
     response = api.call("GET", "/metrics")
     assert response.headers["Content-Type"].startswith("text/plain")
     lines = response.body.decode().splitlines()
-    for line in ('lbctl_load_balancer_ready{dp_name="lb-a"} 1.0', 'lbctl_load_balancer_ready{dp_name="lb-b"} 0.0',
+    for line in ('lbctl_controller_events_total{event="entries_expired"} 4.0',
+                 'lbctl_load_balancer_ready{dp_name="lb-a"} 1.0', 'lbctl_load_balancer_ready{dp_name="lb-b"} 0.0',
                  'lbctl_connections{dp_name="lb-a",external_ip="198.51.100.1"} 1.0',
                  'lbctl_dropped_packets_total{dp_name="lb-a",reason="malformed"} 3.0',
                  'lbctl_unresolved_servers{dp_name="lb-a",external_ip="198.51.100.1"} 1.0'):

@@ -1,0 +1,78 @@
+"""Checks of the controller: does it answer, is what it needs installed, and what does it say of its load balancers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from lbctl.cli.client import START, Client, Unreachable
+from lbctl.cli.failure import Failure
+from lbctl.cli.finding import Finding, fail, ok, warn
+
+
+def check_controller(client: Client) -> Iterator[Finding]:
+    """Without an answer, whether a controller could run here at all."""
+    try:
+        health = client.get("health")
+    except Unreachable:
+        yield fail(f"There is no controller at {client.url}.", f"{START}, or set LBCTL_URL")
+        if client.is_local:
+            yield from check_stack()
+        return
+    except Failure as failure:
+        yield fail(str(failure), "export LBCTL_URL=http://ADDRESS:8080 LBCTL_TOKEN=TOKEN")
+        return
+    yield ok(f"The controller at {client.url} answers (lbctl {health['version']}).")
+    for lb in client.get("load-balancers")["load_balancers"]:
+        yield from check_load_balancer(lb)
+    for external_ip in client.get("external-ips")["external_ips"]:
+        yield from check_servers(external_ip)
+
+
+def check_stack() -> Iterator[Finding]:
+    """Ryu as this project needs it, in the Python that runs this command."""
+    mend = "./test.sh installs .venv with all that the controller needs; then: . .venv/bin/activate"
+    eventlet, fork, original = _version("eventlet"), _version("c65ryu"), _version("ryu")
+    if original:
+        yield fail(f"PyPI's ryu {original} is installed, which does not start with a current eventlet.", mend)
+    elif fork is None or eventlet is None:
+        yield warn("Ryu is not installed beside this lbctl, so no controller can start from here.", mend)
+    else:
+        yield ok(f"Ryu (c65ryu {fork}) and eventlet {eventlet} are installed.")
+
+
+def check_load_balancer(lb: dict[str, Any]) -> Iterator[Finding]:
+    """What the controller says of one load balancer."""
+    name, state = lb["name"], lb["state"]
+    if state == "disconnected":
+        yield fail(f"{name} is not connected to the controller: {lb['reason']}.",
+                   f"on its host: lbctl doctor (its bridge must have the dpid {lb['dpid']})")
+    elif state != "ready":
+        yield fail(f"{name} is {state}: {lb['reason']}.", "lbctl status; then the controller's log")
+    elif lb["reason"]:
+        yield fail(f"{name} is ready, but: {lb['reason']}.", "on its host: lbctl doctor")
+    else:
+        yield ok(f"{name} is ready.")
+    for reason, count in lb["counters"]["dropped"].items():
+        if count:
+            yield warn(f"The controller has dropped {count} packets of {name}: {reason}.", "see the controller's log")
+
+
+def check_servers(external_ip: dict[str, Any]) -> Iterator[Finding]:
+    """Servers whose MAC the load balancer does not know get no packets."""
+    servers = {server["address"]: server["mac"] for service in external_ip["services"] for server in service["servers"]}
+    lb = external_ip["load_balancer"]
+    silent = [address for address, mac in servers.items() if mac is None]
+    for address in silent:
+        yield warn(f"Server {address} of {external_ip['address']} does not answer the ARP requests of {lb}.",
+                   f"on the server: ip address show; ip route show (default via {external_ip['gateway']})")
+    if servers and not silent:
+        yield ok(f"All servers of {external_ip['address']} were found by {lb}.")
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,73 @@
+"""The Open vSwitch of this machine, through its own tools."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from typing import Any
+
+from lbctl.cli.failure import Failure
+
+TIMEOUT = 15
+"""Seconds that a tool may take."""
+
+
+class Ovs:
+    """`rundir` is where its sockets are (None: OVS_RUNDIR, else the tools' default)."""
+
+    def __init__(self, rundir: str | None = None) -> None:
+        self._environment = dict(os.environ) | ({"OVS_RUNDIR": os.path.abspath(rundir)} if rundir else {})
+        self.rundir = self._environment.get("OVS_RUNDIR", "/var/run/openvswitch")
+
+    @staticmethod
+    def missing_tools() -> list[str]:
+        return [tool for tool in ("ovs-vsctl", "ovs-appctl", "ovs-ofctl") if shutil.which(tool) is None]
+
+    def vsctl(self, *args: str) -> str:
+        return self._run("ovs-vsctl", f"--timeout={TIMEOUT}", "--no-wait", *args)
+
+    def appctl(self, *args: str) -> str:
+        return self._run("ovs-appctl", f"--timeout={TIMEOUT}", "-t", "ovs-vswitchd", *args)
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        """All rows of a database table; sets as lists (one value: that value), maps as dicts, references as UUID text."""
+        answer = json.loads(self.vsctl("--format=json", "list", table))
+        return [dict(zip(answer["headings"], map(_value, row), strict=True)) for row in answer["data"]]
+
+    def bridge_of(self, dpid: str) -> str | None:
+        """The bridge with that datapath id (16 hexadecimal digits)."""
+        return next((row["name"] for row in self.rows("Bridge") if row["datapath_id"] == dpid), None)
+
+    def _run(self, *command: str) -> str:
+        """Raises Failure with what the tool said."""
+        try:
+            done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=TIMEOUT + 5)
+        except FileNotFoundError:
+            raise Failure(f"{command[0]} is not installed here: apt-get install openvswitch-switch, or run this on the "
+                          "load balancer's host.") from None
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise Failure(f"{command[0]} failed: {error}.") from None
+        if done.returncode:
+            said = (done.stderr or done.stdout).strip().splitlines()
+            raise Failure(f"{' '.join(command)} failed: {said[-1] if said else 'it said nothing'}. Does Open vSwitch run, "
+                          f"with its sockets in {self.rundir} (OVS_RUNDIR), and are you root?")
+        return done.stdout
+
+
+def _value(value: Any) -> Any:
+    """From OVSDB's JSON (RFC 7047, 5.1)."""
+    match value:
+        case ["set", items]:
+            return [_value(item) for item in items]
+        case ["map", pairs]:
+            return {_value(key): _value(item) for key, item in pairs}
+        case ["uuid", uuid]:
+            return uuid
+    return value
+
+
+def as_list(value: Any) -> list[Any]:
+    """A column that holds any number of values: OVSDB writes one value as itself."""
+    return value if isinstance(value, list) else [value]

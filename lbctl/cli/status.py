@@ -1,0 +1,48 @@
+"""lbctl status: load balancers, external IPs, and the moves under way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lbctl.cli import output
+from lbctl.cli.client import Client
+
+
+def status(json: output.Json = False) -> None:
+    """Show load balancers, external IPs, running moves."""
+    client = Client.from_environment()
+    state = {**client.get("load-balancers"), **client.get("external-ips")}
+    state["moves"] = [move for move in client.get("moves")["moves"] if move["state"] == "running"]
+    if json:
+        output.print_json(state)
+        return
+    output.print_table("Load balancers", ("name", "state", "dpid", "external port", "internal port", "external IPs",
+                                          "connections", "remark"),
+                       [_load_balancer(lb) for lb in state["load_balancers"]], "No load balancers.")
+    output.print_line()
+    output.print_table("External IPs", ("address", "load balancer", "gateway", "services", "servers", "connections",
+                                        "move"),
+                       [_external_ip(ip) for ip in state["external_ips"]], "No external IPs.")
+    for move in state["moves"]:
+        output.print_line(f"\nMove {move['id']}: {move['external_ip']} from {move['from']} to {move['to']}, "
+                          f"step {move['step']}, {move['entries_copied']} of {move['entries_total']} entries copied, "
+                          f"{move['packets_held']} packets held.")
+
+
+def _load_balancer(lb: dict[str, Any]) -> tuple[object, ...]:
+    ports = lb["ports"]
+    return (lb["name"], lb["state"], lb["dpid"], _port(ports["external"]), _port(ports["internal"]),
+            ", ".join(lb["external_ips"]), lb["connections"], lb["reason"])
+
+
+def _port(port: dict[str, Any]) -> str:
+    if port["number"] is None:
+        return f"{port['name']} (missing)"
+    return port["name"] if port["up"] else f"{port['name']} (down)"
+
+
+def _external_ip(ip: dict[str, Any]) -> tuple[object, ...]:
+    services = ", ".join(f"{service['protocol']}/{service['port']} {service['scheduler']}" for service in ip["services"])
+    servers = {server["address"]: server["mac"] for service in ip["services"] for server in service["servers"]}
+    shown = ", ".join(address if mac else f"{address} (no ARP answer)" for address, mac in servers.items())
+    return ip["address"], ip["load_balancer"], ip["gateway"], services, shown, ip["connections"], ip["move"]

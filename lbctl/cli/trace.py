@@ -1,0 +1,58 @@
+"""The switch's own trace of a packet, with lbctl's names beside the numbers."""
+
+from __future__ import annotations
+
+import re
+
+from lbctl.cli.failure import Failure
+from lbctl.cli.ovs import Ovs
+from lbctl.cli.verdict import FLAGS, Situation, ports_of
+from lbctl.pipeline.cookies import Kind, external_ip_of, kind_of
+from lbctl.pipeline.flow import TCP_SYN
+from lbctl.pipeline.tables import name_of
+
+UNKNOWN_MAC = "02:00:00:00:00:fe"
+"""Sender of the traced packet where no entry names the real next hop; no rule looks at it."""
+
+_RULE = re.compile(r"^\s*(\d+)\. .*", re.MULTILINE)
+_COOKIE = re.compile(r"cookie (0x[0-9a-f]+)")
+
+
+def trace(ovs: Ovs, situation: Situation, packet: str) -> str:
+    """The annotated output of `ovs-appctl ofproto/trace`. Raises Failure if the LB's bridge is not on this machine."""
+    lb = situation.load_balancer
+    bridge = ovs.bridge_of(lb["dpid"])
+    if bridge is None:
+        raise Failure(f"No bridge here has the dpid {lb['dpid']} of {lb['name']}: run this on its host, with --ovs-rundir "
+                      "or OVS_RUNDIR if Open vSwitch's sockets are not in their usual place.")
+    return annotate(ovs.appctl("ofproto/trace", bridge, _flow(situation, packet)))
+
+
+def annotate(output: str) -> str:
+    """Adds to each line that names a rule our table's name, and the kind and external IP that its cookie tells."""
+    return _RULE.sub(lambda match: f"{match.group()}    <- {_names(match)}", output)
+
+
+def _names(match: re.Match[str]) -> str:
+    table = f"table {name_of(int(match.group(1)))}"
+    cookie = _COOKIE.search(match.group())
+    if cookie is None:
+        return table + ("" if "No match" in match.group() else ", not a rule of lbctl")
+    kind, owner = kind_of(int(cookie.group(1), 16)), external_ip_of(int(cookie.group(1), 16))
+    if kind is None:
+        return f"{table}, not a rule of lbctl"
+    name = Kind(kind).name.lower() if kind in set(Kind) else f"kind {kind}"
+    return f"{table}, {name}" + (f" of {_address(owner)}" if owner else "")
+
+
+def _address(number: int) -> str:
+    return ".".join(map(str, number.to_bytes(4)))
+
+
+def _flow(situation: Situation, packet: str) -> str:
+    ports = ports_of(situation.load_balancer)
+    source = situation.entry["next_hop"] if situation.entry else UNKNOWN_MAC
+    flags = "syn" if FLAGS[packet] == TCP_SYN else "ack"
+    return (f"in_port={ports.external.number},tcp,dl_src={source},dl_dst={ports.external.mac},"
+            f"nw_src={situation.client.address},nw_dst={situation.external.address},nw_ttl=64,"
+            f"tp_src={situation.client.port},tp_dst={situation.external.port},tcp_flags={flags}")
