@@ -34,17 +34,22 @@ class TrafficError(RuntimeError):
 
 
 class Script:
-    """One of this package's scripts, running in a namespace; it has said "ready" when this returns.
+    """One of this package's scripts, running in a namespace; with `wait` it has said "ready" when this returns.
 
     `log` gets what it writes to standard error. Raises TrafficError.
     """
 
-    def __init__(self, space: Namespace, log: Path, script: str, *args: object) -> None:
+    def __init__(self, space: Namespace, log: Path, script: str, *args: object, wait: bool = True) -> None:
         self.name = f"{script} in {space.name}"
         self.log = log
         with log.open("w") as errors:
             command = (sys.executable, HERE / script, *args)
             self.process = space.popen(*command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
+        if wait:
+            self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Wait until it says "ready". Raises TrafficError."""
         if self._line(READY_TIMEOUT) != "ready":
             self.kill()
             raise TrafficError(f"{self.name} did not start: {log.read_text()[-2000:].strip() or 'it said nothing'}")

@@ -1,0 +1,311 @@
+"""A site to test on: LBs, servers and clients in network namespaces, as in the seed's figure 3.
+
+    clients  198.51.100.101 ...--+                                   +-- servers 10.0.0.11 ...
+                                 |                                   |   (default route: the gateway
+    remote --- router .254 ------+-- external --- LBs --- internal --+    of their external IP)
+    203.0.113.1 ...                                |
+                                               management 198.18.0.0/24 --- controller 198.18.0.1
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lbctl.model import LoadBalancer, Site
+from testbed.controller import APPS, Controller, Reply
+from testbed.namespaces import Namespace, Namespaces
+from testbed.ovs import OvsError, PrivateOvs
+from testbed.processes import CommandFailed
+from testbed.sites import gateways, server_ports, simple_site
+from testbed.traffic import Load, Script
+
+CONTROLLER_ADDRESS = "198.18.0.1"
+ROUTER_ADDRESS = "198.51.100.254"
+REMOTE_GATEWAY = "203.0.113.254"
+DUMP_LINES = 150
+
+T = TypeVar("T")
+
+
+class NotInTime(AssertionError):
+    """What was waited for did not come; the message says what, and holds the bed's diagnostics."""
+
+
+@dataclass
+class BalancerNode:
+    """One LB of a bed: its namespace, and its Open vSwitch with one bridge that has the LB's name."""
+
+    lb: LoadBalancer
+    space: Namespace
+    ovs: PrivateOvs
+
+    @property
+    def bridge(self) -> str:
+        return self.lb.name
+
+    def dump_flows(self) -> str:
+        return self.ovs.dump_flows(self.bridge)
+
+    def tables_hash(self) -> str:
+        return self.ovs.tables_hash(self.bridge)
+
+
+class Bed:
+    """The network of `site` (or of simple_site(**plain)) and its controller. A context manager.
+
+    `lbs`: name -> BalancerNode. `clients`, `servers`: namespaces in order of address, with the device eth0. `remote`: the
+    client behind the router. The servers' processes run; the controller does not until start_controller().
+    """
+
+    def __init__(
+        self,
+        site: Site | None = None,
+        *,
+        clients: int = 2,
+        remote_addresses: int = 1,
+        apps: Sequence[str] = APPS,
+        **plain: Any,
+    ) -> None:
+        if site is not None and plain:
+            raise ValueError("give a site, or the arguments of simple_site, not both")
+        self.site = site or simple_site(**plain)
+        self._client_count = clients
+        self._remote_addresses = remote_addresses
+        self._apps = apps
+        self._loads: list[Load] = []
+        self._ports = 0
+
+    # Life
+
+    def __enter__(self) -> Bed:
+        self._spaces = Namespaces()
+        try:
+            self._build()
+        except BaseException:
+            self._spaces.remove()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.controller.kill()
+        self._spaces.remove()
+
+    def reset(self) -> None:
+        """Back to the state after building: no load, no controller, everything up, no flow, no neighbour known."""
+        for load in self._loads:
+            load.kill()
+        self._loads.clear()
+        self.controller.kill()
+        for node in self.lbs.values():
+            self._reset_balancer(node)
+        for space in (*self.clients, *self.servers, self.router, self.remote):
+            space.ip("neigh", "flush", "all")
+        for name, script in self.server_scripts.items():
+            if not script.running:
+                self.server_scripts[name] = self._start_server(self._spaces[name])
+        self.controller.configure(self.site)
+
+    # Controller
+
+    def start_controller(self, *, wait: bool = True) -> None:
+        """Start the controller and, if `wait`, wait until every LB is ready and every server's MAC is known."""
+        self.controller.start()
+        if wait:
+            self.wait_ready()
+
+    def restart_controller(self, *, kill: bool = True) -> None:
+        """Kill (or stop) the controller and start it again, on the same files; returns when all is ready."""
+        if kill:
+            self.controller.kill()
+        else:
+            self.controller.stop()
+        self.start_controller()
+
+    def wait_ready(self, timeout: float = 15.0) -> None:
+        """Wait until every LB whose switch runs is ready, and every server's MAC is known."""
+        running = {name for name, node in self.lbs.items() if node.ovs.vswitchd_pid is not None}
+
+        def ready() -> bool:
+            balancers = self.rest("GET", "/v1/load-balancers").json["load_balancers"]
+            if any(lb["state"] != "ready" for lb in balancers if lb["name"] in running):
+                return False
+            external_ips = self.rest("GET", "/v1/external-ips").json["external_ips"]
+            services = (service for ip in external_ips for service in ip["services"])
+            return all(server["mac"] for service in services for server in service["servers"])
+
+        self.wait_until(ready, timeout, "every LB ready and every server's MAC known")
+
+    def rest(self, method: str, path: str, body: Any = None, **options: Any) -> Reply:
+        """One REST request to the controller: see Controller.rest."""
+        return self.controller.rest(method, path, body, **options)
+
+    def move(self, address: object, to: str, strategy: str = "precopy", *, wait: bool = True) -> dict[str, Any]:
+        """Order a move; its record (ended, if `wait`). Raises AssertionError when it is refused."""
+        query = "?wait=true" if wait else ""
+        reply = self.rest("POST", f"/v1/external-ips/{address}/move{query}", {"to": to, "strategy": strategy})
+        assert reply.status in (200, 202), f"move of {address} to {to} refused: {reply.status} {reply.text}"
+        return reply.json
+
+    def entries(self, lb: str) -> list[dict[str, Any]]:
+        """The access table of an LB, as the REST API gives it, all pages."""
+        found: list[dict[str, Any]] = []
+        cursor = ""
+        while True:
+            page = self.rest("GET", f"/v1/load-balancers/{lb}/access-table?limit=1000{cursor}").json
+            found += page["entries"]
+            if not page["next"]:
+                return found
+            cursor = f"&after={page['next']}"
+
+    # Traffic
+
+    def load(self, space: Namespace, address: object, port: int = 80, **options: Any) -> Load:
+        """Start a load (see traffic.Load); reset() kills it if nobody stopped it."""
+        load = Load(space, self._log(f"load-{len(self._loads)}"), address, port, **options)
+        self._loads.append(load)
+        return load
+
+    # Waiting and telling
+
+    def wait_until(self, condition: Callable[[], T], timeout: float, what: str) -> T:
+        """The first true result of `condition`, asked again and again (an OSError counts as "not yet").
+
+        Raises NotInTime after `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        failure: OSError | None = None
+        while True:
+            try:
+                failure = None
+                if result := condition():
+                    return result
+            except OSError as error:
+                failure = error
+            if time.monotonic() > deadline:
+                because = f" ({failure})" if failure else ""
+                raise NotInTime(f"not within {timeout:g} s: {what}{because}\n{self.diagnostics()}")
+            time.sleep(0.02)
+
+    def diagnostics(self) -> str:
+        """Everything one wants to see when a test fails: flows, moves, the ends of the logs."""
+        parts = [("controller's log", self.controller.log_tail()), ("moves", self._moves_text())]
+        for name, node in self.lbs.items():
+            parts += [(f"flows of {name}", self._flows_text(node)), (f"ovs-vswitchd of {name}", _tail(node.ovs.log_file, 15))]
+        return "\n".join(f"=== {title}\n{text}" for title, text in parts)
+
+    # Building
+
+    def _build(self) -> None:
+        self.directory = self._spaces.directory
+        self.switch = self._spaces.add("segments")
+        for segment in ("external", "internal", "management"):
+            self.switch.ip("link", "add", segment, "type", "bridge", "mcast_snooping", "0")
+            self.switch.set_link(segment, True)
+        controller = self._host("controller", "management", f"{CONTROLLER_ADDRESS}/24")
+        self.controller = Controller(controller, self.directory / "controller", CONTROLLER_ADDRESS, apps=self._apps)
+        self.controller.configure(self.site)
+        self.lbs = {lb.name: self._balancer(lb, number) for number, lb in enumerate(self.site.load_balancers)}
+        with ThreadPoolExecutor(4) as pool:
+            switches = [pool.submit(self._start_switch, node) for node in self.lbs.values()]
+            self._build_hosts()
+            for switch in switches:
+                switch.result()
+
+    def _build_hosts(self) -> None:
+        external, internal = self.site.external_network, self.site.internal_network
+        self.servers = []
+        for address, gateway in sorted(gateways(self.site).items()):
+            name = f"server-{address}"
+            self.servers.append(self._host(name, "internal", f"{address}/{internal.prefixlen}", f"{gateway}"))
+        self.server_scripts = {space.name: self._start_server(space, wait=False) for space in self.servers}
+        self.clients = [
+            self._host(f"client{n + 1}", "external", f"{external[101 + n]}/{external.prefixlen}", ROUTER_ADDRESS)
+            for n in range(self._client_count)
+        ]
+        self.router = self._host("router", "external", f"{ROUTER_ADDRESS}/{external.prefixlen}")
+        self.router.sysctl(ipv4__ip_forward=1)
+        self.remote = self._spaces.add("remote")
+        self._spaces.veth(self.remote, "eth0", self.router, "eth1")
+        self.router.ip("addr", "add", f"{REMOTE_GATEWAY}/24", "dev", "eth1")
+        addresses = [f"addr add 203.0.113.{n + 1}/24 dev eth0" for n in range(self._remote_addresses)]
+        self.remote.ip_batch([*addresses, f"route add default via {REMOTE_GATEWAY}"])
+        for script in self.server_scripts.values():
+            script.wait_ready()
+
+    def _host(self, name: str, segment: str, address: str, gateway: str | None = None) -> Namespace:
+        space = self._spaces.add(name)
+        self._plug(space, "eth0", segment)
+        route = [f"route add default via {gateway}"] if gateway else []
+        space.ip_batch([f"addr add {address} dev eth0", *route])
+        return space
+
+    def _plug(self, space: Namespace, device: str, segment: str) -> None:
+        port = f"p{self._ports}"
+        self._ports += 1
+        self._spaces.veth(space, device, self.switch, port)
+        self.switch.ip("link", "set", port, "master", segment)
+
+    def _balancer(self, lb: LoadBalancer, number: int) -> BalancerNode:
+        space = self._host(lb.name, "management", f"198.18.0.{11 + number}/24")
+        self._plug(space, lb.external_port, "external")
+        self._plug(space, lb.internal_port, "internal")
+        rundir = self.directory / f"ovs-{lb.name}"
+        return BalancerNode(lb, space, PrivateOvs(lb.name, rundir, namespace=space.full_name))
+
+    def _start_switch(self, node: BalancerNode) -> None:
+        node.ovs.start()
+        ports = (node.lb.external_port, node.lb.internal_port)
+        node.ovs.add_bridge(node.bridge, node.lb.dpid, f"tcp:{CONTROLLER_ADDRESS}:6653", ports)
+
+    def _reset_balancer(self, node: BalancerNode) -> None:
+        for device in (node.lb.external_port, node.lb.internal_port, "eth0"):
+            node.space.set_link(device, True)
+        if node.ovs.vswitchd_pid is None:
+            node.ovs.start_vswitchd()
+            return
+        for command in ("del-flows", "del-groups", "del-meters"):
+            node.ovs.ofctl(command, node.bridge)
+
+    def _start_server(self, space: Namespace, *, wait: bool = True) -> Script:
+        name = space.name.removeprefix("server-")
+        address = next(each for each in gateways(self.site) if str(each) == name)
+        return Script(space, self._log(space.name), "echo_server.py", name, *server_ports(self.site, address), wait=wait)
+
+    def _log(self, name: str) -> Path:
+        return self.directory / f"{name}.log"
+
+    def _moves_text(self) -> str:
+        try:
+            return self.rest("GET", "/v1/moves", timeout=3.0).text
+        except Exception as error:
+            return f"(no answer: {error})"
+
+    @staticmethod
+    def _flows_text(node: BalancerNode) -> str:
+        try:
+            lines = node.ovs.ofctl("dump-flows", node.bridge).splitlines()
+        except (OvsError, CommandFailed) as error:
+            return str(error)
+        more = [f"... and {len(lines) - DUMP_LINES} more"] if len(lines) > DUMP_LINES else []
+        return "\n".join(lines[:DUMP_LINES] + more)
+
+
+@contextmanager
+def running_bed(site: Site | None = None, **options: Any) -> Iterator[Bed]:
+    """A Bed whose controller runs and is ready."""
+    with Bed(site, **options) as bed:
+        bed.start_controller()
+        yield bed
+
+
+def _tail(path: Path, lines: int) -> str:
+    try:
+        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+    except OSError as error:
+        return str(error)
