@@ -223,7 +223,7 @@ stop_openvswitch() {
     flock -n 9 || return 0    # another command still needs it and will stop it
     rm -f "$OVS_STARTED"
     if service_manager_is_systemd; then
-        systemctl stop openvswitch-switch || true
+        systemctl stop openvswitch-switch ovs-vswitchd ovsdb-server || true
     else
         "$OVS_CTL" stop >/dev/null 2>&1 9>&- || true
     fi
