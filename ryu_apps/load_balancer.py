@@ -1,0 +1,243 @@
+"""The Ryu app: OpenFlow events in, the core's messages out. It decides nothing."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import struct
+import time
+from pathlib import Path
+
+import structlog
+from eventlet import tpool
+from ryu import cfg
+from ryu.base import app_manager
+from ryu.controller import ofp_event
+from ryu.controller.handler import DEAD_DISPATCHER, MAIN_DISPATCHER, set_ev_cls
+from ryu.lib import hub
+from ryu.ofproto import ofproto_v1_4
+
+from lbctl.config import ConfigError, load
+from lbctl.control import ControlFunction, Refused
+from lbctl.messages import STORE, Outbox
+from lbctl.openflow.entries import EntryCodec
+from lbctl.store import FileStore, StoreError
+from lbctl.switch import PortState
+from ryu_apps import raw_messages
+from ryu_apps.openflow import token_of
+from ryu_apps.sender import Sender
+
+TICK = 0.05
+METER_MOD_FAILED, METER_EXISTS = 12, 1
+ECHO_INTERVAL, ECHO_UNREPLIED = 2, 3
+
+CONF = cfg.CONF
+CONF.register_opts([
+    cfg.StrOpt("site", help="the site file, relative to this configuration file"),
+    cfg.StrOpt("state_file", default="lbctl-state.json", help="what must survive a restart is kept here"),
+], group="lbctl")
+# Ryu never notices a dead switch by default; a user's own values still win.
+CONF.set_default("maximum_unreplied_echo_requests", ECHO_UNREPLIED)
+CONF.set_default("echo_request_interval", ECHO_INTERVAL)
+
+log = structlog.get_logger("lbctl")
+
+
+def config_path(name: str) -> Path:
+    """A path from the configuration file, which is relative to that file."""
+    base = Path(CONF.config_file[0]).resolve().parent if CONF.config_file else Path.cwd()
+    return base / name
+
+
+def fatal(function):
+    """An exception in a green thread would vanish: log it and stop, so that a supervisor starts us anew."""
+
+    @functools.wraps(function)
+    def guarded(*args, **kwargs):
+        try:
+            return function(*args, **kwargs)
+        except hub.TaskExit:
+            raise
+        except Exception:
+            log.exception("internal error, stopping", where=function.__qualname__)
+            os._exit(70)
+
+    return guarded
+
+
+def spawn(function, *args):
+    return hub.spawn(fatal(function), *args)
+
+
+class LoadBalancerApp(app_manager.RyuApp):
+    """Holds the control function, the switches' connections, and the clock."""
+
+    OFP_VERSIONS = [ofproto_v1_4.OFP_VERSION]
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._clock_offset = time.time() - time.monotonic()
+        self._senders: dict[str, Sender] = {}
+        self._datapaths: dict[str, object] = {}
+        self._saves = hub.Queue()
+        self._reload = False
+        try:
+            if not CONF.lbctl.site:
+                raise SystemExit("lbctl: the configuration file has no `site = PATH` in its section [lbctl]")
+            self.site_path = config_path(CONF.lbctl.site)
+            self._store = FileStore(config_path(CONF.lbctl.state_file))
+            self.control = ControlFunction(load(self.site_path), self._store.load(), self.now(), self._log)
+        except (ConfigError, StoreError) as error:
+            raise SystemExit(f"lbctl: {error}") from error
+        self._codec = EntryCodec(self.control.site.settings.linger)
+        raw_messages.intercept(self._on_raw)
+        signal.signal(signal.SIGHUP, self._on_hangup)
+        self._threads = [spawn(self._tick_loop), spawn(self._save_loop)]
+
+    def now(self) -> float:
+        """Seconds since the epoch, on a clock that does not jump."""
+        return self._clock_offset + time.monotonic()
+
+    @staticmethod
+    def _log(event: str, level: str = "info", **keys) -> None:
+        getattr(log, level)(event, **keys)
+
+    # What REST asks for.
+
+    def start_move(self, address, to, strategy):
+        """Returns the move's record. Raises Refused."""
+        move, out = self.control.start_move(address, to, strategy, self.now())
+        self._send(out)
+        return move.record
+
+    def abort_move(self, move_id: str) -> None:
+        """Raises Refused."""
+        self._send(self.control.abort_move(move_id, self.now()))
+
+    def wait_for_move(self, move_id: str, timeout: float) -> None:
+        """Waits, in the caller's green thread, until the move has ended or the time (seconds) is over."""
+        deadline = time.monotonic() + timeout
+        while (move := self.control.moves.get(move_id)) and not move.ended and time.monotonic() < deadline:
+            hub.sleep(TICK)
+
+    # Switches come and go.
+
+    @set_ev_cls(ofp_event.EventOFPStateChange, [MAIN_DISPATCHER, DEAD_DISPATCHER])
+    @fatal
+    def _on_state(self, event) -> None:
+        datapath = event.datapath
+        if event.state == DEAD_DISPATCHER:
+            name = getattr(datapath, "lb_name", None)
+            if name and self._datapaths.get(name) is datapath:
+                self._senders.pop(name).stop()
+                del self._datapaths[name]
+                self._send(self.control.switch_lost(name, "the OpenFlow connection ended", self.now()))
+            return
+        try:
+            name, out = self.control.switch_connected(datapath.id, self._ports(datapath), self.now())
+        except Refused as refusal:
+            log.error("switch refused", dpid=f"{datapath.id:016x}", address=datapath.address[0], reason=str(refusal))
+            datapath.close()
+            return
+        datapath.lb_name = name
+        self._datapaths[name] = datapath
+        self._senders[name] = Sender(datapath, self._codec, spawn)
+        self._send(out)
+
+    @set_ev_cls(ofp_event.EventOFPPortStateChange, MAIN_DISPATCHER)
+    @fatal
+    def _on_ports(self, event) -> None:
+        name = getattr(event.datapath, "lb_name", None)
+        if name and self._datapaths.get(name) is event.datapath:
+            self._send(self.control.ports_changed(name, self._ports(event.datapath), self.now()))
+
+    @staticmethod
+    def _ports(datapath) -> list[PortState]:
+        ofp = datapath.ofproto
+        return [PortState(port.name.decode(errors="replace"), port.port_no, port.hw_addr,
+                          not port.config & ofp.OFPPC_PORT_DOWN and not port.state & ofp.OFPPS_LINK_DOWN)
+                for port in datapath.ports.values()]
+
+    # What they send.
+
+    @fatal
+    def _on_raw(self, datapath, kind: int, xid: int, message: bytes) -> None:
+        name = getattr(datapath, "lb_name", None)
+        if name is None or self._datapaths.get(name) is not datapath:
+            return
+        now, control = self.now(), self.control
+        if kind == raw_messages.PACKET_IN:
+            self._send(control.packet_in(name, message, now))
+        elif kind == raw_messages.FLOW_REMOVED:
+            self._send(control.flow_removed(name, message, now))
+        elif (token := token_of(xid)) is None:
+            return
+        elif kind == raw_messages.MULTIPART_REPLY:
+            more = bool(struct.unpack_from("!H", message, 10)[0] & 1)
+            self._send(control.flow_stats(name, token, message[16:], more, now))
+        elif kind == raw_messages.ERROR:
+            self._on_error(name, token, message, now)
+        elif kind == raw_messages.BARRIER_REPLY or message[12:14] == b"\x00\x05":
+            self._send(control.confirmed(name, token, now))
+
+    def _on_error(self, name: str, token: int, message: bytes, now: float) -> None:
+        kind, code = struct.unpack_from("!HH", message, 8)
+        if (kind, code) != (METER_MOD_FAILED, METER_EXISTS):
+            reason = f"OpenFlow error type {kind} code {code} for message type {message[13] if len(message) > 13 else '?'}"
+            self._send(self.control.failed(name, token, reason, now))
+
+    # Messages out.
+
+    def _send(self, out: Outbox) -> None:
+        for name, message in out:
+            if name == STORE:
+                self._saves.put(message)
+            elif name in self._senders:
+                if not self._senders[name].send(message):
+                    self.control.switches[name].counters["dropped_send_queue_full"] += 1
+
+    @staticmethod
+    def _save(store: FileStore, state) -> str | None:
+        try:
+            store.save(state)
+        except StoreError as error:
+            return str(error)
+        return None
+
+    def _save_loop(self) -> None:
+        while True:
+            message = self._saves.get()
+            error = tpool.execute(self._save, self._store, message.state)
+            if error:
+                log.error("state not saved", reason=error)
+            if message.token is not None:
+                done = self.control.failed(STORE, message.token, error, self.now()) if error else \
+                    self.control.confirmed(STORE, message.token, self.now())
+                self._send(done)
+
+    # Time, and the site file.
+
+    def _tick_loop(self) -> None:
+        while True:
+            if self._reload:
+                self._reload = False
+                self._load_site()
+            self._send(self.control.tick(self.now()))
+            hub.sleep(TICK)
+
+    def _on_hangup(self, *_) -> None:
+        self._reload = True
+
+    def _load_site(self) -> None:
+        """A bad file is refused, and the old one stays."""
+        try:
+            out = self.control.apply_site(load(self.site_path), self.now())
+        except (ConfigError, Refused) as error:
+            self.control.counters["site_files_refused"] += 1
+            log.error("site file refused, the old one stays", reason=str(error))
+            return
+        self._codec = EntryCodec(self.control.site.settings.linger)
+        for sender in self._senders.values():
+            sender.use(self._codec)
+        self._send(out)

@@ -1,0 +1,132 @@
+"""The core's messages as OpenFlow 1.4: hot ones by lbctl.openflow, all others by Ryu's classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ryu.controller.controller import Datapath
+
+from lbctl.messages import (
+    AddEntries,
+    AddFlows,
+    Barrier,
+    Configure,
+    DeleteCookie,
+    DeleteEntries,
+    DeleteFlows,
+    Message,
+    PacketOut,
+    ReadFlows,
+    SetMeter,
+)
+from lbctl.openflow.entries import EntryCodec
+from lbctl.openflow.outbound import packet_out
+from lbctl.pipeline.flow import Action, FinTimeout, Flow, Move, Output, Resubmit, SetField, Simple
+from lbctl.pipeline.tables import number
+
+XID_MARK = 0x4C000000
+"""The high byte of our xids; the token is in the other 24 bits (0: nothing waits for an answer)."""
+ALL_TABLES, NO_BUFFER, WHOLE_PACKET = 0xFF, 0xFFFFFFFF, 0xFFFF
+RESUBMIT_IN_PORT = 0xFFF8
+
+
+def token_of(xid: int) -> int | None:
+    """The token in an xid of ours; None for any other xid."""
+    return xid & 0xFFFFFF if xid & 0xFF000000 == XID_MARK else None
+
+
+def encode(datapath: Datapath, message: Message, codec: EntryCodec) -> bytes:
+    """One or more whole OpenFlow messages. Raises TypeError for what no switch understands."""
+    match message:
+        case AddEntries(entries, None):
+            return b"".join([codec.add(entry) for entry in entries])
+        case AddEntries(entries, token):
+            return codec.bundle(entries, XID_MARK | token)
+        case PacketOut():
+            return packet_out(message, XID_MARK)
+        case DeleteEntries(entries):
+            return codec.delete(entries)
+    return b"".join([_serialized(item, xid) for item, xid in _by_ryu(datapath, message)])
+
+
+def _serialized(item: Any, token: int) -> bytes:
+    item.set_xid(XID_MARK | token)
+    item.serialize()
+    return bytes(item.buf)
+
+
+def _by_ryu(datapath: Datapath, message: Message) -> list[tuple[Any, int]]:
+    """Ryu messages, each with its token (0: none)."""
+    ofp, parser = datapath.ofproto, datapath.ofproto_parser
+    match message:
+        case AddFlows(flows):
+            return [(_flow_mod(datapath, flow, ofp.OFPFC_ADD), 0) for flow in flows]
+        case DeleteFlows(flows):
+            return [(_flow_mod(datapath, flow, ofp.OFPFC_DELETE_STRICT), 0) for flow in flows]
+        case DeleteCookie(table, cookie, mask):
+            return [(parser.OFPFlowMod(datapath, cookie, mask, number(table), ofp.OFPFC_DELETE,
+                                       out_port=ofp.OFPP_ANY, out_group=ofp.OFPG_ANY), 0)]
+        case Barrier(token):
+            return [(parser.OFPBarrierRequest(datapath), token)]
+        case ReadFlows(table, cookie, mask, token):
+            table_id = ALL_TABLES if table is None else number(table)
+            return [(parser.OFPFlowStatsRequest(datapath, 0, table_id, ofp.OFPP_ANY, ofp.OFPG_ANY, cookie, mask),
+                     token)]
+        case SetMeter(meter, rate, burst):
+            band = parser.OFPMeterBandDrop(rate=rate, burst_size=burst)
+            flags = ofp.OFPMF_PKTPS | ofp.OFPMF_BURST | ofp.OFPMF_STATS
+            # ADD fails where the meter is there already, which load_balancer.py knows; MODIFY then sets its rate.
+            return [(parser.OFPMeterMod(datapath, command, flags, meter, [band]), 0)
+                    for command in (ofp.OFPMC_ADD, ofp.OFPMC_MODIFY)]
+        case Configure():
+            reasons = 1 << ofp.OFPRR_IDLE_TIMEOUT | 1 << ofp.OFPRR_HARD_TIMEOUT
+            ask = parser.OFPAsyncConfigPropReasons(ofp.OFPACPT_FLOW_REMOVED_MASTER, 8, reasons)
+            return [(parser.OFPSetAsync(datapath, [ask]), 0)]
+    raise TypeError(f"{message!r} is not for a switch")
+
+
+def _flow_mod(datapath: Datapath, flow: Flow, command: int) -> Any:
+    ofp, parser = datapath.ofproto, datapath.ofproto_parser
+    instructions = []
+    if command == ofp.OFPFC_ADD:
+        if flow.meter is not None:
+            instructions.append(parser.OFPInstructionMeter(flow.meter))
+        if flow.actions:
+            actions = [_action(datapath, action) for action in flow.actions]
+            instructions.append(parser.OFPInstructionActions(ofp.OFPIT_APPLY_ACTIONS, actions))
+        if flow.goto:
+            instructions.append(parser.OFPInstructionGotoTable(number(flow.goto)))
+    return parser.OFPFlowMod(
+        datapath, flow.cookie, 0 if command == ofp.OFPFC_ADD else 0xFFFFFFFFFFFFFFFF, number(flow.table), command,
+        priority=flow.priority, out_port=ofp.OFPP_ANY, out_group=ofp.OFPG_ANY,
+        flags=ofp.OFPFF_SEND_FLOW_REM if flow.send_removed else 0,
+        match=parser.OFPMatch(_ordered_fields=_match_fields(flow)), instructions=instructions)
+
+
+def _match_fields(flow: Flow) -> list[tuple[str, Any]]:
+    """What a field needs (eth_type, then ip_proto) must come before it; Ryu itself would put Nicira's fields first."""
+    first = {"eth_type": 0, "ip_proto": 1}
+    fields = sorted(flow.match, key=lambda pair: first.get(pair[0], 2))
+    return [("tcp_flags_nxm" if field == "tcp_flags" else field, value) for field, value in fields]
+
+
+def _action(datapath: Datapath, action: Action) -> Any:
+    ofp, parser = datapath.ofproto, datapath.ofproto_parser
+    match action:
+        case SetField(field, value):
+            return parser.OFPActionSetField(**{field: value})
+        case Move(source, target, bits):
+            return parser.NXActionRegMove(src_field=source, dst_field=target, n_bits=bits)
+        case Output(port):
+            return parser.OFPActionOutput(port)
+        case Simple("controller"):
+            return parser.OFPActionOutput(ofp.OFPP_CONTROLLER, WHOLE_PACKET)
+        case Simple("in_port"):
+            return parser.OFPActionOutput(ofp.OFPP_IN_PORT)
+        case Simple("dec_ttl"):
+            return parser.OFPActionDecNwTtl()
+        case FinTimeout(idle):
+            return parser.NXActionFinTimeout(idle, 0)
+        case Resubmit(table):
+            return parser.NXActionResubmitTable(RESUBMIT_IN_PORT, number(table))
+    raise TypeError(f"no OpenFlow action for {action!r}")
