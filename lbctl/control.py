@@ -141,6 +141,9 @@ class ControlFunction:
     def _take_over(self, name: str, readback: ReadBack, now: float) -> Outbox:
         """All that the switch holds is known: sends what it misses, and nothing for what is right."""
         switch = self.switches[name]
+        for server, mac in readback.neighbours.items():
+            if server in self.directory.by_server:
+                switch.neighbours.setdefault(IPv4Address(server), mac.hex(":"))
         outcome = recover(name, readback, self.directory, now)
         out: Outbox = [(name, message) for message in outcome.messages]
         out += [(name, message) for message in switch.reconcile(self.external_ips(), readback.cookies)]

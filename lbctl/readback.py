@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from lbctl.messages import Message, ReadFlows
-from lbctl.openflow.inbound import EntryStats, EntryStatsDecoder, decode_flow_stats
+from lbctl.openflow.inbound import EntryStats, EntryStatsDecoder, decode_flow_stats, decode_neighbours
 from lbctl.pipeline.cookies import BUCKETS, MARK, MASK_KIND, MASK_MARK, Kind
 from lbctl.pipeline.tables import TABLES, name_of
 
@@ -32,6 +32,8 @@ class ReadBack:
     """(table, cookie) of each flow of ours that is not an entry."""
     strange: int = 0
     """Flows that carry an entry's cookie but are not as we make them: left alone, and told."""
+    neighbours: dict[bytes, bytes] = field(default_factory=dict)
+    """Packed server address -> MAC, as the switch delivers to them now."""
     entries: dict[bytes, Found] = field(default_factory=dict)
     waiting: dict[int, bool] = field(default_factory=dict)
     """Token of each request under way: is it for entries?"""
@@ -61,6 +63,7 @@ class ReadBack:
             for stats in entries:
                 self._add(stats)
         else:
+            self.neighbours.update(decode_neighbours(body))
             self.cookies.update((name_of(flow.table), flow.cookie) for flow in decode_flow_stats(body))
         if not more:
             del self.waiting[token]

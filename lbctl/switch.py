@@ -115,8 +115,10 @@ class Switch:
     def _wanted(self, external_ips: Iterable[ExternalIp]) -> dict[object, Flow]:
         if self.of_ports is None:
             return {}
-        return {flow.identity: flow
-                for flow in all_flows(external_ips, self.roles, self.neighbours, self.of_ports)}
+        external_ips = list(external_ips)
+        servers = {server for external_ip in external_ips for server in external_ip.server_addresses()}
+        neighbours = {server: mac for server, mac in self.neighbours.items() if server in servers}
+        return {flow.identity: flow for flow in all_flows(external_ips, self.roles, neighbours, self.of_ports)}
 
     def _apply(self, wanted: dict[object, Flow], old: dict[object, Flow]) -> list[Message]:
         """Makes `old` into `wanted`: adds (or replaces) first, so that nothing that stays is ever missing."""

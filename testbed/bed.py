@@ -114,8 +114,15 @@ class Bed:
     # Controller
 
     def start_controller(self, *, wait: bool = True) -> None:
-        """Start the controller and, if `wait`, wait until every LB is ready and every server's MAC is known."""
+        """Start the controller and, if `wait`, wait until every LB is ready and every server's MAC is known.
+
+        A switch learns of the controller here, when it first starts after building or reset(): one that had looked for it
+        in vain would try again after up to 8 s, whatever its max_backoff (OVS heeds that once it was connected).
+        """
         self.controller.start()
+        for node in self.lbs.values():
+            if not node.ovs.vsctl("get-controller", node.bridge).strip():
+                node.ovs.set_controller(node.bridge, f"tcp:{CONTROLLER_ADDRESS}:6653")
         if wait:
             self.wait_ready()
 
@@ -261,11 +268,12 @@ class Bed:
     def _start_switch(self, node: BalancerNode) -> None:
         node.ovs.start()
         ports = (node.lb.external_port, node.lb.internal_port)
-        node.ovs.add_bridge(node.bridge, node.lb.dpid, f"tcp:{CONTROLLER_ADDRESS}:6653", ports)
+        node.ovs.add_bridge(node.bridge, node.lb.dpid, None, ports)
 
     def _reset_balancer(self, node: BalancerNode) -> None:
         for device in (node.lb.external_port, node.lb.internal_port, "eth0"):
             node.space.set_link(device, True)
+        node.ovs.vsctl("--no-wait", "del-controller", node.bridge)
         if node.ovs.vswitchd_pid is None:
             node.ovs.start_vswitchd()
             return

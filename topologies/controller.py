@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mininet.node import Controller
@@ -48,8 +48,8 @@ class ControlFunctionProcess:
         """What starts it, as one would type it in the checkout."""
         return [ryu_manager(), "--config-file", str(self.configuration), *apps]
 
-    def start(self, apps: Sequence[str] = APPS) -> None:
-        """Start it with `apps` (paths relative to the checkout). Does not wait until it serves."""
+    def start(self, apps: Sequence[str] = APPS, environment: Mapping[str, str] | None = None) -> None:
+        """Start it with `apps` (paths relative to the checkout), `environment` added. Does not wait until it serves."""
         with self.log_file.open("ab") as log:
             # In a session of its own: Ctrl-C at the lab's prompt is not for the controller.
             self._process = subprocess.Popen(
@@ -59,7 +59,7 @@ class ControlFunctionProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
             )
 
     def stop(self, sig: signal.Signals = signal.SIGTERM) -> None:

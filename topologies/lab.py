@@ -10,7 +10,7 @@ import signal
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 
 from mininet.log import setLogLevel
@@ -66,12 +66,12 @@ class Lab:
     def __getitem__(self, name: str) -> Node:
         return self.net[name]
 
-    def start_control_function(self, apps: Sequence[str] = APPS) -> None:
-        """Start (again) ryu-manager with `apps` and wait until every LB is ready."""
+    def start_control_function(self, apps: Sequence[str] = APPS, environment: Mapping[str, str] | None = None) -> None:
+        """Start (again) ryu-manager with `apps`, `environment` added, and wait until every LB is ready."""
         if self.control_function is None:
             self.control_function = ControlFunctionProcess(self.plan, self.directory.subdirectory("controller"))
         self.control_function.stop()
-        self.control_function.start(apps)
+        self.control_function.start(apps, environment)
         self.wait_ready()
 
     def rest(self, method: str, path: str, body: object = None, *, timeout: float = 30.0) -> dict[str, object]:

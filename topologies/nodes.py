@@ -88,9 +88,7 @@ class LoadBalancerSwitch(LabSwitch):
     `site_name`, `external_port` and `internal_port` as in the site file; `management`: its management address.
     """
 
-    def __init__(
-        self, name: str, *, external_port: str, internal_port: str, management: IPv4Address, **params: object
-    ) -> None:
+    def __init__(self, name: str, *, external_port: str, internal_port: str, management: IPv4Address, **params: object) -> None:
         super().__init__(name, **params)
         self.ports_of_bridge = (external_port, internal_port)
         self.management = management

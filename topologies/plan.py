@@ -136,10 +136,7 @@ def _external_ip_document(external_ip: ExternalIp) -> dict[str, object]:
                 "protocol": service.protocol,
                 "port": service.port,
                 "scheduler": service.scheduler,
-                "servers": [
-                    {"address": str(server.address), "port": server.port, "weight": server.weight}
-                    for server in service.servers
-                ],
+                "servers": [{"address": str(server.address), "port": server.port, "weight": server.weight} for server in service.servers],
             }
             for service in external_ip.services
         ],

@@ -12,7 +12,7 @@ from mininet.cli import CLI
 from mininet.log import lg, output
 from mininet.node import Node
 
-from topologies import plan, rundir
+from topologies import plan
 from topologies.lab import Lab, ended_by_signals
 from topologies.nodes import LoadBalancerSwitch
 from topologies.plan import Plan
@@ -150,6 +150,11 @@ def _machines(lab_plan: Plan) -> list[str]:
 def _parser(lab_plan: Plan) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=f"The lab of figure {lab_plan.figure}: {lab_plan.title}.")
     parser.add_argument("--no-controller", action="store_true", help="start no ryu-manager: you will start one yourself")
-    parser.add_argument("--run", metavar="COMMAND", action="append", default=[],
-                        help="a command of the prompt, instead of the prompt; may be given several times")
+    parser.add_argument(
+        "--run",
+        metavar="COMMAND",
+        action="append",
+        default=[],
+        help="a command of the prompt, instead of the prompt; may be given several times",
+    )
     return parser

@@ -91,5 +91,3 @@ class LabTopo(Topo):
         name = interface or f"{node}-eth0"
         # Told apart by the segment: Linux takes 15 characters for a name.
         self.addLink(node, segment, intfName1=name, intfName2=f"to-{name}"[:15])
-
-

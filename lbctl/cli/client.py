@@ -25,8 +25,7 @@ class Client:
 
     def __init__(self, url: str, token: str | None = None) -> None:
         """Raises Failure if the URL or the token cannot be one."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _is_http(url):
             raise Failure(f"LBCTL_URL is {url!r}, which is no http address; set it to one such as {DEFAULT_URL}.")
         if token is not None and not (token.isascii() and token.isprintable() and token):
             raise Failure("LBCTL_TOKEN holds characters that no token has; set it to the content of token_file.")
@@ -85,13 +84,20 @@ class Client:
         raise Failure(detail if detail.endswith((".", "?")) else detail + ".")
 
 
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 def _cause(error: BaseException) -> str:
     """The operating system's words for a failed connection, from the depths of an exception."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, OSError) and seen.strerror and not isinstance(seen, requests.RequestException):
+        if isinstance(seen, OSError) and seen.strerror:
             return seen.strerror.lower()
-        seen = getattr(seen, "reason", None) if isinstance(getattr(seen, "reason", None), BaseException) else \
-            next((part for part in seen.args if isinstance(part, BaseException)), None) or seen.__cause__ \
-            or seen.__context__
+        inner = [getattr(seen, "reason", None), *seen.args, seen.__cause__, seen.__context__]
+        seen = next((part for part in inner if isinstance(part, BaseException)), None)
     return "no connection"

@@ -37,12 +37,12 @@ def table(
         output.remark(f"{len(entries)} entries of {total} shown; --all shows all, --limit another number.")
 
 
-def _pages(client: Client, load_balancer: str, wanted: int | None, **query: Any) -> Iterator[dict[str, Any]]:
+def _pages(api: Client, load_balancer: str, wanted: int | None, **query: Any) -> Iterator[dict[str, Any]]:
     """Pages until `wanted` entries (None: all) have come."""
     after, got = None, 0
     while True:
         limit = PAGE if wanted is None else min(PAGE, wanted - got)
-        answer = client.get("load-balancers", load_balancer, "access-table", limit=limit, after=after, **query)
+        answer = api.get("load-balancers", load_balancer, "access-table", limit=limit, after=after, **query)
         yield answer
         after, got = answer["next"], got + len(answer["entries"])
         if after is None or got == wanted:

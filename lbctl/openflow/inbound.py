@@ -28,7 +28,10 @@ _IN_PORT = struct.Struct("!II")
 _OXM_IN_PORT = 0x80000004
 _ENTRY_OXMS = {0x80000A02: None, 0x80001401: "protocol", 0x80001604: "a", 0x80001804: "b", 0x80001A02: "a_port",
                0x80001C02: "b_port"}
-TABLE_IN, TABLE_OUT = number("access_in"), number("access_out")
+_OXM_IPV4_DST = bytes.fromhex("80001804")
+_SET_ETH_DST = bytes.fromhex("0019001080000606")
+"""The action set_field for eth_dst: type 25, 16 bytes, OXM header."""
+TABLE_IN, TABLE_OUT, TABLE_DELIVER = number("access_in"), number("access_out"), number("deliver_server")
 
 
 class PacketIn(NamedTuple):
@@ -137,6 +140,17 @@ def decode_flow_stats(body: bytes) -> list[FlowStats]:
     """Table and cookie of each record."""
     return [FlowStats(table, int.from_bytes(body[offset + 24:offset + 32], "big"))
             for offset, _, table in stats_records(body)]
+
+
+def decode_neighbours(body: bytes) -> dict[bytes, bytes]:
+    """Server address -> MAC, both packed, as the flows of table deliver_server in a reply's body have them."""
+    neighbours = {}
+    for offset, length, table in stats_records(body):
+        record = body[offset:offset + length]
+        address, mac = record.find(_OXM_IPV4_DST, 48), record.find(_SET_ETH_DST, 48)
+        if table == TABLE_DELIVER and address >= 0 and mac >= 0:
+            neighbours[record[address + 4:address + 8]] = record[mac + 8:mac + 14]
+    return neighbours
 
 
 class EntryStatsDecoder:
