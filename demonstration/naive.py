@@ -1,0 +1,71 @@
+"""The orders that break connections: the product's own steps, but without transition mode, and with LBs of the prior art.
+
+There, an LB that gets a packet answers it by its own access table alone: without an entry, with an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from demonstration.orders import ROUTE_FIRST, TABLE_FIRST
+from lbctl import packets
+from lbctl.connections import Connections
+from lbctl.messages import Outbox
+from lbctl.model import TransferMode
+from lbctl.move import ABSENT, SERVING, SERVING_UNANNOUNCED, Action, Announce, Assign, Confirm, Forget, Move, SetHolder, SetRole
+from lbctl.openflow.inbound import PacketIn
+from lbctl.packets import Packet
+from lbctl.serving import Serving
+from lbctl.switch import Switch
+
+
+class NaiveMove(Move):
+    """What both naive orders share. Their grace time is the product's: packets on their way to the source go through."""
+
+    def _route(self) -> Iterator[list[Action]]:
+        source, target = self.record.source, self.record.target
+        self._begin("route")
+        yield [SetRole(source, SERVING_UNANNOUNCED), Confirm(source, "route-source")]
+        self._routed = True
+        yield [Assign(target, True, "saved")]
+        # From here on new connections are made at the target only.
+        yield [
+            *(SetHolder(target, True), SetHolder(source, False)),
+            *(SetRole(target, SERVING), Announce(target), Confirm(target, "route-target")),
+        ]
+
+    def _grace(self) -> Iterator[list[Action]]:
+        self._begin("grace")
+        self._deadline = self._now + self._settings.grace
+        yield []
+        yield [SetRole(self.record.source, ABSENT), Forget(self.record.source), Assign(self.record.target, False)]
+
+
+class RouteFirst(NaiveMove):
+    """Packets reach an LB that does not know their connections yet."""
+
+    def _steps(self) -> Iterator[list[Action]]:
+        yield from self._route()
+        yield from self._copy()
+        yield from self._grace()
+
+
+class TableFirst(NaiveMove):
+    """What the access table learns after it was copied is missing at the target."""
+
+    def _steps(self) -> Iterator[list[Action]]:
+        yield from self._copy()
+        yield from self._route()
+        yield from self._grace()
+
+
+class PriorArtConnections(Connections):
+    """Nobody but the LB itself knows its entries, so nobody can put a missing one back."""
+
+    def _stray(self, switch: Switch, serving: Serving, packet: Packet, packet_in: PacketIn, inward: bool, now: float) -> Outbox:
+        if switch.role(serving.address).mode is not TransferMode.NORMAL:
+            return super()._stray(switch, serving, packet, packet_in, inward, now)
+        return self._send_error(switch, packet, packets.tcp_reset(packet, self._mac(switch, inward)), inward)
+
+
+MOVES: dict[str, type[Move]] = {ROUTE_FIRST.name: RouteFirst, TABLE_FIRST.name: TableFirst}
