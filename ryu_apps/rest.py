@@ -78,7 +78,7 @@ def _token() -> str | None:
     name = CONF.lbctl.token_file
     if not name:
         return None
-    file = Path(CONF.config_file[-1] if CONF.config_file else ".").parent / name
+    file = Path(CONF.config_file[0] if CONF.config_file else ".").parent / name
     try:
         token = file.read_text(encoding="ascii").strip()
     except (OSError, ValueError) as error:
