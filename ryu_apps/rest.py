@@ -41,7 +41,7 @@ class RestApp(app_manager.RyuApp):
 class _Everything(ControllerBase):
     """Takes each request, whatever its path and method."""
 
-    @route("everything", "/{path:.*}")
+    @route("everything", r"/{path:[\s\S]*}")
     def answer(self, req, **_) -> WebResponse:
         orders = app_manager.lookup_service_brick(OPERATOR)
         if orders is None:

@@ -33,7 +33,9 @@ def dispatch(request: Request, orders: Orders, token: str | None = None) -> Resp
     except Exception:
         LOG.exception("%s %s failed; this is a bug in lbctl", request.method, request.path)
         response = failure(500, "The controller failed on this request; its log says why.")
-    return Response(response.status, response.headers, b"") if request.method == "HEAD" else response
+    if request.method == "HEAD":
+        return Response(response.status, {**response.headers, "Content-Length": str(len(response.body))}, b"")
+    return response
 
 
 def failure(status: int, detail: str) -> Response:

@@ -37,7 +37,7 @@ class Hit(NamedTuple):
             return "no rule matches: drop"
         actions = tuple(action for action in self.flow.actions if not isinstance(action, FinTimeout))
         text = replace(self.flow, actions=actions, send_removed=False).text(with_cookie=False)
-        return text.partition(", ")[2]
+        return text.removeprefix(f"table={self.number}, ")
 
 
 def walk(flows: Iterable[Flow], packet: Packet) -> list[Hit]:

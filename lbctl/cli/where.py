@@ -15,7 +15,7 @@ from lbctl.cli.trace import trace
 from lbctl.cli.verdict import SEGMENT, SYN, Situation, Verdict, ports_of, verdict
 from lbctl.model import Endpoint
 
-_NAMES = {SYN: "A SYN", SEGMENT: "Any other packet"}
+_NAMES = {SYN: "A SYN", SEGMENT: "A packet without SYN or RST"}
 
 
 def where(
