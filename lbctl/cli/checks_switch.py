@@ -107,15 +107,16 @@ def check_in_band(lb: LoadBalancer, bridge: Row, controllers: Sequence[Row]) -> 
 
 
 def check_queue_size(lb: LoadBalancer, bridge: Row, controllers: Sequence[Row]) -> Finding:
-    of_bridge = bridge["other_config"].get("controller-queue-size", "100")
-    sizes = [int(row["controller_queue_size"] or of_bridge) if row["controller_queue_size"] != [] else int(of_bridge)
-             for row in controllers] or [int(of_bridge)]
-    if min(sizes) < QUEUE:
-        return warn(f"{lb.name}: bridge {bridge['name']} queues {min(sizes)} packets for the controller, and drops more "
-                    "without a word.", f"ovs-vsctl set bridge {bridge['name']} other-config:controller-queue-size={QUEUE}"
-                    + ("" if of_bridge == "100" and not any(row["controller_queue_size"] for row in controllers) else
-                       f" -- set controller {bridge['name']} controller_queue_size={QUEUE}"))
-    return ok(f"{lb.name}: {QUEUE} packets can be queued for the controller.")
+    of_bridge = int(bridge["other_config"].get("controller-queue-size", 100))
+    own = [row["controller_queue_size"] for row in controllers if row.get("controller_queue_size", []) != []]
+    size = min([*own, of_bridge] if len(own) < len(controllers) or not own else own)
+    if size >= QUEUE:
+        return ok(f"{lb.name}: {size} packets can be queued for the controller.")
+    mend = f"ovs-vsctl set bridge {bridge['name']} other-config:controller-queue-size={QUEUE}"
+    if own:
+        mend += f" -- set controller {bridge['name']} controller_queue_size={QUEUE}"
+    return warn(f"{lb.name}: bridge {bridge['name']} queues {size} packets for the controller, and drops more without a "
+                "word.", mend)
 
 
 def check_connection(lb: LoadBalancer, bridge: Row, controllers: Sequence[Row]) -> Iterator[Finding]:

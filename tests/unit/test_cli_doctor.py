@@ -1,0 +1,168 @@
+"""lbctl doctor: each check against what a good and a bad switch says. The tools are replaced by a script."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+
+import pytest
+from cli_harness import Command, serving
+
+from lbctl.cli import checks_controller
+from lbctl.cli.checks_switch import check_version
+from lbctl.cli.finding import Level
+from lbctl.cli.ovs import Ovs
+
+GOOD = {
+    "Bridge": [{"_uuid": ["uuid", "b"], "name": "br0", "datapath_id": "00000000000000aa", "datapath_type": "netdev",
+                "fail_mode": "secure", "protocols": ["set", ["OpenFlow10", "OpenFlow14"]], "controller": ["uuid", "c"],
+                "ports": ["set", [["uuid", "p1"], ["uuid", "p2"]]],
+                "other_config": ["map", [["disable-in-band", "true"], ["controller-queue-size", "512"]]]}],
+    "Controller": [{"_uuid": ["uuid", "c"], "target": "tcp:198.18.0.1:6653", "is_connected": True, "status": ["map", []],
+                    "connection_mode": ["set", []], "controller_queue_size": ["set", []]}],
+    "Port": [{"_uuid": ["uuid", "p1"], "interfaces": ["uuid", "i1"]}, {"_uuid": ["uuid", "p2"], "interfaces": ["uuid", "i2"]}],
+    "Interface": [{"_uuid": ["uuid", name], "name": port, "error": ["set", []], "admin_state": "up", "link_state": "up",
+                   "status": ["map", [["driver_name", "veth"]]]} for name, port in (("i1", "lba-ext"), ("i2", "lba-int"))],
+}
+
+
+class Tools:
+    """Scripts in PATH that answer as Open vSwitch's tools and ethtool do."""
+
+    def __init__(self, directory, monkeypatch):
+        self.directory = directory
+        self.tables = json.loads(json.dumps(GOOD))
+        self.overflow, self.offload, self.fails = 0, "off", False
+        monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+
+    def write(self):
+        for name, rows in self.tables.items():
+            table = {"headings": list(rows[0]), "data": [list(row.values()) for row in rows]}
+            (self.directory / f"{name}.json").write_text(json.dumps(table))
+        fail = "echo 'ovs: database connection failed' >&2; exit 1\n" if self.fails else ""
+        self._tool("ovs-vsctl", fail + f'for last; do :; done; cat "{self.directory}/$last.json"')
+        self._tool("ovs-appctl", fail + f'for last; do :; done; case $last in version) echo "ovs-vswitchd (Open vSwitch) 3.1.0";; '
+                                        f'*) echo {self.overflow};; esac')
+        self._tool("ovs-ofctl", "exit 1")
+        self._tool("ethtool", f"echo 'tx-checksumming: {self.offload}'")
+
+    def _tool(self, name, script):
+        path = self.directory / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+@pytest.fixture
+def tools(tmp_path, monkeypatch):
+    return Tools(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def doctor(capsys, monkeypatch, tools):
+    command = Command(capsys, monkeypatch)
+    for lb in command.control.switches.values():
+        for ip in command.control.site.external_ips:
+            lb.neighbours.update(dict.fromkeys(ip.server_addresses(), "02:00:00:00:00:11"))
+    monkeypatch.delenv("LBCTL_TOKEN", raising=False)
+
+    def run(*args):
+        tools.write()
+        answer = command("doctor", "--json", *args)
+        return answer.status, [finding for finding in answer.json["findings"] if finding["level"] != "ok"]
+
+    run.command = command
+    with serving(command) as url:
+        monkeypatch.setenv("LBCTL_URL", url)
+        yield run
+
+
+def test_where_all_is_well_nothing_is_found(doctor):
+    assert doctor() == (0, [])
+    assert "Nothing failed in" in doctor.command("doctor").out
+
+
+def interface(tables, **values):
+    tables["Interface"][0].update(values)
+
+
+BROKEN = [
+    # (sentence, how it is broken, level, part of what, part of mend)
+    ("fail_mode", lambda t: t["Bridge"][0].update(fail_mode=["set", []]), "fail", "fail_mode", "set-fail-mode br0 secure"),
+    ("protocols", lambda t: t["Bridge"][0].update(protocols="OpenFlow13"), "fail", "OpenFlow14", "protocols OpenFlow14"),
+    ("in-band", lambda t: t["Bridge"][0].update(other_config=["map", [["controller-queue-size", "512"]]]), "warn", "in-band",
+     "disable-in-band=true"),
+    ("queue", lambda t: t["Bridge"][0].update(other_config=["map", [["disable-in-band", "true"]]]), "warn", "queues 100",
+     "controller-queue-size=512"),
+    ("no controller", lambda t: t["Bridge"][0].update(controller=["set", []]), "fail", "no controller", "set-controller br0"),
+    ("not connected", lambda t: t["Controller"][0].update(is_connected=False, status=["map", [["last_error", "Refused"]]]),
+     "fail", "not connected to tcp:198.18.0.1:6653 (Refused)", "set-controller"),
+    ("port missing", lambda t: interface(t, name="eth9"), "fail", "no port lba-ext", "add-port br0 lba-ext"),
+    ("port down", lambda t: interface(t, link_state="down"), "fail", "lba-ext is down", "ip link set lba-ext up"),
+    ("port broken", lambda t: interface(t, error="could not open"), "fail", "could not open", "ip link show lba-ext"),
+    ("no bridge of ours", lambda t: t["Bridge"][0].update(datapath_id="0000000000000001"), "warn", "00000000000000aa",
+     "datapath-id"),
+]
+
+
+@pytest.mark.parametrize(("breaks", "level", "what", "mend"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN])
+def test_each_fault_is_found_and_its_mend_named(doctor, tools, breaks, level, what, mend):
+    breaks(tools.tables)
+    status, findings = doctor()
+    assert [finding["level"] for finding in findings] == [level]
+    assert what in findings[0]["what"] and mend in findings[0]["mend"]
+    assert status == (1 if level == "fail" else 0)
+
+
+def test_a_queue_that_ran_over_and_an_offload(doctor, tools):
+    tools.overflow, tools.offload = 7, "on"
+    findings = doctor()[1]
+    assert "dropped 7 packets" in findings[0]["what"]
+    assert [finding["mend"].split(";")[0] for finding in findings[1:]] == ["ethtool -K lba-ext tx off", "ethtool -K lba-int tx off"]
+
+
+def test_open_vswitch_does_not_run(doctor, tools):
+    tools.fails = True
+    status, findings = doctor()
+    assert status == 1 and "ovs-ctl start" in findings[0]["mend"]
+
+
+def test_no_open_vswitch_here_is_no_failure(doctor, monkeypatch):
+    monkeypatch.setattr(Ovs, "missing_tools", staticmethod(lambda: ["ovs-vsctl"]))
+    status, findings = doctor()
+    assert status == 0 and "openvswitch-switch" in findings[0]["mend"]
+
+
+def test_what_the_controller_says_is_told(doctor):
+    switches = doctor.command.control.switches
+    switches["lb-b"].disconnected("the OpenFlow connection ended")
+    switches["lb-a"].neighbours.popitem()
+    switches["lb-a"].counters["dropped_malformed"] = 3
+    status, findings = doctor()
+    assert status == 1
+    text = json.dumps(findings)
+    for part in ("lb-b is not connected", "00000000000000bb", "does not answer the ARP requests of lb-a", "malformed"):
+        assert part in text
+
+
+def test_without_a_controller_the_site_file_says_which_bridges(doctor, monkeypatch):
+    monkeypatch.setenv("LBCTL_URL", "http://127.0.0.1:1")
+    status, findings = doctor("--site", "examples/site.yaml")
+    assert (status, len(findings)) == (1, 1) and "ryu-manager" in findings[0]["mend"]
+    status, findings = doctor()
+    assert "lbctl doctor --site FILE" in [finding["mend"] for finding in findings]
+    status, findings = doctor("--site", "none.yaml")
+    assert status == 1 and "no such file" in json.dumps(findings)
+
+
+@pytest.mark.parametrize(("text", "level"), [("ovs-vswitchd (Open vSwitch) 3.1.0", Level.OK), ("(Open vSwitch) 3.10.1", Level.OK),
+                                             ("(Open vSwitch) 2.17.9", Level.WARN), ("nonsense", Level.WARN)])
+def test_versions(text, level):
+    assert check_version(text).level is level
+
+
+@pytest.mark.parametrize(("installed", "level"), [({"c65ryu": "5.0.0", "eventlet": "0.41.3"}, Level.OK), ({}, Level.WARN),
+                                                  ({"ryu": "4.34", "eventlet": "0.41.3"}, Level.FAIL)])
+def test_the_stack(monkeypatch, installed, level):
+    monkeypatch.setattr(checks_controller, "_version", installed.get)
+    assert [finding.level for finding in checks_controller.check_stack()] == [level]
