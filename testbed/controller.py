@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 APPS = ("ryu_apps/load_balancer.py", "ryu_apps/rest.py")
 REST_PORT = 8080
 STOP_TIMEOUT = 10.0
+_BORING = re.compile(r'" 20\d \d+ [0-9.]+$|^\(\d+\) accepted ')
 _CLI = "import sys; sys.argv[0] = 'lbctl'; from lbctl.cli.main import app; app()"
 
 
@@ -156,11 +158,12 @@ class Controller:
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=self._environment())
 
     def log_tail(self, lines: int = 60) -> str:
-        """The end of what it logged."""
+        """The end of what it logged, without the lines about REST requests that went well."""
         try:
-            return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-lines:])
+            logged = self.log_file.read_text(errors="replace").splitlines()
         except OSError:
             return "(no log)"
+        return "\n".join([line for line in logged if not _BORING.search(line)][-lines:])
 
     def wait_log(self, wanted: Callable[[str], bool], timeout: float = 5.0) -> bool:
         """Whether a line that is `wanted` is in the log within `timeout` seconds."""

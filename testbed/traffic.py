@@ -52,7 +52,7 @@ class Script:
         """Wait until it says "ready". Raises TrafficError."""
         if self._line(READY_TIMEOUT) != "ready":
             self.kill()
-            raise TrafficError(f"{self.name} did not start: {log.read_text()[-2000:].strip() or 'it said nothing'}")
+            raise TrafficError(f"{self.name} did not start: {self.log.read_text()[-2000:].strip() or 'it said nothing'}")
 
     def finish(self) -> str:
         """SIGTERM, and what it prints then. Raises TrafficError if it died before or does not end."""

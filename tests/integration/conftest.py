@@ -1,0 +1,47 @@
+"""A bed for each test module, clean for each test; what a failed test needs to be understood is added to its report.
+
+A module says what bed it wants with `BED = {...}` (arguments of testbed.bed.Bed).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from testbed.bed import Bed, NotInTime
+
+
+@pytest.fixture(scope="module")
+def built_bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
+    """The module's bed, as the last test left it: for `bed` and `quiet_bed`."""
+    if os.geteuid() != 0:
+        pytest.fail("integration tests make network namespaces: run ./test.sh as root")
+    with Bed(**getattr(request.module, "BED", {})) as bed:
+        yield bed
+
+
+@pytest.fixture
+def quiet_bed(built_bed: Bed) -> Iterator[Bed]:
+    """A bed whose controller does not run; the test may start it."""
+    yield built_bed
+    built_bed.reset()
+
+
+@pytest.fixture
+def bed(quiet_bed: Bed) -> Bed:
+    """A bed whose controller runs: every LB is ready, every external IP is where the site file says."""
+    quiet_bed.start_controller()
+    return quiet_bed
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    """Adds flow dumps, move records and logs to the report of a failed test, before teardown cleans them away."""
+    report = yield
+    bed = getattr(item, "funcargs", {}).get("built_bed") or getattr(item, "funcargs", {}).get("quiet_bed")
+    told_already = call.excinfo is not None and call.excinfo.errisinstance(NotInTime)
+    if report.failed and call.when in ("setup", "call") and bed is not None and not told_already:
+        report.sections.append(("test bed", bed.diagnostics()))
+    return report
