@@ -14,7 +14,7 @@ from lbctl import packets
 from lbctl.access_table import Entry
 from lbctl.announcements import Announcements
 from lbctl.connections import FROM_CONTROLLER, Connections
-from lbctl.messages import STORE, Configure, Outbox, PacketOut, SetMeter
+from lbctl.messages import STORE, Configure, Outbox, PacketOut, Save, SetMeter
 from lbctl.model import ExternalIp, Site, Strategy, TransferMode
 from lbctl.movement import Movement, Refused
 from lbctl.openflow.inbound import EntryStatsDecoder, decode_entry_removed, decode_packet_in
@@ -47,6 +47,7 @@ class ControlFunction:
         self._waiting: dict[int, tuple[str, Callable[[float], Outbox]]] = {}
         self._token = 0
         self._probe_at = 0.0
+        self._saved = False
         self._announcements = Announcements()
         self._sweep = Sweep(site.settings.idle_timeout)
         self._stats = EntryStatsDecoder()
@@ -205,6 +206,10 @@ class ControlFunction:
     def tick(self, now: float) -> Outbox:
         """To be called some ten times a second."""
         out = self.connections.tick(now) + self.movement.tick(now)
+        if not self._saved:
+            # Else an edited site file would assign an external IP elsewhere at the next start, away from its entries.
+            self._saved = True
+            out.append((STORE, Save(self.state())))
         requests, idle = self._sweep.tick(self.directory, self.switches, self.new_token, now)
         for serving, entries in idle:
             self.counters["entries_expired"] += len(entries)
