@@ -1,0 +1,99 @@
+"""The lbctl command against a real controller and real switches."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from testbed.bed import Bed
+from testbed.traffic import connect
+
+BED = {"external_ips": 2, "settings": {"grace": 0.5, "arp_interval": 1.0}}
+EXTERNAL = "198.51.100.1"
+
+
+def lbctl(bed: Bed, *args: object, status: int = 0) -> str:
+    done = bed.controller.cli(*args)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    return done.stdout if status == 0 else done.stdout + done.stderr
+
+
+def test_status_table_move_and_records(bed: Bed) -> None:
+    with connect(bed.clients[0], EXTERNAL) as connection:
+        client = "{}:{}".format(*connection.getsockname())
+        bed.wait_until(lambda: client in lbctl(bed, "table", "lb-a"), 5, "the connection's entry")
+        status = json.loads(lbctl(bed, "status", "--json"))
+        assert [(lb["state"], lb["connections"]) for lb in status["load_balancers"]] == [("ready", 1), ("ready", 0)]
+        moved = lbctl(bed, "move", EXTERNAL, "lb-b", "--wait")
+        assert "done" in moved and "1 of 1 entries copied" in moved
+        assert client in lbctl(bed, "table", "lb-b") and client not in lbctl(bed, "table", "lb-a")
+    assert "already" in lbctl(bed, "move", EXTERNAL, "lb-b", status=1)
+    assert "has ended" in lbctl(bed, "abort", 1, status=1)
+    assert json.loads(lbctl(bed, "moves", "--json"))["moves"][0]["state"] == "done"
+
+
+def traced_rule(line: str) -> set[str]:
+    """Match and priority of a line such as `10. ip,in_port=1, priority 100, cookie 0x1b03`."""
+    return set(line.partition(". ")[2].partition(", cookie")[0].replace(" priority", "priority").replace("priority ", "priority=")
+               .split(","))
+
+
+def worked_out_rule(rule: str) -> set[str]:
+    return set(rule.partition(" actions=")[0].split(","))
+
+
+@pytest.mark.parametrize("kind", ["entry", "syn", "no service"])
+def test_where_says_what_the_switch_says(bed: Bed, kind: str) -> None:
+    """The rules worked out from the tables are those of the switch's own trace, in the same order."""
+    with connect(bed.clients[0], EXTERNAL) as connection:
+        bed.wait_until(lambda: bed.entries("lb-a"), 5, "the connection's entry")
+        client = "{}:{}".format(*connection.getsockname()) if kind == "entry" else "203.0.113.9:999"
+        external = f"{EXTERNAL}:{81 if kind == 'no service' else 80}"
+        rundir = bed.lbs["lb-a"].ovs.rundir
+        answer = json.loads(lbctl(bed, "where", client, external, "--trace", "--ovs-rundir", rundir, "--json"))
+    found = answer["verdicts"][answer["packet"]]
+    traced = [line for line in answer["trace"].splitlines() if "<- table" in line]
+    assert [line.split("<- table ")[1].split(",")[0] for line in traced] == [step["name"] for step in found["path"]]
+    assert [traced_rule(line) for line in traced] == [worked_out_rule(step["rule"]) for step in found["path"]]
+    assert found["outcome"] == {"entry": "server", "syn": "new", "no service": "reset"}[kind]
+
+
+def test_trace_on_the_wrong_host(bed: Bed) -> None:
+    rundir = bed.lbs["lb-b"].ovs.rundir
+    said = lbctl(bed, "where", "203.0.113.9:999", f"{EXTERNAL}:80", "--trace", "--ovs-rundir", rundir, status=1)
+    assert "No bridge here has the dpid 00000000000000aa of lb-a" in said
+
+
+def findings(bed: Bed, lb: str) -> list[dict]:
+    done = bed.controller.cli("doctor", "--ovs-rundir", bed.lbs[lb].ovs.rundir, "--json")
+    return [finding for finding in json.loads(done.stdout)["findings"] if finding["level"] != "ok"]
+
+
+def test_doctor_finds_what_was_broken_and_its_commands_mend_it(bed: Bed) -> None:
+    node = bed.lbs["lb-a"]
+    assert findings(bed, "lb-a") == []
+    node.ovs.vsctl("del-fail-mode", node.bridge, "--", "clear", "bridge", node.bridge, "other_config", "--", "set", "bridge",
+                   node.bridge, "protocols=OpenFlow14", f"other-config:datapath-id={node.lb.dpid:016x}", "--", "clear",
+                   "controller", node.bridge, "controller_queue_size", "connection_mode")
+    node.space.set_link(node.lb.external_port, False)
+    broken = {"fail_mode", "in-band", "queues 100", "port lba-ext is down"}
+    bed.wait_until(lambda: all(part in str(findings(bed, "lb-a")) for part in broken), 10, "what was broken is found")
+    for finding in findings(bed, "lb-a"):
+        if finding["mend"].startswith(("ovs-vsctl", "ip link")):
+            command = finding["mend"].partition(" (")[0].split()
+            subprocess.run([*node.space.prefix, *command], check=True, env={**os.environ, **node.ovs.environment})
+    bed.wait_until(lambda: findings(bed, "lb-a") == [], 10, "nothing is found any more")
+
+
+def test_doctor_without_a_controller_or_switch(quiet_bed: Bed) -> None:
+    node = quiet_bed.lbs["lb-a"]
+    done = quiet_bed.controller.cli("doctor", "--ovs-rundir", node.ovs.rundir, "--site", quiet_bed.controller.site_file, "--json")
+    assert done.returncode == 1
+    wrong = [finding["what"] for finding in json.loads(done.stdout)["findings"] if finding["level"] == "fail"]
+    assert len(wrong) == 2 and "no controller at" in wrong[0] and "lb-a: bridge lb-a has no controller" in wrong[1]
+    done = quiet_bed.controller.cli("doctor", "--ovs-rundir", "/nonexistent")
+    assert done.returncode == 1 and "ovs-ctl start" in done.stdout
