@@ -1,0 +1,212 @@
+"""Any interleaving of connections, moves, delays and failures ends with one LB that serves every live connection.
+
+hypothesis chooses the events; the site of fake_site.py plays them against the control function. The twins at the end break
+the product on purpose, and show that these tests would notice.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+
+from lbctl.control import ControlFunction, Refused
+from lbctl.model import Strategy
+from lbctl.packets import ACK, FIN, RST, SYN
+from tests.unit.fake_site import LB_NAMES, FakeSite, site
+
+EXAMPLES = int(os.environ.get("LBCTL_EXAMPLES", "60"))
+PROFILE = settings(derandomize=True, deadline=None, database=None, max_examples=EXAMPLES, stateful_step_count=50,
+                   suppress_health_check=list(HealthCheck))
+FEW = st.sampled_from([1, 1, 2, 3, 8, 40, 1 << 30])
+LBS = st.sampled_from(LB_NAMES[:2])
+IPS = st.integers(0, 1)
+ANY = st.integers(0, 1 << 16)
+
+
+class Traffic(RuleBasedStateMachine):
+    """Connections come, talk and go; external IPs move; messages take their time."""
+
+    control_class = ControlFunction
+    max_step = 0.3
+
+    @initialize()
+    def prepare(self) -> None:
+        self.world = FakeSite(site(idle_timeout=600.0), self.control_class)
+        self.world.settle(0.5)
+        for place in (0, 1):
+            self.world.open(place)
+        self.world.drain()
+        self.undelivered_since = self.world.now
+
+    def some(self, number: int, live: bool = True):
+        conversations = [c for c in self.world.conversations if c.live == live and c.server]
+        return conversations[number % len(conversations)] if conversations else None
+
+    # Clients and servers.
+
+    @rule(place=IPS)
+    def open(self, place) -> None:
+        self.world.open(place)
+
+    @rule(number=ANY)
+    def repeat_syn(self, number) -> None:
+        waiting = [c for c in self.world.conversations if not c.ended and not c.forfeited and not c.fins]
+        if waiting:
+            self.world.from_client(waiting[number % len(waiting)], SYN)
+
+    @rule(number=ANY, inward=st.booleans(), stale=st.booleans())
+    def talk(self, number, inward, stale) -> None:
+        conversation = self.some(number)
+        if conversation:
+            (self.world.from_client if inward else self.world.from_server)(conversation, ACK, stale)
+
+    @rule(number=ANY, inward=st.booleans())
+    def finish(self, number, inward) -> None:
+        conversation = self.some(number)
+        if conversation and ("client" if inward else "server") not in conversation.fins:
+            (self.world.from_client if inward else self.world.from_server)(conversation, FIN | ACK)
+
+    @rule(number=ANY, inward=st.booleans())
+    def reset(self, number, inward) -> None:
+        conversation = self.some(number)
+        if conversation:
+            (self.world.from_client if inward else self.world.from_server)(conversation, RST)
+
+    @rule(number=ANY)
+    def use_port_again(self, number) -> None:
+        ended = [c for c in self.world.conversations if c.ended and not any(
+            other.client == c.client and other.number > c.number for other in self.world.conversations)]
+        if ended:
+            self.world.open(0, reuse=ended[number % len(ended)])
+
+    # Moves.
+
+    @rule(place=IPS, to=LBS, strategy=st.sampled_from(Strategy))
+    def move(self, place, to, strategy) -> None:
+        world = self.world
+        try:
+            _, out = world.control.start_move(world.site.external_ips[place].address, to, strategy, world.now)
+        except Refused:
+            return
+        world.post(out)
+
+    @rule(number=ANY)
+    def abort(self, number) -> None:
+        moves = list(self.world.control.moves)
+        if moves:
+            try:
+                self.world.post(self.world.control.abort_move(moves[number % len(moves)], self.world.now))
+            except Refused:
+                pass
+
+    # Delays.
+
+    @rule(name=LBS, count=FEW)
+    def deliver(self, name, count) -> None:
+        self.world.deliver(name, count)
+
+    @rule(name=LBS, count=FEW)
+    def hear(self, name, count) -> None:
+        self.world.hear(name, count)
+
+    @rule()
+    def save(self) -> None:
+        self.world.save(1)
+
+    @rule()
+    def drain(self) -> None:
+        self.world.drain()
+        self.undelivered_since = self.world.now
+
+    @rule(part=st.integers(1, 10))
+    def tick(self, part) -> None:
+        self.world.tick(self.max_step * part / 10)
+
+    @invariant()
+    def right_now(self) -> None:
+        if hasattr(self, "world"):
+            self.world.check_now()
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        self.world.settle(20.0)
+        self.check_end()
+
+    def check_end(self) -> None:
+        world = self.world
+        world.check_now()
+        world.check_settled()
+        for move in [*world.moves, *world.control.moves.values()]:
+            held = move.record
+            assert held.packets_held == held.packets_released + held.packets_lost, held
+        world.check_now()
+
+
+class Lossless(Traffic):
+    """As long as no switch and no controller fails, and all confirm in time, no packet is lost or repeated."""
+
+    @rule(part=st.integers(1, 10))
+    def tick(self, part) -> None:
+        if self.world.now - self.undelivered_since > 4.0:
+            self.drain()
+        self.world.tick(self.max_step * part / 10)
+
+    def check_end(self) -> None:
+        super().check_end()
+        for number, data in enumerate(self.world.data, 1):
+            if data.conversation.live:
+                assert data.arrivals == 1, f"packet {number} of {data.conversation} arrived {data.arrivals} times"
+        for move in self.world.control.moves.values():
+            assert move.record.state in ("done", "aborted"), move.record
+            assert not move.record.packets_lost
+        self.close_all()
+
+    def close_all(self) -> None:
+        """Nothing is left of ended connections: neither at the controller nor in the switches."""
+        world = self.world
+        for conversation in world.conversations:
+            if conversation.live:
+                for flags, send, side in ((FIN | ACK, world.from_client, "client"), (FIN | ACK, world.from_server, "server")):
+                    if side not in conversation.fins:
+                        send(conversation, flags)
+        world.settle(15.0, 1.0)
+        world.settle(800.0, 10.0)
+        for serving in world.control.directory:
+            assert not len(serving.table), serving.table.snapshot()
+        for switch in world.switches.values():
+            assert not switch.entries(), (switch.name, switch.entries())
+
+
+class Faults(Traffic):
+    """Switches lose their connection or their tables, controllers die, confirmations come too late."""
+
+    @rule(part=st.integers(1, 10), long=st.booleans())
+    def tick(self, part, long) -> None:
+        self.world.tick((6.0 if long else self.max_step) * part / 10)
+
+    @rule(name=LBS, lose_tables=st.booleans())
+    def disconnect(self, name, lose_tables) -> None:
+        self.world.disconnect(name, lose_tables)
+
+    @precondition(lambda self: len(self.world.connected) < 2)
+    @rule(name=LBS)
+    def connect(self, name) -> None:
+        if name not in self.world.connected:
+            self.world.connect(name)
+
+    @rule()
+    def restart_control(self) -> None:
+        self.world.restart_control()
+
+
+def test_nothing_is_lost_without_faults() -> None:
+    run_state_machine_as_test(Lossless, settings=PROFILE)
+
+
+def test_faults_end_with_one_lb_that_serves() -> None:
+    run_state_machine_as_test(Faults, settings=PROFILE)
