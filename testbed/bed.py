@@ -279,6 +279,7 @@ class Bed:
             return
         for command in ("del-flows", "del-groups", "del-meters"):
             node.ovs.ofctl(command, node.bridge)
+        node.ovs.appctl("revalidator/purge")  # else the datapath goes on for a while with what it has cached
 
     def _start_server(self, space: Namespace, *, wait: bool = True) -> Script:
         name = space.name.removeprefix("server-")
