@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
+from socket import inet_ntoa
 
-from lbctl.access_table import Entry
+from lbctl.access_table import KEY, Entry
 from lbctl.api import types as t
 from lbctl.api.facade import Control
 from lbctl.model import PROTOCOL_NAMES, ExternalIp, LoadBalancer, Service
@@ -52,11 +53,13 @@ def running_move(control: Control, address: IPv4Address) -> str | None:
 
 
 def entry(item: Entry) -> t.EntryView:
-    protocol, client, external, server, next_hop = item.connection
+    """From the packed keys, without checks: a page has up to a thousand of these, and packets wait meanwhile."""
+    protocol, client, client_port, external, external_port = KEY.unpack(item.key)
+    server, server_port = item.server
     return t.EntryView.model_construct(
-        protocol=PROTOCOL_NAMES.get(protocol, str(protocol)), client=str(client.address), client_port=client.port,
-        external_ip=str(external.address), external_port=external.port, server=str(server.address),
-        server_port=server.port, next_hop=next_hop, state=item.state, delta=0, created=iso(item.created),
+        protocol=PROTOCOL_NAMES.get(protocol, str(protocol)), client=inet_ntoa(client), client_port=client_port,
+        external_ip=inet_ntoa(external), external_port=external_port, server=inet_ntoa(server), server_port=server_port,
+        next_hop=item.next_hop.hex(":"), state=item.state, delta=0, created=iso(item.created),
         last_seen=iso(item.last_seen))
 
 
