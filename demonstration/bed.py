@@ -33,6 +33,9 @@ QUIET = 1000
 SETTLE = 2.0
 """Seconds of traffic before and after each move."""
 
+PATIENCE = 15.0
+"""Seconds until the LBs must know the servers."""
+
 SERVERS = {"probe_server": [PROBE_PORT], "transfer_server": [TRANSFER_PORT]}
 LOADS: tuple[tuple[str, str, tuple[object, ...]], ...] = (
     ("c4", "quiet", (EXTERNAL_IP, TRANSFER_PORT, QUIET)),
@@ -71,20 +74,22 @@ class Bed:
         """Move the external IP there and back by `order`, under load."""
         self._start_control_function(order)
         with contextlib.ExitStack() as stack:
-            began, retransmitted = time.monotonic(), self._retransmitted()
             self.say("  starting traffic")
+            began = time.monotonic()
             loads = [stack.enter_context(Program(self.lab, *load)) for load in LOADS]
             time.sleep(SETTLE)
+            retransmitted, dropped = self._retransmitted(), self._dropped()
             moves = []
             for target in (AWAY, HOME):
                 moves.append(self._move(target, order))
+                time.sleep(SETTLE)
                 for load in loads:
                     load.check()
-                time.sleep(SETTLE)
-            self.say("  asking all connections whether they live")
-            results = {id(load): load.result() for load in loads}
-            retransmitted = self._retransmitted() - retransmitted
-        return _summed(order, began, tuple(moves), [(load.program, results[id(load)]) for load in loads], retransmitted)
+            retransmitted, dropped = self._retransmitted() - retransmitted, self._dropped() - dropped
+            self.say("  asking the quiet connections whether they live")
+            # The probe ends first: it is not to measure the crowd that answers now.
+            results = [(load.program, load.result()) for load in reversed(loads)]
+        return _summed(order, began, tuple(moves), results, retransmitted, dropped)
 
     def _start_control_function(self, order: Order) -> None:
         """The product's apps, with another in front for a naive order; one that runs already goes on."""
@@ -98,27 +103,35 @@ class Bed:
 
     def _wait_for_servers(self) -> None:
         """Until both LBs know the servers' MACs: a move to one that does not would be refused."""
-        deadline = time.monotonic() + 15.0
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             if not self.lab.rest("GET", f"/v1/external-ips/{EXTERNAL_IP}")["services"][0]["servers"][0]["mac"]:
                 time.sleep(0.1)
                 continue
             return
-        raise LabError(f"no ARP answer from the server of {EXTERNAL_IP} within 15 s")
+        raise LabError(f"no ARP answer from the server of {EXTERNAL_IP} within {PATIENCE:g} s")
 
     def _move(self, target: str, order: Order) -> MoveResult:
         self.say(f"  moving {EXTERNAL_IP} to {target}: {order.explanation}")
         started = time.monotonic()
         body = {"to": target, "strategy": order.strategy}
-        record = self.lab.rest("POST", f"/v1/external-ips/{EXTERNAL_IP}/move?wait=true", body, timeout=60.0)
-        if "steps" not in record:
-            raise LabError(f"the move to {target} was refused: {record.get('detail', record)}")
+        deadline = started + PATIENCE
+        while "steps" not in (record := self.lab.rest("POST", f"/v1/external-ips/{EXTERNAL_IP}/move?wait=true", body, timeout=60.0)):
+            # An LB that has only just started may still be waiting for a server's ARP answer.
+            if time.monotonic() > deadline:
+                raise LabError(f"the move to {target} was refused: {record.get('detail', record)}")
+            time.sleep(0.2)
+            started = time.monotonic()
         return _move_result(record, started)
 
     def _retransmitted(self) -> int:
         """Segments that TCP has sent again, in all machines with traffic."""
         machines = {SERVER, *(client for client, *_ in LOADS)}
         return sum(_tcp_counter(self.lab[machine].pid, "RetransSegs") for machine in machines)
+
+    def _dropped(self) -> int:
+        """Packets that the LBs' receive queues had no room for."""
+        return sum(self.lab[lb].dropped() for lb in (HOME, AWAY))
 
 
 class Program:
@@ -187,7 +200,12 @@ def _move_result(record: Mapping[str, object], started: float) -> MoveResult:
 
 
 def _summed(
-    order: Order, began: float, moves: tuple[MoveResult, ...], loads: list[tuple[str, Mapping[str, object]]], retransmitted: int
+    order: Order,
+    began: float,
+    moves: tuple[MoveResult, ...],
+    loads: list[tuple[str, Mapping[str, object]]],
+    retransmitted: int,
+    dropped: int,
 ) -> OrderResult:
     probe_result = next(result for program, result in loads if program.startswith("probe"))
     probe = ProbeResult(
@@ -209,7 +227,8 @@ def _summed(
         stalls=sum(why == "stalled" for why in lasting),
         requests=sum(result.get("answered", 0) + result.get("failed", 0) for _, result in loads),
         failed_requests=sum(result.get("failed", 0) for _, result in loads),
-        retransmitted=retransmitted - probe.retransmitted,
+        retransmitted=max(0, retransmitted - probe.retransmitted),
+        dropped=dropped,
         transferred=sum(result.get("bytes", 0) for _, result in loads),
         wrong_bytes=sum(result.get("wrong_bytes", 0) for _, result in loads),
         breaks=tuple(breaks),

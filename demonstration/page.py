@@ -44,7 +44,7 @@ def page(results: Sequence[OrderResult], machine: str) -> str:
 <h2>Round trips of the probe</h2>
 <p>A request every millisecond on one TCP connection. Left: the whole time, the worst round trip of each {BIN * 1000:.0f} ms; red
 marks are connections that broke. Right: the move there, each answer. Shades are the steps of the moves.</p>
-{_plots(results)}
+{_svg(plots(results))}
 </body></html>
 """
 
@@ -62,7 +62,8 @@ def _table(results: Sequence[OrderResult]) -> str:
     return f"<table><tr><th></th>{head}</tr>{rows}</table>"
 
 
-def _plots(results: Sequence[OrderResult]) -> str:
+def plots(results: Sequence[OrderResult]) -> Figure:
+    """A row for each order: the whole time, and the first move close up."""
     figure = Figure(figsize=(14, 2.6 * len(results)), layout="constrained")
     grid = figure.subplots(len(results), 2, squeeze=False, width_ratios=(3, 2))
     for (overview, close_up), result in zip(grid, results, strict=True):
@@ -70,6 +71,10 @@ def _plots(results: Sequence[OrderResult]) -> str:
         _close_up(close_up, result)
     grid[-1][0].set_xlabel("seconds of traffic")
     grid[-1][1].set_xlabel("milliseconds after the beginning of the move")
+    return figure
+
+
+def _svg(figure: Figure) -> str:
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     svg = text.getvalue()

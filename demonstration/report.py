@@ -40,6 +40,7 @@ def measures(results: Sequence[OrderResult]) -> list[Measure]:
         ("probe packets lost", lambda r: str(r.probe.lost)),
         ("  retransmitted though not lost", lambda r: str(min(r.probe.needless, r.probe.retransmitted))),
         ("TCP retransmissions of the rest", lambda r: str(r.retransmitted)),
+        ("packets lost by busy LBs", lambda r: str(r.dropped)),
         ("bytes transferred", lambda r: f"{r.transferred / 1e6:.0f} MB"),
         ("entries copied", lambda r: " / ".join(str(move.entries_copied) for move in r.moves)),
         ("packets held", lambda r: " / ".join(str(move.packets_held) for move in r.moves)),

@@ -70,7 +70,9 @@ class OrderResult:
     requests: int
     failed_requests: int
     retransmitted: int
-    """By TCP, probe excepted."""
+    """By TCP, from the first move on, the probe excepted."""
+    dropped: int
+    """Packets that an LB's receive queue had no room for: no fault of the order, but of a machine that is too busy."""
     transferred: int
     """Bytes."""
     wrong_bytes: int

@@ -20,6 +20,9 @@ from topologies.rundir import LabError
 CHECKOUT = Path(__file__).resolve().parent.parent
 APPS = ("ryu_apps/load_balancer.py", "ryu_apps/rest.py")
 
+AHEAD = ("nice", "-n", "-10")
+"""As with the LBs: those who load the site must not keep its control function waiting."""
+
 CONFIGURATION = """\
 [DEFAULT]
 ofp_listen_host = {controller}
@@ -53,7 +56,7 @@ class ControlFunctionProcess:
         with self.log_file.open("ab") as log:
             # In a session of its own: Ctrl-C at the lab's prompt is not for the controller.
             self._process = subprocess.Popen(
-                self.command(apps),
+                [*AHEAD, *self.command(apps)],
                 cwd=CHECKOUT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

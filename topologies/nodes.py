@@ -6,6 +6,7 @@ A load balancer is a node of its own network namespace with an Open vSwitch of i
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -15,6 +16,7 @@ from mininet.node import Node, Switch
 from testbed.ovs import OvsError, PrivateOvs
 from testbed.processes import end, is_alive, mentions, read_pid
 from topologies import plan, rundir
+from topologies.queues import long_receive_queues
 from topologies.rundir import LabError
 
 ROOT_INTERFACE = "lbctl-mgmt"
@@ -23,6 +25,9 @@ ROOT_INTERFACE = "lbctl-mgmt"
 NO_IPV6 = "sysctl -qw net.ipv6.conf.all.disable_ipv6=1"
 OFFLOADS = "tx off gso off tso off gro off"
 """With OVS's userspace datapath TCP hangs if a sender leaves checksums to a device that does not exist."""
+
+AHEAD = ("nice", "-n", "-15")
+"""An LB is a machine of its own: here it shares processors with those who load it, but must not wait for them."""
 
 
 def checked(node: Node, *commands: str) -> None:
@@ -92,7 +97,7 @@ class LoadBalancerSwitch(LabSwitch):
         super().__init__(name, **params)
         self.ports_of_bridge = (external_port, internal_port)
         self.management = management
-        self.ovs = PrivateOvs(name, rundir.current().path / name, prefix=("mnexec", "-a", str(self.pid)))
+        self.ovs = PrivateOvs(name, rundir.current().path / name, prefix=(*AHEAD, "mnexec", "-a", str(self.pid)))
 
     @property
     def bridge(self) -> str:
@@ -107,7 +112,8 @@ class LoadBalancerSwitch(LabSwitch):
         )
         self.ovs.start()
         controller = f"tcp:{plan.CONTROLLER}:{plan.OPENFLOW_PORT}"
-        self.ovs.add_bridge(self.bridge, int(self.dpid, 16), controller, self.ports_of_bridge)
+        with long_receive_queues():
+            self.ovs.add_bridge(self.bridge, int(self.dpid, 16), controller, self.ports_of_bridge)
         # What makes the ovs-* commands typed at the prompt talk to this LB.
         self.cmd("; ".join(f"export {name}={value}" for name, value in self.ovs.environment.items()))
 
@@ -121,6 +127,10 @@ class LoadBalancerSwitch(LabSwitch):
             return self.ovs.is_connected(self.bridge)
         except OvsError:
             return False
+
+    def dropped(self) -> int:
+        """Packets that its ports' receive queues had no room for (userspace datapath only), since they were opened."""
+        return sum(int(drops) for drops in re.findall(r",d(\d+)\)", self.cmd("ss --packet --memory")))
 
     def kill(self) -> None:
         """kill -9 its ovs-vswitchd: an LB that dies. `revive` starts it again."""

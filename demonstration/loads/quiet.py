@@ -11,8 +11,8 @@ import sys
 
 from demonstration.loads.common import STALL, Breaks, finish, ready, until_input_ends
 
-OPENED_AT_ONCE = 32
-ASKED_AT_ONCE = 250
+OPENED_AT_ONCE = 8
+ASKED_AT_ONCE = 100
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
