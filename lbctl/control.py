@@ -30,6 +30,10 @@ from lbctl.switch import PortState, Switch
 
 __all__ = ["ControlFunction", "Refused"]
 
+SEARCH_INTERVAL = 0.5
+"""Seconds between probes for a server whose MAC is not known. A switch may swallow the first answers: what its datapath
+had cached while its tables were empty stays in force for a moment."""
+
 Log = Callable[..., None]
 
 
@@ -46,7 +50,7 @@ class ControlFunction:
         self._readbacks: dict[str, ReadBack] = {}
         self._waiting: dict[int, tuple[str, Callable[[float], Outbox]]] = {}
         self._token = 0
-        self._probe_at = 0.0
+        self._probe_at = self._search_at = 0.0
         self._saved = False
         self._announcements = Announcements()
         self._sweep = Sweep(site.settings.idle_timeout)
@@ -223,16 +227,21 @@ class ControlFunction:
             self._probe_at = now + self.site.settings.arp_interval
             for switch in self.switches.values():
                 out += self.probe(switch)
+        elif now >= self._search_at:
+            self._search_at = now + SEARCH_INTERVAL
+            for switch in self.switches.values():
+                out += self.probe(switch, only_unknown=True)
         return out
 
-    def probe(self, switch: Switch) -> Outbox:
-        """Asks for every server's MAC, with RFC 5227 probes, which leave the servers' own ARP caches alone."""
+    def probe(self, switch: Switch, only_unknown: bool = False) -> Outbox:
+        """Asks for the servers' MACs, with RFC 5227 probes, which leave the servers' own ARP caches alone."""
         ports = switch.of_ports
         if not switch.ready or ports is None:
             return []
         mac = bytes.fromhex(ports.internal.mac.replace(":", ""))
         return [(switch.lb.name, PacketOut(packets.arp_probe(mac, server), FROM_CONTROLLER, ports.internal.number))
-                for server in self.directory.by_server]
+                for server in self.directory.by_server
+                if not (only_unknown and IPv4Address(server) in switch.neighbours)]
 
     def _announce_all(self, name: str, now: float) -> Outbox:
         out: Outbox = []
