@@ -79,8 +79,8 @@ PARAGRAPHS: dict[Key, str] = {
         "which learns a new MAC from it at once. There are such flows for the servers of all external IPs, so that an LB "
         "knows the way to every server before an external IP moves to it. Limited by meter 4.",
     ("arp", 100, Kind.SERVER_ARP): "The servers' replies to the controller's own ARP requests go to the controller. It asks "
-        "every `arp_interval` by probes of RFC 5227, which have no sender address and so leave the servers' own ARP caches "
-        "alone. Limited by meter 4.",
+        "every `arp_interval`, and twice a second for servers whose MAC it does not know, by probes of RFC 5227, which have no "
+        "sender address and so leave the servers' own ARP caches alone. Limited by meter 4.",
     ("arp", 100, Kind.ARP): "Who has the external IP (asked outside), or the gateway (asked inside)? The flow turns the "
         "request into its reply, with the MAC of the port that it came by, and sends it back. These flows *are* the "
         "assignment of an external IP: the LB that has them gets the packets. The route step of a move deletes them here "

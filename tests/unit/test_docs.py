@@ -1,0 +1,81 @@
+"""The documents say what is there: generated ones are current, links lead somewhere, named files and tests exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+FOLDERS = "lbctl|ryu_apps|tests|testbed|topologies|demonstration|benchmarks|docs|examples|requirements|scripts"
+
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+CODE = re.compile(r"`([^`\n]+)`")
+IN_CHECKOUT = re.compile(rf"(?:{FOLDERS})/[\w./-]*")
+
+
+def documented(name: str) -> str:
+    return (ROOT / "docs" / name).read_text()
+
+
+def text_outside_code_blocks(document: Path) -> str:
+    return re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def headings(document: Path) -> set[str]:
+    """Anchors as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", text_outside_code_blocks(document), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_pipeline_is_current() -> None:
+    path = ROOT / "docs" / "generate_pipeline.py"
+    spec = importlib.util.spec_from_file_location("generate_pipeline", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.document() == documented("pipeline.md"), "run: python docs/generate_pipeline.py"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    broken = []
+    for link in LINK.findall(text_outside_code_blocks(document)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (document.parent / name).resolve() if name else document
+        if not target.exists() or (anchor and anchor not in headings(target)):
+            broken.append(link)
+    assert not broken
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_named_files_exist(document: Path) -> None:
+    named = {code.partition("::")[0] for code in CODE.findall(text_outside_code_blocks(document))}
+    assert [] == [name for name in sorted(named) if IN_CHECKOUT.fullmatch(name) and not (ROOT / name).exists()]
+
+
+def test_the_seed_map_names_tests_that_exist() -> None:
+    named = set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", documented("seed-map.md")))
+    assert named
+    missing = [f"{file}::{test}" for file, test in sorted(named)
+               if not re.search(rf"^(?:async )?def {test}\(", (ROOT / file).read_text(), flags=re.MULTILINE)]
+    assert not missing
+
+
+def test_each_statement_of_the_seed_map_says_where_it_is_or_that_it_is_not_yet() -> None:
+    rows = [line.strip("| ").split(" | ") for line in documented("seed-map.md").splitlines() if line.startswith("| ")]
+    assert not [row for row in rows if len(row) < 2 or not row[1].strip()]
+
+
+def test_the_picture_is_well_formed_and_fetches_nothing() -> None:
+    picture = ROOT / "docs" / "fig3.svg"
+    ElementTree.parse(picture)
+    text = picture.read_text()
+    assert "prefers-color-scheme: dark" in text
+    assert not re.search(r"(?:href|src)=|url\((?!#)|@import", text)
