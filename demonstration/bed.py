@@ -34,7 +34,7 @@ SETTLE = 2.0
 """Seconds of traffic before and after each move."""
 
 PATIENCE = 15.0
-"""Seconds until the LBs must know the servers."""
+"""Seconds until an LB must know the server."""
 
 SERVERS = {"probe_server": [PROBE_PORT], "transfer_server": [TRANSFER_PORT]}
 LOADS: tuple[tuple[str, str, tuple[object, ...]], ...] = (
@@ -99,17 +99,6 @@ class Bed:
             self.say(f"  starting the control function{' with the naive order' if order.naive else ''}")
             self.lab.start_control_function(apps, environment)
             self._apps = apps
-        self._wait_for_servers()
-
-    def _wait_for_servers(self) -> None:
-        """Until both LBs know the servers' MACs: a move to one that does not would be refused."""
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            if not self.lab.rest("GET", f"/v1/external-ips/{EXTERNAL_IP}")["services"][0]["servers"][0]["mac"]:
-                time.sleep(0.1)
-                continue
-            return
-        raise LabError(f"no ARP answer from the server of {EXTERNAL_IP} within {PATIENCE:g} s")
 
     def _move(self, target: str, order: Order) -> MoveResult:
         self.say(f"  moving {EXTERNAL_IP} to {target}: {order.explanation}")
@@ -117,7 +106,7 @@ class Bed:
         body = {"to": target, "strategy": order.strategy}
         deadline = started + PATIENCE
         while "steps" not in (record := self.lab.rest("POST", f"/v1/external-ips/{EXTERNAL_IP}/move?wait=true", body, timeout=60.0)):
-            # An LB that has only just started may still be waiting for a server's ARP answer.
+            # The target may still be waiting for the server's ARP answer.
             if time.monotonic() > deadline:
                 raise LabError(f"the move to {target} was refused: {record.get('detail', record)}")
             time.sleep(0.2)

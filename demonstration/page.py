@@ -19,6 +19,8 @@ BIN = 0.01
 """Seconds that one point of the overview stands for: the worst round trip in it."""
 CLOSE_UP = (0.15, 0.6)
 """Seconds before and after the beginning of a move that the close-up shows."""
+ROUND_TRIPS = (0.1, 3000)
+"""Milliseconds: the same for every plot, so that they compare."""
 COLOURS = {"transition": "#8e44ad", "copy": "#2471a3", "route": "#b9770e", "normal": "#1e8449", "grace": "#95a5a6"}
 
 STYLE = """
@@ -64,8 +66,9 @@ def _table(results: Sequence[OrderResult]) -> str:
 
 def plots(results: Sequence[OrderResult]) -> Figure:
     """A row for each order: the whole time, and the first move close up."""
-    figure = Figure(figsize=(14, 2.6 * len(results)), layout="constrained")
+    figure = Figure(figsize=(14, 2.6 * len(results)), facecolor="white")
     grid = figure.subplots(len(results), 2, squeeze=False, width_ratios=(3, 2))
+    figure.subplots_adjust(left=0.06, right=0.99, top=1 - 0.25 / len(results), bottom=0.2 / len(results), wspace=0.14, hspace=0.4)
     for (overview, close_up), result in zip(grid, results, strict=True):
         _overview(overview, result)
         _close_up(close_up, result)
@@ -91,7 +94,7 @@ def _overview(axes: Axes, result: OrderResult) -> None:
     for move in result.moves:
         _shade(axes, move, start, 1.0)
     times = [when - start for when, _ in result.breaks]
-    axes.plot(times, [1.0] * len(times), "|", color="#c0392b", markersize=14, transform=axes.get_xaxis_transform(), clip_on=False)
+    axes.plot(times, [0.95] * len(times), "|", color="#c0392b", markersize=12, transform=axes.get_xaxis_transform())
     _dress(axes, result)
 
 
@@ -116,9 +119,10 @@ def _shade(axes: Axes, move: MoveResult, start: float, scale: float) -> None:
 
 def _dress(axes: Axes, result: OrderResult) -> None:
     axes.set_yscale("log")
+    axes.set_ylim(*ROUND_TRIPS)
     axes.set_ylabel("round trip, ms")
     axes.set_title(result.order.name, loc="left", fontsize=10, fontweight="bold")
     axes.grid(alpha=0.25)
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
-    axes.legend(unique.values(), unique.keys(), fontsize=7, loc="upper right", ncols=5)
+    axes.legend(unique.values(), unique.keys(), fontsize=7, loc="lower right", ncols=5)

@@ -106,9 +106,13 @@ class OrderResult:
 
 def sentence(results: Sequence[OrderResult]) -> str:
     """The result of the demonstration, in plain words."""
-    return " ".join(_about(result) for result in results) + (
-        " This is what the seed claims." if all(result.as_claimed for result in results) else " This is NOT what the seed claims."
-    )
+    words = [_about(result) for result in results]
+    if all(result.as_claimed for result in results):
+        return " ".join([*words, "This is what the seed claims."])
+    words.append("This is NOT what the seed claims.")
+    if any(result.dropped for result in results if not result.as_claimed):
+        words.append("But the LBs' receive queues overflowed: this machine was too busy to tell. Try again when it is quieter.")
+    return " ".join(words)
 
 
 def _about(result: OrderResult) -> str:

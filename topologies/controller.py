@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -52,7 +53,11 @@ class ControlFunctionProcess:
         return [ryu_manager(), "--config-file", str(self.configuration), *apps]
 
     def start(self, apps: Sequence[str] = APPS, environment: Mapping[str, str] | None = None) -> None:
-        """Start it with `apps` (paths relative to the checkout), `environment` added. Does not wait until it serves."""
+        """Start it with `apps` (paths relative to the checkout), `environment` added. Does not wait until it serves.
+
+        Raises LabError if another program has its REST port.
+        """
+        check_port_free()
         with self.log_file.open("ab") as log:
             # In a session of its own: Ctrl-C at the lab's prompt is not for the controller.
             self._process = subprocess.Popen(
@@ -103,6 +108,19 @@ class LabController(Controller):
     def stop(self, *args: object, **kwargs: object) -> None:
         self.control_function.stop()
         self.terminate()
+
+
+def check_port_free() -> None:
+    """Raises LabError if somebody listens on the REST port: we would take another controller for ours."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("127.0.0.1", plan.REST_PORT))
+        except OSError:
+            raise LabError(
+                f"port {plan.REST_PORT} of 127.0.0.1 is in use, and the lab's controller needs it: "
+                f"end what listens there (ss -ltnp 'sport = {plan.REST_PORT}' tells)"
+            ) from None
 
 
 def ryu_manager() -> str:

@@ -34,6 +34,9 @@ PROGRAMS = {
 }
 """What a lab runs, and the Debian package that has it."""
 
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Whatever proxy the environment names: the controller is here."""
+
 
 class Lab:
     """`with Lab(PLAN) as lab:` builds the lab and starts it; leaving the block removes everything.
@@ -80,7 +83,7 @@ class Lab:
         request = urllib.request.Request(f"http://127.0.0.1:{plan.REST_PORT}{path}", data, method=method)
         request.add_header("Content-Type", "application/json")
         try:
-            with urllib.request.urlopen(request, timeout=timeout) as answer:
+            with _DIRECTLY.open(request, timeout=timeout) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             return json.load(error)
@@ -89,10 +92,13 @@ class Lab:
         """Why the lab cannot carry connections yet; empty if it can."""
         try:
             balancers = self.rest("GET", "/v1/load-balancers", timeout=5.0)["load_balancers"]
+            external_ips = self.rest("GET", "/v1/external-ips", timeout=5.0)["external_ips"]
         except (OSError, ValueError, KeyError) as error:
             return f"the controller does not answer: {error}"
         waiting = [f"{lb['name']} is {lb['state']} ({lb['reason']})" for lb in balancers if lb["state"] != "ready"]
-        return "; ".join(waiting)
+        servers = (server for external_ip in external_ips for service in external_ip["services"] for server in service["servers"])
+        unknown = sorted({server["address"] for server in servers if not server["mac"]})
+        return "; ".join(waiting) or (f"no ARP answer from {', '.join(unknown)} yet" if unknown else "")
 
     def wait_ready(self, timeout: float = 30.0) -> None:
         """Wait until every LB is ready. Raises LabError with the reason after `timeout` seconds."""
@@ -106,6 +112,7 @@ class Lab:
 
     def _start(self) -> None:
         setLogLevel("warning")
+        Mininet.inited = True  # or it would raise limits of the whole machine, for good
         self.net = Mininet(topo=LabTopo(plan=self.plan), controller=None, build=False)
         self.net.build()
         self.net.start()

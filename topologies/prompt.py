@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from mininet.cli import CLI
-from mininet.log import lg, output
+from mininet.log import lg
 from mininet.node import Node
 
 from topologies import plan
@@ -49,7 +49,7 @@ class LabPrompt(CLI):
         for client in answers:
             for address in addresses:
                 said = client.cmd(f"curl -s -S --max-time 3 http://{address}/").strip()
-                output(f"{client.name} -> {address}: {said}\n")
+                print(f"{client.name} -> {address}: {said}", flush=True)
 
     def default(self, line: str) -> None:
         """`NODE COMMAND`, as in Mininet, but an LB's own name in the command stays a name: it is its bridge's, too."""
@@ -66,13 +66,13 @@ class LabPrompt(CLI):
         if self.isatty():
             super().waitForNode(node)
         while node.waiting:
-            output(node.monitor())
+            print(node.monitor(), end="", flush=True)
 
     def _load_balancer(self, line: str) -> LoadBalancerSwitch | None:
         names = [node.name for node in self.mn.switches if isinstance(node, LoadBalancerSwitch)]
         if line.strip() in names:
             return self.mn[line.strip()]
-        output(f"which load balancer? One of: {', '.join(names)}\n")
+        print(f"which load balancer? One of: {', '.join(names)}")
         return None
 
 

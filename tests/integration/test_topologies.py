@@ -1,0 +1,173 @@
+"""The labs and the demonstration as people start them, each in a network namespace of its own; and what they leave behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from topologies import fig1, fig2, fig3, rundir
+from topologies.plan import SITE_NAME
+from topologies.queues import long_receive_queues
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PLANS = {plan.figure: plan for plan in (fig1.PLAN, fig2.PLAN, fig3.PLAN)}
+APART = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
+"""Runs a command with a loopback interface of its own: labs use fixed addresses and ports."""
+
+
+def lab_command(figure: int, *commands: str, controller: bool = True) -> list[str]:
+    options = [word for command in commands for word in ("--run", command)]
+    return [sys.executable, f"topologies/fig{figure}.py", *options, *(() if controller else ("--no-controller",))]
+
+
+def run(command: list[str], timeout: float = 90.0) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*APART, *command], cwd=CHECKOUT, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, check=False
+    )
+
+
+@contextmanager
+def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """The command in a process group of its own; killed at the end if it still runs."""
+    with subprocess.Popen(
+        [*APART, *command],
+        cwd=CHECKOUT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for_line(process: subprocess.Popen[str], text: str) -> None:
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if text in line:
+            return
+    pytest.fail(f"it never said {text!r}, but:\n{''.join(said)}")
+
+
+def marked_processes(path: Path) -> list[int]:
+    return rundir._marked(path)
+
+
+def run_directory(process: subprocess.Popen[str]) -> Path:
+    # `sh` and `unshare` replace themselves, so the pid is the lab's.
+    return rundir.BASE / str(process.pid)
+
+
+@pytest.mark.parametrize("figure", PLANS)
+def test_every_client_reaches_every_external_ip(figure: int) -> None:
+    result = run(lab_command(figure, "traffic"))
+    assert result.returncode == 0, result.stdout + result.stderr
+    plan = PLANS[figure]
+    for client in plan.clients:
+        for external_ip in (*plan.site.external_ips, None):
+            target = SITE_NAME if external_ip is None else str(external_ip.address)
+            answer = re.search(rf'^{client.name} -> {re.escape(target)}: {{"server": "(s\d)"', result.stdout, re.MULTILINE)
+            assert answer, f"{client.name} got no answer from {target}:\n{result.stdout}"
+            names = {m.name for m in plan.servers if external_ip is None or m.address in external_ip.server_addresses()}
+            assert answer[1] in names
+
+
+def test_the_name_stands_for_all_external_ips_in_turn() -> None:
+    result = run(lab_command(3, *[f"c3 curl -s --max-time 5 http://{SITE_NAME}/"] * 9))
+    servers = re.findall(r'"server": "(s\d)"', result.stdout)
+    assert len(servers) == 9, result.stdout + result.stderr
+    assert set(servers) == {"s1", "s2", "s3"}
+
+
+def test_an_external_ip_moves_and_an_lb_comes_back_from_the_dead() -> None:
+    result = run(
+        lab_command(
+            3,
+            "lbctl move 198.51.100.1 lb-b --wait",
+            "c3 curl -s --max-time 5 http://198.51.100.1/",
+            "kill lb-b",
+            "c1 curl -s --max-time 1 http://198.51.100.3/ || echo nobody",
+            "revive lb-b",
+            "c1 curl -s --max-time 9 --retry 9 --retry-all-errors --retry-delay 1 http://198.51.100.3/",
+        )
+    )
+    said = result.stdout + result.stderr
+    assert "from lb-a to lb-b, precopy: done" in said, said
+    order = [said.find(text) for text in ('"server": "s1"', "nobody", '"server": "s3"')]
+    assert -1 < order[0] < order[1] < order[2], said
+
+
+def test_one_lab_at_a_time_in_a_namespace() -> None:
+    second = shlex.join(lab_command(1, "c1 true", controller=False))
+    result = run(lab_command(1, f"sh {second}; echo status $?", controller=False))
+    assert "another lab runs here" in result.stdout + result.stderr
+    assert "status 1" in result.stdout, "and the first is none the worse for it"
+
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_nothing_is_left_after_a_signal(sig: signal.Signals) -> None:
+    with started(lab_command(3, "c1 sleep 60")) as process:
+        wait_for_line(process, "Try:")
+        directory = run_directory(process)
+        assert len(marked_processes(directory)) > 10
+        process.send_signal(sig)
+        assert process.wait(20) != 0
+        assert not marked_processes(directory)
+        assert not directory.exists()
+
+
+def test_the_next_lab_removes_what_a_killed_one_left() -> None:
+    with started(lab_command(2, "c1 sleep 60")) as process:
+        wait_for_line(process, "Try:")
+        directory = run_directory(process)
+        process.kill()
+        process.wait(10)
+        assert len(marked_processes(directory)) > 5, "a killed lab leaves daemons: if not, this test tests nothing"
+        assert run(lab_command(1, "c1 true", controller=False)).returncode == 0
+        assert not marked_processes(directory)
+        assert not directory.exists()
+
+
+def test_leftovers_of_others_are_not_touched() -> None:
+    """A process that merely talks about a run directory that is not there is nobody's leftover."""
+    with subprocess.Popen(["sleep", "30"], env={**os.environ, rundir.MARK: "/run/lbctl-lab/elsewhere"}) as bystander:
+        assert run(lab_command(1, "c1 true", controller=False)).returncode == 0
+        time.sleep(0.1)
+        assert bystander.poll() is None
+        bystander.kill()
+
+
+@pytest.mark.parametrize("figure", PLANS)
+def test_by_mininets_own_mn(figure: int) -> None:
+    """In a pid namespace: when it fails, mn kills by name whatever looks like Mininet."""
+    mn = f"{Path(sys.executable).parent}/mn --custom topologies/fig{figure}.py --topo fig{figure} --controller lbctl"
+    ask = "c1 curl -s --max-time 9 --retry 9 --retry-all-errors --retry-delay 1 http://198.51.100.1/"
+    script = f"mount -t tmpfs none /run && ip link set lo up && printf '%s\\n' '{ask}' 'exit' | {mn}"
+    apart = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", script]
+    result = subprocess.run(apart, cwd=CHECKOUT, capture_output=True, text=True, timeout=90, check=False)
+    assert result.returncode == 0, result.stderr
+    assert re.search(r'"server": "s\d"', result.stdout + result.stderr), result.stdout + result.stderr
+
+
+def test_the_demonstration_shows_what_it_claims(tmp_path: Path) -> None:
+    with long_receive_queues():  # which the lab cannot ask for from inside a namespace
+        result = run([sys.executable, "-m", "demonstration", "--out", str(tmp_path), "--orders", "table-first,precopy"], timeout=150)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.rstrip().endswith("This is what the seed claims.")
+    page = (tmp_path / "demonstration.html").read_text()
+    assert "<svg" in page
+    assert not re.search(r'(src|href)="(?!#)', page), "the page needs nothing else"
