@@ -118,12 +118,14 @@ PARAGRAPHS: dict[Key, str] = {
     ("no_entry", 100, Kind.STRAY): "Any other packet without an entry. If the controller knows the connection (one direction "
         "of a half-closed one ran out), it puts the entry back and sends the packet on. Otherwise it answers: with a RST to "
         "TCP, with ICMP protocol unreachable to anything else. Limited by meter 2.",
-    ("deliver_server", 200, Kind.RESET_IN): "A RST that has found its entry: a copy goes to the controller, which lets the "
-        "entry end after `linger` seconds; then the mark is taken off and the packet goes through this table again.",
+    ("deliver_server", 200, Kind.PIPELINE): "A RST that has found its entry: the mark is taken off, the packet goes through this "
+        "table again and is delivered, and then is shown to the controller.",
     ("deliver_server", 100, Kind.DELIVER): "One flow for each server whose MAC is known. These and the next table's are the "
         "only flows that name the LB's own MACs and output ports for IP packets.",
-    ("deliver_client", 200, Kind.RESET_OUT): "As in deliver_server, for a RST from a server.",
+    ("deliver_client", 200, Kind.PIPELINE): "As in deliver_server, for a RST from a server.",
     ("deliver_client", 100, Kind.DELIVER): "Every packet to a client: its destination MAC is there already, from its entry.",
+    ("show_reset", 0, Kind.RESET): "The controller lets the entry end after `linger` seconds. This comes after the delivery, "
+        "because a meter drops all that is left to do with a packet. Limited by meter 5.",
 }
 
 MISSES = {
@@ -149,8 +151,7 @@ KINDS = {
     Kind.HOLD: "to the controller: to be held",
     Kind.UNASSIGNED: "to the controller: not assigned to this LB",
     Kind.SERVER_ARP: "to the controller: a server's ARP",
-    Kind.RESET_IN: "to the controller, a copy: a RST from the client",
-    Kind.RESET_OUT: "to the controller, a copy: a RST to the client",
+    Kind.RESET: "to the controller, a copy: a RST that has found its entry",
     Kind.FRAGMENT: "drops fragments",
 }
 
@@ -159,6 +160,7 @@ METERS = {
     rules.METER_ERROR: ("error_rate", "packets that are answered with an error"),
     rules.METER_HOLD: ("hold_rate", "packets to be held"),
     rules.METER_ARP: ("arp_rate", "ARP from servers"),
+    rules.METER_RESET: ("new_rate", "RSTs that have found their entry"),
 }
 
 

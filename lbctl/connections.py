@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from lbctl import packets
-from lbctl.access_table import ENDING, FIN_IN, FIN_OUT, GONE, KEY, REINSTALLED, RESET, Entry, reply_key
+from lbctl.access_table import ENDING, FIN_IN, FIN_OUT, GONE, KEY, NO_HOP, REINSTALLED, RESET, Entry, reply_key
 from lbctl.held import HeldPacket
 from lbctl.messages import OUTPUT_TABLE, AddEntries, DeleteEntries, Outbox, PacketOut
 from lbctl.model import Server, TransferMode
@@ -35,7 +35,7 @@ class Connections:
         self.linger = linger
         self._lingering: deque[tuple[float, Serving, Entry]] = deque()
         self._by_kind = {Kind.NEW: self._new, Kind.STRAY: self._stray, Kind.HOLD: self._hold,
-                         Kind.UNASSIGNED: self._unassigned, Kind.RESET_IN: self._reset, Kind.RESET_OUT: self._reset}
+                         Kind.UNASSIGNED: self._unassigned}
 
     def packet_in(self, switch: Switch, packet_in: PacketIn, now: float) -> Outbox:
         """A packet that has come to the controller, by whatever flow."""
@@ -43,8 +43,9 @@ class Connections:
         counters["packet_ins"] += 1
         if packet_in.reason == REASON_INVALID_TTL:
             return self._drop(switch, "ttl_expired")
-        handler = self._by_kind.get(kind_of(packet_in.cookie))
-        if handler is None:
+        kind = kind_of(packet_in.cookie)
+        handler = self._by_kind.get(kind)
+        if handler is None and kind != Kind.RESET:
             return self._drop(switch, "unknown_flow")
         if not switch.ready:
             return self._drop(switch, "not_ready")
@@ -52,9 +53,9 @@ class Connections:
             packet = packets.decode(packet_in.frame)
         except packets.Malformed:
             return self._drop(switch, "malformed")
-        inward = packet_in.in_port == switch.of_ports.external.number
-        if kind_of(packet_in.cookie) in (Kind.RESET_IN, Kind.RESET_OUT):
+        if kind == Kind.RESET:
             return self._reset(switch, packet, now)
+        inward = packet_in.in_port == switch.of_ports.external.number
         serving = self._directory.of_packet(packet.src, packet.dst, inward)
         if serving is None:
             return self._drop(switch, "unknown_address")
@@ -122,6 +123,12 @@ class Connections:
         if packet.src_port is not None:
             key = KEY.pack(packet.protocol, packet.src, packet.src_port, packet.dst, packet.dst_port)
             entry = serving.table.by_key(key) if inward else serving.table.by_reply(key)
+            if entry and entry.next_hop == NO_HOP:
+                if not inward:
+                    # Only the client's packets can tell it: let the next one come here.
+                    switch.counters["dropped_next_hop_unknown"] += 1
+                    return [(name, DeleteEntries((entry,))) for name in serving.holders]
+                entry.next_hop = packet.eth_src
             if entry:
                 entry.flags |= REINSTALLED
                 switch.counters["entries_put_back"] += 1

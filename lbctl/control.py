@@ -14,12 +14,12 @@ from lbctl import packets
 from lbctl.access_table import Entry
 from lbctl.announcements import Announcements
 from lbctl.connections import FROM_CONTROLLER, Connections
-from lbctl.messages import STORE, Configure, Outbox, PacketOut, Save, SetMeter
+from lbctl.messages import STORE, Configure, DeleteEntries, Outbox, PacketOut, Save, SetMeter
 from lbctl.model import ExternalIp, Site, Strategy, TransferMode
 from lbctl.movement import Movement, Refused
 from lbctl.openflow.inbound import EntryStatsDecoder, decode_entry_removed, decode_packet_in
 from lbctl.pipeline.cookies import Kind, kind_of
-from lbctl.pipeline.rules import METER_ARP, METER_ERROR, METER_HOLD, METER_NEW, SERVING
+from lbctl.pipeline.rules import METER_ARP, METER_ERROR, METER_HOLD, METER_NEW, METER_RESET, SERVING
 from lbctl.readback import ReadBack
 from lbctl.recovery import recover
 from lbctl.serving import Directory, Serving
@@ -105,12 +105,15 @@ class ControlFunction:
         switch.set_ports(ports)
         self.log("switch connected", lb=name, dpid=f"{dpid:016x}")
         self._readbacks[name] = readback = ReadBack(self._stats)
+        requests = [(name, message) for message in readback.requests(self.new_token)]
+        return name, [(name, Configure()), *self.meters(name), *requests]
+
+    def meters(self, name: str) -> Outbox:
+        """The rates at which that LB's switch may send packets to the controller."""
         settings = self.site.settings
-        out: Outbox = [(name, Configure())]
-        for meter, rate in ((METER_NEW, settings.new_rate), (METER_ERROR, settings.error_rate),
-                            (METER_HOLD, settings.hold_rate), (METER_ARP, settings.arp_rate)):
-            out.append((name, SetMeter(meter, rate, max(1, rate // 2))))
-        return name, out + [(name, message) for message in readback.requests(self.new_token)]
+        rates = {METER_NEW: settings.new_rate, METER_ERROR: settings.error_rate, METER_HOLD: settings.hold_rate,
+                 METER_ARP: settings.arp_rate, METER_RESET: settings.new_rate}
+        return [(name, SetMeter(meter, rate, max(1, rate // 2))) for meter, rate in rates.items()]
 
     def switch_lost(self, name: str, reason: str, now: float) -> Outbox:
         self.log("switch lost", level="warning", lb=name, reason=reason)
@@ -136,8 +139,8 @@ class ControlFunction:
         """One part of the answer to a ReadFlows."""
         if self._sweep.asked(token):
             entries, _ = self._stats.decode(body)
-            self._sweep.answer(token, entries, more, now)
-            return []
+            unknown = self._sweep.answer(token, entries, more, now)
+            return [(name, DeleteEntries(unknown))] if unknown else []
         readback = self._readbacks.get(name)
         if readback is None or not readback.answer(token, body, more):
             return []

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
+from lbctl.model import Settings
+
 
 class HeldPacket(NamedTuple):
     """A whole frame; `inward`: it came from the external network."""
@@ -16,10 +18,9 @@ class HeldPacket(NamedTuple):
 class HeldPackets:
     """A bounded queue, in order of arrival. An overflow is counted in `lost`, never silent."""
 
-    def __init__(self, packets: int, size: int) -> None:
-        """At most that many packets and that many bytes."""
-        self._limit_packets = packets
-        self._limit_size = size
+    def __init__(self, settings: Settings) -> None:
+        self._limit_packets = settings.held_packets
+        self._limit_size = settings.held_bytes
         self._queue: deque[HeldPacket] = deque()
         self._size = 0
         self.held = 0

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from lbctl.access_table import GONE, AccessTable, Entry
+from lbctl.access_table import GONE, NO_HOP, AccessTable, Entry
 from lbctl.model import Settings, Strategy, TransferMode
 from lbctl.pipeline.rules import ABSENT, SERVING, Role
 
@@ -227,7 +227,8 @@ class Move:
         for start in range(0, len(entries), CHUNK * WINDOW):
             copies = []
             for at in range(start, min(start + CHUNK * WINDOW, len(entries)), CHUNK):
-                live = tuple(entry for entry in entries[at:at + CHUNK] if not entry.flags & GONE)
+                live = tuple(entry for entry in entries[at:at + CHUNK]
+                             if not entry.flags & GONE and entry.next_hop != NO_HOP)
                 if live:
                     copies.append(Copy(self.record.target, live, f"copy-{at}"))
             if copies:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
+from lbctl.held import HeldPackets
 from lbctl.messages import STORE, AddEntries, Barrier, DeleteCookie, Outbox, Save
 from lbctl.model import Strategy, TransferMode
 from lbctl.move import (
-    HOLD_UNKNOWN, SERVING_UNANNOUNCED, Action, Announce, Assign, Confirm, Copy, Forget, Move, MoveRecord,
+    SERVING_UNANNOUNCED, Action, Announce, Assign, Confirm, Copy, Forget, Move, MoveRecord,
     NotAbortable, Release, SetHolder, SetRole,
 )
 from lbctl.pipeline.cookies import MASK_ALL, Kind
@@ -92,6 +93,7 @@ class Movement:
         record = MoveRecord(str(self._last_id), serving.address, source or serving.assigned, to, strategy, now)
         move = Move(record, serving.table, self._control.site.settings, resumed)
         self.moves[record.id] = serving.move = move
+        serving.held = HeldPackets(self._control.site.settings)
         for old in [key for key, kept in self.moves.items() if kept.ended][:max(0, len(self.moves) - KEPT_RECORDS)]:
             del self.moves[old]
         self._control.log("move started", move=record.id, external_ip=str(serving.address), source=record.source,
@@ -176,7 +178,6 @@ class Movement:
         record.packets_held, record.packets_released, record.packets_lost = held.held, held.released, held.lost
         if move.ended and serving.move is move:
             serving.move = None
-            serving.held = type(held)(control.site.settings.held_packets, control.site.settings.held_bytes)
             self._by_token = {token: wait for token, wait in self._by_token.items() if wait[0] is not move}
             self._assigned.discard(record.id)
             control.log("move ended", move=record.id, external_ip=str(record.external_ip), state=record.state,

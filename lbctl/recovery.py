@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from lbctl.access_table import ENDING, FIN_IN, FIN_OUT, KEY, Entry
+from lbctl.access_table import ENDING, FIN_IN, FIN_OUT, KEY, NO_HOP, Entry
 from lbctl.messages import AddEntries, DeleteEntries, Message
 from lbctl.move import CHUNK
 from lbctl.readback import Found, ReadBack
 from lbctl.serving import Directory, Serving
-
-NO_HOP = bytes(6)
 
 
 @dataclass(slots=True)

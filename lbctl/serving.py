@@ -23,7 +23,7 @@ class Serving:
         self.unread: set[str] = {assigned}
         """The LBs whose entries are still to be taken over from an earlier controller."""
         self.move: Move | None = None
-        self.held = HeldPackets(settings.held_packets, settings.held_bytes)
+        self.held = HeldPackets(settings)
         self.services: dict[tuple[int, int], Service] = {}
         self.schedulers: dict[tuple[int, int], Scheduler] = {}
         self._set_services(config)

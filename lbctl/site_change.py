@@ -44,6 +44,7 @@ def change_site(control: ControlFunction, site: Site, now: float) -> Outbox:
     control.directory.replace(servings)
     for name, switch in control.switches.items():
         if switch.ready:
+            out += control.meters(name)
             out += [(name, message) for message in switch.sync(control.external_ips())]
             out += control.probe(switch)
     control.log("site applied", external_ips=len(servings), load_balancers=len(control.switches), messages=len(out))

@@ -61,13 +61,18 @@ class Sweep:
     def asked(self, token: int) -> bool:
         return token in self._asked
 
-    def answer(self, token: int, entries: Iterable[EntryStats], more: bool, now: float) -> None:
-        """Notes which entries have had packets since the last round."""
+    def answer(self, token: int, found: Iterable[EntryStats], more: bool, now: float) -> tuple[Entry, ...]:
+        """Notes which entries have had packets since the last round. Returns those that the access table does not have:
+        leftovers in the switch (a move back can overtake the deletion of the old entries)."""
         serving = self._asked[token]
         if not more:
             del self._asked[token]
-        for stats in entries:
+        unknown = []
+        for stats in found:
             entry = serving.table.by_key(stats.key)
-            if entry and entry.packets != stats.packets:
+            if entry is None:
+                unknown.append(Entry(stats.key, stats.reply, bytes(6), now))
+            elif entry.packets != stats.packets:
                 entry.packets = stats.packets
                 entry.last_seen = now
+        return tuple(unknown)

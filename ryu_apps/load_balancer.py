@@ -238,6 +238,9 @@ class LoadBalancerApp(app_manager.RyuApp):
             log.error("site file refused, the old one stays", reason=str(error))
             return
         self._codec = EntryCodec(self.control.site.settings.linger)
+        for name in self._datapaths.keys() - self.control.switches.keys():
+            self._senders.pop(name).stop()
+            self._datapaths.pop(name).close()
         for sender in self._senders.values():
             sender.use(self._codec)
         self._send(out)

@@ -38,9 +38,8 @@ class Kind(enum.IntEnum):
     HOLD = 9
     UNASSIGNED = 10
     SERVER_ARP = 11
-    RESET_IN = 12
-    RESET_OUT = 13
-    FRAGMENT = 14
+    RESET = 12
+    FRAGMENT = 13
 
 
 def entry_cookie(kind: Kind, external_ip: int, bucket: int) -> int:

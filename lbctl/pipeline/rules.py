@@ -12,7 +12,7 @@ from lbctl.pipeline.cookies import Kind
 from lbctl.pipeline.flow import CONTROLLER, DEC_TTL, IN_PORT, Flow, Move, Output, Resubmit, SetField, flow
 from lbctl.pipeline.tables import REG_MODE_NORMAL, REG_MODE_TRANSITION
 
-METER_NEW, METER_ERROR, METER_HOLD, METER_ARP = 1, 2, 3, 4
+METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET = 1, 2, 3, 4, 5
 ARP_REQUEST, ARP_REPLY = 1, 2
 SYN_ONLY = (f.TCP_SYN, f.TCP_SYN | f.TCP_ACK)
 ANY_RST = (f.TCP_RST, f.TCP_RST)
@@ -77,10 +77,11 @@ def base_flows(ports: Ports) -> Iterator[Flow]:
     yield flow(Kind.STRAY, 0, "no_entry", 100, {"reg0": REG_MODE_NORMAL, "eth_type": f.ETH_IP}, CONTROLLER,
                meter=METER_ERROR)
 
-    yield flow(Kind.RESET_IN, 0, "deliver_server", 200, {"reg1": 1}, CONTROLLER, SetField("reg1", 0),
-               Resubmit("deliver_server"))
-    yield flow(Kind.RESET_OUT, 0, "deliver_client", 200, {"reg1": 1}, CONTROLLER, SetField("reg1", 0),
-               Resubmit("deliver_client"))
+    for table in ("deliver_server", "deliver_client"):
+        # Delivered first: the meter in show_reset drops all that is left to do with a packet, and so not the packet.
+        yield flow(Kind.PIPELINE, 0, table, 200, {"reg1": 1}, SetField("reg1", 0), Resubmit(table),
+                   Resubmit("show_reset"))
+    yield flow(Kind.RESET, 0, "show_reset", 0, {}, CONTROLLER, meter=METER_RESET)
     yield flow(Kind.DELIVER, 0, "deliver_client", 100, {"eth_type": f.ETH_IP},
                SetField("eth_src", ports.external.mac), DEC_TTL, Output(ports.external.number))
 

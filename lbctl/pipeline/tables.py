@@ -47,9 +47,10 @@ TABLES: dict[str, Table] = {
         _table(30, "no_entry", "What has no entry: a new connection, an error, or held while in transition.",
                "in_port eth_type ip_proto ipv4_dst tcp_dst tcp_flags reg0"),
         _table(40, "deliver_server", "Adds the LB's own MAC and the server's, and sends to the internal network.",
-               "eth_type ipv4_dst reg1", "eth_src eth_dst reg1", "deliver_server"),
+               "eth_type ipv4_dst reg1", "eth_src eth_dst reg1", "deliver_server show_reset"),
         _table(41, "deliver_client", "Adds the LB's own MAC, and sends to the external network.",
-               "eth_type reg1", "eth_src reg1", "deliver_client"),
+               "eth_type reg1", "eth_src reg1", "deliver_client show_reset"),
+        _table(42, "show_reset", "Shows a RST that has been delivered to the controller."),
     )
 }
 
