@@ -159,6 +159,7 @@ class FakeSite:
             self.post(self.control.switch_lost(name, "cut by the test", self.now))
         if lose_tables:
             self.switches[name].lose_tables()
+            self._forfeit(known=self._known_entries())
         self.unsettled.add(name)
 
     def _cut(self, name: str) -> None:
@@ -172,16 +173,20 @@ class FakeSite:
             self._cut(name)
         self.saves.clear()
         self.unsettled = set(self.switches)
-        held = [self._whole_entries(switch) for switch in self.switches.values()]
-        for conversation in self.conversations:
-            if not any(self.key(conversation) in entries for entries in held):
-                conversation.forfeited = True
+        self._forfeit(known=set())
         self.moves += self.control.moves.values()
         self.control = self._new_control()
 
-    @staticmethod
-    def _whole_entries(switch: FakeSwitch) -> set[bytes]:
-        return {key for key, tables in switch.entries().items() if len(tables) == 2}
+    def _known_entries(self) -> set[bytes]:
+        return {entry.key for serving in self.control.directory for entry in serving.table.entries()}
+
+    def _forfeit(self, known: set[bytes]) -> None:
+        """Notes whose entry is neither known to the controller nor whole in any switch."""
+        for switch in self.switches.values():
+            known |= {key for key, tables in switch.entries().items() if len(tables) == 2}
+        for conversation in self.conversations:
+            if self.key(conversation) not in known:
+                conversation.forfeited = True
 
     def tick(self, seconds: float) -> None:
         """Time passes: at the switches, then at the controller."""
@@ -190,7 +195,7 @@ class FakeSite:
             self._out_of_switch(name, [], switch.expire(self.now))
         self.post(self.control.tick(self.now))
 
-    def settle(self, seconds: float, step: float = 0.25) -> None:
+    def settle(self, seconds: float, step: float = 0.5) -> None:
         """Everything is connected and delivered, again and again, for that long."""
         for name in self.switches.keys() - self.connected:
             self.connect(name)
@@ -270,9 +275,10 @@ class FakeSite:
             return
         self._note(conversation, flags, "client")
         mac = bytes.fromhex(self.switches[name].ports[0].mac.replace(":", ""))
-        seq, ack = (conversation.number, 0) if flags == SYN else (7, conversation.number)
+        number = conversation.number
         frame = packets.tcp_segment(mac, ROUTER_MAC, conversation.client.address.packed, conversation.client.port,
-                                    external.address.packed, external.port, flags=flags, seq=seq, ack=ack,
+                                    external.address.packed, external.port, flags=flags, seq=number,
+                                    ack=0 if flags == SYN else number,
                                     payload=self._payload(conversation, True, flags))
         self.inject(name, frame, EXTERNAL)
 
@@ -285,8 +291,9 @@ class FakeSite:
         self._note(conversation, flags, "server")
         mac = bytes.fromhex(self.switches[name].ports[1].mac.replace(":", ""))
         frame = packets.tcp_segment(mac, self.server_mac(server.address.packed), server.address.packed, server.port,
-                                    conversation.client.address.packed, conversation.client.port, flags=flags | ACK, seq=7,
-                                    ack=conversation.number, payload=self._payload(conversation, False, flags))
+                                    conversation.client.address.packed, conversation.client.port, flags=flags | ACK,
+                                    seq=conversation.number, ack=conversation.number,
+                                    payload=self._payload(conversation, False, flags))
         self.inject(name, frame, INTERNAL)
 
     def _payload(self, conversation: Conversation, inward: bool, flags: int) -> bytes:
@@ -415,12 +422,14 @@ class FakeSite:
                 self._check_conversation(serving, conversation)
 
     def _check_conversation(self, serving, conversation: Conversation) -> None:
-        """Both flows are there, unless a direction has seen FIN; and packets get through, both ways."""
+        """Both flows are there, unless a direction has seen FIN; and packets get through, both ways. (A half-closed one may
+        need the client's next packet to learn its way back anew.)"""
         tables = self.switches[serving.assigned].entries().get(self.key(conversation), set())
         if not conversation.fins:
             assert tables == {"access_in", "access_out"}, f"connection {conversation.number} has flows in {tables}"
-        self.from_client(conversation)
-        self.from_server(conversation)
-        self.drain()
+        for _ in range(2 if conversation.fins else 1):
+            self.from_client(conversation)
+            self.from_server(conversation)
+            self.drain()
         for data in self.data[-2:]:
             assert data.arrivals == 1, f"connection {conversation.number} is dead, inward={data.inward}"

@@ -6,17 +6,18 @@ decoders meet something else than themselves. Time is passed in; nothing happens
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from lbctl import messages as m
-from lbctl.access_table import KEY, Entry
+from lbctl.access_table import KEY
 from lbctl.pipeline.entries import entry_flows
-from lbctl.pipeline.flow import FinTimeout, Flow, Move, Output, Resubmit, SetField, Simple
+from lbctl.pipeline.flow import Action, FinTimeout, Flow, Move, Output, Resubmit, SetField, Simple
 from lbctl.pipeline.tables import TABLES, number
 from lbctl.switch import PortState
 
@@ -48,9 +49,13 @@ class Installed:
     flow: Flow
     created: float
     used: float
-    entry: Entry | None = None
     packets: int = 0
     idle: int = 0
+
+    @property
+    def entry(self) -> tuple[bytes, bytes] | None:
+        """Key and reply key, if it is a flow of an entry."""
+        return entry_keys(self.flow)
 
 
 class Run:
@@ -83,6 +88,7 @@ class Run:
             self.frame[start:start + size] = value.to_bytes(size)
 
 
+@functools.cache
 def as_number(value: int | str) -> int:
     """A match or set-field value as the number in the frame."""
     if isinstance(value, str):
@@ -120,57 +126,55 @@ class FakeSwitch:
         found: dict[bytes, set[str]] = {}
         for table in ("access_in", "access_out"):
             for item in self.tables[table].values():
-                if item.entry and (address is None or KEY.unpack(item.entry.key)[3] == address.packed):
-                    found.setdefault(item.entry.key, set()).add(table)
+                if item.entry and (address is None or KEY.unpack(item.entry[0])[3] == address.packed):
+                    found.setdefault(item.entry[0], set()).add(table)
         return found
 
     # Messages in.
 
     def apply(self, message: m.Message, now: float) -> tuple[list[Sent], list[Event]]:
         """What one message does: frames sent, and answers."""
+        self._change(message, now)
+        match message:
+            case m.PacketOut(frame, in_port, output):
+                return self._packet_out(frame, in_port, output, now)
+            case m.Barrier(token) | m.AddEntries(_, int(token)):
+                return [], [Event("confirmed", (token,))]
+            case m.ReadFlows(table, cookie, mask, token):
+                return [], self._read(table, cookie, mask, token, now)
+            case m.SetMeter(meter, rate, _):
+                self.meters[meter] = rate
+            case m.Configure():
+                self.configured = True
+        return [], []
+
+    def _change(self, message: m.Message, now: float) -> None:
+        """The messages that change tables."""
         match message:
             case m.AddFlows(flows):
-                for flow in flows:
-                    self._add(flow, now)
+                self._add(flows, now)
             case m.DeleteFlows(flows):
-                for flow in flows:
-                    self._delete(flow)
+                self._delete(flows)
+            case m.AddEntries(entries, _):
+                self._add([flow for entry in entries for flow in entry_flows(entry, self.linger)], now)
+            case m.DeleteEntries(entries):
+                self._delete([flow for entry in entries for flow in entry_flows(entry, self.linger)])
             case m.DeleteCookie(table, cookie, mask):
                 rows = self.tables[table]
                 for identity in [key for key, item in rows.items() if item.flow.cookie & mask == cookie & mask]:
                     del rows[identity]
-            case m.AddEntries(entries, token):
-                for entry in entries:
-                    for flow in entry_flows(entry, self.linger):
-                        self._add(flow, now, entry)
-                return [], [] if token is None else [Event("confirmed", (token,))]
-            case m.DeleteEntries(entries):
-                for entry in entries:
-                    for flow in entry_flows(entry, self.linger):
-                        self._delete(flow)
-            case m.PacketOut(frame, in_port, output):
-                return self._packet_out(frame, in_port, output, now)
-            case m.Barrier(token):
-                return [], [Event("confirmed", (token,))]
-            case m.SetMeter(meter, rate, _):
-                self.meters[meter] = rate
-            case m.ReadFlows(table, cookie, mask, token):
-                return [], self._read(table, cookie, mask, token, now)
-            case m.Configure():
-                self.configured = True
-            case _:
-                raise AssertionError(f"{message!r} is not for a switch")
-        return [], []
 
-    def _add(self, flow: Flow, now: float, entry: Entry | None = None) -> None:
-        if flow.meter is not None:
-            assert flow.meter in self.meters, f"{flow.text()}: OVS refuses a flow whose meter is not there"
-        self.tables[flow.table][flow.identity] = Installed(flow, now, now, entry)
+    def _add(self, flows: Iterable[Flow], now: float) -> None:
+        for flow in flows:
+            if flow.meter is not None:
+                assert flow.meter in self.meters, f"{flow.text()}: OVS refuses a flow whose meter is not there"
+            self.tables[flow.table][flow.identity] = Installed(flow, now, now)
 
-    def _delete(self, flow: Flow) -> None:
-        item = self.tables[flow.table].get(flow.identity)
-        if item and item.flow.cookie == flow.cookie:
-            del self.tables[flow.table][flow.identity]
+    def _delete(self, flows: Iterable[Flow]) -> None:
+        for flow in flows:
+            item = self.tables[flow.table].get(flow.identity)
+            if item and item.flow.cookie == flow.cookie:
+                del self.tables[flow.table][flow.identity]
 
     def _packet_out(self, frame: bytes, in_port: int, output: int | str, now: float) -> tuple[list[Sent], list[Event]]:
         if isinstance(output, str):
@@ -211,28 +215,15 @@ class FakeSwitch:
         if now is not None:
             item.packets, item.used = item.packets + 1, now
         for action in item.flow.actions:
-            match action:
-                case SetField(field, value):
-                    run.set(field, as_number(value))
-                case Move(source, target, _):
-                    run.set(target, run.value(source))
-                case Output(port):
-                    if port != run.in_port:
-                        yield Sent(port, bytes(run.frame))
-                case Simple("in_port"):
-                    yield Sent(run.in_port, bytes(run.frame))
-                case Simple("controller"):
-                    yield packet_in(item.flow.cookie, run.in_port, bytes(run.frame))
-                case Simple("dec_ttl"):
-                    if run.value("ip_ttl") <= 1:
-                        yield packet_in(item.flow.cookie, run.in_port, bytes(run.frame), reason=2)
-                        return
-                    run.set("ip_ttl", run.value("ip_ttl") - 1)
-                case FinTimeout(idle):
-                    if now is not None and run.value("tcp_flags") & FIN_OR_RST:
-                        item.idle = idle
-                case Resubmit(other):
-                    yield from self._table(run, other, now)
+            if action == Simple("dec_ttl") and run.value("ip_ttl") <= 1:
+                yield packet_in(item.flow.cookie, run.in_port, bytes(run.frame), reason=2)
+                return
+            if isinstance(action, FinTimeout) and now is not None and run.value("tcp_flags") & FIN_OR_RST:
+                item.idle = action.idle
+            elif isinstance(action, Resubmit):
+                yield from self._table(run, action.table, now)
+            else:
+                yield from _act(run, action, item.flow.cookie)
         if item.flow.goto:
             yield from self._table(run, item.flow.goto, now)
 
@@ -258,6 +249,40 @@ class FakeSwitch:
         half = len(records) // 2
         return [Event("flow_stats", (token, b"".join(records[:half]), True)),
                 Event("flow_stats", (token, b"".join(records[half:]), False))]
+
+
+@functools.cache
+def entry_keys(flow: Flow) -> tuple[bytes, bytes] | None:
+    """Key and reply key of the entry that a flow of the access tables belongs to; None for any other flow."""
+    match = {field: as_number(value) for field, value in flow.match}
+    if "tcp_src" not in match:
+        return None
+    protocol, a, b = match["ip_proto"], match["ipv4_src"].to_bytes(4), match["ipv4_dst"].to_bytes(4)
+    sets = {action.field: as_number(action.value) for action in flow.actions if isinstance(action, SetField)}
+    if flow.table == "access_in":
+        server, server_port = sets["ipv4_dst"].to_bytes(4), sets["tcp_dst"]
+        return (KEY.pack(protocol, a, match["tcp_src"], b, match["tcp_dst"]),
+                KEY.pack(protocol, server, server_port, a, match["tcp_src"]))
+    external, external_port = sets["ipv4_src"].to_bytes(4), sets["tcp_src"]
+    return (KEY.pack(protocol, b, match["tcp_dst"], external, external_port),
+            KEY.pack(protocol, a, match["tcp_src"], b, match["tcp_dst"]))
+
+
+def _act(run: Run, action: Action, cookie: int) -> Iterator[Sent | Event]:
+    """One action that is nothing but a change of the frame, or sends it."""
+    match action:
+        case SetField(field, value):
+            run.set(field, as_number(value))
+        case Move(source, target, _):
+            run.set(target, run.value(source))
+        case Simple("dec_ttl"):
+            run.set("ip_ttl", run.value("ip_ttl") - 1)
+        case Output(port) if port != run.in_port:
+            yield Sent(port, bytes(run.frame))
+        case Simple("in_port"):
+            yield Sent(run.in_port, bytes(run.frame))
+        case Simple("controller"):
+            yield packet_in(cookie, run.in_port, bytes(run.frame))
 
 
 def _matches(flow: Flow, run: Run) -> bool:
@@ -293,7 +318,7 @@ def flow_removed(item: Installed, now: float, reason: int = 0) -> bytes:
     flow = item.flow
     body = struct.pack("!QHBBIIHHQQ", flow.cookie, flow.priority, reason, number(flow.table), int(now - item.created), 0,
                        item.idle, 0, item.packets, 60 * item.packets)
-    body += entry_match(item.entry.key if flow.table == "access_in" else item.entry.reply)
+    body += entry_match(item.entry[flow.table == "access_out"])
     return struct.pack("!BBHI", 5, 11, 8 + len(body), 0) + body
 
 
@@ -301,7 +326,7 @@ def stats_record(item: Installed, now: float) -> bytes:
     """OpenFlow 1.4.0 section 7.3.5.2. In full for entries and deliveries; of other flows only the head."""
     flow = item.flow
     if item.entry:
-        tail = entry_match(item.entry.key if flow.table == "access_in" else item.entry.reply)
+        tail = entry_match(item.entry[flow.table == "access_out"])
         tail += _entry_instructions(flow)
     elif flow.table == "deliver_server" and dict(flow.match).get("ipv4_dst"):
         tail = _delivery(flow)

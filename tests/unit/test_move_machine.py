@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
+from lbctl import movement
 from lbctl.control import ControlFunction, Refused
 from lbctl.model import Strategy
+from lbctl.move import ABSENT, SERVING, Announce, Assign, Confirm, Forget, Move, SetHolder, SetRole
 from lbctl.packets import ACK, FIN, RST, SYN
 from tests.unit.fake_site import LB_NAMES, FakeSite, site
 
@@ -210,3 +212,61 @@ def test_nothing_is_lost_without_faults() -> None:
 
 def test_faults_end_with_one_lb_that_serves() -> None:
     run_state_machine_as_test(Faults, settings=PROFILE)
+
+
+class TableFirst(Move):
+    """The entries change hands before the route does: the seed's problem."""
+
+    def _steps(self):
+        source, target = self.record.source, self.record.target
+        yield [SetHolder(target, True)]
+        yield from self._copy()
+        yield [SetHolder(source, False), Forget(source), Confirm(source, "table")]
+        self._routed = True
+        yield [SetRole(source, ABSENT), SetRole(target, SERVING), Assign(target, False), Announce(target), Confirm(target, "route")]
+
+
+class RouteFirst(Move):
+    """The route changes before the entries do, and nothing is held."""
+
+    def _steps(self):
+        source, target = self.record.source, self.record.target
+        self._begin("route")
+        self._routed = True
+        yield [SetRole(source, ABSENT), Confirm(source, "absent")]
+        yield [SetRole(target, SERVING), SetHolder(target, True), Assign(target, False), Announce(target), Confirm(target, "route")]
+        yield from self._copy()
+        yield [SetHolder(source, False), Forget(source)]
+
+
+class TargetFirst(Move):
+    """The target becomes normal before the source has left off."""
+
+    def _finish(self):
+        source, target = self.record.source, self.record.target
+        self._begin("normal")
+        yield [SetRole(target, SERVING), Confirm(target, "normal-target")]
+        yield [SetRole(source, ABSENT), SetHolder(source, False), Forget(source), Assign(target, False)]
+
+
+class NeverForgets(Move):
+    """The source keeps the entries."""
+
+    def _steps(self):
+        for actions in super()._steps():
+            yield [action for action in actions if not isinstance(action, Forget)]
+
+
+class NoNewEntries(Move):
+    """The target is not given the entries that are made while it is filled."""
+
+    def _steps(self):
+        for actions in super()._steps():
+            yield [action for action in actions if action != SetHolder(self.record.target, True)]
+
+
+@pytest.mark.parametrize("broken", [TableFirst, RouteFirst, TargetFirst, NeverForgets, NoNewEntries])
+def test_a_broken_move_is_noticed(broken, monkeypatch) -> None:
+    monkeypatch.setattr(movement, "Move", broken)
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(Lossless, settings=settings(PROFILE, max_examples=500, phases=[Phase.generate]))
