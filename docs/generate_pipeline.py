@@ -92,7 +92,10 @@ PARAGRAPHS: dict[Key, str] = {
     ("transfer_mode", 100, Kind.UNASSIGNED): "No transfer mode here: the external IP is assigned to another LB. The packet "
         "goes to the controller, which answers with ICMP host unreachable. Limited by meter 2.",
     ("inbound_flags", 120, Kind.PIPELINE): "A SYN goes past the access table: the controller must see every connection "
-        "request, also one that meets an old entry with the same ports, and tells a retransmission by its sequence number.",
+        "request, also one that meets an old entry with the same ports, and tells a retransmission by its sequence number. "
+        "SYN with FIN or RST opens no connection. That FIN is looked at here also keeps packets with FIN apart from all "
+        "others in the datapath's cache, which would otherwise remember the FIN of an earlier connection with the same "
+        "ports, and let the flow of the next one run out.",
     ("inbound_flags", 110, Kind.PIPELINE): "A RST gets reg1 = 1, by which the deliver tables show it to the controller. It "
         "is marked here, before its entry is looked for, so that an entry needs one flow for each direction and not two.",
     ("inbound_flags", 0, Kind.PIPELINE): "Every other packet from a client.",

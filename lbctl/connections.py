@@ -12,11 +12,12 @@ from collections.abc import Iterable
 from lbctl import packets
 from lbctl.access_table import ENDING, FIN_IN, FIN_OUT, GONE, KEY, NO_HOP, REINSTALLED, RESET, Entry, reply_key
 from lbctl.held import HeldPacket
-from lbctl.messages import OUTPUT_TABLE, AddEntries, DeleteEntries, Outbox, PacketOut
+from lbctl.messages import OUTPUT_TABLE, AddEntries, AddFlows, DeleteEntries, Outbox, PacketOut
 from lbctl.model import Server, TransferMode
 from lbctl.openflow.inbound import REASON_INVALID_TTL, EntryRemoved, PacketIn
 from lbctl.packets import Packet
 from lbctl.pipeline.cookies import Kind, external_ip_of, kind_of
+from lbctl.pipeline.entries import entry_flows
 from lbctl.serving import Directory, Serving
 from lbctl.switch import Switch
 
@@ -117,13 +118,15 @@ class Connections:
 
     def _stray(self, switch: Switch, serving: Serving, packet: Packet, packet_in: PacketIn, inward: bool,
                now: float) -> Outbox:
-        """A packet without an entry in the switch: put a known entry back, else answer with an error."""
+        """A packet without an entry in the switch: put the flow of a known entry back, else answer with an error."""
         if switch.role(serving.address).mode is not TransferMode.NORMAL:
             return self._hold(switch, serving, packet, packet_in, inward, now)
         if packet.src_port is not None:
             key = KEY.pack(packet.protocol, packet.src, packet.src_port, packet.dst, packet.dst_port)
             entry = serving.table.by_key(key) if inward else serving.table.by_reply(key)
+            only_this_way = slice(0, 1) if inward else slice(1, 2)
             if entry and entry.next_hop == NO_HOP:
+                only_this_way = slice(2)
                 if not inward:
                     # Only the client's packets can tell it: let the next one come here.
                     switch.counters["dropped_next_hop_unknown"] += 1
@@ -132,7 +135,9 @@ class Connections:
             if entry:
                 entry.flags |= REINSTALLED
                 switch.counters["entries_put_back"] += 1
-                return [*self._install(serving, entry),
+                # Not the flow of the other direction: it may have seen its FIN, and would forget it.
+                flows = entry_flows(entry, self.linger)[only_this_way]
+                return [*((name, AddFlows(flows)) for name in serving.holders),
                         (switch.lb.name, PacketOut(packet_in.frame, packet_in.in_port, OUTPUT_TABLE))]
         reset = packets.tcp_reset(packet, self._mac(switch, inward))
         if reset is None:

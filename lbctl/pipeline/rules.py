@@ -14,7 +14,9 @@ from lbctl.pipeline.tables import REG_MODE_NORMAL, REG_MODE_TRANSITION
 
 METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET = 1, 2, 3, 4, 5
 ARP_REQUEST, ARP_REPLY = 1, 2
-SYN_ONLY = (f.TCP_SYN, f.TCP_SYN | f.TCP_ACK)
+SYN_ONLY = (f.TCP_SYN, f.TCP_FIN | f.TCP_SYN | f.TCP_RST | f.TCP_ACK)
+"""FIN is in the mask not for SYN+FIN alone: packets with FIN thereby get a cached datapath flow of their own. Else the
+FIN of an earlier connection with the same ports would still be remembered there, and end the flows of the next one."""
 ANY_RST = (f.TCP_RST, f.TCP_RST)
 
 

@@ -1,0 +1,247 @@
+"""TCP by hand for integration tests: a client of single segments, connections that talk, a bed that goes on between tests."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from testbed import frames
+from testbed.bed import Bed
+from testbed.frames import ACK, FIN, SYN, Frame
+from testbed.namespaces import Namespace
+from testbed.traffic import RawPort, connect
+
+_ports = itertools.count(20_000)
+"""Each hand-made connection has a client port of its own, so that tests on one bed do not meet."""
+
+
+@pytest.fixture
+def live(built_bed: Bed) -> Iterator[Bed]:
+    """The module's bed with a controller that goes on from test to test: a test must leave things as it found them."""
+    if not built_bed.controller.running:
+        built_bed.reset()
+        built_bed.start_controller()
+    built_bed.wait_ready()
+    yield built_bed
+
+
+@pytest.fixture
+def fresh(built_bed: Bed) -> Iterator[Bed]:
+    """The module's bed from the beginning, for tests that break something."""
+    built_bed.reset()
+    built_bed.start_controller()
+    yield built_bed
+    built_bed.reset()
+
+
+def server_space(bed: Bed, address: str) -> Namespace:
+    return next(space for space in bed.servers if space.name == f"server-{address}")
+
+
+def external_mac(bed: Bed, lb: str) -> str:
+    node = bed.lbs[lb]
+    return node.space.mac(node.lb.external_port)
+
+
+def internal_mac(bed: Bed, lb: str) -> str:
+    node = bed.lbs[lb]
+    return node.space.mac(node.lb.internal_port)
+
+
+def counters(bed: Bed, lb: str = "lb-a") -> dict[str, Any]:
+    """packet_ins, dropped (reason -> count), other (event -> count)."""
+    return bed.rest("GET", f"/v1/load-balancers/{lb}").json["counters"]
+
+
+def dropped(bed: Bed, reason: str, lb: str = "lb-a") -> int:
+    return counters(bed, lb)["dropped"].get(reason, 0)
+
+
+def metric(bed: Bed, name: str) -> float:
+    """The value of the metric whose name and labels are exactly `name`; 0 if there is none."""
+    for line in bed.rest("GET", "/metrics").text.splitlines():
+        key, _, value = line.rpartition(" ")
+        if key == name:
+            return float(value)
+    return 0.0
+
+
+def entries_of(bed: Bed, client: tuple[str, int], lb: str = "lb-a") -> list[dict[str, Any]]:
+    """The entries of that client address and port."""
+    return [entry for entry in bed.entries(lb) if (entry["client"], entry["client_port"]) == tuple(client)]
+
+
+def entry_flows_of(bed: Bed, client: tuple[str, int], lb: str = "lb-a") -> list[str]:
+    """The flows of that client's entry in the switch itself."""
+    address, port = client
+    lines = bed.lbs[lb].dump_flows().splitlines()
+    return [line for line in lines if f"nw_src={address}" in line and f"tp_src={port}," in line
+            or f"nw_dst={address}" in line and f"tp_dst={port} " in line]
+
+
+@dataclass
+class HandClient:
+    """A TCP client of single segments, on `port`, at an address that no host has. `mac`: where its frames come from."""
+
+    port: RawPort
+    gateway: str
+    external: tuple[str, int] = ("198.51.100.1", 80)
+    address: str = "198.51.100.201"
+    mac: str = ""
+    number: int = field(default_factory=lambda: next(_ports))
+    seq: int = 1000
+    ack: int = 0
+
+    def __post_init__(self) -> None:
+        self.mac = self.mac or self.port.mac
+
+    @property
+    def local(self) -> tuple[str, int]:
+        return self.address, self.number
+
+    def frame(self, flags: int, payload: bytes = b"", **changes: Any) -> bytes:
+        numbers = {"seq": self.seq, "ack": self.ack if flags & ACK else 0} | changes
+        return frames.tcp((self.mac, self.gateway), self.local, self.external, flags, payload=payload, **numbers)
+
+    def send(self, flags: int, payload: bytes = b"", **changes: Any) -> None:
+        self.port.send(self.frame(flags, payload, **changes))
+
+    def mine(self, frame: Frame) -> bool:
+        return (str(frame.src), frame.src_port, str(frame.dst), frame.dst_port) == (*self.external, *self.local)
+
+    def receive(self, flags: int | None = None, timeout: float = 3.0) -> Frame | None:
+        """The next segment for us (with exactly these flags)."""
+        return self.port.receive(lambda frame: self.mine(frame) and flags in (None, frame.flags), timeout)
+
+    def open(self) -> HandClient:
+        """Handshake."""
+        self.send(SYN)
+        answer = self.receive()
+        assert answer is not None and answer.flags == SYN | ACK, f"no SYN-ACK but {answer}"
+        self.seq, self.ack = self.seq + 1, answer.seq + 1
+        self.send(ACK)
+        return self
+
+    def say(self, line: bytes) -> bytes:
+        """Sends a line; the payload that comes back."""
+        self.send(ACK | frames.PSH, line + b"\n")
+        self.seq += len(line) + 1
+        answer = self.port.receive(lambda frame: self.mine(frame) and bool(frame.payload))
+        assert answer is not None, f"no answer to {line!r}"
+        self.ack = answer.seq + len(answer.payload)
+        self.send(ACK)
+        return answer.payload
+
+    def close(self) -> None:
+        """FIN both ways, as a client that closes first does it."""
+        self.send(FIN | ACK)
+        self.seq += 1
+        answer = self.port.receive(lambda frame: self.mine(frame) and bool(frame.flags & FIN))
+        assert answer is not None, "the server does not close"
+        self.ack = answer.seq + 1
+        self.send(ACK)
+
+
+@contextlib.contextmanager
+def hand_client(bed: Bed, lb: str = "lb-a", **options: Any) -> Iterator[HandClient]:
+    """A HandClient beside clients[0], that sends to LB `lb`."""
+    with RawPort(bed.clients[0], "eth0") as port:
+        yield HandClient(port, external_mac(bed, lb), **options)
+
+
+@contextlib.contextmanager
+def own_server(bed: Bed, address: str, port: int) -> Iterator[socket.socket]:
+    """A listening socket in place of the echo server at `address`, which stays away until the bed is reset."""
+    space = server_space(bed, address)
+    script = bed.server_scripts[space.name]
+    if script.running:
+        script.kill()
+
+    def listen() -> socket.socket:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("0.0.0.0", port))
+        listener.listen(16)
+        listener.settimeout(5)
+        return listener
+
+    with space.call(listen) as listener:
+        yield listener
+
+
+def pair(bed: Bed, listener: socket.socket, address: str, port: int = 80) -> tuple[socket.socket, socket.socket]:
+    """Both ends of a connection through the LB."""
+    near = connect(bed.clients[0], address, port)
+    far, _ = listener.accept()
+    far.settimeout(5)
+    return near, far
+
+
+class Talk:
+    """A connection that sends a line again and again, in a thread, and gives up when an answer takes `patience` seconds."""
+
+    def __init__(self, space: Namespace, address: str, port: int = 80, *, patience: float = 1.5, pause: float = 0.02) -> None:
+        self.socket = connect(space, address, port, timeout=patience)
+        self.local = self.socket.getsockname()[:2]
+        self.answers = 0
+        self.error: OSError | None = None
+        self._pause = pause
+        self._stopped = threading.Event()
+        self._talk_once()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _talk_once(self) -> None:
+        line = b"%d\n" % self.answers
+        self.socket.sendall(line)
+        answer = b""
+        while not answer.endswith(b"\n"):
+            part = self.socket.recv(4096)
+            if not part:
+                raise ConnectionError("closed by the server")
+            answer += part
+        if not answer.endswith(b" " + line):
+            raise ConnectionError(f"wrong answer {answer!r}")
+        self.answers += 1
+
+    def _run(self) -> None:
+        try:
+            while not self._stopped.wait(self._pause):
+                self._talk_once()
+        except OSError as error:
+            self.error = error
+
+    def goes_on(self, answers: int = 5, timeout: float = 5.0) -> bool:
+        """Whether that many answers more come; False as soon as it has failed."""
+        target, deadline = self.answers + answers, time.monotonic() + timeout
+        while self.answers < target and self.error is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return self.error is None and self.answers >= target
+
+    def breaks(self, timeout: float = 5.0) -> bool:
+        """Whether it fails within that time."""
+        self._thread.join(timeout)
+        return self.error is not None
+
+    def close(self) -> None:
+        self._stopped.set()
+        self._thread.join(5)
+        self.socket.close()
+
+    def __enter__(self) -> Talk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def eventually(bed: Bed, condition: Callable[[], Any], what: str, timeout: float = 8.0) -> Any:
+    return bed.wait_until(condition, timeout, what)
