@@ -51,10 +51,12 @@ class RouteFirst(NaiveMove):
 
 
 class TableFirst(NaiveMove):
-    """What the access table learns after it was copied is missing at the target."""
+    """Packets still reach the source when its entries have gone; what it learns meanwhile, the target never gets."""
 
     def _steps(self) -> Iterator[list[Action]]:
         yield from self._copy()
+        yield [*(SetHolder(self.record.source, False), Forget(self.record.source), Confirm(self.record.source, "moved"))]
+        yield [SetHolder(self.record.source, True)]
         yield from self._route()
         yield from self._grace()
 
