@@ -14,7 +14,7 @@ from lbctl.access_table import ENDING, FIN_IN, FIN_OUT, GONE, KEY, NO_HOP, REINS
 from lbctl.held import HeldPacket
 from lbctl.messages import OUTPUT_TABLE, AddEntries, AddFlows, DeleteEntries, Outbox, PacketOut
 from lbctl.model import Server, TransferMode
-from lbctl.openflow.inbound import REASON_INVALID_TTL, EntryRemoved, PacketIn
+from lbctl.openflow.inbound import REASON_INVALID_TTL, EntryRemoved, EntryStats, PacketIn
 from lbctl.packets import Packet
 from lbctl.pipeline.cookies import Kind, external_ip_of, kind_of
 from lbctl.pipeline.entries import entry_flows
@@ -24,7 +24,9 @@ from lbctl.switch import Switch
 FROM_CONTROLLER = 0xFFFFFFFD
 """OFPP_CONTROLLER as the in-port of a frame that we made, so that any port may be its output."""
 ICMP_HOST_UNREACHABLE, ICMP_PROTOCOL_UNREACHABLE = 1, 2
-STALE_FLOW_SECONDS = 2
+CLOCK_RATIO, CLOCK_STEP = 1.01, 0.5
+"""A switch's clock may run that much faster than ours; and a busy one reads its clock only so often (seconds). A flow that
+ran out was there for a second (the shortest linger) at least, so a new entry is told from an old flow all the same."""
 
 
 class Connections:
@@ -90,7 +92,7 @@ class Connections:
         else:
             # The port is used again: by a connection that ended unseen (its flows may be running out), or by a forged
             # SYN. The same server can tell, and the flows are put back as new.
-            entry.isn, entry.last_seen = packet.seq, now
+            entry.isn, entry.created, entry.last_seen = packet.seq, now, now
         out += self._install(serving, entry)
         out.append((switch.lb.name, PacketOut(packet_in.frame, packet_in.in_port, "access_in")))
         return out
@@ -221,14 +223,27 @@ class Connections:
         if serving is None:
             return []
         entry = serving.table.by_key(removed.key) if removed.inward else serving.table.by_reply(removed.key)
-        if entry is None or removed.duration > now - entry.created + STALE_FLOW_SECONDS:
-            return []
+        if entry is None or removed.duration > (now - entry.created) * CLOCK_RATIO + CLOCK_STEP:
+            return []  # older than the entry: it was a flow of an earlier connection with the same ports
         entry.flags |= FIN_IN if removed.inward else FIN_OUT
         if entry.flags & (FIN_IN | FIN_OUT) != FIN_IN | FIN_OUT:
             return []
         only_here = serving.holders == {switch.lb.name} and not entry.flags & REINSTALLED
         out = self.end(serving, entry)
         return [] if only_here else out
+
+    def finished(self, serving: Serving, found: Iterable[EntryStats], now: float) -> Outbox:
+        """What an LB held of an external IP that it serves no more. Which of it has seen its FIN or RST was known there
+        alone: elsewhere those entries would stay until they are idle for too long."""
+        ended = []
+        for stats in found:
+            entry = serving.table.by_key(stats.key)
+            # A flow older than the entry was an earlier connection's, with the same ports.
+            if stats.finished and entry and entry.reply == stats.reply and stats.duration <= now - entry.created:
+                entry.flags |= FIN_IN if stats.next_hop is None else FIN_OUT
+                if entry.flags & (FIN_IN | FIN_OUT) == FIN_IN | FIN_OUT:
+                    ended.append(entry)
+        return self.end_all(serving, ended)
 
     def end(self, serving: Serving, entry: Entry) -> Outbox:
         """Takes an entry out of the table and out of every switch."""

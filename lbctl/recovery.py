@@ -46,6 +46,7 @@ def recover(name: str, readback: ReadBack, directory: Directory, now: float) -> 
             strange.append(_entry(key, found, now))
         else:
             entry.packets, entry.last_seen = found.packets, now
+            entry.flags |= _run_out(found)
             if entry.next_hop == NO_HOP and found.next_hop:
                 entry.next_hop = found.next_hop
     for serving in directory:
@@ -72,12 +73,17 @@ def _missing(entry: Entry, found: Found | None) -> bool:
 
 
 def _entry(key: bytes, found: Found, now: float) -> Entry:
-    entry = Entry(key, found.reply, found.next_hop or NO_HOP, now - found.duration)
+    # Whole seconds are known, and a flow must not seem older than its entry: see Connections.entry_removed.
+    entry = Entry(key, found.reply, found.next_hop or NO_HOP, now - found.duration - 1)
     entry.last_seen = now
     entry.packets = found.packets
-    if found.directions != 3:
-        entry.flags |= FIN_OUT if found.directions == 1 else FIN_IN
+    entry.flags |= _run_out(found)
     return entry
+
+
+def _run_out(found: Found) -> int:
+    """The flag of a direction that is not there any more: it has seen its FIN."""
+    return {1: FIN_OUT, 2: FIN_IN, 3: 0}[found.directions]
 
 
 def _chunks(entries: list[Entry]) -> Iterator[list[Entry]]:

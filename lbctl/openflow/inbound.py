@@ -71,7 +71,7 @@ class EntryRemoved(NamedTuple):
     inward: bool
     cookie: int
     key: bytes
-    duration: int
+    duration: float
     """Seconds that the flow was there."""
 
 
@@ -79,13 +79,13 @@ def decode_entry_removed(message: bytes) -> EntryRemoved | None:
     """The whole flow-removed message in; None unless an entry's flow ran out by its timeout."""
     if len(message) < 52:
         return None
-    cookie, _, reason, table, duration, _, _, _, _, _ = _FLOW_REMOVED.unpack_from(message)
+    cookie, _, reason, table, seconds, nanoseconds, _, _, _, _ = _FLOW_REMOVED.unpack_from(message)
     if table not in (TABLE_IN, TABLE_OUT) or reason not in (REMOVED_IDLE, REMOVED_HARD):
         return None
     if kind_of(cookie) not in (Kind.ENTRY_IN, Kind.ENTRY_OUT):
         return None
     key = _entry_key(message, 48)
-    return EntryRemoved(table == TABLE_IN, cookie, key, duration) if key else None
+    return EntryRemoved(table == TABLE_IN, cookie, key, seconds + nanoseconds / 1e9) if key else None
 
 
 def _entry_key(message: bytes, offset: int) -> bytes | None:
