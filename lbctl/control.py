@@ -141,6 +141,8 @@ class ControlFunction:
             entries, _ = self._stats.decode(body)
             unknown = self._sweep.answer(token, entries, more, now)
             return [(name, DeleteEntries(unknown))] if unknown else []
+        if self.movement.asked(token):
+            return self.movement.last_words(token, self._stats.decode(body)[0], more, now)
         readback = self._readbacks.get(name)
         if readback is None or not readback.answer(token, body, more):
             return []

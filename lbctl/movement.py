@@ -6,12 +6,13 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from lbctl.held import HeldPackets
-from lbctl.messages import STORE, AddEntries, Barrier, DeleteCookie, Outbox, Save
+from lbctl.messages import STORE, AddEntries, Barrier, DeleteCookie, Outbox, ReadFlows, Save
 from lbctl.model import Strategy, TransferMode
 from lbctl.move import (
     SERVING_UNANNOUNCED, Action, Announce, Assign, Confirm, Copy, Forget, Move, MoveRecord,
     NotAbortable, Release, SetHolder, SetRole,
 )
+from lbctl.openflow.inbound import EntryStats
 from lbctl.pipeline.cookies import MASK_ALL, Kind
 from lbctl.pipeline.rules import Role
 from lbctl.readback import bucket_cookies
@@ -44,6 +45,7 @@ class Movement:
         self.moves: dict[str, Move] = {}
         self._by_token: dict[int, tuple[Move, str]] = {}
         self._recovering: dict[str, float] = {}
+        self._last_words: dict[int, tuple[str, Serving]] = {}
         self._assigned: set[str] = set()
         self._last_id = 0
 
@@ -103,6 +105,7 @@ class Movement:
     # Events.
 
     def lost(self, name: str, now: float) -> Outbox:
+        self._last_words = {token: asked for token, asked in self._last_words.items() if asked[0] != name}
         out: Outbox = []
         for move in self._running():
             if move.record.id in self._recovering:
@@ -220,14 +223,25 @@ class Movement:
         return token
 
     def _forget(self, lb: str, serving: Serving, cookies: list[int]) -> Outbox:
-        """Deletes bucket by bucket, a few at a time, so that the switch is never busy for long. Stops if the external
-        IP comes back meanwhile: its new entries must stay."""
+        """Reads and deletes bucket by bucket, a few at a time, so that the switch is never busy for long. Stops if the
+        external IP comes back meanwhile: its new entries must stay."""
         if not cookies or lb in serving.holders or not self._control.switches[lb].ready:
             return []
         now_deleted, rest = cookies[:FORGET_AT_ONCE], cookies[FORGET_AT_ONCE:]
         out: Outbox = []
         for cookie in now_deleted:
             table = "access_in" if cookie >> 48 & 0xFF == Kind.ENTRY_IN else "access_out"
-            out.append((lb, DeleteCookie(table, cookie, MASK_ALL)))
+            token = self._control.new_token()
+            self._last_words[token] = lb, serving
+            out += [(lb, ReadFlows(table, cookie, MASK_ALL, token)), (lb, DeleteCookie(table, cookie, MASK_ALL))]
         token = self._control.when_confirmed(lb, lambda now: self._forget(lb, serving, rest))
         return [*out, (lb, Barrier(token))]
+
+    def asked(self, token: int) -> bool:
+        """Is it of a ReadFlows of entries that an LB is to forget?"""
+        return token in self._last_words
+
+    def last_words(self, token: int, found: list[EntryStats], more: bool, now: float) -> Outbox:
+        """One part of the answer to it."""
+        _, serving = self._last_words[token] if more else self._last_words.pop(token)
+        return self._control.connections.finished(serving, found, now)

@@ -95,13 +95,14 @@ def move(bed: Bed, move_id: str) -> dict:
     return bed.rest("GET", f"/v1/moves/{move_id}").json
 
 
-def wait_step(bed: Bed, move_id: str, step: str | None, timeout: float = 5.0) -> dict:
-    """The move's record as soon as it is in that step (None: has ended)."""
+def wait_step(bed: Bed, move_id: str, step: str, timeout: float = 5.0) -> dict:
+    """The move's record as soon as it is in that step."""
     return bed.wait_until(lambda: (record := move(bed, move_id))["step"] == step and record, timeout, f"move in step {step}")
 
 
 def wait_ended(bed: Bed, move_id: str, timeout: float = 15.0) -> dict:
-    return wait_step(bed, move_id, None, timeout)
+    """The move's record as soon as it has ended."""
+    return bed.wait_until(lambda: (record := move(bed, move_id))["state"] != "running" and record, timeout, "move ended")
 
 
 def wait_state(bed: Bed, lb: str, state: str, timeout: float = 10.0) -> None:
