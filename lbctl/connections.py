@@ -226,11 +226,12 @@ class Connections:
         if entry is None or removed.duration > (now - entry.created) * CLOCK_RATIO + CLOCK_STEP:
             return []  # older than the entry: it was a flow of an earlier connection with the same ports
         entry.flags |= FIN_IN if removed.inward else FIN_OUT
+        if serving.holders != {switch.lb.name}:
+            entry.flags |= REINSTALLED
         if entry.flags & (FIN_IN | FIN_OUT) != FIN_IN | FIN_OUT:
             return []
-        only_here = serving.holders == {switch.lb.name} and not entry.flags & REINSTALLED
         out = self.end(serving, entry)
-        return [] if only_here else out
+        return out if entry.flags & REINSTALLED else []
 
     def finished(self, serving: Serving, found: Iterable[EntryStats], now: float) -> Outbox:
         """What an LB held of an external IP that it serves no more. Which of it has seen its FIN or RST was known there
@@ -240,7 +241,7 @@ class Connections:
             entry = serving.table.by_key(stats.key)
             # A flow older than the entry was an earlier connection's, with the same ports.
             if stats.finished and entry and entry.reply == stats.reply and stats.duration <= now - entry.created:
-                entry.flags |= FIN_IN if stats.next_hop is None else FIN_OUT
+                entry.flags |= REINSTALLED | (FIN_IN if stats.next_hop is None else FIN_OUT)
                 if entry.flags & (FIN_IN | FIN_OUT) == FIN_IN | FIN_OUT:
                     ended.append(entry)
         return self.end_all(serving, ended)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
+from lbctl.access_table import ENDING, REINSTALLED
 from lbctl.held import HeldPackets
 from lbctl.messages import STORE, AddEntries, Barrier, DeleteCookie, Outbox, ReadFlows, Save
 from lbctl.model import Strategy, TransferMode
@@ -199,6 +200,9 @@ class Movement:
             case Confirm(lb, label):
                 return [(lb, Barrier(self._token(move, lb, label)))]
             case Copy(lb, entries, label):
+                for entry in entries:
+                    if entry.flags & ENDING:
+                        entry.flags |= REINSTALLED
                 return [(lb, AddEntries(entries, self._token(move, lb, label)))]
             case Assign(lb, unfinished, label):
                 serving.assigned = lb

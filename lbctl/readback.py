@@ -77,6 +77,7 @@ class ReadBack:
         elif found.reply == stats.reply:
             found.directions |= direction
             found.next_hop = found.next_hop or stats.next_hop
+            found.duration = max(found.duration, stats.duration)
             if direction == 1:
                 found.packets = stats.packets
 

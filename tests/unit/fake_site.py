@@ -138,6 +138,14 @@ class FakeSite:
                 self.post(self.control.confirmed(STORE, message.token, self.now))
         return some
 
+    def round(self) -> None:
+        """What is under way arrives, and no answer to it."""
+        waiting = {name: (len(self.to_switch[name]), len(self.to_control[name])) for name in self.switches}
+        self.save(1)
+        for name, (to_switch, to_control) in waiting.items():
+            self.hear(name, to_control)
+            self.deliver(name, to_switch)
+
     def drain(self) -> None:
         """Until nothing is under way."""
         while any([*(self.deliver(name) for name in self.switches), *(self.hear(name) for name in self.switches),

@@ -21,12 +21,13 @@ from lbctl.packets import ACK, FIN, RST, SYN
 from tests.unit.fake_site import LB_NAMES, FakeSite, site
 
 EXAMPLES = int(os.environ.get("LBCTL_EXAMPLES", "60"))
-PROFILE = settings(derandomize=True, deadline=None, database=None, max_examples=EXAMPLES, stateful_step_count=50,
+PROFILE = settings(derandomize=True, deadline=None, database=None, max_examples=EXAMPLES, stateful_step_count=60,
                    suppress_health_check=list(HealthCheck))
 FEW = st.sampled_from([1, 1, 2, 3, 8, 40, 1 << 30])
 LBS = st.sampled_from(LB_NAMES[:2])
 IPS = st.integers(0, 1)
 ANY = st.integers(0, 1 << 16)
+RARELY = st.integers(0, 7).map(lambda number: number == 7)
 
 
 class Traffic(RuleBasedStateMachine):
@@ -96,12 +97,11 @@ class Traffic(RuleBasedStateMachine):
             return
         world.post(out)
 
-    @rule(number=ANY)
-    def abort(self, number) -> None:
-        moves = list(self.world.control.moves)
-        if moves:
+    @rule(rarely=RARELY)
+    def abort(self, rarely) -> None:
+        for move in list(self.world.control.moves) if rarely else ():
             try:
-                self.world.post(self.world.control.abort_move(moves[number % len(moves)], self.world.now))
+                self.world.post(self.world.control.abort_move(move, self.world.now))
             except Refused:
                 pass
 
@@ -119,10 +119,16 @@ class Traffic(RuleBasedStateMachine):
     def save(self) -> None:
         self.world.save(1)
 
-    @rule()
-    def drain(self) -> None:
-        self.world.drain()
-        self.undelivered_since = self.world.now
+    @rule(inward=st.booleans(), new=st.booleans(), times=st.integers(1, 4))
+    def round(self, inward, new, times) -> None:
+        """Rounds of messages, while everybody talks."""
+        for _ in range(times):
+            self.world.round()
+            if new:
+                self.world.open(0)
+            for conversation in [c for c in self.world.conversations if c.live]:
+                (self.world.from_client if inward else self.world.from_server)(conversation)
+            self.world.check_now()
 
     @rule(part=st.integers(1, 10))
     def tick(self, part) -> None:
@@ -155,7 +161,8 @@ class Lossless(Traffic):
     @rule(part=st.integers(1, 10))
     def tick(self, part) -> None:
         if self.world.now - self.undelivered_since > 4.0:
-            self.drain()
+            self.world.drain()
+            self.undelivered_since = self.world.now
         self.world.tick(self.max_step * part / 10)
 
     def check_end(self) -> None:
@@ -189,21 +196,23 @@ class Faults(Traffic):
 
     @rule(part=st.integers(1, 10), long=st.booleans())
     def tick(self, part, long) -> None:
-        self.world.tick((6.0 if long else self.max_step) * part / 10)
+        self.world.tick((6.0 if long and part > 7 else self.max_step) * part / 10)
 
-    @rule(name=LBS, lose_tables=st.booleans())
-    def disconnect(self, name, lose_tables) -> None:
-        self.world.disconnect(name, lose_tables)
+    @rule(name=LBS, lose_tables=st.booleans(), rarely=RARELY)
+    def disconnect(self, name, lose_tables, rarely) -> None:
+        if rarely:
+            self.world.disconnect(name, lose_tables)
 
-    @precondition(lambda self: len(self.world.connected) < 2)
+    @precondition(lambda self: hasattr(self, "world") and len(self.world.connected) < 2)
     @rule(name=LBS)
     def connect(self, name) -> None:
         if name not in self.world.connected:
             self.world.connect(name)
 
-    @rule()
-    def restart_control(self) -> None:
-        self.world.restart_control()
+    @rule(rarely=RARELY)
+    def restart_control(self, rarely) -> None:
+        if rarely:
+            self.world.restart_control()
 
 
 def test_nothing_is_lost_without_faults() -> None:
