@@ -23,7 +23,7 @@ from lbctl.pipeline.rules import METER_ARP, METER_ERROR, METER_HOLD, METER_NEW, 
 from lbctl.readback import ReadBack
 from lbctl.recovery import recover
 from lbctl.serving import Directory, Serving
-from lbctl.site_change import change_site
+from lbctl.site_change import change_site, keep_former_servers
 from lbctl.store import State
 from lbctl.sweep import Sweep
 from lbctl.switch import PortState, Switch
@@ -151,11 +151,16 @@ class ControlFunction:
     def _take_over(self, name: str, readback: ReadBack, now: float) -> Outbox:
         """All that the switch holds is known: sends what it misses, and nothing for what is right."""
         switch = self.switches[name]
+        outcome = recover(name, readback, self.directory, now)
+        out: Outbox = [(name, message) for message in outcome.messages]
+        if outcome.taken_over:
+            keep_former_servers(self)
+            for other in self.switches.values():
+                if other.ready:
+                    out += [(other.lb.name, message) for message in other.sync(self.external_ips())]
         for server, mac in readback.neighbours.items():
             if server in self.directory.by_server:
                 switch.neighbours.setdefault(IPv4Address(server), mac.hex(":"))
-        outcome = recover(name, readback, self.directory, now)
-        out: Outbox = [(name, message) for message in outcome.messages]
         out += [(name, message) for message in switch.reconcile(self.external_ips(), readback.cookies)]
         switch.state = "ready"
         for serving, entry in outcome.ended:

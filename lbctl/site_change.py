@@ -29,32 +29,49 @@ def change_site(control: ControlFunction, site: Site, now: float) -> Outbox:
     control.site = site
     _change_load_balancers(control, site)
     control.apply_settings()
-    servings = []
+    servings, new = [], []
     for external_ip in site.external_ips:
         serving = control.directory.get(external_ip.address)
         if serving is None:
             serving = Serving(external_ip, external_ip.load_balancer, site.settings)
             serving.unread = set()
             control.switches[serving.assigned].roles[external_ip.address] = SERVING
+            new.append(serving)
         servings.append(serving)
-    configured = {server for external_ip in site.external_ips for server in external_ip.server_addresses()}
-    for serving, external_ip in zip(servings, site.external_ips, strict=True):
-        former = {server for server in _servers_in_use(serving) if server not in configured}
-        serving.reconfigure(replace(external_ip, former_servers=tuple(sorted(former))))
     control.directory.replace(servings)
+    keep_former_servers(control)
     for name, switch in control.switches.items():
         if switch.ready:
             out += control.meters(name)
             out += [(name, message) for message in switch.sync(control.external_ips())]
             out += control.probe(switch)
+    for serving in new:
+        out += control.announce(serving, serving.assigned, now)
     control.log("site applied", external_ips=len(servings), load_balancers=len(control.switches), messages=len(out))
     return [*out, (STORE, Save(control.state()))]
+
+
+def keep_former_servers(control: ControlFunction) -> None:
+    """Servers that the site file does not name any more stay reachable as long as connections go to them."""
+    site = control.site
+    configured = {server for external_ip in site.external_ips for server in external_ip.server_addresses()}
+    for external_ip in site.external_ips:
+        serving = control.serving(external_ip.address)
+        former = tuple(sorted(_servers_in_use(serving) - configured))
+        serving.reconfigure(replace(external_ip, former_servers=former))
+    control.directory.replace(list(control.directory))
 
 
 def _check(control: ControlFunction, site: Site) -> None:
     staying = {external_ip.address for external_ip in site.external_ips}
     lbs = {lb.name: lb for lb in site.load_balancers}
+    owners = {server: external_ip.address for external_ip in site.external_ips for server in external_ip.server_addresses()}
     for serving in control.directory:
+        taken = [str(server) for server in sorted(_servers_in_use(serving))
+                 if owners.get(server, serving.address) != serving.address]
+        if taken and serving.address in staying:
+            raise Refused(409, "Server in use", f"{', '.join(taken)} still has connections of {serving.address}: take it out "
+                          "of the file first, and give it to another external IP when they have ended")
         if serving.move and serving.address not in staying:
             raise Refused(409, "External IP is moving", f"{serving.address} is being moved: wait, or keep it in the file")
         if serving.address in staying and not serving.holders <= lbs.keys():
@@ -78,4 +95,4 @@ def _change_load_balancers(control: ControlFunction, site: Site) -> None:
 
 def _servers_in_use(serving: Serving) -> set[IPv4Address]:
     """The addresses of the servers that its connections go to."""
-    return {IPv4Address(entry.server[0]) for entry in serving.table.entries()}
+    return {IPv4Address(server) for server in {entry.server[0] for entry in serving.table.entries()}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -124,8 +125,8 @@ class HandClient:
     def open(self) -> HandClient:
         """Handshake."""
         self.send(SYN)
-        answer = self.receive()
-        assert answer is not None and answer.flags == SYN | ACK, f"no SYN-ACK but {answer}"
+        answer = self.receive(SYN | ACK)
+        assert answer is not None and answer.ack == self.seq + 1, f"no SYN-ACK but {answer}"
         self.seq, self.ack = self.seq + 1, answer.seq + 1
         self.send(ACK)
         return self
@@ -134,7 +135,7 @@ class HandClient:
         """Sends a line; the payload that comes back."""
         self.send(ACK | frames.PSH, line + b"\n")
         self.seq += len(line) + 1
-        answer = self.port.receive(lambda frame: self.mine(frame) and bool(frame.payload))
+        answer = self.port.receive(lambda frame: self.mine(frame) and bool(frame.payload), 5.0)
         assert answer is not None, f"no answer to {line!r}"
         self.ack = answer.seq + len(answer.payload)
         self.send(ACK)
@@ -185,6 +186,11 @@ def pair(bed: Bed, listener: socket.socket, address: str, port: int = 80) -> tup
     return near, far
 
 
+def retransmissions(end: socket.socket) -> int:
+    """tcpi_total_retrans of linux/tcp.h."""
+    return struct.unpack_from("=I", end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192), 100)[0]
+
+
 class Talk:
     """A connection that sends a line again and again, in a thread, and gives up when an answer takes `patience` seconds."""
 
@@ -230,6 +236,11 @@ class Talk:
         """Whether it fails within that time."""
         self._thread.join(timeout)
         return self.error is not None
+
+    @property
+    def retransmissions(self) -> int:
+        """Segments that the client had to send again."""
+        return retransmissions(self.socket)
 
     def close(self) -> None:
         self._stopped.set()

@@ -23,6 +23,7 @@ from hands import (
     live,
     own_server,
     pair,
+    retransmissions,
     server_space,
 )
 
@@ -164,11 +165,6 @@ def read_all(end: socket.socket) -> bytes:
     while part := end.recv(65536):
         data += part
     return data
-
-
-def retransmissions(end: socket.socket) -> int:
-    """tcpi_total_retrans of linux/tcp.h."""
-    return struct.unpack_from("=I", end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192), 100)[0]
 
 
 @pytest.mark.parametrize("side", ["client", "server"])
