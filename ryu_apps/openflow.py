@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ryu.controller.controller import Datapath
+from typing import TYPE_CHECKING, Any
 
 from lbctl.messages import (
     AddEntries,
@@ -23,6 +21,9 @@ from lbctl.openflow.entries import EntryCodec
 from lbctl.openflow.outbound import packet_out
 from lbctl.pipeline.flow import Action, FinTimeout, Flow, Move, Output, Resubmit, SetField, Simple
 from lbctl.pipeline.tables import number
+
+if TYPE_CHECKING:
+    from ryu.controller.controller import Datapath
 
 XID_MARK = 0x4C000000
 """The high byte of our xids; the token is in the other 24 bits (0: nothing waits for an answer)."""

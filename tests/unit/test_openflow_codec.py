@@ -1,0 +1,302 @@
+"""Our bytes against Ryu's encoder and parser, and our decoders against any bytes."""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import IPv4Address
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ryu.ofproto import ofproto_v1_4, ofproto_v1_4_parser
+
+from lbctl import messages as m
+from lbctl.access_table import KEY, Entry, reply_key
+from lbctl.model import TransferMode
+from lbctl.openflow import inbound
+from lbctl.openflow.entries import EntryCodec
+from lbctl.openflow.layout import stats_layout
+from lbctl.openflow.outbound import packet_out
+from lbctl.pipeline.cookies import Kind, entry_cookie
+from lbctl.pipeline.entries import entry_flows
+from lbctl.pipeline.rules import Port, Ports, Role, all_flows
+from lbctl.pipeline.tables import number
+from ryu_apps.openflow import XID_MARK, encode, token_of
+from tests.unit import fake_switch
+from tests.unit.fake_site import site
+from tests.unit.fake_switch import FakeSwitch, Installed
+
+PORTS = Ports(Port(1, "02:00:00:00:aa:01"), Port(2, "02:00:00:00:aa:02"))
+LINGER = 5
+CODEC = EntryCodec(LINGER)
+
+
+class Datapath:
+    """As much of Ryu's Datapath as its encoder looks at."""
+
+    ofproto, ofproto_parser = ofproto_v1_4, ofproto_v1_4_parser
+
+
+addresses = st.binary(min_size=4, max_size=4)
+numbers = st.integers(0, 0xFFFF)
+entries = st.builds(
+    lambda client, port, external, external_port, server, server_port, hop: Entry(
+        key := KEY.pack(6, client, port, external, external_port), reply_key(key, server, server_port), hop, 0.0),
+    addresses, numbers, addresses, numbers, addresses, numbers, st.binary(min_size=6, max_size=6))
+
+
+def one_entry() -> Entry:
+    key = KEY.pack(6, bytes([203, 0, 113, 9]), 40001, bytes([198, 51, 100, 1]), 80)
+    return Entry(key, reply_key(key, bytes([10, 0, 0, 11]), 8080), bytes.fromhex("02000000c0fe"), 0.0)
+
+
+def split(data: bytes) -> list[bytes]:
+    """The OpenFlow messages in a row of them."""
+    found = []
+    while data:
+        size = struct.unpack_from("!H", data, 2)[0]
+        found.append(data[:size])
+        data = data[size:]
+    return found
+
+
+def body(flow_mod: bytes) -> tuple:
+    """What a flow-mod says, by Ryu's parser, its xid left out; the match as a dict, since its order is free."""
+    mod = ofproto_v1_4_parser.OFPFlowMod.parser(Datapath, 5, 14, len(flow_mod), 0, bytearray(flow_mod))
+    instructions = [part.to_jsondict() for part in mod.instructions]
+    return (mod.cookie, mod.cookie_mask, mod.table_id, mod.command, mod.priority, mod.flags, mod.buffer_id, mod.out_port,
+            mod.out_group, mod.idle_timeout, mod.hard_timeout, dict(mod.match.items()), instructions)
+
+
+# Entries.
+
+@given(entries)
+def test_an_added_entry_says_what_the_pipeline_says(entry) -> None:
+    ours = split(CODEC.add(entry))
+    theirs = split(encode(Datapath, m.AddFlows(entry_flows(entry, LINGER)), CODEC))
+    assert list(map(body, ours)) == list(map(body, theirs))
+    assert list(map(len, ours)) == list(map(len, theirs))
+
+
+@given(st.lists(entries, min_size=1, max_size=3))
+def test_a_deleted_entry_says_what_the_pipeline_says(some) -> None:
+    """Only less strictly: a flow with an entry's match is the entry's, whatever its cookie."""
+    def where(mod: tuple) -> tuple:
+        _, _, table, command, priority, *_, match, instructions = mod
+        return table, command, priority, match, instructions
+
+    ours = list(map(body, split(CODEC.delete(some))))
+    theirs = [body(message) for entry in some
+              for message in split(encode(Datapath, m.DeleteFlows(entry_flows(entry, LINGER)), CODEC))]
+    assert list(map(where, ours)) == list(map(where, theirs))
+    assert {mod[1] for mod in ours} == {0}
+
+
+@given(st.lists(entries, min_size=1, max_size=5))
+def test_a_bundle_holds_the_same_flow_mods(some) -> None:
+    xid = XID_MARK | 77
+    opened, *adds, commit = split(CODEC.bundle(some, xid))
+    for message, kind in ((opened, 0), (commit, 4)):
+        assert struct.unpack("!BBHIIHH", message) == (5, 33, 16, xid, xid, kind, 3)
+    inner = []
+    for message in adds:
+        parsed = struct.unpack_from("!BBHIIHH", message)
+        assert parsed[:2] + parsed[3:] == (5, 34, xid, xid, 0, 3)
+        assert struct.unpack_from("!I", message, 20)[0] == xid, "OVS wants the inner message to have its bundle-add's xid"
+        inner.append(body(message[16:]))
+    alone = [body(message) for entry in some for message in split(CODEC.add(entry))]
+    assert sorted(inner, key=repr) == sorted(alone, key=repr)
+    assert [mod[2] for mod in inner] == [20] * len(some) + [21] * len(some)
+
+
+def test_entries_are_sent_by_the_codec() -> None:
+    some = (one_entry(), one_entry())
+    assert encode(Datapath, m.AddEntries(some), CODEC) == CODEC.add(some[0]) * 2
+    assert encode(Datapath, m.AddEntries(some, 5), CODEC) == CODEC.bundle(some, XID_MARK | 5)
+    assert encode(Datapath, m.DeleteEntries(some), CODEC) == CODEC.delete(some)
+
+
+# Everything else that is sent.
+
+@pytest.mark.parametrize("role", [Role(TransferMode.NORMAL, arp=True), Role(TransferMode.TRANSITION),
+                                  Role(TransferMode.TRANSITION, hold_all=True), Role()])
+def test_every_flow_of_the_pipeline_can_be_encoded(role) -> None:
+    configuration = site()
+    neighbours = {server: "02:01:0a:00:00:0a" for ip in configuration.external_ips for server in ip.server_addresses()}
+    flows = all_flows(configuration.external_ips, {ip.address: role for ip in configuration.external_ips}, neighbours, PORTS)
+    mods = [body(message) for message in split(encode(Datapath, m.AddFlows(tuple(flows)), CODEC))]
+    for flow, mod in zip(flows, mods, strict=True):
+        assert (mod[0], mod[2], mod[4]) == (flow.cookie, number(flow.table), flow.priority), flow.text()
+        assert len(mod[11]) == len(flow.match), flow.text()
+        goto = [part["OFPInstructionGotoTable"]["table_id"] for part in mod[12] if "OFPInstructionGotoTable" in part]
+        assert goto == ([number(flow.goto)] if flow.goto else []), flow.text()
+    deletes = [body(message) for message in split(encode(Datapath, m.DeleteFlows(tuple(flows)), CODEC))]
+    assert {mod[1] for mod in deletes} == {(1 << 64) - 1}, "deleted by cookie as well"
+    assert {mod[3] for mod in deletes} == {ofproto_v1_4.OFPFC_DELETE_STRICT}
+
+
+@given(st.binary(max_size=80), st.integers(1, 0xFFFFFF00), st.one_of(st.integers(1, 100), st.just(m.OUTPUT_TABLE)))
+def test_packet_out_as_ryu_would_pack_it(frame, in_port, output) -> None:
+    port = ofproto_v1_4.OFPP_TABLE if output == m.OUTPUT_TABLE else output
+    theirs = ofproto_v1_4_parser.OFPPacketOut(Datapath, ofproto_v1_4.OFP_NO_BUFFER, in_port,
+                                              [ofproto_v1_4_parser.OFPActionOutput(port, 0xFFFF)], frame)
+    theirs.set_xid(9)
+    theirs.serialize()
+    assert packet_out(m.PacketOut(frame, in_port, output), 9) == bytes(theirs.buf)
+
+
+def test_packet_out_through_one_table() -> None:
+    theirs = ofproto_v1_4_parser.OFPPacketOut(Datapath, ofproto_v1_4.OFP_NO_BUFFER, 1, [
+        ofproto_v1_4_parser.NXActionResubmitTable(0xFFF8, number("access_in"))], b"frame")
+    theirs.set_xid(9)
+    theirs.serialize()
+    assert packet_out(m.PacketOut(b"frame", 1, "access_in"), 9) == bytes(theirs.buf)
+
+
+@pytest.mark.parametrize("message, kinds", [
+    (m.Configure(), [28]), (m.SetMeter(1, 100, 50), [29, 29]), (m.Barrier(3), [20]),
+    (m.ReadFlows("access_in", 1, 2, 3), [18]), (m.ReadFlows(None, 1, 2, 3), [18]), (m.DeleteCookie("arp", 1, 2), [14])])
+def test_other_messages(message, kinds) -> None:
+    packed = split(encode(Datapath, message, CODEC))
+    assert [item[1] for item in packed] == kinds
+    tokens = {token_of(struct.unpack_from("!I", item, 4)[0]) for item in packed}
+    assert tokens == {getattr(message, "token", 0)}
+
+
+def test_what_is_not_for_a_switch_is_refused() -> None:
+    with pytest.raises(TypeError, match="not for a switch"):
+        encode(Datapath, m.Save(None), CODEC)
+
+
+def test_tokens() -> None:
+    assert token_of(XID_MARK | 0xABCDEF) == 0xABCDEF
+    assert token_of(0x4D000001) is None
+
+
+# What switches send.
+
+@given(st.integers(0, (1 << 64) - 1), st.integers(0, 0xFFFFFFFF), st.binary(max_size=100), st.integers(0, 5))
+def test_packet_in(cookie, in_port, frame, reason) -> None:
+    message = fake_switch.packet_in(cookie, in_port, frame, reason).arguments[0]
+    theirs = ofproto_v1_4_parser.OFPPacketIn.parser(Datapath, 5, 10, len(message), 0, bytearray(message))
+    ours = inbound.decode_packet_in(message)
+    assert ours == (theirs.reason, theirs.cookie, theirs.match["in_port"], bytes(theirs.data))
+    assert ours.frame == frame
+
+
+def test_packet_in_with_in_port_behind_other_fields() -> None:
+    """OVS reports registers, too, and in its own order."""
+    fields = struct.pack("!II", 0x80000408, 1) + bytes(4) + struct.pack("!II", 0x80000004, 7)
+    match = struct.pack("!HH", 1, 4 + len(fields)) + fields
+    match += bytes(-len(match) % 8)
+    message = struct.pack("!BBHIIHBBQ", 5, 10, 0, 0, 0xFFFFFFFF, 5, 1, 0, 99) + match + bytes(2) + b"frame"
+    assert inbound.decode_packet_in(message) == (1, 99, 7, b"frame")
+
+
+@given(entries, st.booleans(), st.integers(0, 100))
+def test_flow_removed(entry, inward, seconds) -> None:
+    flow = entry_flows(entry, LINGER)[0 if inward else 1]
+    message = fake_switch.flow_removed(Installed(flow, 0.0, 0.0), float(seconds))
+    theirs = ofproto_v1_4_parser.OFPFlowRemoved.parser(Datapath, 5, 11, len(message), 0, bytearray(message))
+    ours = inbound.decode_entry_removed(message)
+    assert (ours.inward, ours.cookie, ours.duration) == (theirs.table_id == 20, theirs.cookie, theirs.duration_sec)
+    assert ours.key == (entry.key if inward else entry.reply)
+    fields = dict(theirs.match.items())
+    assert fields["ipv4_src"] == str(IPv4Address(ours.key[1:5])) and fields["tcp_dst"] == int.from_bytes(ours.key[11:])
+
+
+@pytest.mark.parametrize("reason, understood", [(0, True), (1, True), (2, False), (3, False)])
+def test_only_timeouts_end_an_entry(reason, understood) -> None:
+    item = Installed(entry_flows(one_entry(), LINGER)[0], 0.0, 0.0)
+    assert (inbound.decode_entry_removed(fake_switch.flow_removed(item, 1.0, reason)) is not None) == understood
+
+
+def stats_by_ryu(data: bytes) -> list:
+    found, offset = [], 0
+    while offset < len(data):
+        found.append(ofproto_v1_4_parser.OFPFlowStats.parser(data, offset))
+        offset += found[-1].length
+    return found
+
+
+@given(st.lists(st.tuples(entries, st.integers(0, 1 << 40), st.booleans()), min_size=1, max_size=4), st.booleans())
+def test_entry_statistics(some, inward) -> None:
+    items = []
+    for entry, packets, finished in some:
+        item = Installed(entry_flows(entry, LINGER)[0 if inward else 1], 0.0, 0.0, packets, LINGER if finished else 0)
+        items.append(item)
+    data = b"".join(fake_switch.stats_record(item, 12.0) for item in items)
+    ours, others = inbound.EntryStatsDecoder().decode(data)
+    assert others == []
+    for stats, theirs, (entry, packets, finished) in zip(ours, stats_by_ryu(data), some, strict=True):
+        assert (stats.key, stats.reply) == (entry.key, entry.reply)
+        assert stats.next_hop == (None if inward else entry.next_hop)
+        assert (stats.packets, stats.duration, stats.finished) == (packets, theirs.duration_sec, finished)
+        assert (theirs.packet_count, theirs.idle_timeout != 0, theirs.priority) == (packets, finished, 100)
+        instructions = [part.to_jsondict() for part in theirs.instructions]
+        made = body(split(encode(Datapath, m.AddFlows((entry_flows(entry, LINGER)[0 if inward else 1],)), CODEC))[0])
+        assert instructions == made[12], "the fake switch reports what was sent"
+
+
+def test_statistics_of_flows_that_are_not_as_made_are_told_apart() -> None:
+    good, bad = (fake_switch.stats_record(Installed(entry_flows(one_entry(), LINGER)[0], 0.0, 0.0), 1.0) for _ in range(2))
+    bad = bad[:16] + b"\x00\x63" + bad[18:]
+    ours, others = inbound.EntryStatsDecoder().decode(good + bad)
+    assert len(ours) == 1
+    assert others == [inbound.FlowStats(20, entry_cookie(Kind.ENTRY_IN, 0xC6336401, one_entry().bucket))]
+
+
+def test_both_directions_in_one_reply() -> None:
+    data = b"".join(fake_switch.stats_record(Installed(flow, 0.0, 0.0), 1.0) for flow in entry_flows(one_entry(), LINGER))
+    ours, others = inbound.EntryStatsDecoder().decode(data)
+    assert [stats.key for stats in ours] == [one_entry().key] * 2 and not others
+
+
+def test_flow_statistics_and_neighbours_of_a_whole_switch() -> None:
+    configuration = site()
+    switch = FakeSwitch("lb-a", 0xAA, "x", "y", LINGER)
+    switch.meters = dict.fromkeys(range(1, 10), 1)
+    neighbours = {server: f"02:01:0a:00:00:{server.packed[3]:02x}" for ip in configuration.external_ips
+                  for server in ip.server_addresses()}
+    flows = all_flows(configuration.external_ips, {}, neighbours, PORTS)
+    switch.apply(m.AddFlows(tuple(flows)), 0.0)
+    data = b"".join(event.arguments[1] for event in switch.apply(m.ReadFlows(None, 0, 0, 1), 0.0)[1])
+    assert sorted(inbound.decode_flow_stats(data)) == sorted((number(flow.table), flow.cookie) for flow in flows)
+    assert inbound.decode_neighbours(data) == {server.packed: bytes.fromhex(mac.replace(":", ""))
+                                               for server, mac in neighbours.items()}
+
+
+# Any bytes.
+
+RECORD = fake_switch.stats_record(Installed(entry_flows(one_entry(), LINGER)[1], 0.0, 0.0), 1.0)
+SAMPLES = [fake_switch.packet_in(1, 2, b"frame" * 20).arguments[0],
+           fake_switch.flow_removed(Installed(entry_flows(one_entry(), LINGER)[0], 0.0, 0.0), 1.0), RECORD, RECORD * 2]
+
+
+@st.composite
+def damaged(draw):
+    data = bytearray(draw(st.sampled_from(SAMPLES)))
+    for _ in range(draw(st.integers(0, 5))):
+        data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
+    return bytes(data[:draw(st.integers(0, len(data)))] if draw(st.booleans()) else data)
+
+
+@settings(max_examples=400)
+@given(st.one_of(st.binary(max_size=200), damaged()))
+def test_no_bytes_raise(data) -> None:
+    inbound.decode_packet_in(data)
+    inbound.decode_entry_removed(data)
+    inbound.decode_flow_stats(data)
+    inbound.decode_neighbours(data)
+    inbound.EntryStatsDecoder().decode(data)
+
+
+def test_a_record_that_claims_to_be_longer_than_its_reply_is_left_out() -> None:
+    data = RECORD + b"\xff\xff" + RECORD[2:]
+    assert len(inbound.decode_flow_stats(data)) == 1
+
+
+@pytest.mark.parametrize("direction, flow", [("in", 0), ("out", 1)])
+def test_the_layout_is_as_long_as_the_record(direction, flow) -> None:
+    item = Installed(entry_flows(one_entry(), LINGER)[flow], 0.0, 0.0)
+    assert stats_layout(direction).size == len(fake_switch.stats_record(item, 0.0))
