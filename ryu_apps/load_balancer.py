@@ -167,7 +167,9 @@ class LoadBalancerApp(app_manager.RyuApp):
         if name is None or self._datapaths.get(name) is not datapath:
             return
         now, control = self.now(), self.control
-        if kind == raw_messages.PACKET_IN:
+        if len(message) < raw_messages.SHORTEST.get(kind, 8):
+            control.switches[name].counters["dropped_undecodable"] += 1
+        elif kind == raw_messages.PACKET_IN:
             self._send(control.packet_in(name, message, now))
         elif kind == raw_messages.FLOW_REMOVED:
             self._send(control.flow_removed(name, message, now))

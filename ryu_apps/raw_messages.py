@@ -14,6 +14,8 @@ from ryu.ofproto import ofproto_v1_4_parser as parser
 
 ERROR, PACKET_IN, FLOW_REMOVED, MULTIPART_REPLY, BARRIER_REPLY, BUNDLE_CONTROL = 1, 10, 11, 19, 21, 33
 RAW = frozenset({ERROR, PACKET_IN, FLOW_REMOVED, BARRIER_REPLY, BUNDLE_CONTROL})
+SHORTEST = {ERROR: 12, MULTIPART_REPLY: 16, BUNDLE_CONTROL: 16}
+"""Bytes that such a message has at least (OpenFlow 1.4.0, section 7); a header has 8."""
 FLOW_STATISTICS = b"\x00\x01"
 
 Handler = Callable[[Datapath, int, int, bytes], None]
