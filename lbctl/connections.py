@@ -141,12 +141,12 @@ class Connections:
                 flows = entry_flows(entry, self.linger)[only_this_way]
                 return [*((name, AddFlows(flows)) for name in serving.holders),
                         (switch.lb.name, PacketOut(packet_in.frame, packet_in.in_port, OUTPUT_TABLE))]
-        reset = packets.tcp_reset(packet, self._mac(switch, inward))
-        if reset is None:
-            source = packet.dst if inward else serving.config.gateway.packed
-            reset = packets.icmp_unreachable(packet_in.frame, ICMP_PROTOCOL_UNREACHABLE, self._mac(switch, inward),
-                                             source)
-        return self._send_error(switch, packet, reset, inward)
+        mac = self._mac(switch, inward)
+        if packet.protocol == packets.PROTOCOL_TCP:
+            return self._send_error(switch, packet, packets.tcp_reset(packet, mac), inward)
+        source = packet.dst if inward else serving.config.gateway.packed
+        return self._send_error(switch, packet, packets.icmp_unreachable(
+            packet_in.frame, ICMP_PROTOCOL_UNREACHABLE, mac, source), inward)
 
     def _unassigned(self, switch: Switch, serving: Serving, packet: Packet, packet_in: PacketIn, inward: bool,
                     now: float) -> Outbox:
