@@ -67,11 +67,18 @@ class FileStore:
                            for ip, move in state.unfinished.items()},
         }
         try:
-            with tempfile.NamedTemporaryFile("w", dir=self.path.parent, prefix=self.path.name, delete=False) as file:
-                json.dump(document, file, indent=2)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(file.name, self.path)
+            self._replace(json.dumps(document, indent=2))
         except OSError as error:
             raise StoreError(f"{self.path}: can't be written ({error.strerror}); the assignment of the external IPs "
                              "would be forgotten at the next start") from error
+
+    def _replace(self, text: str) -> None:
+        with tempfile.NamedTemporaryFile("w", dir=self.path.parent, prefix=self.path.name, delete=False) as file:
+            try:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(file.name, self.path)
+            except OSError:
+                os.unlink(file.name)
+                raise

@@ -1,0 +1,95 @@
+"""What must survive a restart: written whole or not at all, and read with clear words when it is damaged."""
+
+from __future__ import annotations
+
+import json
+import os
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lbctl.model import Strategy
+from lbctl.store import FileStore, State, StoreError, UnfinishedMove
+
+ADDRESS = IPv4Address("198.51.100.1")
+STATE = State({ADDRESS: "lb-b"}, {ADDRESS: UnfinishedMove("lb-a", "lb-b", Strategy.BUFFERED)})
+names = st.text(min_size=1, max_size=8)
+states = st.builds(
+    State, st.dictionaries(st.ip_addresses(v=4), names, max_size=4),
+    st.dictionaries(st.ip_addresses(v=4), st.builds(UnfinishedMove, names, names, st.sampled_from(Strategy)), max_size=3))
+
+
+@given(state=states)
+def test_what_is_saved_is_loaded(tmp_path_factory, state) -> None:
+    store = FileStore(tmp_path_factory.mktemp("store") / "state.json")
+    store.save(state)
+    assert store.load() == state
+
+
+def test_no_file_is_an_empty_state(tmp_path) -> None:
+    assert FileStore(tmp_path / "state.json").load() == State()
+
+
+@pytest.mark.parametrize("text", [
+    "", "{", "[]", "null", "7", "{}", '{"format": 1}', '{"format": 2, "assigned": {}, "unfinished": {}}',
+    '{"format": 1, "assigned": [], "unfinished": {}}', '{"format": 1, "assigned": {"no address": "lb-a"}, "unfinished": {}}',
+    '{"format": 1, "assigned": {}, "unfinished": {"198.51.100.1": 7}}',
+    '{"format": 1, "assigned": {}, "unfinished": {"198.51.100.1": {"from": "a", "to": "b", "strategy": "luck"}}}', "\ud800"])
+def test_a_damaged_file_is_told_with_what_to_do(tmp_path, text) -> None:
+    file = tmp_path / "state.json"
+    file.write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(StoreError, match="state.json: can't be read .*; mend it, or remove it"):
+        FileStore(file).load()
+
+
+@given(data=st.binary(max_size=60))
+def test_any_bytes_are_a_state_or_a_store_error(tmp_path_factory, data) -> None:
+    file = tmp_path_factory.mktemp("store") / "state.json"
+    file.write_bytes(data)
+    try:
+        FileStore(file).load()
+    except StoreError:
+        pass
+
+
+@given(cut=st.integers(0, 400))
+def test_a_file_cut_short(tmp_path_factory, cut) -> None:
+    store = FileStore(tmp_path_factory.mktemp("store") / "state.json")
+    store.save(STATE)
+    whole = store.path.read_text()
+    store.path.write_text(whole[:cut])
+    if cut >= len(whole):
+        assert store.load() == STATE
+    else:
+        with pytest.raises(StoreError):
+            store.load()
+
+
+def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch) -> None:
+    store = FileStore(tmp_path / "state.json")
+    store.save(STATE)
+
+    def full(*_) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="No space left"):
+        store.save(State())
+    assert store.load() == STATE
+    assert [file.name for file in tmp_path.iterdir()] == ["state.json"], "nothing is left lying about"
+
+
+def test_a_directory_that_is_not_there() -> None:
+    with pytest.raises(StoreError, match="can't be written"):
+        FileStore(Path("/no/such/directory/state.json")).save(STATE)
+
+
+def test_the_file_is_for_people_too(tmp_path) -> None:
+    store = FileStore(tmp_path / "state.json")
+    store.save(STATE)
+    assert json.loads(store.path.read_text()) == {
+        "format": 1, "assigned": {"198.51.100.1": "lb-b"},
+        "unfinished": {"198.51.100.1": {"from": "lb-a", "to": "lb-b", "strategy": "buffered"}}}
