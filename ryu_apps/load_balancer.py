@@ -24,7 +24,7 @@ from lbctl.messages import STORE, Outbox
 from lbctl.openflow.entries import EntryCodec
 from lbctl.store import FileStore, StoreError
 from lbctl.switch import PortState
-from ryu_apps import raw_messages
+from ryu_apps import datapath as of
 from ryu_apps.openflow import token_of
 from ryu_apps.sender import Sender
 
@@ -91,7 +91,7 @@ class LoadBalancerApp(app_manager.RyuApp):
         except (ConfigError, StoreError) as error:
             raise SystemExit(f"lbctl: {error}") from error
         self._codec = EntryCodec(self.control.site.settings.linger)
-        raw_messages.intercept(self._on_raw)
+        of.install(self._on_raw)
         signal.signal(signal.SIGHUP, self._on_hangup)
         self._threads = [spawn(self._tick_loop), spawn(self._save_loop)]
 
@@ -167,20 +167,20 @@ class LoadBalancerApp(app_manager.RyuApp):
         if name is None or self._datapaths.get(name) is not datapath:
             return
         now, control = self.now(), self.control
-        if len(message) < raw_messages.SHORTEST.get(kind, 8):
+        if len(message) < of.SHORTEST.get(kind, 8):
             control.switches[name].counters["dropped_undecodable"] += 1
-        elif kind == raw_messages.PACKET_IN:
+        elif kind == of.PACKET_IN:
             self._send(control.packet_in(name, message, now))
-        elif kind == raw_messages.FLOW_REMOVED:
+        elif kind == of.FLOW_REMOVED:
             self._send(control.flow_removed(name, message, now))
         elif (token := token_of(xid)) is None:
             return
-        elif kind == raw_messages.MULTIPART_REPLY:
+        elif kind == of.MULTIPART_REPLY:
             more = bool(struct.unpack_from("!H", message, 10)[0] & 1)
             self._send(control.flow_stats(name, token, message[16:], more, now))
-        elif kind == raw_messages.ERROR:
+        elif kind == of.ERROR:
             self._on_error(name, token, message, now)
-        elif kind == raw_messages.BARRIER_REPLY or message[12:14] == b"\x00\x05":
+        elif kind == of.BARRIER_REPLY or message[12:14] == b"\x00\x05":
             self._send(control.confirmed(name, token, now))
 
     def _on_error(self, name: str, token: int, message: bytes, now: float) -> None:
