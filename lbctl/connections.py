@@ -89,6 +89,7 @@ class Connections:
             switch.counters["connections_opened"] += 1
         elif entry.isn == packet.seq:
             switch.counters["syn_retransmissions"] += 1
+            entry.flags |= REINSTALLED
         else:
             # The port is used again: by a connection that ended unseen (its flows may be running out), or by a forged
             # SYN. The same server can tell, and the flows are put back as new.

@@ -91,6 +91,7 @@ class FakeSite:
         self.conversations: list[Conversation] = []
         self.data: list[Data] = []
         self.moves: list = []
+        self.rolled_back: dict[str, IPv4Address] = {}
         self.control = self._new_control()
         self._servers = {server.packed for ip in self.site.external_ips for server in ip.server_addresses()}
 
@@ -126,6 +127,7 @@ class FakeSite:
             count -= 1
             event = queue.popleft()
             self.post(getattr(self.control, event.name)(name, *event.arguments, self.now))
+        self._note_rolled_back()
         return some
 
     def save(self, count: int = 1 << 30) -> bool:
@@ -183,6 +185,7 @@ class FakeSite:
         self.unsettled = set(self.switches)
         self._forfeit(known=set())
         self.moves += self.control.moves.values()
+        self.rolled_back = {}
         self.control = self._new_control()
 
     def _known_entries(self) -> set[bytes]:
@@ -202,6 +205,15 @@ class FakeSite:
         for name, switch in self.switches.items():
             self._out_of_switch(name, [], switch.expire(self.now))
         self.post(self.control.tick(self.now))
+        self._note_rolled_back()
+
+    def _note_rolled_back(self) -> None:
+        """A roll back can't wait for a target that does not answer in time (docs/move.md): until that has heard of it, it
+        may be normal, too, and answer with an ICMP error, which TCP takes as a hint only."""
+        for move in self.control.moves.values():
+            if move.record.state == "rolled-back" and move.record.id not in self.rolled_back:
+                self.rolled_back[move.record.id] = move.record.external_ip
+                self.unsettled.add(move.record.target)
 
     def settle(self, seconds: float, step: float = 0.5) -> None:
         """Everything is connected and delivered, again and again, for that long."""
@@ -377,7 +389,7 @@ class FakeSite:
         quoted = frame[14 + 20 + 8:]
         seq, ack, flags = int.from_bytes(quoted[24:28]), int.from_bytes(quoted[28:32]), quoted[33]
         conversation = self.conversations[(ack if flags & ACK else seq) - 1]
-        if conversation.live:
+        if conversation.live and conversation.external.address not in self.rolled_back.values():
             self.violations.append(f"the {at} of live connection {conversation.number} got an ICMP error")
 
     # What must be so.

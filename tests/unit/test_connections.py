@@ -212,6 +212,13 @@ def test_an_old_flow_does_not_end_a_new_connection(world) -> None:
     assert serving(world).table.by_key(entry.key).state == "open"
 
 
+def test_a_repeated_syn_that_crosses_the_end_leaves_no_flow(world) -> None:
+    entry = add(world)
+    packet_in(world, Kind.NEW, from_client(world, SYN))
+    removed(world, entry, True)
+    assert summary(removed(world, entry, False)) == ["delete@lb-a"]
+
+
 def test_a_syn_on_an_ended_connection_makes_a_new_one(world) -> None:
     entry = add(world)
     removed(world, entry, True)
