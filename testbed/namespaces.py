@@ -18,7 +18,7 @@ import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -140,7 +140,8 @@ class Namespaces:
     def add(self, name: str) -> Namespace:
         """Make a namespace, loopback up and without IPv6, whose chatter would only blur captures."""
         space = Namespace(name, self._prefix + name)
-        run(["ip", "netns", "add", space.full_name])
+        with _alone():
+            run(["ip", "netns", "add", space.full_name])
         self._spaces[name] = space
         space.sysctl(ipv6__conf__all__disable_ipv6=1, ipv6__conf__default__disable_ipv6=1)
         space.set_link("lo", True)
@@ -192,7 +193,22 @@ def remove_leftovers() -> None:
             _remove(spaces, directory)
 
 
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One owner at a time: the kernel gives a new namespace the number of one just removed, and whoever is ending the
+    processes of the old one would end those of the new."""
+    BASE.mkdir(exist_ok=True)
+    with (BASE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _remove(paths: Sequence[Path], directory: Path | None) -> None:
+    with _alone():
+        _remove_alone(paths, directory)
+
+
+def _remove_alone(paths: Sequence[Path], directory: Path | None) -> None:
     for pid in _pids_inside(paths):
         end(pid, grace=0)
     if directory is not None:
