@@ -57,6 +57,8 @@ def recover(name: str, readback: ReadBack, directory: Directory, now: float) -> 
         if restarted or name not in serving.unread and serving.assigned != name:
             outcome.messages += [AddEntries(tuple(chunk)) for chunk in _chunks(missing)]
             outcome.put_back += len(missing)
+            for entry in missing:
+                entry.last_seen = now
         elif name not in serving.unread:
             outcome.ended += [(serving, entry) for entry in missing if entry.key not in readback.entries]
         serving.unread.discard(name)

@@ -43,6 +43,7 @@ class Conversation:
     number: int
     client: Endpoint
     external: Endpoint
+    opened: float
     server: Endpoint | None = None
     """Set once a server has accepted it."""
     fins: set[str] = field(default_factory=set)
@@ -283,7 +284,7 @@ class FakeSite:
         number = len(self.conversations) + 1
         client = reuse.client if reuse else Endpoint(IPv4Address("203.0.113.9"), 1024 + number)
         external = reuse.external if reuse else Endpoint(self.site.external_ips[place].address, 80)
-        conversation = Conversation(number, client, external)
+        conversation = Conversation(number, client, external, self.now)
         self.conversations.append(conversation)
         self.from_client(conversation, SYN)
         return conversation

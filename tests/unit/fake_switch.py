@@ -313,10 +313,15 @@ def entry_match(key: bytes) -> bytes:
     return match + bytes(-len(match) % 8)
 
 
+def duration(item: Installed, now: float) -> tuple[int, int]:
+    """Seconds and nanoseconds."""
+    return int(now - item.created), int((now - item.created) % 1 * 1e9)
+
+
 def flow_removed(item: Installed, now: float, reason: int = 0) -> bytes:
     """OpenFlow 1.4.0 section 7.4.2."""
     flow = item.flow
-    body = struct.pack("!QHBBIIHHQQ", flow.cookie, flow.priority, reason, number(flow.table), int(now - item.created), 0,
+    body = struct.pack("!QHBBIIHHQQ", flow.cookie, flow.priority, reason, number(flow.table), *duration(item, now),
                        item.idle, 0, item.packets, 60 * item.packets)
     body += entry_match(item.entry[flow.table == "access_out"])
     return struct.pack("!BBHI", 5, 11, 8 + len(body), 0) + body
@@ -332,7 +337,7 @@ def stats_record(item: Installed, now: float) -> bytes:
         tail = _delivery(flow)
     else:
         tail = struct.pack("!HH4x", 1, 4)
-    head = struct.pack("!HBxIIHHHHHxxQQQ", 48 + len(tail), number(flow.table), int(now - item.created), 7, flow.priority,
+    head = struct.pack("!HBxIIHHHHHxxQQQ", 48 + len(tail), number(flow.table), *duration(item, now), flow.priority,
                        item.idle, 0, int(flow.send_removed), 0, flow.cookie, item.packets, 60 * item.packets)
     return head + tail
 

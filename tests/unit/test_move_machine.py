@@ -81,7 +81,8 @@ class Traffic(RuleBasedStateMachine):
 
     @rule(number=ANY)
     def use_port_again(self, number) -> None:
-        ended = [c for c in self.world.conversations if c.ended and not any(
+        """Not at once: flows of two connections are told apart by their age, as exactly as the clocks are."""
+        ended = [c for c in self.world.conversations if c.ended and self.world.now - c.opened > 2.0 and not any(
             other.client == c.client and other.number > c.number for other in self.world.conversations)]
         if ended:
             self.world.open(0, reuse=ended[number % len(ended)])
