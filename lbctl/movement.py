@@ -10,8 +10,19 @@ from lbctl.held import HeldPackets
 from lbctl.messages import STORE, AddEntries, Barrier, DeleteCookie, Outbox, ReadFlows, Save
 from lbctl.model import Strategy, TransferMode
 from lbctl.move import (
-    SERVING_UNANNOUNCED, Action, Announce, Assign, Confirm, Copy, Forget, Move, MoveRecord,
-    NotAbortable, Release, SetHolder, SetRole,
+    SERVING_UNANNOUNCED,
+    Action,
+    Announce,
+    Assign,
+    Confirm,
+    Copy,
+    Forget,
+    Move,
+    MoveRecord,
+    NotAbortable,
+    Release,
+    SetHolder,
+    SetRole,
 )
 from lbctl.openflow.inbound import EntryStats
 from lbctl.pipeline.cookies import MASK_ALL, Kind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import select
 import socket
 import struct
@@ -10,12 +11,16 @@ import threading
 import time
 from collections import deque
 
+from moving import wait_reached
+
 from testbed.bed import CONTROLLER_ADDRESS, BalancerNode, Bed
 
 PORT = 6654
 BARRIER_REPLY, BUNDLE_CONTROL = 21, 33
 CONFIRMATIONS = (BARRIER_REPLY, BUNDLE_CONTROL)
 HEADER = 8
+QUIET = 0.25
+"""Seconds without a confirmation after which none is expected."""
 
 
 class Gate:
@@ -33,13 +38,22 @@ class Gate:
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._listener = node.space.call(socket.socket)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._listener.bind(("127.0.0.1", PORT))
+        self._listener.bind(("", PORT))
         self._listener.listen(8)
         self._ended = False
+        self._last = time.monotonic()
+        self._targets = itertools.cycle(range(1, 250))
         threading.Thread(target=self._accept, daemon=True).start()
-        node.ovs.set_controller(node.bridge, f"tcp:127.0.0.1:{PORT}")
+        self.reconnect()
+
+    def reconnect(self) -> None:
+        """Have the switch connect now: by itself it might wait up to 8 s after its controller was away."""
+        self._node.ovs.set_controller(self._node.bridge, f"tcp:127.0.0.{next(self._targets)}:{PORT}")
 
     def shut(self) -> None:
+        """From now on confirmations wait here. Lets those through that belong to the past, such as an LB's forgetting."""
+        while time.monotonic() - self._last < QUIET:
+            time.sleep(0.01)
         self._shut = True
 
     def open(self) -> None:
@@ -69,6 +83,7 @@ class Gate:
 
     def mend(self) -> None:
         self._cut = False
+        self.reconnect()
 
     def close(self) -> None:
         self._ended = True
@@ -121,6 +136,8 @@ class Gate:
                 _, kind, length, _ = struct.unpack("!BBHI", head)
                 message = head + stream.read(length - HEADER)
                 with self._lock:
+                    if kind in CONFIRMATIONS:
+                        self._last = time.monotonic()
                     if self._shut and kind in CONFIRMATIONS and not _of_bundle_open(kind, message):
                         self._kept.append(message)
                     else:
@@ -155,4 +172,19 @@ def gates(bed: Bed):
     with contextlib.ExitStack() as stack:
         found = {name: stack.enter_context(Gate(node)) for name, node in bed.lbs.items()}
         bed.start_controller()
+        wait_reached(bed)
         yield found
+
+
+def restart(bed: Bed, found: dict[str, Gate]) -> None:
+    """kill -9 the controller and start it again; returns when all is ready."""
+    bed.controller.kill()
+    start_again(bed, found)
+
+
+def start_again(bed: Bed, found: dict[str, Gate]) -> None:
+    """The controller, after it was killed; returns when all is ready."""
+    bed.start_controller(wait=False)
+    for each in found.values():
+        each.reconnect()
+    bed.wait_ready()

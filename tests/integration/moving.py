@@ -105,6 +105,24 @@ def wait_ended(bed: Bed, move_id: str, timeout: float = 15.0) -> dict:
     return bed.wait_until(lambda: (record := move(bed, move_id))["state"] != "running" and record, timeout, "move ended")
 
 
+def wait_reached(bed: Bed) -> None:
+    """Until every LB, not only the one that serves it, knows every server's MAC: else a move there is refused."""
+    servers = [f"nw_dst={space.name.removeprefix('server-')} " for space in bed.servers]
+    for node in bed.lbs.values():
+        bed.wait_until(lambda: all(server in node.ovs.dump_flows(node.bridge, "table=40") for server in servers), 10,  # noqa: B023
+                       f"{node.lb.name} reaches every server")
+
+
+@contextlib.contextmanager
+def pinned(space: Namespace, address: str, mac: str) -> Iterator[None]:
+    """A neighbour that hears no announcement: that MAC stays."""
+    space.ip("neigh", "replace", address, "lladdr", mac, "dev", "eth0", "nud", "permanent")
+    try:
+        yield
+    finally:
+        space.ip("neigh", "del", address, "dev", "eth0")
+
+
 def wait_state(bed: Bed, lb: str, state: str, timeout: float = 10.0) -> None:
     """Until the controller says that of the LB."""
     bed.wait_until(lambda: bed.rest("GET", f"/v1/load-balancers/{lb}").json["state"] == state, timeout, f"{lb} {state}")
