@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from demonstration.orders import ROUTE_FIRST, TABLE_FIRST
-from lbctl import packets
+from lbctl.access_table import Entry
 from lbctl.connections import Connections
 from lbctl.messages import Outbox
-from lbctl.model import TransferMode
 from lbctl.move import ABSENT, SERVING, SERVING_UNANNOUNCED, Action, Announce, Assign, Confirm, Forget, Move, SetHolder, SetRole
 from lbctl.openflow.inbound import PacketIn
 from lbctl.packets import Packet
@@ -64,10 +63,8 @@ class TableFirst(NaiveMove):
 class PriorArtConnections(Connections):
     """Nobody but the LB itself knows its entries, so nobody can put a missing one back."""
 
-    def _stray(self, switch: Switch, serving: Serving, packet: Packet, packet_in: PacketIn, inward: bool, now: float) -> Outbox:
-        if switch.role(serving.address).mode is not TransferMode.NORMAL:
-            return super()._stray(switch, serving, packet, packet_in, inward, now)
-        return self._send_error(switch, packet, packets.tcp_reset(packet, self._mac(switch, inward)), inward)
+    def _put_back(self, switch: Switch, serving: Serving, entry: Entry, packet: Packet, packet_in: PacketIn, inward: bool) -> Outbox:
+        return self._answer_stray(switch, serving, packet, packet_in, inward)
 
 
 MOVES: dict[str, type[Move]] = {ROUTE_FIRST.name: RouteFirst, TABLE_FIRST.name: TableFirst}

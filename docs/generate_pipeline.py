@@ -93,9 +93,8 @@ PARAGRAPHS: dict[Key, str] = {
         "goes to the controller, which answers with ICMP host unreachable. Limited by meter 2.",
     ("inbound_flags", 120, Kind.PIPELINE): "A SYN goes past the access table: the controller must see every connection "
         "request, also one that meets an old entry with the same ports, and tells a retransmission by its sequence number. "
-        "SYN with FIN or RST opens no connection. That FIN is looked at here also keeps packets with FIN apart from all "
-        "others in the datapath's cache, which would otherwise remember the FIN of an earlier connection with the same "
-        "ports, and let the flow of the next one run out.",
+        "FIN is not looked at here on purpose: the datapath's cache would keep packets with FIN apart, and a FIN would overtake "
+        "the ACK just before it.",
     ("inbound_flags", 110, Kind.PIPELINE): "A RST gets reg1 = 1, by which the deliver tables show it to the controller. It "
         "is marked here, before its entry is looked for, so that an entry needs one flow for each direction and not two.",
     ("inbound_flags", 0, Kind.PIPELINE): "Every other packet from a client.",
@@ -113,6 +112,7 @@ PARAGRAPHS: dict[Key, str] = {
     ("access_out", 0, Kind.PIPELINE): "Without an entry, no_entry decides.",
     ("no_entry", 130, Kind.HOLD): "Transition mode: the packet goes to the controller, which holds it until it knows which "
         "LB serves the external IP. Limited by meter 3.",
+    ("no_entry", 125, Kind.PIPELINE): "SYN and FIN at once is no packet of a sane host: dropped.",
     ("no_entry", 120, Kind.NEW): "A SYN for a service of an external IP that this LB serves, from outside. The controller "
         "chooses a server, adds the entry, and sends the SYN on through access_in. Limited by meter 1. There is no such flow "
         "in transition mode.",

@@ -127,21 +127,34 @@ class Connections:
         if packet.src_port is not None:
             key = KEY.pack(packet.protocol, packet.src, packet.src_port, packet.dst, packet.dst_port)
             entry = serving.table.by_key(key) if inward else serving.table.by_reply(key)
-            only_this_way = slice(0, 1) if inward else slice(1, 2)
-            if entry and entry.next_hop == NO_HOP:
-                only_this_way = slice(2)
-                if not inward:
-                    # Only the client's packets can tell it: let the next one come here.
-                    switch.counters["dropped_next_hop_unknown"] += 1
-                    return [(name, DeleteEntries((entry,))) for name in serving.holders]
-                entry.next_hop = packet.eth_src
             if entry:
-                entry.flags |= REINSTALLED
-                switch.counters["entries_put_back"] += 1
-                # Not the flow of the other direction: it may have seen its FIN, and would forget it.
-                flows = entry_flows(entry, self.linger)[only_this_way]
-                return [*((name, AddFlows(flows)) for name in serving.holders),
-                        (switch.lb.name, PacketOut(packet_in.frame, packet_in.in_port, OUTPUT_TABLE))]
+                return self._put_back(switch, serving, entry, packet, packet_in, inward)
+        return self._answer_stray(switch, serving, packet, packet_in, inward)
+
+    def _put_back(self, switch: Switch, serving: Serving, entry: Entry, packet: Packet, packet_in: PacketIn,
+                  inward: bool) -> Outbox:
+        """The switch has lost a flow of this entry. Not the other direction's: that one may have seen its FIN, and
+        would forget it."""
+        only_this_way = slice(0, 1) if inward else slice(1, 2)
+        if entry.next_hop == NO_HOP:
+            only_this_way = slice(2)
+            if not inward:
+                # Only the client's packets can tell it: let the next one come here.
+                switch.counters["dropped_next_hop_unknown"] += 1
+                return [(name, DeleteEntries((entry,))) for name in serving.holders]
+            entry.next_hop = packet.eth_src
+        entry.flags |= REINSTALLED
+        if packet.payload_length:
+            # Its sender has not closed: what ran out had been told of the FIN of an earlier connection with the same
+            # ports, which the datapath's cache may still remember.
+            entry.flags &= ~(FIN_IN if inward else FIN_OUT)
+        switch.counters["entries_put_back"] += 1
+        flows = entry_flows(entry, self.linger)[only_this_way]
+        return [*((name, AddFlows(flows)) for name in serving.holders),
+                (switch.lb.name, PacketOut(packet_in.frame, packet_in.in_port, OUTPUT_TABLE))]
+
+    def _answer_stray(self, switch: Switch, serving: Serving, packet: Packet, packet_in: PacketIn,
+                      inward: bool) -> Outbox:
         mac = self._mac(switch, inward)
         if packet.protocol == packets.PROTOCOL_TCP:
             return self._send_error(switch, packet, packets.tcp_reset(packet, mac), inward)

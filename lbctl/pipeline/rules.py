@@ -14,9 +14,11 @@ from lbctl.pipeline.tables import REG_MODE_NORMAL, REG_MODE_TRANSITION
 
 METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET = 1, 2, 3, 4, 5
 ARP_REQUEST, ARP_REPLY = 1, 2
-SYN_ONLY = (f.TCP_SYN, f.TCP_FIN | f.TCP_SYN | f.TCP_RST | f.TCP_ACK)
-"""FIN is in the mask not for SYN+FIN alone: packets with FIN thereby get a cached datapath flow of their own. Else the
-FIN of an earlier connection with the same ports would still be remembered there, and end the flows of the next one."""
+SYN_WITHOUT_ACK = (f.TCP_SYN, f.TCP_SYN | f.TCP_ACK)
+"""What inbound_flags may look at is limited by OVS: the datapath's cache keeps packets apart that differ in a flag looked at
+there. Were FIN among them, a FIN would overtake the ACK that came just before it, whose cached flow is another."""
+OPENS_CONNECTION = (f.TCP_SYN, f.TCP_FIN | f.TCP_SYN | f.TCP_RST | f.TCP_ACK)
+SYN_AND_FIN = (f.TCP_SYN | f.TCP_FIN, f.TCP_SYN | f.TCP_FIN)
 ANY_RST = (f.TCP_RST, f.TCP_RST)
 
 
@@ -64,7 +66,7 @@ def base_flows(ports: Ports) -> Iterator[Flow]:
                {"in_port": ports.internal.number, "eth_type": f.ETH_ARP, "arp_op": ARP_REPLY,
                 "eth_dst": ports.internal.mac}, CONTROLLER, meter=METER_ARP)
 
-    yield flow(Kind.PIPELINE, 0, "inbound_flags", 120, _tcp(tcp_flags=SYN_ONLY), goto="no_entry")
+    yield flow(Kind.PIPELINE, 0, "inbound_flags", 120, _tcp(tcp_flags=SYN_WITHOUT_ACK), goto="no_entry")
     yield flow(Kind.PIPELINE, 0, "inbound_flags", 110, _tcp(tcp_flags=ANY_RST), SetField("reg1", 1), goto="access_in")
     yield flow(Kind.PIPELINE, 0, "inbound_flags", 0, {}, goto="access_in")
     yield flow(Kind.PIPELINE, 0, "outbound_flags", 110, _tcp(tcp_flags=ANY_RST), SetField("reg1", 1), goto="access_out")
@@ -74,6 +76,7 @@ def base_flows(ports: Ports) -> Iterator[Flow]:
 
     yield flow(Kind.HOLD, 0, "no_entry", 130, {"reg0": REG_MODE_TRANSITION, "eth_type": f.ETH_IP}, CONTROLLER,
                meter=METER_HOLD)
+    yield flow(Kind.PIPELINE, 0, "no_entry", 125, _tcp(tcp_flags=SYN_AND_FIN))
     yield flow(Kind.PIPELINE, 0, "no_entry", 110, _tcp(tcp_flags=ANY_RST))
     yield flow(Kind.PIPELINE, 0, "no_entry", 110, {"eth_type": f.ETH_IP, "ip_proto": 1})
     yield flow(Kind.STRAY, 0, "no_entry", 100, {"reg0": REG_MODE_NORMAL, "eth_type": f.ETH_IP}, CONTROLLER,
@@ -105,7 +108,7 @@ def external_ip_flows(external_ip: ExternalIp, role: Role, ports: Ports) -> Iter
             yield flow(Kind.NEW, owner, "no_entry", 120,
                        {"reg0": REG_MODE_NORMAL, "in_port": ports.external.number, "eth_type": f.ETH_IP,
                         "ip_proto": service.protocol_number, "ipv4_dst": address, "tcp_dst": service.port,
-                        "tcp_flags": SYN_ONLY}, CONTROLLER, meter=METER_NEW)
+                        "tcp_flags": OPENS_CONNECTION}, CONTROLLER, meter=METER_NEW)
 
 
 def delivery_flows(neighbours: Mapping[IPv4Address, str], ports: Ports) -> Iterator[Flow]:

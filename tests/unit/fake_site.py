@@ -301,7 +301,7 @@ class FakeSite:
                                     external.address.packed, external.port, flags=flags, seq=number,
                                     ack=0 if flags == SYN else number,
                                     payload=self._payload(conversation, True, flags))
-        self.inject(name, frame, EXTERNAL)
+        self.inject(name, self._closed(frame, "client" in conversation.fins), EXTERNAL)
 
     def from_server(self, conversation: Conversation, flags: int = ACK, stale: bool = False) -> None:
         server = conversation.server
@@ -315,7 +315,7 @@ class FakeSite:
                                     conversation.client.address.packed, conversation.client.port, flags=flags | ACK,
                                     seq=conversation.number, ack=conversation.number,
                                     payload=self._payload(conversation, False, flags))
-        self.inject(name, frame, INTERNAL)
+        self.inject(name, self._closed(frame, "server" in conversation.fins), INTERNAL)
 
     def _payload(self, conversation: Conversation, inward: bool, flags: int) -> bytes:
         """Packets that open or reset are repeated by nobody here, and carry no number."""
@@ -323,6 +323,16 @@ class FakeSite:
             return b""
         self.data.append(Data(conversation, inward))
         return len(self.data).to_bytes(4)
+
+    @staticmethod
+    def _closed(frame: bytes, closed: bool) -> bytes:
+        """Who has sent FIN sends no more payload: then the number follows the packet as Ethernet padding."""
+        packet = packets.decode(frame)
+        if not closed or not packet.payload_length:
+            return frame
+        bare = packets.tcp_segment(packet.eth_dst, packet.eth_src, packet.src, packet.src_port, packet.dst, packet.dst_port,
+                                   flags=packet.tcp_flags, seq=packet.seq, ack=packet.ack)
+        return bare + frame[packet.payload_offset:]
 
     @staticmethod
     def _note(conversation: Conversation, flags: int, side: str) -> None:
@@ -366,9 +376,9 @@ class FakeSite:
             self.from_server(conversation, SYN | ACK)
 
     def _arrived(self, frame: bytes, packet: packets.Packet, inward: bool) -> None:
-        if packet.payload_length != 4:
-            return
         start = packet.payload_offset
+        if len(frame) != start + 4:
+            return
         data = self.data[int.from_bytes(frame[start:start + 4]) - 1]
         data.arrivals += 1
         conversation = data.conversation
