@@ -58,6 +58,8 @@ class Movement:
         self._by_token: dict[int, tuple[Move, str]] = {}
         self._recovering: dict[str, float] = {}
         self._last_words: dict[int, tuple[str, Serving]] = {}
+        self._forgetting: dict[tuple[str, IPv4Address], list[int]] = {}
+        """Cookies of the entries that an LB is still to forget, bucket by bucket."""
         self._assigned: set[str] = set()
         self._last_id = 0
 
@@ -89,7 +91,8 @@ class Movement:
             raise Refused(409, "Server not reached", f"{to} has no ARP answer from {', '.join(unreached)} yet, "
                           f"though {serving.assigned} has")
         move = self._create(serving, to, strategy, now)
-        return move, self._do(move, move.start(now), now)
+        leftovers = self._delete_entries(to, serving, self._forgetting.pop((to, address), []))
+        return move, leftovers + self._do(move, move.start(now), now)
 
     def abort(self, move_id: str, now: float) -> Outbox:
         """Raises Refused: unknown move, ended, or past its route step."""
@@ -118,6 +121,7 @@ class Movement:
 
     def lost(self, name: str, now: float) -> Outbox:
         self._last_words = {token: asked for token, asked in self._last_words.items() if asked[0] != name}
+        self._forgetting = {place: cookies for place, cookies in self._forgetting.items() if place[0] != name}
         out: Outbox = []
         for move in self._running():
             if move.record.id in self._recovering:
@@ -224,8 +228,11 @@ class Movement:
             case Release(lb):
                 return control.connections.release(serving, lb)
             case Forget(lb):
-                return self._forget(lb, serving, bucket_cookies(Kind.ENTRY_IN, int(serving.address))
-                                    + bucket_cookies(Kind.ENTRY_OUT, int(serving.address)))
+                if not control.switches[lb].ready:
+                    return []  # it is read back when it returns
+                self._forgetting[lb, serving.address] = [cookie for kind in (Kind.ENTRY_IN, Kind.ENTRY_OUT)
+                                                         for cookie in bucket_cookies(kind, int(serving.address))]
+                return self._forget(lb, serving)
         raise AssertionError(action)
 
     def _token(self, move: Move, lb: str, label: str) -> int:
@@ -237,20 +244,26 @@ class Movement:
         self._by_token[token] = (move, label)
         return token
 
-    def _forget(self, lb: str, serving: Serving, cookies: list[int]) -> Outbox:
-        """Reads and deletes bucket by bucket, a few at a time, so that the switch is never busy for long. Stops if the
-        external IP comes back meanwhile: its new entries must stay."""
-        if not cookies or lb in serving.holders or not self._control.switches[lb].ready:
+    def _forget(self, lb: str, serving: Serving) -> Outbox:
+        """A few buckets at a time, so that the switch is never busy for long. If the external IP comes back meanwhile,
+        `start` has had the rest deleted before anything else: what it gets then must stay."""
+        cookies = self._forgetting.pop((lb, serving.address), [])
+        if not cookies:
             return []
-        now_deleted, rest = cookies[:FORGET_AT_ONCE], cookies[FORGET_AT_ONCE:]
+        if rest := cookies[FORGET_AT_ONCE:]:
+            self._forgetting[lb, serving.address] = rest
+        token = self._control.when_confirmed(lb, lambda now: self._forget(lb, serving))
+        return [*self._delete_entries(lb, serving, cookies[:FORGET_AT_ONCE]), (lb, Barrier(token))]
+
+    def _delete_entries(self, lb: str, serving: Serving, cookies: list[int]) -> Outbox:
+        """Deletes them, but asks what they were before."""
         out: Outbox = []
-        for cookie in now_deleted:
+        for cookie in cookies:
             table = "access_in" if cookie >> 48 & 0xFF == Kind.ENTRY_IN else "access_out"
             token = self._control.new_token()
             self._last_words[token] = lb, serving
             out += [(lb, ReadFlows(table, cookie, MASK_ALL, token)), (lb, DeleteCookie(table, cookie, MASK_ALL))]
-        token = self._control.when_confirmed(lb, lambda now: self._forget(lb, serving, rest))
-        return [*out, (lb, Barrier(token))]
+        return out
 
     def asked(self, token: int) -> bool:
         """Is it of a ReadFlows of entries that an LB is to forget?"""

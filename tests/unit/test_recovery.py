@@ -7,7 +7,7 @@ import pytest
 from lbctl.access_table import KEY, Entry, reply_key
 from lbctl.messages import AddEntries, AddFlows, DeleteCookie, DeleteEntries, DeleteFlows
 from lbctl.model import Strategy
-from lbctl.packets import ACK, FIN, SYN
+from lbctl.packets import ACK, FIN, RST, SYN
 from tests.unit.fake_site import FakeSite, site
 
 CHANGES = (AddFlows, DeleteFlows, DeleteCookie, AddEntries, DeleteEntries)
@@ -183,6 +183,23 @@ def test_a_controller_that_dies_in_a_move(world, strategy, rounds) -> None:
         world.from_server(conversation)
     world.settle(20.0)
     world.check_now()
+    world.check_settled()
+
+
+def test_a_move_back_before_the_first_lb_has_forgotten(world) -> None:
+    """An entry that ends in between is not left there."""
+    address = world.site.external_ips[0].address
+    world.post(world.control.start_move(address, "lb-b", Strategy.PRECOPY, world.now)[1])
+    while world.control.serving(address).move:
+        world.round()
+        world.tick(0.1)
+    assert world.switches["lb-a"].entries(address)
+    world.from_client(world.conversations[0], RST)
+    world.round()
+    world.post(world.control.connections.tick(world.now + 6))
+    world.post(world.control.start_move(address, "lb-a", Strategy.PRECOPY, world.now)[1])
+    world.settle(5.0)
+    assert world.control.assigned_to(address) == "lb-a" and len(world.switches["lb-a"].entries(address)) == 2
     world.check_settled()
 
 
