@@ -42,10 +42,12 @@ def main() -> list[Result]:
             assert scene.move(address, source.bridge)["state"] == "done"
             return FLOWS / seconds, theirs
 
-        runs = [undisturbed(one, scene.namespaces)[0] for _ in range(RUNS)]
+        measured = [undisturbed(one, scene.namespaces) for _ in range(RUNS)]
+    runs = [run for run, _ in measured]
     ours, yardstick = median([run[0] for run in runs]), median([run[1] for run in runs])
     return [Result(f"bulk copy of {FLOWS} flows", per_second(ours), f"ovs-ofctl --bundle {per_second(yardstick)}",
-                   f"{ours / yardstick:.2f}", f">= {TARGET:g}", RUNS, ours / yardstick >= TARGET)]
+                   f"{ours / yardstick:.2f}", f">= {TARGET:g}", RUNS,
+                   max(others for _, others in measured), ours / yardstick >= TARGET)]
 
 
 if __name__ == "__main__":

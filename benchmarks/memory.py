@@ -59,7 +59,7 @@ def _resident(count: int) -> int:
 
 
 def _line(what: str, size: float) -> Result:
-    return Result(f"memory of an entry, {what}", f"{size:.0f} bytes", "none", "", f"<= {TARGET}", 1, size <= TARGET)
+    return Result(f"memory of an entry, {what}", f"{size:.0f} bytes", "none", "", f"<= {TARGET}", 1, 0.0, size <= TARGET)
 
 
 if __name__ == "__main__":

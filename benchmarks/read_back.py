@@ -1,6 +1,6 @@
 """Reading an LB's entries back after a restart of the controller, and `ovs-ofctl dump-flows` of the same switch.
 
-The time is the one that the switch sees: from being told to connect until the controller says that it is ready.
+The time begins when the switch logs that it is connected, and ends when the controller says that the LB is ready.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from datetime import datetime
 
 from benchmarks.quiet import undisturbed
 from benchmarks.results import Result, median
@@ -25,23 +26,27 @@ def main() -> list[Result]:
     with Scene(lbs=1, external_ips=1, servers=2, clients=1) as scene:
         seed(scene, ENTRIES)
         node = scene.lbs["lb-a"]
-        runs = [undisturbed(lambda: (_restart(scene, node), _dump(node)), scene.namespaces)[0] for _ in range(RUNS)]
+        measured = [undisturbed(lambda: (_restart(scene, node), _dump(node)), scene.namespaces) for _ in range(RUNS)]
+    runs = [run for run, _ in measured]
     ours, yardstick = median([run[0] for run in runs]), median([run[1] for run in runs])
     return [Result(f"read back {ENTRIES} entries", f"{ours:.2f} s", f"ovs-ofctl dump-flows {yardstick:.2f} s",
-                   f"{ours / yardstick:.2f}", f"<= {TARGET:g}", RUNS, ours / yardstick <= TARGET)]
+                   f"{ours / yardstick:.2f}", f"<= {TARGET:g}", RUNS,
+                   max(others for _, others in measured), ours / yardstick <= TARGET)]
 
 
 def _restart(scene: Scene, node: BalancerNode) -> float:
-    """kill -9, a new controller, and then the switch's connection, which is timed. Seconds."""
+    """kill -9 and a new controller; the seconds from the switch's connection until it is ready."""
     scene.controller.kill()
+    seen = node.ovs.log_file.stat().st_size
     scene.controller.start()
-    begun = time.monotonic()
-    node.ovs.appctl("bridge/reconnect", node.bridge)
-    while scene.rest("GET", f"/v1/load-balancers/{node.bridge}").json["state"] != "ready":
-        time.sleep(0.005)
-    elapsed = time.monotonic() - begun
+    state = f"/v1/load-balancers/{node.bridge}"
+    scene.wait_until(lambda: scene.rest("GET", state).json["state"] == "ready", 60.0, f"{node.bridge} read back")
+    ended = time.time()
     assert connections(scene, scene.site.external_ips[0].address) == ENTRIES
-    return elapsed
+    with node.ovs.log_file.open() as log:
+        log.seek(seen)
+        stamp = next(line.partition("|")[0] for line in log if line.endswith(": connected\n"))
+    return ended - datetime.fromisoformat(stamp).timestamp()
 
 
 def _dump(node: BalancerNode) -> float:

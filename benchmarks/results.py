@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Result:
-    """One line of the table. Texts hold their units; `runs` is how many runs the medians are of."""
+    """One line of the table. Texts hold their units; the medians are of so many `runs`.
+
+    `others`: the largest share of the machine's CPU time (0 to 1) that other work took in one of them.
+    """
 
     what: str
     ours: str
@@ -17,10 +20,11 @@ class Result:
     ratio: str
     target: str
     runs: int
+    others: float
     passed: bool
 
 
-HEAD = ("measured", "lbctl", "yardstick", "ratio", "target", "runs", "")
+HEAD = ("measured", "lbctl", "yardstick", "ratio", "target", "runs", "others", "")
 
 
 def median(values: Sequence[float]) -> float:
@@ -38,9 +42,14 @@ def milliseconds(seconds: float) -> str:
 
 def table(results: Sequence[Result]) -> str:
     """The results as a Markdown table with aligned columns."""
-    rows = [HEAD, *((r.what, r.ours, r.yardstick, r.ratio, r.target, str(r.runs), "PASS" if r.passed else "FAIL")
-                    for r in results)]
+    rows = [HEAD, *(_cells(result) for result in results)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
+
+
+def _cells(result: Result) -> tuple[str, ...]:
+    verdict = "PASS" if result.passed else "FAIL"
+    figures = (result.what, result.ours, result.yardstick, result.ratio, result.target)
+    return *figures, str(result.runs), f"{result.others:.0%}", verdict
