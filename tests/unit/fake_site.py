@@ -170,7 +170,7 @@ class FakeSite:
             self.post(self.control.switch_lost(name, "cut by the test", self.now))
         if lose_tables:
             self.switches[name].lose_tables()
-            self._forfeit(known=self._known_entries())
+            self._forfeit()
         self.unsettled.add(name)
 
     def _cut(self, name: str) -> None:
@@ -184,18 +184,18 @@ class FakeSite:
             self._cut(name)
         self.saves.clear()
         self.unsettled = set(self.switches)
-        self._forfeit(known=set())
         self.moves += self.control.moves.values()
         self.rolled_back = {}
         self.control = self._new_control()
+        self._forfeit()
 
-    def _known_entries(self) -> set[bytes]:
-        return {entry.key for serving in self.control.directory for entry in serving.table.entries()}
-
-    def _forfeit(self, known: set[bytes]) -> None:
-        """Notes whose entry is neither known to the controller nor whole in any switch."""
-        for switch in self.switches.values():
-            known |= {key for key, tables in switch.entries().items() if len(tables) == 2}
+    def _forfeit(self) -> None:
+        """Notes whose entry is neither known to the controller nor whole in a switch that it will believe."""
+        known: set[bytes] = set()
+        for serving in self.control.directory:
+            known |= {entry.key for entry in serving.table.entries()}
+            for name in serving.holders:
+                known |= {key for key, tables in self.switches[name].entries(serving.address).items() if len(tables) == 2}
         for conversation in self.conversations:
             if self.key(conversation) not in known:
                 conversation.forfeited = True
