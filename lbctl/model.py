@@ -104,8 +104,9 @@ class Settings:
 
     idle_timeout: float = 3600.0
     """An entry without a packet for this long is removed."""
-    linger: int = 5
-    """An entry stays this long after FIN both ways, or after a RST."""
+    linger: int = 2
+    """An entry stays this long after FIN both ways, or after a RST. Short, because Open vSwitch visits each flow that waits
+    for its end after each round of its revalidators (docs/performance.md)."""
     grace: float = 3.0
     """The old LB keeps a moved external IP's entries this long, for packets still on their way to it."""
     barrier_timeout: float = 5.0

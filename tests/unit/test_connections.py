@@ -231,8 +231,8 @@ def test_a_reset_connection_lingers(world) -> None:
     entry = add(world)
     run(world, Kind.RESET, "client RST translated")
     assert entry.state == "reset"
-    assert summary(world.control.connections.tick(world.now + 4.9)) == []
-    assert summary(world.control.connections.tick(world.now + 5.1)) == ["delete@lb-a"]
+    assert summary(world.control.connections.tick(world.now + world.control.connections.linger - 0.1)) == []
+    assert summary(world.control.connections.tick(world.now + world.control.connections.linger + 0.1)) == ["delete@lb-a"]
     assert world.control.connections.tick(world.now + 50) == []
 
 
