@@ -20,6 +20,7 @@ from hands import (
     internal_mac,
     live,
     server_space,
+    who_answers,
 )
 
 from lbctl.model import Server, Service, Site
@@ -64,11 +65,11 @@ def check_arp(bed: Bed) -> None:
     """Each external IP and each gateway is answered for by its LB, and by that alone, with its port's MAC."""
     outside = {"198.51.100.1": "lb-a", "198.51.100.2": "lb-b", "198.51.100.3": "lb-a"}
     inside = {"10.0.0.1": "lb-a", "10.0.0.2": "lb-b", "10.0.0.3": "lb-a"}
-    with RawPort(bed.clients[0], "eth0") as port:
+    with RawPort(bed.clients[1], "eth0") as port:
         for address, lb in outside.items():
-            assert arp_answers(port, "198.51.100.101", address) == [(external_mac(bed, lb),) * 2], address
-        assert arp_answers(port, "198.51.100.101", "198.51.100.4") == [], "an address that is no external IP"
-        assert arp_answers(port, "198.51.100.101", "10.0.0.1") == [], "a gateway, asked for outside"
+            assert arp_answers(port, "198.51.100.102", address) == [(external_mac(bed, lb),) * 2], address
+        assert arp_answers(port, "198.51.100.102", "198.51.100.4") == [], "an address that is no external IP"
+        assert arp_answers(port, "198.51.100.102", "10.0.0.1") == [], "a gateway, asked for outside"
     with RawPort(server_space(bed, SERVER), "eth0") as port:
         for address, lb in inside.items():
             assert arp_answers(port, SERVER, address) == [(internal_mac(bed, lb),) * 2], address
@@ -228,7 +229,7 @@ def test_twin_nobody_asks_for_the_new_mac(fresh: Bed) -> None:
 
 
 def shares(bed: Bed, external: str, count: int) -> Counter[str]:
-    return Counter(request(bed.clients[number % 2], external)["server"] for number in range(count))
+    return Counter(who_answers(bed.clients[number % 2], external) for number in range(count))
 
 
 def test_round_robin_shares_are_equal(live: Bed) -> None:
@@ -243,8 +244,8 @@ def test_services_take_turns_on_their_own(live: Bed) -> None:
     """Requests to port 81 don't disturb the turns of port 80."""
     seen: list[str] = []
     for _ in range(6):
-        seen.append(request(live.clients[0], FIRST)["server"])
-        request(live.clients[0], FIRST, 81)
+        seen.append(who_answers(live.clients[0], FIRST))
+        who_answers(live.clients[0], FIRST, 81)
     assert all(one != next_ for one, next_ in zip(seen, seen[1:], strict=False)), seen
 
 

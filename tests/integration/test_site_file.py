@@ -10,7 +10,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
-from hands import Talk, entries_of, entry_flows_of, eventually, metric
+from hands import Talk, entries_of, entry_flows_of, eventually, metric, who_answers
 
 from lbctl.model import Server, Service, Site
 from testbed.bed import Bed
@@ -80,7 +80,7 @@ def apply(bed: Bed, site: Site | str) -> None:
 
 
 def servers_of(bed: Bed, count: int, external: str = FIRST, port: int = 80) -> Counter[str]:
-    return Counter(request(bed.clients[1], external, port)["server"] for _ in range(count))
+    return Counter(who_answers(bed.clients[1], external, port) for _ in range(count))
 
 
 def talks_to(bed: Bed, wanted: str, external: str = FIRST, port: int = 80) -> Talk:
@@ -112,7 +112,8 @@ def test_external_ips_services_and_servers_are_added(small: Bed) -> None:
 def test_a_file_that_says_the_same_changes_no_flow(small: Bed) -> None:
     """Whatever its comments and the order of its keys."""
     with Talk(small.clients[0], FIRST) as talk:
-        time.sleep(0.3)
+        eventually(small, lambda: len(small.entries("lb-a")) == 1, "the connections of the tests before have ended")
+        apply(small, SMALL)  # and with them the need for servers that are not in the file
         before = rules(small), entry_flows_of(small, talk.local)
         apply(small, "# a comment\n" + site_text(SMALL))
         assert (rules(small), entry_flows_of(small, talk.local)) == before
@@ -248,7 +249,8 @@ BAD = {
 @pytest.mark.parametrize("text, reason", BAD.values(), ids=BAD)
 def test_a_bad_file_is_refused_and_the_old_one_stays(small: Bed, text: str, reason: str) -> None:
     with talks_to(small, "10.0.0.12") as talk:
-        time.sleep(0.2)
+        eventually(small, lambda: len(small.entries("lb-a")) == 1, "the connections of the tests before have ended")
+        apply(small, SMALL)
         flows, count, before = rules(small), applied(small), refused(small)
         small.controller.reload(text)
         eventually(small, lambda: refused(small) == before + 1, "the metric says that it is refused")
