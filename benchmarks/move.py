@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from array import array
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.quiet import undisturbed
@@ -105,7 +106,7 @@ def _pair(scene: Scene) -> tuple[Window, Window]:
 
 def _longest_gap(answers: array, window: Window) -> float:
     inside = [when for when in answers if window.begun <= when <= window.ended]
-    return max((late - early for early, late in zip(inside, inside[1:])), default=window.ended - window.begun)
+    return max((late - early for early, late in pairwise(inside)), default=window.ended - window.begun)
 
 
 def _retransmissions(scene: Scene) -> int:

@@ -11,7 +11,7 @@ from typing import TypeVar
 TICKS = os.sysconf("SC_CLK_TCK")
 TOLERATED = 0.05
 """Of the machine's CPU time."""
-ATTEMPTS = 3
+ATTEMPTS = 2
 WAIT = 3.0
 
 T = TypeVar("T")
