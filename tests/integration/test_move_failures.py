@@ -28,7 +28,7 @@ from moving import (
 from testbed.bed import Bed
 from testbed.traffic import request
 
-BED = {"settings": {"grace": 0.8, "barrier_timeout": 1.5, "linger": 1, "arp_interval": 2.0}}
+BED = {"settings": {"grace": 0.8, "barrier_timeout": 2.5, "linger": 1, "arp_interval": 2.0}}
 PHASES = [
     # (strategy, confirmations of the target let through, the step that the move is in then)
     ("precopy", 0, "transition"),
@@ -120,8 +120,8 @@ def test_the_target_is_stopped(bed: Bed, strategy: str) -> None:
     finally:
         os.kill(pid, signal.SIGCONT)
     assert record["state"] == "rolled-back"
-    assert "lb-b did not confirm the transition step within 1.5 s" in record["reason"]
-    assert 1.5 <= record["steps"][0]["seconds"] < 4.0
+    assert "lb-b did not confirm the transition step within 2.5 s" in record["reason"]
+    assert 2.5 <= record["steps"][0]["seconds"] < 5.0
     bed.wait_ready()
     serves_alone(bed, "lb-a", "lb-b")
     assert_unharmed(loads)
@@ -131,7 +131,7 @@ def test_the_target_is_stopped(bed: Bed, strategy: str) -> None:
 def test_a_confirmation_of_the_target_does_not_come(quiet_bed: Bed) -> None:
     bed = quiet_bed
     with gates(bed) as gate, Talks(bed.clients[0], FIRST, 4) as near, Talks(bed.remote, FIRST, 4) as far:
-        for strategy, confirmations, step in PHASES[1:]:
+        for strategy, confirmations, step in (PHASES[1], PHASES[2], PHASES[5]):
             move_id = stop_in(bed, gate, strategy, confirmations, step)
             record = wait_ended(bed, move_id)
             assert record["state"] == "rolled-back" and f"did not confirm the {step} step" in record["reason"], record
