@@ -11,9 +11,8 @@ import threading
 import time
 from collections import deque
 
-from moving import wait_reached
-
 from testbed.bed import CONTROLLER_ADDRESS, BalancerNode, Bed
+from tests.integration.moving import wait_reached
 
 PORT = 6654
 BARRIER_REPLY, BUNDLE_CONTROL = 21, 33

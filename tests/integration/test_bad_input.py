@@ -10,7 +10,12 @@ import struct
 import time
 
 import pytest
-from hands import (
+
+from testbed import frames
+from testbed.bed import CONTROLLER_ADDRESS, BalancerNode, Bed
+from testbed.frames import ACK, PSH, SYN
+from testbed.traffic import RawPort, connect, request
+from tests.integration.hands import (
     Talk,
     counters,
     dropped,
@@ -24,11 +29,6 @@ from hands import (
     metric,
     server_space,
 )
-
-from testbed import frames
-from testbed.bed import CONTROLLER_ADDRESS, BalancerNode, Bed
-from testbed.frames import ACK, PSH, SYN
-from testbed.traffic import RawPort, connect, request
 
 __all__ = ["fresh", "live"]
 

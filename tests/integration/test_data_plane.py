@@ -7,7 +7,14 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hands import (
+
+from lbctl.model import Server, Service, Site
+from testbed import frames
+from testbed.bed import Bed
+from testbed.frames import ACK, PSH, SYN
+from testbed.sites import simple_site
+from testbed.traffic import RawPort, connect, request
+from tests.integration.hands import (
     HandClient,
     Talk,
     counters,
@@ -22,13 +29,6 @@ from hands import (
     server_space,
     who_answers,
 )
-
-from lbctl.model import Server, Service, Site
-from testbed import frames
-from testbed.bed import Bed
-from testbed.frames import ACK, PSH, SYN
-from testbed.sites import simple_site
-from testbed.traffic import RawPort, connect, request
 
 __all__ = ["fresh", "live"]
 

@@ -7,8 +7,13 @@ import threading
 import time
 
 import pytest
-from gate import gates
-from moving import (
+
+from testbed import frames
+from testbed.bed import Bed
+from testbed.controller import APPS
+from testbed.traffic import RawPort, connect, request
+from tests.integration.gate import gates
+from tests.integration.moving import (
     FIRST,
     NAIVE_APPS,
     SECOND,
@@ -27,11 +32,6 @@ from moving import (
     wait_state,
     wait_step,
 )
-
-from testbed import frames
-from testbed.bed import Bed
-from testbed.controller import APPS
-from testbed.traffic import RawPort, connect, request
 
 BED = {"external_ips": 3, "settings": {"grace": 0.5, "barrier_timeout": 3.0, "linger": 1, "arp_interval": 2.0, "held_packets": 40}}
 THIRD = "198.51.100.3"

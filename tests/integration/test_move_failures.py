@@ -8,8 +8,11 @@ import signal
 import time
 
 import pytest
-from gate import gates
-from moving import (
+
+from testbed.bed import Bed
+from testbed.traffic import request
+from tests.integration.gate import gates
+from tests.integration.moving import (
     FIRST,
     STRATEGIES,
     Talks,
@@ -24,9 +27,6 @@ from moving import (
     wait_state,
     wait_step,
 )
-
-from testbed.bed import Bed
-from testbed.traffic import request
 
 BED = {"settings": {"grace": 0.8, "barrier_timeout": 2.5, "linger": 1, "arp_interval": 2.0}}
 PHASES = [

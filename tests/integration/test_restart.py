@@ -7,8 +7,12 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from gate import gates, restart, start_again
-from moving import (
+
+from testbed.bed import Bed
+from testbed.controller import ControllerError
+from testbed.traffic import connect
+from tests.integration.gate import gates, restart, start_again
+from tests.integration.moving import (
     FIRST,
     SECOND,
     STRATEGIES,
@@ -24,10 +28,6 @@ from moving import (
     wait_state,
     wait_step,
 )
-
-from testbed.bed import Bed
-from testbed.controller import ControllerError
-from testbed.traffic import connect
 
 BED = {"settings": {"grace": 1.0, "barrier_timeout": 3.0, "linger": 1, "arp_interval": 2.0}}
 

@@ -10,12 +10,12 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
-from hands import Talk, entries_of, entry_flows_of, eventually, metric, who_answers
 
 from lbctl.model import Server, Service, Site
 from testbed.bed import Bed
 from testbed.sites import simple_site, site_text
 from testbed.traffic import connect, request
+from tests.integration.hands import Talk, entries_of, entry_flows_of, eventually, metric, who_answers
 
 PLAIN = simple_site(external_ips=3, servers=3, ports={80: 8080, 81: 9081}, settings={"linger": 1, "arp_interval": 1.0})
 FIRST, SECOND, THIRD = "198.51.100.1", "198.51.100.2", "198.51.100.3"

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
-from api_fakes import FakeOrders
 
 from lbctl.api.dispatch import dispatch
 from lbctl.api.http import Request
 from lbctl.cli.main import app
+from tests.unit.api_fakes import FakeOrders
 
 
 class Run(NamedTuple):

@@ -209,12 +209,14 @@ class FakeSite:
         self._note_rolled_back()
 
     def _note_rolled_back(self) -> None:
-        """A roll back can't wait for a target that does not answer in time (docs/move.md): until that has heard of it, it
-        may be normal, too, and answer with an ICMP error, which TCP takes as a hint only."""
+        """A roll back can't wait for a target that does not answer in time, nor a promotion for such a source (docs/move.md):
+        until it has heard of it, it may be normal, too; and answer with an ICMP error, which TCP takes as a hint only."""
         for move in self.control.moves.values():
             if move.record.state == "rolled-back" and move.record.id not in self.rolled_back:
                 self.rolled_back[move.record.id] = move.record.external_ip
                 self.unsettled.add(move.record.target)
+            elif not move.ended:
+                self.unsettled |= move._lost
 
     def settle(self, seconds: float, step: float = 0.5) -> None:
         """Everything is connected and delivered, again and again, for that long."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from api_fakes import IP_1, Api, problem
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ from lbctl.api import operations
 from lbctl.api.dispatch import dispatch
 from lbctl.api.http import Request
 from lbctl.api.routes import ROUTES
+from tests.unit.api_fakes import IP_1, Api, problem
 
 MOVE = f"/v1/external-ips/{IP_1}/move"
 

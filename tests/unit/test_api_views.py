@@ -8,7 +8,6 @@ import random
 import time
 
 import pytest
-from api_fakes import IP_1, IP_2, SERVER_2, Api, entry, problem
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from lbctl.api import openapi
 from lbctl.api.paging import START, page
 from lbctl.api.routes import ROUTES
 from lbctl.move import StepRecord
+from tests.unit.api_fakes import IP_1, IP_2, SERVER_2, Api, entry, problem
 
 TABLE = "/v1/load-balancers/lb-a/access-table"
 MOVE = f"/v1/external-ips/{IP_1}/move"

@@ -8,12 +8,12 @@ import threading
 import time
 
 import pytest
-from api_fakes import IP_1, START, entry
-from cli_harness import Command, serving
 
 from lbctl.api import problems
 from lbctl.cli import main
 from lbctl.model import Strategy
+from tests.unit.api_fakes import IP_1, START, entry
+from tests.unit.cli_harness import Command, serving
 
 CLOSED = "http://127.0.0.1:1"
 

@@ -7,12 +7,12 @@ import os
 import stat
 
 import pytest
-from cli_harness import Command, serving
 
 from lbctl.cli import checks_controller
 from lbctl.cli.checks_switch import check_version
 from lbctl.cli.finding import Level
 from lbctl.cli.ovs import Ovs
+from tests.unit.cli_harness import Command, serving
 
 GOOD = {
     "Bridge": [{"_uuid": ["uuid", "b"], "name": "br0", "datapath_id": "00000000000000aa", "datapath_type": "netdev",

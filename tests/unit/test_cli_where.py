@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from api_fakes import IP_1, SERVER_2, entry
-from cli_harness import Command, serving
 
 from lbctl.cli.trace import annotate
 from lbctl.model import Strategy, TransferMode
+from tests.unit.api_fakes import IP_1, SERVER_2, entry
+from tests.unit.cli_harness import Command, serving
 
 CLIENT, EXTERNAL = "203.0.113.9:1000", "198.51.100.1:80"
 

@@ -88,6 +88,54 @@ def test_what_ended_while_nobody_looked_is_forgotten(world) -> None:
     world.check_settled()
 
 
+def test_half_closed_and_ended_while_nobody_looked(world) -> None:
+    world.from_client(world.conversations[0], FIN | ACK)
+    world.settle(8.0)
+    assert next(iter(table(world).entries())).state == "half-closed"
+    world.disconnect("lb-a")
+    world.from_server(world.conversations[0], FIN | ACK)
+    world.tick(6.0)
+    changes(world)
+    assert len(table(world)) == 2
+
+
+def begin_grace_with_the_source_being_read_back(world) -> None:
+    """The answers of lb-a are under way, and a connection is made at lb-b."""
+    world.post(world.control.start_move(world.site.external_ips[0].address, "lb-b", Strategy.PRECOPY, world.now)[1])
+    while world.control.moves["1"].record.step != "grace":
+        world.round()
+    world.disconnect("lb-a")
+    world.drain()
+    world.connect("lb-a")
+    world.deliver("lb-a")
+    conversation = world.open(0)
+    for _ in range(3):
+        world.hear("lb-b")
+        world.deliver("lb-b")
+    assert conversation.live
+
+
+def test_an_entry_made_elsewhere_while_an_lb_is_read_back(world) -> None:
+    """Then the target dies, so that the source serves on."""
+    begin_grace_with_the_source_being_read_back(world)
+    world.disconnect("lb-b", lose_tables=True)
+    world.drain()
+    world.check_now()
+    world.settle(3.0)
+    assert world.control.assigned_to(world.site.external_ips[0].address) == "lb-a"
+    world.check_now()
+    world.check_settled()
+
+
+def test_an_lb_that_is_read_back_while_the_move_ends_forgets_all(world) -> None:
+    begin_grace_with_the_source_being_read_back(world)
+    world.tick(4.0)
+    assert world.control.moves["1"].ended
+    world.settle(3.0)
+    world.check_now()
+    world.check_settled()
+
+
 def test_one_direction_that_ended_while_nobody_looked(world) -> None:
     world.disconnect("lb-a")
     world.from_client(world.conversations[0], FIN | ACK)
