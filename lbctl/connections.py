@@ -117,7 +117,11 @@ class Connections:
         return self._send_error(switch, packet, packets.tcp_reset(packet, self._mac(switch, True)), True)
 
     def _install(self, serving: Serving, entry: Entry) -> Outbox:
-        return [(name, AddEntries((entry,))) for name in serving.holders]
+        return [(name, AddEntries((entry,))) for name in self._ready_holders(serving)]
+
+    def _ready_holders(self, serving: Serving) -> list[str]:
+        """An LB that is being read back would get a new entry too late to be read, and too early to be put back."""
+        return [name for name in serving.holders if self._switches[name].ready]
 
     def _stray(self, switch: Switch, serving: Serving, packet: Packet, packet_in: PacketIn, inward: bool,
                now: float) -> Outbox:
@@ -150,7 +154,7 @@ class Connections:
             entry.flags &= ~(FIN_IN if inward else FIN_OUT)
         switch.counters["entries_put_back"] += 1
         flows = entry_flows(entry, self.linger)[only_this_way]
-        return [*((name, AddFlows(flows)) for name in serving.holders),
+        return [*((name, AddFlows(flows)) for name in self._ready_holders(serving)),
                 (switch.lb.name, PacketOut(packet_in.frame, packet_in.in_port, OUTPUT_TABLE))]
 
     def _answer_stray(self, switch: Switch, serving: Serving, packet: Packet, packet_in: PacketIn,

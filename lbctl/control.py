@@ -117,7 +117,7 @@ class ControlFunction:
 
     def switch_lost(self, name: str, reason: str, now: float) -> Outbox:
         self.log("switch lost", level="warning", lb=name, reason=reason)
-        self.switches[name].disconnected(reason)
+        self.switches[name].disconnected(reason, now)
         self._readbacks.pop(name, None)
         self._waiting = {token: wait for token, wait in self._waiting.items() if wait[0] != name}
         return self.movement.lost(name, now)
@@ -151,7 +151,7 @@ class ControlFunction:
     def _take_over(self, name: str, readback: ReadBack, now: float) -> Outbox:
         """All that the switch holds is known: sends what it misses, and nothing for what is right."""
         switch = self.switches[name]
-        outcome = recover(name, readback, self.directory, now)
+        outcome = recover(name, readback, self.directory, switch.lost_at, now)
         out: Outbox = [(name, message) for message in outcome.messages]
         if outcome.taken_over:
             keep_former_servers(self)

@@ -11,6 +11,9 @@ from lbctl.move import CHUNK
 from lbctl.readback import Found, ReadBack
 from lbctl.serving import Directory, Serving
 
+UNDER_WAY = 1.0
+"""Seconds: an entry that was made so shortly before the connection ended may not have got through."""
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -23,12 +26,12 @@ class Outcome:
     deleted: int = 0
 
 
-def recover(name: str, readback: ReadBack, directory: Directory, now: float) -> Outcome:
+def recover(name: str, readback: ReadBack, directory: Directory, lost_at: float, now: float) -> Outcome:
     """Compares what LB `name` holds with the access table, and changes the table where the switch knows better.
 
     The controller's table is the authority, but for external IPs that it has not read from this LB since it started.
-    An entry that the switch lost is put back if the switch has lost everything (it was restarted); if it still had its
-    other flows, the entry had run out after its FINs.
+    An entry that the switch lost is put back if the switch has lost everything (it was restarted), or if the entry was made
+    at another LB since `lost_at`, when this one's connection ended; else it had run out after its FINs.
     """
     outcome = Outcome()
     restarted = not readback.cookies
@@ -52,26 +55,21 @@ def recover(name: str, readback: ReadBack, directory: Directory, now: float) -> 
     for serving in directory:
         if name not in serving.holders:
             continue
-        missing = [entry for entry in serving.table.snapshot()
-                   if _missing(entry, readback.entries.get(entry.key))]
-        if restarted or name not in serving.unread and serving.assigned != name:
-            outcome.messages += [AddEntries(tuple(chunk)) for chunk in _chunks(missing)]
-            outcome.put_back += len(missing)
-            for entry in missing:
+        read, missing = name not in serving.unread, [entry for entry in serving.table.entries()
+                                                     if entry.key not in readback.entries]
+        since = float("-inf") if restarted or read and serving.assigned != name else lost_at - UNDER_WAY
+        back = [entry for entry in missing if entry.created > since and not entry.flags & ENDING]
+        if restarted or read:
+            outcome.messages += [AddEntries(tuple(chunk)) for chunk in _chunks(back)]
+            outcome.put_back += len(back)
+            for entry in back:
                 entry.last_seen = now
-        elif name not in serving.unread:
-            outcome.ended += [(serving, entry) for entry in missing if entry.key not in readback.entries]
+        if read and not restarted and serving.assigned == name:
+            outcome.ended += [(serving, entry) for entry in missing if entry.created <= since or entry.flags & ENDING]
         serving.unread.discard(name)
     outcome.messages = [DeleteEntries(tuple(chunk)) for chunk in _chunks(strange)] + outcome.messages
     outcome.deleted = len(strange)
     return outcome
-
-
-def _missing(entry: Entry, found: Found | None) -> bool:
-    """Is a direction missing that has not run out after its FIN?"""
-    if entry.flags & ENDING:
-        return False
-    return found is None or found.directions != 3
 
 
 def _entry(key: bytes, found: Found, now: float) -> Entry:

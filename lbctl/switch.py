@@ -35,6 +35,8 @@ class Switch:
         self.roles: dict[IPv4Address, Role] = {}
         self.neighbours: dict[IPv4Address, str] = {}
         self.counters: Counter[str] = Counter()
+        self.lost_at = 0.0
+        """When its last connection ended."""
         self.ports_reported: tuple[PortState, ...] = ()
         self._known_ports: Ports | None = None
         self._held: dict[object, Flow] = {}
@@ -72,8 +74,8 @@ class Switch:
     def role(self, address: IPv4Address) -> Role:
         return self.roles.get(address, ABSENT)
 
-    def disconnected(self, reason: str) -> None:
-        self.state, self.reason = "disconnected", reason
+    def disconnected(self, reason: str, now: float) -> None:
+        self.state, self.reason, self.lost_at = "disconnected", reason, now
         self._held.clear()
 
     def reconcile(self, external_ips: Iterable[ExternalIp], held: Counter[tuple[str, int]]) -> list[Message]:
