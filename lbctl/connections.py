@@ -77,7 +77,7 @@ class Connections:
         key = KEY.pack(packet.protocol, packet.src, packet.src_port, packet.dst, packet.dst_port)
         out: Outbox = []
         entry = serving.table.by_key(key)
-        if entry and entry.flags & ENDING:
+        if entry and entry.flags & ENDING and entry.isn != packet.seq:
             out = self.end(serving, entry)
             entry = None
         if entry is None:

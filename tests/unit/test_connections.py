@@ -219,6 +219,14 @@ def test_a_repeated_syn_that_crosses_the_end_leaves_no_flow(world) -> None:
     assert summary(removed(world, entry, False)) == ["delete@lb-a"]
 
 
+def test_a_late_copy_of_its_own_syn_does_not_end_a_half_closed_connection(world) -> None:
+    entry = add(world)
+    removed(world, entry, False)
+    assert summary(packet_in(world, Kind.NEW, from_client(world, SYN, seq=entry.isn))) == [
+        "add@lb-a", "on-from-external-through-access_in@lb-a"]
+    assert serving(world).table.by_key(entry.key) is entry
+
+
 def test_a_syn_on_an_ended_connection_makes_a_new_one(world) -> None:
     entry = add(world)
     removed(world, entry, True)
