@@ -202,6 +202,7 @@ def test_the_source_is_killed_after_the_route_has_changed(quiet_bed: Bed) -> Non
             serves_alone(bed, "lb-b", "lb-a")
             wait_reached(bed)
             assert bed.move(FIRST, "lb-a")["state"] == "done"
+            serves_alone(bed, "lb-a", "lb-b")
         assert near.broken() == far.broken() == []
 
 
