@@ -117,7 +117,8 @@ class ControlFunction:
 
     def switch_lost(self, name: str, reason: str, now: float) -> Outbox:
         self.log("switch lost", level="warning", lb=name, reason=reason)
-        self.switches[name].disconnected(reason, now)
+        self.switches[name].disconnected(reason)
+        self.switches[name].lost_at = now
         self._readbacks.pop(name, None)
         self._waiting = {token: wait for token, wait in self._waiting.items() if wait[0] != name}
         return self.movement.lost(name, now)

@@ -74,8 +74,8 @@ class Switch:
     def role(self, address: IPv4Address) -> Role:
         return self.roles.get(address, ABSENT)
 
-    def disconnected(self, reason: str, now: float) -> None:
-        self.state, self.reason, self.lost_at = "disconnected", reason, now
+    def disconnected(self, reason: str) -> None:
+        self.state, self.reason = "disconnected", reason
         self._held.clear()
 
     def reconcile(self, external_ips: Iterable[ExternalIp], held: Counter[tuple[str, int]]) -> list[Message]:

@@ -20,7 +20,7 @@ from lbctl.move import ABSENT, SERVING, Announce, Assign, Confirm, Forget, Move,
 from lbctl.packets import ACK, FIN, RST, SYN
 from tests.unit.fake_site import LB_NAMES, FakeSite, site
 
-EXAMPLES = int(os.environ.get("LBCTL_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("LBCTL_EXAMPLES", "100"))
 PROFILE = settings(derandomize=True, deadline=None, database=None, max_examples=EXAMPLES, stateful_step_count=60,
                    suppress_health_check=list(HealthCheck))
 FEW = st.sampled_from([1, 1, 2, 3, 8, 40, 1 << 30])

@@ -144,7 +144,7 @@ def test_a_server_with_another_mac() -> None:
 
 def test_a_disconnected_switch_only_remembers() -> None:
     switch = ready_switch()
-    switch.disconnected("cut", 5.0)
+    switch.disconnected("cut")
     assert switch.set_role(FIRST, SERVING) == [] and switch.role(FIRST.address) == SERVING
     assert (switch.state, switch.reason) == ("disconnected", "cut")
 
