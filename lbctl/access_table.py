@@ -17,9 +17,10 @@ from lbctl.pipeline.cookies import bucket_of_key
 KEY = struct.Struct("!B4sH4sH")
 """protocol, sender address, sender port, receiver address, receiver port"""
 
-FIN_IN, FIN_OUT, RESET, REINSTALLED, GONE = 1, 2, 4, 8, 16
+FIN_IN, FIN_OUT, RESET, REINSTALLED, GONE, REUSED = 1, 2, 4, 8, 16, 32
 """Flags of an entry: the flow from the client (to the client) ran out after FIN; a RST was seen; a flow that had run
-out was installed again, there or at another LB; the entry is no longer in the table."""
+out was installed again, there or at another LB; the entry is no longer in the table; an earlier
+connection had the same ports shortly before."""
 ENDING = FIN_IN | FIN_OUT | RESET
 NO_HOP = bytes(6)
 """The next hop of an entry that was read back from a switch without its flow to the client."""

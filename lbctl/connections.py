@@ -6,11 +6,12 @@ the tables have changed, so a packet's kind is a hint: what decides is the acces
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable
 
 from lbctl import packets
-from lbctl.access_table import ENDING, FIN_IN, FIN_OUT, GONE, KEY, NO_HOP, REINSTALLED, RESET, Entry, reply_key
+from lbctl.access_table import ENDING, FIN_IN, FIN_OUT, GONE, KEY, NO_HOP, REINSTALLED, RESET, REUSED, Entry, reply_key
 from lbctl.held import HeldPacket
 from lbctl.messages import OUTPUT_TABLE, AddEntries, AddFlows, DeleteEntries, Outbox, PacketOut
 from lbctl.model import Server, TransferMode
@@ -24,6 +25,8 @@ from lbctl.switch import Switch
 FROM_CONTROLLER = 0xFFFFFFFD
 """OFPP_CONTROLLER as the in-port of a frame that we made, so that any port may be its output."""
 ICMP_HOST_UNREACHABLE, ICMP_PROTOCOL_UNREACHABLE = 1, 2
+CACHED_SECONDS = 15.0
+"""The datapath may remember an unused flow for this long: Open vSwitch's max-idle (10 s), and some more."""
 CLOCK_RATIO, CLOCK_STEP = 1.01, 0.5
 """A switch's clock may run that much faster than ours; and a busy one reads its clock only so often (seconds). A flow that
 ran out was there for a second (the shortest linger) at least, so a new entry is told from an old flow all the same."""
@@ -36,6 +39,9 @@ class Connections:
         self._switches = switches
         self._directory = directory
         self.linger = linger
+        self._now = 0.0
+        self._ended: dict[bytes, float] = {}
+        """Keys of entries that ended in the last CACHED_SECONDS, and when; the oldest first."""
         self._lingering: deque[tuple[float, Serving, Entry]] = deque()
         self._by_kind = {Kind.NEW: self._new, Kind.STRAY: self._stray, Kind.HOLD: self._hold,
                          Kind.UNASSIGNED: self._unassigned}
@@ -77,6 +83,7 @@ class Connections:
         key = KEY.pack(packet.protocol, packet.src, packet.src_port, packet.dst, packet.dst_port)
         out: Outbox = []
         entry = serving.table.by_key(key)
+        reused = REUSED if entry or key in self._ended else 0
         if entry and entry.flags & ENDING and entry.isn != packet.seq:
             out = self.end(serving, entry)
             entry = None
@@ -85,6 +92,7 @@ class Connections:
             if server is None:
                 return [*out, *self._refuse(switch, serving, packet, key)]
             entry = Entry(key, reply_key(key, server.address.packed, server.port), packet.eth_src, now, packet.seq)
+            entry.flags = reused
             serving.table.add(entry)
             switch.counters["connections_opened"] += 1
         elif entry.isn == packet.seq:
@@ -94,6 +102,7 @@ class Connections:
             # The port is used again: by a connection that ended unseen (its flows may be running out), or by a forged
             # SYN. The same server can tell, and the flows are put back as new.
             entry.isn, entry.created, entry.last_seen = packet.seq, now, now
+            entry.flags |= REUSED
         out += self._install(serving, entry)
         out.append((switch.lb.name, PacketOut(packet_in.frame, packet_in.in_port, "access_in")))
         return out
@@ -246,7 +255,7 @@ class Connections:
         entry.flags |= FIN_IN if removed.inward else FIN_OUT
         if serving.holders != {switch.lb.name}:
             entry.flags |= REINSTALLED
-        if entry.flags & (FIN_IN | FIN_OUT) != FIN_IN | FIN_OUT:
+        if not self._has_finished(entry):
             return []
         out = self.end(serving, entry)
         return out if entry.flags & REINSTALLED else []
@@ -260,9 +269,15 @@ class Connections:
             # A flow older than the entry was an earlier connection's, with the same ports.
             if stats.finished and entry and entry.reply == stats.reply and stats.duration <= now - entry.created:
                 entry.flags |= REINSTALLED | (FIN_IN if stats.next_hop is None else FIN_OUT)
-                if entry.flags & (FIN_IN | FIN_OUT) == FIN_IN | FIN_OUT:
+                if self._has_finished(entry):
                     ended.append(entry)
         return self.end_all(serving, ended)
+
+    @staticmethod
+    def _has_finished(entry: Entry) -> bool:
+        """FIN both ways? Where the ports had been used shortly before, nobody knows: the datapath's cache may have told the
+        flows of the earlier connection's FINs. Such an entry stays until it is idle; a packet puts its flows back."""
+        return entry.flags & (FIN_IN | FIN_OUT | REUSED) == FIN_IN | FIN_OUT
 
     def end(self, serving: Serving, entry: Entry) -> Outbox:
         """Takes an entry out of the table and out of every switch."""
@@ -272,10 +287,16 @@ class Connections:
         ended = tuple(entry for entry in entries if not entry.flags & GONE)
         for entry in ended:
             serving.table.remove(entry)
+            self._ended.pop(entry.key, None)
+            self._ended[entry.key] = self._now
         return [(name, DeleteEntries(ended)) for name in serving.holders] if ended else []
 
     def tick(self, now: float) -> Outbox:
         """Ends what has lingered long enough."""
+        self._now = now
+        forgotten = [key for key, _ in itertools.takewhile(lambda item: item[1] < now - CACHED_SECONDS, self._ended.items())]
+        for key in forgotten:
+            del self._ended[key]
         out: Outbox = []
         while self._lingering and self._lingering[0][0] <= now:
             _, serving, entry = self._lingering.popleft()
