@@ -216,7 +216,7 @@ class Connections:
         """The held packets, in order, through that LB's tables."""
         home = self._switches[name]
         if not home.ready:
-            serving.held.lost += len(serving.held.release())
+            serving.held.discard()
             return []
         return [self._through(home, packet) for packet in serving.held.release()]
 

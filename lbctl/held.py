@@ -37,8 +37,16 @@ class HeldPackets:
 
     def release(self) -> list[HeldPacket]:
         """All held packets, oldest first; none is held afterwards."""
+        packets = self._empty()
+        self.released += len(packets)
+        return packets
+
+    def discard(self) -> None:
+        """Nobody can take them: they are lost."""
+        self.lost += len(self._empty())
+
+    def _empty(self) -> list[HeldPacket]:
         packets = list(self._queue)
         self._queue.clear()
         self._size = 0
-        self.released += len(packets)
         return packets
