@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import struct
 import time
@@ -341,10 +342,11 @@ def test_other_protocols_are_answered_by_protocol_unreachable(live: Bed) -> None
 RATE, SENT = 100, 2000
 
 
-def meter_drops(bed: Bed, lb: str) -> int:
-    """What meter 2 of that LB, of errors, has dropped."""
+def meter(bed: Bed, lb: str) -> tuple[int, int]:
+    """What meter 2 of that LB, of errors, has seen and has dropped."""
     text = bed.lbs[lb].ovs.ofctl("meter-stats", lb, "meter=2")
-    return int(text.rpartition("packet_count:")[2].split()[0])
+    seen, limited = re.findall(r"packet(?:_in)?_count:(\d+)", text)
+    return int(seen), int(limited)
 
 
 @pytest.mark.parametrize("what", ["stray", "unassigned"])
@@ -352,7 +354,7 @@ def test_errors_are_limited_in_the_switch(live: Bed, what: str) -> None:
     external = (EXTERNAL, 80) if what == "stray" else (OTHER_LBS, 80)
     time.sleep(1.0)  # the bucket of the tests before fills again
     with hand_client(live, "lb-a", external=external) as client:
-        before, ins = meter_drops(live, "lb-a"), counters(live)["packet_ins"]
+        before, ins = meter(live, "lb-a"), counters(live)["packet_ins"]
         begun = time.monotonic()
         for start in range(0, SENT, 100):
             client.port.send(*[client.frame(ACK, ack=1, seq=start + number) for number in range(100)])
@@ -360,12 +362,13 @@ def test_errors_are_limited_in_the_switch(live: Bed, what: str) -> None:
         took = time.monotonic() - begun
         answers = client.port.collect(
             lambda frame: str(frame.src) == external[0] and (frame.flags == RST or frame.icmp_type == 3), 1.0)
-        limited = meter_drops(live, "lb-a") - before
+        seen, limited = (now - then for now, then in zip(meter(live, "lb-a"), before, strict=True))
         reached = counters(live)["packet_ins"] - ins
     most = RATE / 2 + RATE * (took + 0.1)
-    print(f"{SENT} in {took:.2f} s: {len(answers)} answers (at most {most:.0f}), {limited} dropped by the meter")
+    print(f"{seen} of {SENT} seen in {took:.2f} s: {len(answers)} answered (at most {most:.0f}), {limited} dropped by the meter")
     assert RATE / 4 < len(answers) <= most
-    assert limited >= SENT - most and limited + len(answers) <= SENT
+    assert SENT / 4 < seen <= SENT, "a busy machine loses some on the way, but not most"
+    assert limited + len(answers) == seen
     assert reached <= most, "the limit is not in the switch"
 
 
