@@ -107,6 +107,9 @@ class Settings:
     linger: int = 2
     """An entry stays this long after FIN both ways, or after a RST. Short, because Open vSwitch visits each flow that waits
     for its end after each round of its revalidators (docs/performance.md)."""
+    settle: float = 1.0
+    """The target of a move is in transition mode this long before the route changes: what its datapath had cached while the
+    external IP was not its own must have gone ("usually within one second": OVS documentation, topics/design)."""
     grace: float = 3.0
     """The old LB keeps a moved external IP's entries this long, for packets still on their way to it."""
     barrier_timeout: float = 5.0

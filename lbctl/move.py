@@ -203,8 +203,11 @@ class Move:
         holding = HOLD_UNKNOWN if precopy else HOLD_ALL
         self._begin("transition")
         yield [SetRole(target, holding), SetHolder(target, True), Confirm(target, "transition")]
+        settled_at = self._now + self._settings.settle
         if precopy:
             yield from self._copy()
+        if self._now < settled_at:
+            yield from self._pause(settled_at)
         self._begin("route")
         yield [SetRole(source, SERVING_UNANNOUNCED), Confirm(source, "route-source")]
         self._routed = True
@@ -242,9 +245,13 @@ class Move:
         yield [SetRole(source, HOLD_UNKNOWN), Confirm(source, "normal-source")]
         yield [SetRole(target, SERVING), Release(target), Confirm(target, "normal-target")]
         self._begin("grace")
-        self._deadline = self._now + self._settings.grace
-        yield []
+        yield from self._pause(self._now + self._settings.grace)
         yield [SetRole(source, ABSENT), SetHolder(source, False), Forget(source), Assign(target, False)]
+
+    def _pause(self, until: float) -> Iterator[list[Action]]:
+        """Nothing to confirm: the next tick after that time goes on."""
+        self._deadline = until
+        yield []
 
     # How they are driven.
 

@@ -32,7 +32,7 @@ def site(ips: int = 2, lbs: int = 2, **settings) -> Site:
         for n in range(1, ips + 1))
     return Site(tuple(LoadBalancer(name, 0xAA + place, f"{name}-ext", f"{name}-int")
                       for place, name in enumerate(LB_NAMES[:lbs])),
-                IPv4Network("198.51.100.0/24"), IPv4Network("10.0.0.0/24"), external_ips, Settings(**settings))
+                IPv4Network("198.51.100.0/24"), IPv4Network("10.0.0.0/24"), external_ips, Settings(**{"settle": 0.0, **settings}))
 
 
 @dataclass(eq=False)
