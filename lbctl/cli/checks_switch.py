@@ -129,7 +129,8 @@ def check_connection(lb: LoadBalancer, bridge: Row, controllers: Sequence[Row]) 
         else:
             error = row["status"].get("last_error")
             yield fail(f"{lb.name}: not connected to {row['target']}" + (f" ({error})." if error else "."),
-                       f"start the controller there, or: ovs-vsctl set-controller {bridge['name']} tcp:CONTROLLER:6653")
+                       f"start the controller there, or: ovs-vsctl set-controller {bridge['name']} tcp:CONTROLLER:6653"
+                       " (if it has just connected, ask again in 5 s: Open vSwitch tells with that delay)")
 
 
 def check_port(lb: LoadBalancer, bridge: Row, name: str, interface: Row | None) -> Finding:
