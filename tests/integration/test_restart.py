@@ -234,7 +234,7 @@ def test_killed_in_a_move_under_load_again_and_again(quiet_bed: Bed) -> None:
         for n in range(4):
             source = assigned(bed)
             bed.move(FIRST, other(source), STRATEGIES[n % 2], wait=False)
-            time.sleep(0.008 * n)
+            time.sleep(bed.site.settings.settle - 0.01 + 0.01 * n)  # the route step begins then
             restart(bed, gate)
             for record in bed.rest("GET", "/v1/moves").json["moves"]:
                 assert wait_ended(bed, record["id"])["state"] == "done"
