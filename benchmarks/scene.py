@@ -13,6 +13,7 @@ from testbed.namespaces import Namespace
 from testbed.processes import CommandFailed
 from testbed.sites import SERVER_PORT
 from testbed.traffic import connect
+from topologies.queues import long_receive_queues
 
 HAPROXY_EXTERNAL, HAPROXY_INTERNAL = "198.51.100.60", "10.0.0.60"
 NGINX = """\
@@ -50,10 +51,14 @@ backend servers
 
 
 class Scene(Bed):
-    """A bed whose namespace `haproxy` sits on the external and the internal network, as an LB does."""
+    """A bed whose namespace `haproxy` sits on the external and the internal network, as an LB does.
+
+    Its switches have receive queues as long as in the labs.
+    """
 
     def _build(self) -> None:
-        super()._build()
+        with long_receive_queues():
+            super()._build()
         self.haproxy = self._host("haproxy", "external", f"{HAPROXY_EXTERNAL}/{self.site.external_network.prefixlen}")
         self._plug(self.haproxy, "eth1", "internal")
         self.haproxy.ip("addr", "add", f"{HAPROXY_INTERNAL}/{self.site.internal_network.prefixlen}", "dev", "eth1")
