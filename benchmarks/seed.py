@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from benchmarks.scene import Scene
-from lbctl.access_table import KEY, Entry, reply_key
+from lbctl.access_table import Entry, pack_key, reply_key
 from lbctl.model import ExternalIp
 from lbctl.pipeline.entries import entry_flows
 from testbed.bed import BalancerNode
@@ -27,7 +27,7 @@ def entries(count: int, external_ip: ExternalIp, next_hop: str, now: float = 0.0
     service = external_ip.services[0]
     for number in range(count):
         host, port = divmod(number, PORTS)
-        key = KEY.pack(TCP, CLIENT_NETWORK + bytes((host + 1,)), FIRST_PORT + port, external_ip.address.packed, service.port)
+        key = pack_key(TCP, CLIENT_NETWORK + bytes((host + 1,)), FIRST_PORT + port, external_ip.address.packed, service.port)
         server = service.servers[number % len(service.servers)]
         yield Entry(key, reply_key(key, server.address.packed, server.port), bytes.fromhex(next_hop.replace(":", "")), now)
 

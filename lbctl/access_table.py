@@ -1,21 +1,28 @@
-"""The access table (seed figure 5): the connections of each external IP, as the controller knows them.
+"""The access table (seed figures 5 and 12): the connections of each external IP, as the controller knows them.
 
-An entry is found by its key (what a client's packet carries) or by its reply key (what a server's packet carries).
-Both are 13 packed bytes: protocol, address, port, address, port, the sender's first. Addresses and ports stay packed
-because 100 000 entries are kept here, and every new connection passes through.
+An entry is found by its key (what a packet from the external network carries) or by its reply key (what a packet from
+the internal network carries). Both are packed: protocol, address, port, address, port, the sender's first; 13 bytes with
+IPv4, 37 with IPv6. Addresses and ports stay packed because 100 000 entries are kept here, and every new connection
+passes through.
+
+What kind of NAT an entry does can be read off its keys: with full NAT (seed figure 11) the reply is not addressed to the
+client but to an internal IP, column 913, and a port of it, column 914.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, ValuesView
-from ipaddress import IPv4Address
+from collections.abc import ValuesView
+from ipaddress import ip_address
+from typing import NamedTuple
 
 from lbctl.model import Connection, Endpoint
 from lbctl.pipeline.cookies import bucket_of_key
 
-KEY = struct.Struct("!B4sH4sH")
-"""protocol, sender address, sender port, receiver address, receiver port"""
+_IPV4_KEY = struct.Struct("!B4sH4sH")
+_IPV6_KEY = struct.Struct("!B16sH16sH")
+KEY_SIZES = {4: _IPV4_KEY.size, 6: _IPV6_KEY.size}
+"""Bytes of a key, by IP version."""
 
 FIN_IN, FIN_OUT, RESET, REINSTALLED, GONE, REUSED = 1, 2, 4, 8, 16, 32
 """Flags of an entry: the flow from the client (to the client) ran out after FIN; a RST was seen; a flow that had run
@@ -26,37 +33,93 @@ NO_HOP = bytes(6)
 """The next hop of an entry that was read back from a switch without its flow to the client."""
 
 
+def pack_key(protocol: int, source: bytes, source_port: int, destination: bytes, destination_port: int) -> bytes:
+    """A key of packed addresses, both of one IP version."""
+    return (_IPV4_KEY if len(source) == 4 else _IPV6_KEY).pack(protocol, source, source_port, destination, destination_port)
+
+
+def unpack_key(key: bytes) -> tuple[int, bytes, int, bytes, int]:
+    """Protocol, sender's address and port, receiver's address and port."""
+    return (_IPV4_KEY if len(key) == 13 else _IPV6_KEY).unpack(key)
+
+
+def inverse_key(key: bytes) -> bytes:
+    """The key of packets that go the other way."""
+    half = len(key) + 1 >> 1
+    return key[:1] + key[half:] + key[1:half]
+
+
+def reply_key(key: bytes, server: bytes, server_port: int) -> bytes:
+    """Destination NAT: the key of the server's packets for a connection of that key to that server (packed address, port)."""
+    protocol, client, client_port, _, _ = unpack_key(key)
+    return pack_key(protocol, server, server_port, client, client_port)
+
+
+class Shape(NamedTuple):
+    """What decides which fields an entry's flows match and set; the bytes of their OpenFlow messages depend on nothing else."""
+
+    version: int
+    """of IP: 4 or 6"""
+    protocol: int
+    full: bool
+    """Full NAT: the client's side is translated as well."""
+    inner_hop: bool
+    """The next hop on the internal network is the entry's own (outbound NAT)."""
+
+
 class Entry:
-    """One connection. Times are the caller's clock in seconds; `packets` is the count at the last sweep."""
+    """One connection. Times are the caller's clock in seconds; `packets` and `bytes` are the inward counts at the last sweep.
 
-    __slots__ = ("key", "reply", "next_hop", "flags", "isn", "created", "last_seen", "packets")
+    next_hop: the MAC on the external network that the client's packets came from. inner_hop: the same on the internal
+    network, for a host that has opened a connection to the outside; else empty, and table deliver_server knows it.
+    """
 
-    def __init__(self, key: bytes, reply: bytes, next_hop: bytes, created: float, isn: int = -1) -> None:
+    __slots__ = ("key", "reply", "next_hop", "inner_hop", "flags", "isn", "created", "last_seen", "packets", "bytes")
+
+    def __init__(self, key: bytes, reply: bytes, next_hop: bytes, created: float, isn: int = -1, inner_hop: bytes = b"") -> None:
         self.key = key
         self.reply = reply
         self.next_hop = next_hop
+        self.inner_hop = inner_hop
         self.flags = 0
         self.isn = isn
         self.created = created
         self.last_seen = created
         self.packets = 0
+        self.bytes = 0
 
     @property
     def bucket(self) -> int:
         return bucket_of_key(self.key)
 
     @property
+    def shape(self) -> Shape:
+        return Shape(4 if len(self.key) == 13 else 6, self.key[0], self.full, bool(self.inner_hop))
+
+    @property
+    def full(self) -> bool:
+        """Full NAT? Else the server sees the client's own address and port."""
+        half = len(self.key) + 1 >> 1
+        return self.key[1:half] != self.reply[half:]
+
+    @property
     def connection(self) -> Connection:
-        protocol, client, client_port, external, external_port = KEY.unpack(self.key)
-        _, server, server_port, _, _ = KEY.unpack(self.reply)
-        return Connection(protocol, Endpoint(IPv4Address(client), client_port),
-                          Endpoint(IPv4Address(external), external_port),
-                          Endpoint(IPv4Address(server), server_port), self.next_hop.hex(":"))
+        protocol, client, client_port, external, external_port = unpack_key(self.key)
+        _, server, server_port, internal, internal_port = unpack_key(self.reply)
+        return Connection(protocol, Endpoint(ip_address(client), client_port),
+                          Endpoint(ip_address(external), external_port),
+                          Endpoint(ip_address(server), server_port), self.next_hop.hex(":"),
+                          Endpoint(ip_address(internal), internal_port) if self.full else None)
+
+    @property
+    def external(self) -> bytes:
+        """Packed external IP."""
+        return unpack_key(self.key)[3]
 
     @property
     def server(self) -> tuple[bytes, int]:
-        """Packed address and port of the server."""
-        _, address, port, _, _ = KEY.unpack(self.reply)
+        """Packed address and port of the server (of the inside host, for outbound NAT)."""
+        _, address, port, _, _ = unpack_key(self.reply)
         return address, port
 
     @property
@@ -68,12 +131,6 @@ class Entry:
 
     def __repr__(self) -> str:
         return f"Entry({self.connection}, {self.state})"
-
-
-def reply_key(key: bytes, server: bytes, server_port: int) -> bytes:
-    """The key of the server's packets for a connection of that key to that server (packed address, port)."""
-    protocol, client, client_port, _, _ = KEY.unpack(key)
-    return KEY.pack(protocol, server, server_port, client, client_port)
 
 
 class AccessTable:
@@ -111,7 +168,3 @@ class AccessTable:
         del self._by_key[entry.key]
         del self._by_reply[entry.reply]
         entry.flags |= GONE
-
-    def idle_since(self, deadline: float) -> Iterator[Entry]:
-        """Entries without a packet since `deadline`."""
-        return (entry for entry in self._by_key.values() if entry.last_seen <= deadline)

@@ -6,7 +6,7 @@ neighbour with the old address, so each announcement is made five times, 1.1 s a
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from lbctl.model import Address
 
 TIMES = 5
 SPACING = 1.1
@@ -16,16 +16,16 @@ class Announcements:
     """When which external IP is to be announced. Only its latest LB is announced."""
 
     def __init__(self) -> None:
-        self._due: dict[IPv4Address, tuple[str, float, int]] = {}
+        self._due: dict[Address, tuple[str, float, int]] = {}
 
-    def start(self, address: IPv4Address, lb: str, now: float) -> None:
+    def start(self, address: Address, lb: str, now: float) -> None:
         """The caller announces once itself, now; the rest becomes due."""
         self._due[address] = (lb, now + SPACING, TIMES - 1)
 
-    def stop(self, address: IPv4Address) -> None:
+    def stop(self, address: Address) -> None:
         self._due.pop(address, None)
 
-    def due(self, now: float) -> list[tuple[IPv4Address, str]]:
+    def due(self, now: float) -> list[tuple[Address, str]]:
         """What is to be announced now: (external IP, LB)."""
         ready = [(address, lb) for address, (lb, at, _) in self._due.items() if at <= now]
         for address, lb in ready:

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import re
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from collections.abc import Sequence
+from ipaddress import ip_address, ip_network
 
 import yaml
 
-from lbctl.config_yaml import Reader, quoted
-
-MAX_PREFIX = 30
-"""Longer prefixes leave no room for an address beside network and broadcast."""
+from lbctl.config_yaml import Reader, line_of, quoted
+from lbctl.model import Address, Network
+from lbctl.packets import is_host
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _PORT_NAME = re.compile(r"[^\s/:]{1,15}")
 _DPID = re.compile(r"[0-9a-fA-F]{16}")
-_NETWORK = re.compile(r"[0-9.]+/[0-9]{1,2}")
-_NOT_FOR_HOSTS = tuple(map(IPv4Network, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3")))
+_NETWORK = re.compile(r"([0-9.]+|[0-9A-Fa-f:]+)/[0-9]{1,3}")
+_PORT_RANGE = re.compile(r"([0-9]{1,5})-([0-9]{1,5})")
+_NOT_FOR_HOSTS = tuple(map(ip_network, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3", "::/127", "ff00::/8")))
 
 
 class FieldReader(Reader):
-    """A reader of these kinds. Like its base, each method notes a problem and returns None, or returns the value."""
+    """A reader of these kinds. Like its base, each method notes a problem and returns None, or returns the value.
+
+    seen: what must not occur twice, and the line where it was.
+    """
+
+    def __init__(self, file: str) -> None:
+        super().__init__(file)
+        self.seen: dict[tuple[object, ...], int] = {}
 
     def name(self, node: yaml.Node | None, what: str) -> str | None:
         """A name of a load balancer: it is part of URLs and commands."""
@@ -60,59 +68,109 @@ class FieldReader(Reader):
         self.problem(node, f"{what} {quoted(name)} is no interface name: 1 to 15 characters, no space, '/' or ':'")
         return None
 
-    def network(self, node: yaml.Node | None, what: str) -> IPv4Network | None:
-        """An IPv4 network of hosts."""
+    def networks(self, node: yaml.Node | None, what: str) -> tuple[Network, ...]:
+        """A network of hosts, or a list of one of each IP version; IPv4 first."""
+        nodes = self.items(node, what) if isinstance(node, yaml.SequenceNode) else [node]
+        found: dict[int, Network] = {}
+        for item in nodes:
+            network = self.network(item, what)
+            if network is not None and network.version in found:
+                self.problem(item, f"{what} has two IPv{network.version} networks, {found[network.version]} and {network}: "
+                             "one of each IP version")
+            elif network is not None:
+                found[network.version] = network
+        return tuple(found[version] for version in sorted(found))
+
+    def network(self, node: yaml.Node | None, what: str, prefix: bool = False) -> Network | None:
+        """A network of hosts; `prefix`: single hosts are networks too."""
         wanted = "a network such as 10.0.0.0/24"
         text = self.raw(node, what, wanted)
         if text is None:
             return None
         try:
-            network = IPv4Network(text, strict=False) if _NETWORK.fullmatch(text) else None
+            network = ip_network(text, strict=False) if _NETWORK.fullmatch(text) else None
         except ValueError:
             network = None
         if network is None:
             self.problem(node, f"{what} must be {wanted}; it is {quoted(text)}")
-        elif text.split("/")[0] != str(network.network_address):
+            return None
+        longest = network.max_prefixlen - (0 if prefix else 2)
+        if _address(text.split("/")[0]) != network.network_address:
             self.problem(node, f"{what} {text} has host bits set: write {network}")
-        elif network.prefixlen > MAX_PREFIX:
-            self.problem(node, f"{what} {network} is too small: the prefix must be /{MAX_PREFIX} or shorter")
-        elif any(network.overlaps(other) for other in _NOT_FOR_HOSTS):
-            self.problem(node, f"{what} {network} holds addresses that hosts cannot have (0/8, 127/8, 224/3)")
+        elif network.prefixlen > longest:
+            self.problem(node, f"{what} {network} is too small: the prefix must be /{longest} or shorter")
+        elif any(network.overlaps(other) for other in _NOT_FOR_HOSTS if other.version == network.version):
+            ranges = "0/8, 127/8, 224/3" if network.version == 4 else "::/127, ff00::/8"
+            self.problem(node, f"{what} {network} holds addresses that hosts cannot have ({ranges})")
         else:
             return network
         return None
 
-    def address_in(
-        self, node: yaml.Node | None, what: str, network: IPv4Network | None, network_key: str
-    ) -> IPv4Address | None:
-        """An IPv4 address that a host in the network can have; any address, if the network is not known."""
+    def address_in(self, node: yaml.Node | None, what: str, networks: Sequence[Network], network_key: str) -> Address | None:
+        """An address that a host in one of the networks can have; any address, if no network is known."""
         address = self.address(node, what)
-        if address is None or network is None:
+        if address is None or not networks:
             return address
-        if address not in network:
-            self.problem(node, f"{what} {address} is outside {network_key} {network}")
+        network = next((network for network in networks if network.version == address.version), None)
+        if network is None or address not in network:
+            self.problem(node, f"{what} {address} is outside {network_key} {' and '.join(map(str, networks))}")
         elif address == network.network_address:
             self.problem(node, f"{what} {address} is the network address of {network_key} {network}")
-        elif address == network.broadcast_address:
+        elif address == network.broadcast_address and network.version == 4:
             self.problem(node, f"{what} {address} is the broadcast address of {network_key} {network}")
         return address
 
-    def address(self, node: yaml.Node | None, what: str) -> IPv4Address | None:
-        """An IPv4 address."""
-        wanted = "an IPv4 address such as 10.0.0.11"
+    def address(self, node: yaml.Node | None, what: str) -> Address | None:
+        """An IP address of a host."""
+        wanted = "an IP address such as 10.0.0.11"
         text = self.raw(node, what, wanted)
         if text is None:
             return None
-        try:
-            return IPv4Address(text)
-        except AddressValueError:
-            hint = ""
-            if ":" in text:
-                hint = " (IPv6 is not supported, and a port has a key of its own)"
-            elif "/" in text:
-                hint = ": leave the prefix length out"
+        address = _address(text)
+        if address is None:
+            hint = ": leave the prefix length out" if "/" in text else " (a port has a key of its own)" if ":" in text else ""
             self.problem(node, f"{what} must be {wanted}; it is {quoted(text)}{hint}")
+        elif not is_host(address.packed):
+            self.problem(node, f"{what} {address} is no address that a host can have")
+        else:
+            return address
+        return None
+
+    def port_range(self, node: yaml.Node, what: str) -> tuple[int, int] | None:
+        """The first and the last of some ports, as [1024, 65535] or 1024-65535."""
+        wanted = "the first and the last port, such as [1024, 65535]"
+        if isinstance(node, yaml.SequenceNode):
+            nodes = node.value
+            if len(nodes) != 2:
+                self.problem(node, f"{what} must be {wanted}; it has {len(nodes)} items")
+                return None
+            first, last = (self.whole(item, what, 1, 65535) for item in nodes)
+        else:
+            text = self.raw(node, what, wanted)
+            match = _PORT_RANGE.fullmatch(text) if text is not None else None
+            if text is not None and match is None:
+                self.problem(node, f"{what} must be {wanted}; it is {quoted(text)}")
+            first, last = map(int, match.groups()) if match else (None, None)
+        if first is None or last is None:
             return None
+        if not 1 <= first <= last <= 65535:
+            self.problem(node, f"{what} {first}-{last} holds no port: the first must be 1 to 65535, the last not below it")
+            return None
+        return first, last
+
+    def once(self, node: yaml.Node, key: tuple[object, ...], message: str) -> None:
+        """Note a problem if the key was seen before; the message gets the line where."""
+        if key in self.seen:
+            self.problem(node, f"{message} (line {self.seen[key]})")
+        else:
+            self.seen[key] = line_of(node)
+
+
+def _address(text: str) -> Address | None:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
 
 
 def _dpid_hint(text: str) -> str:

@@ -8,23 +8,36 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from lbctl import packets
-from lbctl.access_table import ENDING, FIN_IN, FIN_OUT, GONE, KEY, NO_HOP, REINSTALLED, RESET, REUSED, Entry, reply_key
+from lbctl import icmp, packets
+from lbctl.access_table import (
+    ENDING,
+    FIN_IN,
+    FIN_OUT,
+    GONE,
+    NO_HOP,
+    REINSTALLED,
+    RESET,
+    REUSED,
+    Entry,
+    pack_key,
+    unpack_key,
+)
 from lbctl.held import HeldPacket
 from lbctl.messages import OUTPUT_TABLE, AddEntries, AddFlows, DeleteEntries, Outbox, PacketOut
-from lbctl.model import Server, TransferMode
+from lbctl.model import TCP, UDP, Address, Server, Settings, TransferMode
 from lbctl.openflow.inbound import REASON_INVALID_TTL, EntryRemoved, EntryStats, PacketIn
 from lbctl.packets import Packet
-from lbctl.pipeline.cookies import Kind, external_ip_of, kind_of
+from lbctl.pipeline.cookies import Kind, kind_of, owner_in
 from lbctl.pipeline.entries import entry_flows
 from lbctl.serving import Directory, Serving
 from lbctl.switch import Switch
 
+Log = Callable[..., None]
 FROM_CONTROLLER = 0xFFFFFFFD
 """OFPP_CONTROLLER as the in-port of a frame that we made, so that any port may be its output."""
-ICMP_HOST_UNREACHABLE, ICMP_PROTOCOL_UNREACHABLE = 1, 2
+EXHAUSTED_LOG_INTERVAL = 60.0
 CACHED_SECONDS = 15.0
 """The datapath may remember an unused flow for this long: Open vSwitch's max-idle (10 s), and some more."""
 CLOCK_RATIO, CLOCK_STEP = 1.01, 0.5
@@ -35,11 +48,13 @@ ran out was there for a second (the shortest linger) at least, so a new entry is
 class Connections:
     """Entries and packets of all external IPs. `switches` and `directory` belong to the control function."""
 
-    def __init__(self, switches: dict[str, Switch], directory: Directory, linger: int) -> None:
+    def __init__(self, switches: dict[str, Switch], directory: Directory, settings: Settings, log: Log) -> None:
         self._switches = switches
         self._directory = directory
-        self.linger = linger
+        self.settings = settings
+        self._log = log
         self._now = 0.0
+        self._told_exhausted: dict[Address, float] = {}
         self._ended: dict[bytes, float] = {}
         """Keys of entries that ended in the last CACHED_SECONDS, and when; the oldest first."""
         self._lingering: deque[tuple[float, Serving, Entry]] = deque()
@@ -80,7 +95,9 @@ class Connections:
         """A connection request: makes an entry at every LB that holds this external IP's, then lets it go on."""
         if switch.role(serving.address).mode is not TransferMode.NORMAL:
             return self._hold(switch, serving, packet, packet_in, inward, now)
-        key = KEY.pack(packet.protocol, packet.src, packet.src_port, packet.dst, packet.dst_port)
+        if packet.src_port is None:
+            return self._drop(switch, "unknown_protocol")
+        key = pack_key(packet.protocol, packet.src, packet.src_port, packet.dst, packet.dst_port)
         out: Outbox = []
         entry = serving.table.by_key(key)
         reused = REUSED if entry or key in self._ended else 0
@@ -88,15 +105,16 @@ class Connections:
             out = self.end(serving, entry)
             entry = None
         if entry is None:
-            server = self._choose(switch, serving, key)
-            if server is None:
-                return [*out, *self._refuse(switch, serving, packet, key)]
-            entry = Entry(key, reply_key(key, server.address.packed, server.port), packet.eth_src, now, packet.seq)
-            entry.flags = reused
+            reply = self._translate(switch, serving, key, now)
+            if reply is None:
+                return [*out, *self._refuse(switch, serving, packet, packet_in, key, now)]
+            entry = Entry(key, reply, packet.eth_src, now, packet.seq)
+            entry.flags = reused if packet.protocol == TCP else 0
             serving.table.add(entry)
             switch.counters["connections_opened"] += 1
         elif entry.isn == packet.seq:
-            switch.counters["syn_retransmissions"] += 1
+            # Of UDP each datagram that comes before the flows are in the datapath.
+            switch.counters["first_packets_repeated"] += 1
             entry.flags |= REINSTALLED
         else:
             # The port is used again: by a connection that ended unseen (its flows may be running out), or by a forged
@@ -107,23 +125,39 @@ class Connections:
         out.append((switch.lb.name, PacketOut(packet_in.frame, packet_in.in_port, "access_in")))
         return out
 
-    def _choose(self, switch: Switch, serving: Serving, key: bytes) -> Server | None:
-        protocol, _, _, _, port = KEY.unpack(key)
+    def _translate(self, switch: Switch, serving: Serving, key: bytes, now: float) -> bytes | None:
+        """The reply key of a new connection: its server, and what the server sees. None: there is no server for it now."""
+        protocol, _, _, _, port = unpack_key(key)
         scheduler = serving.schedulers.get((protocol, port))
         if scheduler is None:
             return None
-        neighbours, taken = switch.neighbours, serving.table.by_reply
-        return scheduler.choose(lambda server: server.address in neighbours
-                                and taken(reply_key(key, server.address.packed, server.port)) is None)
 
-    def _refuse(self, switch: Switch, serving: Serving, packet: Packet, key: bytes) -> Outbox:
+        def allowed(server: Server) -> bool:
+            return server.hop.address in switch.neighbours and serving.can_translate(key, server, now)
+
+        server = scheduler.choose(allowed)
+        return serving.translate(key, server, now) if server else None
+
+    def _refuse(self, switch: Switch, serving: Serving, packet: Packet, packet_in: PacketIn, key: bytes, now: float) -> Outbox:
         """No server: wait for its MAC (the client asks again), or refuse where that can't help."""
-        protocol, _, _, _, port = KEY.unpack(key)
+        protocol, _, _, _, port = unpack_key(key)
         service = serving.services.get((protocol, port))
-        if service and any(server.address not in switch.neighbours for server in service.servers):
-            return self._drop(switch, "server_unresolved")
+        if service:
+            reached = [server for server in service.servers if server.hop.address in switch.neighbours]
+            if any(not serving.can_translate(key, server, now) for server in reached):
+                self._exhausted(switch, serving, now)
+            elif len(reached) < len(service.servers):
+                return self._drop(switch, "server_unresolved")
         switch.counters["connections_refused"] += 1
-        return self._send_error(switch, packet, packets.tcp_reset(packet, self._mac(switch, True)), True)
+        return self._answer(switch, serving, packet, packet_in, True)
+
+    def _exhausted(self, switch: Switch, serving: Serving, now: float) -> None:
+        """Every connection that finds no port is counted; the log tells it once a minute."""
+        switch.counters["ports_exhausted"] += 1
+        if now >= self._told_exhausted.get(serving.address, 0.0) + EXHAUSTED_LOG_INTERVAL:
+            self._told_exhausted[serving.address] = now
+            self._log("no translated port left", level="warning", lb=switch.lb.name, external_ip=str(serving.address),
+                      hint="give the external IP more internal_ips, a larger port_range, or more servers")
 
     def _install(self, serving: Serving, entry: Entry) -> Outbox:
         return [(name, AddEntries((entry,))) for name in self._ready_holders(serving)]
@@ -138,11 +172,11 @@ class Connections:
         if switch.role(serving.address).mode is not TransferMode.NORMAL:
             return self._hold(switch, serving, packet, packet_in, inward, now)
         if packet.src_port is not None:
-            key = KEY.pack(packet.protocol, packet.src, packet.src_port, packet.dst, packet.dst_port)
+            key = pack_key(packet.protocol, packet.src, packet.src_port, packet.dst, packet.dst_port)
             entry = serving.table.by_key(key) if inward else serving.table.by_reply(key)
             if entry:
                 return self._put_back(switch, serving, entry, packet, packet_in, inward)
-        return self._answer_stray(switch, serving, packet, packet_in, inward)
+        return self._answer(switch, serving, packet, packet_in, inward)
 
     def _put_back(self, switch: Switch, serving: Serving, entry: Entry, packet: Packet, packet_in: PacketIn,
                   inward: bool) -> Outbox:
@@ -162,28 +196,26 @@ class Connections:
             # ports, which the datapath's cache may still remember.
             entry.flags &= ~(FIN_IN if inward else FIN_OUT)
         switch.counters["entries_put_back"] += 1
-        flows = entry_flows(entry, self.linger)[only_this_way]
+        flows = entry_flows(entry, self.settings.linger)[only_this_way]
         return [*((name, AddFlows(flows)) for name in self._ready_holders(serving)),
                 (switch.lb.name, PacketOut(packet_in.frame, packet_in.in_port, OUTPUT_TABLE))]
 
-    def _answer_stray(self, switch: Switch, serving: Serving, packet: Packet, packet_in: PacketIn,
-                      inward: bool) -> Outbox:
+    def _answer(self, switch: Switch, serving: Serving, packet: Packet, packet_in: PacketIn, inward: bool) -> Outbox:
+        """There is no connection for this packet here."""
         mac = self._mac(switch, inward)
-        if packet.protocol == packets.PROTOCOL_TCP:
-            return self._send_error(switch, packet, packets.tcp_reset(packet, mac), inward)
-        source = packet.dst if inward else serving.config.gateway.packed
-        return self._send_error(switch, packet, packets.icmp_unreachable(
-            packet_in.frame, ICMP_PROTOCOL_UNREACHABLE, mac, source), inward)
+        if packet.protocol == TCP:
+            return self._send_error(switch, packets.tcp_reset(packet, mac), inward)
+        kind = icmp.PORT_UNREACHABLE if packet.protocol == UDP else icmp.PROTOCOL_UNREACHABLE
+        return self._send_error(switch, icmp.error(packet_in.frame, kind, mac, serving.error_source(packet.dst, inward)), inward)
 
     def _unassigned(self, switch: Switch, serving: Serving, packet: Packet, packet_in: PacketIn, inward: bool,
                     now: float) -> Outbox:
         if switch.role(serving.address).mode is not None:
             return [(switch.lb.name, PacketOut(packet_in.frame, packet_in.in_port, OUTPUT_TABLE))]
-        source = packet.dst if inward else serving.config.gateway.packed
-        return self._send_error(switch, packet, packets.icmp_unreachable(
-            packet_in.frame, ICMP_HOST_UNREACHABLE, self._mac(switch, inward), source), inward)
+        return self._send_error(switch, icmp.error(packet_in.frame, icmp.HOST_UNREACHABLE, self._mac(switch, inward),
+                                                   serving.error_source(packet.dst, inward)), inward)
 
-    def _send_error(self, switch: Switch, packet: Packet, frame: bytes | None, inward: bool) -> Outbox:
+    def _send_error(self, switch: Switch, frame: bytes | None, inward: bool) -> Outbox:
         if frame is None:
             return self._drop(switch, "no_error_allowed")
         switch.counters["errors_sent"] += 1
@@ -230,23 +262,22 @@ class Connections:
 
     def _reset(self, switch: Switch, packet: Packet, now: float) -> Outbox:
         """A RST that a switch has translated and sent on: its entry lingers, then ends."""
-        key = KEY.pack(packet.protocol, packet.dst, packet.dst_port or 0, packet.src, packet.src_port or 0)
-        if packet.dst in self._directory.by_server:
-            serving = self._directory.by_server[packet.dst]
-            entry = serving.table.by_reply(key)
-        elif packet.src in self._directory.by_address:
-            serving = self._directory.by_address[packet.src]
+        key = pack_key(packet.protocol, packet.dst, packet.dst_port or 0, packet.src, packet.src_port or 0)
+        # It has been translated, so it carries the inverse of the other side's key.
+        if serving := self._directory.by_address.get(packet.src):
             entry = serving.table.by_key(key)
+        elif serving := self._directory.of_packet(packet.dst, packet.src, inward=False):
+            entry = serving.table.by_reply(key)
         else:
             return self._drop(switch, "unknown_address")
         if entry and not entry.flags & RESET:
             entry.flags |= RESET
-            self._lingering.append((now + self.linger, serving, entry))
+            self._lingering.append((now + self.settings.linger, serving, entry))
         return []
 
     def entry_removed(self, switch: Switch, removed: EntryRemoved, now: float) -> Outbox:
         """One direction of an entry has seen its FIN and ran out; after both, the entry ends."""
-        serving = self._directory.by_address.get(external_ip_of(removed.cookie).to_bytes(4, "big"))
+        serving = self._directory.by_owner.get(owner_in(removed.cookie))
         if serving is None:
             return []
         entry = serving.table.by_key(removed.key) if removed.inward else serving.table.by_reply(removed.key)
@@ -268,7 +299,7 @@ class Connections:
             entry = serving.table.by_key(stats.key)
             # A flow older than the entry was an earlier connection's, with the same ports.
             if stats.finished and entry and entry.reply == stats.reply and stats.duration <= now - entry.created:
-                entry.flags |= REINSTALLED | (FIN_IN if stats.next_hop is None else FIN_OUT)
+                entry.flags |= REINSTALLED | (FIN_IN if stats.inward else FIN_OUT)
                 if self._has_finished(entry):
                     ended.append(entry)
         return self.end_all(serving, ended)
@@ -286,7 +317,7 @@ class Connections:
     def end_all(self, serving: Serving, entries: Iterable[Entry]) -> Outbox:
         ended = tuple(entry for entry in entries if not entry.flags & GONE)
         for entry in ended:
-            serving.table.remove(entry)
+            serving.remove(entry, self._now)
             self._ended.pop(entry.key, None)
             self._ended[entry.key] = self._now
         return [(name, DeleteEntries(ended)) for name in serving.holders] if ended else []

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 from lbctl import packets
 from lbctl.access_table import Entry
 from lbctl.announcements import Announcements
 from lbctl.connections import FROM_CONTROLLER, Connections
 from lbctl.messages import STORE, Configure, DeleteEntries, Outbox, PacketOut, Save, SetMeter
-from lbctl.model import ExternalIp, Site, Strategy, TransferMode
+from lbctl.model import Address, ExternalIp, Site, Strategy, TransferMode
 from lbctl.movement import Movement, Refused
 from lbctl.openflow.inbound import EntryStatsDecoder, decode_entry_removed, decode_packet_in
 from lbctl.pipeline.cookies import Kind, kind_of
-from lbctl.pipeline.rules import METER_ARP, METER_ERROR, METER_HOLD, METER_NEW, METER_RESET, SERVING
+from lbctl.pipeline.rules import METER_ARP, METER_ERROR, METER_HOLD, METER_ICMP, METER_NEW, METER_RESET, SERVING
 from lbctl.readback import ReadBack
 from lbctl.recovery import recover
 from lbctl.serving import Directory, Serving
@@ -44,6 +44,8 @@ class ControlFunction:
         self.site = site
         self.log = log
         self.counters: Counter[str] = Counter()
+        self.seed = int(now)
+        """Where translated ports start; another one in each run."""
         self.switches: dict[str, Switch] = {}
         self.directory = Directory()
         self._by_dpid: dict[int, Switch] = {}
@@ -53,9 +55,9 @@ class ControlFunction:
         self._probe_at = self._search_at = 0.0
         self._saved = False
         self._announcements = Announcements()
-        self._sweep = Sweep(site.settings.idle_timeout)
+        self._sweep = Sweep()
         self._stats = EntryStatsDecoder()
-        self.connections = Connections(self.switches, self.directory, site.settings.linger)
+        self.connections = Connections(self.switches, self.directory, site.settings, log)
         self.movement = Movement(self)
         for lb in site.load_balancers:
             self.switches[lb.name] = Switch(lb)
@@ -69,23 +71,24 @@ class ControlFunction:
     def moves(self) -> dict:
         return self.movement.moves
 
-    def serving(self, address: IPv4Address) -> Serving:
+    def serving(self, address: Address) -> Serving:
         """Raises KeyError for an address that is no external IP of this site."""
         return self.directory.by_address[address.packed]
 
-    def assigned_to(self, address: IPv4Address) -> str:
+    def assigned_to(self, address: Address) -> str:
         return self.serving(address).assigned
 
-    def transfer_modes(self, name: str) -> dict[IPv4Address, TransferMode]:
+    def transfer_modes(self, name: str) -> dict[Address, TransferMode]:
         return {address: role.mode for address, role in self.switches[name].roles.items() if role.mode}
 
-    def neighbour(self, lb_name: str, server_address: IPv4Address) -> str | None:
-        return self.switches[lb_name].neighbours.get(server_address)
+    def neighbour(self, lb_name: str, hop: Address) -> str | None:
+        """The MAC of that next hop."""
+        return self.switches[lb_name].neighbours.get(hop)
 
-    def connection_count(self, address: IPv4Address) -> int:
+    def connection_count(self, address: Address) -> int:
         return len(self.serving(address).table)
 
-    def entries(self, address: IPv4Address) -> list[Entry]:
+    def entries(self, address: Address) -> list[Entry]:
         return self.serving(address).table.snapshot()
 
     # Switches.
@@ -112,7 +115,7 @@ class ControlFunction:
         """The rates at which that LB's switch may send packets to the controller."""
         settings = self.site.settings
         rates = {METER_NEW: settings.new_rate, METER_ERROR: settings.error_rate, METER_HOLD: settings.hold_rate,
-                 METER_ARP: settings.arp_rate, METER_RESET: settings.new_rate}
+                 METER_ARP: settings.arp_rate, METER_RESET: settings.new_rate, METER_ICMP: settings.icmp_rate}
         return [(name, SetMeter(meter, rate, max(1, rate // 2))) for meter, rate in rates.items()]
 
     def switch_lost(self, name: str, reason: str, now: float) -> Outbox:
@@ -159,9 +162,10 @@ class ControlFunction:
             for other in self.switches.values():
                 if other.ready:
                     out += [(other.lb.name, message) for message in other.sync(self.external_ips())]
+        hops = {server.packed: hop for external_ip in self.external_ips() for server, hop in external_ip.hops().items()}
         for server, mac in readback.neighbours.items():
-            if server in self.directory.by_server:
-                switch.neighbours.setdefault(IPv4Address(server), mac.hex(":"))
+            if server in hops:
+                switch.neighbours.setdefault(hops[server].address, mac.hex(":"))
         out += [(name, message) for message in switch.reconcile(self.external_ips(), readback.cookies)]
         switch.state = "ready"
         for serving, entry in outcome.ended:
@@ -209,12 +213,15 @@ class ControlFunction:
         except packets.Malformed:
             switch.counters["dropped_malformed"] += 1
             return []
-        if arp.spa not in self.directory.by_server:
+        return self._neighbour(switch, ip_address(arp.spa), arp.sha.hex(":"))
+
+    def _neighbour(self, switch: Switch, address: Address, mac: str) -> Outbox:
+        """Somebody has told its MAC."""
+        if address not in self.directory.hops() and address not in self.directory.routers():
             return []
-        server, mac = IPv4Address(arp.spa), arp.sha.hex(":")
-        if switch.neighbours.get(server) != mac:
-            self.log("server found", lb=switch.lb.name, server=str(server), mac=mac)
-        return [(switch.lb.name, message) for message in switch.set_neighbour(server, mac)]
+        if switch.neighbours.get(address) != mac:
+            self.log("neighbour found", lb=switch.lb.name, address=str(address), mac=mac)
+        return [(switch.lb.name, message) for message in switch.set_neighbour(address, mac, self.external_ips())]
 
     # Time.
 
@@ -225,7 +232,7 @@ class ControlFunction:
             # Else an edited site file would assign an external IP elsewhere at the next start, away from its entries.
             self._saved = True
             out.append((STORE, Save(self.state())))
-        requests, idle = self._sweep.tick(self.directory, self.switches, self.new_token, now)
+        requests, idle = self._sweep.tick(list(self.directory), self.switches, self.new_token, now)
         for serving, entries in idle:
             self.counters["entries_expired"] += len(entries)
             out += self.connections.end_all(serving, entries)
@@ -245,14 +252,14 @@ class ControlFunction:
         return out
 
     def probe(self, switch: Switch, only_unknown: bool = False) -> Outbox:
-        """Asks for the servers' MACs, with RFC 5227 probes, which leave the servers' own ARP caches alone."""
+        """Asks for the next hops' and routers' MACs, with RFC 5227 probes, which leave the servers' own ARP caches alone."""
         ports = switch.of_ports
         if not switch.ready or ports is None:
             return []
-        mac = bytes.fromhex(ports.internal.mac.replace(":", ""))
-        return [(switch.lb.name, PacketOut(packets.arp_probe(mac, server), FROM_CONTROLLER, ports.internal.number))
-                for server in self.directory.by_server
-                if not (only_unknown and IPv4Address(server) in switch.neighbours)]
+        asked = [(ports.internal, hop) for hop in self.directory.hops()] + [(ports.external, ip) for ip in self.directory.routers()]
+        return [(switch.lb.name, PacketOut(packets.arp_probe(bytes.fromhex(port.mac.replace(":", "")), address.packed),
+                                           FROM_CONTROLLER, port.number))
+                for port, address in asked if not (only_unknown and address in switch.neighbours)]
 
     def _announce_all(self, name: str, now: float) -> Outbox:
         out: Outbox = []
@@ -262,7 +269,7 @@ class ControlFunction:
         return out
 
     def announce(self, serving: Serving, name: str, now: float) -> Outbox:
-        """Gratuitous ARP for the external IP and its gateway: now, and a few times more."""
+        """Gratuitous ARP for the external IP and its internal addresses: now, and a few times more."""
         self._announcements.start(serving.address, name, now)
         return self._announcement(serving, name)
 
@@ -270,14 +277,15 @@ class ControlFunction:
         switch, out = self.switches[name], []
         ports = switch.of_ports
         if switch.ready and ports:
-            for port, address in ((ports.external, serving.address), (ports.internal, serving.config.gateway)):
+            internal = [(ports.internal, address) for address in serving.config.internal_addresses()]
+            for port, address in [(ports.external, serving.address), *internal]:
                 frame = packets.arp_announcement(bytes.fromhex(port.mac.replace(":", "")), address.packed)
                 out.append((name, PacketOut(frame, FROM_CONTROLLER, port.number)))
         return out
 
     # Moves.
 
-    def start_move(self, address: IPv4Address, to: str, strategy: Strategy, now: float):
+    def start_move(self, address: Address, to: str, strategy: Strategy, now: float):
         """Returns (Move, Outbox). Raises Refused."""
         return self.movement.start(address, to, strategy, now)
 
@@ -297,8 +305,7 @@ class ControlFunction:
 
     def apply_settings(self) -> None:
         """After another site file."""
-        self.connections.linger = self.site.settings.linger
-        self._sweep.idle_timeout = self.site.settings.idle_timeout
+        self.connections.settings = self.site.settings
 
     def index_switches(self) -> None:
         self._by_dpid = {switch.lb.dpid: switch for switch in self.switches.values()}
@@ -307,7 +314,7 @@ class ControlFunction:
         if assigned not in self.switches:
             assigned = external_ip.load_balancer
         self.switches[assigned].roles[external_ip.address] = SERVING
-        return Serving(external_ip, assigned, self.site.settings)
+        return Serving(external_ip, assigned, self.site.settings, self.seed)
 
     def external_ips(self) -> list[ExternalIp]:
         return [serving.config for serving in self.directory]

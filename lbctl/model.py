@@ -7,16 +7,32 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NamedTuple
 
-PROTOCOL_NUMBERS = {"tcp": 6}
-"""IANA protocol numbers of the protocols that a service may name."""
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 
-PROTOCOL_NAMES = {number: name for name, number in PROTOCOL_NUMBERS.items()}
+ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
+"""IANA protocol numbers."""
+PROTOCOL_NUMBERS = {"tcp": TCP, "udp": UDP}
+"""The protocols that a service may name."""
+PROTOCOL_NAMES = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMPV6: "icmpv6"}
 
 SCHEDULERS = ("round-robin", "weighted-round-robin")
-NAT_KINDS = ("destination",)
+NAT_KINDS = ("destination", "full")
+"""Seed figures 4 and 11."""
+KINDS = ("service", "nat-gateway")
+"""What an external IP is for: services that clients use; or inside hosts' connections to the outside."""
+TRANSPORTS = ("ethernet", "vxlan", "geneve", "gre")
+"""How an LB reaches a server: on the internal network, or through a tunnel (seed modification 5)."""
+PORTS = (1024, 65535)
+"""The ports of an internal IP (of a NAT gateway) that connections are translated to, unless the site file says otherwise."""
+
+
+def address_order(address: Address) -> tuple[int, bytes]:
+    """Sorts addresses of both IP versions, which do not compare with one another."""
+    return address.version, address.packed
 
 
 class TransferMode(enum.Enum):
@@ -36,24 +52,49 @@ class Strategy(enum.Enum):
 class Endpoint(NamedTuple):
     """An address and a transport port."""
 
-    address: IPv4Address
+    address: Address
     port: int
 
     def __str__(self) -> str:
-        return f"{self.address}:{self.port}"
+        return f"{self.address}:{self.port}" if self.address.version == 4 else f"[{self.address}]:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """The tunnel that a server is at the other end of. `key` is its VNI (vxlan, geneve) or key (gre); `mtu` in bytes is
+    that of the packets inside, None: not limited by the tunnel."""
+
+    transport: str
+    remote: Address
+    key: int = 0
+    mtu: int | None = None
+
+
+class Hop(NamedTuple):
+    """Whose MAC a packet for a server gets: its own or a router's; and through which tunnel (None: the internal network)."""
+
+    address: Address
+    tunnel: Tunnel | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
     """A real server of a service. `weight` counts with the weighted schedulers only."""
 
-    address: IPv4Address
+    address: Address
     port: int
     weight: int = 1
+    next_hop: Address | None = None
+    """The router on the internal network that it is behind; None: it is on that network itself."""
+    tunnel: Tunnel | None = None
 
     @property
     def endpoint(self) -> Endpoint:
         return Endpoint(self.address, self.port)
+
+    @property
+    def hop(self) -> Hop:
+        return Hop(self.next_hop or self.address, self.tunnel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +113,39 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class ExternalIp:
-    """An address that clients use: the unit that moves. `load_balancer` is where it starts."""
+    """An address that clients use: the unit that moves. `load_balancer` is where it starts.
 
-    address: IPv4Address
+    gateway: the internal address that its servers (or inside hosts) route through; full NAT needs none. internal_ips and
+    port_range (first and last): what full NAT translates clients to; port_range also for a NAT gateway, of its own address.
+    inside, router: a NAT gateway's hosts, and its way to the outside.
+    """
+
+    address: Address
     load_balancer: str
-    gateway: IPv4Address
+    gateway: Address | None
     nat: str = "destination"
     services: tuple[Service, ...] = ()
-    former_servers: tuple[IPv4Address, ...] = ()
+    former_servers: tuple[tuple[Address, Hop], ...] = ()
     """Servers that a newer site file has dropped while they still have connections; never in a file itself."""
+    kind: str = "service"
+    internal_ips: tuple[Address, ...] = ()
+    port_range: tuple[int, int] = PORTS
+    inside: tuple[Network, ...] = ()
+    router: Address | None = None
 
-    def server_addresses(self) -> tuple[IPv4Address, ...]:
-        """The distinct addresses of all its services' servers, and of the former ones, in ascending order."""
-        configured = {server.address for service in self.services for server in service.servers}
-        return tuple(sorted(configured.union(self.former_servers)))
+    def hops(self) -> dict[Address, Hop]:
+        """How each of its services' servers is reached, and of the former ones; in ascending order of addresses."""
+        found = dict(self.former_servers)
+        found.update((server.address, server.hop) for service in self.services for server in service.servers)
+        return {address: found[address] for address in sorted(found, key=address_order)}
+
+    def server_addresses(self) -> tuple[Address, ...]:
+        """In ascending order."""
+        return tuple(self.hops())
+
+    def internal_addresses(self) -> tuple[Address, ...]:
+        """What is answered for on the internal network, as long as an LB serves this external IP."""
+        return (*((self.gateway,) if self.gateway else ()), *self.internal_ips)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +156,8 @@ class LoadBalancer:
     dpid: int
     external_port: str
     internal_port: str
+    tunnel_ports: tuple[tuple[str, str], ...] = ()
+    """(transport, name of the port) of each kind of tunnel that it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +165,11 @@ class Settings:
     """Times in seconds, rates in packets/s for each LB, bounds for each external IP."""
 
     idle_timeout: float = 3600.0
-    """An entry without a packet for this long is removed."""
+    """A TCP entry without a packet for this long is removed."""
+    udp_idle_timeout: float = 60.0
+    """The same for UDP, whose connections have no other end, and for ICMP echo."""
+    time_wait: float = 60.0
+    """A translated port rests this long before it is given again (to the same server): as long as Linux keeps TIME_WAIT."""
     linger: int = 2
     """An entry stays this long after FIN both ways, or after a RST. Short, because Open vSwitch visits each flow that waits
     for its end after each round of its revalidators (docs/performance.md)."""
@@ -125,6 +191,12 @@ class Settings:
     arp_rate: int = 1_000
     arp_interval: float = 10.0
     """The servers' MAC addresses are asked for again this often."""
+    icmp_rate: int = 1_000
+    """ICMP errors (of an inside host: echoes) that may reach the controller to be translated."""
+
+    def idle_timeout_of(self, protocol: int) -> float:
+        """Seconds that an entry of that protocol (IANA number) may be idle."""
+        return self.idle_timeout if protocol == TCP else self.udp_idle_timeout
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,20 +204,21 @@ class Site:
     """A validated site file."""
 
     load_balancers: tuple[LoadBalancer, ...]
-    external_network: IPv4Network
-    internal_network: IPv4Network
+    external_networks: tuple[Network, ...]
+    internal_networks: tuple[Network, ...]
+    """At most one of each IP version, IPv4 first."""
     external_ips: tuple[ExternalIp, ...]
     settings: Settings = field(default_factory=Settings)
 
     def load_balancer(self, name: str) -> LoadBalancer | None:
         return next((lb for lb in self.load_balancers if lb.name == name), None)
 
-    def external_ip(self, address: IPv4Address) -> ExternalIp | None:
+    def external_ip(self, address: Address) -> ExternalIp | None:
         return next((ip for ip in self.external_ips if ip.address == address), None)
 
 
 class Connection(NamedTuple):
-    """The addresses of one access-table entry (seed figure 5, columns 901-905)."""
+    """The addresses of one access-table entry (seed figures 5 and 12, columns 901-905, 913, 914)."""
 
     protocol: int
     client: Endpoint
@@ -153,3 +226,5 @@ class Connection(NamedTuple):
     server: Endpoint
     next_hop: str
     """The MAC that the client's packets came from; answers go back to it."""
+    internal: Endpoint | None = None
+    """What the server sees in the client's place with full NAT (seed figure 12, columns 913 and 914)."""

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 
 from lbctl.access_table import GONE, NO_HOP, AccessTable, Entry
-from lbctl.model import Settings, Strategy, TransferMode
+from lbctl.model import Address, Settings, Strategy, TransferMode
 from lbctl.pipeline.rules import ABSENT, SERVING, Role
 
 CHUNK = 500
@@ -103,7 +102,7 @@ class MoveRecord:
     """What a move did, for people. Times are the caller's clock in seconds."""
 
     id: str
-    external_ip: IPv4Address
+    external_ip: Address
     source: str
     target: str
     strategy: Strategy

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from lbctl.access_table import ENDING, REINSTALLED
 from lbctl.held import HeldPackets
 from lbctl.messages import STORE, AddEntries, Barrier, DeleteCookie, Outbox, ReadFlows, Save
-from lbctl.model import Strategy, TransferMode
+from lbctl.model import Address, Strategy, TransferMode
 from lbctl.move import (
     SERVING_UNANNOUNCED,
     Action,
@@ -58,14 +57,14 @@ class Movement:
         self._by_token: dict[int, tuple[Move, str]] = {}
         self._recovering: dict[str, float] = {}
         self._last_words: dict[int, tuple[str, Serving]] = {}
-        self._forgetting: dict[tuple[str, IPv4Address], list[int]] = {}
+        self._forgetting: dict[tuple[str, Address], list[int]] = {}
         """Cookies of the entries that an LB is still to forget, bucket by bucket."""
         self._assigned: set[str] = set()
         self._last_id = 0
 
     # Orders.
 
-    def start(self, address: IPv4Address, to: str, strategy: Strategy, now: float) -> tuple[Move, Outbox]:
+    def start(self, address: Address, to: str, strategy: Strategy, now: float) -> tuple[Move, Outbox]:
         """Raises Refused: unknown IP or LB, same LB, LB not connected, move running, server not reached from there."""
         serving = self._control.directory.get(address)
         if serving is None:
@@ -85,8 +84,8 @@ class Movement:
         for port in target.ports.values():
             if not port.up:
                 raise Refused(409, "Load balancer not connected", f"{to}: {target.reason}")
-        unreached = [str(server) for server in serving.config.server_addresses()
-                     if server in source.neighbours and server not in target.neighbours]
+        needed = {hop.address for hop in serving.config.hops().values()} | {serving.config.router} - {None}
+        unreached = sorted(str(hop) for hop in needed if hop in source.neighbours and hop not in target.neighbours)
         if unreached:
             raise Refused(409, "Server not reached", f"{to} has no ARP answer from {', '.join(unreached)} yet, "
                           f"though {serving.assigned} has")
@@ -147,7 +146,7 @@ class Movement:
 
     # After a restart.
 
-    def unfinished(self) -> dict[IPv4Address, UnfinishedMove]:
+    def unfinished(self) -> dict[Address, UnfinishedMove]:
         """The moves that a new controller would have to finish."""
         return {move.record.external_ip: UnfinishedMove(move.record.source, move.record.target, move.record.strategy)
                 for move in self._running() if move.record.id in self._assigned}
@@ -231,7 +230,7 @@ class Movement:
                 if not control.switches[lb].ready:
                     return []  # it is read back when it returns
                 self._forgetting[lb, serving.address] = [cookie for kind in (Kind.ENTRY_IN, Kind.ENTRY_OUT)
-                                                         for cookie in bucket_cookies(kind, int(serving.address))]
+                                                         for cookie in bucket_cookies(kind, serving.owner)]
                 return self._forget(lb, serving)
         raise AssertionError(action)
 

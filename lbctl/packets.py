@@ -1,7 +1,7 @@
 """Frames at the controller: decoding the ones that a switch sends, building the ones that it shall send.
 
 Every packet that makes a connection passes through `decode`, so it is one or two `struct` calls and no
-classes of headers. MAC addresses are 6 bytes, IPv4 addresses 4 bytes (`IPv4Address.packed`).
+classes of headers. MAC addresses are 6 bytes, IP addresses 4 or 16 bytes (`.packed`). ICMP has a module of its own.
 
 The decoders take any bytes. What they refuse they raise as `Malformed`, whose `reason` is one of a
 few constant strings (a counter for each is safe), and they raise nothing else. Checksums are not
@@ -13,41 +13,40 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
-ETH_TYPE_IPV4 = 0x0800
-ETH_TYPE_ARP = 0x0806
+from lbctl.model import TCP, UDP
 
-PROTOCOL_ICMP = 1
-PROTOCOL_TCP = 6
+ETH_TYPE_IPV4 = 0x0800
+ETH_TYPE_IPV6 = 0x86DD
+ETH_TYPE_ARP = 0x0806
 
 FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
 
 ARP_REQUEST, ARP_REPLY = 1, 2
 
-NET_UNREACHABLE, HOST_UNREACHABLE, PROTOCOL_UNREACHABLE, PORT_UNREACHABLE = 0, 1, 2, 3
-"""Codes of ICMP destination unreachable (RFC 792)."""
-
 BROADCAST_MAC = b"\xff" * 6
 
 _ETHERNET = Struct("!6s6sH")
 _ETHERNET_IPV4 = Struct("!6s6sHBBHHHBBH4s4s")
+_ETHERNET_IPV6 = Struct("!6s6sHIHBB16s16s")
+_PORTS = Struct("!HH")
+_PSEUDO_IPV4, _PSEUDO_IPV6 = Struct("!HH"), Struct("!II")
+"""Length and protocol; the order of words does not change the sum."""
 _IPV4 = Struct("!BBHHHBBH4s4s")
 _TCP = Struct("!HHIIBBHHH")
 _TCP_START = Struct("!HHIIBB")
-_ICMP = Struct("!BBHI")
 _ARP = Struct("!6s6sHHHBBH6s4s6s4s")
 
 _IP = 14
 """Where the IPv4 header starts in a frame."""
 _DONT_FRAGMENT = 0x4000
 _MORE_FRAGMENTS_OR_OFFSET = 0x3FFF
-_FRAGMENT_OFFSET = 0x1FFF
-_TTL = 64
-_TOS_INTERNETWORK_CONTROL = 0xC0
-_ICMP_UNREACHABLE = 3
-_ICMP_QUERIES = frozenset((0, 8, 13, 14, 15, 16, 17, 18))
-"""ICMP types that are no errors; a type that is not known might be one."""
-_ICMP_ERROR_LIMIT = 576
-"""Longest IPv4 packet that an ICMP error may be (RFC 1812 4.3.2.3)."""
+_SKIPPED_HEADERS = frozenset((0, 43, 60))
+"""IPv6: hop-by-hop options, routing, destination options."""
+_FRAGMENT_HEADER = 44
+TTL = 64
+
+_IPV6_SPECIAL = bytes(15)
+""":: and ::1 begin with this."""
 
 
 class Malformed(ValueError):
@@ -59,7 +58,7 @@ class Malformed(ValueError):
 
 
 class Packet(NamedTuple):
-    """A decoded IPv4 packet. What a protocol other than TCP does not have is None (ports) or 0."""
+    """A decoded IP packet. What its protocol does not have is None (ports) or 0."""
 
     eth_dst: bytes
     eth_src: bytes
@@ -72,7 +71,7 @@ class Packet(NamedTuple):
     seq: int
     ack: int
     payload_offset: int
-    """Where in the frame the transport's payload starts (the IPv4 payload, if not TCP)."""
+    """Where in the frame the payload of TCP starts (of other protocols: the payload of IP)."""
     payload_length: int
     """Bytes of payload, without Ethernet padding."""
     ttl: int
@@ -89,33 +88,66 @@ class Arp(NamedTuple):
 
 
 def decode(frame: bytes) -> Packet:
-    """Decode an untagged Ethernet frame with an IPv4 packet. Raises Malformed, also for fragments."""
+    """Decode an untagged Ethernet frame with an IP packet. Raises Malformed, also for fragments."""
+    if frame[12:14] == b"\x86\xdd":
+        return _decode_ipv6(frame)
     if len(frame) < 34:
         raise Malformed("truncated")
     (eth_dst, eth_src, eth_type, version_ihl, _, total, _, fragment, ttl, protocol, _, src, dst) = (
         _ETHERNET_IPV4.unpack_from(frame)
     )
     if eth_type != ETH_TYPE_IPV4:
-        raise Malformed("not IPv4")
+        raise Malformed("not IP")
     header = (version_ihl & 0x0F) * 4
     _check_ipv4(version_ihl, header, total, len(frame))
     if fragment & _MORE_FRAGMENTS_OR_OFFSET:
         raise Malformed("fragment")
-    if eth_src[0] & 1 or not _is_host(src):
+    if eth_src[0] & 1 or not is_host(src):
         raise Malformed("source is not a host")
-    start = _IP + header
-    if protocol != PROTOCOL_TCP:
-        return Packet(eth_dst, eth_src, protocol, src, dst, None, None, 0, 0, 0, start, total - header, ttl)
-    if total - header < 20:
+    return _transport(frame, eth_dst, eth_src, protocol, src, dst, _IP + header, total - header, ttl)
+
+
+def _decode_ipv6(frame: bytes) -> Packet:
+    """RFC 8200; extension headers that every node may skip are skipped."""
+    if len(frame) < 54:
+        raise Malformed("truncated")
+    eth_dst, eth_src, _, first, length, protocol, ttl, src, dst = _ETHERNET_IPV6.unpack_from(frame)
+    if first >> 28 != 6:
+        raise Malformed("bad IP version")
+    start, end = _IP + 40, _IP + 40 + length
+    if end > len(frame):
+        raise Malformed("truncated")
+    if eth_src[0] & 1 or not is_host(src):
+        raise Malformed("source is not a host")
+    while protocol in _SKIPPED_HEADERS:
+        if start + 8 > end:
+            raise Malformed("truncated")
+        protocol, start = frame[start], start + 8 + frame[start + 1] * 8
+    if protocol == _FRAGMENT_HEADER:
+        raise Malformed("fragment")
+    if start > end:
+        raise Malformed("truncated")
+    return _transport(frame, eth_dst, eth_src, protocol, src, dst, start, end - start, ttl)
+
+
+def _transport(frame: bytes, eth_dst: bytes, eth_src: bytes, protocol: int, src: bytes, dst: bytes, start: int, length: int,
+               ttl: int) -> Packet:
+    """length: of what IP carries, in bytes, from `start` in the frame."""
+    if protocol == UDP:
+        if length < 8:
+            raise Malformed("truncated UDP header")
+        src_port, dst_port = _PORTS.unpack_from(frame, start)
+        return Packet(eth_dst, eth_src, protocol, src, dst, src_port, dst_port, 0, 0, 0, start, length, ttl)
+    if protocol != TCP:
+        return Packet(eth_dst, eth_src, protocol, src, dst, None, None, 0, 0, 0, start, length, ttl)
+    if length < 20:
         raise Malformed("truncated TCP header")
     src_port, dst_port, seq, ack, offset, flags = _TCP_START.unpack_from(frame, start)
     tcp_header = (offset >> 4) * 4
-    length = total - header - tcp_header
-    if tcp_header < 20 or length < 0:
+    if tcp_header < 20 or length < tcp_header:
         raise Malformed("bad TCP header length")
-    return Packet(
-        eth_dst, eth_src, protocol, src, dst, src_port, dst_port, flags, seq, ack, start + tcp_header, length, ttl
-    )
+    return Packet(eth_dst, eth_src, protocol, src, dst, src_port, dst_port, flags, seq, ack, start + tcp_header,
+                  length - tcp_header, ttl)
 
 
 def decode_arp(frame: bytes) -> Arp:
@@ -146,17 +178,14 @@ def tcp_segment(
     seq: int = 0,
     ack: int = 0,
     payload: bytes = b"",
-    ttl: int = _TTL,
+    ttl: int = TTL,
 ) -> bytes:
     """A frame with one TCP segment without options, checksums included."""
     window = 0 if flags & RST else 0xFFFF
-    length = 20 + len(payload)
-    pseudo_header = src + dst + Struct("!HH").pack(PROTOCOL_TCP, length)
     head = _TCP.pack(src_port, dst_port, seq, ack, 5 << 4, flags, window, 0, 0)
-    total = checksum(pseudo_header + head + payload)
+    total = transport_checksum(TCP, src, dst, head + payload)
     head = _TCP.pack(src_port, dst_port, seq, ack, 5 << 4, flags, window, total, 0)
-    ip = _ipv4_header(PROTOCOL_TCP, src, dst, length, ttl=ttl)
-    return _ETHERNET.pack(eth_dst, eth_src, ETH_TYPE_IPV4) + ip + head + payload
+    return ip_frame(eth_dst, eth_src, src, dst, TCP, head + payload, ttl=ttl)
 
 
 def tcp_reset(packet: Packet, source_mac: bytes) -> bytes | None:
@@ -164,9 +193,9 @@ def tcp_reset(packet: Packet, source_mac: bytes) -> bytes | None:
 
     None where no answer is allowed: to a RST, to what is not TCP, to broadcast and multicast.
     """
-    if packet.protocol != PROTOCOL_TCP or packet.tcp_flags & RST:
+    if packet.protocol != TCP or packet.tcp_flags & RST:
         return None
-    if packet.eth_dst[0] & 1 or not _is_host(packet.dst):
+    if packet.eth_dst[0] & 1 or not is_host(packet.dst):
         return None
     if packet.tcp_flags & ACK:
         seq, ack, flags = packet.ack, 0, RST
@@ -187,21 +216,20 @@ def tcp_reset(packet: Packet, source_mac: bytes) -> bytes | None:
     )
 
 
-def icmp_unreachable(frame: bytes, code: int, source_mac: bytes, source: bytes) -> bytes | None:
-    """The frame with an ICMP destination unreachable from `source` that answers the IPv4 packet in `frame`.
+def ip_frame(eth_dst: bytes, eth_src: bytes, src: bytes, dst: bytes, protocol: int, payload: bytes, *, ttl: int = TTL,
+             tos: int = 0) -> bytes:
+    """A frame with an IP packet without options; IPv4 or IPv6 by the length of the addresses."""
+    if len(src) == 16:
+        return _ETHERNET_IPV6.pack(eth_dst, eth_src, ETH_TYPE_IPV6, 6 << 28 | tos << 20, len(payload), protocol, ttl, src, dst) + payload
+    head = _IPV4.pack(0x45, tos, 20 + len(payload), 0, _DONT_FRAGMENT, ttl, protocol, 0, src, dst)
+    head = head[:10] + checksum(head).to_bytes(2) + head[12:]
+    return _ETHERNET.pack(eth_dst, eth_src, ETH_TYPE_IPV4) + head + payload
 
-    None where RFC 1122 3.2.2 forbids one: to an ICMP error, to broadcast and multicast, to a fragment
-    other than the first, to a source that is not one host; and to a malformed frame.
-    """
-    answerable = _answerable(frame)
-    if answerable is None:
-        return None
-    eth_src, src, quoted = answerable
-    quoted = quoted[: _ICMP_ERROR_LIMIT - 20 - 8]
-    total = checksum(_ICMP.pack(_ICMP_UNREACHABLE, code, 0, 0) + quoted)
-    icmp = _ICMP.pack(_ICMP_UNREACHABLE, code, total, 0) + quoted
-    ip = _ipv4_header(PROTOCOL_ICMP, source, src, len(icmp), tos=_TOS_INTERNETWORK_CONTROL)
-    return _ETHERNET.pack(eth_src, source_mac, ETH_TYPE_IPV4) + ip + icmp
+
+def transport_checksum(protocol: int, src: bytes, dst: bytes, data: bytes) -> int:
+    """The checksum over the pseudo header (RFC 9293 3.1, RFC 8200 8.1) and `data`, whose own checksum field must be 0."""
+    pseudo = _PSEUDO_IPV6 if len(src) == 16 else _PSEUDO_IPV4
+    return checksum(src + dst + pseudo.pack(len(data), protocol) + data)
 
 
 def arp_probe(source_mac: bytes, target: bytes) -> bytes:
@@ -239,35 +267,11 @@ def _check_ipv4(version_ihl: int, header: int, total: int, frame_length: int) ->
         raise Malformed("truncated")
 
 
-def _is_host(address: bytes) -> bool:
-    """Whether the address can be one host's: not 0/8, loopback, multicast, reserved or broadcast."""
+def is_host(address: bytes) -> bool:
+    """Whether the address can be one host's: not unspecified, loopback, multicast, reserved or broadcast."""
+    if len(address) == 16:
+        return address[0] != 0xFF and address[:15] != _IPV6_SPECIAL
     return address[0] < 224 and address[0] != 0 and address[0] != 127
-
-
-def _answerable(frame: bytes) -> tuple[bytes, bytes, bytes] | None:
-    """Source MAC, source address and IPv4 packet of a frame that may be answered with an ICMP error."""
-    if len(frame) < 34:
-        return None
-    (eth_dst, eth_src, eth_type, version_ihl, _, total, _, fragment, _, protocol, _, src, dst) = (
-        _ETHERNET_IPV4.unpack_from(frame)
-    )
-    header = (version_ihl & 0x0F) * 4
-    try:
-        _check_ipv4(version_ihl, header, total, len(frame))
-    except Malformed:
-        return None
-    if eth_type != ETH_TYPE_IPV4 or fragment & _FRAGMENT_OFFSET:
-        return None
-    if (eth_dst[0] | eth_src[0]) & 1 or not _is_host(src) or not _is_host(dst):
-        return None
-    if protocol == PROTOCOL_ICMP and (total == header or frame[_IP + header] not in _ICMP_QUERIES):
-        return None
-    return eth_src, src, frame[_IP : _IP + total]
-
-
-def _ipv4_header(protocol: int, src: bytes, dst: bytes, length: int, *, tos: int = 0, ttl: int = _TTL) -> bytes:
-    header = _IPV4.pack(0x45, tos, 20 + length, 0, _DONT_FRAGMENT, ttl, protocol, 0, src, dst)
-    return _IPV4.pack(0x45, tos, 20 + length, 0, _DONT_FRAGMENT, ttl, protocol, checksum(header), src, dst)
 
 
 def _arp(source_mac: bytes, op: int, spa: bytes, tpa: bytes) -> bytes:

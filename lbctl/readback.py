@@ -13,11 +13,13 @@ from lbctl.pipeline.tables import TABLES, name_of
 
 @dataclass(slots=True)
 class Found:
-    """An entry as its flows tell it; `next_hop` is None without the outward flow."""
+    """An entry as its flows tell it; `next_hop` is empty without the outward flow."""
 
     reply: bytes
-    next_hop: bytes | None
+    next_hop: bytes
+    inner_hop: bytes
     packets: int
+    bytes: int
     duration: int
     directions: int
     """1: inward flow there, 2: outward flow there, 3: both"""
@@ -70,18 +72,20 @@ class ReadBack:
         return not self.waiting
 
     def _add(self, stats: EntryStats) -> None:
-        direction = 1 if stats.next_hop is None else 2
+        direction = 1 if stats.inward else 2
+        next_hop, inner_hop = (b"", stats.hop) if stats.inward else (stats.hop, b"")
         found = self.entries.get(stats.key)
         if found is None:
-            self.entries[stats.key] = Found(stats.reply, stats.next_hop, stats.packets, stats.duration, direction)
+            self.entries[stats.key] = Found(stats.reply, next_hop, inner_hop, stats.packets, stats.bytes, stats.duration, direction)
         elif found.reply == stats.reply:
             found.directions |= direction
-            found.next_hop = found.next_hop or stats.next_hop
+            found.next_hop = found.next_hop or next_hop
+            found.inner_hop = found.inner_hop or inner_hop
             found.duration = max(found.duration, stats.duration)
-            if direction == 1:
-                found.packets = stats.packets
+            found.packets += stats.packets
+            found.bytes += stats.bytes
 
 
-def bucket_cookies(kind: Kind, external_ip: int) -> list[int]:
+def bucket_cookies(kind: Kind, owner: int) -> list[int]:
     """The cookies of an external IP's entries in one direction, one for each bucket."""
-    return [MARK << 56 | kind << 48 | bucket << 32 | external_ip for bucket in range(BUCKETS)]
+    return [MARK << 56 | kind << 48 | bucket << 32 | owner for bucket in range(BUCKETS)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from lbctl.access_table import ENDING, FIN_IN, FIN_OUT, KEY, NO_HOP, Entry
+from lbctl.access_table import ENDING, FIN_IN, FIN_OUT, NO_HOP, Entry, unpack_key
 from lbctl.messages import AddEntries, DeleteEntries, Message
 from lbctl.move import CHUNK
 from lbctl.readback import Found, ReadBack
@@ -37,7 +37,7 @@ def recover(name: str, readback: ReadBack, directory: Directory, lost_at: float,
     restarted = not readback.cookies
     strange: list[Entry] = []
     for key, found in readback.entries.items():
-        serving = directory.by_address.get(KEY.unpack(key)[3])
+        serving = directory.by_address.get(unpack_key(key)[3])
         if serving is None or name not in serving.holders:
             strange.append(_entry(key, found, now))
             continue
@@ -48,7 +48,7 @@ def recover(name: str, readback: ReadBack, directory: Directory, lost_at: float,
         elif entry is None or entry.reply != found.reply:
             strange.append(_entry(key, found, now))
         else:
-            entry.packets, entry.last_seen = found.packets, now
+            entry.packets, entry.bytes, entry.last_seen = found.packets, found.bytes, now
             entry.flags |= _run_out(found)
             if entry.next_hop == NO_HOP and found.next_hop:
                 entry.next_hop = found.next_hop
@@ -67,6 +67,8 @@ def recover(name: str, readback: ReadBack, directory: Directory, lost_at: float,
         if read and not restarted and serving.assigned == name:
             outcome.ended += [(serving, entry) for entry in missing if entry.created <= since or entry.flags & ENDING]
         serving.unread.discard(name)
+        if serving.allocation:
+            serving.allocation.forget()
     outcome.messages = [DeleteEntries(tuple(chunk)) for chunk in _chunks(strange)] + outcome.messages
     outcome.deleted = len(strange)
     return outcome
@@ -74,9 +76,9 @@ def recover(name: str, readback: ReadBack, directory: Directory, lost_at: float,
 
 def _entry(key: bytes, found: Found, now: float) -> Entry:
     # Whole seconds are known, and a flow must not seem older than its entry: see Connections.entry_removed.
-    entry = Entry(key, found.reply, found.next_hop or NO_HOP, now - found.duration - 1)
+    entry = Entry(key, found.reply, found.next_hop or NO_HOP, now - found.duration - 1, inner_hop=found.inner_hop)
     entry.last_seen = now
-    entry.packets = found.packets
+    entry.packets, entry.bytes = found.packets, found.bytes
     entry.flags |= _run_out(found)
     return entry
 

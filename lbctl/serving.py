@@ -1,21 +1,24 @@
-"""What the control function keeps for each external IP, and finds it by: its address, or one of its servers'."""
+"""What the control function keeps for each external IP, and finds it by: an address in a packet."""
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from collections.abc import Iterator
 
-from lbctl.access_table import AccessTable
+from lbctl.access_table import AccessTable, Entry, reply_key
 from lbctl.held import HeldPackets
-from lbctl.model import ExternalIp, Service, Settings
+from lbctl.model import Address, ExternalIp, Network, Server, Service, Settings
 from lbctl.move import Move
+from lbctl.pipeline.cookies import owner_of
 from lbctl.schedulers import Scheduler, scheduler_for
+from lbctl.translation import Allocation, full_reply
 
 
 class Serving:
-    """One external IP at work."""
+    """One external IP at work. seed: where its translated ports start, see Allocation."""
 
-    def __init__(self, config: ExternalIp, assigned: str, settings: Settings) -> None:
+    def __init__(self, config: ExternalIp, assigned: str, settings: Settings, seed: int = 0) -> None:
         self.config = config
+        self.settings = settings
         self.assigned = assigned
         self.table = AccessTable()
         self.holders: set[str] = {assigned}
@@ -26,16 +29,27 @@ class Serving:
         self.held = HeldPackets(settings)
         self.services: dict[tuple[int, int], Service] = {}
         self.schedulers: dict[tuple[int, int], Scheduler] = {}
+        self.allocation: Allocation | None = None
+        """None: destination NAT, where ports stay as they are."""
+        self._seed = seed
         self._set_services(config)
+        self._set_allocation()
 
     @property
-    def address(self) -> IPv4Address:
+    def address(self) -> Address:
         return self.config.address
 
-    def reconfigure(self, config: ExternalIp) -> None:
+    @property
+    def owner(self) -> int:
+        """What it is in cookies."""
+        return owner_of(self.address.packed)
+
+    def reconfigure(self, config: ExternalIp, settings: Settings) -> None:
         """Another site file: connections stay, new ones follow the new services."""
-        self.config = config
+        before, self.config, self.settings = self.config, config, settings
         self._set_services(config)
+        if _translated_to(before) != _translated_to(config):
+            self._set_allocation()
 
     def _set_services(self, config: ExternalIp) -> None:
         """A scheduler goes on where it was if its service has not changed."""
@@ -44,24 +58,93 @@ class Serving:
         self.schedulers = {place: self.schedulers[place] if before.get(place) == service else scheduler_for(service)
                            for place, service in self.services.items()}
 
+    def _set_allocation(self) -> None:
+        addresses, ports, outbound = _translated_to(self.config)
+        self.allocation = Allocation(self.table, addresses, ports, outbound, self._seed) if addresses else None
+
+    def can_translate(self, key: bytes, server: Server, now: float) -> bool:
+        """Can a connection of that key go to that server?"""
+        if self.allocation is None:
+            return self.table.by_reply(reply_key(key, server.address.packed, server.port)) is None
+        return self.allocation.available((key[0], server.address.packed, server.port), now, self.settings.time_wait)
+
+    def translate(self, key: bytes, server: Server, now: float) -> bytes | None:
+        """The reply key of a connection of that key to that server; takes a port where one is needed. None: there is none."""
+        if self.allocation is None:
+            return reply_key(key, server.address.packed, server.port)
+        place = self.allocation.give((key[0], server.address.packed, server.port), now, self.settings.time_wait)
+        return full_reply(key, server.address.packed, server.port, place) if place else None
+
+    def remove(self, entry: Entry, now: float) -> None:
+        """Takes an entry out of the table, and frees its port."""
+        self.table.remove(entry)
+        if self.allocation:
+            self.allocation.freed(entry, now)
+
+    def error_source(self, destination: bytes, inward: bool) -> bytes:
+        """Whom an error comes from that answers a packet to `destination` (packed): the address that was asked, if it is one
+        of this external IP's; else the gateway."""
+        if inward or any(destination == address.packed for address in self.config.internal_addresses()):
+            return destination
+        return self.config.internal_addresses()[0].packed
+
+    def idle_since(self, now: float) -> list[Entry]:
+        """The entries that have been idle for too long."""
+        limits = {protocol: now - self.settings.idle_timeout_of(protocol) for protocol in {e.key[0] for e in self.table.entries()}}
+        return [entry for entry in self.table.entries() if entry.last_seen <= limits[entry.key[0]]]
+
+
+def _translated_to(config: ExternalIp) -> tuple[tuple[bytes, ...], tuple[int, int], bool]:
+    """Addresses and ports that connections are translated to, and whether they are opened from inside."""
+    outbound = config.kind == "nat-gateway"
+    addresses = (config.address,) if outbound else config.internal_ips
+    return tuple(address.packed for address in addresses), config.port_range, outbound
+
 
 class Directory:
-    """Every external IP, by its packed address and by its servers' packed addresses."""
+    """Every external IP, found by an address in a packet (packed)."""
 
     def __init__(self) -> None:
         self.by_address: dict[bytes, Serving] = {}
-        self.by_server: dict[bytes, Serving] = {}
+        self.by_owner: dict[int, Serving] = {}
+        self._by_internal: dict[bytes, Serving] = {}
+        self._by_server: dict[bytes, Serving] = {}
+        self._inside: list[tuple[int, int, int, Serving]] = []
+        """(bytes of an address, network, mask, serving)"""
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Serving]:
         return iter(self.by_address.values())
 
-    def get(self, address: IPv4Address) -> Serving | None:
+    def get(self, address: Address) -> Serving | None:
         return self.by_address.get(address.packed)
 
     def replace(self, servings: list[Serving]) -> None:
         self.by_address = {serving.address.packed: serving for serving in servings}
-        self.by_server = {server.packed: serving for serving in servings
-                          for server in serving.config.server_addresses()}
+        self.by_owner = {serving.owner: serving for serving in servings}
+        self._by_internal = {address.packed: serving for serving in servings for address in serving.config.internal_ips}
+        self._by_server = {server.packed: serving for serving in servings if serving.config.nat == "destination"
+                           for server in serving.config.server_addresses()}
+        self._inside = [(*_mask(prefix), serving) for serving in servings for prefix in serving.config.inside]
 
     def of_packet(self, src: bytes, dst: bytes, inward: bool) -> Serving | None:
-        return self.by_address.get(dst) if inward else self.by_server.get(src)
+        """Whose packet it is; the order is that of the priorities in table transfer_mode."""
+        if inward:
+            return self.by_address.get(dst)
+        return self._by_internal.get(dst) or self._by_server.get(src) or self._of_inside(src)
+
+    def _of_inside(self, src: bytes) -> Serving | None:
+        number, size = int.from_bytes(src), len(src)
+        return next((serving for length, network, mask, serving in self._inside
+                     if length == size and number & mask == network), None)
+
+    def hops(self) -> set[Address]:
+        """The next hops to all servers, whose MACs the LBs must know."""
+        return {hop.address for serving in self for hop in serving.config.hops().values()}
+
+    def routers(self) -> set[Address]:
+        """The routers on the external network, whose MACs the LBs must know."""
+        return {serving.config.router for serving in self if serving.config.router}
+
+
+def _mask(prefix: Network) -> tuple[int, int, int]:
+    return prefix.max_prefixlen // 8, int(prefix.network_address), int(prefix.netmask)

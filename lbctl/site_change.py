@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from lbctl.messages import STORE, Outbox, Save
-from lbctl.model import Site
+from lbctl.model import Address, Hop, Site, address_order
 from lbctl.movement import Refused
 from lbctl.pipeline.rules import SERVING
 from lbctl.serving import Serving
@@ -33,7 +33,7 @@ def change_site(control: ControlFunction, site: Site, now: float) -> Outbox:
     for external_ip in site.external_ips:
         serving = control.directory.get(external_ip.address)
         if serving is None:
-            serving = Serving(external_ip, external_ip.load_balancer, site.settings)
+            serving = Serving(external_ip, external_ip.load_balancer, site.settings, control.seed)
             serving.unread = set()
             control.switches[serving.assigned].roles[external_ip.address] = SERVING
             new.append(serving)
@@ -57,18 +57,21 @@ def keep_former_servers(control: ControlFunction) -> None:
     configured = {server for external_ip in site.external_ips for server in external_ip.server_addresses()}
     for external_ip in site.external_ips:
         serving = control.serving(external_ip.address)
-        former = tuple(sorted(_servers_in_use(serving) - configured))
-        serving.reconfigure(replace(external_ip, former_servers=former))
+        hops = serving.config.hops()
+        former = tuple((server, hops.get(server, Hop(server))) for server in sorted(
+            _servers_in_use(serving) - configured, key=address_order)) if external_ip.kind == "service" else ()
+        serving.reconfigure(replace(external_ip, former_servers=former), site.settings)
     control.directory.replace(list(control.directory))
 
 
 def _check(control: ControlFunction, site: Site) -> None:
     staying = {external_ip.address for external_ip in site.external_ips}
     lbs = {lb.name: lb for lb in site.load_balancers}
-    owners = {server: external_ip.address for external_ip in site.external_ips for server in external_ip.server_addresses()}
+    owners = {server: external_ip.address for external_ip in site.external_ips if external_ip.nat == "destination"
+              for server in external_ip.server_addresses()}
     for serving in control.directory:
-        taken = [str(server) for server in sorted(_servers_in_use(serving))
-                 if owners.get(server, serving.address) != serving.address]
+        taken = [str(server) for server in sorted(_servers_in_use(serving), key=address_order)
+                 if serving.config.nat == "destination" and owners.get(server, serving.address) != serving.address]
         if taken and serving.address in staying:
             raise Refused(409, "Server in use", f"{', '.join(taken)} still has connections of {serving.address}: take it out "
                           "of the file first, and give it to another external IP when they have ended")
@@ -93,6 +96,6 @@ def _change_load_balancers(control: ControlFunction, site: Site) -> None:
     control.index_switches()
 
 
-def _servers_in_use(serving: Serving) -> set[IPv4Address]:
+def _servers_in_use(serving: Serving) -> set[Address]:
     """The addresses of the servers that its connections go to."""
-    return {IPv4Address(server) for server in {entry.server[0] for entry in serving.table.entries()}}
+    return {ip_address(server) for server in {entry.server[0] for entry in serving.table.entries()}}

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 
 from lbctl.messages import AddFlows, DeleteCookie, DeleteFlows, Message
-from lbctl.model import ExternalIp, LoadBalancer
+from lbctl.model import Address, ExternalIp, LoadBalancer
 from lbctl.pipeline.cookies import MASK_ALL
 from lbctl.pipeline.flow import Flow
 from lbctl.pipeline.rules import ABSENT, Port, Ports, Role, all_flows, delivery_flows, external_ip_flows
@@ -32,8 +31,9 @@ class Switch:
         self.state = "disconnected"
         self.reason: str | None = "has not connected yet"
         self.ports = {"external": PortState(lb.external_port), "internal": PortState(lb.internal_port)}
-        self.roles: dict[IPv4Address, Role] = {}
-        self.neighbours: dict[IPv4Address, str] = {}
+        self.roles: dict[Address, Role] = {}
+        self.neighbours: dict[Address, str] = {}
+        """The MACs of next hops and routers that are known here."""
         self.counters: Counter[str] = Counter()
         self.lost_at = 0.0
         """When its last connection ended."""
@@ -71,7 +71,7 @@ class Switch:
         self.lb = lb
         self.set_ports(self.ports_reported)
 
-    def role(self, address: IPv4Address) -> Role:
+    def role(self, address: Address) -> Role:
         return self.roles.get(address, ABSENT)
 
     def disconnected(self, reason: str) -> None:
@@ -105,22 +105,20 @@ class Switch:
         new = {flow.identity: flow for flow in external_ip_flows(external_ip, role, ports)}
         return self._apply(new, old)
 
-    def set_neighbour(self, server: IPv4Address, mac: str) -> list[Message]:
-        """The server's MAC is this now."""
-        if self.neighbours.get(server) == mac:
+    def set_neighbour(self, hop: Address, mac: str, external_ips: Iterable[ExternalIp]) -> list[Message]:
+        """The MAC of that next hop (or router) is this now."""
+        if self.neighbours.get(hop) == mac:
             return []
-        self.neighbours[server] = mac
+        self.neighbours[hop] = mac
         if not self.ready or self.of_ports is None:
             return []
-        return self._apply({flow.identity: flow for flow in delivery_flows({server: mac}, self.of_ports)}, {})
+        macs = {server: mac for external_ip in external_ips for server, way in external_ip.hops().items() if way.address == hop}
+        return self._apply({flow.identity: flow for flow in delivery_flows(macs, self.of_ports)}, {})
 
     def _wanted(self, external_ips: Iterable[ExternalIp]) -> dict[object, Flow]:
         if self.of_ports is None:
             return {}
-        external_ips = list(external_ips)
-        servers = {server for external_ip in external_ips for server in external_ip.server_addresses()}
-        neighbours = {server: mac for server, mac in self.neighbours.items() if server in servers}
-        return {flow.identity: flow for flow in all_flows(external_ips, self.roles, neighbours, self.of_ports)}
+        return {flow.identity: flow for flow in all_flows(external_ips, self.roles, self.neighbours, self.of_ports)}
 
     def _apply(self, wanted: dict[object, Flow], old: dict[object, Flow]) -> list[Message]:
         """Makes `old` into `wanted`: adds (or replaces) first, so that nothing that stays is ever missing."""

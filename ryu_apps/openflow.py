@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 from lbctl.messages import (
@@ -19,7 +20,7 @@ from lbctl.messages import (
 )
 from lbctl.openflow.entries import EntryCodec
 from lbctl.openflow.outbound import packet_out
-from lbctl.pipeline.flow import Action, FinTimeout, Flow, Move, Output, Resubmit, SetField, Simple
+from lbctl.pipeline.flow import Action, FinTimeout, Flow, Move, Output, Resubmit, SetField, SetTtl, Simple
 from lbctl.pipeline.tables import number
 
 if TYPE_CHECKING:
@@ -108,7 +109,15 @@ def _match_fields(flow: Flow) -> list[tuple[str, Any]]:
     """What a field needs (eth_type, then ip_proto) must come before it; Ryu itself would put Nicira's fields first."""
     first = {"eth_type": 0, "ip_proto": 1}
     fields = sorted(flow.match, key=lambda pair: first.get(pair[0], 2))
-    return [("tcp_flags_nxm" if field == "tcp_flags" else field, value) for field, value in fields]
+    return [("tcp_flags_nxm" if field == "tcp_flags" else field, _masked(value)) for field, value in fields]
+
+
+def _masked(value: Any) -> Any:
+    """A prefix as Ryu takes it: address and mask."""
+    if isinstance(value, str) and "/" in value:
+        network = ip_network(value)
+        return str(network.network_address), str(network.netmask)
+    return value
 
 
 def _action(datapath: Datapath, action: Action) -> Any:
@@ -128,6 +137,8 @@ def _action(datapath: Datapath, action: Action) -> Any:
             return parser.OFPActionDecNwTtl()
         case FinTimeout(idle):
             return parser.NXActionFinTimeout(idle, 0)
+        case SetTtl(ttl):
+            return parser.OFPActionSetNwTtl(ttl)
         case Resubmit(table):
             return parser.NXActionResubmitTable(RESUBMIT_IN_PORT, number(table))
     raise TypeError(f"no OpenFlow action for {action!r}")

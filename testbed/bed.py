@@ -225,7 +225,7 @@ class Bed:
                 switch.result()
 
     def _build_hosts(self) -> None:
-        external, internal = self.site.external_network, self.site.internal_network
+        external, internal = self.site.external_networks[0], self.site.internal_networks[0]
         self.servers = []
         for address, gateway in sorted(gateways(self.site).items()):
             name = f"server-{address}"

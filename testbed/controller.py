@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lbctl.config_text import site_text
 from lbctl.model import Site
 from testbed.namespaces import Namespace
 from testbed.processes import CommandFailed, end
-from testbed.sites import site_text
 from testbed.traffic import connect
 
 CHECKOUT = Path(__file__).resolve().parent.parent

@@ -1,15 +1,12 @@
-"""The sites that a bed is built for: a plain one by numbers, and any site as the text of a site file."""
+"""The sites that a bed is built for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 from typing import Any
 
-import yaml
-
-from lbctl.model import ExternalIp, LoadBalancer, Server, Service, Settings, Site
+from lbctl.model import Address, ExternalIp, LoadBalancer, Server, Service, Settings, Site
 
 EXTERNAL_NETWORK = IPv4Network("198.51.100.0/24")
 INTERNAL_NETWORK = IPv4Network("10.0.0.0/24")
@@ -49,42 +46,15 @@ def simple_site(
         )
         for number in range(1, external_ips + 1)
     )
-    return Site(balancers, EXTERNAL_NETWORK, INTERNAL_NETWORK, addresses, Settings(**(settings or {})))
+    return Site(balancers, (EXTERNAL_NETWORK,), (INTERNAL_NETWORK,), addresses, Settings(**(settings or {})))
 
 
-def site_text(site: Site) -> str:
-    """The site file that says what `site` says."""
-    document: dict[str, Any] = {
-        "load_balancers": [
-            {
-                "name": lb.name,
-                "dpid": f"{lb.dpid:016x}",
-                "external_port": lb.external_port,
-                "internal_port": lb.internal_port,
-            }
-            for lb in site.load_balancers
-        ],
-        "external_network": str(site.external_network),
-        "internal_network": str(site.internal_network),
-        "external_ips": [_external_ip(ip) for ip in site.external_ips],
-    }
-    default = Settings()
-    changed = {
-        each.name: getattr(site.settings, each.name)
-        for each in fields(Settings)
-        if getattr(site.settings, each.name) != getattr(default, each.name)
-    }
-    if changed:
-        document["settings"] = changed
-    return yaml.safe_dump(document, sort_keys=False)
-
-
-def gateways(site: Site) -> dict[IPv4Address, IPv4Address]:
+def gateways(site: Site) -> dict[Address, Address | None]:
     """Server address -> gateway, for every server of the site."""
     return {address: ip.gateway for ip in site.external_ips for address in ip.server_addresses()}
 
 
-def server_ports(site: Site, address: IPv4Address) -> list[int]:
+def server_ports(site: Site, address: Address) -> list[int]:
     """The ports on which the server at `address` is expected to listen, ascending."""
     services = (service for ip in site.external_ips for service in ip.services)
     return sorted({server.port for service in services for server in service.servers if server.address == address})
@@ -95,24 +65,3 @@ def _servers(number: int, count: int, port: int, weights: tuple[int, ...]) -> tu
         Server(INTERNAL_NETWORK[10 * number + index + 1], port, weights[index] if index < len(weights) else 1)
         for index in range(count)
     )
-
-
-def _external_ip(ip: ExternalIp) -> dict[str, Any]:
-    return {
-        "address": str(ip.address),
-        "load_balancer": ip.load_balancer,
-        "nat": ip.nat,
-        "gateway": str(ip.gateway),
-        "services": [
-            {
-                "protocol": service.protocol,
-                "port": service.port,
-                "scheduler": service.scheduler,
-                "servers": [
-                    {"address": str(server.address), "port": server.port, "weight": server.weight}
-                    for server in service.servers
-                ],
-            }
-            for service in ip.services
-        ],
-    }

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
-import yaml
-
+from lbctl.config_text import site_text
 from lbctl.model import ExternalIp, LoadBalancer, Server, Service, Settings, Site
 
 EXTERNAL_NETWORK = IPv4Network("198.51.100.0/24")
@@ -74,8 +73,8 @@ def web_site(assignment: Iterable[tuple[str, str, str, Iterable[Machine]]], lett
     """A site of the LBs in `letters` with HTTP on each external IP: (address, LB, gateway, servers)."""
     return Site(
         load_balancers=tuple(load_balancer(letter) for letter in letters),
-        external_network=EXTERNAL_NETWORK,
-        internal_network=INTERNAL_NETWORK,
+        external_networks=(EXTERNAL_NETWORK,),
+        internal_networks=(INTERNAL_NETWORK,),
         external_ips=tuple(
             ExternalIp(
                 address=IPv4Address(address),
@@ -94,22 +93,10 @@ def machine(name: str, address: str) -> Machine:
 
 def site_yaml(plan: Plan) -> str:
     """The lab's site file."""
-    site = plan.site
-    document: dict[str, object] = {
-        "load_balancers": [
-            {"name": lb.name, "dpid": f"{lb.dpid:016x}", "external_port": lb.external_port, "internal_port": lb.internal_port}
-            for lb in site.load_balancers
-        ],
-        "external_network": str(site.external_network),
-        "internal_network": str(site.internal_network),
-        "external_ips": [_external_ip_document(external_ip) for external_ip in site.external_ips],
-    }
     known = {setting.name for setting in fields(Settings)}
     if unknown := set(plan.settings) - known:
         raise ValueError(f"no such settings: {', '.join(sorted(unknown))}")
-    if plan.settings:
-        document["settings"] = dict(plan.settings)
-    return yaml.safe_dump(document, sort_keys=False)
+    return site_text(replace(plan.site, settings=replace(plan.site.settings, **plan.settings)))
 
 
 def interface(address: IPv4Address) -> IPv4Interface:
@@ -123,21 +110,3 @@ def interface(address: IPv4Address) -> IPv4Interface:
 def _with_service(external_ip: ExternalIp, port: int) -> ExternalIp:
     servers = tuple(Server(address, port) for address in external_ip.server_addresses())
     return replace(external_ip, services=(*external_ip.services, Service("tcp", port, servers=servers)))
-
-
-def _external_ip_document(external_ip: ExternalIp) -> dict[str, object]:
-    return {
-        "address": str(external_ip.address),
-        "load_balancer": external_ip.load_balancer,
-        "nat": external_ip.nat,
-        "gateway": str(external_ip.gateway),
-        "services": [
-            {
-                "protocol": service.protocol,
-                "port": service.port,
-                "scheduler": service.scheduler,
-                "servers": [{"address": str(server.address), "port": server.port, "weight": server.weight} for server in service.servers],
-            }
-            for service in external_ip.services
-        ],
-    }

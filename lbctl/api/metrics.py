@@ -71,7 +71,7 @@ class _Metrics(Collector):
         for ip in self._control.site.external_ips:
             where = self._control.assigned_to(ip.address)
             connections.add_metric([where, str(ip.address)], self._control.connection_count(ip.address))
-            unknown = sum(self._control.neighbour(where, server) is None for server in ip.server_addresses())
+            unknown = sum(self._control.neighbour(where, hop.address) is None for hop in ip.hops().values())
             unresolved.add_metric([where, str(ip.address)], unknown)
         yield from (connections, unresolved)
 

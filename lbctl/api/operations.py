@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -16,7 +16,7 @@ from lbctl.api.facade import Control, Orders
 from lbctl.api.paging import START, client_filter, page, parse_cursor
 from lbctl.api.problems import ApiProblem, not_found
 from lbctl.control import Refused
-from lbctl.model import ExternalIp, LoadBalancer
+from lbctl.model import Address, ExternalIp, LoadBalancer
 from lbctl.move import MoveRecord
 
 WAIT_LIMIT = 300.0
@@ -142,13 +142,13 @@ def _load_balancer(call: Call) -> LoadBalancer:
 def _external_ip(call: Call) -> ExternalIp:
     text = call.values["address"]
     try:
-        address = IPv4Address(text)
-    except AddressValueError:
+        address = ip_address(text)
+    except ValueError:
         raise _no_external_ip(call.control, text) from None
     return _known_external_ip(call.control, address)
 
 
-def _known_external_ip(control: Control, address: IPv4Address) -> ExternalIp:
+def _known_external_ip(control: Control, address: Address) -> ExternalIp:
     external_ip = control.site.external_ip(address)
     if external_ip is None:
         raise _no_external_ip(control, str(address))

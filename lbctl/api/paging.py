@@ -11,10 +11,10 @@ import base64
 import binascii
 import heapq
 from collections.abc import Callable, Iterable, Sequence
-from ipaddress import IPv4Address
 from typing import NamedTuple
 
-from lbctl.access_table import KEY, Entry
+from lbctl.access_table import KEY_SIZES, Entry
+from lbctl.model import Address, address_order
 
 
 class Cursor(NamedTuple):
@@ -36,12 +36,13 @@ def parse_cursor(text: str) -> Cursor:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError) as error:
         raise ValueError("is not the `next` of a page") from error
-    if len(raw) != 4 + KEY.size:
+    size = {4 + KEY_SIZES[4]: 4, 16 + KEY_SIZES[6]: 16}.get(len(raw))
+    if size is None:
         raise ValueError("is not the `next` of a page")
-    return Cursor(raw[:4], raw[4:])
+    return Cursor(raw[:size], raw[size:])
 
 
-def page(addresses: Sequence[IPv4Address], entries_of: Callable[[IPv4Address], Iterable[Entry]], limit: int,
+def page(addresses: Sequence[Address], entries_of: Callable[[Address], Iterable[Entry]], limit: int,
          after: Cursor, wanted: Callable[[Entry], bool] | None = None) -> tuple[list[Entry], Cursor | None]:
     """Up to `limit` entries after a cursor, and the cursor of the next page (None: there is none).
 
@@ -49,7 +50,7 @@ def page(addresses: Sequence[IPv4Address], entries_of: Callable[[IPv4Address], I
     """
     found: list[tuple[Cursor, Entry]] = []
     for address in addresses:
-        if address.packed < after.external_ip:
+        if after.external_ip and address_order(address) < _order(after.external_ip):
             continue
         start = after.key if address.packed == after.external_ip else b""
         keyed = ((entry.key, entry) for entry in entries_of(address)
@@ -62,7 +63,11 @@ def page(addresses: Sequence[IPv4Address], entries_of: Callable[[IPv4Address], I
     return [entry for _, entry in found], None
 
 
-def client_filter(client: IPv4Address | None, port: int | None) -> Callable[[Entry], bool] | None:
+def _order(packed: bytes) -> tuple[int, bytes]:
+    return 4 if len(packed) == 4 else 6, packed
+
+
+def client_filter(client: Address | None, port: int | None) -> Callable[[Entry], bool] | None:
     """A filter on a client's address and port, on the packed key because it meets every entry."""
     if client is None and port is None:
         return None
@@ -70,7 +75,9 @@ def client_filter(client: IPv4Address | None, port: int | None) -> Callable[[Ent
     port_wanted = None if port is None else port.to_bytes(2)
 
     def wanted(entry: Entry) -> bool:
-        return ((address_wanted is None or entry.key[1:5] == address_wanted)
-                and (port_wanted is None or entry.key[5:7] == port_wanted))
+        key = entry.key
+        half = len(key) + 1 >> 1
+        return ((address_wanted is None or key[1:half - 2] == address_wanted)
+                and (port_wanted is None or key[half - 2:half] == port_wanted))
 
     return wanted

@@ -5,7 +5,7 @@ Times are text by ISO 8601 in UTC, durations are in seconds, addresses are dotte
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -30,13 +30,15 @@ class _Closed(BaseModel):
 
 
 def _address_text(value: object) -> object:
-    if not isinstance(value, (str, IPv4Address)):
-        raise ValueError("must be an IPv4 address as text")
+    if isinstance(value, str):
+        return ip_address(value)
+    if not isinstance(value, (IPv4Address, IPv6Address)):
+        raise ValueError("must be an IP address as text")
     return value
 
 
-AddressText = Annotated[IPv4Address, BeforeValidator(_address_text)]
-"""An IPv4 address in dotted text; pydantic alone would take a number as well."""
+AddressText = Annotated[IPv4Address | IPv6Address, BeforeValidator(_address_text)]
+"""An IP address as text; pydantic alone would take a number as well."""
 
 
 class MoveRequest(_Closed):
@@ -112,6 +114,11 @@ class EntryView(BaseModel):
     server_port: int
     next_hop: str = Field(description="MAC that the client's packets came from; answers go back to it")
     state: str
+    internal_ip: str | None = Field(default=None, description="what the server sees in the client's place, with full NAT "
+                                                              "(seed figure 12, column 913)")
+    internal_port: int | None = Field(default=None, description="its port (column 914)")
+    packets: int = Field(default=0, description="both ways, at the last sweep, since the load balancer has the entry")
+    bytes: int = Field(default=0, description="the same in bytes, with Ethernet headers")
     delta: int = Field(default=0, description="always 0: the lengths of payloads never change")
     created: str
     last_seen: str
@@ -148,8 +155,11 @@ class ServiceView(BaseModel):
 class ExternalIpView(BaseModel):
     address: str
     load_balancer: str
+    kind: str = Field(default="service", description="service or nat-gateway")
     nat: str
-    gateway: str
+    gateway: str | None
+    internal_ips: list[str] = Field(default=[], description="full NAT: what clients are translated to")
+    inside: list[str] = Field(default=[], description="NAT gateway: whose connections are translated")
     services: list[ServiceView]
     connections: int
     move: str | None = Field(description="id of the move that is running")

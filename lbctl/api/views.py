@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime
-from ipaddress import IPv4Address
-from socket import inet_ntoa
+from socket import AF_INET, AF_INET6, inet_ntop
 
-from lbctl.access_table import KEY, Entry
+from lbctl.access_table import Entry, unpack_key
 from lbctl.api import types as t
 from lbctl.api.facade import Control
-from lbctl.model import PROTOCOL_NAMES, ExternalIp, LoadBalancer, Service
+from lbctl.model import PROTOCOL_NAMES, Address, address_order, ExternalIp, LoadBalancer, Service
 from lbctl.move import MoveRecord
 from lbctl.switch import PortState
 
@@ -33,20 +32,21 @@ def load_balancer(control: Control, lb: LoadBalancer) -> t.LoadBalancerView:
         connections=sum(map(control.connection_count, external_ips)), counters=counters(switch.counters))
 
 
-def assigned_external_ips(control: Control, lb_name: str) -> list[IPv4Address]:
+def assigned_external_ips(control: Control, lb_name: str) -> list[Address]:
     """In ascending order."""
-    return sorted(ip.address for ip in control.site.external_ips if control.assigned_to(ip.address) == lb_name)
+    return sorted((ip.address for ip in control.site.external_ips if control.assigned_to(ip.address) == lb_name), key=address_order)
 
 
 def external_ip(control: Control, ip: ExternalIp) -> t.ExternalIpView:
     lb_name = control.assigned_to(ip.address)
     return t.ExternalIpView(
-        address=str(ip.address), load_balancer=lb_name, nat=ip.nat, gateway=str(ip.gateway),
+        address=str(ip.address), load_balancer=lb_name, kind=ip.kind, nat=ip.nat,
+        gateway=str(ip.gateway) if ip.gateway else None, internal_ips=list(map(str, ip.internal_ips)), inside=list(map(str, ip.inside)),
         services=[_service(control, lb_name, service) for service in ip.services],
         connections=control.connection_count(ip.address), move=running_move(control, ip.address))
 
 
-def running_move(control: Control, address: IPv4Address) -> str | None:
+def running_move(control: Control, address: Address) -> str | None:
     """The id of the external IP's move, if one is running."""
     return next((record.id for record in (move.record for move in control.moves.values())
                  if record.external_ip == address and record.state == "running"), None)
@@ -54,13 +54,18 @@ def running_move(control: Control, address: IPv4Address) -> str | None:
 
 def entry(item: Entry) -> t.EntryView:
     """From the packed keys, without checks: a page has up to a thousand of these, and packets wait meanwhile."""
-    protocol, client, client_port, external, external_port = KEY.unpack(item.key)
-    server, server_port = item.server
+    protocol, client, client_port, external, external_port = unpack_key(item.key)
+    _, server, server_port, internal, internal_port = unpack_key(item.reply)
     return t.EntryView.model_construct(
-        protocol=PROTOCOL_NAMES.get(protocol, str(protocol)), client=inet_ntoa(client), client_port=client_port,
-        external_ip=inet_ntoa(external), external_port=external_port, server=inet_ntoa(server), server_port=server_port,
-        next_hop=item.next_hop.hex(":"), state=item.state, delta=0, created=iso(item.created),
+        protocol=PROTOCOL_NAMES.get(protocol, str(protocol)), client=_text(client), client_port=client_port,
+        external_ip=_text(external), external_port=external_port, server=_text(server), server_port=server_port,
+        next_hop=item.next_hop.hex(":"), state=item.state, internal_ip=_text(internal) if item.full else None,
+        internal_port=internal_port if item.full else None, packets=item.packets, bytes=item.bytes, delta=0, created=iso(item.created),
         last_seen=iso(item.last_seen))
+
+
+def _text(address: bytes) -> str:
+    return inet_ntop(AF_INET if len(address) == 4 else AF_INET6, address)
 
 
 def move(record: MoveRecord) -> t.MoveView:
@@ -83,7 +88,7 @@ def counters(counted: Counter[str]) -> t.Counters:
 
 def _service(control: Control, lb_name: str, service: Service) -> t.ServiceView:
     servers = [t.ServerView(address=str(server.address), port=server.port, weight=server.weight,
-                            mac=control.neighbour(lb_name, server.address)) for server in service.servers]
+                            mac=control.neighbour(lb_name, server.hop.address)) for server in service.servers]
     return t.ServiceView(protocol=service.protocol, port=service.port, scheduler=service.scheduler, servers=servers)
 
 

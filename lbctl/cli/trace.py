@@ -7,7 +7,7 @@ import re
 from lbctl.cli.failure import Failure
 from lbctl.cli.ovs import Ovs
 from lbctl.cli.verdict import FLAGS, Situation, ports_of
-from lbctl.pipeline.cookies import Kind, external_ip_of, kind_of
+from lbctl.pipeline.cookies import Kind, owner_in, kind_of
 from lbctl.pipeline.flow import TCP_SYN
 from lbctl.pipeline.tables import name_of
 
@@ -38,7 +38,7 @@ def _names(match: re.Match[str]) -> str:
     cookie = _COOKIE.search(match.group())
     if cookie is None:
         return table + ("" if "No match" in match.group() else ", not a rule of lbctl")
-    kind, owner = kind_of(int(cookie.group(1), 16)), external_ip_of(int(cookie.group(1), 16))
+    kind, owner = kind_of(int(cookie.group(1), 16)), owner_in(int(cookie.group(1), 16))
     if kind is None:
         return f"{table}, not a rule of lbctl"
     name = Kind(kind).name.lower() if kind in set(Kind) else f"kind {kind}"

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
-from lbctl.access_table import KEY, Entry, reply_key
+from lbctl.access_table import Entry, pack_key, reply_key
 from lbctl.cli.walk import Hit, Packet, walk
-from lbctl.model import PROTOCOL_NUMBERS, Endpoint, ExternalIp, Server, Service, TransferMode
+from lbctl.model import PROTOCOL_NUMBERS, TCP, Endpoint, ExternalIp, Server, Service, TransferMode
 from lbctl.pipeline import flow as f
 from lbctl.pipeline.cookies import Kind, kind_of
 from lbctl.pipeline.entries import entry_flows
@@ -86,7 +86,7 @@ def _role(situation: Situation) -> Role:
 
 
 def _entry(view: dict[str, Any]) -> Entry:
-    key = KEY.pack(PROTOCOL_NUMBERS[view["protocol"]], IPv4Address(view["client"]).packed, view["client_port"],
+    key = pack_key(PROTOCOL_NUMBERS[view["protocol"]], IPv4Address(view["client"]).packed, view["client_port"],
                    IPv4Address(view["external_ip"]).packed, view["external_port"])
     reply = reply_key(key, IPv4Address(view["server"]).packed, view["server_port"])
     return Entry(key, reply, bytes.fromhex(view["next_hop"].replace(":", "")), 0.0)
@@ -94,7 +94,7 @@ def _entry(view: dict[str, Any]) -> Entry:
 
 def _packet(situation: Situation, ports: Ports, packet: str) -> Packet:
     return {"in_port": ports.external.number, "eth_type": f.ETH_IP, "eth_dst": ports.external.mac,
-            "ip_proto": f.PROTO_TCP, "ipv4_src": str(situation.client.address), "tcp_src": situation.client.port,
+            "ip_proto": TCP, "ipv4_src": str(situation.client.address), "tcp_src": situation.client.port,
             "ipv4_dst": str(situation.external.address), "tcp_dst": situation.external.port,
             "tcp_flags": FLAGS[packet]}
 

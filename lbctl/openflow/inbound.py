@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lbctl.access_table import KEY
-from lbctl.openflow.layout import KEY_DTYPE, Layout, stats_layout
+from lbctl.access_table import KEY_SIZES, Shape
+from lbctl.model import TCP
+from lbctl.openflow.layout import IN, KEY_DTYPES, OUT, SHAPES, Layout, stats_layout
 from lbctl.pipeline.cookies import Kind, kind_of
 from lbctl.pipeline.tables import number
 
@@ -26,9 +27,9 @@ _FLOW_REMOVED = struct.Struct("!8xQHBBIIHHQQ")
 _MATCH_HEAD = struct.Struct("!HH")
 _IN_PORT = struct.Struct("!II")
 _OXM_IN_PORT = 0x80000004
-_ENTRY_OXMS = {0x80000A02: None, 0x80001401: "protocol", 0x80001604: "a", 0x80001804: "b", 0x80001A02: "a_port",
-               0x80001C02: "b_port"}
-_OXM_IPV4_DST = bytes.fromhex("80001804")
+_ENTRY_OXMS = {0x80001401: "protocol", 0x80001604: "a", 0x80003410: "a", 0x80001804: "b", 0x80003610: "b",
+               0x80001A02: "a_port", 0x80001E02: "a_port", 0x80001C02: "b_port", 0x80002002: "b_port"}
+_OXM_IPV4_DST, _OXM_IPV6_DST = bytes.fromhex("80001804"), bytes.fromhex("80003610")
 _SET_ETH_DST = bytes.fromhex("0019001080000606")
 """The action set_field for eth_dst: type 25, 16 bytes, OXM header."""
 TABLE_IN, TABLE_OUT, TABLE_DELIVER = number("access_in"), number("access_out"), number("deliver_server")
@@ -103,16 +104,21 @@ def _entry_key(message: bytes, offset: int) -> bytes | None:
         key = fields["protocol"] + fields["a"] + fields["a_port"] + fields["b"] + fields["b_port"]
     except KeyError:
         return None
-    return key if len(key) == KEY.size else None
+    return key if len(key) in KEY_SIZES.values() else None
 
 
 class EntryStats(NamedTuple):
-    """One direction of an entry as a switch holds it; keys as in access_table.py, `next_hop` only outward."""
+    """One direction of an entry as a switch holds it; keys as in access_table.py.
 
+    hop: the MAC that the flow sends to: next_hop of the entry outward, its inner_hop inward (b"": it has none).
+    """
+
+    inward: bool
     key: bytes
     reply: bytes
-    next_hop: bytes | None
+    hop: bytes
     packets: int
+    bytes: int
     duration: int
     finished: bool
     """It has seen FIN or RST and runs out when unused."""
@@ -146,10 +152,14 @@ def decode_neighbours(body: bytes) -> dict[bytes, bytes]:
     """Server address -> MAC, both packed, as the flows of table deliver_server in a reply's body have them."""
     neighbours = {}
     for offset, length, table in stats_records(body):
+        if table != TABLE_DELIVER:
+            continue
         record = body[offset:offset + length]
-        address, mac = record.find(_OXM_IPV4_DST, 48), record.find(_SET_ETH_DST, 48)
-        if table == TABLE_DELIVER and address >= 0 and mac >= 0:
-            neighbours[record[address + 4:address + 8]] = record[mac + 8:mac + 14]
+        mac = record.find(_SET_ETH_DST, 48)
+        for header, size in ((_OXM_IPV4_DST, 4), (_OXM_IPV6_DST, 16)):
+            address = record.find(header, 48)
+            if address >= 0 and mac >= 0:
+                neighbours[record[address + 4:address + 4 + size]] = record[mac + 8:mac + 14]
     return neighbours
 
 
@@ -157,56 +167,73 @@ class EntryStatsDecoder:
     """Decodes the flow statistics of the access tables in bulk."""
 
     def __init__(self) -> None:
-        self._layouts = {TABLE_IN: stats_layout("in"), TABLE_OUT: stats_layout("out")}
+        self._layouts: dict[tuple[int, int], list[tuple[str, Shape, Layout]]] = {}
+        """(table, length of a record) -> what it can be"""
+        for shape in SHAPES:
+            for direction, table in ((IN, TABLE_IN), (OUT, TABLE_OUT)):
+                layout = stats_layout(direction, shape)
+                self._layouts.setdefault((table, layout.size), []).append((direction, shape, layout))
 
     def decode(self, body: bytes) -> tuple[list[EntryStats], list[FlowStats]]:
         """The entries of a reply's body, and the flows in it that are not as we would have made them."""
         entries: list[EntryStats] = []
         others: list[FlowStats] = []
-        for table, layout in self._layouts.items():
-            if body[2:3] == bytes([table]) and len(body) % layout.size == 0:
-                whole = self._decode_rows(body, layout, inward=table == TABLE_IN)
-                if whole is not None:
-                    return whole, others
-        for offset, length, table in stats_records(body):
-            record = body[offset:offset + length]
-            layout = self._layouts.get(table)
-            decoded = (self._decode_rows(record, layout, inward=table == TABLE_IN)
-                       if layout and length == layout.size else None)
-            if decoded is None:
-                others.append(FlowStats(table, int.from_bytes(record[24:32], "big")))
-            else:
-                entries += decoded
+        for (table, size), records in self._by_size(body).items():
+            for direction, shape, layout in self._layouts.get((table, size), ()):
+                fits = layout.fits(records)
+                if fits.all():
+                    entries += _decode_rows(np.frombuffer(records, layout.dtype), direction, shape)
+                    records = b""
+                    break
+                if fits.any():
+                    rows = np.frombuffer(records, layout.dtype)
+                    entries += _decode_rows(rows[fits], direction, shape)
+                    records = rows[~fits].tobytes()
+            others += [FlowStats(table, int.from_bytes(records[at + 24:at + 32], "big")) for at in range(0, len(records), size)]
         return entries, others
 
     @staticmethod
-    def _decode_rows(body: bytes, layout: Layout, inward: bool) -> list[EntryStats] | None:
-        """None if any constant byte is not as we would have made it."""
-        rows = np.frombuffer(body, layout.dtype)
-        blank = np.frombuffer(bytearray(body), layout.dtype)
-        for name in layout.dtype.names:
-            blank[name] = np.void(bytes(layout.dtype.fields[name][0].itemsize))
-        if blank.tobytes() != layout.constant * len(rows):
-            return None
-        match = _packed(rows["protocol"], rows["a"], rows["a_port"], rows["b"], rows["b_port"])
-        if inward:
-            other = _packed(rows["protocol"], rows["address"], rows["port"], rows["a"], rows["a_port"])
-            hops = [None] * len(rows)
-        else:
-            other = _packed(rows["protocol"], rows["b"], rows["b_port"], rows["address"], rows["port"])
-            hops = [bytes(hop) for hop in rows["next_hop"].tolist()]
-        keys, replies = (match, other) if inward else (other, match)
-        return list(map(EntryStats, keys, replies, hops, _integers(rows["packets"], ">u8"),
-                        _integers(rows["duration"], ">u4"), [idle != 0 for idle in _integers(rows["idle"], ">u2")]))
+    def _by_size(body: bytes) -> dict[tuple[int, int], bytes]:
+        """The records, put together by table and length."""
+        if len(body) >= 48:
+            size, table = struct.unpack_from("!HB", body)
+            heads = np.frombuffer(body, "u1")[:len(body) - len(body) % max(size, 1)].reshape(-1, max(size, 1))[:, :3]
+            if size >= 48 and len(body) % size == 0 and (heads == heads[0]).all():
+                return {(table, size): body}
+        found: dict[tuple[int, int], list[bytes]] = {}
+        for offset, length, table in stats_records(body):
+            found.setdefault((table, length), []).append(body[offset:offset + length])
+        return {place: b"".join(records) for place, records in found.items()}
 
 
-def _packed(*columns: np.ndarray) -> list[bytes]:
+def _decode_rows(rows: np.ndarray, direction: str, shape: Shape) -> list[EntryStats]:
+    inward, protocol = direction == IN, shape.protocol
+    match = _packed(shape, rows["a"], rows["a_port"], rows["b"], rows["b_port"])
+    mine, match_side = ("address", "port"), ("a", "a_port") if inward else ("b", "b_port")
+    side = ("other", "other_port") if shape.full else match_side
+    halves = (mine, side) if inward else (side, mine)
+    other = _packed(shape, *(rows[name] for half in halves for name in half))
+    keys, replies = (match, other) if inward else (other, match)
+    if "hop" in rows.dtype.names:
+        same: dict[bytes, bytes] = {}
+        # Few MACs for many entries: one bytes object for each.
+        hops = [same.setdefault(hop, hop) for hop in map(bytes, rows["hop"].tolist())]
+    else:
+        hops = [b""] * len(rows)
+    finished = [idle != 0 for idle in _integers(rows["idle"], ">u2")] if protocol == TCP else [False] * len(rows)
+    return list(map(EntryStats, [inward] * len(rows), keys, replies, hops, _integers(rows["packets"], ">u8"),
+                    _integers(rows["bytes"], ">u8"), _integers(rows["duration"], ">u4"), finished))
+
+
+def _packed(shape: Shape, *columns: np.ndarray) -> list[bytes]:
     """Joins columns of bytes row by row into keys."""
-    keys = np.empty(len(columns[0]), KEY_DTYPE)
-    for name, column in zip(KEY_DTYPE.names, columns, strict=True):
-        keys[name] = column.view("u1") if name == "protocol" else column
-    raw = keys.tobytes()
-    return [raw[start:start + KEY.size] for start in range(0, len(raw), KEY.size)]
+    dtype = KEY_DTYPES[shape.version]
+    keys = np.empty(len(columns[0]), dtype)
+    keys["protocol"] = shape.protocol
+    for name, column in zip(dtype.names[1:], columns, strict=True):
+        keys[name] = column
+    raw, size = keys.tobytes(), dtype.itemsize
+    return [raw[start:start + size] for start in range(0, len(raw), size)]
 
 
 def _integers(column: np.ndarray, kind: str) -> list[int]:

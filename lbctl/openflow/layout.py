@@ -1,7 +1,15 @@
 """The bytes of the flows of an access-table entry, declared once for encoding and decoding.
 
-A layout is constant bytes with named fields at fixed places. Sources: OpenFlow 1.4.0 sections 7.2.2 (match),
-7.2.3 (instructions) and 7.3.5.2 (flow statistics); nicira-ext.h for fin_timeout.
+A layout is constant bytes with named fields at fixed places; there is one for each shape of entry. Fields, as far as
+the shape has them (widths in bytes):
+
+    a, a_port, b, b_port       what the flow matches: source and destination (4 or 16, and 2)
+    address, port              the address and port that take the place of the external IP's, or that it takes the place of
+    other, other_port          full NAT: the same on the client's side
+    hop                        MAC of the next hop (6)
+
+Sources: OpenFlow 1.4.0 sections 7.2.2 (match), 7.2.3 (instructions) and 7.3.5.2 (flow statistics); nicira-ext.h for
+fin_timeout.
 """
 
 from __future__ import annotations
@@ -11,40 +19,74 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lbctl.pipeline.entries import ENTRY_PRIORITY
+from lbctl.access_table import KEY_SIZES, Shape
+from lbctl.model import TCP, UDP
+from lbctl.pipeline.entries import ENTRY_PRIORITY, deliver_table
 from lbctl.pipeline.tables import number
 
 SEND_FLOW_REM = 1
 NICIRA = 0x00002320
+IN, OUT = "in", "out"
+SHAPES = tuple(Shape(version, protocol, full, inner_hop) for version in (4, 6) for protocol in (TCP, UDP)
+               for full, inner_hop in ((False, False), (True, False), (False, True)))
+"""All shapes that an entry can have."""
 
-KEY_DTYPE = np.dtype([("protocol", "u1"), ("a", "V4"), ("a_port", "V2"), ("b", "V4"), ("b_port", "V2")])
-
+ADDRESS_SIZE = {4: 4, 6: 16}
+KEY_DTYPES = {version: np.dtype([("protocol", "u1"), ("a", f"V{size}"), ("a_port", "V2"), ("b", f"V{size}"), ("b_port", "V2")])
+              for version, size in ADDRESS_SIZE.items()}
+assert all(KEY_DTYPES[version].itemsize == size for version, size in KEY_SIZES.items())
 
 Part = bytes | tuple[str, int]
 
+OXM_ETH_TYPE, OXM_ETH_DST, OXM_IP_PROTO = 5, 3, 10
+OXM_SOURCE, OXM_DESTINATION = {4: 11, 6: 26}, {4: 12, 6: 27}
+OXM_SOURCE_PORT, OXM_DESTINATION_PORT = {TCP: 13, UDP: 15}, {TCP: 14, UDP: 16}
+_ETH_TYPE = {4: b"\x08\x00", 6: b"\x86\xdd"}
 
-def _oxm(field: int, length: int) -> bytes:
+
+def oxm(field: int, length: int) -> bytes:
     """An OXM header of the basic class, without mask."""
     return struct.pack("!HBB", 0x8000, field << 1, length)
 
 
-def match_parts() -> list[Part]:
-    """eth_type, ip_proto, source, destination and ports: 43 bytes, padded to 48. The order is the one OVS replies in."""
-    return [struct.pack("!HH", 1, 43) + _oxm(5, 2) + b"\x08\x00" + _oxm(11, 4), ("a", 4), _oxm(12, 4), ("b", 4),
-            _oxm(10, 1), ("protocol", 1), _oxm(13, 2), ("a_port", 2), _oxm(14, 2), ("b_port", 2), bytes(5)]
+def size_of(parts: Sequence[Part]) -> int:
+    return sum(len(part) if isinstance(part, bytes) else part[1] for part in parts)
 
 
-def instruction_parts(direction: str, linger: int | None) -> list[Part]:
-    inward = direction == "in"
-    head: list[Part] = [struct.pack("!HH4x", 4, 56 if inward else 72) + struct.pack("!HHIH", 0xFFFF, 16, NICIRA, 19),
-                        ("linger", 2) if linger is None else struct.pack("!H", linger)]
-    goto = struct.pack("!HHB3x", 1, 8, number("deliver_server" if inward else "deliver_client"))
-    set_field = struct.pack("!HH", 25, 16)
-    parts = [*head, bytes(4) + set_field + _oxm(12 if inward else 11, 4), ("address", 4),
-             bytes(4) + set_field + _oxm(14 if inward else 13, 2), ("port", 2)]
-    if inward:
-        return [*parts, bytes(6) + goto]
-    return [*parts, bytes(6) + set_field + _oxm(3, 6), ("next_hop", 6), bytes(2) + goto]
+def match_parts(shape: Shape) -> list[Part]:
+    """eth_type, source, destination, ip_proto and ports. The order is the one that OVS replies in."""
+    size = ADDRESS_SIZE[shape.version]
+    fields: list[Part] = [
+        oxm(OXM_ETH_TYPE, 2) + _ETH_TYPE[shape.version] + oxm(OXM_SOURCE[shape.version], size), ("a", size),
+        oxm(OXM_DESTINATION[shape.version], size), ("b", size), oxm(OXM_IP_PROTO, 1) + bytes([shape.protocol])
+        + oxm(OXM_SOURCE_PORT[shape.protocol], 2), ("a_port", 2), oxm(OXM_DESTINATION_PORT[shape.protocol], 2), ("b_port", 2)]
+    length = 4 + size_of(fields)
+    return [struct.pack("!HH", 1, length), *fields, bytes(-length % 8)]
+
+
+def _set_field(field: int, name: str, size: int) -> list[Part]:
+    length = 8 + size
+    return [struct.pack("!HH", 25, length + -length % 8) + oxm(field, size), (name, size), bytes(-length % 8)]
+
+
+def instruction_parts(direction: str, shape: Shape, linger: int | None) -> list[Part]:
+    """Apply actions, then goto. linger: seconds; None leaves it as a field (decoding takes any)."""
+    size = ADDRESS_SIZE[shape.version]
+    address, port = OXM_DESTINATION[shape.version], OXM_DESTINATION_PORT[shape.protocol]
+    other, other_port = OXM_SOURCE[shape.version], OXM_SOURCE_PORT[shape.protocol]
+    if direction == OUT:
+        address, port, other, other_port = other, other_port, address, port
+    actions: list[Part] = []
+    if shape.protocol == TCP:
+        actions += [struct.pack("!HHIH", 0xFFFF, 16, NICIRA, 19),
+                    ("linger", 2) if linger is None else struct.pack("!H", linger), bytes(4)]
+    actions += _set_field(address, "address", size) + _set_field(port, "port", 2)
+    if shape.full:
+        actions += _set_field(other, "other", size) + _set_field(other_port, "other_port", 2)
+    if direction == OUT or shape.inner_hop:
+        actions += _set_field(OXM_ETH_DST, "hop", 6)
+    goto = struct.pack("!HHB3x", 1, 8, number(deliver_table(direction == IN, shape.inner_hop)))
+    return [struct.pack("!HH4x", 4, 8 + size_of(actions)), *actions, goto]
 
 
 class Layout:
@@ -61,18 +103,36 @@ class Layout:
                 constant, offset = constant + bytes(length), offset + length
         self.size = offset
         self.constant = constant
-        names, formats, offsets = zip(*fields, strict=True)
-        self.dtype = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": offset})
+        self.names, formats, offsets = zip(*fields, strict=True)
+        self.dtype = np.dtype({"names": self.names, "formats": formats, "offsets": offsets, "itemsize": offset})
+        is_field = np.zeros(offset, bool)
+        for name, format, start in fields:
+            is_field[start:start + int(format[1:])] = True
+        self._constant_places = np.flatnonzero(~is_field)
+        self._constant_bytes = np.frombuffer(constant, "u1")[self._constant_places]
 
     def rows(self, count: int) -> np.ndarray:
         """`count` messages, shape (count,), with the constant bytes in place."""
         return np.frombuffer(bytearray(self.constant * count), self.dtype)
 
+    def fits(self, body: bytes) -> np.ndarray:
+        """For each message of this layout's size in `body`: are all constant bytes as they should be? Shape (count,), bool."""
+        raw = np.frombuffer(body, "u1").reshape(-1, self.size)
+        return (raw[:, self._constant_places] == self._constant_bytes).all(axis=1)
 
-def stats_layout(direction: str) -> Layout:
+    def cuts(self) -> list[bytes]:
+        """The constant bytes between the fields, in order; there is one more of them than fields."""
+        cuts, start = [], 0
+        for name in self.names:
+            kind, offset = self.dtype.fields[name][:2]
+            cuts.append(self.constant[start:offset])
+            start = offset + kind.itemsize
+        return [*cuts, self.constant[start:]]
+
+
+def stats_layout(direction: str, shape: Shape) -> Layout:
     """A flow-statistics record of an entry's flow, whatever its linger."""
-    size = 48 + sum(len(part) if isinstance(part, bytes) else part[1]
-                    for part in [*match_parts(), *instruction_parts(direction, None)])
-    return Layout([struct.pack("!HBx", size, number(f"access_{direction}")), ("duration", 4), ("nanoseconds", 4),
+    parts = [*match_parts(shape), *instruction_parts(direction, shape, None)]
+    return Layout([struct.pack("!HBx", 48 + size_of(parts), number(f"access_{direction}")), ("duration", 4), ("nanoseconds", 4),
                    struct.pack("!H", ENTRY_PRIORITY), ("idle", 2), bytes(2) + struct.pack("!HH2x", SEND_FLOW_REM, 0),
-                   ("cookie", 8), ("packets", 8), ("bytes", 8), *match_parts(), *instruction_parts(direction, None)])
+                   ("cookie", 8), ("packets", 8), ("bytes", 8), *parts])

@@ -3,7 +3,7 @@
     63..56  0x1b, our mark: flows without it are not ours and never touched
     55..48  kind of flow
     47..32  for an entry: its bucket (0..255); otherwise a digest of the flow
-    31..0   the external IP, or 0 for flows that belong to none
+    31..0   the owner: the external IP (IPv6: see owner_of), or 0 for flows that belong to none
 
 An entry's cookie is the same on every LB. The bucket lets one exact-cookie request, which OVS serves from an
 index, read or delete a 256th of an external IP's entries without stalling the switch. The digest tells a flow
@@ -40,16 +40,27 @@ class Kind(enum.IntEnum):
     SERVER_ARP = 11
     RESET = 12
     FRAGMENT = 13
+    TRANSLATE_ICMP = 14
+    ECHO = 15
 
 
-def entry_cookie(kind: Kind, external_ip: int, bucket: int) -> int:
+def owner_of(external_ip: bytes) -> int:
+    """The 32 bits of a packed external IP in cookies. An IPv6 address does not fit: it has a checksum of 28 bits in the
+    place of an IPv4 address that no host can have (240/4). Two external IPs of a site must not share one; config.py
+    refuses them."""
+    if len(external_ip) == 4:
+        return int.from_bytes(external_ip)
+    return 0xF0000000 | zlib.crc32(external_ip) & 0x0FFFFFFF
+
+
+def entry_cookie(kind: Kind, owner: int, bucket: int) -> int:
     """The cookie of an access-table entry in one direction."""
-    return MARK << 56 | kind << 48 | bucket << 32 | external_ip
+    return MARK << 56 | kind << 48 | bucket << 32 | owner
 
 
-def flow_cookie(kind: Kind, external_ip: int, content: str) -> int:
+def flow_cookie(kind: Kind, owner: int, content: str) -> int:
     """The cookie of any other flow; `content` is the flow's text without its cookie."""
-    return MARK << 56 | kind << 48 | (zlib.crc32(content.encode()) & 0xFFFF) << 32 | external_ip
+    return MARK << 56 | kind << 48 | (zlib.crc32(content.encode()) & 0xFFFF) << 32 | owner
 
 
 def kind_of(cookie: int) -> int | None:
@@ -57,13 +68,16 @@ def kind_of(cookie: int) -> int | None:
     return cookie >> 48 & 0xFF if cookie >> 56 == MARK else None
 
 
-def external_ip_of(cookie: int) -> int:
+def owner_in(cookie: int) -> int:
+    """The owner: 0, or what owner_of has made of an external IP."""
     return cookie & 0xFFFFFFFF
 
 
 def bucket_of_key(key: bytes) -> int:
-    """The bucket of an entry: the low bytes of the client's address and port, so that both vary it.
+    """The bucket of an entry: the low bytes of the client's address and port and of the external port, so that each varies
+    it (the last one for outbound NAT, where many connections go to one place).
 
-    `key` is the entry's 13-byte key (access_table.py): protocol, client, client port, external IP, port.
+    `key` is the entry's key (access_table.py).
     """
-    return key[4] ^ key[6]
+    address = len(key) // 2 - 2
+    return key[address] ^ key[address + 2] ^ key[-1]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from lbctl.model import ICMP, ICMPV6, TCP, UDP
 from lbctl.pipeline.cookies import Kind, flow_cookie
 from lbctl.pipeline.tables import TABLES, number
 
-ETH_IP, ETH_ARP, PROTO_TCP = 0x0800, 0x0806, 6
+ETH_IP, ETH_ARP, ETH_IPV6 = 0x0800, 0x0806, 0x86DD
 TCP_FIN, TCP_SYN, TCP_RST, TCP_ACK = 0x01, 0x02, 0x04, 0x10
 FRAGMENT_ANY = (1, 1)
 """ip_frag, value and mask: any fragment (nicira-ext.h, NXM_NX_IP_FRAG)."""
@@ -52,7 +53,14 @@ class Resubmit:
     table: str
 
 
-Action = SetField | Move | Output | Simple | FinTimeout | Resubmit
+@dataclass(frozen=True, slots=True)
+class SetTtl:
+    """Sets the TTL (IPv6: hop limit)."""
+
+    ttl: int
+
+
+Action = SetField | Move | Output | Simple | FinTimeout | Resubmit | SetTtl
 MatchValue = str | int | tuple[int, int]
 
 CONTROLLER = Simple("controller")
@@ -120,22 +128,23 @@ def flow(kind: Kind, external_ip: int, table: str, priority: int, match: dict[st
 
 
 _FLAG_NAMES = {TCP_FIN: "fin", TCP_SYN: "syn", TCP_RST: "rst", TCP_ACK: "ack"}
-_MATCH_NAMES = {"eth_dst": "dl_dst", "ipv4_src": "nw_src", "ipv4_dst": "nw_dst", "tcp_src": "tp_src",
-                "tcp_dst": "tp_dst"}
-_SET_NAMES = {"ipv4_src": "ip_src", "ipv4_dst": "ip_dst"}
+_MATCH_NAMES = {"eth_dst": "dl_dst", "ipv4_src": "nw_src", "ipv4_dst": "nw_dst", "tcp_src": "tp_src", "tcp_dst": "tp_dst",
+                "udp_src": "tp_src", "udp_dst": "tp_dst", "icmpv4_type": "icmp_type", "icmpv6_type": "icmp_type",
+                "ipv6_nd_target": "nd_target"}
+_SET_NAMES = {"ipv4_src": "ip_src", "ipv4_dst": "ip_dst", "icmpv4_type": "icmp_type"}
 _MOVE_NAMES = {"eth_src": "NXM_OF_ETH_SRC", "eth_dst": "NXM_OF_ETH_DST", "arp_sha": "NXM_NX_ARP_SHA",
-               "arp_tha": "NXM_NX_ARP_THA", "arp_spa": "NXM_OF_ARP_SPA", "arp_tpa": "NXM_OF_ARP_TPA"}
-_MATCH_ORDER = ("reg0", "reg1", "in_port", "eth_dst", "ipv4_src", "ipv4_dst", "arp_spa", "arp_tpa", "arp_op",
-                "ip_frag", "tcp_src", "tcp_dst", "tcp_flags")
+               "arp_tha": "NXM_NX_ARP_THA", "arp_spa": "NXM_OF_ARP_SPA", "arp_tpa": "NXM_OF_ARP_TPA",
+               "ipv4_src": "NXM_OF_IP_SRC", "ipv4_dst": "NXM_OF_IP_DST", "ipv6_src": "NXM_NX_IPV6_SRC",
+               "ipv6_dst": "NXM_NX_IPV6_DST"}
+_MATCH_ORDER = ("reg0", "reg1", "in_port", "eth_dst", "ipv4_src", "ipv4_dst", "ipv6_src", "ipv6_dst", "arp_spa", "arp_tpa",
+                "arp_op", "ip_frag", "icmpv4_type", "icmpv6_type", "ipv6_nd_target", "tcp_src", "udp_src", "tcp_dst", "udp_dst",
+                "tcp_flags")
+_PROTOCOLS = {(ETH_ARP, None): "arp", (ETH_IP, None): "ip", (ETH_IP, ICMP): "icmp", (ETH_IP, TCP): "tcp", (ETH_IP, UDP): "udp",
+              (ETH_IPV6, None): "ipv6", (ETH_IPV6, ICMPV6): "icmp6", (ETH_IPV6, TCP): "tcp6", (ETH_IPV6, UDP): "udp6"}
 
 
 def _match_text(match: dict[str, MatchValue]) -> list[str]:
-    ethertype, protocol = match.get("eth_type"), match.get("ip_proto")
-    texts = []
-    if ethertype == ETH_ARP:
-        texts.append("arp")
-    elif ethertype == ETH_IP:
-        texts.append({None: "ip", 1: "icmp", PROTO_TCP: "tcp"}[protocol])
+    texts = [_PROTOCOLS[match["eth_type"], match.get("ip_proto")]] if "eth_type" in match else []
     for field in _MATCH_ORDER:
         if field not in match:
             continue
@@ -173,6 +182,8 @@ def _action_text(action: Action) -> str:
             return name
         case FinTimeout(idle):
             return f"fin_timeout(idle_timeout={idle})"
+        case SetTtl(ttl):
+            return f"mod_nw_ttl:{ttl}"
         case Resubmit(table):
             return f"resubmit(,{number(table)})"
     raise PipelineError(f"no text for {action!r}")

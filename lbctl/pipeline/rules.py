@@ -6,20 +6,29 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from lbctl.model import ExternalIp, TransferMode
+from lbctl.model import ICMP, ICMPV6, PROTOCOL_NUMBERS, TCP, Address, ExternalIp, Hop, Network, TransferMode, address_order
 from lbctl.pipeline import flow as f
-from lbctl.pipeline.cookies import Kind
-from lbctl.pipeline.flow import CONTROLLER, DEC_TTL, IN_PORT, Flow, Move, Output, Resubmit, SetField, flow
+from lbctl.pipeline.cookies import Kind, owner_of
+from lbctl.pipeline.flow import CONTROLLER, DEC_TTL, IN_PORT, Flow, Move, Output, Resubmit, SetField, SetTtl, flow
 from lbctl.pipeline.tables import REG_MODE_NORMAL, REG_MODE_TRANSITION
 
-METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET = 1, 2, 3, 4, 5
+METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP = 1, 2, 3, 4, 5, 6
 ARP_REQUEST, ARP_REPLY = 1, 2
+SOLICITATION, ADVERTISEMENT = 135, 136
+"""ICMPv6 types of neighbour discovery (RFC 4861)."""
+ETH_TYPES = {4: f.ETH_IP, 6: f.ETH_IPV6}
+ECHO_TYPES = {4: ("icmpv4_type", ICMP, 8, 0), 6: ("icmpv6_type", ICMPV6, 128, 129)}
+"""By IP version: field, protocol, echo request, echo reply (RFC 792, RFC 4443)."""
+ICMP_ERRORS = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
+"""Types of the errors that concern one packet: unreachable, time exceeded, parameter problem; IPv6 also: packet too big."""
 SYN_WITHOUT_ACK = (f.TCP_SYN, f.TCP_SYN | f.TCP_ACK)
 """What inbound_flags may look at is limited by OVS: the datapath's cache keeps packets apart that differ in a flag looked at
 there. Were FIN among them, a FIN would overtake the ACK that came just before it, whose cached flow is another."""
 OPENS_CONNECTION = (f.TCP_SYN, f.TCP_FIN | f.TCP_SYN | f.TCP_RST | f.TCP_ACK)
 SYN_AND_FIN = (f.TCP_SYN | f.TCP_FIN, f.TCP_SYN | f.TCP_FIN)
 ANY_RST = (f.TCP_RST, f.TCP_RST)
+TTL = 64
+"""Of an answer that the switch makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +51,7 @@ class Role:
 
     mode: None means not ours: its packets get an error reply.
     hold_all: in transition mode, hold every packet (`buffered`) instead of only those without an entry.
-    arp: answers ARP for the external IP and its gateway, so packets come here.
+    arp: answers ARP for the external IP and its internal addresses, so packets come here.
     """
 
     mode: TransferMode | None = None
@@ -58,93 +67,160 @@ def base_flows(ports: Ports) -> Iterator[Flow]:
     """The flows that depend on the LB's ports only."""
     for port in (ports.external, ports.internal):
         yield flow(Kind.PIPELINE, 0, "classify", 120, {"in_port": port.number, "eth_type": f.ETH_ARP}, goto="arp")
-        yield flow(Kind.FRAGMENT, 0, "classify", 110,
-                   {"in_port": port.number, "eth_type": f.ETH_IP, "ip_frag": f.FRAGMENT_ANY})
-        yield flow(Kind.PIPELINE, 0, "classify", 100,
-                   {"in_port": port.number, "eth_type": f.ETH_IP, "eth_dst": port.mac}, goto="transfer_mode")
-    yield flow(Kind.SERVER_ARP, 0, "arp", 100,
-               {"in_port": ports.internal.number, "eth_type": f.ETH_ARP, "arp_op": ARP_REPLY,
-                "eth_dst": ports.internal.mac}, CONTROLLER, meter=METER_ARP)
+        for kind in (SOLICITATION, ADVERTISEMENT):
+            yield flow(Kind.PIPELINE, 0, "classify", 120, {
+                "in_port": port.number, "eth_type": f.ETH_IPV6, "ip_proto": ICMPV6, "icmpv6_type": kind}, goto="arp")
+        yield flow(Kind.SERVER_ARP, 0, "arp", 100, {"in_port": port.number, "eth_type": f.ETH_ARP, "arp_op": ARP_REPLY,
+                                                    "eth_dst": port.mac}, CONTROLLER, meter=METER_ARP)
+        yield flow(Kind.SERVER_ARP, 0, "arp", 100, {"in_port": port.number, "eth_type": f.ETH_IPV6, "ip_proto": ICMPV6,
+                                                    "icmpv6_type": ADVERTISEMENT, "eth_dst": port.mac}, CONTROLLER, meter=METER_ARP)
+        for version, eth_type in ETH_TYPES.items():
+            addressed = {"in_port": port.number, "eth_type": eth_type, "eth_dst": port.mac}
+            yield flow(Kind.FRAGMENT, 0, "classify", 110, {"in_port": port.number, "eth_type": eth_type, "ip_frag": f.FRAGMENT_ANY})
+            field, protocol, _, _ = ECHO_TYPES[version]
+            for kind in ICMP_ERRORS[version]:
+                yield flow(Kind.TRANSLATE_ICMP, 0, "classify", 105, {**addressed, "ip_proto": protocol, field: kind}, CONTROLLER,
+                           meter=METER_ICMP)
+            yield flow(Kind.PIPELINE, 0, "classify", 100, addressed, goto="transfer_mode")
 
-    yield flow(Kind.PIPELINE, 0, "inbound_flags", 120, _tcp(tcp_flags=SYN_WITHOUT_ACK), goto="no_entry")
-    yield flow(Kind.PIPELINE, 0, "inbound_flags", 110, _tcp(tcp_flags=ANY_RST), SetField("reg1", 1), goto="access_in")
+    for eth_type in ETH_TYPES.values():
+        tcp = {"eth_type": eth_type, "ip_proto": TCP}
+        yield flow(Kind.PIPELINE, 0, "inbound_flags", 120, {**tcp, "tcp_flags": SYN_WITHOUT_ACK}, goto="no_entry")
+        for flags_table, access_table in (("inbound_flags", "access_in"), ("outbound_flags", "access_out")):
+            yield flow(Kind.PIPELINE, 0, flags_table, 110, {**tcp, "tcp_flags": ANY_RST}, SetField("reg1", 1), goto=access_table)
     yield flow(Kind.PIPELINE, 0, "inbound_flags", 0, {}, goto="access_in")
-    yield flow(Kind.PIPELINE, 0, "outbound_flags", 110, _tcp(tcp_flags=ANY_RST), SetField("reg1", 1), goto="access_out")
     yield flow(Kind.PIPELINE, 0, "outbound_flags", 0, {}, goto="access_out")
     yield flow(Kind.PIPELINE, 0, "access_in", 0, {}, goto="no_entry")
     yield flow(Kind.PIPELINE, 0, "access_out", 0, {}, goto="no_entry")
 
-    yield flow(Kind.HOLD, 0, "no_entry", 130, {"reg0": REG_MODE_TRANSITION, "eth_type": f.ETH_IP}, CONTROLLER,
-               meter=METER_HOLD)
-    yield flow(Kind.PIPELINE, 0, "no_entry", 125, _tcp(tcp_flags=SYN_AND_FIN))
-    yield flow(Kind.PIPELINE, 0, "no_entry", 110, _tcp(tcp_flags=ANY_RST))
-    yield flow(Kind.PIPELINE, 0, "no_entry", 110, {"eth_type": f.ETH_IP, "ip_proto": 1})
-    yield flow(Kind.STRAY, 0, "no_entry", 100, {"reg0": REG_MODE_NORMAL, "eth_type": f.ETH_IP}, CONTROLLER,
-               meter=METER_ERROR)
+    for version, eth_type in ETH_TYPES.items():
+        yield flow(Kind.HOLD, 0, "no_entry", 130, {"reg0": REG_MODE_TRANSITION, "eth_type": eth_type}, CONTROLLER, meter=METER_HOLD)
+        yield flow(Kind.PIPELINE, 0, "no_entry", 125, {"eth_type": eth_type, "ip_proto": TCP, "tcp_flags": SYN_AND_FIN})
+        yield flow(Kind.PIPELINE, 0, "no_entry", 110, {"eth_type": eth_type, "ip_proto": TCP, "tcp_flags": ANY_RST})
+        yield flow(Kind.PIPELINE, 0, "no_entry", 110, {"eth_type": eth_type, "ip_proto": ECHO_TYPES[version][1]})
+        yield flow(Kind.STRAY, 0, "no_entry", 100, {"reg0": REG_MODE_NORMAL, "eth_type": eth_type}, CONTROLLER, meter=METER_ERROR)
 
-    for table in ("deliver_server", "deliver_client"):
+    for table in ("deliver_server", "deliver_client", "deliver_inside"):
         # Delivered first: the meter in show_reset drops all that is left to do with a packet, and so not the packet.
         yield flow(Kind.PIPELINE, 0, table, 200, {"reg1": 1}, SetField("reg1", 0), Resubmit(table),
                    Resubmit("show_reset"))
     yield flow(Kind.RESET, 0, "show_reset", 0, {}, CONTROLLER, meter=METER_RESET)
-    yield flow(Kind.DELIVER, 0, "deliver_client", 100, {"eth_type": f.ETH_IP},
-               SetField("eth_src", ports.external.mac), DEC_TTL, Output(ports.external.number))
+    for table, port in (("deliver_client", ports.external), ("deliver_inside", ports.internal)):
+        for eth_type in ETH_TYPES.values():
+            yield flow(Kind.DELIVER, 0, table, 100, {"eth_type": eth_type}, SetField("eth_src", port.mac), DEC_TTL,
+                       Output(port.number))
 
 
 def external_ip_flows(external_ip: ExternalIp, role: Role, ports: Ports) -> Iterator[Flow]:
     """The flows of one external IP on an LB with that role."""
-    address, owner = str(external_ip.address), int(external_ip.address)
+    address, owner = external_ip.address, owner_of(external_ip.address.packed)
     if role.arp:
-        yield _arp_responder(owner, ports.external, address)
-        yield _arp_responder(owner, ports.internal, str(external_ip.gateway))
-    for server in external_ip.server_addresses():
-        yield flow(Kind.SERVER_ARP, owner, "arp", 110,
-                   {"in_port": ports.internal.number, "eth_type": f.ETH_ARP, "arp_spa": str(server),
-                    "arp_tpa": str(server)}, CONTROLLER, meter=METER_ARP)
-        yield _mode_flow(owner, role, ports.internal, "ipv4_src", str(server), "outbound_flags")
-    yield _mode_flow(owner, role, ports.external, "ipv4_dst", address, "inbound_flags")
+        yield _responder(owner, ports.external, address)
+        for internal in external_ip.internal_addresses():
+            yield _responder(owner, ports.internal, internal)
+    yield _mode_flow(owner, role, 100, ports.external, "dst", address, "inbound_flags")
+    if external_ip.kind == "nat-gateway":
+        for prefix in external_ip.inside:
+            yield _mode_flow(owner, role, 90, ports.internal, "src", prefix, "outbound_flags")
+    elif external_ip.nat == "full":
+        for internal in external_ip.internal_ips:
+            yield _mode_flow(owner, role, 110, ports.internal, "dst", internal, "outbound_flags")
+    else:
+        for server in external_ip.server_addresses():
+            yield _mode_flow(owner, role, 100, ports.internal, "src", server, "outbound_flags")
+    if role.mode is not None:
+        yield _echo_responder(owner, ports.external, address)
+        for internal in external_ip.internal_addresses():
+            yield _echo_responder(owner, ports.internal, internal)
     if role.mode is TransferMode.NORMAL:
-        for service in external_ip.services:
-            yield flow(Kind.NEW, owner, "no_entry", 120,
-                       {"reg0": REG_MODE_NORMAL, "in_port": ports.external.number, "eth_type": f.ETH_IP,
-                        "ip_proto": service.protocol_number, "ipv4_dst": address, "tcp_dst": service.port,
-                        "tcp_flags": OPENS_CONNECTION}, CONTROLLER, meter=METER_NEW)
+        yield from _opening_flows(external_ip, owner, ports)
 
 
-def delivery_flows(neighbours: Mapping[IPv4Address, str], ports: Ports) -> Iterator[Flow]:
-    """How to reach each server whose MAC is known. `neighbours`: server address -> MAC."""
-    for server, mac in neighbours.items():
-        yield flow(Kind.DELIVER, 0, "deliver_server", 100, {"eth_type": f.ETH_IP, "ipv4_dst": str(server)},
+def _opening_flows(external_ip: ExternalIp, owner: int, ports: Ports) -> Iterator[Flow]:
+    """What shows the packets that make an entry to the controller."""
+    version = external_ip.address.version
+    normal = {"reg0": REG_MODE_NORMAL, "eth_type": ETH_TYPES[version]}
+    for service in external_ip.services:
+        yield flow(Kind.NEW, owner, "no_entry", 120, {
+            **normal, "in_port": ports.external.number, f"ipv{version}_dst": str(external_ip.address),
+            "ip_proto": service.protocol_number, f"{service.protocol}_dst": service.port, **_opens(service.protocol)},
+            CONTROLLER, meter=METER_NEW)
+    if external_ip.kind != "nat-gateway":
+        return
+    field, icmp, request, reply = ECHO_TYPES[version]
+    for prefix in external_ip.inside:
+        inside = {**normal, "in_port": ports.internal.number, f"ipv{version}_src": str(prefix)}
+        for name, number in PROTOCOL_NUMBERS.items():
+            yield flow(Kind.NEW, owner, "no_entry", 120, {**inside, "ip_proto": number, **_opens(name)}, CONTROLLER, meter=METER_NEW)
+        yield flow(Kind.TRANSLATE_ICMP, owner, "no_entry", 120, {**inside, "ip_proto": icmp, field: request}, CONTROLLER,
+                   meter=METER_ICMP)
+    yield flow(Kind.TRANSLATE_ICMP, owner, "no_entry", 120, {
+        **normal, "in_port": ports.external.number, f"ipv{version}_dst": str(external_ip.address), "ip_proto": icmp, field: reply},
+        CONTROLLER, meter=METER_ICMP)
+
+
+def _opens(protocol: str) -> dict[str, f.MatchValue]:
+    """The first packet of a connection: any datagram, but not any segment."""
+    return {"tcp_flags": OPENS_CONNECTION} if protocol == "tcp" else {}
+
+
+def delivery_flows(macs: Mapping[Address, str], ports: Ports) -> Iterator[Flow]:
+    """How to reach each server whose next hop's MAC is known. `macs`: server address -> that MAC."""
+    for server, mac in macs.items():
+        yield flow(Kind.DELIVER, 0, "deliver_server", 100,
+                   {"eth_type": ETH_TYPES[server.version], f"ipv{server.version}_dst": str(server)},
                    SetField("eth_src", ports.internal.mac), SetField("eth_dst", mac), DEC_TTL,
                    Output(ports.internal.number))
 
 
-def all_flows(external_ips: Iterable[ExternalIp], roles: Mapping[IPv4Address, Role],
-              neighbours: Mapping[IPv4Address, str], ports: Ports) -> list[Flow]:
-    """Everything that an LB should hold besides its access table."""
-    flows = [*base_flows(ports), *delivery_flows(neighbours, ports)]
+def neighbour_flows(hops: Iterable[Hop], routers: Iterable[Address], ports: Ports) -> Iterator[Flow]:
+    """What shows the controller that a next hop has told its MAC unasked (gratuitous ARP, unsolicited advertisement)."""
+    known = [(ports.internal, hop.address) for hop in hops] + [(ports.external, router) for router in routers]
+    for port, address in sorted(set(known), key=lambda place: (place[0].number, address_order(place[1]))):
+        if isinstance(address, IPv4Address):
+            told = {"eth_type": f.ETH_ARP, "arp_spa": str(address), "arp_tpa": str(address)}
+        else:
+            told = {"eth_type": f.ETH_IPV6, "ip_proto": ICMPV6, "icmpv6_type": ADVERTISEMENT, "ipv6_nd_target": str(address)}
+        yield flow(Kind.SERVER_ARP, 0, "arp", 110, {"in_port": port.number, **told}, CONTROLLER, meter=METER_ARP)
+
+
+def all_flows(external_ips: Iterable[ExternalIp], roles: Mapping[Address, Role],
+              neighbours: Mapping[Address, str], ports: Ports) -> list[Flow]:
+    """Everything that an LB should hold besides its access table. `neighbours`: the MAC of each next hop that is known."""
+    external_ips = list(external_ips)
+    hops = {server: hop for external_ip in external_ips for server, hop in external_ip.hops().items()}
+    routers = {external_ip.router for external_ip in external_ips if external_ip.router}
+    macs = {server: neighbours[hop.address] for server, hop in hops.items() if hop.address in neighbours}
+    flows = [*base_flows(ports), *delivery_flows(macs, ports), *neighbour_flows(hops.values(), routers, ports)]
     for external_ip in external_ips:
         flows += external_ip_flows(external_ip, roles.get(external_ip.address, ABSENT), ports)
     return flows
 
 
-def _tcp(**match: f.MatchValue) -> dict[str, f.MatchValue]:
-    return {"eth_type": f.ETH_IP, "ip_proto": f.PROTO_TCP, **match}
-
-
-def _arp_responder(owner: int, port: Port, address: str) -> Flow:
+def _responder(owner: int, port: Port, address: Address) -> Flow:
     """Turns an ARP request into its reply, in the switch (RFC 826)."""
     return flow(Kind.ARP, owner, "arp", 100,
-                {"in_port": port.number, "eth_type": f.ETH_ARP, "arp_op": ARP_REQUEST, "arp_tpa": address},
+                {"in_port": port.number, "eth_type": f.ETH_ARP, "arp_op": ARP_REQUEST, "arp_tpa": str(address)},
                 Move("eth_src", "eth_dst", 48), SetField("eth_src", port.mac), SetField("arp_op", ARP_REPLY),
                 Move("arp_sha", "arp_tha", 48), SetField("arp_sha", port.mac),
-                Move("arp_spa", "arp_tpa", 32), SetField("arp_spa", address), IN_PORT)
+                Move("arp_spa", "arp_tpa", 32), SetField("arp_spa", str(address)), IN_PORT)
 
 
-def _mode_flow(owner: int, role: Role, port: Port, field: str, address: str, flags_table: str) -> Flow:
-    match = {"in_port": port.number, "eth_type": f.ETH_IP, field: address}
+def _echo_responder(owner: int, port: Port, address: Address) -> Flow:
+    """Turns an ICMP echo request into its reply, in the switch (RFC 792, RFC 4443), also while in transition."""
+    version = address.version
+    field, protocol, request, reply = ECHO_TYPES[version]
+    source, destination, bits = f"ipv{version}_src", f"ipv{version}_dst", 32 if version == 4 else 128
+    return flow(Kind.ECHO, owner, "no_entry", 140, {
+        "in_port": port.number, "eth_type": ETH_TYPES[version], "ip_proto": protocol, field: request, destination: str(address)},
+        Move("eth_src", "eth_dst", 48), SetField("eth_src", port.mac), Move(source, destination, bits),
+        SetField(source, str(address)), SetTtl(TTL), SetField(field, reply), IN_PORT)
+
+
+def _mode_flow(owner: int, role: Role, priority: int, port: Port, side: str, address: Address | Network, flags_table: str) -> Flow:
+    match = {"in_port": port.number, "eth_type": ETH_TYPES[address.version], f"ipv{address.version}_{side}": str(address)}
     if role.mode is None:
-        return flow(Kind.UNASSIGNED, owner, "transfer_mode", 100, match, CONTROLLER, meter=METER_ERROR)
+        return flow(Kind.UNASSIGNED, owner, "transfer_mode", priority, match, CONTROLLER, meter=METER_ERROR)
     register = REG_MODE_NORMAL if role.mode is TransferMode.NORMAL else REG_MODE_TRANSITION
-    return flow(Kind.MODE, owner, "transfer_mode", 100, match, SetField("reg0", register),
+    return flow(Kind.MODE, owner, "transfer_mode", priority, match, SetField("reg0", register),
                 goto="no_entry" if role.hold_all else flags_table)

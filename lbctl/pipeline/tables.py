@@ -24,33 +24,39 @@ def _table(number: int, name: str, purpose: str, matches: str = "", writes: str 
     return Table(number, name, purpose, frozenset(matches.split()), frozenset(writes.split()), tuple(next.split()))
 
 
+_ADDRESSES = "ipv4_src ipv4_dst ipv6_src ipv6_dst"
+_PORTS = "tcp_src tcp_dst udp_src udp_dst"
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
-        _table(0, "classify", "Lets in what is addressed to this LB: ARP, and whole IP packets to its own MAC.",
-               "in_port eth_type eth_dst ip_frag", "", "arp transfer_mode"),
-        _table(1, "arp", "Answers ARP for external IPs and gateways; shows the servers' ARP to the controller.",
-               "in_port eth_type arp_op arp_spa arp_tpa eth_dst",
+        _table(0, "classify", "Lets in what is addressed to this LB: ARP, IPv6 neighbour discovery, and whole IP packets to its own MAC.",
+               "in_port eth_type eth_dst ip_frag ip_proto icmpv4_type icmpv6_type", "", "arp transfer_mode"),
+        _table(1, "arp", "Answers ARP and neighbour solicitations for external IPs and internal addresses; shows the servers' to the controller.",
+               "in_port eth_type arp_op arp_spa arp_tpa eth_dst ip_proto icmpv6_type ipv6_src ipv6_nd_target",
                "eth_src eth_dst arp_op arp_sha arp_tha arp_spa arp_tpa"),
         _table(10, "transfer_mode", "The transfer mode of the packet's external IP (seed figure 7).",
-               "in_port eth_type ipv4_src ipv4_dst", "reg0", "inbound_flags outbound_flags no_entry"),
+               "in_port eth_type ipv4_src ipv4_dst ipv6_src ipv6_dst", "reg0", "inbound_flags outbound_flags no_entry"),
         _table(15, "inbound_flags", "From clients: a connection request goes past the access table, a RST is marked.",
                "eth_type ip_proto tcp_flags", "reg1", "access_in no_entry"),
         _table(16, "outbound_flags", "From servers: a RST is marked.",
                "eth_type ip_proto tcp_flags", "reg1", "access_out"),
-        _table(20, "access_in", "The access table, client to server: one entry for each connection.",
-               "eth_type ip_proto ipv4_src ipv4_dst tcp_src tcp_dst", "ipv4_dst tcp_dst",
-               "deliver_server no_entry"),
-        _table(21, "access_out", "The access table, server to client: the same entries, inverse.",
-               "eth_type ip_proto ipv4_src ipv4_dst tcp_src tcp_dst", "ipv4_src tcp_src eth_dst",
+        _table(20, "access_in", "The access table, from the external network: one entry for each connection.",
+               f"eth_type ip_proto {_ADDRESSES} {_PORTS}", f"{_ADDRESSES} {_PORTS} eth_dst",
+               "deliver_server deliver_inside no_entry"),
+        _table(21, "access_out", "The access table, from the internal network: the same entries, inverse.",
+               f"eth_type ip_proto {_ADDRESSES} {_PORTS}", f"{_ADDRESSES} {_PORTS} eth_dst",
                "deliver_client no_entry"),
-        _table(30, "no_entry", "What has no entry: a new connection, an error, or held while in transition.",
-               "in_port eth_type ip_proto ipv4_dst tcp_dst tcp_flags reg0"),
+        _table(30, "no_entry", "What has no entry: a new connection, an echo request, an error, or held while in transition.",
+               f"in_port eth_type ip_proto {_ADDRESSES} tcp_dst udp_dst tcp_flags icmpv4_type icmpv6_type reg0",
+               f"{_ADDRESSES} icmpv4_type icmpv6_type eth_src eth_dst"),
         _table(40, "deliver_server", "Adds the LB's own MAC and the server's, and sends to the internal network.",
-               "eth_type ipv4_dst reg1", "eth_src eth_dst reg1", "deliver_server show_reset"),
+               "eth_type ipv4_dst ipv6_dst reg1", "eth_src eth_dst reg1", "deliver_server show_reset"),
         _table(41, "deliver_client", "Adds the LB's own MAC, and sends to the external network.",
                "eth_type reg1", "eth_src reg1", "deliver_client show_reset"),
-        _table(42, "show_reset", "Shows a RST that has been delivered to the controller."),
+        _table(42, "deliver_inside", "Adds the LB's own MAC, and sends to the internal network: outbound NAT, whose entries know the next hop.",
+               "eth_type reg1", "eth_src reg1", "deliver_inside show_reset"),
+        _table(43, "show_reset", "Shows a RST that has been delivered to the controller."),
     )
 }
 

@@ -8,10 +8,10 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from pathlib import Path
 
-from lbctl.model import Strategy
+from lbctl.model import Address, Strategy
 
 FORMAT = 1
 
@@ -33,8 +33,8 @@ class UnfinishedMove:
 class State:
     """assigned: external IP -> LB name; unfinished: external IP -> its move."""
 
-    assigned: Mapping[IPv4Address, str] = field(default_factory=dict)
-    unfinished: Mapping[IPv4Address, UnfinishedMove] = field(default_factory=dict)
+    assigned: Mapping[Address, str] = field(default_factory=dict)
+    unfinished: Mapping[Address, UnfinishedMove] = field(default_factory=dict)
 
 
 class FileStore:
@@ -49,8 +49,8 @@ class FileStore:
             document = json.loads(self.path.read_text())
             if document["format"] != FORMAT:
                 raise ValueError(f"format {document['format']}, this release reads {FORMAT}")
-            return State({IPv4Address(ip): str(lb) for ip, lb in document["assigned"].items()},
-                         {IPv4Address(ip): UnfinishedMove(move["from"], move["to"], Strategy(move["strategy"]))
+            return State({ip_address(ip): str(lb) for ip, lb in document["assigned"].items()},
+                         {ip_address(ip): UnfinishedMove(move["from"], move["to"], Strategy(move["strategy"]))
                           for ip, move in document["unfinished"].items()})
         except FileNotFoundError:
             return State()

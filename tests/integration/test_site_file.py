@@ -11,9 +11,10 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from lbctl.config_text import site_text
 from lbctl.model import Server, Service, Site
 from testbed.bed import Bed
-from testbed.sites import simple_site, site_text
+from testbed.sites import simple_site
 from testbed.traffic import connect, request
 from tests.integration.hands import Talk, entries_of, entry_flows_of, eventually, metric, who_answers
 

@@ -1,0 +1,200 @@
+"""The external IPs of a site file, with their services and servers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import yaml
+
+from lbctl.config_fields import FieldReader
+from lbctl.config_yaml import did_you_mean, line_of, quoted
+from lbctl.model import (
+    KINDS,
+    NAT_KINDS,
+    PORTS,
+    PROTOCOL_NUMBERS,
+    SCHEDULERS,
+    Address,
+    ExternalIp,
+    Hop,
+    Network,
+    Server,
+    Service,
+)
+from lbctl.pipeline.cookies import owner_of
+
+MAX_WEIGHT = 65535
+_KEYS = {
+    "destination": (("address", "load_balancer", "gateway", "services"), ("kind", "nat")),
+    "full": (("address", "load_balancer", "internal_ips", "services"), ("kind", "nat", "gateway", "port_range")),
+    "nat-gateway": (("address", "load_balancer", "gateway", "inside", "router"), ("kind", "port_range")),
+}
+"""Which keys an external IP must have, and may have."""
+
+
+class ExternalIpReader:
+    """Reads external IPs, and remembers what must not occur twice. names: the LBs; None if they are not all known."""
+
+    def __init__(self, reader: FieldReader, external: Sequence[Network], internal: Sequence[Network], names: list[str] | None) -> None:
+        self._reader = reader
+        self._external, self._internal = external, internal
+        self._names = names
+        self._owner_lines: dict[int, tuple[Address, int]] = {}
+        self._servers: list[tuple[Address, yaml.Node]] = []
+        self._hops: dict[Address, tuple[Hop, int]] = {}
+        self._server_owners: dict[Address, int] = {}
+        self._inside: list[tuple[Network, int]] = []
+
+    def read(self, nodes: list[yaml.Node]) -> list[ExternalIp | None]:
+        found = [self._external_ip(node) for node in nodes]
+        for address, node in self._servers:
+            line = self._reader.seen.get(("internal address", address))
+            if line is not None:
+                self._reader.problem(node, f"server {address} has the address of the gateway in line {line}")
+        return found
+
+    def _external_ip(self, node: yaml.Node) -> ExternalIp | None:
+        kind = self._choice(node, "kind", KINDS)
+        nat = self._choice(node, "nat", NAT_KINDS)
+        values = self._reader.mapping(node, "external IP", *_KEYS[kind if kind == "nat-gateway" else nat])
+        if values is None:
+            return None
+        address = self._reader.address_in(values.get("address"), "address", self._external, "external_network")
+        if address is not None:
+            self._check_external(address, values["address"])
+        name = self._assigned_to(values.get("load_balancer"))
+        gateway = self._gateway(values.get("gateway"), address)
+        internal_ips = [self._internal_ip(item, address) for item in self._items(values, "internal_ips")]
+        ports = self._reader.port_range(values["port_range"], "port_range") if "port_range" in values else PORTS
+        inside = [self._inside_prefix(item, address) for item in self._items(values, "inside")]
+        router = self._reader.address_in(values.get("router"), "router", self._external, "external_network")
+        self._same_version(router, address, values.get("router"), "router")
+        line = line_of(node)
+        services = [self._service(line, nat == "destination", address, item) for item in self._items(values, "services")]
+        if address is None or name is None or ports is None:
+            return None
+        return ExternalIp(address, name, gateway, nat, tuple(filter(None, services)), (), kind, tuple(filter(None, internal_ips)),
+                          ports, tuple(filter(None, inside)), router)
+
+    def _choice(self, node: yaml.Node, key: str, known: tuple[str, ...]) -> str:
+        """What decides which other keys there may be; the default if it is missing or wrong."""
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        value = next((value for name, value in pairs if name.value == key), None)
+        return (self._reader.choice(value, key, known) if value is not None else None) or known[0]
+
+    def _check_external(self, address: Address, node: yaml.Node) -> None:
+        self._reader.once(node, ("external IP", address), f"the external IP {address} is already used")
+        other, line = self._owner_lines.setdefault(owner_of(address.packed), (address, line_of(node)))
+        if other != address:
+            self._reader.problem(node, f"the external IP {address} can't be told from {other} (line {line}) in the switches' cookies, "
+                                 "which hold a checksum of IPv6 addresses: take another address")
+
+    def _assigned_to(self, node: yaml.Node | None) -> str | None:
+        name = self._reader.raw(node, "load_balancer", "the name of a load balancer")
+        if name is None or node is None or self._names is None or name in self._names:
+            return name
+        self._reader.problem(node, f"unknown load balancer {quoted(name)}: {did_you_mean(name, self._names)}")
+        return None
+
+    def _gateway(self, node: yaml.Node | None, external: Address | None) -> Address | None:
+        gateway = self._reader.address_in(node, "gateway", self._internal, "internal_network")
+        if gateway is not None and node is not None:
+            self._reader.once(node, ("internal address", gateway),
+                              f"the gateway {gateway} already belongs to another external IP; each needs its own")
+            self._same_version(gateway, external, node, "gateway")
+        return gateway
+
+    def _internal_ip(self, node: yaml.Node, external: Address | None) -> Address | None:
+        address = self._reader.address_in(node, "internal IP", self._internal, "internal_network")
+        if address is not None:
+            self._reader.once(node, ("internal address", address), f"the internal IP {address} is already used")
+            self._same_version(address, external, node, "internal IP")
+        return address
+
+    def _inside_prefix(self, node: yaml.Node, external: Address | None) -> Network | None:
+        prefix = self._reader.network(node, "inside", prefix=True)
+        if prefix is None:
+            return None
+        for other, line in self._inside:
+            if other.version == prefix.version and other.overlaps(prefix):
+                self._reader.problem(node, f"inside {prefix} overlaps {other} (line {line}): a host has one NAT gateway")
+        for network in self._external:
+            if network.version == prefix.version and network.overlaps(prefix):
+                self._reader.problem(node, f"inside {prefix} overlaps external_network {network}: its hosts are outside")
+        self._inside.append((prefix, line_of(node)))
+        self._same_version(prefix, external, node, "inside")
+        return prefix
+
+    def _same_version(self, found: Address | Network | None, external: Address | None, node: yaml.Node | None, what: str) -> None:
+        if found is not None and external is not None and found.version != external.version:
+            self._reader.problem(node, f"{what} {found} is IPv{found.version}, and the external IP {external} is IPv{external.version}: "
+                                 "a connection keeps its IP version")
+
+    def _service(self, line: int, exclusive: bool, external: Address | None, node: yaml.Node) -> Service | None:
+        """line: of its external IP. exclusive: its servers belong to this external IP alone."""
+        values = self._reader.mapping(node, "service", ("protocol", "port", "servers"), ("scheduler",))
+        if values is None:
+            return None
+        protocol = self._reader.choice(values.get("protocol"), "protocol", tuple(PROTOCOL_NUMBERS))
+        port = self._reader.whole(values.get("port"), "port", 1, 65535)
+        if protocol is not None and port is not None:
+            self._reader.once(values["port"], ("service", line, protocol, port),
+                              f"this external IP already has a service on {protocol} port {port}")
+        scheduler: str | None = SCHEDULERS[0]
+        if "scheduler" in values:
+            scheduler = self._reader.choice(values["scheduler"], "scheduler", SCHEDULERS)
+        nodes = self._items(values, "servers")
+        servers = [self._server(line if exclusive else None, external, item) for item in nodes]
+        self._check_servers_differ(servers, nodes)
+        if protocol is None or port is None or scheduler is None:
+            return None
+        return Service(protocol, port, scheduler, tuple(filter(None, servers)))
+
+    def _server(self, owner: int | None, external: Address | None, node: yaml.Node) -> Server | None:
+        """owner: the line of the one external IP that may have it; None: several may."""
+        values = self._reader.mapping(node, "server", ("address", "port"), ("weight", "next_hop"))
+        if values is None:
+            return None
+        # Behind a router it may have any address.
+        networks = () if "next_hop" in values else self._internal
+        address = self._reader.address_in(values.get("address"), "address", networks, "internal_network")
+        port = self._reader.whole(values.get("port"), "port", 1, 65535)
+        weight = self._reader.whole(values["weight"], "weight", 1, MAX_WEIGHT) if "weight" in values else 1
+        next_hop = self._reader.address_in(values.get("next_hop"), "next_hop", self._internal, "internal_network")
+        if address is None:
+            return None
+        self._servers.append((address, values["address"]))
+        self._same_version(address, external, values["address"], "server")
+        self._same_version(next_hop, address, values.get("next_hop"), "next_hop")
+        if owner is not None:
+            self._check_owner(address, owner, values["address"])
+        if port is None or weight is None:
+            return None
+        server = Server(address, port, weight, next_hop)
+        self._check_hop(server, node)
+        return server
+
+    def _check_hop(self, server: Server, node: yaml.Node) -> None:
+        hop, line = self._hops.setdefault(server.address, (server.hop, line_of(node)))
+        if hop != server.hop:
+            self._reader.problem(node, f"server {server.address} is reached in another way than in line {line}: there is one way to "
+                                 "an address")
+
+    def _check_servers_differ(self, servers: list[Server | None], nodes: list[yaml.Node]) -> None:
+        lines: dict[object, int] = {}
+        for server, node in zip(servers, nodes, strict=True):
+            if server is None:
+                continue
+            if server.endpoint in lines:
+                self._reader.problem(node, f"server {server.endpoint} is already in this service (line {lines[server.endpoint]}): "
+                                     "remove one, and give the other a weight")
+            lines.setdefault(server.endpoint, line_of(node))
+
+    def _check_owner(self, address: Address, owner: int, node: yaml.Node) -> None:
+        line = self._server_owners.setdefault(address, owner)
+        if line != owner:
+            self._reader.problem(node, f"server {address} already belongs to the external IP in line {line}; "
+                                 "with nat: destination a server belongs to one external IP")
+
+    def _items(self, values: dict[str, yaml.Node], key: str) -> list[yaml.Node]:
+        return self._reader.items(values.get(key), key)

@@ -1,0 +1,64 @@
+"""A site as the text of a site file: what lbctl.config reads, without what is a default."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+import yaml
+
+from lbctl.model import PORTS, ExternalIp, LoadBalancer, Network, Server, Service, Settings, Site
+
+
+def site_text(site: Site) -> str:
+    """The site file that says what `site` says."""
+    document: dict[str, Any] = {
+        "load_balancers": [_load_balancer(lb) for lb in site.load_balancers],
+        "external_network": _networks(site.external_networks),
+        "internal_network": _networks(site.internal_networks),
+        "external_ips": [_external_ip(external_ip) for external_ip in site.external_ips],
+    }
+    default = Settings()
+    changed = {each.name: getattr(site.settings, each.name) for each in fields(Settings)
+               if getattr(site.settings, each.name) != getattr(default, each.name)}
+    if changed:
+        document["settings"] = changed
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def _networks(networks: Sequence[Network]) -> str | list[str]:
+    return str(networks[0]) if len(networks) == 1 else [str(network) for network in networks]
+
+
+def _load_balancer(lb: LoadBalancer) -> dict[str, Any]:
+    return {"name": lb.name, "dpid": f"{lb.dpid:016x}", "external_port": lb.external_port, "internal_port": lb.internal_port}
+
+
+def _external_ip(ip: ExternalIp) -> dict[str, Any]:
+    found: dict[str, Any] = {"address": str(ip.address), "load_balancer": ip.load_balancer}
+    if ip.kind == "nat-gateway":
+        found |= {"kind": ip.kind, "inside": [str(prefix) for prefix in ip.inside], "router": str(ip.router)}
+    else:
+        found["nat"] = ip.nat
+    if ip.gateway:
+        found["gateway"] = str(ip.gateway)
+    if ip.internal_ips:
+        found["internal_ips"] = [str(address) for address in ip.internal_ips]
+    if ip.port_range != PORTS:
+        found["port_range"] = list(ip.port_range)
+    if ip.services:
+        found["services"] = [_service(service) for service in ip.services]
+    return found
+
+
+def _service(service: Service) -> dict[str, Any]:
+    return {"protocol": service.protocol, "port": service.port, "scheduler": service.scheduler,
+            "servers": [_server(server) for server in service.servers]}
+
+
+def _server(server: Server) -> dict[str, Any]:
+    found: dict[str, Any] = {"address": str(server.address), "port": server.port, "weight": server.weight}
+    if server.next_hop:
+        found["next_hop"] = str(server.next_hop)
+    return found
