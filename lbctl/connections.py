@@ -113,8 +113,8 @@ class Connections:
             serving.table.add(entry)
             switch.counters["connections_opened"] += 1
         elif entry.isn == packet.seq:
-            # Of UDP each datagram that comes before the flows are in the datapath.
-            switch.counters["first_packets_repeated"] += 1
+            # Of UDP: each datagram that comes before the flows are in the datapath.
+            switch.counters["syn_retransmissions" if packet.protocol == TCP else "early_datagrams"] += 1
             entry.flags |= REINSTALLED
         else:
             # The port is used again: by a connection that ended unseen (its flows may be running out), or by a forged
