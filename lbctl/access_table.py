@@ -103,6 +103,11 @@ class Entry:
         return self.key[1:half] != self.reply[half:]
 
     @property
+    def opening_key(self) -> bytes:
+        """What the packet carried that opened it."""
+        return self.reply if self.inner_hop else self.key
+
+    @property
     def connection(self) -> Connection:
         protocol, client, client_port, external, external_port = unpack_key(self.key)
         _, server, server_port, internal, internal_port = unpack_key(self.reply)

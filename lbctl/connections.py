@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from lbctl import icmp, packets
 from lbctl.access_table import (
@@ -22,11 +22,11 @@ from lbctl.access_table import (
     REUSED,
     Entry,
     pack_key,
-    unpack_key,
 )
 from lbctl.held import HeldPacket
 from lbctl.messages import OUTPUT_TABLE, AddEntries, AddFlows, DeleteEntries, Outbox, PacketOut
-from lbctl.model import TCP, UDP, Address, Server, Settings, TransferMode
+from lbctl.model import TCP, UDP, Settings, TransferMode
+from lbctl.opening import Log, Opening, Refusal
 from lbctl.openflow.inbound import REASON_INVALID_TTL, EntryRemoved, EntryStats, PacketIn
 from lbctl.packets import Packet
 from lbctl.pipeline.cookies import Kind, kind_of, owner_in
@@ -34,10 +34,8 @@ from lbctl.pipeline.entries import entry_flows
 from lbctl.serving import Directory, Serving
 from lbctl.switch import Switch
 
-Log = Callable[..., None]
 FROM_CONTROLLER = 0xFFFFFFFD
 """OFPP_CONTROLLER as the in-port of a frame that we made, so that any port may be its output."""
-EXHAUSTED_LOG_INTERVAL = 60.0
 CACHED_SECONDS = 15.0
 """The datapath may remember an unused flow for this long: Open vSwitch's max-idle (10 s), and some more."""
 CLOCK_RATIO, CLOCK_STEP = 1.01, 0.5
@@ -51,12 +49,10 @@ class Connections:
     def __init__(self, switches: dict[str, Switch], directory: Directory, settings: Settings, log: Log) -> None:
         self._switches = switches
         self._directory = directory
-        self.settings = settings
-        self._log = log
+        self.opening = Opening(settings, log)
         self._now = 0.0
-        self._told_exhausted: dict[Address, float] = {}
         self._ended: dict[bytes, float] = {}
-        """Keys of entries that ended in the last CACHED_SECONDS, and when; the oldest first."""
+        """Keys of the opening packets of entries that ended in the last CACHED_SECONDS, and when; the oldest first."""
         self._lingering: deque[tuple[float, Serving, Entry]] = deque()
         self._by_kind = {Kind.NEW: self._new, Kind.STRAY: self._stray, Kind.HOLD: self._hold,
                          Kind.UNASSIGNED: self._unassigned}
@@ -99,17 +95,20 @@ class Connections:
             return self._drop(switch, "unknown_protocol")
         key = pack_key(packet.protocol, packet.src, packet.src_port, packet.dst, packet.dst_port)
         out: Outbox = []
-        entry = serving.table.by_key(key)
-        reused = REUSED if entry or key in self._ended else 0
+        entry = serving.table.by_key(key) if inward else serving.table.by_reply(key)
+        reused = packet.protocol == TCP and (entry is not None or key in self._ended)
         if entry and entry.flags & ENDING and entry.isn != packet.seq:
             out = self.end(serving, entry)
             entry = None
         if entry is None:
-            reply = self._translate(switch, serving, key, now)
-            if reply is None:
-                return [*out, *self._refuse(switch, serving, packet, packet_in, key, now)]
-            entry = Entry(key, reply, packet.eth_src, now, packet.seq)
-            entry.flags = reused if packet.protocol == TCP else 0
+            try:
+                entry = self.opening.entry(switch, serving, packet, inward, now)
+            except Refusal as refusal:
+                if refusal.wait:
+                    return [*out, *self._drop(switch, refusal.wait)]
+                switch.counters["connections_refused"] += 1
+                return [*out, *self._answer(switch, serving, packet, packet_in, inward)]
+            entry.flags = REUSED if reused else 0
             serving.table.add(entry)
             switch.counters["connections_opened"] += 1
         elif entry.isn == packet.seq:
@@ -122,42 +121,8 @@ class Connections:
             entry.isn, entry.created, entry.last_seen = packet.seq, now, now
             entry.flags |= REUSED
         out += self._install(serving, entry)
-        out.append((switch.lb.name, PacketOut(packet_in.frame, packet_in.in_port, "access_in")))
+        out.append((switch.lb.name, PacketOut(packet_in.frame, packet_in.in_port, "access_in" if inward else "access_out")))
         return out
-
-    def _translate(self, switch: Switch, serving: Serving, key: bytes, now: float) -> bytes | None:
-        """The reply key of a new connection: its server, and what the server sees. None: there is no server for it now."""
-        protocol, _, _, _, port = unpack_key(key)
-        scheduler = serving.schedulers.get((protocol, port))
-        if scheduler is None:
-            return None
-
-        def allowed(server: Server) -> bool:
-            return server.hop.address in switch.neighbours and serving.can_translate(key, server, now)
-
-        server = scheduler.choose(allowed)
-        return serving.translate(key, server, now) if server else None
-
-    def _refuse(self, switch: Switch, serving: Serving, packet: Packet, packet_in: PacketIn, key: bytes, now: float) -> Outbox:
-        """No server: wait for its MAC (the client asks again), or refuse where that can't help."""
-        protocol, _, _, _, port = unpack_key(key)
-        service = serving.services.get((protocol, port))
-        if service:
-            reached = [server for server in service.servers if server.hop.address in switch.neighbours]
-            if any(not serving.can_translate(key, server, now) for server in reached):
-                self._exhausted(switch, serving, now)
-            elif len(reached) < len(service.servers):
-                return self._drop(switch, "server_unresolved")
-        switch.counters["connections_refused"] += 1
-        return self._answer(switch, serving, packet, packet_in, True)
-
-    def _exhausted(self, switch: Switch, serving: Serving, now: float) -> None:
-        """Every connection that finds no port is counted; the log tells it once a minute."""
-        switch.counters["ports_exhausted"] += 1
-        if now >= self._told_exhausted.get(serving.address, 0.0) + EXHAUSTED_LOG_INTERVAL:
-            self._told_exhausted[serving.address] = now
-            self._log("no translated port left", level="warning", lb=switch.lb.name, external_ip=str(serving.address),
-                      hint="give the external IP more internal_ips, a larger port_range, or more servers")
 
     def _install(self, serving: Serving, entry: Entry) -> Outbox:
         return [(name, AddEntries((entry,))) for name in self._ready_holders(serving)]
@@ -183,22 +148,35 @@ class Connections:
         """The switch has lost a flow of this entry. Not the other direction's: that one may have seen its FIN, and
         would forget it."""
         only_this_way = slice(0, 1) if inward else slice(1, 2)
-        if entry.next_hop == NO_HOP:
-            only_this_way = slice(2)
-            if not inward:
-                # Only the client's packets can tell it: let the next one come here.
+        if entry.next_hop == NO_HOP or serving.outbound and not entry.inner_hop:
+            if not self._learn_hops(switch, serving, entry, packet, inward):
+                # Only packets from the other side can tell it: let the next one come here.
                 switch.counters["dropped_next_hop_unknown"] += 1
                 return [(name, DeleteEntries((entry,))) for name in serving.holders]
-            entry.next_hop = packet.eth_src
+            only_this_way = slice(2)
         entry.flags |= REINSTALLED
         if packet.payload_length:
             # Its sender has not closed: what ran out had been told of the FIN of an earlier connection with the same
             # ports, which the datapath's cache may still remember.
             entry.flags &= ~(FIN_IN if inward else FIN_OUT)
         switch.counters["entries_put_back"] += 1
-        flows = entry_flows(entry, self.settings.linger)[only_this_way]
+        flows = entry_flows(entry, self.opening.settings.linger)[only_this_way]
         return [*((name, AddFlows(flows)) for name in self._ready_holders(serving)),
                 (switch.lb.name, PacketOut(packet_in.frame, packet_in.in_port, OUTPUT_TABLE))]
+
+    @staticmethod
+    def _learn_hops(switch: Switch, serving: Serving, entry: Entry, packet: Packet, inward: bool) -> bool:
+        """Completes an entry that was read back with one flow only. False: this packet does not tell what is missing."""
+        if serving.outbound:
+            router = switch.neighbours.get(serving.config.router)
+            if entry.next_hop == NO_HOP and router:
+                entry.next_hop = bytes.fromhex(router.replace(":", ""))
+            if not entry.inner_hop and not inward:
+                entry.inner_hop = packet.eth_src
+            return entry.next_hop != NO_HOP and bool(entry.inner_hop)
+        if inward:
+            entry.next_hop = packet.eth_src
+        return inward
 
     def _answer(self, switch: Switch, serving: Serving, packet: Packet, packet_in: PacketIn, inward: bool) -> Outbox:
         """There is no connection for this packet here."""
@@ -272,7 +250,7 @@ class Connections:
             return self._drop(switch, "unknown_address")
         if entry and not entry.flags & RESET:
             entry.flags |= RESET
-            self._lingering.append((now + self.settings.linger, serving, entry))
+            self._lingering.append((now + self.opening.settings.linger, serving, entry))
         return []
 
     def entry_removed(self, switch: Switch, removed: EntryRemoved, now: float) -> Outbox:
@@ -318,8 +296,8 @@ class Connections:
         ended = tuple(entry for entry in entries if not entry.flags & GONE)
         for entry in ended:
             serving.remove(entry, self._now)
-            self._ended.pop(entry.key, None)
-            self._ended[entry.key] = self._now
+            self._ended.pop(entry.opening_key, None)
+            self._ended[entry.opening_key] = self._now
         return [(name, DeleteEntries(ended)) for name in serving.holders] if ended else []
 
     def tick(self, now: float) -> Outbox:

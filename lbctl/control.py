@@ -34,6 +34,7 @@ SEARCH_INTERVAL = 0.5
 """Seconds between probes for a server whose MAC is not known. A switch may swallow the first answers: what its datapath
 had cached while its tables were empty stays in force for a moment."""
 
+TIDY_INTERVAL = 60.0
 Log = Callable[..., None]
 
 
@@ -52,7 +53,7 @@ class ControlFunction:
         self._readbacks: dict[str, ReadBack] = {}
         self._waiting: dict[int, tuple[str, Callable[[float], Outbox]]] = {}
         self._token = 0
-        self._probe_at = self._search_at = 0.0
+        self._probe_at = self._search_at = self._tidy_at = 0.0
         self._saved = False
         self._announcements = Announcements()
         self._sweep = Sweep()
@@ -228,6 +229,10 @@ class ControlFunction:
     def tick(self, now: float) -> Outbox:
         """To be called some ten times a second."""
         out = self.connections.tick(now) + self.movement.tick(now)
+        if now >= self._tidy_at:
+            self._tidy_at = now + TIDY_INTERVAL
+            for serving in self.directory:
+                serving.tidy(now)
         if not self._saved:
             # Else an edited site file would assign an external IP elsewhere at the next start, away from its entries.
             self._saved = True
@@ -305,7 +310,7 @@ class ControlFunction:
 
     def apply_settings(self) -> None:
         """After another site file."""
-        self.connections.settings = self.site.settings
+        self.connections.opening.settings = self.site.settings
 
     def index_switches(self) -> None:
         self._by_dpid = {switch.lb.dpid: switch for switch in self.switches.values()}

@@ -40,6 +40,11 @@ class Serving:
         return self.config.address
 
     @property
+    def outbound(self) -> bool:
+        """A NAT gateway: connections are opened from inside."""
+        return self.config.kind == "nat-gateway"
+
+    @property
     def owner(self) -> int:
         """What it is in cookies."""
         return owner_of(self.address.packed)
@@ -80,6 +85,11 @@ class Serving:
         self.table.remove(entry)
         if self.allocation:
             self.allocation.freed(entry, now)
+
+    def tidy(self, now: float) -> None:
+        """Forgets what nobody needs any more. To be called now and then."""
+        if self.allocation:
+            self.allocation.tidy(now, self.settings.time_wait)
 
     def error_source(self, destination: bytes, inward: bool) -> bytes:
         """Whom an error comes from that answers a packet to `destination` (packed): the address that was asked, if it is one

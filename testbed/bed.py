@@ -60,7 +60,7 @@ class Bed:
     """The network of `site` (or of simple_site(**plain)) and its controller. A context manager.
 
     `lbs`: name -> BalancerNode. `clients`, `servers`: namespaces in order of address, with the device eth0. `remote`: the
-    client behind the router. The servers' processes run; the controller does not until start_controller().
+    client behind the router; `inside`: hosts of these addresses behind the site's NAT gateway. The servers' processes run; the controller does not until start_controller().
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class Bed:
         site: Site | None = None,
         *,
         clients: int = 2,
+        inside: Sequence[str] = (),
         remote_addresses: int = 1,
         apps: Sequence[str] = APPS,
         **plain: Any,
@@ -76,6 +77,7 @@ class Bed:
             raise ValueError("give a site, or the arguments of simple_site, not both")
         self.site = site or simple_site(**plain)
         self._client_count = clients
+        self._inside_addresses = tuple(inside)
         self._remote_addresses = remote_addresses
         self._apps = apps
         self._loads: list[Load] = []
@@ -230,6 +232,9 @@ class Bed:
         for address, gateway in sorted(gateways(self.site).items()):
             name = f"server-{address}"
             self.servers.append(self._host(name, "internal", f"{address}/{internal.prefixlen}", f"{gateway}"))
+        gateway = next((str(ip.gateway) for ip in self.site.external_ips if ip.kind == "nat-gateway"), None)
+        self.inside = [self._host(f"inside-{address}", "internal", f"{address}/{internal.prefixlen}", gateway)
+                       for address in self._inside_addresses]
         self.server_scripts = {space.name: self._start_server(space, wait=False) for space in self.servers}
         self.clients = [
             self._host(f"client{n + 1}", "external", f"{external[101 + n]}/{external.prefixlen}", ROUTER_ADDRESS)

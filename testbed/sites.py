@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -47,6 +48,19 @@ def simple_site(
         for number in range(1, external_ips + 1)
     )
     return Site(balancers, (EXTERNAL_NETWORK,), (INTERNAL_NETWORK,), addresses, Settings(**(settings or {})))
+
+
+def with_nat_gateway(site: Site, **changes: Any) -> Site:
+    """The site and a NAT gateway more: 198.51.100.200 for 10.0.0.192/26, on the first LB. changes: fields of ExternalIp."""
+    gateway = ExternalIp(
+        address=EXTERNAL_NETWORK[200],
+        load_balancer=site.load_balancers[0].name,
+        gateway=INTERNAL_NETWORK[200],
+        kind="nat-gateway",
+        inside=(IPv4Network("10.0.0.192/26"),),
+        router=EXTERNAL_NETWORK[254],
+    )
+    return replace(site, external_ips=(*site.external_ips, replace(gateway, **changes)))
 
 
 def gateways(site: Site) -> dict[Address, Address | None]:
