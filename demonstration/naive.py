@@ -64,7 +64,7 @@ class PriorArtConnections(Connections):
     """Nobody but the LB itself knows its entries, so nobody can put a missing one back."""
 
     def _put_back(self, switch: Switch, serving: Serving, entry: Entry, packet: Packet, packet_in: PacketIn, inward: bool) -> Outbox:
-        return self._answer_stray(switch, serving, packet, packet_in, inward)
+        return self._answer(switch, serving, packet, packet_in, inward)
 
 
 MOVES: dict[str, type[Move]] = {ROUTE_FIRST.name: RouteFirst, TABLE_FIRST.name: TableFirst}

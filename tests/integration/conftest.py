@@ -25,6 +25,8 @@ def built_bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
 @pytest.fixture
 def quiet_bed(built_bed: Bed) -> Iterator[Bed]:
     """A bed whose controller does not run; the test may start it."""
+    if built_bed.controller.running:
+        built_bed.reset()
     yield built_bed
     built_bed.reset()
 

@@ -15,7 +15,6 @@ from testbed.traffic import RawPort, connect, request
 from tests.integration.gate import gates
 from tests.integration.moving import (
     FIRST,
-    NAIVE_APPS,
     SECOND,
     STEPS,
     STRATEGIES,
@@ -32,6 +31,7 @@ from tests.integration.moving import (
     wait_state,
     wait_step,
 )
+from tests.integration.slow_moves import harm_by_a_slow_lb, naive_bed  # noqa: F401
 
 BED = {"external_ips": 3, "settings": {"grace": 0.5, "barrier_timeout": 3.0, "linger": 1, "arp_interval": 2.0, "held_packets": 40}}
 THIRD = "198.51.100.3"
@@ -42,16 +42,6 @@ def bed(bed: Bed) -> Bed:
     """From every LB, every server is reached."""
     wait_reached(bed)
     return bed
-
-
-@pytest.fixture
-def naive_bed(quiet_bed: Bed, request: pytest.FixtureRequest):
-    """The same bed with a controller that moves by a naive order."""
-    quiet_bed.controller.apps = NAIVE_APPS[request.param]
-    try:
-        yield quiet_bed
-    finally:
-        quiet_bed.controller.apps = APPS
 
 
 # Under load
@@ -77,28 +67,12 @@ def test_nothing_breaks_under_load(bed: Bed, strategy: str) -> None:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_nothing_breaks_when_the_new_lb_is_slow(quiet_bed: Bed, strategy: str) -> None:
-    assert harm_by_a_slow_lb(quiet_bed, strategy) == 0
+    assert harm_by_a_slow_lb(quiet_bed, FIRST, strategy) == 0
 
 
 @pytest.mark.parametrize("naive_bed", ["route-first"], indirect=True)
 def test_route_first_breaks_connections(naive_bed: Bed) -> None:
-    assert harm_by_a_slow_lb(naive_bed, "precopy") > 0
-
-
-def harm_by_a_slow_lb(bed: Bed, strategy: str) -> int:
-    """Connections broken and requests failed by a move to an LB that takes 0.3 s for each step."""
-    with gates(bed) as gate:
-        loads = mixed_load(bed, FIRST, interval=0.05)
-        gate["lb-b"].shut()
-        ordered = bed.move(FIRST, "lb-b", strategy, wait=False)
-        for _ in range(2 if APPS != bed.controller.apps else 4):
-            gate["lb-b"].wait()
-            time.sleep(0.3)
-            gate["lb-b"].step()
-        gate["lb-b"].open()
-        assert wait_ended(bed, ordered["id"])["state"] == "done"
-        time.sleep(0.2)
-        return harm(loads)
+    assert harm_by_a_slow_lb(naive_bed, FIRST, "precopy") > 0
 
 
 def test_to_and_fro_ten_times(bed: Bed) -> None:

@@ -11,6 +11,7 @@ from testbed.sites import simple_site, with_nat_gateway
 from testbed.traffic import Script, connect
 from tests.integration.hands import live  # noqa: F401
 from tests.integration.moving import STRATEGIES, Talks, assert_unharmed
+from tests.integration.slow_moves import harm_by_a_slow_lb, naive_bed  # noqa: F401
 
 GATEWAY, OUTSIDE, PORT = "198.51.100.200", "203.0.113.1", 8000
 INSIDE = ("10.0.0.201", "10.0.0.202")
@@ -112,6 +113,20 @@ def test_it_moves_with_its_connections(live: Bed, outside, strategy: str) -> Non
             assert record["state"] == "done" and record["packets_lost"] == 0, record
             assert quiet.broken() == []
     assert_unharmed(loads)
+
+
+def outward_load(bed: Bed) -> list:
+    return [bed.load(space, OUTSIDE, PORT, lines=4, requests=1, interval=0.05) for space in bed.inside]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_nothing_breaks_when_the_new_lb_is_slow(quiet_bed: Bed, outside, strategy: str) -> None:
+    assert harm_by_a_slow_lb(quiet_bed, GATEWAY, strategy, lambda: outward_load(quiet_bed)) == 0
+
+
+@pytest.mark.parametrize("naive_bed", ["route-first"], indirect=True)
+def test_route_first_breaks_connections(naive_bed: Bed, outside) -> None:  # noqa: F811
+    assert harm_by_a_slow_lb(naive_bed, GATEWAY, "precopy", lambda: outward_load(naive_bed)) > 0
 
 
 def test_a_restarted_controller_knows_every_port(live: Bed, outside) -> None:  # noqa: F811

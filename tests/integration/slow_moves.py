@@ -1,0 +1,40 @@
+"""A move to an LB that is slow, which does no harm in the right order, and does in a naive one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from testbed.bed import Bed
+from testbed.controller import APPS
+from testbed.traffic import Load
+from tests.integration.gate import gates
+from tests.integration.moving import NAIVE_APPS, harm, mixed_load, wait_ended
+
+
+@pytest.fixture
+def naive_bed(quiet_bed: Bed, request: pytest.FixtureRequest) -> Iterator[Bed]:
+    """The same bed with a controller that moves by a naive order (the fixture's parameter)."""
+    quiet_bed.controller.apps = NAIVE_APPS[request.param]
+    try:
+        yield quiet_bed
+    finally:
+        quiet_bed.controller.apps = APPS
+
+
+def harm_by_a_slow_lb(bed: Bed, address: str, strategy: str, start: Callable[[], list[Load]] | None = None) -> int:
+    """Connections broken and requests failed by a move to an LB that takes 0.3 s for each step. start: starts the load."""
+    with gates(bed) as gate:
+        loads = start() if start else mixed_load(bed, address, interval=0.05)
+        gate["lb-b"].shut()
+        ordered = bed.move(address, "lb-b", strategy, wait=False)
+        for _ in range(2 if APPS != bed.controller.apps else 4):
+            gate["lb-b"].wait()
+            time.sleep(0.3)
+            gate["lb-b"].step()
+        gate["lb-b"].open()
+        assert wait_ended(bed, ordered["id"])["state"] == "done"
+        time.sleep(0.2)
+        return harm(loads)
