@@ -17,7 +17,7 @@ from lbctl.connections import FROM_CONTROLLER, Connections
 from lbctl.messages import STORE, Configure, DeleteEntries, Outbox, PacketOut, Save, SetMeter
 from lbctl.model import Address, ExternalIp, Site, Strategy, TransferMode
 from lbctl.movement import Movement, Refused
-from lbctl.openflow.inbound import EntryStatsDecoder, decode_entry_removed, decode_packet_in
+from lbctl.openflow.inbound import EntryStatsDecoder, PacketIn, decode_entry_removed, decode_packet_in
 from lbctl.pipeline.cookies import Kind, kind_of
 from lbctl.pipeline.rules import METER_ARP, METER_ERROR, METER_HOLD, METER_ICMP, METER_NEW, METER_RESET, SERVING
 from lbctl.readback import ReadBack
@@ -186,7 +186,7 @@ class ControlFunction:
             switch.counters["dropped_undecodable"] += 1
             return []
         if kind_of(packet_in.cookie) == Kind.SERVER_ARP:
-            return self._server_arp(switch, packet_in.frame)
+            return self._server_arp(switch, packet_in)
         return self.connections.packet_in(switch, packet_in, now)
 
     def flow_removed(self, name: str, message: bytes, now: float) -> Outbox:
@@ -208,17 +208,18 @@ class ControlFunction:
         self._waiting.pop(token, None)
         return self.movement.failed(token, reason, now)
 
-    def _server_arp(self, switch: Switch, frame: bytes) -> Outbox:
+    def _server_arp(self, switch: Switch, packet_in: PacketIn) -> Outbox:
         try:
-            arp = packets.decode_arp(frame)
+            arp = packets.decode_arp(packet_in.frame)
         except packets.Malformed:
             switch.counters["dropped_malformed"] += 1
             return []
-        return self._neighbour(switch, ip_address(arp.spa), arp.sha.hex(":"))
+        inward = packet_in.in_port == switch.of_ports.external.number
+        return self._neighbour(switch, ip_address(arp.spa), arp.sha.hex(":"), inward)
 
-    def _neighbour(self, switch: Switch, address: Address, mac: str) -> Outbox:
-        """Somebody has told its MAC."""
-        if address not in self.directory.hops() and address not in self.directory.routers():
+    def _neighbour(self, switch: Switch, address: Address, mac: str, inward: bool) -> Outbox:
+        """Somebody has told its MAC. The external network is believed about the routers there, and nothing else."""
+        if address not in (self.directory.routers() if inward else self.directory.hops()):
             return []
         if switch.neighbours.get(address) != mac:
             self.log("neighbour found", lb=switch.lb.name, address=str(address), mac=mac)

@@ -83,9 +83,10 @@ def test_figure_5_through_api_and_cli(live: Bed) -> None:
         listed = live.controller.cli("table", "lb-a")
         as_json = json.loads(live.controller.cli("table", "lb-a", "--json").stdout)
     wanted = {"protocol": "tcp", "client": host, "client_port": port, "external_ip": EXTERNAL, "external_port": 80,
-              "server": SERVER, "server_port": 8080, "next_hop": live.router.mac("eth0"), "state": "open", "delta": 0}
+              "server": SERVER, "server_port": 8080, "next_hop": live.router.mac("eth0"), "state": "open", "delta": 0,
+              "internal_ip": None, "internal_port": None}
     assert {key: entry[key] for key in wanted} == wanted
-    assert set(entry) - set(wanted) == {"created", "last_seen"}
+    assert set(entry) - set(wanted) == {"created", "last_seen", "packets", "bytes"}
     for moment in (entry["created"], entry["last_seen"]):
         assert abs(time.mktime(time.strptime(moment[:19], "%Y-%m-%dT%H:%M:%S")) - time.timezone - begun) < 30
     assert entry in [{**each, "last_seen": entry["last_seen"]} for each in as_json["entries"]]
@@ -330,11 +331,11 @@ def test_a_client_with_a_wrong_neighbour_is_told_host_unreachable(live: Bed) -> 
         pass
 
 
-def test_other_protocols_are_answered_by_protocol_unreachable(live: Bed) -> None:
+def test_udp_without_a_service_is_answered_by_port_unreachable(live: Bed) -> None:
     with hand_client(live) as client:
         client.port.send(frames.udp((client.mac, client.gateway), client.local, (EXTERNAL, 80), b"hello"))
         error = client.port.receive(lambda frame: frame.icmp_type is not None)
-        assert error is not None and (error.icmp_type, error.icmp_code) == (3, 2) and str(error.src) == EXTERNAL
+        assert error is not None and (error.icmp_type, error.icmp_code) == (3, 3) and str(error.src) == EXTERNAL
 
 
 # The limits.
