@@ -46,6 +46,10 @@ class Places:
         number = self._next(now, rest)
         if number is None:
             return None
+        if self._fresh < self._size:
+            self._fresh += 1
+        else:
+            self._resting.popleft()
         self._taken.add(number)
         # The address changes with each number, so that the internal IPs share a server's connections.
         port, address = divmod(number, len(self._addresses))
