@@ -82,9 +82,9 @@ class Serving:
 
     def remove(self, entry: Entry, now: float) -> None:
         """Takes an entry out of the table, and frees its port."""
-        self.table.remove(entry)
         if self.allocation:
             self.allocation.freed(entry, now)
+        self.table.remove(entry)
 
     def tidy(self, now: float) -> None:
         """Forgets what nobody needs any more. To be called now and then."""
