@@ -23,19 +23,19 @@ from lbctl.access_table import (
     Entry,
     pack_key,
 )
+from lbctl.answers import drop, mac_of, send_error, time_exceeded
 from lbctl.held import HeldPacket
+from lbctl.icmp_handler import IcmpHandler
 from lbctl.messages import OUTPUT_TABLE, AddEntries, AddFlows, DeleteEntries, Outbox, PacketOut
 from lbctl.model import TCP, UDP, Settings, TransferMode
+from lbctl.openflow.inbound import EntryRemoved, EntryStats, PacketIn
 from lbctl.opening import Log, Opening, Refusal
-from lbctl.openflow.inbound import REASON_INVALID_TTL, EntryRemoved, EntryStats, PacketIn
 from lbctl.packets import Packet
 from lbctl.pipeline.cookies import Kind, kind_of, owner_in
 from lbctl.pipeline.entries import entry_flows
 from lbctl.serving import Directory, Serving
 from lbctl.switch import Switch
 
-FROM_CONTROLLER = 0xFFFFFFFD
-"""OFPP_CONTROLLER as the in-port of a frame that we made, so that any port may be its output."""
 CACHED_SECONDS = 15.0
 """The datapath may remember an unused flow for this long: Open vSwitch's max-idle (10 s), and some more."""
 CLOCK_RATIO, CLOCK_STEP = 1.01, 0.5
@@ -54,18 +54,20 @@ class Connections:
         self._ended: dict[bytes, float] = {}
         """Keys of the opening packets of entries that ended in the last CACHED_SECONDS, and when; the oldest first."""
         self._lingering: deque[tuple[float, Serving, Entry]] = deque()
+        icmp_handler = IcmpHandler(directory)
         self._by_kind = {Kind.NEW: self._new, Kind.STRAY: self._stray, Kind.HOLD: self._hold,
                          Kind.UNASSIGNED: self._unassigned}
+        self._translated = {Kind.RESET: self._reset, Kind.EXPIRED: icmp_handler.expired,
+                            Kind.TRANSLATE_ICMP: icmp_handler.translate}
+        """Kinds of packets whose own addresses don't tell what they concern."""
 
     def packet_in(self, switch: Switch, packet_in: PacketIn, now: float) -> Outbox:
         """A packet that has come to the controller, by whatever flow."""
         counters = switch.counters
         counters["packet_ins"] += 1
-        if packet_in.reason == REASON_INVALID_TTL:
-            return self._drop(switch, "ttl_expired")
         kind = kind_of(packet_in.cookie)
-        handler = self._by_kind.get(kind)
-        if handler is None and kind != Kind.RESET:
+        handler, translated = self._by_kind.get(kind), self._translated.get(kind)
+        if handler is None and translated is None:
             return self._drop(switch, "unknown_flow")
         if not switch.ready:
             return self._drop(switch, "not_ready")
@@ -73,18 +75,15 @@ class Connections:
             packet = packets.decode(packet_in.frame)
         except packets.Malformed:
             return self._drop(switch, "malformed")
-        if kind == Kind.RESET:
-            return self._reset(switch, packet, now)
+        if translated:
+            return translated(switch, packet, packet_in, now)
         inward = packet_in.in_port == switch.of_ports.external.number
         serving = self._directory.of_packet(packet.src, packet.dst, inward)
         if serving is None:
             return self._drop(switch, "unknown_address")
         return handler(switch, serving, packet, packet_in, inward, now)
 
-    @staticmethod
-    def _drop(switch: Switch, reason: str) -> Outbox:
-        switch.counters[f"dropped_{reason}"] += 1
-        return []
+    _drop, _send_error, _mac = staticmethod(drop), staticmethod(send_error), staticmethod(mac_of)
 
     def _new(self, switch: Switch, serving: Serving, packet: Packet, packet_in: PacketIn, inward: bool,
              now: float) -> Outbox:
@@ -93,6 +92,8 @@ class Connections:
             return self._hold(switch, serving, packet, packet_in, inward, now)
         if packet.src_port is None:
             return self._drop(switch, "unknown_protocol")
+        if packet.ttl <= 1:
+            return time_exceeded(switch, serving, packet, packet_in.frame, inward)
         key = pack_key(packet.protocol, packet.src, packet.src_port, packet.dst, packet.dst_port)
         out: Outbox = []
         entry = serving.table.by_key(key) if inward else serving.table.by_reply(key)
@@ -193,18 +194,6 @@ class Connections:
         return self._send_error(switch, icmp.error(packet_in.frame, icmp.HOST_UNREACHABLE, self._mac(switch, inward),
                                                    serving.error_source(packet.dst, inward)), inward)
 
-    def _send_error(self, switch: Switch, frame: bytes | None, inward: bool) -> Outbox:
-        if frame is None:
-            return self._drop(switch, "no_error_allowed")
-        switch.counters["errors_sent"] += 1
-        port = switch.of_ports.external if inward else switch.of_ports.internal
-        return [(switch.lb.name, PacketOut(frame, FROM_CONTROLLER, port.number))]
-
-    @staticmethod
-    def _mac(switch: Switch, inward: bool) -> bytes:
-        port = switch.of_ports.external if inward else switch.of_ports.internal
-        return bytes.fromhex(port.mac.replace(":", ""))
-
     # Held packets.
 
     def _hold(self, switch: Switch, serving: Serving, packet: Packet, packet_in: PacketIn, inward: bool,
@@ -238,7 +227,7 @@ class Connections:
 
     # How entries end.
 
-    def _reset(self, switch: Switch, packet: Packet, now: float) -> Outbox:
+    def _reset(self, switch: Switch, packet: Packet, _: PacketIn, now: float) -> Outbox:
         """A RST that a switch has translated and sent on: its entry lingers, then ends."""
         key = pack_key(packet.protocol, packet.dst, packet.dst_port or 0, packet.src, packet.src_port or 0)
         # It has been translated, so it carries the inverse of the other side's key.

@@ -13,7 +13,8 @@ from ipaddress import ip_address
 from lbctl import packets
 from lbctl.access_table import Entry
 from lbctl.announcements import Announcements
-from lbctl.connections import FROM_CONTROLLER, Connections
+from lbctl.answers import FROM_CONTROLLER
+from lbctl.connections import Connections
 from lbctl.messages import STORE, Configure, DeleteEntries, Outbox, PacketOut, Save, SetMeter
 from lbctl.model import Address, ExternalIp, Site, Strategy, TransferMode
 from lbctl.movement import Movement, Refused

@@ -40,7 +40,7 @@ _IP = 14
 """Where the IPv4 header starts in a frame."""
 _DONT_FRAGMENT = 0x4000
 _MORE_FRAGMENTS_OR_OFFSET = 0x3FFF
-_SKIPPED_HEADERS = frozenset((0, 43, 60))
+SKIPPED_HEADERS = frozenset((0, 43, 60))
 """IPv6: hop-by-hop options, routing, destination options."""
 _FRAGMENT_HEADER = 44
 TTL = 64
@@ -119,7 +119,7 @@ def _decode_ipv6(frame: bytes) -> Packet:
         raise Malformed("truncated")
     if eth_src[0] & 1 or not is_host(src):
         raise Malformed("source is not a host")
-    while protocol in _SKIPPED_HEADERS:
+    while protocol in SKIPPED_HEADERS:
         if start + 8 > end:
             raise Malformed("truncated")
         protocol, start = frame[start], start + 8 + frame[start + 1] * 8

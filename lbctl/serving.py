@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lbctl.access_table import AccessTable, Entry, reply_key
+from lbctl.echo import Echoes
 from lbctl.held import HeldPackets
 from lbctl.model import Address, ExternalIp, Network, Server, Service, Settings
 from lbctl.move import Move
@@ -31,6 +32,7 @@ class Serving:
         self.schedulers: dict[tuple[int, int], Scheduler] = {}
         self.allocation: Allocation | None = None
         """None: destination NAT, where ports stay as they are."""
+        self.echoes = Echoes()
         self._seed = seed
         self._set_services(config)
         self._set_allocation()

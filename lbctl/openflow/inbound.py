@@ -19,7 +19,6 @@ from lbctl.pipeline.cookies import Kind, kind_of
 from lbctl.pipeline.tables import number
 
 PACKET_IN, FLOW_REMOVED = 10, 11
-REASON_INVALID_TTL = 2
 REMOVED_IDLE, REMOVED_HARD = 0, 1
 
 _PACKET_IN = struct.Struct("!8xIHBBQHH")

@@ -42,6 +42,7 @@ class Kind(enum.IntEnum):
     FRAGMENT = 13
     TRANSLATE_ICMP = 14
     ECHO = 15
+    EXPIRED = 16
 
 
 def owner_of(external_ip: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -101,6 +102,8 @@ def base_flows(ports: Ports) -> Iterator[Flow]:
         yield flow(Kind.STRAY, 0, "no_entry", 100, {"reg0": REG_MODE_NORMAL, "eth_type": eth_type}, CONTROLLER, meter=METER_ERROR)
 
     for table in ("deliver_server", "deliver_client", "deliver_inside"):
+        for eth_type, ttl in itertools.product(ETH_TYPES.values(), (0, 1)):
+            yield flow(Kind.EXPIRED, 0, table, 300, {"eth_type": eth_type, "nw_ttl": ttl}, CONTROLLER, meter=METER_ERROR)
         # Delivered first: the meter in show_reset drops all that is left to do with a packet, and so not the packet.
         yield flow(Kind.PIPELINE, 0, table, 200, {"reg1": 1}, SetField("reg1", 0), Resubmit(table),
                    Resubmit("show_reset"))

@@ -51,11 +51,11 @@ TABLES: dict[str, Table] = {
                f"in_port eth_type ip_proto {_ADDRESSES} tcp_dst udp_dst tcp_flags icmpv4_type icmpv6_type reg0",
                f"{_ADDRESSES} icmpv4_type icmpv6_type eth_src eth_dst"),
         _table(40, "deliver_server", "Adds the LB's own MAC and the server's, and sends to the internal network.",
-               "eth_type ipv4_dst ipv6_dst reg1", "eth_src eth_dst reg1", "deliver_server show_reset"),
+               "eth_type ipv4_dst ipv6_dst nw_ttl reg1", "eth_src eth_dst reg1", "deliver_server show_reset"),
         _table(41, "deliver_client", "Adds the LB's own MAC, and sends to the external network.",
-               "eth_type reg1", "eth_src reg1", "deliver_client show_reset"),
+               "eth_type nw_ttl reg1", "eth_src reg1", "deliver_client show_reset"),
         _table(42, "deliver_inside", "Adds the LB's own MAC, and sends to the internal network: outbound NAT, whose entries know the next hop.",
-               "eth_type reg1", "eth_src reg1", "deliver_inside show_reset"),
+               "eth_type nw_ttl reg1", "eth_src reg1", "deliver_inside show_reset"),
         _table(43, "show_reset", "Shows a RST that has been delivered to the controller."),
     )
 }

@@ -1,0 +1,39 @@
+"""What the controller itself sends by a switch, in answer to a packet; and what it drops."""
+
+from __future__ import annotations
+
+from lbctl import icmp
+from lbctl.messages import Outbox, PacketOut
+from lbctl.packets import Packet
+from lbctl.serving import Serving
+from lbctl.switch import Switch
+
+FROM_CONTROLLER = 0xFFFFFFFD
+"""OFPP_CONTROLLER as the in-port of a frame that we made, so that any port may be its output."""
+
+
+def drop(switch: Switch, reason: str) -> Outbox:
+    """Nothing is sent; the reason is counted."""
+    switch.counters[f"dropped_{reason}"] += 1
+    return []
+
+
+def mac_of(switch: Switch, inward: bool) -> bytes:
+    """Of the port that packets of that direction come in by."""
+    port = switch.of_ports.external if inward else switch.of_ports.internal
+    return bytes.fromhex(port.mac.replace(":", ""))
+
+
+def send_error(switch: Switch, frame: bytes | None, inward: bool) -> Outbox:
+    """An error to the side that a packet of that direction came from. None: it may not be answered."""
+    if frame is None:
+        return drop(switch, "no_error_allowed")
+    switch.counters["errors_sent"] += 1
+    port = switch.of_ports.external if inward else switch.of_ports.internal
+    return [(switch.lb.name, PacketOut(frame, FROM_CONTROLLER, port.number))]
+
+
+def time_exceeded(switch: Switch, serving: Serving, packet: Packet, frame: bytes, inward: bool) -> Outbox:
+    """The TTL of a packet that is to be translated ends here. frame: as it came."""
+    source = serving.error_source(packet.dst, inward)
+    return send_error(switch, icmp.error(frame, icmp.TTL_EXPIRED, mac_of(switch, inward), source), inward)
