@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lbctl.model import LoadBalancer, Site
+from lbctl.model import Address, LoadBalancer, Site
 from testbed.controller import APPS, Controller, Reply
 from testbed.namespaces import Namespace, Namespaces
 from testbed.ovs import OvsError, PrivateOvs
@@ -60,7 +61,8 @@ class Bed:
     """The network of `site` (or of simple_site(**plain)) and its controller. A context manager.
 
     `lbs`: name -> BalancerNode. `clients`, `servers`: namespaces in order of address, with the device eth0. `remote`: the
-    client behind the router; `inside`: hosts of these addresses behind the site's NAT gateway. The servers' processes run; the controller does not until start_controller().
+    client behind the router; `inside`: hosts of these addresses behind the site's NAT gateway; `inner_routers`: by address, those
+    that servers with a next_hop are behind. The servers' processes run; the controller does not until start_controller().
     """
 
     def __init__(
@@ -106,7 +108,7 @@ class Bed:
         self.controller.kill()
         for node in self.lbs.values():
             self._reset_balancer(node)
-        for space in (*self.clients, *self.servers, self.router, self.remote):
+        for space in (*self.clients, *self.servers, *self.inner_routers.values(), self.router, self.remote):
             space.ip("neigh", "flush", "all")
         for name, script in self.server_scripts.items():
             if not script.running:
@@ -229,9 +231,14 @@ class Bed:
     def _build_hosts(self) -> None:
         external, internal = self.site.external_networks[0], self.site.internal_networks[0]
         self.servers = []
+        self.inner_routers: dict[Address, Namespace] = {}
+        hops = {address: hop for ip in self.site.external_ips for address, hop in ip.hops().items()}
         for address, gateway in sorted(gateways(self.site).items()):
-            name = f"server-{address}"
-            self.servers.append(self._host(name, "internal", f"{address}/{internal.prefixlen}", f"{gateway}"))
+            name, via = f"server-{address}", gateway and str(gateway)
+            if hops[address].address == address:
+                self.servers.append(self._host(name, "internal", f"{address}/{internal.prefixlen}", via))
+            else:
+                self.servers.append(self._host_behind(hops[address].address, name, address, via))
         gateway = next((str(ip.gateway) for ip in self.site.external_ips if ip.kind == "nat-gateway"), None)
         self.inside = [self._host(f"inside-{address}", "internal", f"{address}/{internal.prefixlen}", gateway)
                        for address in self._inside_addresses]
@@ -255,6 +262,25 @@ class Bed:
         self._plug(space, "eth0", segment)
         route = [f"route add default via {gateway}"] if gateway else []
         space.ip_batch([f"addr add {address} dev eth0", *route])
+        return space
+
+    def _host_behind(self, hop: Address, name: str, address: Address, gateway: str | None) -> Namespace:
+        """A host behind a router of the internal network; the router's device `far` has .254 of the host's /24."""
+        router = self.inner_routers.get(hop)
+        if router is None:
+            internal = self.site.internal_networks[0]
+            router = self.inner_routers[hop] = self._host(f"inner-{hop}", "internal", f"{hop}/{internal.prefixlen}", gateway)
+            router.sysctl(ipv4__ip_forward=1)
+            router.ip("link", "add", "far", "type", "bridge", "mcast_snooping", "0")
+            router.set_link("far", True)
+        far = ip_network(f"{address}/24", strict=False)[254]
+        if f"{far}/24" not in router.ip("-o", "addr", "show", "far"):
+            router.ip("addr", "add", f"{far}/24", "dev", "far")
+        space, port = self._spaces.add(name), f"p{self._ports}"
+        self._ports += 1
+        self._spaces.veth(space, "eth0", router, port)
+        router.ip("link", "set", port, "master", "far")
+        space.ip_batch([f"addr add {address}/24 dev eth0", f"route add default via {far}"])
         return space
 
     def _plug(self, space: Namespace, device: str, segment: str) -> None:
