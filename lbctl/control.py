@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 
-from lbctl import packets
+from lbctl import neighbours
 from lbctl.access_table import Entry
 from lbctl.announcements import Announcements
 from lbctl.answers import FROM_CONTROLLER
@@ -19,6 +19,7 @@ from lbctl.messages import STORE, Configure, DeleteEntries, Outbox, PacketOut, S
 from lbctl.model import Address, ExternalIp, Site, Strategy, TransferMode
 from lbctl.movement import Movement, Refused
 from lbctl.openflow.inbound import EntryStatsDecoder, PacketIn, decode_entry_removed, decode_packet_in
+from lbctl.packets import Malformed
 from lbctl.pipeline.cookies import Kind, kind_of
 from lbctl.pipeline.rules import METER_ARP, METER_ERROR, METER_HOLD, METER_ICMP, METER_NEW, METER_RESET, SERVING
 from lbctl.readback import ReadBack
@@ -187,7 +188,7 @@ class ControlFunction:
             switch.counters["dropped_undecodable"] += 1
             return []
         if kind_of(packet_in.cookie) == Kind.SERVER_ARP:
-            return self._server_arp(switch, packet_in)
+            return self._neighbour_told(switch, packet_in)
         return self.connections.packet_in(switch, packet_in, now)
 
     def flow_removed(self, name: str, message: bytes, now: float) -> Outbox:
@@ -209,14 +210,14 @@ class ControlFunction:
         self._waiting.pop(token, None)
         return self.movement.failed(token, reason, now)
 
-    def _server_arp(self, switch: Switch, packet_in: PacketIn) -> Outbox:
+    def _neighbour_told(self, switch: Switch, packet_in: PacketIn) -> Outbox:
         try:
-            arp = packets.decode_arp(packet_in.frame)
-        except packets.Malformed:
+            address, mac = neighbours.decode(packet_in.frame)
+        except Malformed:
             switch.counters["dropped_malformed"] += 1
             return []
         inward = packet_in.in_port == switch.of_ports.external.number
-        return self._neighbour(switch, ip_address(arp.spa), arp.sha.hex(":"), inward)
+        return self._neighbour(switch, ip_address(address), mac.hex(":"), inward)
 
     def _neighbour(self, switch: Switch, address: Address, mac: str, inward: bool) -> Outbox:
         """Somebody has told its MAC. The external network is believed about the routers there, and nothing else."""
@@ -259,12 +260,12 @@ class ControlFunction:
         return out
 
     def probe(self, switch: Switch, only_unknown: bool = False) -> Outbox:
-        """Asks for the next hops' and routers' MACs, with RFC 5227 probes, which leave the servers' own ARP caches alone."""
+        """Asks for the next hops' and routers' MACs."""
         ports = switch.of_ports
         if not switch.ready or ports is None:
             return []
         asked = [(ports.internal, hop) for hop in self.directory.hops()] + [(ports.external, ip) for ip in self.directory.routers()]
-        return [(switch.lb.name, PacketOut(packets.arp_probe(bytes.fromhex(port.mac.replace(":", "")), address.packed),
+        return [(switch.lb.name, PacketOut(neighbours.probe(bytes.fromhex(port.mac.replace(":", "")), address.packed),
                                            FROM_CONTROLLER, port.number))
                 for port, address in asked if not (only_unknown and address in switch.neighbours)]
 
@@ -276,7 +277,7 @@ class ControlFunction:
         return out
 
     def announce(self, serving: Serving, name: str, now: float) -> Outbox:
-        """Gratuitous ARP for the external IP and its internal addresses: now, and a few times more."""
+        """Tells the neighbours of the external IP and of its internal addresses: now, and a few times more."""
         self._announcements.start(serving.address, name, now)
         return self._announcement(serving, name)
 
@@ -286,7 +287,8 @@ class ControlFunction:
         if switch.ready and ports:
             internal = [(ports.internal, address) for address in serving.config.internal_addresses()]
             for port, address in [(ports.external, serving.address), *internal]:
-                frame = packets.arp_announcement(bytes.fromhex(port.mac.replace(":", "")), address.packed)
+                frame = neighbours.announcement(bytes.fromhex(port.mac.replace(":", "")), address.packed,
+                                                address == serving.config.gateway)
                 out.append((name, PacketOut(frame, FROM_CONTROLLER, port.number)))
         return out
 

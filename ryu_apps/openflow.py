@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
+
+from ryu.lib.pack_utils import msg_pack_into
 
 from lbctl.messages import (
     AddEntries,
@@ -30,6 +33,8 @@ XID_MARK = 0x4C000000
 """The high byte of our xids; the token is in the other 24 bits (0: nothing waits for an answer)."""
 ALL_TABLES, NO_BUFFER, WHOLE_PACKET = 0xFF, 0xFFFFFFFF, 0xFFFF
 RESUBMIT_IN_PORT = 0xFFF8
+UNKNOWN_TO_RYU = {"nd_reserved": bytes.fromhex("10000204"), "nd_options_type": bytes.fromhex("10000401")}
+"""OXM headers of ERICOXM_OF_ICMPV6_ND_RESERVED and _OPTIONS_TYPE (ovs-fields(7), since Open vSwitch 2.11)."""
 
 
 def token_of(xid: int) -> int | None:
@@ -120,9 +125,24 @@ def _masked(value: Any) -> Any:
     return value
 
 
+class _RawSetField:
+    """The action set_field of a field that Ryu has no name for, as far as a flow-mod needs it (OpenFlow 1.4.0 7.2.4)."""
+
+    def __init__(self, header: bytes, value: int) -> None:
+        body = header + value.to_bytes(header[3])
+        self.len = 4 + len(body) + -(4 + len(body)) % 8
+        self._bytes = struct.pack("!HH", 25, self.len) + body
+
+    def serialize(self, buf: bytearray, offset: int) -> None:
+        """As Ryu's actions do: into `buf`, which grows as needed."""
+        msg_pack_into(f"!{self.len}s", buf, offset, self._bytes)
+
+
 def _action(datapath: Datapath, action: Action) -> Any:
     ofp, parser = datapath.ofproto, datapath.ofproto_parser
     match action:
+        case SetField(field, value) if field in UNKNOWN_TO_RYU:
+            return _RawSetField(UNKNOWN_TO_RYU[field], value)
         case SetField(field, value):
             return parser.OFPActionSetField(**{field: value})
         case Move(source, target, bits):

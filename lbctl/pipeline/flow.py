@@ -131,7 +131,7 @@ _FLAG_NAMES = {TCP_FIN: "fin", TCP_SYN: "syn", TCP_RST: "rst", TCP_ACK: "ack"}
 _MATCH_NAMES = {"eth_dst": "dl_dst", "ipv4_src": "nw_src", "ipv4_dst": "nw_dst", "tcp_src": "tp_src", "tcp_dst": "tp_dst",
                 "udp_src": "tp_src", "udp_dst": "tp_dst", "icmpv4_type": "icmp_type", "icmpv6_type": "icmp_type",
                 "ipv6_nd_target": "nd_target"}
-_SET_NAMES = {"ipv4_src": "ip_src", "ipv4_dst": "ip_dst", "icmpv4_type": "icmp_type"}
+_SET_NAMES = {"ipv4_src": "ip_src", "ipv4_dst": "ip_dst", "icmpv4_type": "icmp_type", "ipv6_nd_tll": "nd_tll"}
 _MOVE_NAMES = {"eth_src": "NXM_OF_ETH_SRC", "eth_dst": "NXM_OF_ETH_DST", "arp_sha": "NXM_NX_ARP_SHA",
                "arp_tha": "NXM_NX_ARP_THA", "arp_spa": "NXM_OF_ARP_SPA", "arp_tpa": "NXM_OF_ARP_TPA",
                "ipv4_src": "NXM_OF_IP_SRC", "ipv4_dst": "NXM_OF_IP_DST", "ipv6_src": "NXM_NX_IPV6_SRC",

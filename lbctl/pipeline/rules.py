@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from lbctl.model import ICMP, ICMPV6, PROTOCOL_NUMBERS, TCP, Address, ExternalIp, Hop, Network, TransferMode, address_order
+from lbctl.neighbours import ADVERTISEMENT, ALL_NODES, HOP_LIMIT, OVERRIDE, ROUTER, SOLICITATION, SOLICITED, link_local, multicast_mac
 from lbctl.pipeline import flow as f
 from lbctl.pipeline.cookies import Kind, owner_of
 from lbctl.pipeline.flow import CONTROLLER, DEC_TTL, IN_PORT, Flow, Move, Output, Resubmit, SetField, SetTtl, flow
@@ -15,8 +16,6 @@ from lbctl.pipeline.tables import REG_MODE_NORMAL, REG_MODE_TRANSITION
 
 METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP = 1, 2, 3, 4, 5, 6
 ARP_REQUEST, ARP_REPLY = 1, 2
-SOLICITATION, ADVERTISEMENT = 135, 136
-"""ICMPv6 types of neighbour discovery (RFC 4861)."""
 ETH_TYPES = {4: f.ETH_IP, 6: f.ETH_IPV6}
 ECHO_TYPES = {4: ("icmpv4_type", ICMP, 8, 0), 6: ("icmpv6_type", ICMPV6, 128, 129)}
 """By IP version: field, protocol, echo request, echo reply (RFC 792, RFC 4443)."""
@@ -28,6 +27,8 @@ there. Were FIN among them, a FIN would overtake the ACK that came just before i
 OPENS_CONNECTION = (f.TCP_SYN, f.TCP_FIN | f.TCP_SYN | f.TCP_RST | f.TCP_ACK)
 SYN_AND_FIN = (f.TCP_SYN | f.TCP_FIN, f.TCP_SYN | f.TCP_FIN)
 ANY_RST = (f.TCP_RST, f.TCP_RST)
+TARGET_MAC = 2
+"""The option of an advertisement that holds the MAC (RFC 4861 4.6.1)."""
 TTL = 64
 """Of an answer that the switch makes."""
 
@@ -70,11 +71,15 @@ def base_flows(ports: Ports) -> Iterator[Flow]:
         yield flow(Kind.PIPELINE, 0, "classify", 120, {"in_port": port.number, "eth_type": f.ETH_ARP}, goto="arp")
         for kind in (SOLICITATION, ADVERTISEMENT):
             yield flow(Kind.PIPELINE, 0, "classify", 120, {
-                "in_port": port.number, "eth_type": f.ETH_IPV6, "ip_proto": ICMPV6, "icmpv6_type": kind}, goto="arp")
+                "in_port": port.number, "eth_type": f.ETH_IPV6, "ip_proto": ICMPV6, "icmpv6_type": kind, "nw_ttl": HOP_LIMIT}, goto="arp")
         yield flow(Kind.SERVER_ARP, 0, "arp", 100, {"in_port": port.number, "eth_type": f.ETH_ARP, "arp_op": ARP_REPLY,
                                                     "eth_dst": port.mac}, CONTROLLER, meter=METER_ARP)
         yield flow(Kind.SERVER_ARP, 0, "arp", 100, {"in_port": port.number, "eth_type": f.ETH_IPV6, "ip_proto": ICMPV6,
                                                     "icmpv6_type": ADVERTISEMENT, "eth_dst": port.mac}, CONTROLLER, meter=METER_ARP)
+        # The next hops ask for it, before they answer probes that came from it.
+        yield from _solicitation_flows(0, port, IPv6Address(link_local(bytes.fromhex(port.mac.replace(":", "")))), router=False)
+        yield flow(Kind.ARP, 0, "advertise", 100, {"in_port": port.number, "eth_type": f.ETH_IPV6, "ip_proto": ICMPV6,
+                                                   "icmpv6_type": ADVERTISEMENT}, SetField("ipv6_nd_tll", port.mac), IN_PORT)
         for version, eth_type in ETH_TYPES.items():
             addressed = {"in_port": port.number, "eth_type": eth_type, "eth_dst": port.mac}
             yield flow(Kind.FRAGMENT, 0, "classify", 110, {"in_port": port.number, "eth_type": eth_type, "ip_frag": f.FRAGMENT_ANY})
@@ -118,9 +123,9 @@ def external_ip_flows(external_ip: ExternalIp, role: Role, ports: Ports) -> Iter
     """The flows of one external IP on an LB with that role."""
     address, owner = external_ip.address, owner_of(external_ip.address.packed)
     if role.arp:
-        yield _responder(owner, ports.external, address)
+        yield from _responder(owner, ports.external, address, router=False)
         for internal in external_ip.internal_addresses():
-            yield _responder(owner, ports.internal, internal)
+            yield from _responder(owner, ports.internal, internal, router=internal == external_ip.gateway)
     yield _mode_flow(owner, role, 100, ports.external, "dst", address, "inbound_flags")
     if external_ip.kind == "nat-gateway":
         for prefix in external_ip.inside:
@@ -200,13 +205,35 @@ def all_flows(external_ips: Iterable[ExternalIp], roles: Mapping[Address, Role],
     return flows
 
 
-def _responder(owner: int, port: Port, address: Address) -> Flow:
-    """Turns an ARP request into its reply, in the switch (RFC 826)."""
-    return flow(Kind.ARP, owner, "arp", 100,
-                {"in_port": port.number, "eth_type": f.ETH_ARP, "arp_op": ARP_REQUEST, "arp_tpa": str(address)},
-                Move("eth_src", "eth_dst", 48), SetField("eth_src", port.mac), SetField("arp_op", ARP_REPLY),
-                Move("arp_sha", "arp_tha", 48), SetField("arp_sha", port.mac),
-                Move("arp_spa", "arp_tpa", 32), SetField("arp_spa", str(address)), IN_PORT)
+def _responder(owner: int, port: Port, address: Address, router: bool) -> Iterator[Flow]:
+    """What answers in the switch who asks for that address on that side. router: it forwards packets for others."""
+    if isinstance(address, IPv6Address):
+        yield from _solicitation_flows(owner, port, address, router)
+        return
+    yield flow(Kind.ARP, owner, "arp", 100,
+               {"in_port": port.number, "eth_type": f.ETH_ARP, "arp_op": ARP_REQUEST, "arp_tpa": str(address)},
+               Move("eth_src", "eth_dst", 48), SetField("eth_src", port.mac), SetField("arp_op", ARP_REPLY),
+               Move("arp_sha", "arp_tha", 48), SetField("arp_sha", port.mac),
+               Move("arp_spa", "arp_tpa", 32), SetField("arp_spa", str(address)), IN_PORT)
+
+
+def _solicitation_flows(owner: int, port: Port, address: IPv6Address, router: bool) -> Iterator[Flow]:
+    """Turn a neighbour solicitation into its advertisement (RFC 4861 7.2.4). Table advertise adds the MAC: Open vSwitch lets a
+    flow set it only if the flow's match says that the packet is an advertisement, which it becomes here."""
+    asked = {"in_port": port.number, "eth_type": f.ETH_IPV6, "ip_proto": ICMPV6, "icmpv6_type": SOLICITATION,
+             "ipv6_nd_target": str(address)}
+    flags = OVERRIDE | (ROUTER if router else 0)
+    everyone = str(IPv6Address(ALL_NODES))
+
+    def answer(flags: int) -> tuple[f.Action, ...]:
+        return (SetField("eth_src", port.mac), SetField("ipv6_src", str(address)), SetField("icmpv6_type", ADVERTISEMENT),
+                SetField("nd_options_type", TARGET_MAC), SetField("nd_reserved", flags))
+
+    yield flow(Kind.ARP, owner, "arp", 100, asked, Move("eth_src", "eth_dst", 48), Move("ipv6_src", "ipv6_dst", 128),
+               *answer(flags | SOLICITED), goto="advertise")
+    # Who asks without an address is about to take this one (RFC 4862 5.4): everyone is told that it is taken.
+    yield flow(Kind.ARP, owner, "arp", 105, {**asked, "ipv6_src": "::"}, SetField("eth_dst", multicast_mac(ALL_NODES).hex(":")),
+               SetField("ipv6_dst", everyone), *answer(flags), goto="advertise")
 
 
 def _echo_responder(owner: int, port: Port, address: Address) -> Flow:

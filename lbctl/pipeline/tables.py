@@ -31,10 +31,12 @@ TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         _table(0, "classify", "Lets in what is addressed to this LB: ARP, IPv6 neighbour discovery, and whole IP packets to its own MAC.",
-               "in_port eth_type eth_dst ip_frag ip_proto icmpv4_type icmpv6_type", "", "arp transfer_mode"),
+               "in_port eth_type eth_dst ip_frag ip_proto icmpv4_type icmpv6_type nw_ttl", "", "arp transfer_mode"),
         _table(1, "arp", "Answers ARP and neighbour solicitations for external IPs and internal addresses; shows the servers' to the controller.",
                "in_port eth_type arp_op arp_spa arp_tpa eth_dst ip_proto icmpv6_type ipv6_src ipv6_nd_target",
-               "eth_src eth_dst arp_op arp_sha arp_tha arp_spa arp_tpa"),
+               "eth_src eth_dst arp_op arp_sha arp_tha arp_spa arp_tpa ipv6_src ipv6_dst icmpv6_type nd_options_type nd_reserved", "advertise"),
+        _table(2, "advertise", "Adds the LB's own MAC to the advertisement that table arp has made of a solicitation, and sends it back.",
+               "in_port eth_type ip_proto icmpv6_type", "ipv6_nd_tll"),
         _table(10, "transfer_mode", "The transfer mode of the packet's external IP (seed figure 7).",
                "in_port eth_type ipv4_src ipv4_dst ipv6_src ipv6_dst", "reg0", "inbound_flags outbound_flags no_entry"),
         _table(15, "inbound_flags", "From clients: a connection request goes past the access table, a RST is marked.",
