@@ -7,6 +7,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 from ryu.lib.pack_utils import msg_pack_into
+from ryu.ofproto.ofproto_v1_4_parser import OFPAction
 
 from lbctl.messages import (
     AddEntries,
@@ -125,13 +126,15 @@ def _masked(value: Any) -> Any:
     return value
 
 
-class _RawSetField:
+class _RawSetField(OFPAction):
     """The action set_field of a field that Ryu has no name for, as far as a flow-mod needs it (OpenFlow 1.4.0 7.2.4)."""
 
     def __init__(self, header: bytes, value: int) -> None:
+        # Not OFPAction's own: it asks for a registered type.
+        self.type = 25
         body = header + value.to_bytes(header[3])
         self.len = 4 + len(body) + -(4 + len(body)) % 8
-        self._bytes = struct.pack("!HH", 25, self.len) + body
+        self._bytes = struct.pack("!HH", self.type, self.len) + body
 
     def serialize(self, buf: bytearray, offset: int) -> None:
         """As Ryu's actions do: into `buf`, which grows as needed."""
