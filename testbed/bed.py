@@ -14,21 +14,23 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lbctl.model import Address, LoadBalancer, Site
+from lbctl.model import Address, LoadBalancer, Network, Site, address_order
 from testbed.controller import APPS, Controller, Reply
 from testbed.namespaces import Namespace, Namespaces
 from testbed.ovs import OvsError, PrivateOvs
 from testbed.processes import CommandFailed
-from testbed.sites import gateways, server_ports, simple_site
+from testbed.sites import REMOTE_NETWORKS, gateways, host, server_ports, simple_site
 from testbed.traffic import Load, Script
 
 CONTROLLER_ADDRESS = "198.18.0.1"
-ROUTER_ADDRESS = "198.51.100.254"
-REMOTE_GATEWAY = "203.0.113.254"
+ROUTER = 254
+"""Its number on each network."""
+FORWARDING = {4: {"ipv4__ip_forward": 1}, 6: {"ipv6__conf__all__forwarding": 1}}
+FAR_PREFIX = {4: 24, 6: 64}
 DUMP_LINES = 150
 
 T = TypeVar("T")
@@ -218,7 +220,7 @@ class Bed:
         for segment in ("external", "internal", "management"):
             self.switch.ip("link", "add", segment, "type", "bridge", "mcast_snooping", "0")
             self.switch.set_link(segment, True)
-        controller = self._host("controller", "management", f"{CONTROLLER_ADDRESS}/24")
+        controller = self._host("controller", "management", [f"{CONTROLLER_ADDRESS}/24"])
         self.controller = Controller(controller, self.directory / "controller", CONTROLLER_ADDRESS, apps=self._apps)
         self.controller.configure(self.site)
         self.lbs = {lb.name: self._balancer(lb, number) for number, lb in enumerate(self.site.load_balancers)}
@@ -229,58 +231,73 @@ class Bed:
                 switch.result()
 
     def _build_hosts(self) -> None:
-        external, internal = self.site.external_networks[0], self.site.internal_networks[0]
+        internal = {network.version: network.prefixlen for network in self.site.internal_networks}
         self.servers = []
         self.inner_routers: dict[Address, Namespace] = {}
         hops = {address: hop for ip in self.site.external_ips for address, hop in ip.hops().items()}
-        for address, gateway in sorted(gateways(self.site).items()):
-            name, via = f"server-{address}", gateway and str(gateway)
-            if hops[address].address == address:
-                self.servers.append(self._host(name, "internal", f"{address}/{internal.prefixlen}", via))
+        for address, gateway in sorted(gateways(self.site).items(), key=lambda item: address_order(item[0])):
+            name, via, hop = f"server-{address}", [gateway] if gateway else [], hops[address].address
+            if hop == address:
+                self.servers.append(self._host(name, "internal", [f"{address}/{internal[address.version]}"], via))
             else:
-                self.servers.append(self._host_behind(hops[address].address, name, address, via))
-        gateway = next((str(ip.gateway) for ip in self.site.external_ips if ip.kind == "nat-gateway"), None)
-        self.inside = [self._host(f"inside-{address}", "internal", f"{address}/{internal.prefixlen}", gateway)
+                self.servers.append(self._host_behind(hop, name, address, f"{hop}/{internal[hop.version]}", via))
+        gateways_inside = [str(ip.gateway) for ip in self.site.external_ips if ip.kind == "nat-gateway"]
+        self.inside = [self._host(f"inside-{address}", "internal", [f"{address}/{internal[ip_address(address).version]}"],
+                                  [gateway for gateway in gateways_inside if (":" in gateway) == (":" in address)])
                        for address in self._inside_addresses]
         self.server_scripts = {space.name: self._start_server(space, wait=False) for space in self.servers}
+        external = self.site.external_networks
+        routers = [host(network, ROUTER) for network in external]
         self.clients = [
-            self._host(f"client{n + 1}", "external", f"{external[101 + n]}/{external.prefixlen}", ROUTER_ADDRESS)
+            self._host(f"client{n + 1}", "external", [f"{host(network, 101 + n)}/{network.prefixlen}" for network in external], routers)
             for n in range(self._client_count)
         ]
-        self.router = self._host("router", "external", f"{ROUTER_ADDRESS}/{external.prefixlen}")
-        self.router.sysctl(ipv4__ip_forward=1)
+        self.router = self._host("router", "external", [f"{host(network, ROUTER)}/{network.prefixlen}" for network in external])
         self.remote = self._spaces.add("remote")
+        if any(network.version == 6 for network in external):
+            self.remote.enable_ipv6()
         self._spaces.veth(self.remote, "eth0", self.router, "eth1")
-        self.router.ip("addr", "add", f"{REMOTE_GATEWAY}/24", "dev", "eth1")
-        addresses = [f"addr add 203.0.113.{n + 1}/24 dev eth0" for n in range(self._remote_addresses)]
-        self.remote.ip_batch([*addresses, f"route add default via {REMOTE_GATEWAY}"])
+        for network in external:
+            self._build_remote(REMOTE_NETWORKS[network.version])
         for script in self.server_scripts.values():
             script.wait_ready()
 
-    def _host(self, name: str, segment: str, address: str, gateway: str | None = None) -> Namespace:
+    def _build_remote(self, network: Network) -> None:
+        """Addresses of the client behind the router, and the way there."""
+        gateway = host(network, ROUTER)
+        self.router.sysctl(**FORWARDING[network.version])
+        self.router.ip("addr", "add", f"{gateway}/{network.prefixlen}", "dev", "eth1")
+        addresses = [f"addr add {host(network, n + 1)}/{network.prefixlen} dev eth0" for n in range(self._remote_addresses)]
+        self.remote.ip_batch([*addresses, f"route add default via {gateway}"])
+
+    def _host(self, name: str, segment: str, addresses: Sequence[str], gateways: Sequence[object] = ()) -> Namespace:
+        """A namespace on that segment. addresses: with their prefix lengths; gateways: at most one of each IP version."""
         space = self._spaces.add(name)
+        if any(":" in address for address in addresses):
+            space.enable_ipv6()
         self._plug(space, "eth0", segment)
-        route = [f"route add default via {gateway}"] if gateway else []
-        space.ip_batch([f"addr add {address} dev eth0", *route])
+        space.ip_batch([*(f"addr add {address} dev eth0" for address in addresses), *(f"route add default via {via}" for via in gateways)])
         return space
 
-    def _host_behind(self, hop: Address, name: str, address: Address, gateway: str | None) -> Namespace:
-        """A host behind a router of the internal network; the router's device `far` has .254 of the host's /24."""
+    def _host_behind(self, hop: Address, name: str, address: Address, hop_address: str, gateways: Sequence[object]) -> Namespace:
+        """A host behind a router of the internal network; the router's device `far` has .254 (::254) of the host's /24 (/64)."""
         router = self.inner_routers.get(hop)
         if router is None:
-            internal = self.site.internal_networks[0]
-            router = self.inner_routers[hop] = self._host(f"inner-{hop}", "internal", f"{hop}/{internal.prefixlen}", gateway)
-            router.sysctl(ipv4__ip_forward=1)
+            router = self.inner_routers[hop] = self._host(f"inner-{hop}", "internal", [hop_address], gateways)
+            router.sysctl(**FORWARDING[hop.version])
             router.ip("link", "add", "far", "type", "bridge", "mcast_snooping", "0")
             router.set_link("far", True)
-        far = ip_network(f"{address}/24", strict=False)[254]
-        if f"{far}/24" not in router.ip("-o", "addr", "show", "far"):
-            router.ip("addr", "add", f"{far}/24", "dev", "far")
+        network = ip_network(f"{address}/{FAR_PREFIX[address.version]}", strict=False)
+        far = f"{host(network, ROUTER)}/{network.prefixlen}"
+        if far not in router.ip("-o", "addr", "show", "far"):
+            router.ip("addr", "add", far, "dev", "far")
         space, port = self._spaces.add(name), f"p{self._ports}"
         self._ports += 1
+        if address.version == 6:
+            space.enable_ipv6()
         self._spaces.veth(space, "eth0", router, port)
         router.ip("link", "set", port, "master", "far")
-        space.ip_batch([f"addr add {address}/24 dev eth0", f"route add default via {far}"])
+        space.ip_batch([f"addr add {address}/{network.prefixlen} dev eth0", f"route add default via {host(network, ROUTER)}"])
         return space
 
     def _plug(self, space: Namespace, device: str, segment: str) -> None:
@@ -290,7 +307,7 @@ class Bed:
         self.switch.ip("link", "set", port, "master", segment)
 
     def _balancer(self, lb: LoadBalancer, number: int) -> BalancerNode:
-        space = self._host(lb.name, "management", f"198.18.0.{11 + number}/24")
+        space = self._host(lb.name, "management", [f"198.18.0.{11 + number}/24"])
         self._plug(space, lb.external_port, "external")
         self._plug(space, lb.internal_port, "internal")
         rundir = self.directory / f"ovs-{lb.name}"

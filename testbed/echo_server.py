@@ -111,7 +111,7 @@ async def serve(name: str, ports: list[int]) -> None:
     stopped = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopped.set)
     for port in ports:
-        await loop.create_server(lambda: Answering(name), "0.0.0.0", port, backlog=4096)
+        await loop.create_server(lambda: Answering(name), "::" if ":" in name else "0.0.0.0", port, backlog=4096)
     print("ready", flush=True)
     await stopped.wait()
 

@@ -96,6 +96,11 @@ class Namespace:
 
         self.call(write)
 
+    def enable_ipv6(self) -> None:
+        """For devices that are there and for later ones: addresses can be used at once, and stay when a device goes down."""
+        every = {"disable_ipv6": 0, "accept_dad": 0, "accept_ra": 0, "keep_addr_on_down": 1}
+        self.sysctl(**{f"ipv6__conf__{which}__{key}": value for which in ("default", "all") for key, value in every.items()})
+
     def set_link(self, device: str, up: bool) -> None:
         """Bring a device up or down."""
         self.ip("link", "set", device, "up" if up else "down")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
-from lbctl.model import Address, ExternalIp, LoadBalancer, Server, Service, Settings, Site
+from lbctl.model import Address, ExternalIp, LoadBalancer, Network, Server, Service, Settings, Site
 
 EXTERNAL_NETWORK = IPv4Network("198.51.100.0/24")
 INTERNAL_NETWORK = IPv4Network("10.0.0.0/24")
+EXTERNAL_NETWORKS = {4: EXTERNAL_NETWORK, 6: IPv6Network("2001:db8:1::/64")}
+INTERNAL_NETWORKS = {4: INTERNAL_NETWORK, 6: IPv6Network("2001:db8:2::/64")}
+REMOTE_NETWORKS = {4: IPv4Network("203.0.113.0/24"), 6: IPv6Network("2001:db8:3::/64")}
+"""By IP version; the last ones are behind the router."""
 SERVER_PORT = 8080
 
 
@@ -23,31 +27,34 @@ def simple_site(
     scheduler: str = "round-robin",
     weights: tuple[int, ...] = (),
     settings: Mapping[str, Any] | None = None,
+    version: int = 4,
 ) -> Site:
     """A site of LBs lb-a, lb-b, ... that takes turns in giving them the external IPs 198.51.100.1, .2, ...
 
     External IP .i has gateway 10.0.0.i and the servers 10.0.0.i1, .i2, ... `ports`: service port -> server port, by default
     80 -> 8080. `weights`: of the servers of each service, 1 where it ends. `settings`: fields of model.Settings.
+    With `version` 6 the same numbers in 2001:db8:1::/64 and 2001:db8:2::/64.
     """
     if not (1 <= lbs <= 6 and 1 <= external_ips <= 9 and 1 <= servers <= 9):
         raise ValueError("a simple site has 1 to 6 LBs, 1 to 9 external IPs, 1 to 9 servers for each")
+    external, internal = EXTERNAL_NETWORKS[version], INTERNAL_NETWORKS[version]
     balancers = tuple(
         LoadBalancer(f"lb-{letter}", int(letter * 2, 16), f"lb{letter}-ext", f"lb{letter}-int")
         for letter in "abcdef"[:lbs]
     )
     addresses = tuple(
         ExternalIp(
-            address=EXTERNAL_NETWORK[number],
+            address=host(external, number),
             load_balancer=balancers[(number - 1) % lbs].name,
-            gateway=INTERNAL_NETWORK[number],
+            gateway=host(internal, number),
             services=tuple(
-                Service("tcp", port, scheduler, _servers(number, servers, server_port, weights))
+                Service("tcp", port, scheduler, _servers(internal, number, servers, server_port, weights))
                 for port, server_port in (ports or {80: SERVER_PORT}).items()
             ),
         )
         for number in range(1, external_ips + 1)
     )
-    return Site(balancers, (EXTERNAL_NETWORK,), (INTERNAL_NETWORK,), addresses, Settings(**(settings or {})))
+    return Site(balancers, (external,), (internal,), addresses, Settings(**(settings or {})))
 
 
 def with_nat_gateway(site: Site, **changes: Any) -> Site:
@@ -63,6 +70,17 @@ def with_nat_gateway(site: Site, **changes: Any) -> Site:
     return replace(site, external_ips=(*site.external_ips, replace(gateway, **changes)))
 
 
+def together(ipv4: Site, ipv6: Site) -> Site:
+    """A site of both IP versions, with the LBs and settings of the first one."""
+    return replace(ipv4, external_networks=ipv4.external_networks + ipv6.external_networks,
+                   internal_networks=ipv4.internal_networks + ipv6.internal_networks, external_ips=ipv4.external_ips + ipv6.external_ips)
+
+
+def host(network: Network, number: int) -> Address:
+    """The host of that number; in IPv6 its digits are written as they are (::11)."""
+    return network[number if network.version == 4 else int(str(number), 16)]
+
+
 def gateways(site: Site) -> dict[Address, Address | None]:
     """Server address -> gateway, for every server of the site."""
     return {address: ip.gateway for ip in site.external_ips for address in ip.server_addresses()}
@@ -74,8 +92,8 @@ def server_ports(site: Site, address: Address) -> list[int]:
     return sorted({server.port for service in services for server in service.servers if server.address == address})
 
 
-def _servers(number: int, count: int, port: int, weights: tuple[int, ...]) -> tuple[Server, ...]:
+def _servers(internal: Network, number: int, count: int, port: int, weights: tuple[int, ...]) -> tuple[Server, ...]:
     return tuple(
-        Server(INTERNAL_NETWORK[10 * number + index + 1], port, weights[index] if index < len(weights) else 1)
+        Server(host(internal, 10 * number + index + 1), port, weights[index] if index < len(weights) else 1)
         for index in range(count)
     )

@@ -167,7 +167,8 @@ def request(
 
 def connect(space: Namespace, address: object, port: int = 80, *, bind: str = "", timeout: float = 5.0) -> socket.socket:
     """A TCP connection from inside `space`, kept by the caller. Raises OSError."""
-    plain = space.call(socket.socket)
+    family = socket.AF_INET6 if ":" in str(address) else socket.AF_INET
+    plain = space.call(lambda: socket.socket(family))
     try:
         plain.settimeout(timeout)
         if bind:
