@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from lbctl.access_table import KEY, Entry, reply_key
+from lbctl.access_table import Entry, pack_key, reply_key
 from lbctl.model import ExternalIp, Server, Service, Settings, TransferMode
 from lbctl.pipeline import rules
 from lbctl.pipeline.cookies import MARK, Kind, kind_of
@@ -20,7 +20,9 @@ from lbctl.pipeline.entries import entry_flows
 from lbctl.pipeline.flow import Flow
 from lbctl.pipeline.rules import ABSENT, SERVING, Port, Ports, Role
 from lbctl.pipeline.tables import REGISTERS, TABLES, Table, number
+from lbctl.translation import full_reply, outbound_keys
 
+ROUTER = IPv4Address("198.51.100.254")
 TARGET = Path(__file__).with_name("pipeline.md")
 
 Key = tuple[str, int, Kind]
@@ -43,8 +45,9 @@ To see the same of a running LB: `ovs-ofctl -O OpenFlow14 dump-flows BRIDGE`. To
 
 - The bridge has `fail_mode=secure`, so nothing but these flows decides, and they stay without a controller.
 - No other controller changes flows that carry our mark in their cookie. Flows without it are never touched.
-- Frames are untagged Ethernet. The addresses are IPv4.
-- A server's default route is its external IP's gateway: answers to clients come back through the LB.
+- Frames are untagged Ethernet, with IPv4 or IPv6.
+- With destination NAT a server's default route is its external IP's gateway: answers to clients come back through the LB.
+  With full NAT they come back to an internal IP, which needs no route.
 - A client's answers can be sent to the MAC that its SYN came from. If a router in front of the LB changes its MAC,
   the connections that it carries are answered to the old one.
 - With destination NAT a server belongs to one external IP, so its address tells whose packets it sends.
@@ -55,36 +58,49 @@ EXAMPLE = """\
 ## The example
 
 All dumps below are of one LB, `lb-a`: external port 1 with MAC 02:00:00:00:00:a1, internal port 2 with MAC
-02:00:00:00:00:a2. Each external IP has a service on TCP port 80 and one server, on port 8080.
+02:00:00:00:00:a2. The first five external IPs have a service on TCP port 80 and one server, on port 8080; the first
+one has a service on UDP port 53 as well. The last one is a NAT gateway.
 
-| external IP | gateway | server | what `lb-a` does for it |
-|---|---|---|---|
-| 198.51.100.1 | 10.0.0.1 | 10.0.0.11 | serves it: transfer mode `normal`, answers ARP |
-| 198.51.100.2 | 10.0.0.2 | 10.0.0.12 | takes it over by `precopy`: `transition`, holds what has no entry |
-| 198.51.100.3 | 10.0.0.3 | 10.0.0.13 | takes it over by `buffered`: `transition`, holds everything |
-| 198.51.100.4 | 10.0.0.4 | 10.0.0.14 | nothing: it is assigned to another LB |
+| external IP | inside | server | NAT | what `lb-a` does for it |
+|---|---|---|---|---|
+| 198.51.100.1 | gateway 10.0.0.1 | 10.0.0.11 | destination | serves it: transfer mode `normal`, answers ARP |
+| 198.51.100.2 | gateway 10.0.0.2 | 10.0.0.12 | destination | takes it over by `precopy`: `transition`, holds what has no entry |
+| 198.51.100.3 | gateway 10.0.0.3 | 10.0.0.13 | destination | takes it over by `buffered`: `transition`, holds everything |
+| 198.51.100.4 | gateway 10.0.0.4 | 10.0.0.14 | destination | nothing: it is assigned to another LB |
+| 198.51.100.5 | internal IP 10.0.0.105 | 10.0.0.15 | full | serves it |
+| 198.51.100.6 | gateway 10.0.0.6, hosts 10.0.0.192/26 | - | outbound | serves it; its router 198.51.100.254 is known |
 
-One connection is open: client 203.0.113.7 port 40000, behind a router with MAC 02:00:00:00:00:fe, to 198.51.100.1
-port 80. The cookies are left out of the dumps; `CONTROLLER:65535` sends the whole frame.
+One connection of each kind of NAT is open. Client 203.0.113.7 port 40000 behind a router with MAC 02:00:00:00:00:fe
+talks to 198.51.100.1 port 80 (destination NAT) and to 198.51.100.5 port 80 (full NAT: its server sees 10.0.0.105 port
+1024). Inside host 10.0.0.200 has asked the DNS server 203.0.113.53 by UDP from its port 5353, which the NAT gateway
+translates to port 1024 of 198.51.100.6. The cookies are left out of the dumps; `CONTROLLER:65535` sends the whole frame.
 
 """
 
 PARAGRAPHS: dict[Key, str] = {
-    ("classify", 120, Kind.PIPELINE): "ARP, by either port, goes to the table arp. Other ports of the bridge, if it has "
-        "any, are not served.",
+    ("classify", 120, Kind.PIPELINE): "ARP and IPv6 neighbour discovery, by either port, go to the table arp. Other ports of "
+        "the bridge, if it has any, are not served.",
     ("classify", 110, Kind.FRAGMENT): "Fragments are dropped: only the first one has the ports that an entry is found by.",
+    ("classify", 105, Kind.TRANSLATE_ICMP): "ICMP errors (unreachable, time exceeded, parameter problem; IPv6 also: packet too "
+        "big) go to the controller: the connection that they are about is told by the packet that they quote, where no flow "
+        "can look. The controller translates both and sends them on. Limited by meter 6.",
     ("classify", 100, Kind.PIPELINE): "IP packets that are sent to the port's own MAC go on. What a learning switch floods "
         "to us, though it is for another LB, ends here.",
-    ("arp", 110, Kind.SERVER_ARP): "A server's gratuitous ARP (sender and target are the server) goes to the controller, "
-        "which learns a new MAC from it at once. There are such flows for the servers of all external IPs, so that an LB "
-        "knows the way to every server before an external IP moves to it. Limited by meter 4.",
-    ("arp", 100, Kind.SERVER_ARP): "The servers' replies to the controller's own ARP requests go to the controller. It asks "
-        "every `arp_interval`, and twice a second for servers whose MAC it does not know, by probes of RFC 5227, which have no "
-        "sender address and so leave the servers' own ARP caches alone. Limited by meter 4.",
-    ("arp", 100, Kind.ARP): "Who has the external IP (asked outside), or the gateway (asked inside)? The flow turns the "
+    ("arp", 110, Kind.SERVER_ARP): "The gratuitous ARP (sender and target are the same) of a next hop, that is of a server, "
+        "of the router in front of it, or of a NAT gateway's router outside, goes to the controller, which learns a new MAC "
+        "from it at once. There are such flows for the next hops of all external IPs, so that an LB knows the way to every "
+        "server before an external IP moves to it. Limited by meter 4.",
+    ("arp", 100, Kind.SERVER_ARP): "The next hops' replies to the controller's own ARP requests go to the controller. It asks "
+        "every `arp_interval`, and twice a second for those whose MAC it does not know, by probes of RFC 5227, which have no "
+        "sender address and so leave the servers' own ARP caches alone. Neighbour advertisements likewise. Limited by meter 4.",
+    ("arp", 100, Kind.ARP): "Who has the external IP (asked outside), or the gateway or internal IP (asked inside)? The flow turns the "
         "request into its reply, with the MAC of the port that it came by, and sends it back. These flows *are* the "
         "assignment of an external IP: the LB that has them gets the packets. The route step of a move deletes them here "
         "and adds them there.",
+    ("transfer_mode", 110, Kind.MODE): "Full NAT: what is sent to an internal IP from inside. One server may serve several "
+        "external IPs, so the packet's destination tells whose it is, before its source is looked at.",
+    ("transfer_mode", 90, Kind.MODE): "A NAT gateway: what its hosts send out. After the flows of single servers, which may be "
+        "among its hosts.",
     ("transfer_mode", 100, Kind.MODE): "One flow for packets to the external IP, from outside, and one for each of its "
         "servers' packets, from inside. They set reg0 to the transfer mode, which table no_entry looks at. In `buffered` "
         "transition mode they go straight to no_entry, so that every packet is held; otherwise the access table is asked "
@@ -99,47 +115,59 @@ PARAGRAPHS: dict[Key, str] = {
         "is marked here, before its entry is looked for, so that an entry needs one flow for each direction and not two.",
     ("inbound_flags", 0, Kind.PIPELINE): "Every other packet from a client.",
     ("outbound_flags", 110, Kind.PIPELINE): "A RST gets reg1 = 1, as in inbound_flags.",
-    ("outbound_flags", 0, Kind.PIPELINE): "Every other packet from a server. A SYN from a server is no exception: with "
-        "destination NAT, servers answer and never open connections through the LB, so it will find no entry.",
+    ("outbound_flags", 0, Kind.PIPELINE): "Every other packet from inside. A SYN is no exception: with destination and full "
+        "NAT, servers answer and never open connections through the LB, so it will find no entry; a NAT gateway's host that "
+        "uses a port again goes on through its old entry until that ends.",
     ("access_in", 100, Kind.ENTRY_IN): "An entry: what the client sends gets the server's address and port. Nothing in it "
         "depends on the LB, so a move copies it as it is. `fin_timeout` lets the flow end once it has seen FIN or RST and "
         "then no packet for `linger` seconds; until then it has no timeout, which is what lets 100 000 of them stay cheap "
-        "(the controller sweeps the idle ones by their packet counts). `send_flow_rem` reports that end to the controller.",
+        "(the controller sweeps the idle ones by their packet counts). `send_flow_rem` reports that end to the controller. With "
+        "full NAT the source becomes an internal IP and a port of it. With outbound NAT the entry knows the inside host's next "
+        "hop. UDP has no FIN, so it has no fin_timeout either.",
     ("access_in", 0, Kind.PIPELINE): "Without an entry, no_entry decides.",
     ("access_out", 100, Kind.ENTRY_OUT): "The same entry, inverse: what the server sends gets the external IP and its port "
-        "as its source. The destination MAC is the one that the client's SYN came from: the way back needs no route and no "
-        "ARP.",
+        "as its source. The destination MAC is the one that the client's first packet came from (of outbound NAT: the router's): "
+        "the way back needs no route and no ARP. With full NAT the destination becomes the client again.",
     ("access_out", 0, Kind.PIPELINE): "Without an entry, no_entry decides.",
     ("no_entry", 130, Kind.HOLD): "Transition mode: the packet goes to the controller, which holds it until it knows which "
         "LB serves the external IP. Limited by meter 3.",
     ("no_entry", 125, Kind.PIPELINE): "SYN and FIN at once is no packet of a sane host: dropped.",
-    ("no_entry", 120, Kind.NEW): "A SYN for a service of an external IP that this LB serves, from outside. The controller "
-        "chooses a server, adds the entry, and sends the SYN on through access_in. Limited by meter 1. There is no such flow "
-        "in transition mode.",
-    ("no_entry", 110, Kind.PIPELINE): "A RST for no connection, and ICMP, are dropped: an error is never answered with an "
-        "error, and ICMP is not translated yet.",
+    ("no_entry", 140, Kind.ECHO): "Ping to an external IP (from outside), to a gateway or an internal IP (from inside) is answered "
+        "here, in transition mode too: the request is turned into its reply and sent back by the port that it came by.",
+    ("no_entry", 120, Kind.NEW): "A SYN, or any datagram of UDP, for a service of an external IP that this LB serves, from outside; "
+        "or from a NAT gateway's host. The controller chooses a server or a port, adds the entry, and sends the packet on "
+        "through the access table. Limited by meter 1. There is no such flow in transition mode.",
+    ("no_entry", 120, Kind.TRANSLATE_ICMP): "A NAT gateway's hosts may ping the outside: the controller translates echo requests "
+        "and their replies. Limited by meter 6.",
+    ("no_entry", 110, Kind.PIPELINE): "A RST for no connection, and any other ICMP, are dropped: an error is never answered with an "
+        "error.",
     ("no_entry", 100, Kind.STRAY): "Any other packet without an entry. If the controller knows the connection (one direction "
         "of a half-closed one ran out), it puts the entry back and sends the packet on. Otherwise it answers: with a RST to "
-        "TCP, with ICMP protocol unreachable to anything else. Limited by meter 2.",
+        "TCP, with ICMP port unreachable to UDP, with protocol unreachable to anything else. Limited by meter 2.",
     ("deliver_server", 200, Kind.PIPELINE): "A RST that has found its entry: the mark is taken off, the packet goes through this "
         "table again and is delivered, and then is shown to the controller.",
-    ("deliver_server", 100, Kind.DELIVER): "One flow for each server whose MAC is known. These and the next table's are the "
-        "only flows that name the LB's own MACs and output ports for IP packets.",
+    ("deliver_server", 100, Kind.DELIVER): "One flow for each server whose next hop's MAC is known: its own, or that of the router "
+        "that it is behind. These and the next two tables' are the only flows that name the LB's own MACs and output ports for "
+        "IP packets.",
     ("deliver_client", 200, Kind.PIPELINE): "As in deliver_server, for a RST from a server.",
     ("deliver_client", 100, Kind.DELIVER): "Every packet to a client: its destination MAC is there already, from its entry.",
+    ("deliver_inside", 200, Kind.PIPELINE): "As in deliver_server, for a RST to an inside host.",
+    ("deliver_inside", 100, Kind.DELIVER): "Every packet to an inside host: its destination MAC is there already, from its entry.",
     ("show_reset", 0, Kind.RESET): "The controller lets the entry end after `linger` seconds. This comes after the delivery, "
         "because a meter drops all that is left to do with a packet. Limited by meter 5.",
 }
 
 MISSES = {
-    "classify": "Everything else is dropped: other protocols than IPv4 and ARP, and frames for others.",
-    "arp": "Other ARP is none of ours, and dropped.",
-    "transfer_mode": "Packets to addresses that are no external IP, and from hosts inside that are no server, are dropped.",
-    "no_entry": "A SYN that the controller let go on, but whose entry was deleted in between (it has no reg0): dropped; the "
+    "classify": "Everything else is dropped: other protocols than IP and ARP, and frames for others.",
+    "arp": "Other ARP and neighbour discovery is none of ours, and dropped.",
+    "transfer_mode": "Packets to addresses that are no external IP, and from hosts inside that are no server and have no NAT "
+        "gateway, are dropped.",
+    "no_entry": "A first packet that the controller let go on, but whose entry was deleted in between (it has no reg0): dropped; the "
         "client repeats it. All other packets that get here have a transfer mode.",
     "deliver_server": "The MAC of the server is not known yet: dropped. (The controller gives a server no new connections "
         "as long as it has not answered ARP.)",
     "deliver_client": "Does not happen: only IP packets get here.",
+    "deliver_inside": "Does not happen: only IP packets get here.",
 }
 
 KINDS = {
@@ -149,21 +177,24 @@ KINDS = {
     Kind.ENTRY_IN: "an entry, from the client",
     Kind.ENTRY_OUT: "an entry, to the client",
     Kind.DELIVER: "delivers to a server or to clients",
-    Kind.NEW: "to the controller: a connection request",
+    Kind.NEW: "to the controller: the first packet of a connection",
     Kind.STRAY: "to the controller: no entry",
     Kind.HOLD: "to the controller: to be held",
     Kind.UNASSIGNED: "to the controller: not assigned to this LB",
-    Kind.SERVER_ARP: "to the controller: a server's ARP",
+    Kind.SERVER_ARP: "to the controller: a next hop's ARP or neighbour advertisement",
     Kind.RESET: "to the controller, a copy: a RST that has found its entry",
     Kind.FRAGMENT: "drops fragments",
+    Kind.TRANSLATE_ICMP: "to the controller: ICMP to be translated",
+    Kind.ECHO: "answers ping",
 }
 
 METERS = {
-    rules.METER_NEW: ("new_rate", "connection requests"),
+    rules.METER_NEW: ("new_rate", "first packets of connections"),
     rules.METER_ERROR: ("error_rate", "packets that are answered with an error"),
     rules.METER_HOLD: ("hold_rate", "packets to be held"),
-    rules.METER_ARP: ("arp_rate", "ARP from servers"),
+    rules.METER_ARP: ("arp_rate", "ARP and neighbour advertisements from next hops"),
     rules.METER_RESET: ("new_rate", "RSTs that have found their entry"),
+    rules.METER_ICMP: ("icmp_rate", "ICMP to be translated"),
 }
 
 
@@ -187,16 +218,38 @@ def document() -> str:
 
 def example_flows() -> list[Flow]:
     """What the example LB holds."""
-    external_ips = [ExternalIp(IPv4Address(f"198.51.100.{n}"), "lb-a", IPv4Address(f"10.0.0.{n}"), services=(
-        Service("tcp", 80, servers=(Server(IPv4Address(f"10.0.0.1{n}"), 8080),)),)) for n in range(1, 5)]
+    external_ips = [_external_ip(n) for n in range(1, 7)]
     roles = dict(zip((ip.address for ip in external_ips), (
-        SERVING, Role(TransferMode.TRANSITION, arp=True), Role(TransferMode.TRANSITION, hold_all=True, arp=True), ABSENT),
-        strict=True))
-    neighbours = {IPv4Address(f"10.0.0.1{n}"): f"02:00:00:00:01:0{n}" for n in range(1, 5)}
+        SERVING, Role(TransferMode.TRANSITION, arp=True), Role(TransferMode.TRANSITION, hold_all=True, arp=True), ABSENT, SERVING,
+        SERVING), strict=True))
+    neighbours = {IPv4Address(f"10.0.0.1{n}"): f"02:00:00:00:01:0{n}" for n in range(1, 6)}
+    neighbours[ROUTER] = "02:00:00:00:00:fd"
     ports = Ports(Port(1, "02:00:00:00:00:a1"), Port(2, "02:00:00:00:00:a2"))
-    key = KEY.pack(6, IPv4Address("203.0.113.7").packed, 40000, IPv4Address("198.51.100.1").packed, 80)
-    entry = Entry(key, reply_key(key, IPv4Address("10.0.0.11").packed, 8080), bytes.fromhex("0200000000fe"), 0.0)
-    return rules.all_flows(external_ips, roles, neighbours, ports) + [*entry_flows(entry, Settings().linger)]
+    return rules.all_flows(external_ips, roles, neighbours, ports) + [
+        flow for entry in _example_entries() for flow in entry_flows(entry, Settings().linger)]
+
+
+def _external_ip(n: int) -> ExternalIp:
+    address, gateway = IPv4Address(f"198.51.100.{n}"), IPv4Address(f"10.0.0.{n}")
+    if n == 6:
+        return ExternalIp(address, "lb-a", gateway, kind="nat-gateway", inside=(IPv4Network("10.0.0.192/26"),), router=ROUTER)
+    server = IPv4Address(f"10.0.0.1{n}")
+    services = Service("tcp", 80, servers=(Server(server, 8080),)), Service("udp", 53, servers=(Server(server, 53),))
+    if n == 5:
+        return ExternalIp(address, "lb-a", None, "full", services[:1], internal_ips=(IPv4Address("10.0.0.105"),))
+    return ExternalIp(address, "lb-a", gateway, services=services[:2 if n == 1 else 1])
+
+
+def _example_entries() -> list[Entry]:
+    """One of each kind of NAT."""
+    client, router = IPv4Address("203.0.113.7").packed, bytes.fromhex("0200000000fe")
+    first = pack_key(6, client, 40000, IPv4Address("198.51.100.1").packed, 80)
+    fifth = pack_key(6, client, 40000, IPv4Address("198.51.100.5").packed, 80)
+    asked = pack_key(17, IPv4Address("10.0.0.200").packed, 5353, IPv4Address("203.0.113.53").packed, 53)
+    outbound = outbound_keys(asked, (IPv4Address("198.51.100.6").packed, 1024))
+    return [Entry(first, reply_key(first, IPv4Address("10.0.0.11").packed, 8080), router, 0.0),
+            Entry(fifth, full_reply(fifth, IPv4Address("10.0.0.15").packed, 8080, (IPv4Address("10.0.0.105").packed, 1024)), router, 0.0),
+            Entry(*outbound, bytes.fromhex("0200000000fd"), 0.0, inner_hop=bytes.fromhex("020000000200"))]
 
 
 def _key(flow: Flow) -> Key:
@@ -224,7 +277,7 @@ def _cookies() -> str:
 | 63..56 | {MARK:#x}, our mark |
 | 55..48 | the kind of flow, see below |
 | 47..32 | of an entry: its bucket, 0..255; of any other flow: a digest of its text |
-| 31..0 | the external IP; 0 if the flow belongs to none |
+| 31..0 | the external IP (IPv6: a checksum of it, above 240.0.0.0); 0 if the flow belongs to none |
 
 After a restart or a reconnect the LB's flows are read back and compared with what they should be *by table and cookie*;
 the digest tells a flow that is right from one that another release or another site file left. A flow whose actions

@@ -298,6 +298,10 @@ class ControlFunction:
         """Returns (Move, Outbox). Raises Refused."""
         return self.movement.start(address, to, strategy, now)
 
+    def fail_over(self, name: str, now: float):
+        """Returns (moves, Outbox). Raises Refused."""
+        return self.movement.fail_over(name, now)
+
     def abort_move(self, move_id: str, now: float) -> Outbox:
         """Raises Refused."""
         return self.movement.abort(move_id, now)

@@ -107,6 +107,8 @@ class MoveRecord:
     target: str
     strategy: Strategy
     started: float
+    kind: str = "move"
+    """move; failover"""
     state: str = "running"
     """running; done; aborted (on request); rolled-back (something failed: see reason)"""
     reason: str | None = None

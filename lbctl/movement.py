@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lbctl.access_table import ENDING, REINSTALLED
+from lbctl.failover import Candidate, Takeover, spread
 from lbctl.held import HeldPackets
 from lbctl.messages import STORE, AddEntries, Barrier, DeleteCookie, Outbox, ReadFlows, Save
 from lbctl.model import Address, Strategy, TransferMode
@@ -84,14 +85,39 @@ class Movement:
         for port in target.ports.values():
             if not port.up:
                 raise Refused(409, "Load balancer not connected", f"{to}: {target.reason}")
-        needed = {hop.address for hop in serving.config.hops().values()} | {serving.config.router} - {None}
-        unreached = sorted(str(hop) for hop in needed if hop in source.neighbours and hop not in target.neighbours)
+        unreached = sorted(str(hop) for hop in serving.next_hops() if hop in source.neighbours and hop not in target.neighbours)
         if unreached:
             raise Refused(409, "Server not reached", f"{to} has no ARP answer from {', '.join(unreached)} yet, "
                           f"though {serving.assigned} has")
         move = self._create(serving, to, strategy, now)
         leftovers = self._delete_entries(to, serving, self._forgetting.pop((to, address), []))
         return move, leftovers + self._do(move, move.start(now), now)
+
+    def fail_over(self, name: str, now: float) -> tuple[list[Move], Outbox]:
+        """Takes all external IPs of that LB away, which may be dead. Raises Refused: unknown LB, no other LB, move running."""
+        control = self._control
+        source = control.switches.get(name)
+        if source is None:
+            raise Refused(404, "Unknown load balancer", f"this site has no load balancer {name}")
+        orphans = [serving for serving in control.directory if serving.assigned == name]
+        moving = [str(serving.address) for serving in orphans if serving.move]
+        if moving:
+            raise Refused(409, "Move already running", f"{', '.join(moving)} is being moved: wait for its end, or abort it")
+        candidates = [Candidate(other.lb.name, sum(serving.assigned == other.lb.name for serving in control.directory),
+                                frozenset(other.neighbours))
+                      for other in control.switches.values()
+                      if other is not source and other.ready and all(port.up for port in other.ports.values())]
+        if orphans and not candidates:
+            raise Refused(409, "No other load balancer", f"no load balancer but {name} is ready, with both ports up")
+        takers = spread({serving.address: frozenset(serving.next_hops()) for serving in orphans}, candidates)
+        moves, out = [], []
+        for serving in orphans:
+            target = takers[serving.address]
+            move = self._create(serving, target, Strategy.PRECOPY, now, kind="failover")
+            leftovers = self._delete_entries(target, serving, self._forgetting.pop((target, serving.address), []))
+            moves.append(move)
+            out += leftovers + self._do(move, move.start(now), now)
+        return moves, out
 
     def abort(self, move_id: str, now: float) -> Outbox:
         """Raises Refused: unknown move, ended, or past its route step."""
@@ -104,15 +130,19 @@ class Movement:
             raise Refused(409, "Too late", str(error)) from error
 
     def _create(self, serving: Serving, to: str, strategy: Strategy, now: float, resumed: bool = False,
-                source: str | None = None) -> Move:
+                source: str | None = None, kind: str = "move") -> Move:
         self._last_id += 1
-        record = MoveRecord(str(self._last_id), serving.address, source or serving.assigned, to, strategy, now)
-        move = Move(record, serving.table, self._control.site.settings, resumed)
+        record = MoveRecord(str(self._last_id), serving.address, source or serving.assigned, to, strategy, now, kind)
+        settings = self._control.site.settings
+        if kind == "failover" and not self._control.switches[record.source].ready:
+            move = Takeover(record, serving.table, settings)
+        else:
+            move = Move(record, serving.table, settings, resumed)
         self.moves[record.id] = serving.move = move
         serving.held = HeldPackets(self._control.site.settings)
         for old in [key for key, kept in self.moves.items() if kept.ended][:max(0, len(self.moves) - KEPT_RECORDS)]:
             del self.moves[old]
-        self._control.log("move started", move=record.id, external_ip=str(serving.address), source=record.source,
+        self._control.log(f"{kind} started", move=record.id, external_ip=str(serving.address), source=record.source,
                           target=to, strategy=strategy.value)
         return move
 

@@ -88,6 +88,10 @@ class Serving:
             self.allocation.freed(entry, now)
         self.table.remove(entry)
 
+    def next_hops(self) -> set[Address]:
+        """The next hops and routers that an LB must reach to serve it."""
+        return {hop.address for hop in self.config.hops().values()} | ({self.config.router} if self.config.router else set())
+
     def tidy(self, now: float) -> None:
         """Forgets what nobody needs any more. To be called now and then."""
         if self.allocation:

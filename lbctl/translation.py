@@ -9,7 +9,7 @@ is the allocation; nothing else is kept.
 from __future__ import annotations
 
 import zlib
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Sequence
 
 from lbctl.access_table import AccessTable, Entry, inverse_key, pack_key, unpack_key
@@ -24,7 +24,7 @@ class Places:
     """The places (address, port) that connections of one kind to one peer are translated to.
 
     Each is given at most once at a time; one that was freed rests for `rest` seconds. Everything is O(1), but for the
-    taken places that `give` skips after a restart.
+    places that `give` skips after a restart, each of them once.
     """
 
     def __init__(self, addresses: Sequence[bytes], ports: tuple[int, int], start: int = 0) -> None:
@@ -35,7 +35,8 @@ class Places:
         self._fresh = 0
         """So many places have been tried once, from `start` on."""
         self._taken: set[int] = set()
-        self._resting: deque[tuple[float, int]] = deque()
+        self._resting: OrderedDict[int, float] = OrderedDict()
+        """Since when each has rested, the longest first."""
 
     def available(self, now: float, rest: float) -> bool:
         """Is there a place that is neither taken nor resting?"""
@@ -49,7 +50,7 @@ class Places:
         if self._fresh < self._size:
             self._fresh += 1
         else:
-            self._resting.popleft()
+            del self._resting[number]
         self._taken.add(number)
         # The address changes with each number, so that the internal IPs share a server's connections.
         port, address = divmod(number, len(self._addresses))
@@ -58,19 +59,16 @@ class Places:
     def _next(self, now: float, rest: float) -> int | None:
         while self._fresh < self._size:
             number = (self._start + self._fresh) % self._size
-            if number not in self._taken:
+            if number not in self._taken and number not in self._resting:
                 return number
             self._fresh += 1
-        while self._resting and self._resting[0][0] + rest <= now:
-            number = self._resting[0][1]
-            if number not in self._taken:
-                return number
-            self._resting.popleft()
-        return None
+        number, since = next(iter(self._resting.items()), (None, now))
+        return number if since + rest <= now else None
 
     def idle(self, now: float, rest: float) -> bool:
         """Nothing is taken, and nothing rests."""
-        return not self._taken and not (self._resting and self._resting[-1][0] + rest > now)
+        newest = next(reversed(self._resting.values()), float("-inf"))
+        return not self._taken and newest + rest <= now
 
     def _number(self, place: Place) -> int | None:
         port = place[1] - self._first
@@ -95,7 +93,7 @@ class Places:
         number = self._number(place)
         if number in self._taken:
             self._taken.discard(number)
-            self._resting.append((now, number))
+            self._resting[number] = now
 
 
 class Allocation:
@@ -122,7 +120,7 @@ class Allocation:
         return self._of(peer).give(now, rest)
 
     def freed(self, entry: Entry, now: float) -> None:
-        """An entry has ended."""
+        """An entry ends; it must still be in the access table, or its place might not be known as taken."""
         peer, place = self._split(entry)
         self._of(peer).free(place, now)
 

@@ -111,6 +111,12 @@ class LoadBalancerApp(app_manager.RyuApp):
         self._send(out)
         return move.record
 
+    def fail_over(self, name: str):
+        """Returns the records of its moves. Raises Refused."""
+        moves, out = self.control.fail_over(name, self.now())
+        self._send(out)
+        return [move.record for move in moves]
+
     def abort_move(self, move_id: str) -> None:
         """Raises Refused."""
         self._send(self.control.abort_move(move_id, self.now()))

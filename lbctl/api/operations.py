@@ -98,6 +98,19 @@ def start_move(call: Call) -> Result:
     return Result(views.move(record), 202 if record.state == "running" else 200, f"/v1/moves/{record.id}")
 
 
+def fail_over(call: Call) -> Result:
+    name = _load_balancer(call).name
+    try:
+        records = call.orders.fail_over(name)
+    except Refused as refused:
+        raise _refusal(refused) from refused
+    if call.query.wait:
+        for record in records:
+            call.orders.wait_for_move(record.id, WAIT_LIMIT)
+    running = any(record.state == "running" for record in records)
+    return Result(t.MoveList(moves=[views.move(record) for record in records]), 202 if running else 200)
+
+
 def list_moves(call: Call) -> Result:
     records = [move.record for move in call.control.moves.values()]
     records.sort(key=lambda record: record.started, reverse=True)

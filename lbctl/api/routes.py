@@ -31,6 +31,7 @@ class Route:
 
 
 _MOVED = {202: "The move has started.", 200: "The move has ended (`wait`); its state says how."}
+_FAILED_OVER = {202: "The moves have started.", 200: "All of them have ended (`wait`), or there was nothing to take away."}
 _ABORTING = {202: "The move is being rolled back."}
 
 ROUTES: tuple[Route, ...] = (
@@ -41,6 +42,9 @@ ROUTES: tuple[Route, ...] = (
           t.AccessTablePage, query=t.AccessTableQuery, errors=(404,)),
     Route("GET", "/v1/load-balancers/{name}/transfer-modes", "get_transfer_modes",
           "The transfer mode of each external IP that has one there.", t.TransferModes, errors=(404,)),
+    Route("POST", "/v1/load-balancers/{name}/failover", "fail_over",
+          "Takes all external IPs of a load balancer away, as if it had failed.", t.MoveList, query=t.MoveQuery,
+          statuses=_FAILED_OVER, errors=(404, 409)),
     Route("GET", "/v1/external-ips", "list_external_ips", "All external IPs.", t.ExternalIpList),
     Route("GET", "/v1/external-ips/{address}", "get_external_ip", "Assignment, services, connections.",
           t.ExternalIpView, errors=(404,)),

@@ -185,6 +185,7 @@ class MoveView(BaseModel):
     external_ip: str
     source: str = Field(serialization_alias="from")
     target: str = Field(serialization_alias="to")
+    kind: str = Field(description="move, or failover: taken from a load balancer as if it had failed")
     strategy: str
     state: MoveState
     step: str | None

@@ -71,7 +71,7 @@ def _text(address: bytes) -> str:
 def move(record: MoveRecord) -> t.MoveView:
     return t.MoveView(
         id=record.id, external_ip=str(record.external_ip), source=record.source, target=record.target,
-        strategy=record.strategy.value, state=record.state, step=record.step, reason=record.reason,
+        kind=record.kind, strategy=record.strategy.value, state=record.state, step=record.step, reason=record.reason,
         started=iso(record.started), ended=None if record.ended is None else iso(record.ended),
         steps=[t.StepView(name=step.name, started=iso(step.started), seconds=step.seconds) for step in record.steps],
         entries_copied=record.entries_copied, entries_total=record.entries_total, packets_held=record.packets_held,

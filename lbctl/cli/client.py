@@ -49,7 +49,7 @@ class Client:
     def get(self, *parts: str, **query: Any) -> Any:
         return self._call("GET", parts, query)
 
-    def post(self, *parts: str, body: Any) -> Any:
+    def post(self, *parts: str, body: Any = None) -> Any:
         return self._call("POST", parts, {}, body)
 
     def delete(self, *parts: str) -> Any:

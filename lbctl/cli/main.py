@@ -49,6 +49,7 @@ def _options(version: Annotated[bool, typer.Option("--version", callback=_print_
 app.command("status")(status.status)
 app.command("table")(table.table)
 app.command("move")(move.move)
+app.command("failover")(move.failover)
 app.command("moves")(move.moves)
 app.command("abort")(move.abort)
 app.command("where")(where.where)

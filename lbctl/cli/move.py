@@ -14,6 +14,8 @@ from lbctl.cli import output
 from lbctl.cli.client import Client
 from lbctl.model import Strategy
 
+COLUMNS = ("id", "kind", "external IP", "from", "to", "strategy", "state", "step", "started", "seconds", "entries", "held", "lost",
+           "remark")
 INTERVAL = 0.2
 """Seconds between two looks at a move that is waited for."""
 
@@ -40,6 +42,24 @@ def move(
         raise typer.Exit(1)
 
 
+def failover(
+    load_balancer: Annotated[str, typer.Argument(metavar="LB", help="The load balancer that has failed, or is to be freed.")],
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; fail if one was rolled back.")] = False,
+    json: output.Json = False,
+) -> None:
+    """Take all external IPs of a load balancer away, as if it had failed."""
+    client = Client.from_environment()
+    records = client.post("load-balancers", load_balancer, "failover")["moves"]
+    if wait:
+        records = [_follow(client, record) for record in records]
+    if json:
+        output.print_json({"moves": records})
+    else:
+        output.print_table("", COLUMNS, map(_row, records), f"{load_balancer} has no external IP.")
+    if any(record["state"] not in ("running", "done") for record in records):
+        raise typer.Exit(1)
+
+
 def moves(
     id: Annotated[str | None, typer.Argument(metavar="ID", help="Show this move with its steps.")] = None,
     json: output.Json = False,
@@ -52,8 +72,7 @@ def moves(
     elif id is not None:
         _print_record(content)
     else:
-        output.print_table("", ("id", "external IP", "from", "to", "strategy", "state", "step", "started", "seconds",
-                                "entries", "held", "lost", "remark"), map(_row, content["moves"]), "No moves on record.")
+        output.print_table("", COLUMNS, map(_row, content["moves"]), "No moves on record.")
 
 
 def abort(id: Annotated[str, typer.Argument(metavar="ID", help="Id of the move.")], json: output.Json = False) -> None:
@@ -113,7 +132,7 @@ def _seconds(record: dict[str, Any]) -> str:
 
 
 def _row(record: dict[str, Any]) -> tuple[object, ...]:
-    return (record["id"], record["external_ip"], record["from"], record["to"], record["strategy"], record["state"],
+    return (record["id"], record["kind"], record["external_ip"], record["from"], record["to"], record["strategy"], record["state"],
             record["step"], output.local_time(record["started"]), _seconds(record), record["entries_copied"],
             record["packets_held"], record["packets_lost"], record["reason"])
 

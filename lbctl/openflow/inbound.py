@@ -185,9 +185,10 @@ class EntryStatsDecoder:
                     records = b""
                     break
                 if fits.any():
-                    rows = np.frombuffer(records, layout.dtype)
-                    entries += _decode_rows(rows[fits], direction, shape)
-                    records = rows[~fits].tobytes()
+                    # As bytes: an index into an array of records copies their fields only, not what is between them.
+                    raw = np.frombuffer(records, "u1").reshape(-1, size)
+                    entries += _decode_rows(np.frombuffer(raw[fits].tobytes(), layout.dtype), direction, shape)
+                    records = raw[~fits].tobytes()
             others += [FlowStats(table, int.from_bytes(records[at + 24:at + 32], "big")) for at in range(0, len(records), size)]
         return entries, others
 

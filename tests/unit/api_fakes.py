@@ -7,7 +7,7 @@ from collections import Counter
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from lbctl.access_table import KEY, Entry, reply_key
+from lbctl.access_table import Entry, pack_key, reply_key
 from lbctl.api.dispatch import dispatch
 from lbctl.api.http import Request, Response
 from lbctl.control import Refused
@@ -30,7 +30,7 @@ def site() -> Site:
 
 
 def entry(client: str, port: int, external: IPv4Address = IP_1, server: IPv4Address = SERVER_1) -> Entry:
-    key = KEY.pack(6, IPv4Address(client).packed, port, external.packed, 80)
+    key = pack_key(6, IPv4Address(client).packed, port, external.packed, 80)
     return Entry(key, reply_key(key, server.packed, 80), bytes.fromhex("020000000009"), START)
 
 
@@ -83,6 +83,13 @@ class FakeOrders:
                             START + len(self.control.moves), steps=[StepRecord("transition", START)])
         self.control.moves[record.id] = _Move(record)
         return record
+
+    def fail_over(self, name: str) -> list[MoveRecord]:
+        others = [lb for lb in self.control.switches if lb != name and self.control.switches[lb].ready]
+        if not others:
+            raise Refused(409, "No other load balancer", f"no load balancer but {name} is ready")
+        return [self.start_move(address, others[0], Strategy.PRECOPY)
+                for address, lb in self.control.assignment.items() if lb == name]
 
     def abort_move(self, id: str) -> None:
         record = self.control.moves[id].record

@@ -8,24 +8,50 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
 from lbctl import messages as m
-from lbctl.access_table import KEY
+from lbctl.access_table import pack_key, unpack_key
+from lbctl.model import Address
 from lbctl.pipeline.entries import entry_flows
-from lbctl.pipeline.flow import Action, FinTimeout, Flow, Move, Output, Resubmit, SetField, Simple
+from lbctl.pipeline.flow import Action, FinTimeout, Flow, MatchValue, Move, Output, Resubmit, SetField, SetTtl, Simple
+from lbctl.pipeline.rules import METER_ARP, METER_ERROR, METER_HOLD, METER_ICMP, METER_NEW, METER_RESET
 from lbctl.pipeline.tables import TABLES, number
 from lbctl.switch import PortState
 
 FIN_OR_RST = 0x05
-PLACES = {"eth_dst": (0, 6), "eth_src": (6, 6), "eth_type": (12, 2), "ip_ttl": (22, 1), "ip_proto": (23, 1), "ipv4_src": (26, 4),
-          "ipv4_dst": (30, 4), "tcp_src": (34, 2), "tcp_dst": (36, 2), "arp_op": (20, 2), "arp_sha": (22, 6),
-          "arp_spa": (28, 4), "arp_tha": (32, 6), "arp_tpa": (38, 4)}
-"""Where a field is in an untagged frame without IP options, and how many bytes it has."""
+METERS = dict.fromkeys((METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP), 1)
+"""For a test that applies flows by hand: every meter that they use."""
+IPV4, IPV6, ARP = 0x0800, 0x86DD, 0x0806
+ICMP, TCP, UDP, IPV6_FRAGMENT, ICMPV6 = 1, 6, 17, 44, 58
+Places = Mapping[str, tuple[int, int]]
+
+_LINK = {"eth_dst": (0, 6), "eth_src": (6, 6), "eth_type": (12, 2)}
+_NETWORK = {
+    ARP: {"arp_op": (20, 2), "arp_sha": (22, 6), "arp_spa": (28, 4), "arp_tha": (32, 6), "arp_tpa": (38, 4)},
+    IPV4: {"ip_ttl": (22, 1), "ip_proto": (23, 1), "ipv4_src": (26, 4), "ipv4_dst": (30, 4)},
+    IPV6: {"ip_proto": (20, 1), "ip_ttl": (21, 1), "ipv6_src": (22, 16), "ipv6_dst": (38, 16)},
+}
+_TRANSPORT_AT = {IPV4: 34, IPV6: 54}
+_TRANSPORT = {
+    (IPV4, ICMP): {"icmpv4_type": (0, 1)}, (IPV6, ICMPV6): {"icmpv6_type": (0, 1), "ipv6_nd_target": (8, 16)},
+    **{(kind, TCP): {"tcp_src": (0, 2), "tcp_dst": (2, 2), "tcp_flags": (13, 1)} for kind in (IPV4, IPV6)},
+    **{(kind, UDP): {"udp_src": (0, 2), "udp_dst": (2, 2)} for kind in (IPV4, IPV6)},
+}
+_MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+
+@functools.cache
+def places(eth_type: int, protocol: int) -> Places:
+    """Where a field is in an untagged frame without IP options or extension headers, and how many bytes it has."""
+    start = _TRANSPORT_AT.get(eth_type, 0)
+    transport = {field: (start + offset, size) for field, (offset, size) in _TRANSPORT.get((eth_type, protocol), {}).items()}
+    return {**_LINK, **_NETWORK.get(eth_type, {}), **transport}
 
 
 class Sent(NamedTuple):
@@ -63,37 +89,55 @@ class Run:
 
     def __init__(self, frame: bytes, in_port: int) -> None:
         self.frame = bytearray(frame)
-        self.in_port = in_port
-        self.registers = {"reg0": 0, "reg1": 0}
+        self.others = {"in_port": in_port, "reg0": 0, "reg1": 0}
+        eth_type = int.from_bytes(frame[12:14])
+        protocol = frame[23] if eth_type == IPV4 else frame[20]
+        if eth_type in (IPV4, IPV6):
+            self.others["ip_frag"] = int(int.from_bytes(frame[20:22]) & 0x3FFF != 0) if eth_type == IPV4 else int(
+                protocol == IPV6_FRAGMENT)
+        self.places = places(eth_type, protocol)
         self.path: list[Flow | None] = []
         """The flow met in each table; None where no flow matches."""
 
+    @property
+    def in_port(self) -> int:
+        return self.others["in_port"]
+
+    def has(self, field: str) -> bool:
+        """Is there such a field in this kind of frame, and is the frame long enough?"""
+        return field in self.others or field in self.places and sum(self.places[field]) <= len(self.frame)
+
     def value(self, field: str) -> int:
-        if field == "in_port":
-            return self.in_port
-        if field in self.registers:
-            return self.registers[field]
-        if field == "ip_frag":
-            return int(int.from_bytes(self.frame[20:22]) & 0x3FFF != 0)
-        if field == "tcp_flags":
-            return self.frame[47] if len(self.frame) > 47 else 0
-        start, size = PLACES[field]
+        if field in self.others:
+            return self.others[field]
+        start, size = self.places[field]
         return int.from_bytes(self.frame[start:start + size])
 
     def set(self, field: str, value: int) -> None:
-        if field in self.registers:
-            self.registers[field] = value
+        if field in self.others:
+            self.others[field] = value
         else:
-            start, size = PLACES[field]
+            start, size = self.places[field]
             self.frame[start:start + size] = value.to_bytes(size)
 
 
 @functools.cache
 def as_number(value: int | str) -> int:
-    """A match or set-field value as the number in the frame."""
-    if isinstance(value, str):
-        return int(value.replace(":", ""), 16) if ":" in value else int(IPv4Address(value))
-    return value
+    """A set-field value as the number in the frame."""
+    if isinstance(value, int):
+        return value
+    return int(value.replace(":", ""), 16) if _MAC.fullmatch(value) else int(ip_address(value))
+
+
+@functools.cache
+def as_masked(value: MatchValue) -> tuple[int, int]:
+    """The value and the mask of a match; -1: all bits."""
+    if isinstance(value, tuple):
+        return value
+    if isinstance(value, str) and "/" in value:
+        network = ip_network(value)
+        return int(network.network_address), int(network.netmask)
+    return as_number(value), -1
 
 
 class FakeSwitch:
@@ -121,12 +165,12 @@ class FakeSwitch:
         text = "\n".join(sorted(item.flow.text() for item in self.flows()))
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def entries(self, address: IPv4Address | None = None) -> dict[bytes, set[str]]:
+    def entries(self, address: Address | None = None) -> dict[bytes, set[str]]:
         """Key of each entry (of one external IP) -> the tables that hold a flow of it."""
         found: dict[bytes, set[str]] = {}
         for table in ("access_in", "access_out"):
             for item in self.tables[table].values():
-                if item.entry and (address is None or KEY.unpack(item.entry[0])[3] == address.packed):
+                if item.entry and (address is None or unpack_key(item.entry[0])[3] == address.packed):
                     found.setdefault(item.entry[0], set()).add(table)
         return found
 
@@ -218,8 +262,9 @@ class FakeSwitch:
             if action == Simple("dec_ttl") and run.value("ip_ttl") <= 1:
                 yield packet_in(item.flow.cookie, run.in_port, bytes(run.frame), reason=2)
                 return
-            if isinstance(action, FinTimeout) and now is not None and run.value("tcp_flags") & FIN_OR_RST:
-                item.idle = action.idle
+            if isinstance(action, FinTimeout):
+                if now is not None and run.value("tcp_flags") & FIN_OR_RST:
+                    item.idle = action.idle
             elif isinstance(action, Resubmit):
                 yield from self._table(run, action.table, now)
             else:
@@ -254,18 +299,20 @@ class FakeSwitch:
 @functools.cache
 def entry_keys(flow: Flow) -> tuple[bytes, bytes] | None:
     """Key and reply key of the entry that a flow of the access tables belongs to; None for any other flow."""
-    match = {field: as_number(value) for field, value in flow.match}
-    if "tcp_src" not in match:
+    if flow.table not in ("access_in", "access_out") or not flow.match:
         return None
-    protocol, a, b = match["ip_proto"], match["ipv4_src"].to_bytes(4), match["ipv4_dst"].to_bytes(4)
-    sets = {action.field: as_number(action.value) for action in flow.actions if isinstance(action, SetField)}
-    if flow.table == "access_in":
-        server, server_port = sets["ipv4_dst"].to_bytes(4), sets["tcp_dst"]
-        return (KEY.pack(protocol, a, match["tcp_src"], b, match["tcp_dst"]),
-                KEY.pack(protocol, server, server_port, a, match["tcp_src"]))
-    external, external_port = sets["ipv4_src"].to_bytes(4), sets["tcp_src"]
-    return (KEY.pack(protocol, b, match["tcp_dst"], external, external_port),
-            KEY.pack(protocol, a, match["tcp_src"], b, match["tcp_dst"]))
+    before = {field: as_number(value) for field, value in flow.match}
+    after = before | {action.field: as_number(action.value) for action in flow.actions if isinstance(action, SetField)}
+    protocol = before["ip_proto"]
+    version, transport = 4 if before["eth_type"] == IPV4 else 6, {TCP: "tcp", UDP: "udp"}[protocol]
+
+    def key(fields: Mapping[str, int], side: str, other: str) -> bytes:
+        size = {4: 4, 6: 16}[version]
+        return pack_key(protocol, fields[f"ipv{version}_{side}"].to_bytes(size), fields[f"{transport}_{side}"],
+                        fields[f"ipv{version}_{other}"].to_bytes(size), fields[f"{transport}_{other}"])
+
+    matched, made = key(before, "src", "dst"), key(after, "dst", "src")
+    return (matched, made) if flow.table == "access_in" else (made, matched)
 
 
 def _act(run: Run, action: Action, cookie: int) -> Iterator[Sent | Event]:
@@ -277,6 +324,8 @@ def _act(run: Run, action: Action, cookie: int) -> Iterator[Sent | Event]:
             run.set(target, run.value(source))
         case Simple("dec_ttl"):
             run.set("ip_ttl", run.value("ip_ttl") - 1)
+        case SetTtl(ttl):
+            run.set("ip_ttl", ttl)
         case Output(port) if port != run.in_port:
             yield Sent(port, bytes(run.frame))
         case Simple("in_port"):
@@ -286,11 +335,9 @@ def _act(run: Run, action: Action, cookie: int) -> Iterator[Sent | Event]:
 
 
 def _matches(flow: Flow, run: Run) -> bool:
-    for field, value in flow.match:
-        if isinstance(value, tuple):
-            if run.value(field) & value[1] != value[0]:
-                return False
-        elif run.value(field) != as_number(value):
+    for field, wanted in flow.match:
+        value, mask = as_masked(wanted)
+        if not run.has(field) or run.value(field) & mask != value:
             return False
     return True
 
@@ -305,12 +352,13 @@ def packet_in(cookie: int, in_port: int, frame: bytes, reason: int = 1) -> Event
 
 
 def entry_match(key: bytes) -> bytes:
-    """The match of an entry's flow in the order in which OVS reports it; key: 13 bytes, the sender first."""
-    protocol, a, a_port, b, b_port = KEY.unpack(key)
-    fields = (b"\x80\x00\x0a\x02\x08\x00" + b"\x80\x00\x16\x04" + a + b"\x80\x00\x18\x04" + b
-              + b"\x80\x00\x14\x01" + bytes([protocol]) + struct.pack("!IHIH", 0x80001A02, a_port, 0x80001C02, b_port))
-    match = struct.pack("!HH", 1, 4 + len(fields)) + fields
-    return match + bytes(-len(match) % 8)
+    """The match of an entry's flow in the order in which OVS reports it; key: the sender first."""
+    protocol, a, a_port, b, b_port = unpack_key(key)
+    version, transport = 4 if len(a) == 4 else 6, {TCP: "tcp", UDP: "udp"}[protocol]
+    fields = (_oxm("eth_type", b"\x08\x00" if version == 4 else b"\x86\xdd") + _oxm(f"ipv{version}_src", a)
+              + _oxm(f"ipv{version}_dst", b) + _oxm("ip_proto", bytes([protocol]))
+              + _oxm(f"{transport}_src", a_port.to_bytes(2)) + _oxm(f"{transport}_dst", b_port.to_bytes(2)))
+    return _match(fields)
 
 
 def duration(item: Installed, now: float) -> tuple[int, int]:
@@ -333,7 +381,7 @@ def stats_record(item: Installed, now: float) -> bytes:
     if item.entry:
         tail = entry_match(item.entry[flow.table == "access_out"])
         tail += _entry_instructions(flow)
-    elif flow.table == "deliver_server" and dict(flow.match).get("ipv4_dst"):
+    elif flow.table == "deliver_server" and any(field in ("ipv4_dst", "ipv6_dst") for field, _ in flow.match):
         tail = _delivery(flow)
     else:
         tail = struct.pack("!HH4x", 1, 4)
@@ -352,16 +400,32 @@ def _entry_instructions(flow: Flow) -> bytes:
     return struct.pack("!HH4x", 4, 8 + len(actions)) + actions + struct.pack("!HHB3x", 1, 8, number(flow.goto))
 
 
+# OpenFlow 1.4.0 table 8 (the numbers of fields) and its sections 7.2.2 to 7.2.4.
+
+_OXM_NUMBERS = {"eth_dst": 3, "eth_src": 4, "eth_type": 5, "ip_proto": 10, "ipv4_src": 11, "ipv4_dst": 12, "tcp_src": 13, "tcp_dst": 14,
+                "udp_src": 15, "udp_dst": 16, "ipv6_src": 26, "ipv6_dst": 27}
+_SIZES = {"eth_dst": 6, "eth_src": 6, "ipv4_src": 4, "ipv4_dst": 4, "ipv6_src": 16, "ipv6_dst": 16, "tcp_src": 2, "tcp_dst": 2,
+          "udp_src": 2, "udp_dst": 2}
+
+
+def _oxm(field: str, value: bytes) -> bytes:
+    return struct.pack("!HBB", 0x8000, _OXM_NUMBERS[field] << 1, len(value)) + value
+
+
+def _match(fields: bytes) -> bytes:
+    match = struct.pack("!HH", 1, 4 + len(fields)) + fields
+    return match + bytes(-len(match) % 8)
+
+
 def _set_field(action: SetField) -> bytes:
-    code, size = {"ipv4_src": (11, 4), "ipv4_dst": (12, 4), "tcp_src": (13, 2), "tcp_dst": (14, 2), "eth_dst": (3, 6),
-                  "eth_src": (4, 6)}[action.field]
-    oxm = struct.pack("!HBB", 0x8000, code << 1, size) + as_number(action.value).to_bytes(size)
+    oxm = _oxm(action.field, as_number(action.value).to_bytes(_SIZES[action.field]))
     return struct.pack("!HH", 25, 4 + len(oxm) + -(4 + len(oxm)) % 8) + oxm + bytes(-(4 + len(oxm)) % 8)
 
 
 def _delivery(flow: Flow) -> bytes:
-    fields = b"\x80\x00\x0a\x02\x08\x00\x80\x00\x18\x04" + as_number(dict(flow.match)["ipv4_dst"]).to_bytes(4)
-    match = struct.pack("!HH", 1, 4 + len(fields)) + fields
+    match = dict(flow.match)
+    field = "ipv4_dst" if "ipv4_dst" in match else "ipv6_dst"
+    fields = _oxm("eth_type", match["eth_type"].to_bytes(2)) + _oxm(field, as_number(match[field]).to_bytes(_SIZES[field]))
     actions = b"".join(_set_field(action) for action in flow.actions if isinstance(action, SetField))
     actions += struct.pack("!HH4x", 24, 8) + struct.pack("!HHIH6x", 0, 16, 2, 0)
-    return match + bytes(-len(match) % 8) + struct.pack("!HH4x", 4, 8 + len(actions)) + actions
+    return _match(fields) + struct.pack("!HH4x", 4, 8 + len(actions)) + actions

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lbctl import packets
-from lbctl.access_table import FIN_IN, FIN_OUT, KEY, NO_HOP, Entry, reply_key
+from lbctl.access_table import FIN_IN, FIN_OUT, NO_HOP, Entry, pack_key, reply_key
 from lbctl.connections import FROM_CONTROLLER
 from lbctl.messages import OUTPUT_TABLE, AddEntries, AddFlows, DeleteEntries, PacketOut
 from lbctl.model import Strategy
@@ -51,7 +51,7 @@ def packet_in(world, kind: Kind, frame: bytes, inward: bool = True, name: str = 
 
 def add(world, port: int = 40001, hop: bytes = ROUTER_MAC) -> Entry:
     """An open connection of the client to the first server, as if a SYN had made it."""
-    key = KEY.pack(6, CLIENT, port, ADDRESS, 80)
+    key = pack_key(6, CLIENT, port, ADDRESS, 80)
     entry = Entry(key, reply_key(key, SERVERS[0], 80), hop, world.now - 10, isn=1)
     serving(world).table.add(entry)
     return entry
@@ -239,8 +239,8 @@ def test_a_reset_connection_lingers(world) -> None:
     entry = add(world)
     run(world, Kind.RESET, "client RST translated")
     assert entry.state == "reset"
-    assert summary(world.control.connections.tick(world.now + world.control.connections.linger - 0.1)) == []
-    assert summary(world.control.connections.tick(world.now + world.control.connections.linger + 0.1)) == ["delete@lb-a"]
+    assert summary(world.control.connections.tick(world.now + world.site.settings.linger - 0.1)) == []
+    assert summary(world.control.connections.tick(world.now + world.site.settings.linger + 0.1)) == ["delete@lb-a"]
     assert world.control.connections.tick(world.now + 50) == []
 
 
@@ -289,7 +289,7 @@ def test_the_next_hop_is_learned_anew_from_the_client(world) -> None:
 
 
 def test_a_flow_of_no_external_ip_is_ignored(world) -> None:
-    key = KEY.pack(6, CLIENT, 1, bytes([198, 51, 100, 99]), 80)
+    key = pack_key(6, CLIENT, 1, bytes([198, 51, 100, 99]), 80)
     assert removed(world, Entry(key, reply_key(key, SERVERS[0], 80), ROUTER_MAC, 0.0), True) == []
 
 
@@ -305,10 +305,12 @@ def test_errors_name_the_address_they_are_for(world) -> None:
     assert (error.src, error.dst, error.protocol) == (bytes([10, 0, 0, 1]), SERVERS[0], 1)
 
 
-def test_udp_to_an_external_ip_is_answered_with_icmp(world) -> None:
-    frame = bytearray(from_client(world, ACK))
-    frame[23] = 17
-    assert summary(packet_in(world, Kind.STRAY, bytes(frame))) == ["icmp2-to-external@lb-a"]
+def test_other_protocols_without_an_entry_are_answered_with_icmp(world) -> None:
+    """UDP: port unreachable (3); other protocols: protocol unreachable (2)."""
+    for protocol, code in ((17, 3), (132, 2)):
+        frame = bytearray(from_client(world, ACK))
+        frame[23] = protocol
+        assert summary(packet_in(world, Kind.STRAY, bytes(frame))) == [f"icmp{code}-to-external@lb-a"]
 
 
 @pytest.mark.parametrize("frame, counter", [(b"", "dropped_malformed"), (b"\0" * 60, "dropped_malformed")])

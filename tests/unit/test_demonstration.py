@@ -18,7 +18,7 @@ from demonstration.page import page
 from demonstration.report import table
 from demonstration.results import MoveResult, OrderResult, ProbeResult, Step, sentence
 from lbctl import config
-from lbctl.access_table import KEY, AccessTable, Entry, reply_key
+from lbctl.access_table import AccessTable, Entry, pack_key, reply_key
 from lbctl.model import Settings, Strategy, TransferMode
 from lbctl.move import Announce, Assign, Copy, Forget, Move, MoveRecord, SetRole
 from topologies import fig1, fig2, fig3
@@ -37,7 +37,7 @@ BROKEN = dataclasses.replace(HARMLESS, order=ROUTE_FIRST, resets=2, failed_reque
 def run_move(kind: type[Move]) -> list[object]:
     """All actions of a move whose every wish is granted at once."""
     table = AccessTable()
-    key = KEY.pack(6, IPv4Address("203.0.113.9").packed, 4000, IPv4Address("198.51.100.1").packed, 80)
+    key = pack_key(6, IPv4Address("203.0.113.9").packed, 4000, IPv4Address("198.51.100.1").packed, 80)
     table.add(Entry(key, reply_key(key, IPv4Address("10.0.0.11").packed, 80), b"\2\0\0\0\0\1", 0.0, 1))
     record = MoveRecord("1", IPv4Address("198.51.100.1"), "lb-a", "lb-b", Strategy.PRECOPY, 0.0)
     move = kind(record, table, Settings(grace=3.0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import given, settings
@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from ryu.ofproto import ofproto_v1_4, ofproto_v1_4_parser
 
 from lbctl import messages as m
-from lbctl.access_table import KEY, Entry, reply_key
+from lbctl.access_table import Entry, Shape, pack_key, reply_key, unpack_key
 from lbctl.model import TransferMode
 from lbctl.openflow import inbound
 from lbctl.openflow.entries import EntryCodec
-from lbctl.openflow.layout import stats_layout
+from lbctl.openflow.layout import SHAPES, stats_layout
 from lbctl.openflow.outbound import packet_out
 from lbctl.pipeline.cookies import Kind, entry_cookie
 from lbctl.pipeline.entries import entry_flows
@@ -37,17 +37,51 @@ class Datapath:
     ofproto, ofproto_parser = ofproto_v1_4, ofproto_v1_4_parser
 
 
-addresses = st.binary(min_size=4, max_size=4)
 numbers = st.integers(0, 0xFFFF)
-entries = st.builds(
-    lambda client, port, external, external_port, server, server_port, hop: Entry(
-        key := KEY.pack(6, client, port, external, external_port), reply_key(key, server, server_port), hop, 0.0),
-    addresses, numbers, addresses, numbers, addresses, numbers, st.binary(min_size=6, max_size=6))
+macs = st.binary(min_size=6, max_size=6)
+
+
+def entries_of(shape: Shape) -> st.SearchStrategy[Entry]:
+    """Any entry of that shape."""
+    size = 4 if shape.version == 4 else 16
+    address = st.binary(min_size=size, max_size=size)
+
+    def build(client, port, external, external_port, server, server_port, internal, internal_port, hop, inner_hop) -> Entry:
+        key = pack_key(shape.protocol, client, port, external, external_port)
+        reply = (pack_key(shape.protocol, server, server_port, internal, internal_port) if shape.full
+                 else reply_key(key, server, server_port))
+        return Entry(key, reply, hop, 0.0, inner_hop=inner_hop if shape.inner_hop else b"")
+
+    made = st.builds(build, address, numbers, address, numbers, address, numbers, address, numbers, macs, macs)
+    return made.filter(lambda entry: entry.shape == shape)
+
+
+entries = st.sampled_from(SHAPES).flatmap(entries_of)
+
+
+def entry_of(shape: Shape) -> Entry:
+    """One entry of that shape."""
+    client, external, server, internal = (ip_address(text).packed for text in (
+        ("203.0.113.9", "198.51.100.1", "10.0.0.11", "10.0.0.101") if shape.version == 4 else
+        ("2001:db8:c::9", "2001:db8::1", "fd00::11", "fd00::101")))
+    key = pack_key(shape.protocol, client, 40001, external, 80)
+    reply = pack_key(shape.protocol, server, 8080, internal, 1024) if shape.full else reply_key(key, server, 8080)
+    return Entry(key, reply, bytes.fromhex("02000000c0fe"), 0.0, inner_hop=bytes.fromhex("02000000aa01") if shape.inner_hop else b"")
 
 
 def one_entry() -> Entry:
-    key = KEY.pack(6, bytes([203, 0, 113, 9]), 40001, bytes([198, 51, 100, 1]), 80)
-    return Entry(key, reply_key(key, bytes([10, 0, 0, 11]), 8080), bytes.fromhex("02000000c0fe"), 0.0)
+    return entry_of(SHAPES[0])
+
+
+def words(shape: Shape) -> str:
+    """For the names of tests."""
+    nat = "full" if shape.full else "outbound" if shape.inner_hop else "destination"
+    return f"IPv{shape.version}-{'tcp' if shape.protocol == 6 else 'udp'}-{nat}"
+
+
+def test_there_are_all_shapes() -> None:
+    assert len(SHAPES) == len(set(SHAPES)) == 12
+    assert [entry_of(shape).shape for shape in SHAPES] == list(SHAPES)
 
 
 def split(data: bytes) -> list[bytes]:
@@ -69,6 +103,14 @@ def body(flow_mod: bytes) -> tuple:
 
 
 # Entries.
+
+@pytest.mark.parametrize("shape", SHAPES, ids=words)
+def test_each_shape_says_what_the_pipeline_says(shape) -> None:
+    entry = entry_of(shape)
+    theirs = split(encode(Datapath, m.AddFlows(entry_flows(entry, LINGER)), CODEC))
+    assert list(map(body, split(CODEC.add(entry)))) == list(map(body, theirs))
+    assert entry.shape == shape
+
 
 @given(entries)
 def test_an_added_entry_says_what_the_pipeline_says(entry) -> None:
@@ -107,6 +149,13 @@ def test_a_bundle_holds_the_same_flow_mods(some) -> None:
     alone = [body(message) for entry in some for message in split(CODEC.add(entry))]
     assert sorted(inner, key=repr) == sorted(alone, key=repr)
     assert [mod[2] for mod in inner] == [20] * len(some) + [21] * len(some)
+
+
+def test_a_bundle_of_all_shapes() -> None:
+    some = [entry_of(shape) for shape in SHAPES for _ in range(3)]
+    messages = split(CODEC.bundle(some, 7))
+    assert len(messages) == 2 + 2 * len(some)
+    assert {body(message[16:])[0] for message in messages[1:-1]} == {flow.cookie for entry in some for flow in entry_flows(entry, LINGER)}
 
 
 def test_entries_are_sent_by_the_codec() -> None:
@@ -201,8 +250,37 @@ def test_flow_removed(entry, inward, seconds) -> None:
     ours = inbound.decode_entry_removed(message)
     assert (ours.inward, ours.cookie, ours.duration) == (theirs.table_id == 20, theirs.cookie, theirs.duration_sec)
     assert ours.key == (entry.key if inward else entry.reply)
+    protocol, source, source_port, destination, destination_port = unpack_key(ours.key)
+    version, transport = 4 if len(source) == 4 else 6, "tcp" if protocol == 6 else "udp"
     fields = dict(theirs.match.items())
-    assert fields["ipv4_src"] == str(IPv4Address(ours.key[1:5])) and fields["tcp_dst"] == int.from_bytes(ours.key[11:])
+    for side, address, port in (("src", source, source_port), ("dst", destination, destination_port)):
+        assert ip_address(fields[f"ipv{version}_{side}"]).packed == address
+        assert fields[f"{transport}_{side}"] == port
+
+
+@given(entries, st.randoms(use_true_random=False))
+def test_flow_removed_with_the_match_in_any_order(entry, chance) -> None:
+    message = fake_switch.flow_removed(Installed(entry_flows(entry, LINGER)[0], 0.0, 0.0), 1.0)
+    length = int.from_bytes(message[50:52]) - 4
+    fields, found = message[52:52 + length], []
+    while fields:
+        found.append(fields[:4 + fields[3]])
+        fields = fields[4 + fields[3]:]
+    chance.shuffle(found)
+    assert inbound.decode_entry_removed(message[:52] + b"".join(found) + message[52 + length:]).key == entry.key
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=words)
+def test_flow_removed_without_a_field_is_none_of_ours(shape) -> None:
+    message = fake_switch.flow_removed(Installed(entry_flows(entry_of(shape), LINGER)[0], 0.0, 0.0), 1.0)
+    end = 48 + int.from_bytes(message[50:52])
+    at = 52
+    while at < end:
+        size = 4 + message[at + 3]
+        without = message[:50] + (end - 48 - size).to_bytes(2) + message[52:at] + message[at + size:end] + bytes(8)
+        # The Ethernet type says nothing that the addresses do not.
+        assert (inbound.decode_entry_removed(without) is None) == (message[at:at + 2] + message[at + 2:at + 3] != b"\x80\x00\x0a")
+        at += size
 
 
 @pytest.mark.parametrize("reason, understood", [(0, True), (1, True), (2, False), (3, False)])
@@ -219,18 +297,27 @@ def stats_by_ryu(data: bytes) -> list:
     return found
 
 
-@given(st.lists(st.tuples(entries, st.integers(0, 1 << 40), st.booleans()), min_size=1, max_size=4), st.booleans())
-def test_entry_statistics(some, inward) -> None:
-    items = []
-    for entry, packets, finished in some:
-        item = Installed(entry_flows(entry, LINGER)[0 if inward else 1], 0.0, 0.0, packets, LINGER if finished else 0)
-        items.append(item)
+@settings(max_examples=200)
+@given(st.lists(st.tuples(entries, st.integers(0, 1 << 40), st.booleans(), st.booleans()), min_size=1, max_size=8))
+def test_entry_statistics(some) -> None:
+    """Of mixed shapes and directions. The decoder puts alike records together, so the order is its own."""
+    some = [(entry, packets, inward, finished and entry.key[0] == 6) for entry, packets, inward, finished in some]
+    items = [Installed(entry_flows(entry, LINGER)[0 if inward else 1], 0.0, 0.0, packets, LINGER if finished else 0)
+             for entry, packets, inward, finished in some]
     data = b"".join(fake_switch.stats_record(item, 12.0) for item in items)
     ours, others = inbound.EntryStatsDecoder().decode(data)
     assert others == []
-    for stats, theirs, (entry, packets, finished) in zip(ours, stats_by_ryu(data), some, strict=True):
+
+    def order(stats) -> tuple:
+        return stats.inward, stats.key, stats.reply, stats.packets, stats.finished, stats.hop
+
+    ordered = sorted(zip(stats_by_ryu(data), some, strict=True), key=lambda pair: (
+        pair[1][2], pair[1][0].key, pair[1][0].reply, pair[1][1], pair[1][3], pair[1][0].inner_hop if pair[1][2] else pair[1][0].next_hop))
+    for stats, (theirs, (entry, packets, inward, finished)) in zip(sorted(ours, key=order), ordered, strict=True):
+        assert stats.inward == inward == (theirs.table_id == 20)
+        assert stats.bytes == theirs.byte_count == 60 * packets
         assert (stats.key, stats.reply) == (entry.key, entry.reply)
-        assert stats.next_hop == (None if inward else entry.next_hop)
+        assert stats.hop == (entry.inner_hop if inward else entry.next_hop)
         assert (stats.packets, stats.duration, stats.finished) == (packets, theirs.duration_sec, finished)
         assert (theirs.packet_count, theirs.idle_timeout != 0, theirs.priority) == (packets, finished, 100)
         instructions = [part.to_jsondict() for part in theirs.instructions]
@@ -255,7 +342,7 @@ def test_both_directions_in_one_reply() -> None:
 def test_flow_statistics_and_neighbours_of_a_whole_switch() -> None:
     configuration = site()
     switch = FakeSwitch("lb-a", 0xAA, "x", "y", LINGER)
-    switch.meters = dict.fromkeys(range(1, 10), 1)
+    switch.meters = dict(fake_switch.METERS)
     neighbours = {server: f"02:01:0a:00:00:{server.packed[3]:02x}" for ip in configuration.external_ips
                   for server in ip.server_addresses()}
     flows = all_flows(configuration.external_ips, {}, neighbours, PORTS)
@@ -299,4 +386,4 @@ def test_a_record_that_claims_to_be_longer_than_its_reply_is_left_out() -> None:
 @pytest.mark.parametrize("direction, flow", [("in", 0), ("out", 1)])
 def test_the_layout_is_as_long_as_the_record(direction, flow) -> None:
     item = Installed(entry_flows(one_entry(), LINGER)[flow], 0.0, 0.0)
-    assert stats_layout(direction).size == len(fake_switch.stats_record(item, 0.0))
+    assert stats_layout(direction, one_entry().shape).size == len(fake_switch.stats_record(item, 0.0))

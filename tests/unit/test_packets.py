@@ -7,69 +7,32 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lbctl import packets
+from lbctl.model import TCP, UDP
 from lbctl.packets import ACK, FIN, PSH, RST, SYN, Malformed
-
-CLIENT_MAC, LB_MAC = bytes.fromhex("02000000c001"), bytes.fromhex("020000000001")
-CLIENT, EXTERNAL = bytes([203, 0, 113, 7]), bytes([198, 51, 100, 1])
-
-macs = st.binary(min_size=6, max_size=6)
-host_macs = macs.filter(lambda mac: not mac[0] & 1)
-hosts = st.builds(
-    lambda first, rest: bytes([first]) + rest,
-    st.sampled_from([1, 10, 126, 128, 223]),
-    st.binary(min_size=3, max_size=3),
+from tests.unit.frames import (
+    CLIENT,
+    CLIENT_MAC,
+    CLIENT_V6,
+    EXTERNAL,
+    EXTERNAL_V6,
+    LB_MAC,
+    any_frames,
+    checksums_are_right,
+    datagram,
+    datagrams,
+    extended,
+    ones_complement_sum,
+    patched,
+    segment,
+    segment_v6,
+    segments,
+    with_extension,
 )
-ports = st.integers(0, 0xFFFF)
-numbers = st.integers(0, 0xFFFFFFFF)
 
-
-@st.composite
-def segments(draw):
-    return packets.tcp_segment(
-        LB_MAC,
-        draw(host_macs),
-        draw(hosts),
-        draw(ports),
-        draw(hosts),
-        draw(ports),
-        flags=draw(st.integers(0, 0xFF)),
-        seq=draw(numbers),
-        ack=draw(numbers),
-        payload=draw(st.binary(max_size=60)),
-        ttl=draw(st.integers(0, 255)),
-    )
-
-
-@st.composite
-def mutated_segments(draw):
-    """Frames near the right ones: some bytes changed, then cut."""
-    frame = bytearray(draw(segments()))
-    for _ in range(draw(st.integers(0, 4))):
-        frame[draw(st.integers(0, len(frame) - 1))] = draw(st.integers(0, 255))
-    return bytes(frame[: draw(st.integers(0, len(frame)))] if draw(st.booleans()) else frame)
-
-
-any_frames = st.one_of(st.binary(max_size=120), mutated_segments())
 any_arp = st.binary(max_size=60).map(lambda end: packets.arp_probe(LB_MAC, EXTERNAL)[:22] + end)
 any_words = st.one_of(
     st.binary(max_size=80), st.integers(0, 9).map(lambda count: b"\xff" * count), st.integers(0, 9).map(bytes)
 )
-
-
-def segment(**fields):
-    fields = {"flags": SYN, "seq": 100} | fields
-    return packets.tcp_segment(LB_MAC, CLIENT_MAC, CLIENT, 40000, EXTERNAL, 80, **fields)
-
-
-def patched(frame: bytes, changes: dict[int, int]) -> bytes:
-    frame = bytearray(frame)
-    for position, value in changes.items():
-        frame[position] = value
-    return bytes(frame)
-
-
-def icmp_from_client(kind: int) -> bytes:
-    return patched(segment(), {23: packets.PROTOCOL_ICMP, 34: kind})
 
 
 class TestDecode:
@@ -89,8 +52,34 @@ class TestDecode:
         assert (packet.src_port, packet.dst_port) == (40000, 80)
 
     def test_other_protocols_have_no_ports(self):
-        packet = packets.decode(patched(segment(), {23: 17}))
-        assert (packet.protocol, packet.src_port, packet.dst_port, packet.payload_length) == (17, None, None, 20)
+        for protocol in (1, 47, 132):
+            packet = packets.decode(patched(segment(), {23: protocol}))
+            assert (packet.protocol, packet.src_port, packet.dst_port, packet.payload_length) == (protocol, None, None, 20)
+            packet = packets.decode(patched(segment_v6(), {20: protocol}))
+            assert (packet.protocol, packet.src_port, packet.dst_port, packet.payload_length) == (protocol, None, None, 20)
+
+    def test_udp(self):
+        for frame, src, dst, start in ((datagram(payload=b"abc"), CLIENT, EXTERNAL, 34),
+                                       (datagram(CLIENT_V6, EXTERNAL_V6, payload=b"abc"), CLIENT_V6, EXTERNAL_V6, 54)):
+            assert packets.decode(frame + bytes(5)) == packets.Packet(
+                LB_MAC, CLIENT_MAC, UDP, src, dst, 40000, 53, 0, 0, 0, start, 11, 64)
+
+    def test_ipv6(self):
+        packet = packets.decode(segment_v6(flags=ACK | PSH, seq=1, ack=2, payload=b"abc", ttl=9) + bytes(3))
+        assert packet == packets.Packet(
+            LB_MAC, CLIENT_MAC, TCP, CLIENT_V6, EXTERNAL_V6, 40000, 80, ACK | PSH, 1, 2, 74, 3, 9
+        )
+
+    @pytest.mark.parametrize("headers", [(0,), (43,), (60,), (0, 43, 60), (60, 60)])
+    def test_ipv6_extension_headers_are_skipped(self, headers):
+        """RFC 8200 section 4."""
+        frame, plain = segment_v6(payload=b"xyz"), packets.decode(segment_v6(payload=b"xyz"))
+        for place, kind in enumerate(headers):
+            frame = with_extension(frame, kind, 8 * (place + 1))
+        added = sum(8 * (place + 1) for place in range(len(headers)))
+        packet = packets.decode(frame)
+        assert packet == plain._replace(payload_offset=plain.payload_offset + added)
+        assert frame[packet.payload_offset:] == b"xyz"
 
     @pytest.mark.parametrize(
         ("frame", "reason"),
@@ -98,8 +87,8 @@ class TestDecode:
             (b"", "truncated"),
             (segment()[:33], "truncated"),
             (segment()[:53], "truncated"),
-            (patched(segment(), {12: 0x81, 13: 0}), "not IPv4"),
-            (patched(segment(), {12: 0x86, 13: 0xDD}), "not IPv4"),
+            (patched(segment(), {12: 0x81, 13: 0}), "not IP"),
+            (packets.arp_probe(LB_MAC, EXTERNAL), "not IP"),
             (patched(segment(), {14: 0x65}), "bad IP version"),
             (patched(segment(), {14: 0x44}), "bad IPv4 header length"),
             (patched(segment(), {17: 19}), "bad IPv4 header length"),
@@ -114,6 +103,24 @@ class TestDecode:
             (patched(segment(), {26: 224}), "source is not a host"),
             (patched(segment(), {26: 127}), "source is not a host"),
             (patched(segment(), {26: 0}), "source is not a host"),
+            (datagram()[:41], "truncated"),
+            (patched(datagram(), {17: 27}), "truncated UDP header"),
+            (segment_v6()[:53], "truncated"),
+            (segment_v6()[:73], "truncated"),
+            (patched(segment(), {12: 0x86, 13: 0xDD}) + bytes(9), "bad IP version"),
+            (patched(segment_v6(), {14: 0x45}), "bad IP version"),
+            (patched(segment_v6(), {18: 1}), "truncated"),
+            (patched(segment_v6(), {19: 19}), "truncated TCP header"),
+            (patched(segment_v6(), {66: 0x40}), "bad TCP header length"),
+            (patched(segment_v6(), {66: 0x60}), "bad TCP header length"),
+            (patched(datagram(CLIENT_V6, EXTERNAL_V6), {19: 7}), "truncated UDP header"),
+            (with_extension(segment_v6(), 44), "fragment"),
+            (with_extension(with_extension(segment_v6(), 44), 0), "fragment"),
+            (patched(with_extension(segment_v6(), 0), {55: 4}), "truncated"),
+            (patched(segment_v6(), {20: 0, 19: 4}), "truncated"),
+            (patched(segment_v6(), {6: 1}), "source is not a host"),
+            (patched(segment_v6(), {22: 255}), "source is not a host"),
+            (patched(segment_v6(), dict.fromkeys(range(22, 37), 0)), "source is not a host"),
         ],
     )
     def test_malformed(self, frame, reason):
@@ -130,7 +137,10 @@ class TestDecode:
             return
         payload = frame[packet.payload_offset : packet.payload_offset + packet.payload_length]
         assert len(payload) == packet.payload_length
-        if packet.protocol != packets.PROTOCOL_TCP:
+        assert packets.is_host(packet.src) and len(packet.src) == len(packet.dst) == (16 if frame[12] == 0x86 else 4)
+        if packet.protocol == UDP:
+            assert (packet.src_port, packet.dst_port) == (int.from_bytes(payload[:2]), int.from_bytes(payload[2:4]))
+        if packet.protocol != TCP:
             return
         again = packets.tcp_segment(
             packet.eth_dst,
@@ -145,12 +155,27 @@ class TestDecode:
             payload=payload,
             ttl=packet.ttl,
         )
-        assert packets.decode(again) == packet._replace(payload_offset=54)
+        assert packets.decode(again) == packet._replace(payload_offset=54 if len(packet.src) == 4 else 74)
 
-    @given(segments())
-    def test_built_segments_are_accepted(self, frame):
+    @given(st.one_of(segments(), datagrams()))
+    def test_built_frames_are_accepted(self, frame):
         packet = packets.decode(frame)
         assert packet.payload_offset + packet.payload_length == len(frame)
+
+    @given(extended())
+    def test_extension_headers_change_nothing_but_where_the_payload_is(self, frame):
+        """They are skipped; a fragment header among them refuses the packet."""
+        kinds, start = [], 54
+        kind = frame[20]
+        while kind != TCP:
+            kinds.append(kind)
+            kind, start = frame[start], start + 8 + 8 * frame[start + 1]
+        if 44 in kinds:
+            with pytest.raises(Malformed, match="fragment"):
+                packets.decode(frame)
+            return
+        bare = frame[:18] + (len(frame) - start).to_bytes(2) + bytes([TCP]) + frame[21:54] + frame[start:]
+        assert packets.decode(frame) == packets.decode(bare)._replace(payload_offset=start + 20)
 
 
 class TestArp:
@@ -237,89 +262,14 @@ class TestTcpReset:
             assert packets.tcp_reset(packets.decode(reset), CLIENT_MAC) is None
 
 
-class TestIcmpUnreachable:
-    def answer(self, frame: bytes) -> bytes | None:
-        return packets.icmp_unreachable(frame, packets.HOST_UNREACHABLE, LB_MAC, EXTERNAL)
-
-    def test_quotes_the_packet_without_padding(self):
-        frame = segment(payload=b"abc")
-        packet = packets.decode(self.answer(frame + bytes(3)))
-        answer = self.answer(frame + bytes(3))
-        assert (packet.eth_dst, packet.eth_src, packet.src, packet.dst) == (CLIENT_MAC, LB_MAC, EXTERNAL, CLIENT)
-        assert packet.protocol == packets.PROTOCOL_ICMP
-        assert answer[34:36] == bytes([3, packets.HOST_UNREACHABLE])
-        assert answer[42:] == frame[14:]
-
-    def test_a_long_packet_is_cut(self):
-        frame = segment(payload=bytes(range(256)) * 5)
-        answer = self.answer(frame)
-        assert len(answer) == 14 + 576
-        assert frame[14:].startswith(answer[42:])
-
-    @pytest.mark.parametrize("kind", [0, 8, 13])
-    def test_icmp_queries_are_answered(self, kind):
-        assert self.answer(icmp_from_client(kind)) is not None
-
-    @pytest.mark.parametrize(
-        ("name", "frame"),
-        [
-            ("ICMP errors", icmp_from_client(3)),
-            ("ICMP time exceeded", icmp_from_client(11)),
-            ("unknown ICMP types, which may be errors", icmp_from_client(200)),
-            ("ICMP without a type", patched(icmp_from_client(8), {17: 20})),
-            ("link-layer broadcast", patched(segment(), dict.fromkeys(range(6), 255))),
-            ("multicast destination", patched(segment(), {30: 224})),
-            ("broadcast destination", patched(segment(), {30: 255})),
-            ("multicast source MAC", patched(segment(), {6: 1})),
-            ("source 0.0.0.0", patched(segment(), {26: 0, 27: 0, 28: 0, 29: 0})),
-            ("multicast source", patched(segment(), {26: 224})),
-            ("a fragment other than the first", patched(segment(), {21: 1})),
-            ("malformed", segment()[:40]),
-            ("not IPv4", packets.arp_probe(LB_MAC, EXTERNAL)),
-        ],
-    )
-    def test_no_answer(self, name, frame):
-        assert self.answer(frame) is None, name
-
-    def test_the_first_fragment_is_answered(self):
-        assert self.answer(patched(segment(), {20: 0x20})) is not None
-
-    @given(any_frames)
-    def test_any_bytes(self, frame):
-        answer = self.answer(frame)
-        if answer is not None:
-            assert len(answer) <= 14 + 576
-            assert packets.decode(answer).dst == frame[26:30]
-            assert self.answer(answer) is None, "no error in answer to an error"
-
-
-def ones_complement_sum(data: bytes) -> int:
-    """RFC 1071 as it is written, for comparison."""
-    total = 0
-    for i in range(0, len(data), 2):
-        total += (data[i] << 8) + (data[i + 1] if i + 1 < len(data) else 0)
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
-
-
 class TestChecksums:
     @given(any_words)
     def test_as_rfc_1071(self, data):
         assert packets.checksum(data) == ~ones_complement_sum(data) & 0xFFFF
 
-    @given(segments())
-    def test_segments(self, frame):
-        packet = packets.decode(frame)
-        assert ones_complement_sum(frame[14:34]) == 0xFFFF
-        pseudo_header = packet.src + packet.dst + bytes([0, 6]) + (len(frame) - 34).to_bytes(2)
-        assert ones_complement_sum(pseudo_header + frame[34:]) == 0xFFFF
-
-    @given(segments(), st.integers(0, 15))
-    def test_icmp(self, frame, code):
-        answer = packets.icmp_unreachable(frame, code, LB_MAC, EXTERNAL)
-        assert ones_complement_sum(answer[14:34]) == 0xFFFF
-        assert ones_complement_sum(answer[34:]) == 0xFFFF
+    @given(st.one_of(segments(), datagrams()))
+    def test_built_frames(self, frame):
+        assert checksums_are_right(frame)
 
     @pytest.mark.parametrize("payload", [b"", b"a", b"ab", b"\xff" * 31])
     def test_ryu_computes_the_same(self, payload):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lbctl import packets
-from lbctl.access_table import KEY, Entry, reply_key
+from lbctl.access_table import Entry, pack_key, reply_key
 from lbctl.messages import AddEntries, AddFlows
 from lbctl.model import ExternalIp, Server, Service, TransferMode
 from lbctl.packets import ACK, FIN, RST, SYN
@@ -35,7 +35,7 @@ from lbctl.pipeline.rules import (
     external_ip_flows,
 )
 from lbctl.pipeline.tables import TABLES, name_of, number
-from tests.unit.fake_switch import FakeSwitch
+from tests.unit.fake_switch import METERS, FakeSwitch
 
 GOLDEN = Path(__file__).parent / "golden"
 PORTS = Ports(Port(1, "02:00:00:00:aa:01"), Port(2, "02:00:00:00:aa:02"))
@@ -52,7 +52,7 @@ ROLES = {"normal": SERVING, "hold-unknown": Role(TransferMode.TRANSITION), "abse
 
 
 def entry(server_port: int = 8080) -> Entry:
-    key = KEY.pack(6, CLIENT.packed, 40001, ADDRESS.packed, 80)
+    key = pack_key(6, CLIENT.packed, 40001, ADDRESS.packed, 80)
     return Entry(key, reply_key(key, SERVERS[0].packed, server_port), ROUTER, 0.0)
 
 
@@ -129,7 +129,7 @@ def test_tables_only_lead_forward_or_to_themselves() -> None:
 def test_cookies_say_whose_a_flow_is() -> None:
     for item in all_flows([EXTERNAL_IP], {ADDRESS: SERVING}, NEIGHBOURS, PORTS):
         assert cookies.kind_of(item.cookie) in set(Kind)
-        assert cookies.external_ip_of(item.cookie) in (0, int(ADDRESS))
+        assert cookies.owner_in(item.cookie) in (0, int(ADDRESS))
     assert cookies.kind_of(0x1C << 56) is None
 
 
@@ -145,8 +145,8 @@ def test_another_content_has_another_cookie() -> None:
 
 
 def test_buckets_spread_clients_and_ports() -> None:
-    one_client = {cookies.bucket_of_key(KEY.pack(6, CLIENT.packed, port, ADDRESS.packed, 80)) for port in range(40000, 40256)}
-    one_port = {cookies.bucket_of_key(KEY.pack(6, bytes([10, 1, 2, last]), 40000, ADDRESS.packed, 80)) for last in range(256)}
+    one_client = {cookies.bucket_of_key(pack_key(6, CLIENT.packed, port, ADDRESS.packed, 80)) for port in range(40000, 40256)}
+    one_port = {cookies.bucket_of_key(pack_key(6, bytes([10, 1, 2, last]), 40000, ADDRESS.packed, 80)) for last in range(256)}
     assert len(one_client) == len(one_port) == cookies.BUCKETS
 
 
@@ -154,7 +154,7 @@ def test_buckets_spread_clients_and_ports() -> None:
 
 def lb(role: Role, with_entry: bool) -> FakeSwitch:
     switch = FakeSwitch("lb-a", 0xAA, "ext", "int", 5)
-    switch.meters = dict.fromkeys(range(1, 6), 1)
+    switch.meters = dict(METERS)
     switch.apply(AddFlows(tuple(all_flows([EXTERNAL_IP], {ADDRESS: role}, NEIGHBOURS, PORTS))), 0.0)
     if with_entry:
         switch.apply(AddEntries((entry(),)), 0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lbctl.access_table import KEY, Entry, reply_key
+from lbctl.access_table import Entry, pack_key, reply_key
 from lbctl.messages import AddEntries, AddFlows, DeleteCookie, DeleteEntries, DeleteFlows
 from lbctl.model import Strategy
 from lbctl.packets import ACK, FIN, RST, SYN
@@ -183,7 +183,7 @@ def test_ages_are_read_back(world) -> None:
 
 
 def strange_entry(world, address: bytes) -> Entry:
-    key = KEY.pack(6, bytes([203, 0, 113, 99]), 7, address, 80)
+    key = pack_key(6, bytes([203, 0, 113, 99]), 7, address, 80)
     return Entry(key, reply_key(key, bytes([10, 0, 0, 10]), 80), bytes.fromhex("02000000c0fe"), world.now)
 
 

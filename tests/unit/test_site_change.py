@@ -10,7 +10,7 @@ import pytest
 from lbctl.control import Refused
 from lbctl.messages import STORE, AddFlows, DeleteEntries, DeleteFlows
 from lbctl.model import ExternalIp, LoadBalancer, Server, Service, Settings, Site, Strategy
-from lbctl.packets import ACK, FIN
+from lbctl.packets import ACK, FIN, RST
 from tests.unit.fake_site import FakeSite, site
 from tests.unit.fake_switch import FakeSwitch
 
@@ -196,7 +196,14 @@ def test_the_turn_goes_on_where_it_was(world) -> None:
 def test_other_settings_are_used(world) -> None:
     out = change(world, replace(world.site, settings=Settings(linger=9, new_rate=7)))
     assert {message.rate for _, message in out if type(message).__name__ == "SetMeter"} >= {7}
-    assert world.control.connections.linger == 9
+    conversation = world.open(0)
+    world.drain()
+    world.from_client(conversation, RST)
+    count = world.control.connection_count(conversation.external.address)
+    world.settle(8.0)
+    assert world.control.connection_count(conversation.external.address) == count
+    world.settle(2.0)
+    assert world.control.connection_count(conversation.external.address) == count - 1, "it lingers for 9 s"
 
 
 @pytest.mark.parametrize("what, words", [

@@ -14,7 +14,7 @@ from lbctl.model import TransferMode
 from lbctl.pipeline.rules import ABSENT, SERVING, Role
 from lbctl.switch import PortState, Switch
 from tests.unit.fake_site import site
-from tests.unit.fake_switch import FakeSwitch
+from tests.unit.fake_switch import METERS, FakeSwitch
 
 SITE = site()
 FIRST, SECOND = SITE.external_ips
@@ -37,7 +37,7 @@ def ready_switch() -> Switch:
 
 def fake() -> FakeSwitch:
     real = FakeSwitch("lb-a", 0xAA, "lb-a-ext", "lb-a-int", 5)
-    real.meters = dict.fromkeys(range(1, 9), 1)
+    real.meters = dict(METERS)
     return real
 
 
@@ -102,7 +102,7 @@ def test_without_ports_there_is_nothing_to_hold() -> None:
     switch.state = "ready"
     assert switch.reconcile(SITE.external_ips, Counter()) == [] and switch.of_ports is None
     assert switch.set_role(FIRST, SERVING) == []
-    assert switch.set_neighbour(IPv4Address("10.0.0.10"), "02:00:00:00:00:0a") == []
+    assert switch.set_neighbour(IPv4Address("10.0.0.10"), "02:00:00:00:00:0a", SITE.external_ips) == []
 
 
 # Changes.
@@ -136,9 +136,9 @@ def test_the_same_role_again_sends_nothing() -> None:
 def test_a_server_with_another_mac() -> None:
     switch, server = ready_switch(), IPv4Address("10.0.0.10")
     switch.reconcile(SITE.external_ips, Counter())
-    assert len(switch.set_neighbour(server, "02:00:00:00:00:0a")[0].flows) == 1
-    assert switch.set_neighbour(server, "02:00:00:00:00:0a") == []
-    (changed,) = switch.set_neighbour(server, "02:00:00:00:00:0b")[0].flows
+    assert len(switch.set_neighbour(server, "02:00:00:00:00:0a", SITE.external_ips)[0].flows) == 1
+    assert switch.set_neighbour(server, "02:00:00:00:00:0a", SITE.external_ips) == []
+    (changed,) = switch.set_neighbour(server, "02:00:00:00:00:0b", SITE.external_ips)[0].flows
     assert "02:00:00:00:00:0b" in changed.text()
 
 
