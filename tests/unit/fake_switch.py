@@ -427,5 +427,5 @@ def _delivery(flow: Flow) -> bytes:
     field = "ipv4_dst" if "ipv4_dst" in match else "ipv6_dst"
     fields = _oxm("eth_type", match["eth_type"].to_bytes(2)) + _oxm(field, as_number(match[field]).to_bytes(_SIZES[field]))
     actions = b"".join(_set_field(action) for action in flow.actions if isinstance(action, SetField))
-    actions += struct.pack("!HH4x", 24, 8) + struct.pack("!HHIH6x", 0, 16, 2, 0)
+    actions += struct.pack("!HH4x", 24, 8) + struct.pack("!HHIH6x", 0, 16, 2, 0xFFE5)
     return _match(fields) + struct.pack("!HH4x", 4, 8 + len(actions)) + actions

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
-from ipaddress import ip_address
+from collections import Counter
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
 from hypothesis import given, settings
@@ -12,14 +14,14 @@ from ryu.ofproto import ofproto_v1_4, ofproto_v1_4_parser
 
 from lbctl import messages as m
 from lbctl.access_table import Entry, Shape, pack_key, reply_key, unpack_key
-from lbctl.model import TransferMode
+from lbctl.model import ExternalIp, Server, Service, TransferMode
 from lbctl.openflow import inbound
 from lbctl.openflow.entries import EntryCodec
 from lbctl.openflow.layout import SHAPES, stats_layout
 from lbctl.openflow.outbound import packet_out
 from lbctl.pipeline.cookies import Kind, entry_cookie
 from lbctl.pipeline.entries import entry_flows
-from lbctl.pipeline.rules import Port, Ports, Role, all_flows
+from lbctl.pipeline.rules import Port, Ports, Role, all_flows, delivery_flows
 from lbctl.pipeline.tables import number
 from ryu_apps.openflow import XID_MARK, encode, token_of
 from tests.unit import fake_switch
@@ -167,21 +169,42 @@ def test_entries_are_sent_by_the_codec() -> None:
 
 # Everything else that is sent.
 
+ROUTER = IPv4Address("198.51.100.254")
+KINDS = (
+    ExternalIp(IPv4Address("198.51.100.50"), "lb-a", None, "full", (
+        Service("tcp", 80, servers=(Server(IPv4Address("10.0.0.50"), 80),
+                                    Server(IPv4Address("172.16.0.9"), 80, next_hop=IPv4Address("10.0.0.51")))),
+        Service("udp", 53, servers=(Server(IPv4Address("10.0.0.50"), 53),))),
+        internal_ips=(IPv4Address("10.0.0.101"), IPv4Address("10.0.0.102"))),
+    ExternalIp(IPv4Address("198.51.100.60"), "lb-a", IPv4Address("10.0.0.60"), kind="nat-gateway", router=ROUTER,
+               inside=(ip_network("10.0.0.192/26"), ip_network("172.17.3.4/32"))),
+)
+"""One of each kind besides destination NAT."""
+
 @pytest.mark.parametrize("role", [Role(TransferMode.NORMAL, arp=True), Role(TransferMode.TRANSITION),
                                   Role(TransferMode.TRANSITION, hold_all=True), Role()])
 def test_every_flow_of_the_pipeline_can_be_encoded(role) -> None:
-    configuration = site()
-    neighbours = {server: "02:01:0a:00:00:0a" for ip in configuration.external_ips for server in ip.server_addresses()}
-    flows = all_flows(configuration.external_ips, {ip.address: role for ip in configuration.external_ips}, neighbours, PORTS)
+    external_ips = [*site().external_ips, *KINDS]
+    neighbours = {hop.address: "02:01:0a:00:00:0a" for ip in external_ips for hop in ip.hops().values()}
+    flows = all_flows(external_ips, {ip.address: role for ip in external_ips}, neighbours, PORTS)
     mods = [body(message) for message in split(encode(Datapath, m.AddFlows(tuple(flows)), CODEC))]
     for flow, mod in zip(flows, mods, strict=True):
         assert (mod[0], mod[2], mod[4]) == (flow.cookie, number(flow.table), flow.priority), flow.text()
         assert len(mod[11]) == len(flow.match), flow.text()
+        assert {name.removesuffix("_nxm") for name in mod[11]} == {name for name, _ in flow.match}
         goto = [part["OFPInstructionGotoTable"]["table_id"] for part in mod[12] if "OFPInstructionGotoTable" in part]
         assert goto == ([number(flow.goto)] if flow.goto else []), flow.text()
     deletes = [body(message) for message in split(encode(Datapath, m.DeleteFlows(tuple(flows)), CODEC))]
     assert {mod[1] for mod in deletes} == {(1 << 64) - 1}, "deleted by cookie as well"
     assert {mod[3] for mod in deletes} == {ofproto_v1_4.OFPFC_DELETE_STRICT}
+
+
+def test_prefixes_are_encoded_with_their_mask() -> None:
+    gateway = replace(KINDS[1], inside=(ip_network("10.0.0.192/26"), ip_network("fd00:1::/64")))
+    flows = [flow for flow in all_flows([gateway], {}, {}, PORTS) if any("/" in str(value) for _, value in flow.match)]
+    found = [dict(body(message)[11]) for message in split(encode(Datapath, m.AddFlows(tuple(flows)), CODEC))]
+    assert [match.get("ipv4_src") or match.get("ipv6_src") for match in found] == [
+        ("10.0.0.192", "255.255.255.192"), ("fd00:1::", "ffff:ffff:ffff:ffff::")]
 
 
 @given(st.binary(max_size=80), st.integers(1, 0xFFFFFF00), st.one_of(st.integers(1, 100), st.just(m.OUTPUT_TABLE)))
@@ -353,11 +376,32 @@ def test_flow_statistics_and_neighbours_of_a_whole_switch() -> None:
                                                for server, mac in neighbours.items()}
 
 
+@given(st.dictionaries(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)), macs, max_size=6), st.integers(1, 0xFFFFFF00))
+def test_neighbours_are_read_from_their_flows(known, port) -> None:
+    """Of both IP versions; a server behind a router has the router's MAC."""
+    ports = Ports(PORTS.external, Port(port, PORTS.internal.mac))
+    flows = delivery_flows({server: mac.hex(":") for server, mac in known.items()}, ports)
+    data = b"".join(fake_switch.stats_record(Installed(flow, 0.0, 0.0), 1.0) for flow in flows)
+    assert inbound.decode_neighbours(data) == {server.packed: mac for server, mac in known.items()}
+
+
+def test_neighbours_by_ryu_s_encoder() -> None:
+    """The fake switch's bytes of a delivery flow are Ryu's."""
+    for server in (IPv4Address("10.0.0.11"), IPv6Address("fd00::11")):
+        (flow,) = delivery_flows({server: "02:00:00:00:00:11"}, PORTS)
+        record = fake_switch.stats_record(Installed(flow, 0.0, 0.0), 1.0)
+        theirs = ofproto_v1_4_parser.OFPFlowStats.parser(record, 0)
+        made = body(encode(Datapath, m.AddFlows((flow,)), CODEC))
+        assert dict(theirs.match.items()) == made[11]
+        assert [part.to_jsondict() for part in theirs.instructions] == made[12]
+
+
 # Any bytes.
 
 RECORD = fake_switch.stats_record(Installed(entry_flows(one_entry(), LINGER)[1], 0.0, 0.0), 1.0)
-SAMPLES = [fake_switch.packet_in(1, 2, b"frame" * 20).arguments[0],
-           fake_switch.flow_removed(Installed(entry_flows(one_entry(), LINGER)[0], 0.0, 0.0), 1.0), RECORD, RECORD * 2]
+RECORDS = [fake_switch.stats_record(Installed(flow, 0.0, 0.0), 1.0) for shape in SHAPES for flow in entry_flows(entry_of(shape), LINGER)]
+SAMPLES = [fake_switch.packet_in(1, 2, b"frame" * 20).arguments[0], RECORD * 2, *RECORDS, b"".join(RECORDS),
+           *(fake_switch.flow_removed(Installed(entry_flows(entry_of(shape), LINGER)[0], 0.0, 0.0), 1.0) for shape in SHAPES)]
 
 
 @st.composite
@@ -384,6 +428,22 @@ def test_a_record_that_claims_to_be_longer_than_its_reply_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("direction, flow", [("in", 0), ("out", 1)])
-def test_the_layout_is_as_long_as_the_record(direction, flow) -> None:
-    item = Installed(entry_flows(one_entry(), LINGER)[flow], 0.0, 0.0)
-    assert stats_layout(direction, one_entry().shape).size == len(fake_switch.stats_record(item, 0.0))
+@pytest.mark.parametrize("shape", SHAPES, ids=words)
+def test_the_layout_is_as_long_as_the_record(shape, direction, flow) -> None:
+    item = Installed(entry_flows(entry_of(shape), LINGER)[flow], 0.0, 0.0)
+    assert stats_layout(direction, shape).size == len(fake_switch.stats_record(item, 0.0))
+
+
+@settings(max_examples=200)
+@given(st.lists(st.sampled_from(RECORDS), min_size=1, max_size=6), st.data())
+def test_a_damaged_record_does_not_hide_the_others(records, data) -> None:
+    """One byte of one record is another: the others are decoded; that one is an entry of another key, or no entry."""
+    which = data.draw(st.integers(0, len(records) - 1))
+    at = data.draw(st.integers(3, len(records[which]) - 1))
+    damaged = bytearray(records[which])
+    damaged[at] ^= data.draw(st.integers(1, 255))
+    decoder = inbound.EntryStatsDecoder()
+    entries, others = decoder.decode(b"".join([*records[:which], bytes(damaged), *records[which + 1:]]))
+    assert len(entries) + len(others) == len(records) and len(others) <= 1
+    intact = Counter(decoder.decode(b"".join(records[:which] + records[which + 1:]))[0])
+    assert intact <= Counter(entries)
