@@ -88,26 +88,7 @@ SERVING = Role(TransferMode.NORMAL, arp=True)
 
 def base_flows(ports: Ports, tunnels: Iterable[Tunnel] = ()) -> Iterator[Flow]:
     """The flows that depend on the LB's ports and the tunnels only."""
-    for port, tunnel in ((ports.external, None), (ports.internal, None), *((ports.to(tunnel), tunnel) for tunnel in tunnels)):
-        where = _where(port, tunnel)
-        yield flow(Kind.PIPELINE, 0, "classify", 120, {**where, "eth_type": f.ETH_ARP}, goto="arp")
-        for kind in (SOLICITATION, ADVERTISEMENT):
-            yield flow(Kind.PIPELINE, 0, "classify", 120, {
-                **where, "eth_type": f.ETH_IPV6, "ip_proto": ICMPV6, "icmpv6_type": kind, "nw_ttl": HOP_LIMIT}, goto="arp")
-        if tunnel is None:
-            yield flow(Kind.SERVER_ARP, 0, "arp", 100, {**where, "eth_type": f.ETH_ARP, "arp_op": ARP_REPLY,
-                                                        "eth_dst": port.mac}, CONTROLLER, meter=METER_ARP)
-            yield flow(Kind.SERVER_ARP, 0, "arp", 100, {**where, "eth_type": f.ETH_IPV6, "ip_proto": ICMPV6,
-                                                        "icmpv6_type": ADVERTISEMENT, "eth_dst": port.mac}, CONTROLLER, meter=METER_ARP)
-        for version, eth_type in ETH_TYPES.items():
-            addressed = {**where, "eth_type": eth_type, "eth_dst": port.mac}
-            yield flow(Kind.FRAGMENT, 0, "classify", 110, {**where, "eth_type": eth_type, "ip_frag": f.FRAGMENT_ANY})
-            field, protocol, _, _ = ECHO_TYPES[version]
-            for kind in ICMP_ERRORS[version]:
-                yield flow(Kind.TRANSLATE_ICMP, 0, "classify", 105, {**addressed, "ip_proto": protocol, field: kind}, CONTROLLER,
-                           meter=METER_ICMP)
-            yield flow(Kind.PIPELINE, 0, "classify", 100, addressed, goto="transfer_mode")
-
+    yield from _entrance_flows(ports, tunnels)
     for eth_type in ETH_TYPES.values():
         tcp = {"eth_type": eth_type, "ip_proto": TCP}
         yield flow(Kind.PIPELINE, 0, "inbound_flags", 120, {**tcp, "tcp_flags": SYN_WITHOUT_ACK}, goto="no_entry")
@@ -138,6 +119,34 @@ def base_flows(ports: Ports, tunnels: Iterable[Tunnel] = ()) -> Iterator[Flow]:
         for eth_type in ETH_TYPES.values():
             yield flow(Kind.DELIVER, 0, table, 100, {"eth_type": eth_type}, SetField("eth_src", port.mac), DEC_TTL,
                        Output(port.number))
+
+
+def _entrance_flows(ports: Ports, tunnels: Iterable[Tunnel]) -> Iterator[Flow]:
+    for port, tunnel in ((ports.external, None), (ports.internal, None), *((ports.to(tunnel), tunnel) for tunnel in tunnels)):
+        where = _where(port, tunnel)
+        yield flow(Kind.PIPELINE, 0, "classify", 120, {**where, "eth_type": f.ETH_ARP}, goto="arp")
+        for kind in (SOLICITATION, ADVERTISEMENT):
+            yield flow(Kind.PIPELINE, 0, "classify", 120, {
+                **where, "eth_type": f.ETH_IPV6, "ip_proto": ICMPV6, "icmpv6_type": kind, "nw_ttl": HOP_LIMIT}, goto="arp")
+        if tunnel is None:
+            yield flow(Kind.SERVER_ARP, 0, "arp", 100, {**where, "eth_type": f.ETH_ARP, "arp_op": ARP_REPLY,
+                                                        "eth_dst": port.mac}, CONTROLLER, meter=METER_ARP)
+            yield flow(Kind.SERVER_ARP, 0, "arp", 100, {**where, "eth_type": f.ETH_IPV6, "ip_proto": ICMPV6,
+                                                        "icmpv6_type": ADVERTISEMENT, "eth_dst": port.mac}, CONTROLLER, meter=METER_ARP)
+        for version, eth_type in ETH_TYPES.items():
+            addressed = {**where, "eth_type": eth_type, "eth_dst": port.mac}
+            yield flow(Kind.FRAGMENT, 0, "classify", 110, {**where, "eth_type": eth_type, "ip_frag": f.FRAGMENT_ANY})
+            field, protocol, _, _ = ECHO_TYPES[version]
+            for kind in ICMP_ERRORS[version]:
+                yield flow(Kind.TRANSLATE_ICMP, 0, "classify", 105, {**addressed, "ip_proto": protocol, field: kind}, CONTROLLER,
+                           meter=METER_ICMP)
+            yield flow(Kind.PIPELINE, 0, "classify", 100, addressed, goto="transfer_mode")
+    for port in (ports.external, ports.internal, *ports.tunnels.values()):
+        # The next hops ask for it, before they answer probes that came from it.
+        yield from _solicitation_flows(0, port, IPv6Address(link_local(bytes.fromhex(port.mac.replace(":", "")))), router=False)
+        yield flow(Kind.ARP, 0, "advertise", 100, {"in_port": port.number, "eth_type": f.ETH_IPV6, "ip_proto": ICMPV6,
+                                                   "icmpv6_type": ADVERTISEMENT}, SetField("ipv6_nd_tll", port.mac),
+                   *_back(port, ports), IN_PORT)
 
 
 def external_ip_flows(external_ip: ExternalIp, role: Role, ports: Ports) -> Iterator[Flow]:
