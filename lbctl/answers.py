@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lbctl import icmp
 from lbctl.messages import Outbox, PacketOut
+from lbctl.model import Tunnel
 from lbctl.packets import Packet
 from lbctl.serving import Serving
 from lbctl.switch import Switch
@@ -24,16 +25,17 @@ def mac_of(switch: Switch, inward: bool) -> bytes:
     return bytes.fromhex(port.mac.replace(":", ""))
 
 
-def send_error(switch: Switch, frame: bytes | None, inward: bool) -> Outbox:
-    """An error to the side that a packet of that direction came from. None: it may not be answered."""
+def send_error(switch: Switch, frame: bytes | None, inward: bool, tunnel: Tunnel | None) -> Outbox:
+    """An error to the side that a packet of that direction came from, by that tunnel. None: it may not be answered."""
     if frame is None:
         return drop(switch, "no_error_allowed")
     switch.counters["errors_sent"] += 1
-    port = switch.of_ports.external if inward else switch.of_ports.internal
-    return [(switch.lb.name, PacketOut(frame, FROM_CONTROLLER, port.number))]
+    port = switch.of_ports.external if inward else switch.of_ports.to(tunnel)
+    return [(switch.lb.name, PacketOut(frame, FROM_CONTROLLER, port.number, tunnel))]
 
 
 def time_exceeded(switch: Switch, serving: Serving, packet: Packet, frame: bytes, inward: bool) -> Outbox:
     """The TTL of a packet that is to be translated ends here. frame: as it came."""
     source = serving.error_source(packet.dst, inward)
-    return send_error(switch, icmp.error(frame, icmp.TTL_EXPIRED, mac_of(switch, inward), source), inward)
+    return send_error(switch, icmp.error(frame, icmp.TTL_EXPIRED, mac_of(switch, inward), source), inward,
+                      serving.tunnel_to(packet.src))

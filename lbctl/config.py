@@ -14,14 +14,15 @@ import yaml
 
 from lbctl.config_external_ips import ExternalIpReader
 from lbctl.config_fields import FieldReader
+from lbctl.config_tunnels import PORT_KEYS, TunnelReader
 from lbctl.config_yaml import ConfigError, Problem
 from lbctl.model import LoadBalancer, Settings, Site
 
 __all__ = ["ConfigError", "Problem", "load", "parse"]
 
 MAX_BYTES = 4 * 1024 * 1024
-_SETTING_LIMITS = {"linger": 0xFFFF}
-"""What OpenFlow has fewer than 32 bits for (a flow's timeout)."""
+_SETTING_LIMITS = {"linger": (1, 0xFFFF), "internal_mtu": (576, 0xFFFF)}
+"""OpenFlow has 16 bits for a flow's timeout; an IP packet has at most 64 KiB."""
 
 
 def load(path: str | Path) -> Site:
@@ -80,16 +81,17 @@ class _SiteReader:
                 self._reader.problem(values["internal_network"],
                                      f"internal_network {inner} overlaps external_network {outer}: they must be apart")
         balancers = [self._load_balancer(node) for node in self._reader.items(values.get("load_balancers"), "load_balancers")]
-        ips = ExternalIpReader(self._reader, external, internal, self._names if self._names_complete else None)
-        external_ips = ips.read(self._reader.items(values.get("external_ips"), "external_ips"))
         settings = self._settings(values["settings"]) if "settings" in values else Settings()
+        tunnels = TunnelReader(self._reader, settings.internal_mtu, [lb for lb in balancers if lb])
+        ips = ExternalIpReader(self._reader, external, internal, self._names if self._names_complete else None, tunnels)
+        external_ips = ips.read(self._reader.items(values.get("external_ips"), "external_ips"))
         if self._reader.problems:
             return None
         return Site(tuple(filter(None, balancers)), external, internal, tuple(filter(None, external_ips)), settings)
 
     def _load_balancer(self, node: yaml.Node) -> LoadBalancer | None:
         required = ("name", "dpid", "external_port", "internal_port")
-        values = self._reader.mapping(node, "load balancer", required)
+        values = self._reader.mapping(node, "load balancer", required, tuple(PORT_KEYS.values()))
         name = self._reader.name(values.get("name"), "name") if values else None
         if name is None or name in self._names:
             # The name that is meant is not known, so "unknown load balancer" would name a problem that is none.
@@ -102,16 +104,24 @@ class _SiteReader:
         dpid = self._reader.dpid(values.get("dpid"), "dpid")
         if dpid is not None:
             self._reader.once(values["dpid"], ("dpid", dpid), f"the dpid {dpid:016x} is already used")
-        external_port = self._reader.port_name(values.get("external_port"), "external_port")
-        internal_port = self._reader.port_name(values.get("internal_port"), "internal_port")
-        if external_port is not None and external_port == internal_port:
-            self._reader.problem(
-                values["internal_port"],
-                f"internal_port is the same as external_port, {external_port!r}: a load balancer needs two ports",
-            )
+        ports = self._ports(values)
+        external_port, internal_port = ports.pop("external_port", None), ports.pop("internal_port", None)
         if name is None or dpid is None or external_port is None or internal_port is None:
             return None
-        return LoadBalancer(name, dpid, external_port, internal_port)
+        tunnel_ports = tuple((transport, ports[key]) for transport, key in PORT_KEYS.items() if key in ports)
+        return LoadBalancer(name, dpid, external_port, internal_port, tunnel_ports)
+
+    def _ports(self, values: dict[str, yaml.Node]) -> dict[str, str]:
+        """Key -> name of the port, of those that can be read."""
+        ports: dict[str, str] = {}
+        for key in ("external_port", "internal_port", *PORT_KEYS.values()):
+            port = self._reader.port_name(values[key], key) if key in values else None
+            same = next((other for other, name in ports.items() if name == port), None)
+            if same is not None:
+                self._reader.problem(values[key], f"{key} is the same as {same}, {port!r}: a load balancer needs a port for each")
+            elif port is not None:
+                ports[key] = port
+        return ports
 
     def _settings(self, node: yaml.Node) -> Settings:
         fields = dataclasses.fields(Settings)
@@ -123,6 +133,6 @@ class _SiteReader:
             if isinstance(field.default, float):
                 given[field.name] = self._reader.positive(values[field.name], field.name)
             else:
-                high = _SETTING_LIMITS.get(field.name, 0xFFFFFFFF)
-                given[field.name] = self._reader.whole(values[field.name], field.name, 1, high)
+                low, high = _SETTING_LIMITS.get(field.name, (1, 0xFFFFFFFF))
+                given[field.name] = self._reader.whole(values[field.name], field.name, low, high)
         return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]

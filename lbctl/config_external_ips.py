@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import yaml
 
 from lbctl.config_fields import FieldReader
+from lbctl.config_tunnels import SERVER_KEYS, TunnelReader
 from lbctl.config_yaml import did_you_mean, line_of, quoted
 from lbctl.model import (
     KINDS,
@@ -14,6 +15,7 @@ from lbctl.model import (
     PORTS,
     PROTOCOL_NUMBERS,
     SCHEDULERS,
+    TRANSPORTS,
     Address,
     ExternalIp,
     Hop,
@@ -35,8 +37,10 @@ _KEYS = {
 class ExternalIpReader:
     """Reads external IPs, and remembers what must not occur twice. names: the LBs; None if they are not all known."""
 
-    def __init__(self, reader: FieldReader, external: Sequence[Network], internal: Sequence[Network], names: list[str] | None) -> None:
+    def __init__(self, reader: FieldReader, external: Sequence[Network], internal: Sequence[Network], names: list[str] | None,
+                 tunnels: TunnelReader) -> None:
         self._reader = reader
+        self._tunnels = tunnels
         self._external, self._internal = external, internal
         self._names = names
         self._owner_lines: dict[int, tuple[Address, int]] = {}
@@ -152,15 +156,22 @@ class ExternalIpReader:
 
     def _server(self, owner: int | None, external: Address | None, node: yaml.Node) -> Server | None:
         """owner: the line of the one external IP that may have it; None: several may."""
-        values = self._reader.mapping(node, "server", ("address", "port"), ("weight", "next_hop"))
+        problems = len(self._reader.problems)
+        transport = self._choice(node, "transport", TRANSPORTS)
+        if len(self._reader.problems) > problems:
+            return None  # which other keys it needs is not known
+        tunneled = transport != TRANSPORTS[0]
+        required, optional = SERVER_KEYS if tunneled else ((), ())
+        values = self._reader.mapping(node, "server", ("address", "port", *required), ("weight", "next_hop", "transport", *optional))
         if values is None:
             return None
-        # Behind a router it may have any address.
-        networks = () if "next_hop" in values else self._internal
+        # Behind a router or a tunnel it may have any address.
+        networks = () if tunneled or "next_hop" in values else self._internal
         address = self._reader.address_in(values.get("address"), "address", networks, "internal_network")
         port = self._reader.whole(values.get("port"), "port", 1, 65535)
         weight = self._reader.whole(values["weight"], "weight", 1, MAX_WEIGHT) if "weight" in values else 1
-        next_hop = self._reader.address_in(values.get("next_hop"), "next_hop", self._internal, "internal_network")
+        next_hop = self._reader.address_in(values.get("next_hop"), "next_hop", () if tunneled else self._internal, "internal_network")
+        tunnel = self._tunnels.tunnel(transport, address, values) if tunneled else None
         if address is None:
             return None
         self._servers.append((address, values["address"]))
@@ -168,9 +179,9 @@ class ExternalIpReader:
         self._same_version(next_hop, address, values.get("next_hop"), "next_hop")
         if owner is not None:
             self._check_owner(address, owner, values["address"])
-        if port is None or weight is None:
+        if port is None or weight is None or tunneled and tunnel is None:
             return None
-        server = Server(address, port, weight, next_hop)
+        server = Server(address, port, weight, next_hop, tunnel)
         self._check_hop(server, node)
         return server
 
@@ -179,6 +190,8 @@ class ExternalIpReader:
         if hop != server.hop:
             self._reader.problem(node, f"server {server.address} is reached in another way than in line {line}: there is one way to "
                                  "an address")
+        else:
+            self._tunnels.check_hop(server.hop, node)
 
     def _check_servers_differ(self, servers: list[Server | None], nodes: list[yaml.Node]) -> None:
         lines: dict[object, int] = {}

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from lbctl.config_tunnels import PORT_KEYS
 from lbctl.model import PORTS, ExternalIp, LoadBalancer, Network, Server, Service, Settings, Site
 
 
@@ -32,7 +33,8 @@ def _networks(networks: Sequence[Network]) -> str | list[str]:
 
 
 def _load_balancer(lb: LoadBalancer) -> dict[str, Any]:
-    return {"name": lb.name, "dpid": f"{lb.dpid:016x}", "external_port": lb.external_port, "internal_port": lb.internal_port}
+    return {"name": lb.name, "dpid": f"{lb.dpid:016x}", "external_port": lb.external_port, "internal_port": lb.internal_port,
+            **{PORT_KEYS[transport]: port for transport, port in lb.tunnel_ports}}
 
 
 def _external_ip(ip: ExternalIp) -> dict[str, Any]:
@@ -61,4 +63,6 @@ def _server(server: Server) -> dict[str, Any]:
     found: dict[str, Any] = {"address": str(server.address), "port": server.port, "weight": server.weight}
     if server.next_hop:
         found["next_hop"] = str(server.next_hop)
+    if tunnel := server.tunnel:
+        found |= {"transport": tunnel.transport, "remote": str(tunnel.remote), "key": tunnel.key, "mtu": tunnel.mtu}
     return found

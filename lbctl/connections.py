@@ -57,7 +57,7 @@ class Connections:
         icmp_handler = IcmpHandler(directory)
         self._by_kind = {Kind.NEW: self._new, Kind.STRAY: self._stray, Kind.HOLD: self._hold,
                          Kind.UNASSIGNED: self._unassigned}
-        self._translated = {Kind.RESET: self._reset, Kind.EXPIRED: icmp_handler.expired,
+        self._translated = {Kind.RESET: self._reset, Kind.EXPIRED: icmp_handler.expired, Kind.TOO_BIG: icmp_handler.too_big,
                             Kind.TRANSLATE_ICMP: icmp_handler.translate}
         """Kinds of packets whose own addresses don't tell what they concern."""
 
@@ -81,6 +81,8 @@ class Connections:
         serving = self._directory.of_packet(packet.src, packet.dst, inward)
         if serving is None:
             return self._drop(switch, "unknown_address")
+        if not inward:
+            packet_in = packet_in._replace(tunnel=serving.tunnel_to(packet.src))
         return handler(switch, serving, packet, packet_in, inward, now)
 
     _drop, _send_error, _mac = staticmethod(drop), staticmethod(send_error), staticmethod(mac_of)
@@ -163,7 +165,7 @@ class Connections:
         switch.counters["entries_put_back"] += 1
         flows = entry_flows(entry, self.opening.settings.linger)[only_this_way]
         return [*((name, AddFlows(flows)) for name in self._ready_holders(serving)),
-                (switch.lb.name, PacketOut(packet_in.frame, packet_in.in_port, OUTPUT_TABLE))]
+                (switch.lb.name, PacketOut(packet_in.frame, packet_in.in_port, OUTPUT_TABLE, packet_in.tunnel))]
 
     @staticmethod
     def _learn_hops(switch: Switch, serving: Serving, entry: Entry, packet: Packet, inward: bool) -> bool:
@@ -183,23 +185,25 @@ class Connections:
         """There is no connection for this packet here."""
         mac = self._mac(switch, inward)
         if packet.protocol == TCP:
-            return self._send_error(switch, packets.tcp_reset(packet, mac), inward)
+            return self._send_error(switch, packets.tcp_reset(packet, mac), inward, packet_in.tunnel)
         kind = icmp.PORT_UNREACHABLE if packet.protocol == UDP else icmp.PROTOCOL_UNREACHABLE
-        return self._send_error(switch, icmp.error(packet_in.frame, kind, mac, serving.error_source(packet.dst, inward)), inward)
+        return self._send_error(switch, icmp.error(packet_in.frame, kind, mac, serving.error_source(packet.dst, inward)), inward,
+                                packet_in.tunnel)
 
     def _unassigned(self, switch: Switch, serving: Serving, packet: Packet, packet_in: PacketIn, inward: bool,
                     now: float) -> Outbox:
         if switch.role(serving.address).mode is not None:
-            return [(switch.lb.name, PacketOut(packet_in.frame, packet_in.in_port, OUTPUT_TABLE))]
+            return [(switch.lb.name, PacketOut(packet_in.frame, packet_in.in_port, OUTPUT_TABLE, packet_in.tunnel))]
         return self._send_error(switch, icmp.error(packet_in.frame, icmp.HOST_UNREACHABLE, self._mac(switch, inward),
-                                                   serving.error_source(packet.dst, inward)), inward)
+                                                   serving.error_source(packet.dst, inward)), inward,
+                                packet_in.tunnel)
 
     # Held packets.
 
     def _hold(self, switch: Switch, serving: Serving, packet: Packet, packet_in: PacketIn, inward: bool,
               now: float) -> Outbox:
         """In transition: wait for the LB that the external IP is assigned to, or go to it if it is normal again."""
-        held = HeldPacket(packet_in.frame, inward)
+        held = HeldPacket(packet_in.frame, inward, packet_in.tunnel)
         if self._serves(serving):
             return [self._through(self._switches[serving.assigned], held)]
         if serving.move is None:
@@ -221,9 +225,9 @@ class Connections:
 
     @staticmethod
     def _through(home: Switch, packet: HeldPacket) -> tuple[str, PacketOut]:
-        port = home.of_ports.external if packet.inward else home.of_ports.internal
+        port = home.of_ports.external if packet.inward else home.of_ports.to(packet.tunnel)
         frame = packets.with_eth_dst(packet.frame, bytes.fromhex(port.mac.replace(":", "")))
-        return home.lb.name, PacketOut(frame, port.number, OUTPUT_TABLE)
+        return home.lb.name, PacketOut(frame, port.number, OUTPUT_TABLE, packet.tunnel)
 
     # How entries end.
 

@@ -216,12 +216,15 @@ class ControlFunction:
         except Malformed:
             switch.counters["dropped_malformed"] += 1
             return []
-        inward = packet_in.in_port == switch.of_ports.external.number
-        return self._neighbour(switch, ip_address(address), mac.hex(":"), inward)
+        return self._neighbour(switch, ip_address(address), mac.hex(":"), packet_in.in_port)
 
-    def _neighbour(self, switch: Switch, address: Address, mac: str, inward: bool) -> Outbox:
-        """Somebody has told its MAC. The external network is believed about the routers there, and nothing else."""
-        if address not in (self.directory.routers() if inward else self.directory.hops()):
+    def _neighbour(self, switch: Switch, address: Address, mac: str, in_port: int) -> Outbox:
+        """Somebody has told its MAC. Each network and tunnel is believed about the routers and next hops there, and nothing else."""
+        ports, hop = switch.of_ports, self.directory.hops().get(address)
+        if in_port == ports.external.number:
+            if address not in self.directory.routers():
+                return []
+        elif hop is None or in_port != ports.to(hop.tunnel).number:
             return []
         if switch.neighbours.get(address) != mac:
             self.log("neighbour found", lb=switch.lb.name, address=str(address), mac=mac)
@@ -264,10 +267,11 @@ class ControlFunction:
         ports = switch.of_ports
         if not switch.ready or ports is None:
             return []
-        asked = [(ports.internal, hop) for hop in self.directory.hops()] + [(ports.external, ip) for ip in self.directory.routers()]
+        asked = [(ports.to(hop.tunnel), hop.tunnel, hop.address) for hop in self.directory.hops().values()]
+        asked += [(ports.external, None, router) for router in self.directory.routers()]
         return [(switch.lb.name, PacketOut(neighbours.probe(bytes.fromhex(port.mac.replace(":", "")), address.packed),
-                                           FROM_CONTROLLER, port.number))
-                for port, address in asked if not (only_unknown and address in switch.neighbours)]
+                                           FROM_CONTROLLER, port.number, tunnel))
+                for port, tunnel, address in asked if not (only_unknown and address in switch.neighbours)]
 
     def _announce_all(self, name: str, now: float) -> Outbox:
         out: Outbox = []
@@ -285,11 +289,12 @@ class ControlFunction:
         switch, out = self.switches[name], []
         ports = switch.of_ports
         if switch.ready and ports:
-            internal = [(ports.internal, address) for address in serving.config.internal_addresses()]
-            for port, address in [(ports.external, serving.address), *internal]:
+            internal = [(*way, address) for way in ports.ways(serving.config.hops().values())
+                        for address in serving.config.internal_addresses()]
+            for port, tunnel, address in [(ports.external, None, serving.address), *internal]:
                 frame = neighbours.announcement(bytes.fromhex(port.mac.replace(":", "")), address.packed,
                                                 address == serving.config.gateway)
-                out.append((name, PacketOut(frame, FROM_CONTROLLER, port.number)))
+                out.append((name, PacketOut(frame, FROM_CONTROLLER, port.number, tunnel)))
         return out
 
     # Moves.

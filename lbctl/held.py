@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from lbctl.model import Settings
+from lbctl.model import Settings, Tunnel
 
 
 class HeldPacket(NamedTuple):
-    """A whole frame; `inward`: it came from the external network."""
+    """A whole frame; `inward`: it came from the external network; else by that tunnel (None: the internal network)."""
 
     frame: bytes
     inward: bool
+    tunnel: Tunnel | None = None
 
 
 class HeldPackets:

@@ -35,6 +35,11 @@ PROTOCOL_UNREACHABLE = Error((3, 2, 0), (4, 1, 6))
 TTL_EXPIRED = Error((11, 0, 0), (3, 0, 0))
 
 
+def too_big(mtu: int) -> Error:
+    """Fragmentation needed (RFC 1191), packet too big (RFC 4443): the next link takes `mtu` bytes."""
+    return Error((3, 4, mtu), (2, 0, mtu))
+
+
 def error(frame: bytes, kind: Error, source_mac: bytes, source: bytes) -> bytes | None:
     """The frame with that error, from `source`, which answers the IP packet in `frame`.
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from lbctl import icmp
 from lbctl.access_table import NO_HOP, Entry, inverse_key, pack_key, unpack_key
-from lbctl.answers import FROM_CONTROLLER, drop, time_exceeded
+from lbctl.answers import FROM_CONTROLLER, drop, mac_of, send_error, time_exceeded
 from lbctl.icmp_translation import carried, quoted, readdressed_frame, translated_error
 from lbctl.messages import Outbox, PacketOut
 from lbctl.model import ICMP, ICMPV6
 from lbctl.openflow.inbound import PacketIn
-from lbctl.packets import Packet
+from lbctl.packets import Packet, may_not_be_fragmented
 from lbctl.pipeline.entries import deliver_table
 from lbctl.pipeline.rules import ECHO_TYPES
 from lbctl.serving import Directory, Serving
@@ -81,17 +81,34 @@ class IcmpHandler:
     def expired(self, switch: Switch, packet: Packet, packet_in: PacketIn, now: float) -> Outbox:
         """A packet that the switch has translated, and whose TTL ends here: its sender is told, with the packet as it was."""
         inward = packet_in.in_port == switch.of_ports.external.number
-        if packet.src_port is None:
+        found = self._translated(packet, packet_in.frame, inward)
+        if found is None:
             return drop(switch, "ttl_expired")
+        serving, original, frame = found
+        return time_exceeded(switch, serving, original, frame, inward)
+
+    def too_big(self, switch: Switch, packet: Packet, packet_in: PacketIn, now: float) -> Outbox:
+        """A client's packet that the switch has translated, and that is larger than the tunnel to its server carries."""
+        found = self._translated(packet, packet_in.frame, True)
+        tunnel = found[0].tunnel_to(packet.dst) if found else None
+        if found is None or tunnel is None or not may_not_be_fragmented(packet_in.frame):
+            return drop(switch, "larger_than_tunnel")
+        serving, original, frame = found
+        error = icmp.error(frame, icmp.too_big(tunnel.mtu), mac_of(switch, True), original.dst)
+        return send_error(switch, error, True, None)
+
+    def _translated(self, packet: Packet, frame: bytes, inward: bool) -> tuple[Serving, Packet, bytes] | None:
+        """Whose translated packet that is, and the packet and its frame as they came in."""
+        if packet.src_port is None:
+            return None
         key = pack_key(packet.protocol, packet.dst, packet.dst_port, packet.src, packet.src_port)
         serving = self._directory.of_packet(packet.dst, packet.src, not inward)
         entry = self._entry(serving, key, not inward) if serving else None
         if serving is None or entry is None:
-            return drop(switch, "ttl_expired")
+            return None
         original = entry.key if inward else entry.reply
-        frame = readdressed_frame(packet_in.frame, packet, original, packet.eth_dst)
         _, source, _, destination, _ = unpack_key(original)
-        return time_exceeded(switch, serving, packet._replace(src=source, dst=destination), frame, inward)
+        return serving, packet._replace(src=source, dst=destination), readdressed_frame(frame, packet, original, packet.eth_dst)
 
     # Echo through a NAT gateway.
 

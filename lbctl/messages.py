@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lbctl.access_table import Entry
+from lbctl.model import Tunnel
 from lbctl.pipeline.flow import Flow
 from lbctl.store import State
 
@@ -52,11 +53,14 @@ class DeleteEntries:
 
 @dataclass(frozen=True, slots=True)
 class PacketOut:
-    """Sends a frame as if it had come in by `in_port`: to a port, to OUTPUT_TABLE, or through one table by name."""
+    """Sends a frame as if it had come in by `in_port`: to a port, to OUTPUT_TABLE, or through one table by name.
+
+    tunnel: at whose other end it has come in, or goes out."""
 
     frame: bytes
     in_port: int
     output: int | str
+    tunnel: Tunnel | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,9 @@ KINDS = ("service", "nat-gateway")
 """What an external IP is for: services that clients use; or inside hosts' connections to the outside."""
 TRANSPORTS = ("ethernet", "vxlan", "geneve", "gre")
 """How an LB reaches a server: on the internal network, or through a tunnel (seed modification 5)."""
+TUNNEL_OVERHEAD = {"vxlan": 50, "geneve": 50, "gre": 42}
+"""Bytes that a tunnel over IPv4 adds to the packets inside: IP, UDP or GRE with a key, its own header, and the Ethernet header
+inside (RFC 7348, RFC 8926 without options, RFC 2890)."""
 PORTS = (1024, 65535)
 """The ports of an internal IP (of a NAT gateway) that connections are translated to, unless the site file says otherwise."""
 
@@ -61,13 +64,13 @@ class Endpoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tunnel:
-    """The tunnel that a server is at the other end of. `key` is its VNI (vxlan, geneve) or key (gre); `mtu` in bytes is
-    that of the packets inside, None: not limited by the tunnel."""
+    """The tunnel that a server is at the other end of. `key` is its VNI (vxlan, geneve) or key (gre); `mtu`: bytes that an IP
+    packet inside may have."""
 
     transport: str
     remote: Address
     key: int = 0
-    mtu: int | None = None
+    mtu: int = 1450
 
 
 class Hop(NamedTuple):
@@ -157,7 +160,11 @@ class LoadBalancer:
     external_port: str
     internal_port: str
     tunnel_ports: tuple[tuple[str, str], ...] = ()
-    """(transport, name of the port) of each kind of tunnel that it has."""
+    """(transport, name of the port) of each kind of tunnel that it has, in the order of TRANSPORTS."""
+
+    def ports(self) -> dict[str, str]:
+        """What for (external, internal, or a transport) -> name of the port."""
+        return {"external": self.external_port, "internal": self.internal_port, **dict(self.tunnel_ports)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +200,8 @@ class Settings:
     """The servers' MAC addresses are asked for again this often."""
     icmp_rate: int = 1_000
     """ICMP errors (of an inside host: echoes) that may reach the controller to be translated."""
+    internal_mtu: int = 1500
+    """Bytes of an IP packet that what carries the tunnels to servers takes; a tunnel's own MTU is smaller."""
 
     def idle_timeout_of(self, protocol: int) -> float:
         """Seconds that an entry of that protocol (IANA number) may be idle."""

@@ -242,6 +242,11 @@ def arp_announcement(source_mac: bytes, address: bytes) -> bytes:
     return _arp(source_mac, ARP_REQUEST, address, address)
 
 
+def may_not_be_fragmented(frame: bytes) -> bool:
+    """Of a frame with an IP packet: no router may cut it up (IPv4: don't fragment; IPv6: always)."""
+    return frame[12:14] == b"\x86\xdd" or bool(frame[_IP + 6] & 0x40)
+
+
 def with_eth_dst(frame: bytes, mac: bytes) -> bytes:
     """The frame, sent to `mac` instead."""
     return mac + frame[6:]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from lbctl.access_table import AccessTable, Entry, reply_key
 from lbctl.echo import Echoes
 from lbctl.held import HeldPackets
-from lbctl.model import Address, ExternalIp, Network, Server, Service, Settings
+from lbctl.model import Address, ExternalIp, Hop, Network, Server, Service, Settings, Tunnel
 from lbctl.move import Move
 from lbctl.pipeline.cookies import owner_of
 from lbctl.schedulers import Scheduler, scheduler_for
@@ -58,8 +58,13 @@ class Serving:
         if _translated_to(before) != _translated_to(config):
             self._set_allocation()
 
+    def tunnel_to(self, server: bytes) -> Tunnel | None:
+        """The tunnel that the server (packed) is behind; None: no server, or on the internal network."""
+        return self._tunnels.get(server)
+
     def _set_services(self, config: ExternalIp) -> None:
         """A scheduler goes on where it was if its service has not changed."""
+        self._tunnels = {server.packed: hop.tunnel for server, hop in config.hops().items() if hop.tunnel}
         before = self.services
         self.services = {(service.protocol_number, service.port): service for service in config.services}
         self.schedulers = {place: self.schedulers[place] if before.get(place) == service else scheduler_for(service)
@@ -153,9 +158,9 @@ class Directory:
         return next((serving for length, network, mask, serving in self._inside
                      if length == size and number & mask == network), None)
 
-    def hops(self) -> set[Address]:
-        """The next hops to all servers, whose MACs the LBs must know."""
-        return {hop.address for serving in self for hop in serving.config.hops().values()}
+    def hops(self) -> dict[Address, Hop]:
+        """The next hops to all servers, whose MACs the LBs must know, by their addresses."""
+        return {hop.address: hop for serving in self for hop in serving.config.hops().values()}
 
     def routers(self) -> set[Address]:
         """The routers on the external network, whose MACs the LBs must know."""

@@ -30,7 +30,8 @@ class Switch:
         self.lb = lb
         self.state = "disconnected"
         self.reason: str | None = "has not connected yet"
-        self.ports = {"external": PortState(lb.external_port), "internal": PortState(lb.internal_port)}
+        self.ports = {role: PortState(name) for role, name in lb.ports().items()}
+        """By what they are for: external, internal, or a transport."""
         self.roles: dict[Address, Role] = {}
         self.neighbours: dict[Address, str] = {}
         """The MACs of next hops and routers that are known here."""
@@ -47,24 +48,32 @@ class Switch:
 
     @property
     def of_ports(self) -> Ports | None:
-        """Both ports, or None until the switch has shown both. A port that went away is remembered."""
+        """None until the switch has shown both networks' ports. A port that went away is remembered."""
         return self._known_ports
 
     def set_ports(self, reported: Iterable[PortState]) -> None:
         """All ports that the switch has now."""
         self.ports_reported = tuple(reported)
         by_name = {port.name: port for port in self.ports_reported}
-        self.ports = {"external": by_name.get(self.lb.external_port, PortState(self.lb.external_port)),
-                      "internal": by_name.get(self.lb.internal_port, PortState(self.lb.internal_port))}
+        self.ports = {role: by_name.get(name, PortState(name)) for role, name in self.lb.ports().items()}
         missing = [port.name for port in self.ports.values() if port.number is None]
+        down = [port.name for port in self.ports.values() if not port.up]
         if missing:
             self.reason = (f"the bridge has no port {' and no port '.join(missing)}: add it with "
                            f"ovs-vsctl add-port, or correct the site file")
         else:
-            external, internal = self.ports["external"], self.ports["internal"]
-            self._known_ports = Ports(Port(external.number, external.mac), Port(internal.number, internal.mac))
-            down = [port.name for port in self.ports.values() if not port.up]
             self.reason = f"port {' and port '.join(down)} is down" if down else None
+        external, internal = self.ports["external"], self.ports["internal"]
+        if external.number is not None and internal.number is not None:
+            self._known_ports = Ports(Port(external.number, external.mac), Port(internal.number, internal.mac),
+                                      self._tunnel_ports(internal.mac))
+
+    def _tunnel_ports(self, mac: str) -> dict[str, Port]:
+        """By transport: those that there are, and those that went away."""
+        before = self._known_ports.tunnels if self._known_ports else {}
+        found = {transport: Port(self.ports[transport].number, mac) if self.ports[transport].number is not None
+                 else before.get(transport) for transport, _ in self.lb.tunnel_ports}
+        return {transport: port for transport, port in found.items() if port}
 
     def rename_ports(self, lb: LoadBalancer) -> None:
         """Another site file names other ports; found among those that the switch has reported."""
@@ -112,8 +121,9 @@ class Switch:
         self.neighbours[hop] = mac
         if not self.ready or self.of_ports is None:
             return []
-        macs = {server: mac for external_ip in external_ips for server, way in external_ip.hops().items() if way.address == hop}
-        return self._apply({flow.identity: flow for flow in delivery_flows(macs, self.of_ports)}, {})
+        hops = {server: way for external_ip in external_ips for server, way in self.of_ports.hops(external_ip).items()
+                if way.address == hop}
+        return self._apply({flow.identity: flow for flow in delivery_flows(hops, {hop: mac}, self.of_ports)}, {})
 
     def _wanted(self, external_ips: Iterable[ExternalIp]) -> dict[object, Flow]:
         if self.of_ports is None:

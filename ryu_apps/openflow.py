@@ -24,7 +24,7 @@ from lbctl.messages import (
 )
 from lbctl.openflow.entries import EntryCodec
 from lbctl.openflow.outbound import packet_out
-from lbctl.pipeline.flow import Action, FinTimeout, Flow, Move, Output, Resubmit, SetField, SetTtl, Simple
+from lbctl.pipeline.flow import Action, CheckLarger, FinTimeout, Flow, Move, Output, Resubmit, SetField, SetTtl, Simple
 from lbctl.pipeline.tables import number
 
 if TYPE_CHECKING:
@@ -36,6 +36,11 @@ ALL_TABLES, NO_BUFFER, WHOLE_PACKET = 0xFF, 0xFFFFFFFF, 0xFFFF
 RESUBMIT_IN_PORT = 0xFFF8
 UNKNOWN_TO_RYU = {"nd_reserved": bytes.fromhex("10000204"), "nd_options_type": bytes.fromhex("10000401")}
 """OXM headers of ERICOXM_OF_ICMPV6_ND_RESERVED and _OPTIONS_TYPE (ovs-fields(7), since Open vSwitch 2.11)."""
+CHECK_PKT_LARGER = 49
+"""NXAST_CHECK_PKT_LARGER, which Ryu does not know (openvswitch, lib/ofp-actions.c): length, bit, header of the register."""
+_CHECK_PKT_LARGER = struct.Struct("!HHI6x")
+_REGISTER_HEADERS = {f"reg{number}": 0x00010004 | number << 9 for number in range(8)}
+"""NXM_NX_REG0 to NXM_NX_REG7 (nicira-ext.h)."""
 
 
 def token_of(xid: int) -> int | None:
@@ -162,6 +167,8 @@ def _action(datapath: Datapath, action: Action) -> Any:
             return parser.NXActionFinTimeout(idle, 0)
         case SetTtl(ttl):
             return parser.OFPActionSetNwTtl(ttl)
+        case CheckLarger(length, field):
+            return parser.NXActionUnknown(CHECK_PKT_LARGER, _CHECK_PKT_LARGER.pack(length, 0, _REGISTER_HEADERS[field]))
         case Resubmit(table):
             return parser.NXActionResubmitTable(RESUBMIT_IN_PORT, number(table))
     raise TypeError(f"no OpenFlow action for {action!r}")

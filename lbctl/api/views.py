@@ -9,7 +9,7 @@ from socket import AF_INET, AF_INET6, inet_ntop
 from lbctl.access_table import Entry, unpack_key
 from lbctl.api import types as t
 from lbctl.api.facade import Control
-from lbctl.model import PROTOCOL_NAMES, Address, address_order, ExternalIp, LoadBalancer, Service
+from lbctl.model import PROTOCOL_NAMES, Address, ExternalIp, LoadBalancer, Service, address_order
 from lbctl.move import MoveRecord
 from lbctl.switch import PortState
 

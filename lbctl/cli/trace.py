@@ -7,7 +7,7 @@ import re
 from lbctl.cli.failure import Failure
 from lbctl.cli.ovs import Ovs
 from lbctl.cli.verdict import FLAGS, Situation, ports_of
-from lbctl.pipeline.cookies import Kind, owner_in, kind_of
+from lbctl.pipeline.cookies import Kind, kind_of, owner_in
 from lbctl.pipeline.flow import TCP_SYN
 from lbctl.pipeline.tables import name_of
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lbctl.access_table import KEY_SIZES, Shape
-from lbctl.model import TCP
+from lbctl.model import TCP, Tunnel
 from lbctl.openflow.layout import IN, KEY_DTYPES, OUT, SHAPES, Layout, stats_layout
 from lbctl.pipeline.cookies import Kind, kind_of
 from lbctl.pipeline.tables import number
@@ -31,16 +31,19 @@ _ENTRY_OXMS = {0x80001401: "protocol", 0x80001604: "a", 0x80003410: "a", 0x80001
 _OXM_IPV4_DST, _OXM_IPV6_DST = bytes.fromhex("80001804"), bytes.fromhex("80003610")
 _SET_ETH_DST = bytes.fromhex("0019001080000606")
 """The action set_field for eth_dst: type 25, 16 bytes, OXM header."""
-TABLE_IN, TABLE_OUT, TABLE_DELIVER = number("access_in"), number("access_out"), number("deliver_server")
+TABLE_IN, TABLE_OUT = number("access_in"), number("access_out")
+TABLES_DELIVER = (number("deliver_server"), number("deliver_tunnel"))
 
 
 class PacketIn(NamedTuple):
-    """A packet that a flow sent to the controller. `cookie` is that flow's."""
+    """A packet that a flow sent to the controller. `cookie` is that flow's. `tunnel` is for the core to find, by the server:
+    that the packet came in by its tunnel is what the flows have seen to."""
 
     reason: int
     cookie: int
     in_port: int
     frame: bytes
+    tunnel: Tunnel | None = None
 
 
 def decode_packet_in(message: bytes) -> PacketIn | None:
@@ -148,10 +151,10 @@ def decode_flow_stats(body: bytes) -> list[FlowStats]:
 
 
 def decode_neighbours(body: bytes) -> dict[bytes, bytes]:
-    """Server address -> MAC, both packed, as the flows of table deliver_server in a reply's body have them."""
+    """Server address -> MAC, both packed, as the flows of tables deliver_server and deliver_tunnel in a reply's body have them."""
     neighbours = {}
     for offset, length, table in stats_records(body):
-        if table != TABLE_DELIVER:
+        if table not in TABLES_DELIVER:
             continue
         record = body[offset:offset + length]
         mac = record.find(_SET_ETH_DST, 48)

@@ -43,6 +43,7 @@ class Kind(enum.IntEnum):
     TRANSLATE_ICMP = 14
     ECHO = 15
     EXPIRED = 16
+    TOO_BIG = 17
 
 
 def owner_of(external_ip: bytes) -> int:

@@ -60,7 +60,15 @@ class SetTtl:
     ttl: int
 
 
-Action = SetField | Move | Output | Simple | FinTimeout | Resubmit | SetTtl
+@dataclass(frozen=True, slots=True)
+class CheckLarger:
+    """Sets a register to 1 if the frame (without checksum) has more than `length` bytes, else to 0."""
+
+    length: int
+    field: str
+
+
+Action = SetField | Move | Output | Simple | FinTimeout | Resubmit | SetTtl | CheckLarger
 MatchValue = str | int | tuple[int, int]
 
 CONTROLLER = Simple("controller")
@@ -128,17 +136,22 @@ def flow(kind: Kind, external_ip: int, table: str, priority: int, match: dict[st
 
 
 _FLAG_NAMES = {TCP_FIN: "fin", TCP_SYN: "syn", TCP_RST: "rst", TCP_ACK: "ack"}
-_MATCH_NAMES = {"eth_dst": "dl_dst", "ipv4_src": "nw_src", "ipv4_dst": "nw_dst", "tcp_src": "tp_src", "tcp_dst": "tp_dst",
+_MATCH_NAMES = {"tunnel_id": "tun_id", "tun_ipv4_src": "tun_src",
+                "eth_dst": "dl_dst", "ipv4_src": "nw_src", "ipv4_dst": "nw_dst", "tcp_src": "tp_src", "tcp_dst": "tp_dst",
                 "udp_src": "tp_src", "udp_dst": "tp_dst", "icmpv4_type": "icmp_type", "icmpv6_type": "icmp_type",
                 "ipv6_nd_target": "nd_target"}
-_SET_NAMES = {"ipv4_src": "ip_src", "ipv4_dst": "ip_dst", "icmpv4_type": "icmp_type", "ipv6_nd_tll": "nd_tll"}
+_SET_NAMES = {"tunnel_id": "tun_id", "tun_ipv4_dst": "tun_dst",
+              "ipv4_src": "ip_src", "ipv4_dst": "ip_dst", "icmpv4_type": "icmp_type", "ipv6_nd_tll": "nd_tll"}
 _MOVE_NAMES = {"eth_src": "NXM_OF_ETH_SRC", "eth_dst": "NXM_OF_ETH_DST", "arp_sha": "NXM_NX_ARP_SHA",
                "arp_tha": "NXM_NX_ARP_THA", "arp_spa": "NXM_OF_ARP_SPA", "arp_tpa": "NXM_OF_ARP_TPA",
+               "tun_ipv4_src": "NXM_NX_TUN_IPV4_SRC", "tun_ipv4_dst": "NXM_NX_TUN_IPV4_DST",
                "ipv4_src": "NXM_OF_IP_SRC", "ipv4_dst": "NXM_OF_IP_DST", "ipv6_src": "NXM_NX_IPV6_SRC",
                "ipv6_dst": "NXM_NX_IPV6_DST"}
-_MATCH_ORDER = ("reg0", "reg1", "in_port", "eth_dst", "ipv4_src", "ipv4_dst", "ipv6_src", "ipv6_dst", "arp_spa", "arp_tpa",
-                "arp_op", "nw_ttl", "ip_frag", "icmpv4_type", "icmpv6_type", "ipv6_nd_target", "tcp_src", "udp_src", "tcp_dst", "udp_dst",
+_MATCH_ORDER = ("reg0", "reg1", "reg2", "tunnel_id", "tun_ipv4_src", "in_port", "eth_dst", "ipv4_src", "ipv4_dst", "ipv6_src",
+                "ipv6_dst", "arp_spa", "arp_tpa", "arp_op", "nw_ttl", "ip_frag", "icmpv4_type", "icmpv6_type", "ipv6_nd_target",
+                "tcp_src", "udp_src", "tcp_dst", "udp_dst",
                 "tcp_flags")
+_HEX = ("reg0", "reg1", "reg2", "tunnel_id")
 _PROTOCOLS = {(ETH_ARP, None): "arp", (ETH_IP, None): "ip", (ETH_IP, ICMP): "icmp", (ETH_IP, TCP): "tcp", (ETH_IP, UDP): "udp",
               (ETH_IPV6, None): "ipv6", (ETH_IPV6, ICMPV6): "icmp6", (ETH_IPV6, TCP): "tcp6", (ETH_IPV6, UDP): "udp6"}
 
@@ -153,8 +166,8 @@ def _match_text(match: dict[str, MatchValue]) -> list[str]:
             texts.append("tcp_flags=" + _flags_text(*value))
         elif field == "ip_frag":
             texts.append("nw_frag=yes")
-        elif field.startswith("reg"):
-            texts.append(f"{field}={value:#x}")
+        elif field in _HEX:
+            texts.append(f"{_MATCH_NAMES.get(field, field)}={_hex(value)}")
         else:
             texts.append(f"{_MATCH_NAMES.get(field, field)}={value}")
     return texts
@@ -164,12 +177,14 @@ def _flags_text(value: int, mask: int) -> str:
     return "".join(("+" if value & bit else "-") + name for bit, name in _FLAG_NAMES.items() if mask & bit)
 
 
+def _hex(value: MatchValue) -> str:
+    return f"{value:#x}" if value else "0"
+
+
 def _action_text(action: Action) -> str:
     match action:
-        case SetField(field, value) if field.startswith("reg"):
-            return f"set_field:{value:#x}->{field}" if value else f"set_field:0->{field}"
         case SetField(field, value):
-            return f"set_field:{value}->{_SET_NAMES.get(field, field)}"
+            return f"set_field:{_hex(value) if field in _HEX else value}->{_SET_NAMES.get(field, field)}"
         case Move(source, target, _):
             return f"move:{_MOVE_NAMES[source]}[]->{_MOVE_NAMES[target]}[]"
         case Output(port):
@@ -184,6 +199,8 @@ def _action_text(action: Action) -> str:
             return f"fin_timeout(idle_timeout={idle})"
         case SetTtl(ttl):
             return f"mod_nw_ttl:{ttl}"
+        case CheckLarger(length, field):
+            return f"check_pkt_larger({length})->NXM_NX_{field.upper()}[0]"
         case Resubmit(table):
             return f"resubmit(,{number(table)})"
     raise PipelineError(f"no text for {action!r}")

@@ -146,7 +146,7 @@ MISTAKES = [
      "2: dpid must be 16 hex digits, as `ovs-vsctl get bridge BRIDGE datapath_id` says; it is 'lb-a'"),
     ("dpid 0", 2, LB_A.replace("aa\"", "00\""), "2: dpid must not be 0: Open vSwitch refuses it"),
     ("one port for both sides", 2, LB_A.replace("lba-int", "lba-ext"),
-     "2: internal_port is the same as external_port, 'lba-ext': a load balancer needs two ports"),
+     "2: internal_port is the same as external_port, 'lba-ext': a load balancer needs a port for each"),
     ("port name that Linux cannot have", 2, LB_A.replace("lba-int", "lba-internal-one"),
      "2: internal_port 'lba-internal-one' is no interface name: 1 to 15 characters, no space, '/' or ':'"),
     # networks
