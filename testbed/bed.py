@@ -112,10 +112,14 @@ class Bed:
             self._reset_balancer(node)
         for space in (*self.clients, *self.servers, *self.inner_routers.values(), self.router, self.remote):
             space.ip("neigh", "flush", "all")
+        self.start_servers()
+        self.controller.configure(self.site)
+
+    def start_servers(self) -> None:
+        """Start the servers' processes that don't run (any more)."""
         for name, script in self.server_scripts.items():
             if not script.running:
                 self.server_scripts[name] = self._start_server(self._spaces[name])
-        self.controller.configure(self.site)
 
     # Controller
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
 BROADCAST = "ff:ff:ff:ff:ff:ff"
-TCP, UDP, ICMP = 6, 17, 1
+TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Frame:
     eth_src: str
     eth_dst: str
     ethertype: int
-    src: IPv4Address | None = None
-    dst: IPv4Address | None = None
+    src: IPv4Address | IPv6Address | None = None
+    dst: IPv4Address | IPv6Address | None = None
     protocol: int = 0
     ttl: int = 0
     fragment: int = 0
@@ -57,19 +57,36 @@ def tcp(
     words = (20 + len(options)) // 4
     head = struct.pack("!HHIIBBHHH", client[1], server[1], seq, ack, words << 4, flags, 65535, 0, 0) + options
     segment = _with_checksum(head + payload, 16, _pseudo(client[0], server[0], TCP, len(head) + len(payload)))
-    return ipv4(eth, client[0], server[0], TCP, segment, ttl=ttl)
+    return ip(eth, client[0], server[0], TCP, segment, ttl=ttl)
 
 
 def udp(eth: tuple[str, str], client: tuple[str, int], server: tuple[str, int], payload: bytes = b"", *, ttl: int = 64) -> bytes:
     """A UDP datagram; arguments as of tcp()."""
     datagram = struct.pack("!HHHH", client[1], server[1], 8 + len(payload), 0) + payload
     datagram = _with_checksum(datagram, 6, _pseudo(client[0], server[0], UDP, len(datagram)))
-    return ipv4(eth, client[0], server[0], UDP, datagram, ttl=ttl)
+    return ip(eth, client[0], server[0], UDP, datagram, ttl=ttl)
 
 
 def echo_request(eth: tuple[str, str], src: str, dst: str, *, number: int = 1) -> bytes:
     """An ICMP echo request."""
     return ipv4(eth, src, dst, ICMP, _with_checksum(struct.pack("!BBHHH", 8, 0, 0, 7, number) + b"abcdefgh", 2))
+
+
+def icmpv6(eth: tuple[str, str], src: str, dst: str, kind: int, body: bytes, *, ttl: int = 64) -> bytes:
+    """An ICMPv6 message of code 0; `body`: all after its checksum."""
+    message = struct.pack("!BBH", kind, 0, 0) + body
+    return ipv6(eth, src, dst, ICMPV6, _with_checksum(message, 2, _pseudo(src, dst, ICMPV6, len(message))), ttl=ttl)
+
+
+def ip(eth: tuple[str, str], src: str, dst: str, protocol: int, body: bytes, *, ttl: int = 64) -> bytes:
+    """An IPv4 or IPv6 packet, as the addresses are."""
+    return (ipv6 if ":" in src else ipv4)(eth, src, dst, protocol, body, ttl=ttl)
+
+
+def ipv6(eth: tuple[str, str], src: str, dst: str, protocol: int, body: bytes, *, ttl: int = 64) -> bytes:
+    """An IPv6 packet; ttl: its hop limit."""
+    head = struct.pack("!IHBB", 6 << 28, len(body), protocol, ttl) + IPv6Address(src).packed + IPv6Address(dst).packed
+    return ethernet(eth, 0x86DD, head + body)
 
 
 def ipv4(
@@ -121,6 +138,8 @@ def read(raw: bytes) -> Frame:
         return Frame(**base, **macs, arp_operation=operation, src=IPv4Address(spa), dst=IPv4Address(tpa))
     if ethertype == 0x0800 and len(raw) >= 34:
         return Frame(**base, **_read_ipv4(raw[14:]))
+    if ethertype == 0x86DD and len(raw) >= 54:
+        return Frame(**base, **_read_ipv6(raw[14:]))
     return Frame(**base)
 
 
@@ -130,8 +149,19 @@ def _read_ipv4(packet: bytes) -> dict:
     body = packet[header:total]
     fields = {"src": IPv4Address(src), "dst": IPv4Address(dst), "protocol": protocol, "ttl": ttl}
     fields |= {"fragment": fragment & 0x3FFF, "checksums_right": _sum(packet[:header]) == 0, "payload": body}
-    if fragment & 0x3FFF:
-        return fields
+    return fields if fragment & 0x3FFF else _read_transport(fields, body)
+
+
+def _read_ipv6(packet: bytes) -> dict:
+    """Extension headers are not looked into."""
+    length, protocol, ttl, src, dst = struct.unpack_from("!HBB16s16s", packet, 4)
+    body = packet[40 : 40 + length]
+    fields = {"src": IPv6Address(src), "dst": IPv6Address(dst), "protocol": protocol, "ttl": ttl, "payload": body, "checksums_right": True}
+    return _read_transport(fields, body)
+
+
+def _read_transport(fields: dict, body: bytes) -> dict:
+    protocol = fields["protocol"]
     pseudo = _pseudo(str(fields["src"]), str(fields["dst"]), protocol, len(body))
     if protocol == TCP and len(body) >= 20:
         names = ("src_port", "dst_port", "seq", "ack")
@@ -142,14 +172,15 @@ def _read_ipv4(packet: bytes) -> dict:
         fields |= dict(zip(("src_port", "dst_port"), struct.unpack_from("!HH", body), strict=True))
         fields["payload"] = body[8:]
         fields["checksums_right"] &= _sum(pseudo + body) == 0
-    elif protocol == ICMP and len(body) >= 8:
+    elif protocol in (ICMP, ICMPV6) and len(body) >= 8:
         fields |= {"icmp_type": body[0], "icmp_code": body[1], "payload": body[8:]}
-        fields["checksums_right"] &= _sum(body) == 0
+        fields["checksums_right"] &= _sum(body if protocol == ICMP else pseudo + body) == 0
     return fields
 
 
 def _pseudo(src: str, dst: str, protocol: int, length: int) -> bytes:
-    return IPv4Address(src).packed + IPv4Address(dst).packed + struct.pack("!BBH", 0, protocol, length)
+    addresses = ip_address(src).packed + ip_address(dst).packed
+    return addresses + (struct.pack("!BBH", 0, protocol, length) if len(addresses) == 8 else struct.pack("!II", length, protocol))
 
 
 def _with_checksum(data: bytes, offset: int, pseudo: bytes = b"") -> bytes:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
 
+from lbctl.pipeline.cookies import owner_of
 from testbed.bed import Bed
 from testbed.controller import APPS
 from testbed.namespaces import Namespace
@@ -107,7 +109,7 @@ def wait_ended(bed: Bed, move_id: str, timeout: float = 15.0) -> dict:
 
 def wait_reached(bed: Bed) -> None:
     """Until every LB, not only the one that serves it, knows every server's MAC: else a move there is refused."""
-    servers = [f"nw_dst={space.name.removeprefix('server-')} " for space in bed.servers]
+    servers = [f"_dst={space.name.removeprefix('server-')} " for space in bed.servers]
     for node in bed.lbs.values():
         bed.wait_until(lambda: all(server in node.ovs.dump_flows(node.bridge, "table=40") for server in servers), 10,  # noqa: B023
                        f"{node.lb.name} reaches every server")
@@ -130,7 +132,7 @@ def wait_state(bed: Bed, lb: str, state: str, timeout: float = 10.0) -> None:
 
 def entry_flows(bed: Bed, lb: str, address: str = FIRST) -> list[str]:
     """The flows of access-table entries of an external IP in an LB's switch."""
-    owner = int.from_bytes(socket.inet_aton(address), "big")
+    owner = owner_of(ip_address(address).packed)
     dump = bed.lbs[lb].dump_flows()
     return [line for line in dump.splitlines()
             if "table=2" in line.split(", priority")[0] and _cookie(line) & 0xFFFFFFFF == owner and _cookie(line) >> 48 in (0x1B04, 0x1B05)]
