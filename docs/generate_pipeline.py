@@ -276,13 +276,13 @@ def _cookies() -> str:
 |---|---|
 | 63..56 | {MARK:#x}, our mark |
 | 55..48 | the kind of flow, see below |
-| 47..32 | of an entry: its bucket, 0..255; of any other flow: a digest of its text |
+| 47..32 | of an entry: its bucket, 0..1023; of any other flow: a digest of its text |
 | 31..0 | the external IP (IPv6: a checksum of it, above 240.0.0.0); 0 if the flow belongs to none |
 
 After a restart or a reconnect the LB's flows are read back and compared with what they should be *by table and cookie*;
 the digest tells a flow that is right from one that another release or another site file left. A flow whose actions
 were changed by hand, under the same cookie, is not noticed. An entry is compared field by field. The buckets let
-a 256th of an external IP's entries be read or deleted by one exact cookie, which Open vSwitch finds by an index.
+a 1024th of an external IP's entries be read or deleted by one exact cookie, which Open vSwitch finds by an index.
 
 | | kind | what the flow does |
 |---|---|---|

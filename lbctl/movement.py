@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 KEPT_RECORDS = 200
 RECOVERY_SECONDS = 10.0
 """A new controller waits this long for both LBs of an unfinished move."""
-FORGET_AT_ONCE = 4
+FORGET_AT_ONCE = 16
 """Buckets of entries that are deleted before the switch must confirm."""
 
 

@@ -34,7 +34,7 @@ VERSION, FLOW_MOD, BUNDLE_CONTROL, BUNDLE_ADD = 5, 14, 33, 34
 OPEN_REQUEST, COMMIT_REQUEST = 0, 4
 BUNDLE_ATOMIC_ORDERED = 3
 _CONTROL = struct.Struct("!BBHIIHH")
-_COOKIE_HEAD = {IN: bytes([MARK, Kind.ENTRY_IN, 0]), OUT: bytes([MARK, Kind.ENTRY_OUT, 0])}
+_COOKIE_HEAD = {IN: bytes([MARK, Kind.ENTRY_IN]), OUT: bytes([MARK, Kind.ENTRY_OUT])}
 
 
 class EntryCodec:
@@ -103,7 +103,7 @@ def _packer(shape: Shape, command: int, linger: int) -> Callable[[Entry], bytes]
         key, reply = entry.key, entry.reply
         client, client_port, external, external_port = split(key)
         server, server_port, internal, internal_port = split(reply)
-        place = bytes([bucket_of_key(key)]) + (external if size == 4 else owner_of(external).to_bytes(4))
+        place = bucket_of_key(key).to_bytes(2) + (external if size == 4 else owner_of(external).to_bytes(4))
         match_in = (no_xid, head_in + place, client, external, client_port, external_port)
         match_out = (no_xid, head_out + place, server, internal, server_port, internal_port)
         set_in = set_out = ()
@@ -145,7 +145,8 @@ def _cookies(direction: str, version: int, keys: np.ndarray, entries: Sequence[E
     size = ADDRESS_SIZE[version]
     raw = keys.view("u1").reshape(len(keys), KEY_SIZES[version])
     cookies = np.empty((len(keys), 8), "u1")
-    cookies[:, :3] = np.frombuffer(_COOKIE_HEAD[direction], "u1")
+    cookies[:, :2] = np.frombuffer(_COOKIE_HEAD[direction], "u1")
+    cookies[:, 2] = (raw[:, size - 1] ^ raw[:, size + 1] ^ raw[:, -2]) & 3
     cookies[:, 3] = raw[:, size] ^ raw[:, size + 2] ^ raw[:, -1]
     if version == 4:
         cookies[:, 4:8] = raw[:, 7:11]

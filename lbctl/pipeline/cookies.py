@@ -2,11 +2,11 @@
 
     63..56  0x1b, our mark: flows without it are not ours and never touched
     55..48  kind of flow
-    47..32  for an entry: its bucket (0..255); otherwise a digest of the flow
+    47..32  for an entry: its bucket (0..1023); otherwise a digest of the flow
     31..0   the owner: the external IP (IPv6: see owner_of), or 0 for flows that belong to none
 
 An entry's cookie is the same on every LB. The bucket lets one exact-cookie request, which OVS serves from an
-index, read or delete a 256th of an external IP's entries without stalling the switch. The digest tells a flow
+index, read or delete a 1024th of an external IP's entries without stalling the switch. The digest tells a flow
 that is right from one that an older release or another site file left: a switch is compared by cookies alone.
 """
 
@@ -16,7 +16,7 @@ import enum
 import zlib
 
 MARK = 0x1B
-BUCKETS = 256
+BUCKETS = 1024
 
 MASK_MARK = 0xFF << 56
 MASK_KIND = 0xFFFF << 48
@@ -76,10 +76,11 @@ def owner_in(cookie: int) -> int:
 
 
 def bucket_of_key(key: bytes) -> int:
-    """The bucket of an entry: the low bytes of the client's address and port and of the external port, so that each varies
+    """The bucket of an entry: the low bits of the client's address and port and of the external port, so that each varies
     it (the last one for outbound NAT, where many connections go to one place).
 
     `key` is the entry's key (access_table.py).
     """
-    address = len(key) // 2 - 2
-    return key[address] ^ key[address + 2] ^ key[-1]
+    low = len(key) // 2 - 2
+    high = key[low - 1] ^ key[low + 1] ^ key[-2]
+    return (high & 3) << 8 | key[low] ^ key[low + 2] ^ key[-1]

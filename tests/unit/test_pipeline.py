@@ -145,8 +145,8 @@ def test_another_content_has_another_cookie() -> None:
 
 
 def test_buckets_spread_clients_and_ports() -> None:
-    one_client = {cookies.bucket_of_key(pack_key(6, CLIENT.packed, port, ADDRESS.packed, 80)) for port in range(40000, 40256)}
-    one_port = {cookies.bucket_of_key(pack_key(6, bytes([10, 1, 2, last]), 40000, ADDRESS.packed, 80)) for last in range(256)}
+    one_client = {cookies.bucket_of_key(pack_key(6, CLIENT.packed, port, ADDRESS.packed, 80)) for port in range(40000, 41024)}
+    one_port = {cookies.bucket_of_key(pack_key(6, bytes([10, 1, last >> 8, last & 255]), 40000, ADDRESS.packed, 80)) for last in range(1024)}
     assert len(one_client) == len(one_port) == cookies.BUCKETS
 
 
