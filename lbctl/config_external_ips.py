@@ -27,11 +27,14 @@ from lbctl.pipeline.cookies import owner_of
 
 MAX_WEIGHT = 65535
 _KEYS = {
-    "destination": (("address", "load_balancer", "gateway", "services"), ("kind", "nat")),
-    "full": (("address", "load_balancer", "internal_ips", "services"), ("kind", "nat", "gateway", "port_range")),
-    "nat-gateway": (("address", "load_balancer", "gateway", "inside", "router"), ("kind", "port_range")),
+    "nat: destination": (("address", "load_balancer", "gateway", "services"), ("kind", "nat")),
+    "nat: full": (("address", "load_balancer", "internal_ips", "services"), ("kind", "nat", "gateway", "port_range")),
+    "kind: nat-gateway": (("address", "load_balancer", "gateway", "inside", "router"), ("kind", "port_range")),
 }
 """Which keys an external IP must have, and may have."""
+_ONLY_FOR = {key: " or ".join(kind for kind, both in _KEYS.items() if key in {*both[0], *both[1]})
+             for required, optional in _KEYS.values() for key in (*required, *optional)}
+"""Which kinds of external IPs have a key."""
 
 
 class ExternalIpReader:
@@ -44,23 +47,29 @@ class ExternalIpReader:
         self._external, self._internal = external, internal
         self._names = names
         self._owner_lines: dict[int, tuple[Address, int]] = {}
-        self._servers: list[tuple[Address, yaml.Node]] = []
+        self._others: list[tuple[str, Address, yaml.Node]] = []
+        """Whose address must not be an LB's: what it is, and where it is named."""
         self._hops: dict[Address, tuple[Hop, int]] = {}
         self._server_owners: dict[Address, int] = {}
         self._inside: list[tuple[Network, int]] = []
 
     def read(self, nodes: list[yaml.Node]) -> list[ExternalIp | None]:
         found = [self._external_ip(node) for node in nodes]
-        for address, node in self._servers:
-            line = self._reader.seen.get(("internal address", address))
+        for what, address, node in self._others:
+            own, words = ("external IP", "an external IP") if what == "router" else ("internal address", "a gateway or internal IP")
+            line = self._reader.seen.get((own, address))
             if line is not None:
-                self._reader.problem(node, f"server {address} has the address of the gateway in line {line}")
+                self._reader.problem(node, f"{what} {address} can't be {words} as well (line {line})")
         return found
 
     def _external_ip(self, node: yaml.Node) -> ExternalIp | None:
+        problems = len(self._reader.problems)
         kind = self._choice(node, "kind", KINDS)
         nat = self._choice(node, "nat", NAT_KINDS)
-        values = self._reader.mapping(node, "external IP", *_KEYS[kind if kind == "nat-gateway" else nat])
+        if len(self._reader.problems) > problems:
+            return None  # which other keys it needs is not known
+        required, optional = _KEYS[f"kind: {kind}" if kind == "nat-gateway" else f"nat: {nat}"]
+        values = self._reader.mapping(node, "external IP", required, optional, _ONLY_FOR)
         if values is None:
             return None
         address = self._reader.address_in(values.get("address"), "address", self._external, "external_network")
@@ -71,7 +80,7 @@ class ExternalIpReader:
         internal_ips = [self._internal_ip(item, address) for item in self._items(values, "internal_ips")]
         ports = self._reader.port_range(values["port_range"], "port_range") if "port_range" in values else PORTS
         inside = [self._inside_prefix(item, address) for item in self._items(values, "inside")]
-        router = self._reader.address_in(values.get("router"), "router", self._external, "external_network")
+        router = self._other("router", values, self._external, "external_network")
         self._same_version(router, address, values.get("router"), "router")
         line = line_of(node)
         services = [self._service(line, nat == "destination", address, item) for item in self._items(values, "services")]
@@ -129,9 +138,17 @@ class ExternalIpReader:
         self._same_version(prefix, external, node, "inside")
         return prefix
 
-    def _same_version(self, found: Address | Network | None, external: Address | None, node: yaml.Node | None, what: str) -> None:
-        if found is not None and external is not None and found.version != external.version:
-            self._reader.problem(node, f"{what} {found} is IPv{found.version}, and the external IP {external} is IPv{external.version}: "
+    def _other(self, what: str, values: dict[str, yaml.Node], networks: Sequence[Network], network_key: str) -> Address | None:
+        """An address that must not be an LB's own; what: its key."""
+        address = self._reader.address_in(values.get(what), what, networks, network_key)
+        if address is not None:
+            self._others.append((what, address, values[what]))
+        return address
+
+    def _same_version(self, found: Address | Network | None, other: Address | None, node: yaml.Node | None, what: str,
+                      of: str = "the external IP") -> None:
+        if found is not None and other is not None and found.version != other.version:
+            self._reader.problem(node, f"{what} {found} is IPv{found.version}, and {of} {other} is IPv{other.version}: "
                                  "a connection keeps its IP version")
 
     def _service(self, line: int, exclusive: bool, external: Address | None, node: yaml.Node) -> Service | None:
@@ -170,13 +187,13 @@ class ExternalIpReader:
         address = self._reader.address_in(values.get("address"), "address", networks, "internal_network")
         port = self._reader.whole(values.get("port"), "port", 1, 65535)
         weight = self._reader.whole(values["weight"], "weight", 1, MAX_WEIGHT) if "weight" in values else 1
-        next_hop = self._reader.address_in(values.get("next_hop"), "next_hop", () if tunneled else self._internal, "internal_network")
+        next_hop = self._other("next_hop", values, () if tunneled else self._internal, "internal_network")
         tunnel = self._tunnels.tunnel(transport, address, values) if tunneled else None
         if address is None:
             return None
-        self._servers.append((address, values["address"]))
+        self._others.append(("server", address, values["address"]))
         self._same_version(address, external, values["address"], "server")
-        self._same_version(next_hop, address, values.get("next_hop"), "next_hop")
+        self._same_version(next_hop, address, values.get("next_hop"), "next_hop", "server")
         if owner is not None:
             self._check_owner(address, owner, values["address"])
         if port is None or weight is None or tunneled and tunnel is None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import yaml
 
@@ -91,9 +92,13 @@ class Reader:
         return None
 
     def mapping(
-        self, node: yaml.Node, what: str, required: Collection[str], optional: Collection[str] = ()
+        self, node: yaml.Node, what: str, required: Collection[str], optional: Collection[str] = (),
+        only_for: Mapping[str, str] = MappingProxyType({}),
     ) -> dict[str, yaml.Node] | None:
-        """The values by key. A key that is nearly a known one that is missing counts as that one from here on."""
+        """The values by key. A key that is nearly a known one that is missing counts as that one from here on.
+
+        only_for: keys that are known elsewhere, and where.
+        """
         if not isinstance(node, yaml.MappingNode):
             keys = ", ".join(required or optional)
             self.problem(node, f"{what} must be a mapping with the keys {keys}; it is {_kind(node)}")
@@ -110,6 +115,8 @@ class Reader:
                 lines[key.value] = line_of(key)
                 if key.value in required or key.value in optional:
                     values[key.value] = value
+                elif key.value in only_for:
+                    self.problem(key, f"{what}: the key {key.value!r} is only for {only_for[key.value]}")
                 else:
                     unknown.append((key, value))
         self._unknown_keys(what, unknown, values, (*required, *optional))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from lbctl import config
 from lbctl.config import ConfigError
 from lbctl.model import ExternalIp, LoadBalancer, Server, Service, Settings, Site
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "site.yaml"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 SITE = """\
 load_balancers:
@@ -48,9 +48,9 @@ external_ips:
 """
 
 
-def edited(number: int, line: str) -> str:
-    """SITE with another text in a line (numbers from 1)."""
-    lines = SITE.splitlines()
+def edited(number: int, line: str, text: str = SITE) -> str:
+    """The text of a site with another text in a line (numbers from 1)."""
+    lines = text.splitlines()
     lines[number - 1] = line
     return "\n".join(lines)
 
@@ -96,8 +96,9 @@ def test_the_whole_format():
     )
 
 
-def test_the_example_is_valid():
-    assert len(config.load(EXAMPLE).external_ips) == 3
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.yaml")), ids=lambda file: file.name)
+def test_the_examples_are_valid(file):
+    assert len(config.load(file).external_ips) >= 3
 
 
 def test_the_order_of_the_keys_does_not_matter():
@@ -193,7 +194,7 @@ MISTAKES = [
     ("gateway used twice", 24, "    gateway: 10.0.0.1",
      "24: the gateway 10.0.0.1 already belongs to another external IP; each needs its own (line 10)"),
     ("gateway that is a server of a later external IP", 10, "    gateway: 10.0.0.21",
-     "29: server 10.0.0.21 has the address of the gateway in line 10"),
+     "29: server 10.0.0.21 can't be a gateway or internal IP as well (line 10)"),
     # services and servers
     ("unknown protocol", 12, "      - protocol: http", "12: unknown protocol 'http': one of: tcp, udp"),
     ("duplicate service", 19, "        port: 80", "19: this external IP already has a service on tcp port 80 (line 13)"),
@@ -243,9 +244,211 @@ def test_one_mistake_one_problem(number, line, expected):
     assert problems(edited(number, line)) == [f"site.yaml:{expected}"]
 
 
+KINDS = """\
+load_balancers:
+  - {name: lb-a, dpid: "00000000000000aa", external_port: lba-ext, internal_port: lba-int}
+external_network: [198.51.100.0/24, "2001:db8:100::/64"]
+internal_network: [10.0.0.0/24, "fd00:10::/64"]
+external_ips:
+  - address: 198.51.100.11
+    load_balancer: lb-a
+    nat: full
+    internal_ips: [10.0.0.101, 10.0.0.102]
+    port_range: [2000, 3000]
+    services:
+      - protocol: udp
+        port: 53
+        servers:
+          - {address: 10.0.0.11, port: 53}
+          - {address: 172.16.5.12, port: 53, next_hop: 10.0.0.254}
+  - address: 198.51.100.20
+    load_balancer: lb-a
+    kind: nat-gateway
+    gateway: 10.0.0.1
+    inside: [10.0.0.128/25, 172.16.9.7/32]
+    port_range: 5000-6000
+    router: 198.51.100.254
+  - address: "2001:db8:100::1"
+    load_balancer: lb-a
+    gateway: "fd00:10::1"
+    services:
+      - protocol: tcp
+        port: 80
+        servers: [{address: "fd00:10::21", port: 80}]
+  - address: 198.51.100.12
+    load_balancer: lb-a
+    nat: full
+    internal_ips: [10.0.0.103]
+    services:
+      - protocol: udp
+        port: 53
+        servers: [{address: 10.0.0.11, port: 53}]
+"""
+
+
+def test_all_kinds_of_external_ips():
+    site = config.parse(KINDS)
+    assert site.external_networks == (IPv4Network("198.51.100.0/24"), IPv6Network("2001:db8:100::/64"))
+    assert site.internal_networks == (IPv4Network("10.0.0.0/24"), IPv6Network("fd00:10::/64"))
+    server = Server(IPv4Address("10.0.0.11"), 53)
+    behind = Server(IPv4Address("172.16.5.12"), 53, next_hop=IPv4Address("10.0.0.254"))
+    assert site.external_ips == (
+        ExternalIp(IPv4Address("198.51.100.11"), "lb-a", None, "full", (Service("udp", 53, servers=(server, behind)),),
+                   internal_ips=(IPv4Address("10.0.0.101"), IPv4Address("10.0.0.102")), port_range=(2000, 3000)),
+        ExternalIp(IPv4Address("198.51.100.20"), "lb-a", IPv4Address("10.0.0.1"), kind="nat-gateway", port_range=(5000, 6000),
+                   inside=(IPv4Network("10.0.0.128/25"), IPv4Network("172.16.9.7/32")), router=IPv4Address("198.51.100.254")),
+        ExternalIp(IPv6Address("2001:db8:100::1"), "lb-a", IPv6Address("fd00:10::1"), services=(
+            Service("tcp", 80, servers=(Server(IPv6Address("fd00:10::21"), 80),)),)),
+        ExternalIp(IPv4Address("198.51.100.12"), "lb-a", None, "full", (Service("udp", 53, servers=(server,)),),
+                   internal_ips=(IPv4Address("10.0.0.103"),), port_range=(1024, 65535)))
+
+
+def test_networks_are_in_the_order_of_their_versions():
+    text = KINDS.replace('[10.0.0.0/24, "fd00:10::/64"]', '["fd00:10::/64", 10.0.0.0/24]')
+    assert config.parse(text) == config.parse(KINDS)
+
+
+def test_full_nat_may_have_a_gateway():
+    """For its servers' way out, or for ping."""
+    text = KINDS.replace("    internal_ips: [10.0.0.103]", "    gateway: 10.0.0.9\n    internal_ips: [10.0.0.103]")
+    assert config.parse(text).external_ips[3].internal_addresses() == (IPv4Address("10.0.0.9"), IPv4Address("10.0.0.103"))
+
+
+KEEPS = "a connection keeps its IP version"
+RANGE = "the first and the last port, such as [1024, 65535]"
+NO_PORT = "the first must be 1 to 65535, the last not below it"
+
+KIND_MISTAKES = [
+    # sentence, line, what the line is instead, its problems
+    ("two networks of one version", 3, "external_network: [198.51.100.0/24, 203.0.113.0/24, \"2001:db8:100::/64\"]",
+     ["3: external_network has two IPv4 networks, 198.51.100.0/24 and 203.0.113.0/24: one of each IP version"]),
+    ("no network of the external IP's version", 3, "external_network: 198.51.100.0/24",
+     ["24: address 2001:db8:100::1 is outside external_network 198.51.100.0/24"]),
+    ("no network", 3, "external_network: []", ["3: external_network is empty: at least one is needed"]),
+    ("network inside the other side's", 4, "internal_network: [10.0.0.0/24, \"fd00:10::/64\", \"2001:db8::/32\"]",
+     ["4: internal_network has two IPv6 networks, fd00:10::/64 and 2001:db8::/32: one of each IP version"]),
+    ("IPv6 network that hosts cannot have", 4, "internal_network: [\"ff02::/64\"]",
+     ["4: internal_network ff02::/64 holds addresses that hosts cannot have (::/127, ff00::/8)"]),
+    # full NAT
+    ("no internal IPs", 9, "", ["6: external IP: the key 'internal_ips' is missing"]),
+    ("empty internal IPs", 9, "    internal_ips: []", ["9: internal_ips is empty: at least one is needed"]),
+    ("internal IPs that are no list", 9, "    internal_ips: 10.0.0.101", ["9: internal_ips must be a list ('- ...' lines); it is text"]),
+    ("internal IP twice", 9, "    internal_ips: [10.0.0.101, 10.0.0.101]", ["9: the internal IP 10.0.0.101 is already used (line 9)"]),
+    ("internal IP of another external IP", 9, "    internal_ips: [10.0.0.101, 10.0.0.103]",
+     ["34: the internal IP 10.0.0.103 is already used (line 9)"]),
+    ("internal IP that is a gateway", 9, "    internal_ips: [10.0.0.1]",
+     ["20: the gateway 10.0.0.1 already belongs to another external IP; each needs its own (line 9)"]),
+    ("internal IP that is a server", 9, "    internal_ips: [10.0.0.11]",
+     ["15: server 10.0.0.11 can't be a gateway or internal IP as well (line 9)",
+      "38: server 10.0.0.11 can't be a gateway or internal IP as well (line 9)"]),
+    ("internal IP outside", 9, "    internal_ips: [10.0.1.1]",
+     ["9: internal IP 10.0.1.1 is outside internal_network 10.0.0.0/24 and fd00:10::/64"]),
+    ("internal IP of the other version", 9, "    internal_ips: [\"fd00:10::5\"]",
+     [f"9: internal IP fd00:10::5 is IPv6, and the external IP 198.51.100.11 is IPv4: {KEEPS}"]),
+    ("gateway that is an internal IP", 20, "    gateway: 10.0.0.101",
+     ["20: the gateway 10.0.0.101 already belongs to another external IP; each needs its own (line 9)"]),
+    ("keys of full NAT without it", 8, "    nat: destination",
+     ["6: external IP: the key 'gateway' is missing",
+      "9: external IP: the key 'internal_ips' is only for nat: full",
+      "10: external IP: the key 'port_range' is only for nat: full or kind: nat-gateway"]),
+    # ports
+    ("no port", 10, "    port_range: [3000, 2999]", [f"10: port_range 3000-2999 holds no port: {NO_PORT}"]),
+    ("no port, as text", 10, "    port_range: 3000-2999", [f"10: port_range 3000-2999 holds no port: {NO_PORT}"]),
+    ("port 0 in the range", 10, "    port_range: [0, 5]", ["10: port_range must be a whole number from 1 to 65535; it is 0"]),
+    ("port 0 in the range, as text", 10, "    port_range: 0-5", [f"10: port_range 0-5 holds no port: {NO_PORT}"]),
+    ("range too high", 10, "    port_range: [1, 70000]", ["10: port_range must be a whole number from 1 to 65535; it is 70000"]),
+    ("range too high, as text", 10, "    port_range: 1-70000", [f"10: port_range 1-70000 holds no port: {NO_PORT}"]),
+    ("one port", 10, "    port_range: [1]", [f"10: port_range must be {RANGE}; it has 1 items"]),
+    ("three ports", 10, "    port_range: [1, 2, 3]", [f"10: port_range must be {RANGE}; it has 3 items"]),
+    ("range of one word", 10, "    port_range: 1000", [f"10: port_range must be {RANGE}; it is '1000'"]),
+    ("range of long numbers", 10, "    port_range: 99999-100000", [f"10: port_range must be {RANGE}; it is '99999-100000'"]),
+    ("range that is a mapping", 10, "    port_range: {1: 2}", [f"10: port_range must be {RANGE}; it is a mapping"]),
+    ("empty range", 10, "    port_range:", [f"10: port_range must be {RANGE}; it is empty"]),
+    # servers
+    ("server of the other version", 15, "          - {address: \"fd00:10::11\", port: 53}",
+     [f"15: server fd00:10::11 is IPv6, and the external IP 198.51.100.11 is IPv4: {KEEPS}"]),
+    ("next hop of the other version", 16, "          - {address: 172.16.5.12, port: 53, next_hop: \"fd00:10::fe\"}",
+     [f"16: next_hop fd00:10::fe is IPv6, and server 172.16.5.12 is IPv4: {KEEPS}"]),
+    ("next hop outside", 16, "          - {address: 172.16.5.12, port: 53, next_hop: 192.0.2.1}",
+     ["16: next_hop 192.0.2.1 is outside internal_network 10.0.0.0/24 and fd00:10::/64"]),
+    ("two ways to a server", 38, "        servers: [{address: 10.0.0.11, port: 53, next_hop: 10.0.0.254}]",
+     ["38: server 10.0.0.11 is reached in another way than in line 15: there is one way to an address"]),
+    ("next hop that is an internal IP", 16, "          - {address: 172.16.5.12, port: 53, next_hop: 10.0.0.103}",
+     ["16: next_hop 10.0.0.103 can't be a gateway or internal IP as well (line 34)"]),
+    ("next hop that is a gateway", 16, "          - {address: 172.16.5.12, port: 53, next_hop: 10.0.0.1}",
+     ["16: next_hop 10.0.0.1 can't be a gateway or internal IP as well (line 20)"]),
+    ("server outside without a next hop", 16, "          - {address: 172.16.5.12, port: 53}",
+     ["16: address 172.16.5.12 is outside internal_network 10.0.0.0/24 and fd00:10::/64"]),
+    # NAT gateways
+    ("kind that is nearly known", 19, "    kind: nat_gateway", ["19: unknown kind 'nat_gateway': did you mean 'nat-gateway'?"]),
+    ("kind as nat", 19, "    nat: nat-gateway", ["19: unknown nat 'nat-gateway': one of: destination, full"]),
+    ("no gateway", 20, "", ["17: external IP: the key 'gateway' is missing"]),
+    ("no inside", 21, "", ["17: external IP: the key 'inside' is missing"]),
+    ("no router", 23, "", ["17: external IP: the key 'router' is missing"]),
+    ("gateway of the other version", 20, "    gateway: \"fd00:10::7\"",
+     [f"20: gateway fd00:10::7 is IPv6, and the external IP 198.51.100.20 is IPv4: {KEEPS}"]),
+    ("address for a prefix", 21, "    inside: [10.0.0.128]", ["21: inside must be a network such as 10.0.0.0/24; it is '10.0.0.128'"]),
+    ("prefix that is no list", 21, "    inside: 10.0.0.128/25", ["21: inside must be a list ('- ...' lines); it is text"]),
+    ("empty inside", 21, "    inside: []", ["21: inside is empty: at least one is needed"]),
+    ("prefix with host bits", 21, "    inside: [10.0.0.129/25]", ["21: inside 10.0.0.129/25 has host bits set: write 10.0.0.128/25"]),
+    ("overlapping prefixes", 21, "    inside: [10.0.0.128/25, 10.0.0.192/26]",
+     ["21: inside 10.0.0.192/26 overlaps 10.0.0.128/25 (line 21): a host has one NAT gateway"]),
+    ("prefix of the outside", 21, "    inside: [198.51.100.0/25]",
+     ["21: inside 198.51.100.0/25 overlaps external_network 198.51.100.0/24: its hosts are outside"]),
+    ("everything inside", 21, "    inside: [0.0.0.0/0]",
+     ["21: inside 0.0.0.0/0 holds addresses that hosts cannot have (0/8, 127/8, 224/3)",]),
+    ("prefix of the other version", 21, "    inside: [\"fd00:10::/64\"]",
+     [f"21: inside fd00:10::/64 is IPv6, and the external IP 198.51.100.20 is IPv4: {KEEPS}"]),
+    ("nat of a NAT gateway", 22, "    nat: full", ["22: external IP: the key 'nat' is only for nat: destination or nat: full"]),
+    ("services of a NAT gateway", 22, "    services: []",
+     ["22: external IP: the key 'services' is only for nat: destination or nat: full"]),
+    ("router inside", 23, "    router: 10.0.0.5",
+     ["23: router 10.0.0.5 is outside external_network 198.51.100.0/24 and 2001:db8:100::/64"]),
+    ("router of the other version", 23, "    router: \"2001:db8:100::fe\"",
+     [f"23: router 2001:db8:100::fe is IPv6, and the external IP 198.51.100.20 is IPv4: {KEEPS}"]),
+    ("router that is an external IP", 23, "    router: 198.51.100.12",
+     ["23: router 198.51.100.12 can't be an external IP as well (line 31)"]),
+    ("router that is itself", 23, "    router: 198.51.100.20", ["23: router 198.51.100.20 can't be an external IP as well (line 17)"]),
+    ("NAT gateway of the other version", 17, "  - address: \"2001:db8:100::9\"",
+     [f"20: gateway 10.0.0.1 is IPv4, and the external IP 2001:db8:100::9 is IPv6: {KEEPS}",
+      f"21: inside 10.0.0.128/25 is IPv4, and the external IP 2001:db8:100::9 is IPv6: {KEEPS}",
+      f"21: inside 172.16.9.7/32 is IPv4, and the external IP 2001:db8:100::9 is IPv6: {KEEPS}",
+      f"23: router 198.51.100.254 is IPv4, and the external IP 2001:db8:100::9 is IPv6: {KEEPS}"]),
+    # IPv6
+    ("IPv6 outside", 24, "  - address: \"2001:db8:200::1\"",
+     ["24: address 2001:db8:200::1 is outside external_network 198.51.100.0/24 and 2001:db8:100::/64"]),
+    ("IPv6 network address", 24, "  - address: \"2001:db8:100::\"",
+     ["24: address 2001:db8:100:: is the network address of external_network 2001:db8:100::/64"]),
+    ("IPv6 with a gateway of the other version", 26, "    gateway: 10.0.0.9",
+     [f"26: gateway 10.0.0.9 is IPv4, and the external IP 2001:db8:100::1 is IPv6: {KEEPS}"]),
+    ("IPv6 with a server of the other version", 30, "        servers: [{address: 10.0.0.21, port: 80}]",
+     [f"30: server 10.0.0.21 is IPv4, and the external IP 2001:db8:100::1 is IPv6: {KEEPS}"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("number", "line", "expected"), [mistake[1:] for mistake in KIND_MISTAKES], ids=[mistake[0] for mistake in KIND_MISTAKES])
+def test_mistakes_of_kinds(number, line, expected):
+    assert problems(edited(number, line, KINDS)) == [f"site.yaml:{problem}" for problem in expected]
+
+
+def test_an_ipv6_address_needs_no_quotes_between_dashes_and_needs_them_in_brackets():
+    assert config.parse(KINDS.replace('"2001:db8:100::1"', "2001:db8:100::1")) == config.parse(KINDS)
+
+
+def test_external_ips_that_cookies_cannot_tell_apart_are_refused(monkeypatch):
+    monkeypatch.setattr("lbctl.config_external_ips.owner_of", lambda address: address[0])
+    assert problems(KINDS)[0] == (
+        "site.yaml:17: the external IP 198.51.100.20 can't be told from 198.51.100.11 (line 6) in the switches' cookies, "
+        "which hold a checksum of IPv6 addresses: take another address")
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
+        ("udp_idle_timeout: 0", "udp_idle_timeout must be a number above 0; it is 0"),
+        ("time_wait: -1", "time_wait must be a number above 0; it is -1"),
+        ("icmp_rate: 0", "icmp_rate must be a whole number from 1 to 4294967295; it is 0"),
         ("linger: 0", "linger must be a whole number from 1 to 65535; it is 0"),
         ("linger: 1.5", "linger must be a whole number from 1 to 65535; it is '1.5'"),
         ("linger: 65536", "linger must be a whole number from 1 to 65535; it is 65536"),
@@ -350,19 +553,22 @@ def test_any_text(text):
 
 SCRAPS = st.sampled_from(
     "[ ] { } : - ? & * ! | > ' \" % @ ` # , ~ yes 0x_ 0b_ 1:30 1_0 .inf 2020-13-45 !!int !!float !!binary !x &a *a << = -- "
-    "--- 198.51.100.1 lb-a".split()
+    "--- 198.51.100.1 lb-a ::1 fd00:10::9 10.0.0.0/8 ::/0 1-2 nat-gateway full [] {}".split()
 )
 
 
-@given(st.integers(1, len(SITE.splitlines())), st.lists(SCRAPS, max_size=4), st.sampled_from([": ", " ", ""]))
-def test_any_line_replaced(number, scraps, glue):
-    before = SITE.splitlines()[number - 1]
+@pytest.mark.parametrize("text", [SITE, KINDS], ids=["destination NAT", "all kinds"])
+@given(data=st.data())
+def test_any_line_replaced(text, data):
+    number, scraps = data.draw(st.integers(1, len(text.splitlines()))), data.draw(st.lists(SCRAPS, max_size=4))
+    before = text.splitlines()[number - 1]
     indent = before[: len(before) - len(before.lstrip())]
-    accepted_or_refused(edited(number, indent + glue.join(scraps)))
+    accepted_or_refused(edited(number, indent + data.draw(st.sampled_from([": ", " ", ""])).join(scraps), text))
 
 
-@given(st.data())
-def test_any_value_replaced(data):
-    words = SITE.split(" ")
+@pytest.mark.parametrize("text", [SITE, KINDS], ids=["destination NAT", "all kinds"])
+@given(data=st.data())
+def test_any_value_replaced(text, data):
+    words = text.split(" ")
     words[data.draw(st.integers(0, len(words) - 1))] = data.draw(st.one_of(SCRAPS, st.text(max_size=8)))
     accepted_or_refused(" ".join(words))
