@@ -57,6 +57,21 @@ def simple_site(
     return Site(balancers, (external,), (internal,), addresses, Settings(**(settings or {})))
 
 
+def full_nat_site(external_ips: int = 2, servers: int = 2, *, internal_ips: int = 2, **plain: Any) -> Site:
+    """simple_site(**plain) with full NAT: all external IPs have the same servers, 10.0.0.11, ..., which have no way to any client.
+
+    External IP .i has the internal IPs 10.0.0.1i1, .1i2, ...
+    """
+    site = simple_site(external_ips=external_ips, servers=servers, **plain)
+    services = site.external_ips[0].services
+    internal = site.internal_networks[0]
+    return replace(site, external_ips=tuple(
+        replace(ip, nat="full", gateway=None, services=services,
+                internal_ips=tuple(host(internal, 100 + 10 * number + index) for index in range(1, internal_ips + 1)))
+        for number, ip in enumerate(site.external_ips, 1)
+    ))
+
+
 def with_nat_gateway(site: Site, **changes: Any) -> Site:
     """The site and a NAT gateway more: 198.51.100.200 for 10.0.0.192/26, on the first LB. changes: fields of ExternalIp."""
     gateway = ExternalIp(
