@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Any
 
-from lbctl.model import Address, ExternalIp, LoadBalancer, Network, Server, Service, Settings, Site
+from lbctl.model import TUNNEL_OVERHEAD, Address, ExternalIp, LoadBalancer, Network, Server, Service, Settings, Site, Tunnel
 
 EXTERNAL_NETWORK = IPv4Network("198.51.100.0/24")
 INTERNAL_NETWORK = IPv4Network("10.0.0.0/24")
@@ -15,6 +15,8 @@ EXTERNAL_NETWORKS = {4: EXTERNAL_NETWORK, 6: IPv6Network("2001:db8:1::/64")}
 INTERNAL_NETWORKS = {4: INTERNAL_NETWORK, 6: IPv6Network("2001:db8:2::/64")}
 REMOTE_NETWORKS = {4: IPv4Network("203.0.113.0/24"), 6: IPv6Network("2001:db8:3::/64")}
 """By IP version; the last ones are behind the router."""
+TUNNELED = {4: IPv4Network("10.9.0.0/24"), 6: IPv6Network("2001:db8:9::/64")}
+"""Servers behind tunnels."""
 SERVER_PORT = 8080
 
 
@@ -83,6 +85,23 @@ def with_nat_gateway(site: Site, **changes: Any) -> Site:
         router=EXTERNAL_NETWORK[254],
     )
     return replace(site, external_ips=(*site.external_ips, replace(gateway, **changes)))
+
+
+def behind_tunnels(site: Site, transport: str = "vxlan", key: int = 7) -> Site:
+    """The site with each server behind a tunnel of its own: server 10.0.0.N is 10.9.0.N, behind 198.18.2.N (testbed/tunnels.py)."""
+
+    def moved(server: Server) -> Server:
+        number = int(str(server.address).rpartition("." if server.address.version == 4 else ":")[2])
+        tunnel = Tunnel(transport, IPv4Address(f"198.18.2.{number}"), key, 1500 - TUNNEL_OVERHEAD[transport])
+        return replace(server, address=host(TUNNELED[server.address.version], number), tunnel=tunnel)
+
+    external_ips = tuple(
+        replace(ip, services=tuple(replace(service, servers=tuple(map(moved, service.servers))) for service in ip.services))
+        for ip in site.external_ips
+    )
+    balancers = tuple(replace(lb, tunnel_ports=(*lb.tunnel_ports, (transport, f"{lb.internal_port[:3]}-{transport}")))
+                      for lb in site.load_balancers)
+    return replace(site, external_ips=external_ips, load_balancers=balancers)
 
 
 def together(ipv4: Site, ipv6: Site) -> Site:
