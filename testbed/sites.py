@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 from lbctl.model import TUNNEL_OVERHEAD, Address, ExternalIp, LoadBalancer, Network, Server, Service, Settings, Site, Tunnel
@@ -74,15 +74,17 @@ def full_nat_site(external_ips: int = 2, servers: int = 2, *, internal_ips: int 
     ))
 
 
-def with_nat_gateway(site: Site, **changes: Any) -> Site:
-    """The site and a NAT gateway more: 198.51.100.200 for 10.0.0.192/26, on the first LB. changes: fields of ExternalIp."""
+def with_nat_gateway(site: Site, version: int = 4, **changes: Any) -> Site:
+    """The site and a NAT gateway more, on the first LB: 198.51.100.200 for 10.0.0.192/26, or 2001:db8:1::200 for
+    2001:db8:2::200/120. changes: fields of ExternalIp."""
+    external, internal = EXTERNAL_NETWORKS[version], INTERNAL_NETWORKS[version]
     gateway = ExternalIp(
-        address=EXTERNAL_NETWORK[200],
+        address=host(external, 200),
         load_balancer=site.load_balancers[0].name,
-        gateway=INTERNAL_NETWORK[200],
+        gateway=host(internal, 200),
         kind="nat-gateway",
-        inside=(IPv4Network("10.0.0.192/26"),),
-        router=EXTERNAL_NETWORK[254],
+        inside=(ip_network("10.0.0.192/26" if version == 4 else "2001:db8:2::200/120"),),
+        router=host(external, 254),
     )
     return replace(site, external_ips=(*site.external_ips, replace(gateway, **changes)))
 
