@@ -18,7 +18,8 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lbctl.model import Address, LoadBalancer, Network, Site, address_order
+from lbctl.model import Address, LoadBalancer, Network, Site, Tunnel, address_order
+from testbed import tunnels
 from testbed.controller import APPS, Controller, Reply
 from testbed.namespaces import Namespace, Namespaces
 from testbed.ovs import OvsError, PrivateOvs
@@ -45,6 +46,8 @@ class BalancerNode:
     """One LB of a bed: its namespace, and its Open vSwitch with one bridge that has the LB's name."""
 
     lb: LoadBalancer
+    number: int
+    """Among its site's, from 0."""
     space: Namespace
     ovs: PrivateOvs
 
@@ -221,9 +224,12 @@ class Bed:
     def _build(self) -> None:
         self.directory = self._spaces.directory
         self.switch = self._spaces.add("segments")
-        for segment in ("external", "internal", "management"):
+        tunneled = any(lb.tunnel_ports for lb in self.site.load_balancers)
+        for segment in ("external", "internal", "management", *(tunnels.SEGMENTS if tunneled else ())):
             self.switch.ip("link", "add", segment, "type", "bridge", "mcast_snooping", "0")
             self.switch.set_link(segment, True)
+        if tunneled:
+            self._build_underlay()
         controller = self._host("controller", "management", [f"{CONTROLLER_ADDRESS}/24"])
         self.controller = Controller(controller, self.directory / "controller", CONTROLLER_ADDRESS, apps=self._apps)
         self.controller.configure(self.site)
@@ -240,8 +246,10 @@ class Bed:
         self.inner_routers: dict[Address, Namespace] = {}
         hops = {address: hop for ip in self.site.external_ips for address, hop in ip.hops().items()}
         for address, gateway in sorted(gateways(self.site).items(), key=lambda item: address_order(item[0])):
-            name, via, hop = f"server-{address}", [gateway] if gateway else [], hops[address].address
-            if hop == address:
+            name, via, (hop, tunnel) = f"server-{address}", [gateway] if gateway else [], hops[address]
+            if tunnel:
+                self.servers.append(self._host_tunneled(name, address, tunnel, gateway))
+            elif hop == address:
                 self.servers.append(self._host(name, "internal", [f"{address}/{internal[address.version]}"], via))
             else:
                 self.servers.append(self._host_behind(hop, name, address, f"{hop}/{internal[hop.version]}", via))
@@ -304,6 +312,24 @@ class Bed:
         space.ip_batch([f"addr add {address}/{network.prefixlen} dev eth0", f"route add default via {host(network, ROUTER)}"])
         return space
 
+    def _build_underlay(self) -> None:
+        router = self._spaces.add("under-router")
+        router.sysctl(ipv4__ip_forward=1)
+        for number, (segment, network) in enumerate(tunnels.SEGMENTS.items()):
+            self._plug(router, f"eth{number}", segment)
+            router.ip("addr", "add", f"{network[tunnels.ROUTER]}/{network.prefixlen}", "dev", f"eth{number}")
+
+    def _host_tunneled(self, name: str, address: Address, tunnel: Tunnel, gateway: Address | None) -> Namespace:
+        """A host that has only a tunnel to the LBs."""
+        space = self._spaces.add(name)
+        if address.version == 6:
+            space.enable_ipv6()
+        self._plug(space, "eth0", "under-servers")
+        tunnels.far_end(space, self.directory / f"ovs-{name}", tunnel, address, len(self.site.load_balancers))
+        internal_ips = [internal for ip in self.site.external_ips if address in ip.hops() for internal in ip.internal_ips]
+        space.ip_batch(tunnels.routes(gateway, internal_ips))
+        return space
+
     def _plug(self, space: Namespace, device: str, segment: str) -> None:
         port = f"p{self._ports}"
         self._ports += 1
@@ -314,20 +340,30 @@ class Bed:
         space = self._host(lb.name, "management", [f"198.18.0.{11 + number}/24"])
         self._plug(space, lb.external_port, "external")
         self._plug(space, lb.internal_port, "internal")
+        if lb.tunnel_ports:
+            self._plug(space, tunnels.DEVICE, "under-lbs")
         rundir = self.directory / f"ovs-{lb.name}"
-        return BalancerNode(lb, space, PrivateOvs(lb.name, rundir, namespace=space.full_name))
+        return BalancerNode(lb, number, space, PrivateOvs(lb.name, rundir, namespace=space.full_name))
 
     def _start_switch(self, node: BalancerNode) -> None:
         node.ovs.start()
         ports = (node.lb.external_port, node.lb.internal_port)
         node.ovs.add_bridge(node.bridge, node.lb.dpid, None, ports)
+        if node.lb.tunnel_ports:
+            tunnels.attach(node.ovs, node.space, node.lb, node.number)
+
+    def start_vswitchd(self, node: BalancerNode) -> None:
+        """Start an LB's ovs-vswitchd again, which was killed."""
+        node.ovs.start_vswitchd()
+        if node.lb.tunnel_ports:
+            tunnels.address_bridge(node.space, node.number)
 
     def _reset_balancer(self, node: BalancerNode) -> None:
         for device in (node.lb.external_port, node.lb.internal_port, "eth0"):
             node.space.set_link(device, True)
         node.ovs.vsctl("--no-wait", "del-controller", node.bridge)
         if node.ovs.vswitchd_pid is None:
-            node.ovs.start_vswitchd()
+            self.start_vswitchd(node)
             return
         for command in ("del-flows", "del-groups", "del-meters"):
             node.ovs.ofctl(command, node.bridge)

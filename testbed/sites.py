@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from typing import Any
 
-from lbctl.model import Address, ExternalIp, LoadBalancer, Network, Server, Service, Settings, Site
+from lbctl.model import TUNNEL_OVERHEAD, Address, ExternalIp, LoadBalancer, Network, Server, Service, Settings, Site, Tunnel
 
 EXTERNAL_NETWORK = IPv4Network("198.51.100.0/24")
 INTERNAL_NETWORK = IPv4Network("10.0.0.0/24")
@@ -15,6 +15,8 @@ EXTERNAL_NETWORKS = {4: EXTERNAL_NETWORK, 6: IPv6Network("2001:db8:1::/64")}
 INTERNAL_NETWORKS = {4: INTERNAL_NETWORK, 6: IPv6Network("2001:db8:2::/64")}
 REMOTE_NETWORKS = {4: IPv4Network("203.0.113.0/24"), 6: IPv6Network("2001:db8:3::/64")}
 """By IP version; the last ones are behind the router."""
+TUNNELED = {4: IPv4Network("10.9.0.0/24"), 6: IPv6Network("2001:db8:9::/64")}
+"""Servers behind tunnels."""
 SERVER_PORT = 8080
 
 
@@ -57,17 +59,51 @@ def simple_site(
     return Site(balancers, (external,), (internal,), addresses, Settings(**(settings or {})))
 
 
-def with_nat_gateway(site: Site, **changes: Any) -> Site:
-    """The site and a NAT gateway more: 198.51.100.200 for 10.0.0.192/26, on the first LB. changes: fields of ExternalIp."""
+def full_nat_site(external_ips: int = 2, servers: int = 2, *, internal_ips: int = 2, **plain: Any) -> Site:
+    """simple_site(**plain) with full NAT: all external IPs have the same servers, 10.0.0.11, ..., which have no way to any client.
+
+    External IP .i has the internal IPs 10.0.0.1i1, .1i2, ...
+    """
+    site = simple_site(external_ips=external_ips, servers=servers, **plain)
+    services = site.external_ips[0].services
+    internal = site.internal_networks[0]
+    return replace(site, external_ips=tuple(
+        replace(ip, nat="full", gateway=None, services=services,
+                internal_ips=tuple(host(internal, 100 + 10 * number + index) for index in range(1, internal_ips + 1)))
+        for number, ip in enumerate(site.external_ips, 1)
+    ))
+
+
+def with_nat_gateway(site: Site, version: int = 4, **changes: Any) -> Site:
+    """The site and a NAT gateway more, on the first LB: 198.51.100.200 for 10.0.0.192/26, or 2001:db8:1::200 for
+    2001:db8:2::200/120. changes: fields of ExternalIp."""
+    external, internal = EXTERNAL_NETWORKS[version], INTERNAL_NETWORKS[version]
     gateway = ExternalIp(
-        address=EXTERNAL_NETWORK[200],
+        address=host(external, 200),
         load_balancer=site.load_balancers[0].name,
-        gateway=INTERNAL_NETWORK[200],
+        gateway=host(internal, 200),
         kind="nat-gateway",
-        inside=(IPv4Network("10.0.0.192/26"),),
-        router=EXTERNAL_NETWORK[254],
+        inside=(ip_network("10.0.0.192/26" if version == 4 else "2001:db8:2::200/120"),),
+        router=host(external, 254),
     )
     return replace(site, external_ips=(*site.external_ips, replace(gateway, **changes)))
+
+
+def behind_tunnels(site: Site, transport: str = "vxlan", key: int = 7) -> Site:
+    """The site with each server behind a tunnel of its own: server 10.0.0.N is 10.9.0.N, behind 198.18.2.N (testbed/tunnels.py)."""
+
+    def moved(server: Server) -> Server:
+        number = int(str(server.address).rpartition("." if server.address.version == 4 else ":")[2])
+        tunnel = Tunnel(transport, IPv4Address(f"198.18.2.{number}"), key, 1500 - TUNNEL_OVERHEAD[transport])
+        return replace(server, address=host(TUNNELED[server.address.version], number), tunnel=tunnel)
+
+    external_ips = tuple(
+        replace(ip, services=tuple(replace(service, servers=tuple(map(moved, service.servers))) for service in ip.services))
+        for ip in site.external_ips
+    )
+    balancers = tuple(replace(lb, tunnel_ports=(*lb.tunnel_ports, (transport, f"{lb.internal_port[:3]}-{transport}")))
+                      for lb in site.load_balancers)
+    return replace(site, external_ips=external_ips, load_balancers=balancers)
 
 
 def together(ipv4: Site, ipv6: Site) -> Site:

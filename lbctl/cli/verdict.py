@@ -12,7 +12,7 @@ from lbctl.model import PROTOCOL_NUMBERS, TCP, Endpoint, ExternalIp, Server, Ser
 from lbctl.pipeline import flow as f
 from lbctl.pipeline.cookies import Kind, kind_of
 from lbctl.pipeline.entries import entry_flows
-from lbctl.pipeline.rules import ABSENT, Port, Ports, Role, all_flows
+from lbctl.pipeline.rules import ABSENT, TTL, Port, Ports, Role, all_flows
 
 SYN, SEGMENT = "syn", "segment"
 """A connection request; any other packet without RST."""
@@ -94,7 +94,7 @@ def _entry(view: dict[str, Any]) -> Entry:
 
 def _packet(situation: Situation, ports: Ports, packet: str) -> Packet:
     return {"in_port": ports.external.number, "eth_type": f.ETH_IP, "eth_dst": ports.external.mac,
-            "ip_proto": TCP, "ipv4_src": str(situation.client.address), "tcp_src": situation.client.port,
+            "ip_proto": TCP, "nw_ttl": TTL, "ipv4_src": str(situation.client.address), "tcp_src": situation.client.port,
             "ipv4_dst": str(situation.external.address), "tcp_dst": situation.external.port,
             "tcp_flags": FLAGS[packet]}
 

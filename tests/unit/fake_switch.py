@@ -34,8 +34,8 @@ Places = Mapping[str, tuple[int, int]]
 _LINK = {"eth_dst": (0, 6), "eth_src": (6, 6), "eth_type": (12, 2)}
 _NETWORK = {
     ARP: {"arp_op": (20, 2), "arp_sha": (22, 6), "arp_spa": (28, 4), "arp_tha": (32, 6), "arp_tpa": (38, 4)},
-    IPV4: {"ip_ttl": (22, 1), "ip_proto": (23, 1), "ipv4_src": (26, 4), "ipv4_dst": (30, 4)},
-    IPV6: {"ip_proto": (20, 1), "ip_ttl": (21, 1), "ipv6_src": (22, 16), "ipv6_dst": (38, 16)},
+    IPV4: {"nw_ttl": (22, 1), "ip_proto": (23, 1), "ipv4_src": (26, 4), "ipv4_dst": (30, 4)},
+    IPV6: {"ip_proto": (20, 1), "nw_ttl": (21, 1), "ipv6_src": (22, 16), "ipv6_dst": (38, 16)},
 }
 _TRANSPORT_AT = {IPV4: 34, IPV6: 54}
 _TRANSPORT = {
@@ -259,8 +259,7 @@ class FakeSwitch:
         if now is not None:
             item.packets, item.used = item.packets + 1, now
         for action in item.flow.actions:
-            if action == Simple("dec_ttl") and run.value("ip_ttl") <= 1:
-                yield packet_in(item.flow.cookie, run.in_port, bytes(run.frame), reason=2)
+            if action == Simple("dec_ttl") and run.value("nw_ttl") <= 1:
                 return
             if isinstance(action, FinTimeout):
                 if now is not None and run.value("tcp_flags") & FIN_OR_RST:
@@ -323,9 +322,9 @@ def _act(run: Run, action: Action, cookie: int) -> Iterator[Sent | Event]:
         case Move(source, target, _):
             run.set(target, run.value(source))
         case Simple("dec_ttl"):
-            run.set("ip_ttl", run.value("ip_ttl") - 1)
+            run.set("nw_ttl", run.value("nw_ttl") - 1)
         case SetTtl(ttl):
-            run.set("ip_ttl", ttl)
+            run.set("nw_ttl", ttl)
         case Output(port) if port != run.in_port:
             yield Sent(port, bytes(run.frame))
         case Simple("in_port"):

@@ -8,7 +8,7 @@ import pytest
 
 from lbctl import packets
 from lbctl.access_table import FIN_IN, FIN_OUT, NO_HOP, Entry, pack_key, reply_key
-from lbctl.connections import FROM_CONTROLLER
+from lbctl.answers import FROM_CONTROLLER
 from lbctl.messages import OUTPUT_TABLE, AddEntries, AddFlows, DeleteEntries, PacketOut
 from lbctl.model import Strategy
 from lbctl.packets import ACK, FIN, RST, SYN
@@ -43,9 +43,9 @@ def from_server(world, flags, server=SERVERS[0], port=80, client_port=40001, **f
     return packets.tcp_segment(lb_mac(world, False), SERVER_MAC, server, port, CLIENT, client_port, flags=flags, **fields)
 
 
-def packet_in(world, kind: Kind, frame: bytes, inward: bool = True, name: str = "lb-a", reason: int = 1):
+def packet_in(world, kind: Kind, frame: bytes, inward: bool = True, name: str = "lb-a"):
     cookie = 0x1B << 56 | kind << 48
-    message = fake_switch.packet_in(cookie, 1 if inward else 2, frame, reason).arguments[0]
+    message = fake_switch.packet_in(cookie, 1 if inward else 2, frame).arguments[0]
     return world.control.packet_in(name, message, world.now)
 
 
@@ -110,7 +110,8 @@ TABLE = [
     ("also a new connection", False, Kind.NEW, "client SYN at lb-b", ["on-from-external@lb-a"], None),
     ("and a stray packet", False, Kind.STRAY, "server ACK at lb-b", ["on-from-internal@lb-a"], None),
     ("a RST only starts the linger", True, Kind.RESET, "client RST translated", [], None),
-    ("a TTL that ran out is dropped", True, Kind.DELIVER, "client ACK ttl", [], "dropped_ttl_expired"),
+    ("the end of a TTL is told", True, Kind.EXPIRED, "client ACK translated", ["icmp0-to-external@lb-a"], "errors_sent"),
+    ("but not of what is no connection's", False, Kind.EXPIRED, "client ACK translated", [], "dropped_ttl_expired"),
     ("a flow that sends nothing here is not ours", False, Kind.PIPELINE, "client ACK", [], "dropped_unknown_flow"),
     ("an address that is no external IP", False, Kind.STRAY, "client ACK to .77", [], "dropped_unknown_address"),
 ]
@@ -127,7 +128,7 @@ def run(world, kind: Kind, words: str):
                             dst_port=22 if "22" in words else 80)
     else:
         frame = from_server(world, flags)
-    return packet_in(world, kind, frame, inward, name, reason=2 if "ttl" in words else 1), name
+    return packet_in(world, kind, frame, inward, name), name
 
 
 @pytest.mark.parametrize("there, kind, words, expected, counter", [pytest.param(*row[1:], id=row[0]) for row in TABLE])
