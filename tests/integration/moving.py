@@ -102,6 +102,17 @@ def wait_step(bed: Bed, move_id: str, step: str, timeout: float = 5.0) -> dict:
     return bed.wait_until(lambda: (record := move(bed, move_id))["step"] == step and record, timeout, f"move in step {step}")
 
 
+def stop_in(bed: Bed, gate, address: str, strategy: str, confirmations: int, step: str) -> str:
+    """Orders a move to lb-b and lets it come that far. gate: see gate.gates. Returns its id."""
+    gate["lb-b"].shut()
+    move_id = bed.move(address, "lb-b", strategy, wait=False)["id"]
+    for _ in range(confirmations):
+        gate["lb-b"].step()
+    gate["lb-b"].wait()
+    wait_step(bed, move_id, step)
+    return move_id
+
+
 def wait_ended(bed: Bed, move_id: str, timeout: float = 15.0) -> dict:
     """The move's record as soon as it has ended."""
     return bed.wait_until(lambda: (record := move(bed, move_id))["state"] != "running" and record, timeout, "move ended")

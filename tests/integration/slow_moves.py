@@ -11,7 +11,7 @@ from testbed.bed import Bed
 from testbed.controller import APPS
 from testbed.traffic import Load
 from tests.integration.gate import gates
-from tests.integration.moving import NAIVE_APPS, harm, mixed_load, wait_ended
+from tests.integration.moving import FIRST, NAIVE_APPS, Talks, harm, mixed_load, wait_ended, wait_step
 
 
 @pytest.fixture
@@ -38,3 +38,19 @@ def harm_by_a_slow_lb(bed: Bed, address: str, strategy: str, start: Callable[[],
         assert wait_ended(bed, ordered["id"])["state"] == "done"
         time.sleep(0.2)
         return harm(loads)
+
+
+def opened_while_entries_are_copied(bed: Bed) -> list[str]:
+    """What has broken of the connections opened between the copying of the table and the change of the route."""
+    with gates(bed) as gate, Talks(bed.clients[0], FIRST, 3) as before:
+        gate["lb-b"].shut()
+        ordered = bed.move(FIRST, "lb-b", wait=False)
+        if APPS == bed.controller.apps:
+            gate["lb-b"].step()
+        wait_step(bed, ordered["id"], "copy")
+        gate["lb-b"].wait()
+        with Talks(bed.clients[0], FIRST, 3) as meanwhile:
+            gate["lb-b"].open()
+            assert wait_ended(bed, ordered["id"])["state"] == "done"
+            assert before.broken() == []
+            return meanwhile.broken(timeout=2)

@@ -10,7 +10,6 @@ import pytest
 
 from testbed import frames
 from testbed.bed import Bed
-from testbed.controller import APPS
 from testbed.traffic import RawPort, connect, request
 from tests.integration.gate import gates
 from tests.integration.moving import (
@@ -22,7 +21,6 @@ from tests.integration.moving import (
     assert_unharmed,
     assigned,
     entry_flows,
-    harm,
     mixed_load,
     pinned,
     serves_alone,
@@ -31,7 +29,7 @@ from tests.integration.moving import (
     wait_state,
     wait_step,
 )
-from tests.integration.slow_moves import harm_by_a_slow_lb, naive_bed  # noqa: F401
+from tests.integration.slow_moves import harm_by_a_slow_lb, naive_bed, opened_while_entries_are_copied  # noqa: F401
 
 BED = {"external_ips": 3, "settings": {"grace": 0.5, "barrier_timeout": 3.0, "linger": 1, "arp_interval": 2.0, "held_packets": 40}}
 THIRD = "198.51.100.3"
@@ -88,22 +86,6 @@ def test_table_first_breaks_what_was_opened_meanwhile(naive_bed: Bed) -> None:
 
 def test_what_is_opened_while_entries_are_copied_lives(quiet_bed: Bed) -> None:
     assert opened_while_entries_are_copied(quiet_bed) == []
-
-
-def opened_while_entries_are_copied(bed: Bed) -> list[str]:
-    """What has broken of the connections opened between the copying of the table and the change of the route."""
-    with gates(bed) as gate, Talks(bed.clients[0], FIRST, 3) as before:
-        gate["lb-b"].shut()
-        ordered = bed.move(FIRST, "lb-b", wait=False)
-        if APPS == bed.controller.apps:
-            gate["lb-b"].step()
-        wait_step(bed, ordered["id"], "copy")
-        gate["lb-b"].wait()
-        with Talks(bed.clients[0], FIRST, 3) as meanwhile:
-            gate["lb-b"].open()
-            assert wait_ended(bed, ordered["id"])["state"] == "done"
-            assert before.broken() == []
-            return meanwhile.broken(timeout=2)
 
 
 def test_several_external_ips_at_once_in_both_directions(bed: Bed) -> None:

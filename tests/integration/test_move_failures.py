@@ -22,6 +22,7 @@ from tests.integration.moving import (
     mixed_load,
     move,
     serves_alone,
+    stop_in,
     wait_ended,
     wait_reached,
     wait_state,
@@ -47,17 +48,6 @@ def bed(bed: Bed) -> Bed:
     return bed
 
 
-def stop_in(bed: Bed, gate, strategy: str, confirmations: int, step: str) -> str:
-    """Orders a move to lb-b and lets it come that far. Returns its id."""
-    gate["lb-b"].shut()
-    move_id = bed.move(FIRST, "lb-b", strategy, wait=False)["id"]
-    for _ in range(confirmations):
-        gate["lb-b"].step()
-    gate["lb-b"].wait()
-    wait_step(bed, move_id, step)
-    return move_id
-
-
 # The target dies
 
 def test_the_target_is_killed(quiet_bed: Bed) -> None:
@@ -65,7 +55,7 @@ def test_the_target_is_killed(quiet_bed: Bed) -> None:
     bed = quiet_bed
     with gates(bed) as gate, Talks(bed.clients[0], FIRST, 4) as near, Talks(bed.remote, FIRST, 4) as far:
         for strategy, confirmations, step in PHASES:
-            move_id = stop_in(bed, gate, strategy, confirmations, step)
+            move_id = stop_in(bed, gate, FIRST, strategy, confirmations, step)
             routed = step not in ("transition", "copy") or strategy == "buffered"
             with contextlib.nullcontext(near) if routed else Talks(bed.clients[1], FIRST, 2) as meanwhile:
                 bed.lbs["lb-b"].ovs.kill()
@@ -132,7 +122,7 @@ def test_a_confirmation_of_the_target_does_not_come(quiet_bed: Bed) -> None:
     bed = quiet_bed
     with gates(bed) as gate, Talks(bed.clients[0], FIRST, 4) as near, Talks(bed.remote, FIRST, 4) as far:
         for strategy, confirmations, step in (PHASES[1], PHASES[2], PHASES[5]):
-            move_id = stop_in(bed, gate, strategy, confirmations, step)
+            move_id = stop_in(bed, gate, FIRST, strategy, confirmations, step)
             record = wait_ended(bed, move_id)
             assert record["state"] == "rolled-back" and f"did not confirm the {step} step" in record["reason"], record
             gate["lb-b"].open()
@@ -176,7 +166,7 @@ def test_the_source_is_killed_before_the_route_has_changed(quiet_bed: Bed) -> No
     """No failover yet: it comes back, and has every connection."""
     bed = quiet_bed
     with gates(bed) as gate, Talks(bed.clients[0], FIRST, 4) as near:
-        move_id = stop_in(bed, gate, "precopy", 1, "copy")
+        move_id = stop_in(bed, gate, FIRST, "precopy", 1, "copy")
         bed.lbs["lb-a"].ovs.kill()
         record = wait_ended(bed, move_id)
         assert record["state"] == "rolled-back" and "lb-a was lost before the route had changed" in record["reason"]
@@ -192,7 +182,7 @@ def test_the_source_is_killed_after_the_route_has_changed(quiet_bed: Bed) -> Non
     bed = quiet_bed
     with gates(bed) as gate, Talks(bed.clients[0], FIRST, 4) as near, Talks(bed.remote, FIRST, 4) as far:
         for strategy, confirmations, step in (PHASES[2], PHASES[3], PHASES[5]):
-            move_id = stop_in(bed, gate, strategy, confirmations, step)
+            move_id = stop_in(bed, gate, FIRST, strategy, confirmations, step)
             bed.lbs["lb-a"].ovs.kill()
             gate["lb-b"].open()
             assert near.broken() == far.broken() == [], f"{strategy}, {step}"
@@ -232,7 +222,7 @@ def test_the_target_is_cut_off_while_it_has_the_entries_and_some_end_meanwhile(q
     bed = quiet_bed
     with gates(bed) as gate, Talks(bed.clients[0], FIRST, 3) as stay:
         with Talks(bed.clients[1], FIRST, 3):
-            move_id = stop_in(bed, gate, "precopy", 2, "route")
+            move_id = stop_in(bed, gate, FIRST, "precopy", 2, "route")
             gate["lb-b"].cut()
             assert wait_ended(bed, move_id)["state"] == "rolled-back"
             assert len(entry_flows(bed, "lb-b")) == 12
