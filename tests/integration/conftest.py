@@ -10,7 +10,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from testbed.bed import Bed, NotInTime
+pytest.register_assert_rewrite(*(f"tests.integration.{name}" for name in ("gate", "hands", "moving", "slow_moves")))
+
+from testbed.bed import Bed, NotInTime  # noqa: E402
+
+LONGEST = ("test_restart", "test_move", "test_topologies", "test_move_failures", "test_access_table")
+"""These modules come first: else one process would be busy with one of them at the end while the others have nothing to do."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long modules first; else the order stays."""
+    items.sort(key=lambda item: LONGEST.index(name) if (name := item.path.stem) in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,85 @@
+"""How tests share the machine: `-n auto` runs several at once (pytest-xdist); by default it is one after the other.
+
+A test marked `alone` measures how quick something is: no other test runs beside it, of this run or of another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+DOOR, ROOM = (Path(tempfile.gettempdir(), f"lbctl-tests-{os.geteuid()}.{name}") for name in ("door", "room"))
+"""Files that are locked: ROOM while a test runs, DOOR while it waits for that. So who waits to be alone lets nobody else in."""
+
+_workers: list[int] = []
+"""Process ids of this run's workers."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "alone: no other test runs beside this one")
+    if _is_worker(config):
+        signal.signal(signal.SIGINT, _interrupted_once)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each processor, since integration tests mostly wait; more than there are long modules would be idle."""
+    return min(2 * len(os.sched_getaffinity(0)), 8)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Around the whole test: the wait does not count against its time limit."""
+    with _locked(DOOR, fcntl.LOCK_EX) as door, _locked(ROOM, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH):
+        fcntl.flock(door, fcntl.LOCK_UN)
+        return (yield)
+
+
+@contextlib.contextmanager
+def _locked(path: Path, how: int) -> Iterator[int]:
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(file, how)
+        yield file
+    finally:
+        os.close(file)
+
+
+# An interrupted run cleans up: pytest-xdist would tell its workers after 5 s, and kill them after another 5.
+
+
+def pytest_testnodeready(node) -> None:
+    _workers.append(node.gateway._rinfo().pid)
+
+
+def pytest_keyboard_interrupt() -> None:
+    for pid in _workers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGINT)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Removes what a worker that was killed nevertheless has left."""
+    if _workers and os.geteuid() == 0:
+        from testbed import namespaces
+        from topologies import rundir
+
+        namespaces.remove_leftovers()
+        with contextlib.suppress(rundir.LabError):
+            rundir.remove_leftovers()
+
+
+def _interrupted_once(*_: object) -> None:
+    """Ctrl-C reaches a worker from the terminal, and from above: the second one must not end the clearing up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
