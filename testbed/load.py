@@ -18,7 +18,8 @@ import socket
 import struct
 import time
 
-CONNECT_TIMEOUT = 10.0
+CONNECT_TIMEOUT = 20.0
+"""Linux sends a SYN again after 1, 3, 7 and 15 s: who was not answered for 5 s may hear of it only then."""
 ANSWER_TIMEOUT = 10.0
 TCP_INFO_TOTAL_RETRANS = 100
 """Offset of tcpi_total_retrans in struct tcp_info (linux/tcp.h)."""

@@ -23,7 +23,7 @@ from testbed.processes import end
 
 HERE = Path(__file__).resolve().parent
 READY_TIMEOUT = 15.0
-END_TIMEOUT = 30.0
+END_TIMEOUT = 40.0
 """Longer than load.py's own patience with a connection that stalls."""
 SOL_PACKET, PACKET_ADD_MEMBERSHIP, PACKET_MR_PROMISC, PACKET_OUTGOING = 263, 1, 1, 4
 ETH_P_ALL = 3

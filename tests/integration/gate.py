@@ -43,10 +43,9 @@ class Gate:
         self._last = time.monotonic()
         self._targets = itertools.cycle(range(1, 250))
         threading.Thread(target=self._accept, daemon=True).start()
-        self.reconnect()
 
     def reconnect(self) -> None:
-        """Have the switch connect now: by itself it might wait up to 8 s after its controller was away."""
+        """Have the switch connect through here, and now: by itself it might wait up to 8 s after its controller was away."""
         self._node.ovs.set_controller(self._node.bridge, f"tcp:127.0.0.{next(self._targets)}:{PORT}")
 
     def shut(self) -> None:
@@ -170,7 +169,8 @@ def gates(bed: Bed):
     """A gate for each LB (name -> Gate), and the controller started behind them."""
     with contextlib.ExitStack() as stack:
         found = {name: stack.enter_context(Gate(node)) for name, node in bed.lbs.items()}
-        bed.start_controller()
+        bed.controller.start()
+        connect_again(bed, found)
         wait_reached(bed)
         yield found
 
@@ -183,7 +183,12 @@ def restart(bed: Bed, found: dict[str, Gate]) -> None:
 
 def start_again(bed: Bed, found: dict[str, Gate]) -> None:
     """The controller, after it was killed; returns when all is ready."""
-    bed.start_controller(wait=False)
+    bed.controller.start()
+    connect_again(bed, found)
+
+
+def connect_again(bed: Bed, found: dict[str, Gate]) -> None:
+    """Only now that the controller listens: a switch that is refused tries again after a second at the earliest."""
     for each in found.values():
         each.reconnect()
     bed.wait_ready()
