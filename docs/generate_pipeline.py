@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 
 from lbctl.access_table import Entry, pack_key, reply_key
-from lbctl.model import ExternalIp, Server, Service, Settings, TransferMode
+from lbctl.model import ExternalIp, Server, Service, Settings, TransferMode, Tunnel
 from lbctl.pipeline import rules
 from lbctl.pipeline.cookies import MARK, Kind, kind_of
 from lbctl.pipeline.entries import entry_flows
@@ -58,8 +58,8 @@ EXAMPLE = """\
 ## The example
 
 All dumps below are of one LB, `lb-a`: external port 1 with MAC 02:00:00:00:00:a1, internal port 2 with MAC
-02:00:00:00:00:a2. The first five external IPs have a service on TCP port 80 and one server, on port 8080; the first
-one has a service on UDP port 53 as well. The last one is a NAT gateway.
+02:00:00:00:00:a2, port 3 for vxlan tunnels. Each external IP but the NAT gateway has a service on TCP port 80 and one
+server, on port 8080; the first one has a service on UDP port 53 as well.
 
 | external IP | inside | server | NAT | what `lb-a` does for it |
 |---|---|---|---|---|
@@ -69,6 +69,8 @@ one has a service on UDP port 53 as well. The last one is a NAT gateway.
 | 198.51.100.4 | gateway 10.0.0.4 | 10.0.0.14 | destination | nothing: it is assigned to another LB |
 | 198.51.100.5 | internal IP 10.0.0.105 | 10.0.0.15 | full | serves it |
 | 198.51.100.6 | gateway 10.0.0.6, hosts 10.0.0.192/26 | - | outbound | serves it; its router 198.51.100.254 is known |
+| 198.51.100.7 | gateway 10.0.0.7 | 172.30.0.17, by vxlan 77 to 198.18.2.17 | destination | serves it |
+| 2001:db8::8 | gateway fd00::8 | fd00::18 | destination | serves it |
 
 One connection of each kind of NAT is open. Client 203.0.113.7 port 40000 behind a router with MAC 02:00:00:00:00:fe
 talks to 198.51.100.1 port 80 (destination NAT) and to 198.51.100.5 port 80 (full NAT: its server sees 10.0.0.105 port
@@ -78,8 +80,9 @@ translates to port 1024 of 198.51.100.6. The cookies are left out of the dumps; 
 """
 
 PARAGRAPHS: dict[Key, str] = {
-    ("classify", 120, Kind.PIPELINE): "ARP and IPv6 neighbour discovery, by either port, go to the table arp. Other ports of "
-        "the bridge, if it has any, are not served.",
+    ("classify", 120, Kind.PIPELINE): "ARP and IPv6 neighbour discovery (whose hop limit of 255 says that no router has "
+        "forwarded it) go to the table arp. From a tunnel port only what comes from the other end of a tunnel to a server, with "
+        "its key, is let in, here and below. Other ports of the bridge, if it has any, are not served.",
     ("classify", 110, Kind.FRAGMENT): "Fragments are dropped: only the first one has the ports that an entry is found by.",
     ("classify", 105, Kind.TRANSLATE_ICMP): "ICMP errors (unreachable, time exceeded, parameter problem; IPv6 also: packet too "
         "big) go to the controller: the connection that they are about is told by the packet that they quote, where no flow "
@@ -93,10 +96,16 @@ PARAGRAPHS: dict[Key, str] = {
     ("arp", 100, Kind.SERVER_ARP): "The next hops' replies to the controller's own ARP requests go to the controller. It asks "
         "every `arp_interval`, and twice a second for those whose MAC it does not know, by probes of RFC 5227, which have no "
         "sender address and so leave the servers' own ARP caches alone. Neighbour advertisements likewise. Limited by meter 4.",
+    ("arp", 105, Kind.ARP): "A neighbour solicitation without a source address: a host is about to take the address (RFC 4862). "
+        "Everyone is told that it is taken.",
     ("arp", 100, Kind.ARP): "Who has the external IP (asked outside), or the gateway or internal IP (asked inside)? The flow turns the "
         "request into its reply, with the MAC of the port that it came by, and sends it back. These flows *are* the "
         "assignment of an external IP: the LB that has them gets the packets. The route step of a move deletes them here "
-        "and adds them there.",
+        "and adds them there. For IPv6 it is a neighbour solicitation that becomes an advertisement, of a router if it is a "
+        "gateway's; table advertise does the rest. The LB answers for the link-local address of each port too: next hops "
+        "ask for it before they answer probes from it. What came by a tunnel is sent back to its other end.",
+    ("advertise", 100, Kind.ARP): "Open vSwitch sets the MAC in an advertisement only where the flow's match says that it is "
+        "one.",
     ("transfer_mode", 110, Kind.MODE): "Full NAT: what is sent to an internal IP from inside. One server may serve several "
         "external IPs, so the packet's destination tells whose it is, before its source is looked at.",
     ("transfer_mode", 90, Kind.MODE): "A NAT gateway: what its hosts send out. After the flows of single servers, which may be "
@@ -144,21 +153,29 @@ PARAGRAPHS: dict[Key, str] = {
     ("no_entry", 100, Kind.STRAY): "Any other packet without an entry. If the controller knows the connection (one direction "
         "of a half-closed one ran out), it puts the entry back and sends the packet on. Otherwise it answers: with a RST to "
         "TCP, with ICMP port unreachable to UDP, with protocol unreachable to anything else. Limited by meter 2.",
+    ("deliver_server", 300, Kind.EXPIRED): "The packet's TTL ends here: the controller tells its sender, with the packet as it "
+        "was before it was translated, so that traceroute shows the LB. Limited by meter 2.",
     ("deliver_server", 200, Kind.PIPELINE): "A RST that has found its entry: the mark is taken off, the packet goes through this "
         "table again and is delivered, and then is shown to the controller.",
     ("deliver_server", 100, Kind.DELIVER): "One flow for each server whose next hop's MAC is known: its own, or that of the router "
-        "that it is behind. These and the next two tables' are the only flows that name the LB's own MACs and output ports for "
-        "IP packets.",
+        "that it is behind. A packet for a server behind a tunnel is measured, and goes to table deliver_tunnel. These and the "
+        "other deliver tables' are the only flows that name the LB's own MACs and output ports for IP packets.",
+    ("deliver_client", 300, Kind.EXPIRED): "As in deliver_server.",
     ("deliver_client", 200, Kind.PIPELINE): "As in deliver_server, for a RST from a server.",
     ("deliver_client", 100, Kind.DELIVER): "Every packet to a client: its destination MAC is there already, from its entry.",
+    ("deliver_inside", 300, Kind.EXPIRED): "As in deliver_server.",
     ("deliver_inside", 200, Kind.PIPELINE): "As in deliver_server, for a RST to an inside host.",
     ("deliver_inside", 100, Kind.DELIVER): "Every packet to an inside host: its destination MAC is there already, from its entry.",
     ("show_reset", 0, Kind.RESET): "The controller lets the entry end after `linger` seconds. This comes after the delivery, "
         "because a meter drops all that is left to do with a packet. Limited by meter 5.",
+    ("deliver_tunnel", 110, Kind.TOO_BIG): "Larger than the tunnel carries: the controller tells the sender how large a packet may be "
+        "(path MTU discovery), unless the packet may be fragmented; then it is dropped. Limited by meter 2.",
+    ("deliver_tunnel", 100, Kind.DELIVER): "One flow for each server behind a tunnel whose MAC is known: to its other end, with its key.",
 }
 
 MISSES = {
     "classify": "Everything else is dropped: other protocols than IP and ARP, and frames for others.",
+    "advertise": "Does not happen: only advertisements get here.",
     "arp": "Other ARP and neighbour discovery is none of ours, and dropped.",
     "transfer_mode": "Packets to addresses that are no external IP, and from hosts inside that are no server and have no NAT "
         "gateway, are dropped.",
@@ -168,11 +185,12 @@ MISSES = {
         "as long as it has not answered ARP.)",
     "deliver_client": "Does not happen: only IP packets get here.",
     "deliver_inside": "Does not happen: only IP packets get here.",
+    "deliver_tunnel": "Does not happen: a server's flow here comes with the one in deliver_server.",
 }
 
 KINDS = {
     Kind.PIPELINE: "a flow of the pipeline itself",
-    Kind.ARP: "answers ARP",
+    Kind.ARP: "answers ARP and neighbour solicitations",
     Kind.MODE: "sets the transfer mode",
     Kind.ENTRY_IN: "an entry, from the client",
     Kind.ENTRY_OUT: "an entry, to the client",
@@ -186,6 +204,8 @@ KINDS = {
     Kind.FRAGMENT: "drops fragments",
     Kind.TRANSLATE_ICMP: "to the controller: ICMP to be translated",
     Kind.ECHO: "answers ping",
+    Kind.EXPIRED: "to the controller: a TTL that ends here",
+    Kind.TOO_BIG: "to the controller: larger than the tunnel carries",
 }
 
 METERS = {
@@ -218,13 +238,13 @@ def document() -> str:
 
 def example_flows() -> list[Flow]:
     """What the example LB holds."""
-    external_ips = [_external_ip(n) for n in range(1, 7)]
+    external_ips = [_external_ip(n) for n in range(1, 9)]
     roles = dict(zip((ip.address for ip in external_ips), (
-        SERVING, Role(TransferMode.TRANSITION, arp=True), Role(TransferMode.TRANSITION, hold_all=True, arp=True), ABSENT, SERVING,
-        SERVING), strict=True))
-    neighbours = {IPv4Address(f"10.0.0.1{n}"): f"02:00:00:00:01:0{n}" for n in range(1, 6)}
+        SERVING, Role(TransferMode.TRANSITION, arp=True), Role(TransferMode.TRANSITION, hold_all=True, arp=True), ABSENT, *[SERVING] * 4),
+        strict=True))
+    neighbours = {address: f"02:00:00:00:01:0{n}" for n, ip in enumerate(external_ips, 1) for address in ip.server_addresses()}
     neighbours[ROUTER] = "02:00:00:00:00:fd"
-    ports = Ports(Port(1, "02:00:00:00:00:a1"), Port(2, "02:00:00:00:00:a2"))
+    ports = Ports(Port(1, "02:00:00:00:00:a1"), Port(2, "02:00:00:00:00:a2"), {"vxlan": Port(3, "02:00:00:00:00:a2")})
     return rules.all_flows(external_ips, roles, neighbours, ports) + [
         flow for entry in _example_entries() for flow in entry_flows(entry, Settings().linger)]
 
@@ -233,8 +253,11 @@ def _external_ip(n: int) -> ExternalIp:
     address, gateway = IPv4Address(f"198.51.100.{n}"), IPv4Address(f"10.0.0.{n}")
     if n == 6:
         return ExternalIp(address, "lb-a", gateway, kind="nat-gateway", inside=(IPv4Network("10.0.0.192/26"),), router=ROUTER)
-    server = IPv4Address(f"10.0.0.1{n}")
-    services = Service("tcp", 80, servers=(Server(server, 8080),)), Service("udp", 53, servers=(Server(server, 53),))
+    if n == 8:
+        address, gateway = IPv6Address("2001:db8::8"), IPv6Address("fd00::8")
+    server = IPv6Address("fd00::18") if n == 8 else IPv4Address("172.30.0.17") if n == 7 else IPv4Address(f"10.0.0.1{n}")
+    tunnel = Tunnel("vxlan", IPv4Address("198.18.2.17"), 77, 1450) if n == 7 else None
+    services = Service("tcp", 80, servers=(Server(server, 8080, tunnel=tunnel),)), Service("udp", 53, servers=(Server(server, 53),))
     if n == 5:
         return ExternalIp(address, "lb-a", None, "full", services[:1], internal_ips=(IPv4Address("10.0.0.105"),))
     return ExternalIp(address, "lb-a", gateway, services=services[:2 if n == 1 else 1])

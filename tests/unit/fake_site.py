@@ -233,7 +233,7 @@ class FakeSite:
     def _out_of_switch(self, name: str, sent: list[Sent], events: list[Event]) -> None:
         if name in self.connected:
             self.to_control[name] += events
-        for port, frame in sent:
+        for port, frame, _ in sent:
             if frame[12:14] == b"\x08\x06":
                 self._arp(name, port, frame)
             elif port == EXTERNAL:

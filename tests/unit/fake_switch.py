@@ -12,14 +12,14 @@ import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 from typing import NamedTuple
 
 from lbctl import messages as m
 from lbctl.access_table import pack_key, unpack_key
-from lbctl.model import Address
+from lbctl.model import Address, Tunnel
 from lbctl.pipeline.entries import entry_flows
-from lbctl.pipeline.flow import Action, FinTimeout, Flow, MatchValue, Move, Output, Resubmit, SetField, SetTtl, Simple
+from lbctl.pipeline.flow import Action, CheckLarger, FinTimeout, Flow, MatchValue, Move, Output, Resubmit, SetField, SetTtl, Simple
 from lbctl.pipeline.rules import METER_ARP, METER_ERROR, METER_HOLD, METER_ICMP, METER_NEW, METER_RESET
 from lbctl.pipeline.tables import TABLES, number
 from lbctl.switch import PortState
@@ -39,7 +39,9 @@ _NETWORK = {
 }
 _TRANSPORT_AT = {IPV4: 34, IPV6: 54}
 _TRANSPORT = {
-    (IPV4, ICMP): {"icmpv4_type": (0, 1)}, (IPV6, ICMPV6): {"icmpv6_type": (0, 1), "ipv6_nd_target": (8, 16)},
+    (IPV4, ICMP): {"icmpv4_type": (0, 1)},
+    (IPV6, ICMPV6): {"icmpv6_type": (0, 1), "nd_reserved": (4, 4), "ipv6_nd_target": (8, 16), "nd_options_type": (24, 1),
+                     "ipv6_nd_tll": (26, 6)},
     **{(kind, TCP): {"tcp_src": (0, 2), "tcp_dst": (2, 2), "tcp_flags": (13, 1)} for kind in (IPV4, IPV6)},
     **{(kind, UDP): {"udp_src": (0, 2), "udp_dst": (2, 2)} for kind in (IPV4, IPV6)},
 }
@@ -55,10 +57,11 @@ def places(eth_type: int, protocol: int) -> Places:
 
 
 class Sent(NamedTuple):
-    """A frame that left by a port."""
+    """A frame that left by a port; through a tunnel: to which other end, and with which key."""
 
     port: int
     frame: bytes
+    tunnel: tuple[Address, int] | None = None
 
 
 class Event(NamedTuple):
@@ -87,9 +90,10 @@ class Installed:
 class Run:
     """One frame on its way through the tables."""
 
-    def __init__(self, frame: bytes, in_port: int) -> None:
+    def __init__(self, frame: bytes, in_port: int, tunnel: Tunnel | None = None) -> None:
         self.frame = bytearray(frame)
-        self.others = {"in_port": in_port, "reg0": 0, "reg1": 0}
+        remote, key = (int(tunnel.remote), tunnel.key) if tunnel else (0, 0)
+        self.others = {"in_port": in_port, "reg0": 0, "reg1": 0, "reg2": 0, "tunnel_id": key, "tun_ipv4_src": remote, "tun_ipv4_dst": 0}
         eth_type = int.from_bytes(frame[12:14])
         protocol = frame[23] if eth_type == IPV4 else frame[20]
         if eth_type in (IPV4, IPV6):
@@ -114,9 +118,10 @@ class Run:
         return int.from_bytes(self.frame[start:start + size])
 
     def set(self, field: str, value: int) -> None:
+        """What the frame has no room for (an option that is not there) is not set."""
         if field in self.others:
             self.others[field] = value
-        else:
+        elif self.has(field):
             start, size = self.places[field]
             self.frame[start:start + size] = value.to_bytes(size)
 
@@ -180,8 +185,8 @@ class FakeSwitch:
         """What one message does: frames sent, and answers."""
         self._change(message, now)
         match message:
-            case m.PacketOut(frame, in_port, output):
-                return self._packet_out(frame, in_port, output, now)
+            case m.PacketOut():
+                return self._packet_out(message, now)
             case m.Barrier(token) | m.AddEntries(_, int(token)):
                 return [], [Event("confirmed", (token,))]
             case m.ReadFlows(table, cookie, mask, token):
@@ -220,22 +225,23 @@ class FakeSwitch:
             if item and item.flow.cookie == flow.cookie:
                 del self.tables[flow.table][flow.identity]
 
-    def _packet_out(self, frame: bytes, in_port: int, output: int | str, now: float) -> tuple[list[Sent], list[Event]]:
+    def _packet_out(self, message: m.PacketOut, now: float) -> tuple[list[Sent], list[Event]]:
+        frame, in_port, output, tunnel = message.frame, message.in_port, message.output, message.tunnel
         if isinstance(output, str):
-            return self._run(Run(frame, in_port), output, now)
+            return self._run(Run(frame, in_port, tunnel), output, now)
         if output == m.OUTPUT_TABLE:
-            return self.receive(frame, in_port, now)
+            return self.receive(frame, in_port, now, tunnel)
         assert output != in_port, "a switch never sends a frame back to its in-port"
-        return [Sent(output, frame)], []
+        return [Sent(output, frame, (tunnel.remote, tunnel.key) if tunnel else None)], []
 
     # Frames.
 
-    def receive(self, frame: bytes, in_port: int, now: float) -> tuple[list[Sent], list[Event]]:
-        return self._run(Run(frame, in_port), "classify", now)
+    def receive(self, frame: bytes, in_port: int, now: float, tunnel: Tunnel | None = None) -> tuple[list[Sent], list[Event]]:
+        return self._run(Run(frame, in_port, tunnel), "classify", now)
 
-    def path(self, frame: bytes, in_port: int) -> list[Flow | None]:
+    def path(self, frame: bytes, in_port: int, tunnel: Tunnel | None = None) -> list[Flow | None]:
         """The flows that a frame would meet, without meeting them."""
-        run = Run(frame, in_port)
+        run = Run(frame, in_port, tunnel)
         self._table(run, "classify", None)
         return run.path
 
@@ -325,12 +331,19 @@ def _act(run: Run, action: Action, cookie: int) -> Iterator[Sent | Event]:
             run.set("nw_ttl", run.value("nw_ttl") - 1)
         case SetTtl(ttl):
             run.set("nw_ttl", ttl)
+        case CheckLarger(length, field):
+            run.set(field, int(len(run.frame) > length))
         case Output(port) if port != run.in_port:
-            yield Sent(port, bytes(run.frame))
+            yield _sent(run, port)
         case Simple("in_port"):
-            yield Sent(run.in_port, bytes(run.frame))
+            yield _sent(run, run.in_port)
         case Simple("controller"):
             yield packet_in(cookie, run.in_port, bytes(run.frame))
+
+
+def _sent(run: Run, port: int) -> Sent:
+    remote = run.value("tun_ipv4_dst")
+    return Sent(port, bytes(run.frame), (IPv4Address(remote), run.value("tunnel_id")) if remote else None)
 
 
 def _matches(flow: Flow, run: Run) -> bool:

@@ -17,7 +17,7 @@ import pytest
 from lbctl import packets
 from lbctl.access_table import Entry, pack_key, reply_key
 from lbctl.messages import AddEntries, AddFlows
-from lbctl.model import ExternalIp, Server, Service, TransferMode
+from lbctl.model import TCP, UDP, ExternalIp, Hop, Server, Service, TransferMode
 from lbctl.packets import ACK, FIN, RST, SYN
 from lbctl.pipeline import cookies
 from lbctl.pipeline.cookies import Kind
@@ -35,6 +35,7 @@ from lbctl.pipeline.rules import (
     external_ip_flows,
 )
 from lbctl.pipeline.tables import TABLES, name_of, number
+from tests.unit import kinds
 from tests.unit.fake_switch import METERS, FakeSwitch
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -59,11 +60,21 @@ def entry(server_port: int = 8080) -> Entry:
 # The text.
 
 def flows_by_file() -> dict[str, list[Flow]]:
-    return {"base": [*base_flows(PORTS), *delivery_flows(NEIGHBOURS, PORTS)], "entry": list(entry_flows(entry(), 5)),
-            **{name: list(external_ip_flows(EXTERNAL_IP, role, PORTS)) for name, role in ROLES.items()}}
+    """The flows of any LB; of one external IP in each role; and of one of each kind, with what is there for it alone."""
+    base = [*base_flows(PORTS), *delivery_flows({server: Hop(server) for server in SERVERS}, NEIGHBOURS, PORTS)]
+    anyway = {item.text() for item in base_flows(kinds.PORTS)}
+    return {"base": base,
+            **{name: list(external_ip_flows(EXTERNAL_IP, role, PORTS)) for name, role in ROLES.items()},
+            **{f"{kind}-{version}": [item for item in all_flows([config], {config.address: SERVING}, kinds.NEIGHBOURS, kinds.PORTS)
+                                     if item.text() not in anyway] for (kind, version), config in kinds.EXTERNAL_IPS.items()},
+            "entries": [item for kind, version in kinds.EXTERNAL_IPS for protocol in (TCP, UDP)
+                        for item in entry_flows(kinds.entry(kind, version, protocol), 5)]}
 
 
-@pytest.mark.parametrize("name", ["base", "entry", *ROLES])
+FILES = ["base", "entries", *ROLES, *(f"{kind}-{version}" for kind, version in kinds.EXTERNAL_IPS)]
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_flows_are_the_golden_ones(name) -> None:
     text = "".join(item.text() + "\n" for item in flows_by_file()[name])
     file = GOLDEN / f"{name}.txt"
@@ -72,7 +83,11 @@ def test_flows_are_the_golden_ones(name) -> None:
     assert text.splitlines() == file.read_text().splitlines()
 
 
-@pytest.mark.parametrize("name", ["base", "entry", *ROLES])
+def test_there_are_no_other_golden_files() -> None:
+    assert {file.stem for file in GOLDEN.iterdir()} == set(FILES) == flows_by_file().keys()
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_ovs_understands_the_text(name) -> None:
     if shutil.which("ovs-ofctl") is None:
         pytest.skip("no ovs-ofctl here")
@@ -146,7 +161,7 @@ def test_another_content_has_another_cookie() -> None:
 
 def test_buckets_spread_clients_and_ports() -> None:
     one_client = {cookies.bucket_of_key(pack_key(6, CLIENT.packed, port, ADDRESS.packed, 80)) for port in range(40000, 41024)}
-    one_port = {cookies.bucket_of_key(pack_key(6, bytes([10, 1, last >> 8, last & 255]), 40000, ADDRESS.packed, 80)) for last in range(1024)}
+    one_port = {cookies.bucket_of_key(pack_key(6, (10 << 24 | last).to_bytes(4), 40000, ADDRESS.packed, 80)) for last in range(1024)}
     assert len(one_client) == len(one_port) == cookies.BUCKETS
 
 
