@@ -123,8 +123,8 @@ def gateways(site: Site) -> dict[Address, Address | None]:
 
 
 def server_ports(site: Site, address: Address) -> list[int]:
-    """The ports on which the server at `address` is expected to listen, ascending."""
-    services = (service for ip in site.external_ips for service in ip.services)
+    """The TCP ports on which the server at `address` is expected to listen, ascending."""
+    services = (service for ip in site.external_ips for service in ip.services if service.protocol == "tcp")
     return sorted({server.port for service in services for server in service.servers if server.address == address})
 
 
