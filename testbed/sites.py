@@ -90,15 +90,15 @@ def with_nat_gateway(site: Site, version: int = 4, **changes: Any) -> Site:
     return replace(site, external_ips=(*site.external_ips, replace(gateway, **changes)))
 
 
-def behind_tunnels(site: Site, *transports: str, key: int = 7) -> Site:
+def behind_tunnels(site: Site, *transports: str, key: int = 7, internal_mtu: int = 1500) -> Site:
     """The site with each server behind a tunnel of its own: server 10.0.0.N is 10.9.0.N, behind 198.18.2.N (testbed/tunnels.py).
 
-    transports: of the servers of each external IP, in turn.
+    transports: of the servers of each external IP, in turn. internal_mtu: see model.Settings.
     """
 
     def moved(server: Server, transport: str) -> Server:
         number = int(str(server.address).rpartition("." if server.address.version == 4 else ":")[2])
-        tunnel = Tunnel(transport, IPv4Address(f"198.18.2.{number}"), key, 1500 - TUNNEL_OVERHEAD[transport])
+        tunnel = Tunnel(transport, IPv4Address(f"198.18.2.{number}"), key, internal_mtu - TUNNEL_OVERHEAD[transport])
         return replace(server, address=host(TUNNELED[server.address.version], number), tunnel=tunnel)
 
     external_ips = tuple(
@@ -109,7 +109,7 @@ def behind_tunnels(site: Site, *transports: str, key: int = 7) -> Site:
     balancers = tuple(replace(lb, tunnel_ports=tuple((transport, f"{lb.internal_port[:3]}-{transport}")
                                                      for transport in TUNNEL_OVERHEAD if transport in transports))
                       for lb in site.load_balancers)
-    return replace(site, external_ips=external_ips, load_balancers=balancers)
+    return replace(site, external_ips=external_ips, load_balancers=balancers, settings=replace(site.settings, internal_mtu=internal_mtu))
 
 
 def together(ipv4: Site, ipv6: Site) -> Site:

@@ -42,7 +42,7 @@ def attach(ovs: PrivateOvs, space: Namespace, lb: LoadBalancer, number: int) -> 
 
 
 def address_bridge(space: Namespace, number: int) -> None:
-    """The bridge's device, which is new each time that ovs-vswitchd starts."""
+    """The bridge's device, which is new after an orderly end of ovs-vswitchd."""
     _address(space, BRIDGE, f"{lb_address(number)}/{LB_SIDE.prefixlen}", f"{SERVER_SIDE} via {LB_SIDE[ROUTER]}")
 
 
@@ -84,5 +84,5 @@ def _bridge_below(ovs: PrivateOvs, dpid: int, device: str) -> None:
 
 def _address(space: Namespace, device: str, address: str, route: str) -> None:
     space.set_link(device, True)
-    space.ip("addr", "add", address, "dev", device)
-    space.ip("route", "add", *route.split())
+    space.ip("addr", "replace", address, "dev", device)
+    space.ip("route", "replace", *route.split())
