@@ -59,7 +59,7 @@ def entry(server_port: int = 8080) -> Entry:
 # The text.
 
 def flows_by_file() -> dict[str, list[Flow]]:
-    return {"base": [*base_flows(PORTS), *delivery_flows(NEIGHBOURS, PORTS)], "entry": list(entry_flows(entry(), 5)),
+    return {"base": [*base_flows(PORTS), *delivery_flows(EXTERNAL_IP.hops(), NEIGHBOURS, PORTS)], "entry": list(entry_flows(entry(), 5)),
             **{name: list(external_ip_flows(EXTERNAL_IP, role, PORTS)) for name, role in ROLES.items()}}
 
 
