@@ -21,7 +21,7 @@ from testbed.namespaces import Namespace
 from testbed.sites import simple_site, together
 from testbed.traffic import Load, RawPort, connect, request
 from tests.integration.hands import Talk, counters, eventually, external_mac, fresh, hand_client, internal_mac, live, server_space
-from tests.integration.moving import STRATEGIES, Talks, assert_unharmed, mixed_load, serves_alone, wait_ended, wait_reached
+from tests.integration.moving import STRATEGIES, Talks, assert_unharmed, mixed_load, serves_alone, wait_ended, wait_reached, wait_state
 from tests.integration.slow_moves import harm_by_a_slow_lb, naive_bed
 
 __all__ = ["fresh", "live", "naive_bed"]
@@ -484,3 +484,35 @@ def test_a_controller_killed_changes_nothing(bed: Bed) -> None:
         new = request(bed.clients[0], FULL)
         taken = {(dict(row)["internal_ip"], dict(row)["internal_port"]) for row in entries}
         assert tuple(map(str, new["client"])) not in taken
+
+
+def test_a_switch_that_is_killed_gets_everything_back(bed: Bed) -> None:
+    node = bed.lbs["lb-a"]
+    with Talks(bed.clients[0], FIRST, 3) as plain, Talks(bed.remote, FULL, 3) as full:
+        before = node.tables_hash()
+        node.ovs.kill()
+        wait_state(bed, "lb-a", "disconnected")
+        node.ovs.start_vswitchd()
+        wait_state(bed, "lb-a", "ready")
+        bed.wait_until(lambda: node.tables_hash() == before, 5, "the tables are as before")
+        assert plain.broken(timeout=10) == full.broken(timeout=10) == []
+
+
+def test_ipv6_comes_and_goes_by_the_site_file(fresh: Bed) -> None:
+    """An IPv4 site gets IPv6 external IPs and loses them again; its connections don't notice."""
+    whole = BED["site"]
+    only_ipv4 = replace(whole, external_networks=whole.external_networks[:1], internal_networks=whole.internal_networks[:1],
+                        external_ips=whole.external_ips[:1])
+    request(fresh.clients[0], FIRST)
+    with Talks(fresh.clients[0], IPV4, 3) as talks:
+        fresh.controller.reload(only_ipv4)
+        eventually(fresh, lambda: len(fresh.rest("GET", "/v1/external-ips").json["external_ips"]) == 1, "IPv6 has gone")
+        fresh.clients[0].ip("neigh", "flush", "all")
+        with pytest.raises(OSError):
+            connect(fresh.clients[0], FIRST, timeout=0.5)
+        fresh.controller.reload(whole)
+        eventually(fresh, lambda: len(fresh.rest("GET", "/v1/external-ips").json["external_ips"]) == 4, "IPv6 is back")
+        fresh.wait_ready()
+        for address in (FIRST, SECOND, FULL):
+            request(fresh.clients[0], address)
+        assert talks.broken() == []
