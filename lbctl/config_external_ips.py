@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import yaml
 
 from lbctl.config_fields import FieldReader
-from lbctl.config_tunnels import SERVER_KEYS, TunnelReader
+from lbctl.config_tunnels import SERVER_KEYS, TunnelReader, first_tunnel_key
 from lbctl.config_yaml import did_you_mean, line_of, quoted
 from lbctl.model import (
     KINDS,
@@ -178,6 +178,9 @@ class ExternalIpReader:
         if len(self._reader.problems) > problems:
             return None  # which other keys it needs is not known
         tunneled = transport != TRANSPORTS[0]
+        if not tunneled and (key := first_tunnel_key(node)):
+            self._reader.problem(key, f"server: {quoted(key.value)} is a tunnel's: add transport, {' or '.join(TRANSPORTS[1:])}")
+            return None
         required, optional = SERVER_KEYS if tunneled else ((), ())
         values = self._reader.mapping(node, "server", ("address", "port", *required), ("weight", "next_hop", "transport", *optional))
         if values is None:

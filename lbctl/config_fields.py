@@ -132,6 +132,8 @@ class FieldReader(Reader):
             self.problem(node, f"{what} must be {wanted}; it is {quoted(text)}{hint}")
         elif not is_host(address.packed):
             self.problem(node, f"{what} {address} is no address that a host can have")
+        elif address.version == 6 and (address.scope_id or address.is_link_local or address.ipv4_mapped):
+            self.problem(node, f"{what} {address} is link-local, or an IPv4 address in IPv6 form: take a global or unique local address")
         else:
             return address
         return None

@@ -19,6 +19,12 @@ SMALLEST_MTU = {4: 576, 6: 1280}
 _KEY_BITS = {"vxlan": 24, "geneve": 24, "gre": 32}
 
 
+def first_tunnel_key(server: yaml.Node) -> yaml.Node | None:
+    """The first key of a server that only one behind a tunnel may have."""
+    pairs = server.value if isinstance(server, yaml.MappingNode) else []
+    return next((key for key, _ in pairs if key.value in (name for names in SERVER_KEYS for name in names)), None)
+
+
 class TunnelReader:
     """internal_mtu: bytes that what carries the tunnels takes."""
 

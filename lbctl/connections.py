@@ -38,6 +38,9 @@ from lbctl.switch import Switch
 
 CACHED_SECONDS = 15.0
 """The datapath may remember an unused flow for this long: Open vSwitch's max-idle (10 s), and some more."""
+UNDER_WAY = 1.0
+"""Seconds: a datagram may come here for so long after its entry was made, since the datapath does not know the flows yet. They are
+not sent again with each one: the datapath would be checked anew each time, and a burst last longer."""
 CLOCK_RATIO, CLOCK_STEP = 1.01, 0.5
 """A switch's clock may run that much faster than ours; and a busy one reads its clock only so often (seconds). A flow that
 ran out was there for a second (the shortest linger) at least, so a new entry is told from an old flow all the same."""
@@ -114,18 +117,24 @@ class Connections:
             entry.flags = REUSED if reused else 0
             serving.table.add(entry)
             switch.counters["connections_opened"] += 1
+        elif packet.protocol != TCP:
+            switch.counters["early_datagrams"] += 1
+            if now < entry.created + UNDER_WAY:
+                return [self._go_on(switch, packet_in, inward)]
         elif entry.isn == packet.seq:
-            # Of UDP: each datagram that comes before the flows are in the datapath.
-            switch.counters["syn_retransmissions" if packet.protocol == TCP else "early_datagrams"] += 1
+            switch.counters["syn_retransmissions"] += 1
             entry.flags |= REINSTALLED
         else:
             # The port is used again: by a connection that ended unseen (its flows may be running out), or by a forged
             # SYN. The same server can tell, and the flows are put back as new.
             entry.isn, entry.created, entry.last_seen = packet.seq, now, now
             entry.flags |= REUSED
-        out += self._install(serving, entry)
-        out.append((switch.lb.name, PacketOut(packet_in.frame, packet_in.in_port, "access_in" if inward else "access_out")))
-        return out
+        return [*out, *self._install(serving, entry), self._go_on(switch, packet_in, inward)]
+
+    @staticmethod
+    def _go_on(switch: Switch, packet_in: PacketIn, inward: bool) -> tuple[str, PacketOut]:
+        """By the entry that has just been made."""
+        return switch.lb.name, PacketOut(packet_in.frame, packet_in.in_port, "access_in" if inward else "access_out")
 
     def _install(self, serving: Serving, entry: Entry) -> Outbox:
         return [(name, AddEntries((entry,))) for name in self._ready_holders(serving)]

@@ -25,7 +25,7 @@ from lbctl.pipeline.rules import METER_ARP, METER_ERROR, METER_HOLD, METER_ICMP,
 from lbctl.readback import ReadBack
 from lbctl.recovery import recover
 from lbctl.serving import Directory, Serving
-from lbctl.site_change import change_site, keep_former_servers
+from lbctl.site_change import change_site, keep_what_is_in_use
 from lbctl.store import State
 from lbctl.sweep import Sweep
 from lbctl.switch import PortState, Switch
@@ -161,7 +161,7 @@ class ControlFunction:
         outcome = recover(name, readback, self.directory, switch.lost_at, now)
         out: Outbox = [(name, message) for message in outcome.messages]
         if outcome.taken_over:
-            keep_former_servers(self)
+            keep_what_is_in_use(self)
             for other in self.switches.values():
                 if other.ready:
                     out += [(other.lb.name, message) for message in other.sync(self.external_ips())]

@@ -38,6 +38,11 @@ def address_order(address: Address) -> tuple[int, bytes]:
     return address.version, address.packed
 
 
+def asked_by(address: Address | str) -> str:
+    """What asks for the MAC of an address: the protocol's name for people."""
+    return "neighbour discovery" if ":" in str(address) else "ARP"
+
+
 class TransferMode(enum.Enum):
     """How an LB treats packets of an external IP (seed figure 7, column 71). No mode at all: not ours."""
 
@@ -135,6 +140,8 @@ class ExternalIp:
     port_range: tuple[int, int] = PORTS
     inside: tuple[Network, ...] = ()
     router: Address | None = None
+    former_internal_ips: tuple[Address, ...] = ()
+    """The same as former_servers of internal IPs: they are still answered for, and given to no new connection."""
 
     def hops(self) -> dict[Address, Hop]:
         """How each of its services' servers is reached, and of the former ones; in ascending order of addresses."""
@@ -146,9 +153,13 @@ class ExternalIp:
         """In ascending order."""
         return tuple(self.hops())
 
+    def every_internal_ip(self) -> tuple[Address, ...]:
+        """Whatever servers may answer to: its internal IPs and the former ones."""
+        return self.internal_ips + self.former_internal_ips
+
     def internal_addresses(self) -> tuple[Address, ...]:
         """What is answered for on the internal network, as long as an LB serves this external IP."""
-        return (*((self.gateway,) if self.gateway else ()), *self.internal_ips)
+        return (*((self.gateway,) if self.gateway else ()), *self.every_internal_ip())
 
 
 @dataclass(frozen=True, slots=True)

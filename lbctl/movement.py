@@ -8,7 +8,7 @@ from lbctl.access_table import ENDING, REINSTALLED
 from lbctl.failover import Candidate, Takeover, spread
 from lbctl.held import HeldPackets
 from lbctl.messages import STORE, AddEntries, Barrier, DeleteCookie, Outbox, ReadFlows, Save
-from lbctl.model import Address, Strategy, TransferMode
+from lbctl.model import Address, Strategy, TransferMode, asked_by
 from lbctl.move import (
     SERVING_UNANNOUNCED,
     Action,
@@ -87,7 +87,7 @@ class Movement:
                 raise Refused(409, "Load balancer not connected", f"{to}: {target.reason}")
         unreached = sorted(str(hop) for hop in serving.next_hops() if hop in source.neighbours and hop not in target.neighbours)
         if unreached:
-            raise Refused(409, "Server not reached", f"{to} has no ARP answer from {', '.join(unreached)} yet, "
+            raise Refused(409, "Server not reached", f"{to} has no {asked_by(address)} answer from {', '.join(unreached)} yet, "
                           f"though {serving.assigned} has")
         move = self._create(serving, to, strategy, now)
         leftovers = self._delete_entries(to, serving, self._forgetting.pop((to, address), []))

@@ -72,7 +72,12 @@ class Serving:
 
     def _set_allocation(self) -> None:
         addresses, ports, outbound = _translated_to(self.config)
-        self.allocation = Allocation(self.table, addresses, ports, outbound, self._seed) if addresses else None
+        if not addresses:
+            self.allocation = None
+        elif self.allocation:
+            self.allocation.change(addresses, ports)
+        else:
+            self.allocation = Allocation(self.table, addresses, ports, outbound, self._seed)
 
     def can_translate(self, key: bytes, server: Server, now: float) -> bool:
         """Can a connection of that key go to that server?"""
@@ -142,7 +147,7 @@ class Directory:
     def replace(self, servings: list[Serving]) -> None:
         self.by_address = {serving.address.packed: serving for serving in servings}
         self.by_owner = {serving.owner: serving for serving in servings}
-        self._by_internal = {address.packed: serving for serving in servings for address in serving.config.internal_ips}
+        self._by_internal = {address.packed: serving for serving in servings for address in serving.config.every_internal_ip()}
         self._by_server = {server.packed: serving for serving in servings if serving.config.nat == "destination"
                            for server in serving.config.server_addresses()}
         self._inside = [(*_mask(prefix), serving) for serving in servings for prefix in serving.config.inside]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from lbctl.access_table import unpack_key
 from lbctl.messages import STORE, Outbox, Save
 from lbctl.model import Address, Hop, Site, address_order
 from lbctl.movement import Refused
@@ -39,7 +40,7 @@ def change_site(control: ControlFunction, site: Site, now: float) -> Outbox:
             new.append(serving)
         servings.append(serving)
     control.directory.replace(servings)
-    keep_former_servers(control)
+    keep_what_is_in_use(control)
     for name, switch in control.switches.items():
         if switch.ready:
             out += control.meters(name)
@@ -51,8 +52,8 @@ def change_site(control: ControlFunction, site: Site, now: float) -> Outbox:
     return [*out, (STORE, Save(control.state()))]
 
 
-def keep_former_servers(control: ControlFunction) -> None:
-    """Servers that the site file does not name any more stay reachable as long as connections go to them."""
+def keep_what_is_in_use(control: ControlFunction) -> None:
+    """Servers and internal IPs that the site file does not name any more stay, as long as connections go to them."""
     site = control.site
     configured = {server for external_ip in site.external_ips for server in external_ip.server_addresses()}
     for external_ip in site.external_ips:
@@ -60,7 +61,9 @@ def keep_former_servers(control: ControlFunction) -> None:
         hops = serving.config.hops()
         former = tuple((server, hops.get(server, Hop(server))) for server in sorted(
             _servers_in_use(serving) - configured, key=address_order)) if external_ip.kind == "service" else ()
-        serving.reconfigure(replace(external_ip, former_servers=former), site.settings)
+        internal = _internal_ips_in_use(serving) - set(external_ip.internal_ips)
+        serving.reconfigure(replace(external_ip, former_servers=former, former_internal_ips=tuple(sorted(internal, key=address_order))),
+                            site.settings)
     control.directory.replace(list(control.directory))
 
 
@@ -75,6 +78,8 @@ def _check(control: ControlFunction, site: Site) -> None:
         if taken and serving.address in staying:
             raise Refused(409, "Server in use", f"{', '.join(taken)} still has connections of {serving.address}: take it out "
                           "of the file first, and give it to another external IP when they have ended")
+        if serving.address in staying:
+            _check_translation(serving, site)
         if serving.move and serving.address not in staying:
             raise Refused(409, "External IP is moving", f"{serving.address} is being moved: wait, or keep it in the file")
         if serving.address in staying and not serving.holders <= lbs.keys():
@@ -83,6 +88,20 @@ def _check(control: ControlFunction, site: Site) -> None:
     for name, switch in control.switches.items():
         if name in lbs and lbs[name].dpid != switch.lb.dpid and switch.state != "disconnected":
             raise Refused(409, "Load balancer connected", f"the dpid of {name} can't change while it is connected")
+
+
+def _check_translation(serving: Serving, site: Site) -> None:
+    """Its connections keep their kind of NAT, and the internal IPs that they have."""
+    config = site.external_ip(serving.address)
+    if len(serving.table) and (config.kind, config.nat) != (serving.config.kind, serving.config.nat):
+        raise Refused(409, "Other NAT", f"{serving.address} has connections, and the kind of NAT of a connection can't change: take it "
+                      "out of the file first, and put it back in with the other kind")
+    others = {address: other.address for other in site.external_ips if other is not config for address in other.internal_addresses()}
+    others |= {server: ip.address for ip in site.external_ips for server in ip.server_addresses()}
+    taken = sorted(_internal_ips_in_use(serving) & (others.keys() | {config.gateway}), key=address_order)
+    if taken:
+        raise Refused(409, "Internal IP in use", f"{', '.join(map(str, taken))} still has connections of {serving.address}: take it out "
+                      "of the file first, and use it for something else when they have ended")
 
 
 def _change_load_balancers(control: ControlFunction, site: Site) -> None:
@@ -94,6 +113,11 @@ def _change_load_balancers(control: ControlFunction, site: Site) -> None:
         if switch.lb != lb:
             switch.rename_ports(lb)
     control.index_switches()
+
+
+def _internal_ips_in_use(serving: Serving) -> set[Address]:
+    """The internal IPs that its connections are translated to."""
+    return {ip_address(unpack_key(entry.reply)[3]) for entry in serving.table.entries() if entry.full}
 
 
 def _servers_in_use(serving: Serving) -> set[Address]:

@@ -52,9 +52,7 @@ class Places:
         else:
             del self._resting[number]
         self._taken.add(number)
-        # The address changes with each number, so that the internal IPs share a server's connections.
-        port, address = divmod(number, len(self._addresses))
-        return self._addresses[address], self._first + port
+        return self._place(number)
 
     def _next(self, now: float, rest: float) -> int | None:
         while self._fresh < self._size:
@@ -65,10 +63,19 @@ class Places:
         number, since = next(iter(self._resting.items()), (None, now))
         return number if since + rest <= now else None
 
+    def resting(self) -> list[tuple[Place, float]]:
+        """The places that were freed and not given again, and when; the longest ago first."""
+        return [(self._place(number), since) for number, since in self._resting.items()]
+
     def idle(self, now: float, rest: float) -> bool:
         """Nothing is taken, and nothing rests."""
         newest = next(reversed(self._resting.values()), float("-inf"))
         return not self._taken and newest + rest <= now
+
+    def _place(self, number: int) -> Place:
+        # The address changes with each number, so that the internal IPs share a server's connections.
+        port, address = divmod(number, len(self._addresses))
+        return self._addresses[address], self._first + port
 
     def _number(self, place: Place) -> int | None:
         port = place[1] - self._first
@@ -87,6 +94,12 @@ class Places:
         number = self._number(place)
         if number is not None:
             self._start, self._fresh = number + 1, 0
+
+    def rest(self, place: Place, since: float) -> None:
+        """It was freed then, as an earlier allocation knows. To be called with the longest ago first."""
+        number = self._number(place)
+        if number is not None and number not in self._taken:
+            self._resting[number] = since
 
     def free(self, place: Place, now: float) -> None:
         """It is taken no more, and rests from now on."""
@@ -110,6 +123,8 @@ class Allocation:
         self._outbound = outbound
         self._seed = seed.to_bytes(8)
         self._places: dict[Peer, Places] | None = None
+        self._rested: dict[Peer, list[tuple[Place, float]]] = {}
+        """What rests, while _places is None."""
 
     def available(self, peer: Peer, now: float, rest: float) -> bool:
         """Is there a place for one more connection to that peer? rest: seconds that a freed place rests."""
@@ -125,8 +140,15 @@ class Allocation:
         self._of(peer).free(place, now)
 
     def forget(self) -> None:
-        """The access table has been filled from outside (after a restart)."""
-        self._places = None
+        """The access table has been filled from outside: what is taken is found anew, and what rests goes on to rest."""
+        if self._places is not None:
+            self._rested = {peer: places.resting() for peer, places in self._places.items()}
+            self._places = None
+
+    def change(self, addresses: Sequence[bytes], ports: tuple[int, int]) -> None:
+        """Other places from now on; connections keep those that they have."""
+        self.forget()
+        self._addresses, self._ports = tuple(addresses), ports
 
     def tidy(self, now: float, rest: float) -> None:
         """Keeps nothing of peers that nobody is connected to. To be called now and then."""
@@ -145,6 +167,10 @@ class Allocation:
                 places = self._new(known)
                 places.mark(place)
                 places.start_after(place)
+            for known, resting in self._rested.items():
+                for place, since in resting:
+                    self._new(known).rest(place, since)
+            self._rested = {}
         return self._new(peer)
 
     def _new(self, peer: Peer) -> Places:

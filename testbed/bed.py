@@ -229,7 +229,7 @@ class Bed:
             self.switch.ip("link", "add", segment, "type", "bridge", "mcast_snooping", "0")
             self.switch.set_link(segment, True)
         if tunneled:
-            self._build_underlay()
+            tunnels.add_router(self._spaces.add("under-router"), self._plug)
         controller = self._host("controller", "management", [f"{CONTROLLER_ADDRESS}/24"])
         self.controller = Controller(controller, self.directory / "controller", CONTROLLER_ADDRESS, apps=self._apps)
         self.controller.configure(self.site)
@@ -312,18 +312,9 @@ class Bed:
         space.ip_batch([f"addr add {address}/{network.prefixlen} dev eth0", f"route add default via {host(network, ROUTER)}"])
         return space
 
-    def _build_underlay(self) -> None:
-        router = self._spaces.add("under-router")
-        router.sysctl(ipv4__ip_forward=1)
-        for number, (segment, network) in enumerate(tunnels.SEGMENTS.items()):
-            self._plug(router, f"eth{number}", segment)
-            router.ip("addr", "add", f"{network[tunnels.ROUTER]}/{network.prefixlen}", "dev", f"eth{number}")
-
     def _host_tunneled(self, name: str, address: Address, tunnel: Tunnel, gateway: Address | None) -> Namespace:
         """A host that has only a tunnel to the LBs."""
         space = self._spaces.add(name)
-        if address.version == 6:
-            space.enable_ipv6()
         self._plug(space, "eth0", "under-servers")
         tunnels.far_end(space, self.directory / f"ovs-{name}", tunnel, address, len(self.site.load_balancers))
         internal_ips = [internal for ip in self.site.external_ips if address in ip.hops() for internal in ip.internal_ips]

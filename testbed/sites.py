@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
@@ -89,21 +90,26 @@ def with_nat_gateway(site: Site, version: int = 4, **changes: Any) -> Site:
     return replace(site, external_ips=(*site.external_ips, replace(gateway, **changes)))
 
 
-def behind_tunnels(site: Site, transport: str = "vxlan", key: int = 7) -> Site:
-    """The site with each server behind a tunnel of its own: server 10.0.0.N is 10.9.0.N, behind 198.18.2.N (testbed/tunnels.py)."""
+def behind_tunnels(site: Site, *transports: str, key: int = 7, internal_mtu: int = 1500) -> Site:
+    """The site with each server behind a tunnel of its own: server 10.0.0.N is 10.9.0.N, behind 198.18.2.N (testbed/tunnels.py).
 
-    def moved(server: Server) -> Server:
+    transports: of the servers of each external IP, in turn. internal_mtu: see model.Settings.
+    """
+
+    def moved(server: Server, transport: str) -> Server:
         number = int(str(server.address).rpartition("." if server.address.version == 4 else ":")[2])
-        tunnel = Tunnel(transport, IPv4Address(f"198.18.2.{number}"), key, 1500 - TUNNEL_OVERHEAD[transport])
+        tunnel = Tunnel(transport, IPv4Address(f"198.18.2.{number}"), key, internal_mtu - TUNNEL_OVERHEAD[transport])
         return replace(server, address=host(TUNNELED[server.address.version], number), tunnel=tunnel)
 
     external_ips = tuple(
-        replace(ip, services=tuple(replace(service, servers=tuple(map(moved, service.servers))) for service in ip.services))
-        for ip in site.external_ips
+        replace(ip, services=tuple(replace(service, servers=tuple(moved(server, transport) for server in service.servers))
+                                   for service in ip.services))
+        for ip, transport in zip(site.external_ips, itertools.cycle(transports), strict=False)
     )
-    balancers = tuple(replace(lb, tunnel_ports=(*lb.tunnel_ports, (transport, f"{lb.internal_port[:3]}-{transport}")))
+    balancers = tuple(replace(lb, tunnel_ports=tuple((transport, f"{lb.internal_port[:3]}-{transport}")
+                                                     for transport in TUNNEL_OVERHEAD if transport in transports))
                       for lb in site.load_balancers)
-    return replace(site, external_ips=external_ips, load_balancers=balancers)
+    return replace(site, external_ips=external_ips, load_balancers=balancers, settings=replace(site.settings, internal_mtu=internal_mtu))
 
 
 def together(ipv4: Site, ipv6: Site) -> Site:
@@ -123,8 +129,8 @@ def gateways(site: Site) -> dict[Address, Address | None]:
 
 
 def server_ports(site: Site, address: Address) -> list[int]:
-    """The ports on which the server at `address` is expected to listen, ascending."""
-    services = (service for ip in site.external_ips for service in ip.services)
+    """The TCP ports on which the server at `address` is expected to listen, ascending."""
+    services = (service for ip in site.external_ips for service in ip.services if service.protocol == "tcp")
     return sorted({server.port for service in services for server in service.servers if server.address == address})
 
 

@@ -8,7 +8,7 @@ Linux's; that of geneve and gre another Open vSwitch, since kernels of test mach
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -32,6 +32,14 @@ def lb_address(number: int) -> Address:
     return LB_SIDE[11 + number]
 
 
+def add_router(router: Namespace, plug: Callable[[Namespace, str, str], None]) -> None:
+    """Between LBs and servers. plug: puts a device of a namespace on a segment."""
+    router.sysctl(ipv4__ip_forward=1)
+    for number, (segment, network) in enumerate(SEGMENTS.items()):
+        plug(router, f"eth{number}", segment)
+        router.ip("addr", "add", f"{network[ROUTER]}/{network.prefixlen}", "dev", f"eth{number}")
+
+
 def attach(ovs: PrivateOvs, space: Namespace, lb: LoadBalancer, number: int) -> None:
     """Give an LB's Open vSwitch its address below, and its tunnel ports."""
     _bridge_below(ovs, 0xB0000000 | number, DEVICE)
@@ -42,12 +50,14 @@ def attach(ovs: PrivateOvs, space: Namespace, lb: LoadBalancer, number: int) -> 
 
 
 def address_bridge(space: Namespace, number: int) -> None:
-    """The bridge's device, which is new each time that ovs-vswitchd starts."""
+    """The bridge's device, which is new after an orderly end of ovs-vswitchd."""
     _address(space, BRIDGE, f"{lb_address(number)}/{LB_SIDE.prefixlen}", f"{SERVER_SIDE} via {LB_SIDE[ROUTER]}")
 
 
 def far_end(space: Namespace, rundir: Path, tunnel: Tunnel, address: Address, lbs: int) -> PrivateOvs | None:
     """The server's end of its tunnel to all LBs, on its device eth0; its Open vSwitch, if it has one."""
+    if address.version == 6:
+        space.enable_ipv6()
     below = f"{tunnel.remote}/{SERVER_SIDE.prefixlen}", f"{LB_SIDE} via {SERVER_SIDE[ROUTER]}"
     ovs = None
     if tunnel.transport == "vxlan":
@@ -84,5 +94,5 @@ def _bridge_below(ovs: PrivateOvs, dpid: int, device: str) -> None:
 
 def _address(space: Namespace, device: str, address: str, route: str) -> None:
     space.set_link(device, True)
-    space.ip("addr", "add", address, "dev", device)
-    space.ip("route", "add", *route.split())
+    space.ip("addr", "replace", address, "dev", device)
+    space.ip("route", "replace", *route.split())

@@ -12,7 +12,7 @@ from topologies.topo import LabTopo
 S1, S2, S3 = machine("s1", "10.0.0.11"), machine("s2", "10.0.0.12"), machine("s3", "10.0.0.13")
 
 PLAN = Plan(
-    figure=1,
+    name="fig1",
     title="one load balancer, three servers, three clients",
     site=web_site([("198.51.100.1", "lb-a", "10.0.0.1", (S1, S2, S3))], letters="a"),
     servers=(S1, S2, S3),

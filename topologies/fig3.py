@@ -14,7 +14,7 @@ from topologies.topo import LabTopo
 S1, S2, S3 = machine("s1", "10.0.0.11"), machine("s2", "10.0.0.12"), machine("s3", "10.0.0.13")
 
 PLAN = Plan(
-    figure=3,
+    name="fig3",
     title="two load balancers, three external IPs, three servers, clients near and behind a router",
     site=web_site(
         [

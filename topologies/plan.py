@@ -36,9 +36,9 @@ class Machine:
 
 @dataclass(frozen=True)
 class Plan:
-    """A lab: the site, and the machines that use it. `seed_names` are the names that the seed's figure uses."""
+    """A lab: the site, and the machines that use it. `name`: of its file; `seed_names`: what the seed's figure calls them."""
 
-    figure: int
+    name: str
     title: str
     site: Site
     servers: tuple[Machine, ...]
@@ -51,8 +51,8 @@ class Plan:
         """The clients behind the router."""
         return tuple(client for client in self.clients if client.address in REMOTE_NETWORK)
 
-    def gateway_of(self, server: Machine) -> IPv4Address:
-        """The default route of a server: the gateway of the external IP that it belongs to."""
+    def gateway_of(self, server: Machine) -> IPv4Address | None:
+        """The default route of a server: the gateway of the external IP that it belongs to; with full NAT it needs none."""
         for external_ip in self.site.external_ips:
             if server.address in external_ip.server_addresses():
                 return external_ip.gateway
@@ -85,6 +85,15 @@ def web_site(assignment: Iterable[tuple[str, str, str, Iterable[Machine]]], lett
             for address, lb_name, gateway, machines in assignment
         ),
     )
+
+
+def with_full_nat(site: Site, machines: Iterable[Machine]) -> Site:
+    """The site with full NAT, where every external IP is served by all these machines; .1 has the internal IP .101, and so on."""
+    service = Service("tcp", 80, servers=tuple(Server(machine.address, 80) for machine in machines))
+    return replace(site, external_ips=tuple(
+        replace(external_ip, nat="full", gateway=None, services=(service,), internal_ips=(INTERNAL_NETWORK[100 + number],))
+        for number, external_ip in enumerate(site.external_ips, 1)
+    ))
 
 
 def machine(name: str, address: str) -> Machine:

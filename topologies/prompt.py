@@ -81,12 +81,12 @@ def main(lab_plan: Plan) -> int:
     options = _parser(lab_plan).parse_args()
     try:
         with ended_by_signals():
-            print(f"Building figure {lab_plan.figure}: {lab_plan.title} ...", flush=True)
+            print(f"Building {lab_plan.name}: {lab_plan.title} ...", flush=True)
             with Lab(lab_plan, controller=not options.no_controller) as lab:
                 print(description(lab), flush=True)
                 return _use(lab, options.run)
     except LabError as error:
-        print(f"fig{lab_plan.figure}: {error}", file=sys.stderr)
+        print(f"{lab_plan.name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -100,7 +100,8 @@ def description(lab: Lab) -> str:
         address = str(external_ip.address)
         called = f" ({lab.plan.seed_names[address]})" if address in lab.plan.seed_names else ""
         servers = ", ".join(m.name for m in lab.plan.servers if m.address in external_ip.server_addresses())
-        lines.append(f"external IP {address}{called}: on {external_ip.load_balancer}, gateway {external_ip.gateway}, {servers}")
+        inside = f"gateway {external_ip.gateway}" if external_ip.gateway else f"internal IP {', '.join(map(str, external_ip.internal_ips))}"
+        lines.append(f"external IP {address}{called}: on {external_ip.load_balancer}, {inside}, {servers}")
     if lab.control_function is None:
         lines += ["", "No controller; start one with: " + controller_hint(lab)]
     else:
@@ -148,7 +149,7 @@ def _machines(lab_plan: Plan) -> list[str]:
 
 
 def _parser(lab_plan: Plan) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=f"The lab of figure {lab_plan.figure}: {lab_plan.title}.")
+    parser = argparse.ArgumentParser(description=f"The lab {lab_plan.name}: {lab_plan.title}.")
     parser.add_argument("--no-controller", action="store_true", help="start no ryu-manager: you will start one yourself")
     parser.add_argument(
         "--run",

@@ -142,7 +142,7 @@ class ServerView(BaseModel):
     address: str
     port: int
     weight: int
-    mac: str | None = Field(description="null while the load balancer has not found it by ARP")
+    mac: str | None = Field(description="null while the load balancer has not found it by ARP or neighbour discovery")
 
 
 class ServiceView(BaseModel):

@@ -9,6 +9,7 @@ from typing import Any
 from lbctl.cli.client import START, Client, Unreachable
 from lbctl.cli.failure import Failure
 from lbctl.cli.finding import Finding, fail, ok, warn
+from lbctl.model import asked_by
 
 
 def check_controller(client: Client) -> Iterator[Finding]:
@@ -65,7 +66,7 @@ def check_servers(external_ip: dict[str, Any]) -> Iterator[Finding]:
     lb = external_ip["load_balancer"]
     silent = [address for address, mac in servers.items() if mac is None]
     for address in silent:
-        yield warn(f"Server {address} of {external_ip['address']} does not answer the ARP requests of {lb}.",
+        yield warn(f"Server {address} of {external_ip['address']} does not answer the {asked_by(address)} requests of {lb}.",
                    f"on the server: ip address show; ip route show (default via {external_ip['gateway']})")
     if servers and not silent:
         yield ok(f"All servers of {external_ip['address']} were found by {lb}.")

@@ -6,6 +6,7 @@ from typing import Any
 
 from lbctl.cli import output
 from lbctl.cli.client import Client
+from lbctl.model import asked_by
 
 
 def status(json: output.Json = False) -> None:
@@ -44,5 +45,5 @@ def _port(port: dict[str, Any]) -> str:
 def _external_ip(ip: dict[str, Any]) -> tuple[object, ...]:
     services = ", ".join(f"{service['protocol']}/{service['port']} {service['scheduler']}" for service in ip["services"])
     servers = {server["address"]: server["mac"] for service in ip["services"] for server in service["servers"]}
-    shown = ", ".join(address if mac else f"{address} (no ARP answer)" for address, mac in servers.items())
+    shown = ", ".join(address if mac else f"{address} (no {asked_by(address)} answer)" for address, mac in servers.items())
     return ip["address"], ip["load_balancer"], ip["gateway"], services, shown, ip["connections"], ip["move"]

@@ -303,7 +303,7 @@ def _mode_flows(external_ip: ExternalIp, owner: int, role: Role, ports: Ports) -
         for prefix in external_ip.inside:
             yield _mode_flow(owner, role, 90, _where(ports.internal), {"src": prefix}, "outbound_flags")
     elif external_ip.nat == "full":
-        for internal in external_ip.internal_ips:
+        for internal in external_ip.every_internal_ip():
             yield _mode_flow(owner, role, 110, _where(ports.internal), {"dst": internal}, "outbound_flags")
             for server, hop in hops.items():
                 if hop.tunnel:

@@ -15,19 +15,19 @@ from pathlib import Path
 
 import pytest
 
-from topologies import fig1, fig2, fig3, rundir
+from topologies import fig1, fig2, fig3, fig3_full_nat, rundir
 from topologies.plan import SITE_NAME
 from topologies.queues import long_receive_queues
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PLANS = {plan.figure: plan for plan in (fig1.PLAN, fig2.PLAN, fig3.PLAN)}
+PLANS = {plan.name: plan for plan in (fig1.PLAN, fig2.PLAN, fig3.PLAN, fig3_full_nat.PLAN)}
 APART = ("setpriv", "--pdeathsig", "INT", "unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
 """Runs a command with a loopback interface of its own, since labs use fixed addresses and ports; it ends when we are killed."""
 
 
-def lab_command(figure: int, *commands: str, controller: bool = True) -> list[str]:
+def lab_command(lab: str, *commands: str, controller: bool = True) -> list[str]:
     options = [word for command in commands for word in ("--run", command)]
-    return [sys.executable, f"topologies/fig{figure}.py", *options, *(() if controller else ("--no-controller",))]
+    return [sys.executable, f"topologies/{lab}.py", *options, *(() if controller else ("--no-controller",))]
 
 
 def run(command: list[str], timeout: float = 90.0) -> subprocess.CompletedProcess[str]:
@@ -78,11 +78,11 @@ def run_directory(process: subprocess.Popen[str]) -> Path:
     return rundir.BASE / str(process.pid)
 
 
-@pytest.mark.parametrize("figure", PLANS)
-def test_every_client_reaches_every_external_ip(figure: int) -> None:
-    result = run(lab_command(figure, "traffic"))
+@pytest.mark.parametrize("lab", PLANS)
+def test_every_client_reaches_every_external_ip(lab: str) -> None:
+    result = run(lab_command(lab, "traffic"))
     assert result.returncode == 0, result.stdout + result.stderr
-    plan = PLANS[figure]
+    plan = PLANS[lab]
     for client in plan.clients:
         for external_ip in (*plan.site.external_ips, None):
             target = SITE_NAME if external_ip is None else str(external_ip.address)
@@ -93,7 +93,7 @@ def test_every_client_reaches_every_external_ip(figure: int) -> None:
 
 
 def test_the_name_stands_for_all_external_ips_in_turn() -> None:
-    result = run(lab_command(3, *[f"c3 curl -s --max-time 5 http://{SITE_NAME}/"] * 9))
+    result = run(lab_command("fig3", *[f"c3 curl -s --max-time 5 http://{SITE_NAME}/"] * 9))
     servers = re.findall(r'"server": "(s\d)"', result.stdout)
     assert len(servers) == 9, result.stdout + result.stderr
     assert set(servers) == {"s1", "s2", "s3"}
@@ -102,7 +102,7 @@ def test_the_name_stands_for_all_external_ips_in_turn() -> None:
 def test_an_external_ip_moves_and_an_lb_comes_back_from_the_dead() -> None:
     result = run(
         lab_command(
-            3,
+            "fig3",
             "lbctl move 198.51.100.1 lb-b --wait",
             "c3 curl -s --max-time 5 http://198.51.100.1/",
             "kill lb-b",
@@ -117,16 +117,27 @@ def test_an_external_ip_moves_and_an_lb_comes_back_from_the_dead() -> None:
     assert -1 < order[0] < order[1] < order[2], said
 
 
+def test_with_full_nat_servers_need_no_route_to_the_clients() -> None:
+    """And each of them serves all external IPs, on whatever LB."""
+    fetch = "c3 curl -s --max-time 5 http://198.51.100.1/"
+    result = run(lab_command("fig3_full_nat", *[fetch] * 3, "lbctl move 198.51.100.1 lb-b --wait", *[fetch] * 3, "s1 ip route"))
+    said = result.stdout + result.stderr
+    assert "from lb-a to lb-b, precopy: done" in said, said
+    servers = re.findall(r'"server": "(s\d)"', result.stdout)
+    assert len(servers) == 6 and set(servers[:3]) == set(servers[3:]) == {"s1", "s2", "s3"}, said
+    assert "10.0.0.0/24 dev" in said and "default" not in said, said
+
+
 def test_one_lab_at_a_time_in_a_namespace() -> None:
-    second = shlex.join(lab_command(1, "c1 true", controller=False))
-    result = run(lab_command(1, f"sh {second}; echo status $?", controller=False))
+    second = shlex.join(lab_command("fig1", "c1 true", controller=False))
+    result = run(lab_command("fig1", f"sh {second}; echo status $?", controller=False))
     assert "another lab runs here" in result.stdout + result.stderr
     assert "status 1" in result.stdout, "and the first is none the worse for it"
 
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_nothing_is_left_after_a_signal(sig: signal.Signals) -> None:
-    with started(lab_command(3, "c1 sleep 60")) as process:
+    with started(lab_command("fig3", "c1 sleep 60")) as process:
         wait_for_line(process, "Try:")
         directory = run_directory(process)
         assert len(marked_processes(directory)) > 10
@@ -137,13 +148,13 @@ def test_nothing_is_left_after_a_signal(sig: signal.Signals) -> None:
 
 
 def test_the_next_lab_removes_what_a_killed_one_left() -> None:
-    with started(lab_command(2, "c1 sleep 60")) as process:
+    with started(lab_command("fig2", "c1 sleep 60")) as process:
         wait_for_line(process, "Try:")
         directory = run_directory(process)
         process.kill()
         process.wait(10)
         assert len(marked_processes(directory)) > 5, "a killed lab leaves daemons: if not, this test tests nothing"
-        assert run(lab_command(1, "c1 true", controller=False)).returncode == 0
+        assert run(lab_command("fig1", "c1 true", controller=False)).returncode == 0
         assert not marked_processes(directory)
         assert not directory.exists()
 
@@ -151,16 +162,16 @@ def test_the_next_lab_removes_what_a_killed_one_left() -> None:
 def test_leftovers_of_others_are_not_touched() -> None:
     """A process that merely talks about a run directory that is not there is nobody's leftover."""
     with subprocess.Popen(["sleep", "30"], env={**os.environ, rundir.MARK: "/run/lbctl-lab/elsewhere"}) as bystander:
-        assert run(lab_command(1, "c1 true", controller=False)).returncode == 0
+        assert run(lab_command("fig1", "c1 true", controller=False)).returncode == 0
         time.sleep(0.1)
         assert bystander.poll() is None
         bystander.kill()
 
 
-@pytest.mark.parametrize("figure", PLANS)
-def test_by_mininets_own_mn(figure: int) -> None:
+@pytest.mark.parametrize("lab", PLANS)
+def test_by_mininets_own_mn(lab: str) -> None:
     """In a pid namespace: when it fails, mn kills by name whatever looks like Mininet."""
-    mn = f"{Path(sys.executable).parent}/mn --custom topologies/fig{figure}.py --topo fig{figure} --controller lbctl"
+    mn = f"{Path(sys.executable).parent}/mn --custom topologies/{lab}.py --topo {lab} --controller lbctl"
     ask = "c1 curl -s --max-time 9 --retry 9 --retry-all-errors --retry-delay 1 http://198.51.100.1/"
     script = f"mount -t tmpfs none /run && ip link set lo up && printf '%s\\n' '{ask}' 'exit' | {mn}"
     apart = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", script]

@@ -21,7 +21,7 @@ from lbctl import config
 from lbctl.access_table import AccessTable, Entry, pack_key, reply_key
 from lbctl.model import Settings, Strategy, TransferMode
 from lbctl.move import Announce, Assign, Copy, Forget, Move, MoveRecord, SetRole
-from topologies import fig1, fig2, fig3
+from topologies import fig1, fig2, fig3, fig3_full_nat
 from topologies.plan import Plan, site_yaml
 
 PROBE = ProbeResult(arrivals=((10.0, 0.001), (10.5, 0.002), (12.0, 0.050), (12.2, 0.001)), sent=4, retransmitted=3, needless=3)
@@ -152,10 +152,11 @@ def test_tcp_info_of_a_healthy_connection() -> None:
         assert common.tcp_info(sock) == (0, 0)
 
 
-@pytest.mark.parametrize("plan", [fig1.PLAN, fig2.PLAN, fig3.PLAN, fig3.PLAN.with_service(7001)], ids=lambda plan: str(plan.figure))
+@pytest.mark.parametrize("plan", [fig1.PLAN, fig2.PLAN, fig3.PLAN, fig3_full_nat.PLAN, fig3.PLAN.with_service(7001)],
+                         ids=lambda plan: plan.name)
 def test_site_files_of_the_labs_are_valid_and_say_what_the_plan_says(plan: Plan) -> None:
     assert config.parse(site_yaml(plan), "site.yaml") == plan.site
-    assert [plan.gateway_of(server) for server in plan.servers]
+    assert all((plan.gateway_of(server) is None) == (plan is fig3_full_nat.PLAN) for server in plan.servers)
 
 
 def test_figure_3_is_the_seeds() -> None:

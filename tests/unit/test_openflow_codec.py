@@ -378,7 +378,7 @@ def test_flow_statistics_and_neighbours_of_a_whole_switch() -> None:
 
 @given(st.dictionaries(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)), macs, max_size=6), st.integers(1, 0xFFFFFF00))
 def test_neighbours_are_read_from_their_flows(known, port) -> None:
-    """Of both IP versions; a server behind a router has the router's MAC."""
+    """Of both IP versions."""
     ports = Ports(PORTS.external, Port(port, PORTS.internal.mac))
     flows = delivery_flows({server: Hop(server) for server in known}, {server: mac.hex(":") for server, mac in known.items()}, ports)
     data = b"".join(fake_switch.stats_record(Installed(flow, 0.0, 0.0), 1.0) for flow in flows)

@@ -25,7 +25,7 @@ INTERNAL = {4: tuple(ip_address(f"10.0.0.10{n}").packed for n in range(3)),
 class Allocations(RuleBasedStateMachine):
     """What any sequence of connections, ends and restarts may do, against a model that remembers every place.
 
-    A place is known to rest only by the controller that freed it: `forget` is a new controller's first look.
+    A place is known to rest only by the controller that freed it.
     """
 
     @initialize(version=st.sampled_from([4, 6]), outbound=st.booleans(), addresses=st.integers(1, 3), first=st.integers(1, 65530),
@@ -90,15 +90,30 @@ class Allocations(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(new=st.booleans())
-    def restart(self, new: bool) -> None:
+    @rule()
+    def restart(self) -> None:
         """Nobody knows any more what rests; what is taken is in the table."""
         self.seed += 1
-        if new:
-            self.allocation = self._new(self.seed)
-        else:
-            self.allocation.forget()
+        self.allocation = self._new(self.seed)
         self.resting = {peer: {} for peer in self.peers()}
+
+    @rule()
+    def forget(self) -> None:
+        """The table is looked at anew."""
+        self.allocation.forget()
+
+    @rule(addresses=st.integers(1, 3), first=st.integers(1, 65530), count=st.integers(1, 5), near=st.booleans())
+    def change(self, addresses: int, first: int, count: int, near: bool) -> None:
+        """Another site file. What is taken or rests may be no place of its own any more."""
+        if near:
+            first = max(1, self.ports[0] - first % 4)
+        self.addresses = (EXTERNAL[self.version],) if self.outbound else INTERNAL[self.version][:addresses]
+        self.ports = first, min(first + count - 1, 65535)
+        self.every = {(address, port) for address in self.addresses for port in range(self.ports[0], self.ports[1] + 1)}
+        self.allocation.change(self.addresses, self.ports)
+        for resting in self.resting.values():
+            for place in resting.keys() - self.every:
+                del resting[place]
 
     @rule()
     def tidy(self) -> None:
