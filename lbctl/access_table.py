@@ -29,6 +29,8 @@ FIN_IN, FIN_OUT, RESET, REINSTALLED, GONE, REUSED = 1, 2, 4, 8, 16, 32
 out was installed again, there or at another LB; the entry is no longer in the table; an earlier
 connection had the same ports shortly before."""
 ENDING = FIN_IN | FIN_OUT | RESET
+STATES = tuple("reset" if flags & RESET else "half-closed" if flags else "open" for flags in range(ENDING + 1))
+"""State of an entry, by those flags."""
 NO_HOP = bytes(6)
 """The next hop of an entry that was read back from a switch without its flow to the client."""
 
@@ -130,9 +132,7 @@ class Entry:
     @property
     def state(self) -> str:
         """open; half-closed (FIN one way); reset (RST seen, entry lingers)."""
-        if self.flags & RESET:
-            return "reset"
-        return "half-closed" if self.flags & (FIN_IN | FIN_OUT) else "open"
+        return STATES[self.flags & ENDING]
 
     def __repr__(self) -> str:
         return f"Entry({self.connection}, {self.state})"

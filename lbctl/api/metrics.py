@@ -67,11 +67,12 @@ class _Metrics(Collector):
     def _external_ips(self) -> Iterator[Metric]:
         labels = ["dp_name", "external_ip"]
         connections = GaugeMetricFamily("lbctl_connections", "Entries of the access table.", labels=labels)
-        unresolved = GaugeMetricFamily("lbctl_unresolved_servers", "Servers whose MAC is not known.", labels=labels)
+        unresolved = GaugeMetricFamily("lbctl_unresolved_servers", "Next hops and routers whose MAC is not known.", labels=labels)
         for ip in self._control.site.external_ips:
             where = self._control.assigned_to(ip.address)
             connections.add_metric([where, str(ip.address)], self._control.connection_count(ip.address))
-            unknown = sum(self._control.neighbour(where, hop.address) is None for hop in ip.hops().values())
+            hops = {hop.address for hop in ip.hops().values()} | ({ip.router} if ip.router else set())
+            unknown = sum(self._control.neighbour(where, hop) is None for hop in hops)
             unresolved.add_metric([where, str(ip.address)], unknown)
         yield from (connections, unresolved)
 

@@ -13,7 +13,7 @@ from lbctl import __version__
 from lbctl.api import metrics, openapi, views
 from lbctl.api import types as t
 from lbctl.api.facade import Control, Orders
-from lbctl.api.paging import START, client_filter, page, parse_cursor
+from lbctl.api.paging import START, entry_filter, page, parse_cursor
 from lbctl.api.problems import ApiProblem, not_found
 from lbctl.control import Refused
 from lbctl.model import Address, ExternalIp, LoadBalancer
@@ -63,7 +63,7 @@ def get_access_table(call: Call) -> Result:
         _known_external_ip(control, query.external_ip)
         addresses = [address for address in addresses if address == query.external_ip]
     entries, after = page(addresses, control.entries, query.limit, _cursor(query.after),
-                          client_filter(query.client, query.client_port))
+                          entry_filter(**query.model_dump(include=t.ENTRY_FILTERS)))
     return Result(t.AccessTablePage.model_construct(
         entries=[views.entry(entry) for entry in entries], next=after and after.text(),
         total=sum(map(control.connection_count, addresses))))

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import heapq
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from lbctl.access_table import KEY_SIZES, Entry
-from lbctl.model import Address, address_order
+from lbctl.access_table import ENDING, KEY_SIZES, STATES, Entry
+from lbctl.model import PROTOCOL_NUMBERS, Address, address_order
+
+Filter = Callable[[Entry], bool]
 
 
 class Cursor(NamedTuple):
@@ -43,7 +46,7 @@ def parse_cursor(text: str) -> Cursor:
 
 
 def page(addresses: Sequence[Address], entries_of: Callable[[Address], Iterable[Entry]], limit: int,
-         after: Cursor, wanted: Callable[[Entry], bool] | None = None) -> tuple[list[Entry], Cursor | None]:
+         after: Cursor, wanted: Filter | None = None) -> tuple[list[Entry], Cursor | None]:
     """Up to `limit` entries after a cursor, and the cursor of the next page (None: there is none).
 
     addresses: external IPs in ascending order. wanted: filter on entries.
@@ -67,17 +70,28 @@ def _order(packed: bytes) -> tuple[int, bytes]:
     return 4 if len(packed) == 4 else 6, packed
 
 
-def client_filter(client: Address | None, port: int | None) -> Callable[[Entry], bool] | None:
-    """A filter on a client's address and port, on the packed key because it meets every entry."""
-    if client is None and port is None:
-        return None
-    address_wanted = None if client is None else client.packed
-    port_wanted = None if port is None else port.to_bytes(2)
+def entry_filter(*, client: Address | None = None, client_port: int | None = None, server: Address | None = None,
+                 state: str | None = None, protocol: str | None = None) -> Filter | None:
+    """A filter on what is given, on packed keys because it meets every entry; None if nothing is given."""
+    tests: list[Filter] = []
+    if client_port is not None:
+        port = client_port.to_bytes(2)
+        # A key's first half ends with the client's port: byte 7 of 13 with IPv4, byte 19 of 37 with IPv6.
+        tests.append(lambda entry: entry.key[5:7] == port if len(entry.key) == KEY_SIZES[4] else entry.key[17:19] == port)
+    if client is not None:
+        packed, end, size = client.packed, 1 + len(client.packed), KEY_SIZES[client.version]
+        tests.append(lambda entry: entry.key[1:end] == packed and len(entry.key) == size)
+    if server is not None:
+        there, end_there, size_there = server.packed, 1 + len(server.packed), KEY_SIZES[server.version]
+        tests.append(lambda entry: entry.reply[1:end_there] == there and len(entry.reply) == size_there)
+    if state is not None:
+        flags = frozenset(flags for flags, name in enumerate(STATES) if name == state)
+        tests.append(lambda entry: entry.flags & ENDING in flags)
+    if protocol is not None:
+        number = PROTOCOL_NUMBERS[protocol]
+        tests.append(lambda entry: entry.key[0] == number)
+    return functools.reduce(_both, tests) if tests else None
 
-    def wanted(entry: Entry) -> bool:
-        key = entry.key
-        half = len(key) + 1 >> 1
-        return ((address_wanted is None or key[1:half - 2] == address_wanted)
-                and (port_wanted is None or key[half - 2:half] == port_wanted))
 
-    return wanted
+def _both(one: Filter, other: Filter) -> Filter:
+    return lambda entry: one(entry) and other(entry)

@@ -18,6 +18,8 @@ PAGE_LIMIT = 1000
 LoadBalancerState = Literal["disconnected", "reading", "ready", "refused"]
 MoveState = Literal["running", "done", "rolled-back", "aborted"]
 Mode = Literal["normal", "transition"]
+EntryState = Literal["open", "half-closed", "reset"]
+Protocol = Literal["tcp", "udp"]
 
 
 class _Closed(BaseModel):
@@ -60,8 +62,15 @@ class AccessTableQuery(_Closed):
     external_ip: AddressText | None = Field(default=None, description="only entries of this external IP")
     client: AddressText | None = Field(default=None, description="only entries of this client address")
     client_port: int | None = Field(default=None, ge=0, le=65535, description="only entries of this client port")
+    server: AddressText | None = Field(default=None, description="only entries of this server (inside host) address")
+    state: EntryState | None = Field(default=None, description="only entries in this state")
+    protocol: Protocol | None = Field(default=None, description="only entries of this protocol")
     limit: int = Field(default=100, ge=1, le=PAGE_LIMIT, description="most entries of a page")
     after: str | None = Field(default=None, description="`next` of the page before")
+
+
+ENTRY_FILTERS = {"client", "client_port", "server", "state", "protocol"}
+"""The parameters of AccessTableQuery that look at one entry."""
 
 
 # Load balancers
@@ -77,6 +86,7 @@ class PortView(BaseModel):
 class PortsView(BaseModel):
     external: PortView
     internal: PortView
+    tunnels: dict[str, PortView] = Field(default={}, description="by transport: vxlan, geneve, gre")
 
 
 class Counters(BaseModel):
@@ -103,9 +113,9 @@ class LoadBalancerList(BaseModel):
 
 
 class EntryView(BaseModel):
-    """A row of the access table (seed figure 5)."""
+    """A row of the access table (seed figures 5 and 12)."""
 
-    protocol: str
+    protocol: Protocol
     client: str
     client_port: int
     external_ip: str
@@ -113,7 +123,8 @@ class EntryView(BaseModel):
     server: str
     server_port: int
     next_hop: str = Field(description="MAC that the client's packets came from; answers go back to it")
-    state: str
+    inner_hop: str | None = Field(default=None, description="NAT gateway: MAC of the inside host's side, that answers go to")
+    state: EntryState
     internal_ip: str | None = Field(default=None, description="what the server sees in the client's place, with full NAT "
                                                               "(seed figure 12, column 913)")
     internal_port: int | None = Field(default=None, description="its port (column 914)")
@@ -138,11 +149,20 @@ class TransferModes(BaseModel):
 # External IPs
 
 
+class TunnelView(BaseModel):
+    transport: str = Field(description="vxlan, geneve or gre")
+    remote: str
+    key: int
+    mtu: int = Field(description="bytes that an IP packet inside may have")
+
+
 class ServerView(BaseModel):
     address: str
     port: int
     weight: int
-    mac: str | None = Field(description="null while the load balancer has not found it by ARP or neighbour discovery")
+    mac: str | None = Field(description="its own or its next hop's; null while the load balancer has not found it")
+    next_hop: str | None = Field(default=None, description="the router on the internal network that it is behind")
+    tunnel: TunnelView | None = Field(default=None, description="the tunnel that it is at the other end of")
 
 
 class ServiceView(BaseModel):
@@ -152,6 +172,11 @@ class ServiceView(BaseModel):
     servers: list[ServerView]
 
 
+class RouterView(BaseModel):
+    address: str
+    mac: str | None = Field(description="null while the load balancer has not found it")
+
+
 class ExternalIpView(BaseModel):
     address: str
     load_balancer: str
@@ -159,7 +184,9 @@ class ExternalIpView(BaseModel):
     nat: str
     gateway: str | None
     internal_ips: list[str] = Field(default=[], description="full NAT: what clients are translated to")
+    port_range: list[int] = Field(default=[], description="full NAT, NAT gateway: first and last port that is translated to")
     inside: list[str] = Field(default=[], description="NAT gateway: whose connections are translated")
+    router: RouterView | None = Field(default=None, description="NAT gateway: its way to the outside")
     services: list[ServiceView]
     connections: int
     move: str | None = Field(description="id of the move that is running")

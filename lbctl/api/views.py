@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from socket import AF_INET, AF_INET6, inet_ntop
 
 from lbctl.access_table import Entry, unpack_key
 from lbctl.api import types as t
 from lbctl.api.facade import Control
-from lbctl.model import PROTOCOL_NAMES, Address, ExternalIp, LoadBalancer, Service, address_order
+from lbctl.model import PROTOCOL_NAMES, Address, ExternalIp, LoadBalancer, Service, Tunnel, address_order
 from lbctl.move import MoveRecord
 from lbctl.switch import PortState
 
@@ -27,7 +28,7 @@ def load_balancer(control: Control, lb: LoadBalancer) -> t.LoadBalancerView:
     external_ips = assigned_external_ips(control, lb.name)
     return t.LoadBalancerView(
         name=lb.name, dpid=f"{lb.dpid:016x}", state=switch.state, reason=switch.reason,
-        ports=t.PortsView(external=_port(switch.ports["external"]), internal=_port(switch.ports["internal"])),
+        ports=_ports(switch.ports),
         external_ips=[str(external_ip) for external_ip in external_ips],
         connections=sum(map(control.connection_count, external_ips)), counters=counters(switch.counters))
 
@@ -41,7 +42,9 @@ def external_ip(control: Control, ip: ExternalIp) -> t.ExternalIpView:
     lb_name = control.assigned_to(ip.address)
     return t.ExternalIpView(
         address=str(ip.address), load_balancer=lb_name, kind=ip.kind, nat=ip.nat,
-        gateway=str(ip.gateway) if ip.gateway else None, internal_ips=list(map(str, ip.internal_ips)), inside=list(map(str, ip.inside)),
+        gateway=_optional(ip.gateway), internal_ips=list(map(str, ip.internal_ips)), inside=list(map(str, ip.inside)),
+        port_range=list(ip.port_range) if ip.internal_ips or ip.inside else [],
+        router=t.RouterView(address=str(ip.router), mac=control.neighbour(lb_name, ip.router)) if ip.router else None,
         services=[_service(control, lb_name, service) for service in ip.services],
         connections=control.connection_count(ip.address), move=running_move(control, ip.address))
 
@@ -59,9 +62,9 @@ def entry(item: Entry) -> t.EntryView:
     return t.EntryView.model_construct(
         protocol=PROTOCOL_NAMES.get(protocol, str(protocol)), client=_text(client), client_port=client_port,
         external_ip=_text(external), external_port=external_port, server=_text(server), server_port=server_port,
-        next_hop=item.next_hop.hex(":"), state=item.state, internal_ip=_text(internal) if item.full else None,
-        internal_port=internal_port if item.full else None, packets=item.packets, bytes=item.bytes, delta=0, created=iso(item.created),
-        last_seen=iso(item.last_seen))
+        next_hop=item.next_hop.hex(":"), inner_hop=item.inner_hop.hex(":") or None, state=item.state,
+        internal_ip=_text(internal) if item.full else None, internal_port=internal_port if item.full else None, packets=item.packets,
+        bytes=item.bytes, delta=0, created=iso(item.created), last_seen=iso(item.last_seen))
 
 
 def _text(address: bytes) -> str:
@@ -88,8 +91,22 @@ def counters(counted: Counter[str]) -> t.Counters:
 
 def _service(control: Control, lb_name: str, service: Service) -> t.ServiceView:
     servers = [t.ServerView(address=str(server.address), port=server.port, weight=server.weight,
-                            mac=control.neighbour(lb_name, server.hop.address)) for server in service.servers]
+                            mac=control.neighbour(lb_name, server.hop.address), next_hop=_optional(server.next_hop),
+                            tunnel=_tunnel(server.tunnel)) for server in service.servers]
     return t.ServiceView(protocol=service.protocol, port=service.port, scheduler=service.scheduler, servers=servers)
+
+
+def _tunnel(tunnel: Tunnel | None) -> t.TunnelView | None:
+    return tunnel and t.TunnelView(transport=tunnel.transport, remote=str(tunnel.remote), key=tunnel.key, mtu=tunnel.mtu)
+
+
+def _optional(address: Address | None) -> str | None:
+    return str(address) if address else None
+
+
+def _ports(ports: Mapping[str, PortState]) -> t.PortsView:
+    tunnels = {role: _port(port) for role, port in ports.items() if role not in ("external", "internal")}
+    return t.PortsView(external=_port(ports["external"]), internal=_port(ports["internal"]), tunnels=tunnels)
 
 
 def _port(port: PortState) -> t.PortView:

@@ -31,12 +31,17 @@ def print_json(content: Any) -> None:
     sys.stdout.write("\n")
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
-    """A table, or the line `empty` if there are no rows. None is shown as a dash; states have their colours."""
-    table = Table(*columns, title=title, title_justify="left", title_style="bold", box=None, pad_edge=False,
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str, optional: Sequence[str] = ()) -> None:
+    """A table, or the line `empty` if there are no rows. None is shown as a dash; states have their colours.
+
+    optional: columns that are left out where no row has anything in them.
+    """
+    rows = list(rows)
+    shown = [number for number, column in enumerate(columns) if column not in optional or any(row[number] for row in rows)]
+    table = Table(*(columns[number] for number in shown), title=title, title_justify="left", title_style="bold", box=None, pad_edge=False,
                   header_style="dim")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*(_cell(row[number]) for number in shown))
     if table.row_count:
         console().print(table)
     else:
@@ -51,6 +56,11 @@ def print_line(text: str = "", style: str = "") -> None:
 def remark(text: str) -> None:
     """A line for people on standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+def endpoint(address: str, port: int) -> str:
+    """ADDRESS:PORT, and [ADDRESS]:PORT with IPv6 (RFC 3986)."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def local_time(iso: str | None) -> str:

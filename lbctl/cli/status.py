@@ -17,13 +17,13 @@ def status(json: output.Json = False) -> None:
     if json:
         output.print_json(state)
         return
-    output.print_table("Load balancers", ("name", "state", "dpid", "external port", "internal port", "external IPs",
-                                          "connections", "remark"),
-                       [_load_balancer(lb) for lb in state["load_balancers"]], "No load balancers.")
+    output.print_table("Load balancers", ("name", "state", "dpid", "external port", "internal port", "tunnel ports",
+                                          "external IPs", "connections", "remark"),
+                       [_load_balancer(lb) for lb in state["load_balancers"]], "No load balancers.", optional=("tunnel ports",))
     output.print_line()
-    output.print_table("External IPs", ("address", "load balancer", "gateway", "services", "servers", "connections",
-                                        "move"),
-                       [_external_ip(ip) for ip in state["external_ips"]], "No external IPs.")
+    output.print_table("External IPs", ("address", "load balancer", "NAT", "gateway", "internal IPs", "services", "servers",
+                                        "connections", "move"),
+                       [_external_ip(ip) for ip in state["external_ips"]], "No external IPs.", optional=("internal IPs",))
     for move in state["moves"]:
         output.print_line(f"\nMove {move['id']}: {move['external_ip']} from {move['from']} to {move['to']}, "
                           f"step {move['step']}, {move['entries_copied']} of {move['entries_total']} entries copied, "
@@ -33,7 +33,7 @@ def status(json: output.Json = False) -> None:
 def _load_balancer(lb: dict[str, Any]) -> tuple[object, ...]:
     ports = lb["ports"]
     return (lb["name"], lb["state"], lb["dpid"], _port(ports["external"]), _port(ports["internal"]),
-            ", ".join(lb["external_ips"]), lb["connections"], lb["reason"])
+            ", ".join(map(_port, ports["tunnels"].values())), ", ".join(lb["external_ips"]), lb["connections"], lb["reason"])
 
 
 def _port(port: dict[str, Any]) -> str:
@@ -44,6 +44,21 @@ def _port(port: dict[str, Any]) -> str:
 
 def _external_ip(ip: dict[str, Any]) -> tuple[object, ...]:
     services = ", ".join(f"{service['protocol']}/{service['port']} {service['scheduler']}" for service in ip["services"])
-    servers = {server["address"]: server["mac"] for service in ip["services"] for server in service["servers"]}
-    shown = ", ".join(address if mac else f"{address} (no {asked_by(address)} answer)" for address, mac in servers.items())
-    return ip["address"], ip["load_balancer"], ip["gateway"], services, shown, ip["connections"], ip["move"]
+    servers = {server["address"]: server for service in ip["services"] for server in service["servers"]}
+    shown = ", ".join(_server(server) for server in servers.values())
+    nat = ip["nat"] if ip["kind"] == "service" else f"gateway of {', '.join(ip['inside'])}"
+    if ip["router"]:
+        shown = f"router {_found(ip['router']['address'], ip['router']['mac'])}"
+    return (ip["address"], ip["load_balancer"], nat, ip["gateway"], ", ".join(ip["internal_ips"]), services, shown, ip["connections"],
+            ip["move"])
+
+
+def _server(server: dict[str, Any]) -> str:
+    behind = f" by {server['tunnel']['transport']}" if server["tunnel"] else ""
+    if server["next_hop"]:
+        behind += f" via {server['next_hop']}"
+    return _found(server["address"] + behind, server["mac"])
+
+
+def _found(name: str, mac: str | None) -> str:
+    return name if mac else f"{name} (no {asked_by(name)} answer)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -11,28 +12,49 @@ from lbctl.cli import output
 from lbctl.cli.client import Client
 
 PAGE = 1000
-COLUMNS = ("proto", "client", "external IP", "server", "state", "delta", "created", "last seen", "next hop")
+COLUMNS = ("proto", "client", "external IP", "server", "internal IP", "state", "packets", "bytes", "created", "last seen")
+WIDE_COLUMNS = ("delta", "next hop")
+
+
+class State(enum.Enum):
+    OPEN = "open"
+    HALF_CLOSED = "half-closed"
+    RESET = "reset"
+
+
+class Protocol(enum.Enum):
+    TCP = "tcp"
+    UDP = "udp"
 
 
 def table(
     load_balancer: Annotated[str, typer.Argument(metavar="LB", help="Name of the load balancer.")],
     external_ip: Annotated[str | None, typer.Option(help="Only entries of this external IP.")] = None,
     client: Annotated[str | None, typer.Option(help="Only entries of this client address.")] = None,
+    client_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Only entries of this client port.")] = None,
+    server: Annotated[str | None, typer.Option(help="Only entries of this server (of this inside host).")] = None,
+    state: Annotated[State | None, typer.Option(help="Only entries in this state.")] = None,
+    protocol: Annotated[Protocol | None, typer.Option(help="Only entries of this protocol.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Print so many entries at most.")] = 100,
     all: Annotated[bool, typer.Option("--all", help="Print all entries, however many.")] = False,
+    wide: Annotated[bool, typer.Option("--wide", help="Print all columns.")] = False,
     json: output.Json = False,
 ) -> None:
     """Show the access table: one entry for each connection."""
     wanted = None if all else limit
     entries: list[dict[str, Any]] = []
     total, more = 0, False
-    for answer in _pages(Client.from_environment(), load_balancer, wanted, external_ip=external_ip, client=client):
+    query = {"external_ip": external_ip, "client": client, "client_port": client_port, "server": server,
+             "state": state and state.value, "protocol": protocol and protocol.value}
+    for answer in _pages(Client.from_environment(), load_balancer, wanted, **query):
         entries += answer["entries"]
         total, more = answer["total"], answer["next"] is not None
     if json:
         output.print_json({"entries": entries, "total": total, "complete": not more})
         return
-    output.print_table("", COLUMNS, map(_row, entries), f"{load_balancer} has no such entries.")
+    columns = COLUMNS + (WIDE_COLUMNS if wide else ())
+    rows = ([cells[column] for column in columns] for cells in map(_row, entries))
+    output.print_table("", columns, rows, f"{load_balancer} has no such entries.", optional=("internal IP",))
     if more:
         output.remark(f"{len(entries)} entries of {total} shown; --all shows all, --limit another number.")
 
@@ -49,8 +71,14 @@ def _pages(api: Client, load_balancer: str, wanted: int | None, **query: Any) ->
             return
 
 
-def _row(entry: dict[str, Any]) -> tuple[object, ...]:
-    return (entry["protocol"], f"{entry['client']}:{entry['client_port']}",
-            f"{entry['external_ip']}:{entry['external_port']}", f"{entry['server']}:{entry['server_port']}",
-            entry["state"], entry["delta"], output.local_time(entry["created"]), output.local_time(entry["last_seen"]),
-            entry["next_hop"])
+def _row(entry: dict[str, Any]) -> dict[str, object]:
+    """By column."""
+    return {"proto": entry["protocol"], "state": entry["state"], "packets": entry["packets"], "bytes": entry["bytes"],
+            "client": _endpoint(entry, "client", "client_port"), "external IP": _endpoint(entry, "external_ip", "external_port"),
+            "server": _endpoint(entry, "server", "server_port"), "internal IP": _endpoint(entry, "internal_ip", "internal_port"),
+            "created": output.local_time(entry["created"]), "last seen": output.local_time(entry["last_seen"]),
+            "delta": entry["delta"], "next hop": entry["next_hop"]}
+
+
+def _endpoint(entry: dict[str, Any], address: str, port: str) -> str | None:
+    return output.endpoint(entry[address], entry[port]) if entry[address] else None

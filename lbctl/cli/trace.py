@@ -45,14 +45,17 @@ def _names(match: re.Match[str]) -> str:
     return f"{table}, {name}" + (f" of {_address(owner)}" if owner else "")
 
 
-def _address(number: int) -> str:
-    return ".".join(map(str, number.to_bytes(4)))
+def _address(owner: int) -> str:
+    """An owner of 28 bits is a digest: pipeline/cookies.py."""
+    return "an IPv6 external IP" if owner >> 28 == 0xF else ".".join(map(str, owner.to_bytes(4)))
 
 
 def _flow(situation: Situation, packet: str) -> str:
-    ports = ports_of(situation.load_balancer)
-    source = situation.entry["next_hop"] if situation.entry else UNKNOWN_MAC
-    flags = "syn" if FLAGS[packet] == TCP_SYN else "ack"
-    return (f"in_port={ports.external.number},tcp,dl_src={source},dl_dst={ports.external.mac},"
-            f"nw_src={situation.client.address},nw_dst={situation.external.address},nw_ttl=64,"
-            f"tp_src={situation.client.port},tp_dst={situation.external.port},tcp_flags={flags}")
+    ports, entry, protocol = ports_of(situation.load_balancer), situation.entry, situation.protocol
+    port, hop = (ports.internal, "inner_hop") if situation.outward else (ports.external, "next_hop")
+    six = situation.source.address.version == 6
+    source, destination = ("ipv6_src", "ipv6_dst") if six else ("nw_src", "nw_dst")
+    flags = "" if packet not in FLAGS else ",tcp_flags=syn" if FLAGS[packet] == TCP_SYN else ",tcp_flags=ack"
+    return (f"in_port={port.number},{protocol}{'6' if six else ''},dl_src={(entry and entry[hop]) or UNKNOWN_MAC},dl_dst={port.mac},"
+            f"{source}={situation.source.address},{destination}={situation.destination.address},nw_ttl=64,"
+            f"tp_src={situation.source.port},tp_dst={situation.destination.port}{flags}")

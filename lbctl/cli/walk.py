@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
 from lbctl.pipeline.flow import FinTimeout, Flow, MatchValue, Resubmit, SetField
@@ -72,4 +73,6 @@ def _field_matches(held: str | int, wanted: MatchValue) -> bool:
     if isinstance(wanted, tuple):
         value, mask = wanted
         return isinstance(held, int) and held & mask == value
+    if isinstance(wanted, str) and "/" in wanted:
+        return ip_address(held) in ip_network(wanted)
     return held == wanted

@@ -167,9 +167,9 @@ def own_server(bed: Bed, address: str, port: int) -> Iterator[socket.socket]:
         script.kill()
 
     def listen() -> socket.socket:
-        listener = socket.socket()
+        listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("0.0.0.0", port))
+        listener.bind((address, port))
         listener.listen(16)
         listener.settimeout(5)
         return listener

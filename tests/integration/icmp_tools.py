@@ -11,27 +11,38 @@ from typing import NamedTuple
 
 from testbed.namespaces import Namespace
 
-IP_RECVERR, IP_MTU_DISCOVER, IP_PMTUDISC_DO, SO_EE_ORIGIN_ICMP = 11, 10, 2, 2
-"""linux/in.h, linux/errqueue.h"""
+IPPROTO, TTL = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6}, {4: socket.IP_TTL, 6: socket.IPV6_UNICAST_HOPS}
+RECVERR, MTU_DISCOVER, PMTUDISC_DO = {4: 11, 6: 25}, {4: 10, 6: 23}, 2
+"""linux/in.h, linux/in6.h"""
+ORIGIN = {2: (socket.AF_INET, 20, 24), 3: (socket.AF_INET6, 24, 40)}
+"""linux/errqueue.h: SO_EE_ORIGIN_ICMP and ICMP6; where the offender's address is."""
 EXTENDED_ERROR = struct.Struct("=IBBBxII")
 REACHED = "reached"
 
 
 class IcmpError(NamedTuple):
-    """Type, code, who sent it, and the MTU that it tells (0: none)."""
+    """What it says, in the words of IPv4 or IPv6, who sent it, and the MTU that it tells (0: none)."""
 
-    type: int
-    code: int
+    what: str
     sender: str
-    mtu: int
+    mtu: int = 0
 
 
-def plain_socket(space: Namespace, kind: str, ttl: int = 64) -> socket.socket:
+PORT_UNREACHABLE, TIME_EXCEEDED, TOO_BIG = "port unreachable", "time exceeded", "too big"
+WORDS = {2: {(3, 3): PORT_UNREACHABLE, (11, 0): TIME_EXCEEDED, (3, 4): TOO_BIG},
+         3: {(1, 4): PORT_UNREACHABLE, (3, 0): TIME_EXCEEDED, (2, 0): TOO_BIG}}
+
+
+def version_of(address: str) -> int:
+    return 6 if ":" in address else 4
+
+
+def plain_socket(space: Namespace, kind: str, version: int = 4, ttl: int = 64) -> socket.socket:
     """A TCP or UDP socket from inside `space` that keeps ICMP errors, and never fragments."""
-    made = space.call(lambda: socket.socket(type=socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM))
-    made.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
-    made.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
-    made.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    made = space.call(lambda: socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM))
+    for option, value in ((RECVERR, 1), (MTU_DISCOVER, PMTUDISC_DO), (TTL, ttl)):
+        made.setsockopt(IPPROTO[version], option[version], value)
     return made
 
 
@@ -57,17 +68,17 @@ def _icmp_error(waiting: socket.socket, timeout: float) -> IcmpError | None:
             time.sleep(0.005)  # a socket that failed otherwise is ready, too
             continue
         for _, kind, data in ancillary:
-            if kind == IP_RECVERR:
-                _, origin, icmp_type, code, info, _ = EXTENDED_ERROR.unpack_from(data)
-                if origin == SO_EE_ORIGIN_ICMP:
-                    mtu = info if (icmp_type, code) == (3, 4) else 0
-                    return IcmpError(icmp_type, code, socket.inet_ntoa(data[20:24]), mtu)
+            _, origin, icmp_type, code, info, _ = EXTENDED_ERROR.unpack_from(data)
+            if kind in RECVERR.values() and origin in ORIGIN:
+                family, start, end = ORIGIN[origin]
+                what = WORDS[origin].get((icmp_type, code), f"{icmp_type}/{code}")
+                return IcmpError(what, socket.inet_ntop(family, data[start:end]), info if what == TOO_BIG else 0)
     return None
 
 
 def probe(space: Namespace, kind: str, address: str, port: int, ttl: int) -> IcmpError | str:
     """What answers the first packet of a connection that may go through so many routers."""
-    with plain_socket(space, kind, ttl) as probing:
+    with plain_socket(space, kind, version_of(address), ttl) as probing:
         probing.setblocking(False)
         if kind == "udp":
             probing.connect((address, port))
@@ -78,7 +89,7 @@ def probe(space: Namespace, kind: str, address: str, port: int, ttl: int) -> Icm
                 if probing.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) in (0, errno.ECONNREFUSED):
                     return REACHED
         error = icmp_error(probing)
-        assert error is not None, f"nothing answers {kind} to {address}:{port} with TTL {ttl}"
+        assert error is not None, f"nothing answers {kind} to {address} port {port} with TTL {ttl}"
         return error
 
 
@@ -88,6 +99,5 @@ def trace(space: Namespace, kind: str, address: str, port: int) -> list[str]:
     while not hops or hops[-1] != REACHED:
         assert len(hops) < 8, f"no end: {hops}"
         error = probe(space, kind, address, port, len(hops) + 1)
-        expired = isinstance(error, IcmpError) and (error.type, error.code) == (11, 0)
-        hops.append(error.sender if expired else REACHED)
+        hops.append(error.sender if isinstance(error, IcmpError) and error.what == TIME_EXCEEDED else REACHED)
     return hops

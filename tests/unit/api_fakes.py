@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from ipaddress import IPv4Address, IPv4Network
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from typing import Any
 
 from lbctl.access_table import Entry, pack_key, reply_key
 from lbctl.api.dispatch import dispatch
 from lbctl.api.http import Request, Response
 from lbctl.control import Refused
-from lbctl.model import ExternalIp, LoadBalancer, Server, Service, Site, Strategy, TransferMode
+from lbctl.model import Address, ExternalIp, LoadBalancer, Server, Service, Site, Strategy, TransferMode, Tunnel
 from lbctl.move import MoveRecord, StepRecord
 from lbctl.switch import PortState, Switch
+from lbctl.translation import full_reply
 
 IP_1, IP_2 = IPv4Address("198.51.100.1"), IPv4Address("198.51.100.2")
 SERVER_1, SERVER_2 = IPv4Address("10.0.0.11"), IPv4Address("10.0.0.12")
@@ -24,9 +26,41 @@ def site() -> Site:
     services = (Service("tcp", 80, "weighted-round-robin", (Server(SERVER_1, 80), Server(SERVER_2, 8080, weight=2))),)
     return Site(
         (LoadBalancer("lb-a", 0xAA, "lba-ext", "lba-int"), LoadBalancer("lb-b", 0xBB, "lbb-ext", "lbb-int")),
-        IPv4Network("198.51.100.0/24"), IPv4Network("10.0.0.0/24"),
+        (IPv4Network("198.51.100.0/24"),), (IPv4Network("10.0.0.0/24"),),
         (ExternalIp(IP_1, "lb-a", IPv4Address("10.0.0.1"), services=services),
          ExternalIp(IP_2, "lb-b", IPv4Address("10.0.0.2"))))
+
+
+DNS, FULL, GATEWAY = IPv4Address("198.51.100.3"), IPv4Address("198.51.100.4"), IPv4Address("198.51.100.5")
+SIX = IPv6Address("2001:db8:1::1")
+"""External IPs of site_of_all_kinds: UDP on port 53; full NAT; a NAT gateway; IPv6."""
+VXLAN_SERVER = IPv4Address("10.9.0.1")
+
+
+def site_of_all_kinds() -> Site:
+    plain = site()
+    balancers = (replace(plain.load_balancers[0], tunnel_ports=(("vxlan", "lba-vx"),)), plain.load_balancers[1])
+    one = Server(SERVER_1, 5353)
+    more = (
+        ExternalIp(DNS, "lb-a", IPv4Address("10.0.0.3"), services=(Service("udp", 53, servers=(one,)), Service("tcp", 53, servers=(one,)),
+                                                                   Service("udp", 54, servers=(one,)))),
+        ExternalIp(FULL, "lb-a", None, "full", (Service("tcp", 80, servers=(
+            Server(IPv4Address("10.1.0.1"), 80, next_hop=SERVER_1), Server(VXLAN_SERVER, 80, tunnel=Tunnel("vxlan", SERVER_2, 7)))),),
+            internal_ips=(IPv4Address("10.0.0.104"),)),
+        ExternalIp(GATEWAY, "lb-a", IPv4Address("10.0.0.5"), kind="nat-gateway", inside=(IPv4Network("10.0.0.192/26"),),
+                   router=IPv4Address("198.51.100.254")),
+        ExternalIp(SIX, "lb-a", IPv6Address("2001:db8:2::1"), services=(Service("tcp", 80, servers=(
+            Server(IPv6Address("2001:db8:2::11"), 80),)),)))
+    return replace(plain, load_balancers=balancers, external_ips=(*plain.external_ips, *more))
+
+
+def entry_of(protocol: int, client: str, external: str, server: str, internal: str = "", inner_hop: str = "") -> Entry:
+    """An entry of any kind; each place as ADDRESS PORT."""
+    places = [(ip_address(text.split()[0]).packed, int(text.split()[1])) for text in (client, external, server)]
+    key = pack_key(protocol, *places[0], *places[1])
+    translated = (ip_address(internal.split()[0]).packed, int(internal.split()[1])) if internal else None
+    reply = full_reply(key, *places[2], translated) if translated else reply_key(key, *places[2])
+    return Entry(key, reply, bytes.fromhex("020000000009"), START, inner_hop=bytes.fromhex(inner_hop))
 
 
 def entry(client: str, port: int, external: IPv4Address = IP_1, server: IPv4Address = SERVER_1) -> Entry:
@@ -40,16 +74,16 @@ class _Move:
 
 
 class FakeControl:
-    def __init__(self) -> None:
-        self.site = site()
+    def __init__(self, of_site: Site | None = None) -> None:
+        self.site = of_site or site()
         self.counters = Counter(entries_expired=4)
         self.switches = {lb.name: Switch(lb) for lb in self.site.load_balancers}
         self.moves: dict[str, Any] = {}
-        self.table: dict[IPv4Address, list[Entry]] = {IP_1: [], IP_2: []}
+        self.table: dict[Address, list[Entry]] = {ip.address: [] for ip in self.site.external_ips}
         self.assignment = {ip.address: ip.load_balancer for ip in self.site.external_ips}
         for number, switch in enumerate(self.switches.values(), 1):
-            switch.set_ports([PortState(switch.lb.external_port, 1, f"02:00:00:00:0{number}:01", True),
-                              PortState(switch.lb.internal_port, 2, f"02:00:00:00:0{number}:02", True)])
+            switch.set_ports([PortState(name, port, f"02:00:00:00:0{number}:0{port}", True)
+                              for port, name in enumerate(switch.lb.ports().values(), 1)])
             switch.state = "ready"
             switch.neighbours[SERVER_1] = "02:00:00:00:00:11"
 
@@ -72,8 +106,8 @@ class FakeControl:
 class FakeOrders:
     """Moves start at once, and end when they are waited for."""
 
-    def __init__(self) -> None:
-        self.control = FakeControl()
+    def __init__(self, of_site: Site | None = None) -> None:
+        self.control = FakeControl(of_site)
         self.waited: list[tuple[str, float]] = []
 
     def start_move(self, address: IPv4Address, to: str, strategy: Strategy) -> MoveRecord:
@@ -107,8 +141,8 @@ class FakeOrders:
 class Api:
     """Calls of the API without a server."""
 
-    def __init__(self, token: str | None = None) -> None:
-        self.orders = FakeOrders()
+    def __init__(self, token: str | None = None, of_site: Site | None = None) -> None:
+        self.orders = FakeOrders(of_site)
         self.control = self.orders.control
         self.token = token
 

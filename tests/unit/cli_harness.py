@@ -16,6 +16,7 @@ import pytest
 from lbctl.api.dispatch import dispatch
 from lbctl.api.http import Request
 from lbctl.cli.main import app
+from lbctl.model import Site
 from tests.unit.api_fakes import FakeOrders
 
 
@@ -32,8 +33,8 @@ class Run(NamedTuple):
 class Command:
     """The command; `orders` is what is behind the API."""
 
-    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        self.orders = FakeOrders()
+    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, of_site: Site | None = None) -> None:
+        self.orders = FakeOrders(of_site)
         self.control = self.orders.control
         self.token: str | None = None
         self._capsys = capsys

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lbctl.access_table import RESET
 from lbctl.api import openapi
 from lbctl.api.paging import START, page
 from lbctl.api.routes import ROUTES
 from lbctl.move import StepRecord
-from tests.unit.api_fakes import IP_1, IP_2, SERVER_2, Api, entry, problem
+from tests.unit.api_fakes import FULL, GATEWAY, IP_1, IP_2, SERVER_2, Api, entry, entry_of, problem, site_of_all_kinds
 
 TABLE = "/v1/load-balancers/lb-a/access-table"
 MOVE = f"/v1/external-ips/{IP_1}/move"
@@ -29,7 +30,8 @@ def test_a_load_balancer_shows_its_state_ports_and_load():
     assert view == {
         "name": "lb-a", "dpid": "00000000000000aa", "state": "ready", "reason": None,
         "ports": {"external": {"name": "lba-ext", "number": 1, "mac": "02:00:00:00:01:01", "up": True},
-                  "internal": {"name": "lba-int", "number": 2, "mac": "02:00:00:00:01:02", "up": True}},
+                  "internal": {"name": "lba-int", "number": 2, "mac": "02:00:00:00:01:02", "up": True},
+                  "tunnels": {}},
         "external_ips": ["198.51.100.1"], "connections": 1,
         "counters": {"packet_ins": 7, "dropped": {"malformed": 2}, "other": {"resets": 1}}}
     assert api.get("/v1/load-balancers")["load_balancers"][0] == view
@@ -41,7 +43,7 @@ def test_an_entry_shows_the_columns_of_figure_5():
     assert api.get(TABLE) == {"next": None, "total": 1, "entries": [{
         "protocol": "tcp", "client": "203.0.113.9", "client_port": 1000, "external_ip": "198.51.100.1",
         "external_port": 80, "server": "10.0.0.12", "server_port": 80, "next_hop": "02:00:00:00:00:09",
-        "state": "open", "internal_ip": None, "internal_port": None, "packets": 0, "bytes": 0, "delta": 0,
+        "inner_hop": None, "state": "open", "internal_ip": None, "internal_port": None, "packets": 0, "bytes": 0, "delta": 0,
         "created": "2023-11-14T22:13:20.000Z", "last_seen": "2023-11-14T22:13:20.000Z"}]}
 
 
@@ -87,6 +89,53 @@ def test_filters_on_external_ip_and_client():
     assert all_pages(api, client="203.0.113.9", client_port=2) == [("203.0.113.9", 2, "198.51.100.1")]
     assert api.get("/v1/load-balancers/lb-b/access-table", external_ip=IP_1)["entries"] == []
     problem(api.call("GET", TABLE, query={"external_ip": "203.0.113.200"}), 404)
+
+
+def test_filters_on_server_state_and_protocol_of_both_ip_versions():
+    api = Api(of_site=site_of_all_kinds())
+    query, six, gone, full, out = (
+        entry_of(17, "203.0.113.9 1", "198.51.100.3 53", "10.0.0.11 5353"),
+        entry_of(6, "2001:db8:3::9 1", "2001:db8:1::1 80", "2001:db8:2::11 80"),
+        entry_of(6, "203.0.113.9 2", "198.51.100.1 80", "10.0.0.11 80"),
+        entry_of(6, "203.0.113.8 1", "198.51.100.4 80", "10.9.0.1 80", "10.0.0.104 1024"),
+        entry_of(17, "203.0.113.9 53", "198.51.100.5 1024", "10.0.0.201 999", inner_hop="020000000201"))
+    gone.flags |= RESET
+    for item in (query, six, gone, full, out):
+        api.control.table[item.connection.external.address].append(item)
+
+    def found(**wanted):
+        return {(item["client"], item["client_port"]) for item in api.get(TABLE, **wanted)["entries"]}
+
+    assert found(protocol="udp") == {("203.0.113.9", 1), ("203.0.113.9", 53)}
+    assert found(server="10.0.0.11") == {("203.0.113.9", 1), ("203.0.113.9", 2)}
+    for wanted in ({"server": "10.0.0.11", "protocol": "tcp"}, {"state": "reset"}, {"server": "10.0.0.11", "state": "reset"}):
+        assert found(**wanted) == {("203.0.113.9", 2)}
+    assert found(server="2001:db8:2:0::11") == found(client="2001:db8:3::9") == {("2001:db8:3::9", 1)}
+    assert found(client_port=1) == {("203.0.113.9", 1), ("2001:db8:3::9", 1), ("203.0.113.8", 1)}
+    assert found(client="32.1.13.184") == found(server="32.1.13.184") == found(state="half-closed") == set(), "the first bytes of 2001:db8"
+    assert api.get(TABLE, state="open", limit=2)["next"]
+    [translated], [outward] = (api.get(TABLE, external_ip=address)["entries"] for address in (FULL, GATEWAY))
+    assert (translated["internal_ip"], translated["internal_port"]) == ("10.0.0.104", 1024)
+    assert (outward["server"], outward["inner_hop"], outward["internal_ip"]) == ("10.0.0.201", "02:00:00:00:02:01", None)
+
+
+@pytest.mark.parametrize(("name", "value"), [("state", "closed"), ("state", ""), ("protocol", "icmp"), ("server", "10.0.0"),
+                                             ("client_port", "65536"), ("servers", "10.0.0.11")])
+def test_a_wrong_filter_is_named(name, value):
+    assert [error["field"] for error in problem(Api().call("GET", TABLE, query={name: value}), 422)["errors"]] == [name]
+
+
+def test_external_ips_of_all_kinds():
+    api = Api(of_site=site_of_all_kinds())
+    full, gateway = (api.get(f"/v1/external-ips/{address}") for address in (FULL, GATEWAY))
+    assert (full["kind"], full["nat"], full["gateway"], full["internal_ips"], full["port_range"]) == (
+        "service", "full", None, ["10.0.0.104"], [1024, 65535])
+    servers = full["services"][0]["servers"]
+    assert servers[0]["next_hop"] == "10.0.0.11" and servers[0]["mac"] == "02:00:00:00:00:11"
+    assert servers[1]["tunnel"] == {"transport": "vxlan", "remote": "10.0.0.12", "key": 7, "mtu": 1450}
+    assert (gateway["kind"], gateway["inside"], gateway["router"]) == (
+        "nat-gateway", ["10.0.0.192/26"], {"address": "198.51.100.254", "mac": None})
+    assert api.get("/v1/load-balancers/lb-a")["ports"]["tunnels"]["vxlan"]["name"] == "lba-vx"
 
 
 def test_a_page_of_100_000_entries_is_made_in_no_time():

@@ -12,7 +12,7 @@ import pytest
 from lbctl.api import problems
 from lbctl.cli import main
 from lbctl.model import Strategy
-from tests.unit.api_fakes import IP_1, START, entry
+from tests.unit.api_fakes import IP_1, START, entry, entry_of, site_of_all_kinds
 from tests.unit.cli_harness import Command, serving
 
 CLOSED = "http://127.0.0.1:1"
@@ -42,11 +42,34 @@ def test_table_shows_as_many_entries_as_asked_for(lbctl):
     lbctl.control.table[IP_1] = [entry("203.0.113.9", port) for port in range(1, 2501)]
     run = lbctl("table", "lb-a")
     assert len(run.out.splitlines()) == 101 and "100 entries of 2500 shown" in run.err
-    assert "203.0.113.9:1 " in run.out and "02:00:00:00:00:09" in run.out
+    assert "203.0.113.9:1 " in run.out and "next hop" not in run.out and "internal IP" not in run.out
+    assert "02:00:00:00:00:09" in lbctl("table", "lb-a", "--wide").out
     assert len(lbctl("table", "lb-a", "--all", "--json").json["entries"]) == 2500
     assert lbctl("table", "lb-a", "--limit", "1500", "--json").json["complete"] is False
     assert len(lbctl("table", "lb-a", "--client", "203.0.113.9", "--limit", "3", "--json").json["entries"]) == 3
     assert lbctl("table", "lb-b").out == "lb-b has no such entries.\n"
+
+
+def test_table_and_status_show_external_ips_of_all_kinds(capsys, monkeypatch):
+    command = Command(capsys, monkeypatch, site_of_all_kinds())
+    for item in (entry_of(17, "203.0.113.9 1", "198.51.100.3 53", "10.0.0.11 5353"),
+                 entry_of(6, "203.0.113.9 2", "198.51.100.4 80", "10.9.0.1 80", "10.0.0.104 1024"),
+                 entry_of(6, "2001:db8:3::9 1", "2001:db8:1::1 80", "2001:db8:2::11 80")):
+        command.control.table[item.connection.external.address].append(item)
+    with serving(command) as url:
+        monkeypatch.setenv("LBCTL_URL", url)
+        status, table = command("status").out, command("table", "lb-a").out
+        for part in ("lba-vx", "full", "gateway of 10.0.0.192/26", "10.0.0.104", "udp/53 round-robin", "10.1.0.1 via 10.0.0.11",
+                     "10.9.0.1 by vxlan (no ARP answer)", "router 198.51.100.254 (no ARP answer)",
+                     "2001:db8:2::11 (no neighbour discovery answer)"):
+            assert part in status
+        for part in ("[2001:db8:3::9]:1 ", "internal IP", "10.0.0.104:1024"):
+            assert part in table
+        for option, value, client in (("--protocol", "udp", "203.0.113.9"), ("--server", "10.9.0.1", "203.0.113.9"),
+                                      ("--client", "2001:db8:3::9", "2001:db8:3::9")):
+            assert [found["client"] for found in command("table", "lb-a", option, value, "--json").json["entries"]] == [client]
+        assert command("table", "lb-a", "--state", "reset", "--client-port", "1", "--json").json["entries"] == []
+        assert command("table", "lb-a", "--state", "closed").status == 2
 
 
 def test_move_starts_one(lbctl):
