@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Network
 from lbctl import packets
 from lbctl.control import ControlFunction
 from lbctl.messages import STORE, Outbox
-from lbctl.model import Endpoint, ExternalIp, LoadBalancer, Server, Service, Settings, Site
+from lbctl.model import UDP, Endpoint, ExternalIp, LoadBalancer, Server, Service, Settings, Site
 from lbctl.packets import ACK, FIN, RST, SYN
 from lbctl.store import State
 from tests.unit.fake_switch import Event, FakeSwitch, Sent
@@ -24,15 +24,24 @@ EXTERNAL, INTERNAL = 1, 2
 LB_NAMES = ("lb-a", "lb-b", "lb-c")
 
 
-def site(ips: int = 2, lbs: int = 2, **settings) -> Site:
-    """External IPs 198.51.100.1..., all starting at lb-a, with two servers each (one on another port)."""
-    external_ips = tuple(ExternalIp(IPv4Address(f"198.51.100.{n}"), "lb-a", IPv4Address(f"10.0.0.{n}"), "destination", (
-        Service("tcp", 80, "round-robin", (Server(IPv4Address(f"10.0.0.{10 * n}"), 80),
-                                           Server(IPv4Address(f"10.0.0.{10 * n + 1}"), 8080))),))
-        for n in range(1, ips + 1))
+def site(ips: int = 2, lbs: int = 2, nat: str = "destination", udp: bool = False, **settings) -> Site:
+    """External IPs 198.51.100.1..., all starting at lb-a, with two servers each (one on another port); with full NAT these are
+    the same servers for all, and each external IP has 32 translated ports for each. udp: a service on port 53 as well."""
+    external_ips = tuple(_external_ip(n, nat, udp) for n in range(1, ips + 1))
     return Site(tuple(LoadBalancer(name, 0xAA + place, f"{name}-ext", f"{name}-int")
                       for place, name in enumerate(LB_NAMES[:lbs])),
-                IPv4Network("198.51.100.0/24"), IPv4Network("10.0.0.0/24"), external_ips, Settings(**{"settle": 0.0, **settings}))
+                (IPv4Network("198.51.100.0/24"),), (IPv4Network("10.0.0.0/24"),), external_ips, Settings(**{"settle": 0.0, **settings}))
+
+
+def _external_ip(n: int, nat: str, udp: bool) -> ExternalIp:
+    first = 10 * n if nat == "destination" else 10
+    servers = Server(IPv4Address(f"10.0.0.{first}"), 80), Server(IPv4Address(f"10.0.0.{first + 1}"), 8080)
+    services = (Service("tcp", 80, "round-robin", servers), *((Service("udp", 53, "round-robin", servers),) if udp else ()))
+    address = IPv4Address(f"198.51.100.{n}")
+    if nat == "destination":
+        return ExternalIp(address, "lb-a", IPv4Address(f"10.0.0.{n}"), nat, services)
+    internal = tuple(IPv4Address(f"10.0.0.{100 + 10 * n + place}") for place in (1, 2))
+    return ExternalIp(address, "lb-a", None, nat, services, internal_ips=internal, port_range=(1024, 1039))
 
 
 @dataclass(eq=False)
@@ -46,6 +55,8 @@ class Conversation:
     opened: float
     server: Endpoint | None = None
     """Set once a server has accepted it."""
+    peer: Endpoint | None = None
+    """Whom that server has it with: the client, or an internal IP."""
     fins: set[str] = field(default_factory=set)
     reset: bool = False
     forfeited: bool = False
@@ -91,6 +102,8 @@ class FakeSite:
         self.former_routes: dict[bytes, tuple[str, float]] = {}
         self.conversations: list[Conversation] = []
         self.data: list[Data] = []
+        self.datagrams: list[tuple[str, bytes]] = []
+        """UDP that has arrived: at the client or a server, and the frame."""
         self.moves: list = []
         self.rolled_back: dict[str, IPv4Address] = {}
         self.control = self._new_control()
@@ -306,15 +319,17 @@ class FakeSite:
         self.inject(name, self._closed(frame, "client" in conversation.fins), EXTERNAL)
 
     def from_server(self, conversation: Conversation, flags: int = ACK, stale: bool = False) -> None:
-        server = conversation.server
-        gateway = self.site.external_ip(conversation.external.address).gateway
-        name = self._route(gateway.packed, stale)
-        if name is None or server is None:
+        server, peer = conversation.server, conversation.peer
+        if server is None or peer is None:
+            return
+        # With full NAT the peer is on the servers' own network.
+        name = self._route((self.site.external_ip(conversation.external.address).gateway or peer.address).packed, stale)
+        if name is None:
             return
         self._note(conversation, flags, "server")
         mac = bytes.fromhex(self.switches[name].ports[1].mac.replace(":", ""))
         frame = packets.tcp_segment(mac, self.server_mac(server.address.packed), server.address.packed, server.port,
-                                    conversation.client.address.packed, conversation.client.port, flags=flags | ACK,
+                                    peer.address.packed, peer.port, flags=flags | ACK,
                                     seq=conversation.number, ack=conversation.number,
                                     payload=self._payload(conversation, False, flags))
         self.inject(name, self._closed(frame, "server" in conversation.fins), INTERNAL)
@@ -349,6 +364,8 @@ class FakeSite:
             self.violations.append(f"a frame for {IPv4Address(packet.dst)} went to {frame[:6].hex(':')}")
         if packet.protocol == 1:
             self._error(frame, "client")
+        elif packet.protocol == UDP:
+            self.datagrams.append(("client", frame))
         elif packet.tcp_flags & RST:
             self._reset(packet, "client")
         else:
@@ -360,6 +377,8 @@ class FakeSite:
             self._error(frame, "server")
         elif frame[:6] != self.server_mac(packet.dst):
             self.violations.append(f"a frame for {IPv4Address(packet.dst)} went to {frame[:6].hex(':')}")
+        elif packet.protocol == UDP:
+            self.datagrams.append(("server", frame))
         elif packet.tcp_flags & RST:
             self._reset(packet, "server")
         elif packet.tcp_flags & SYN:
@@ -369,13 +388,21 @@ class FakeSite:
 
     def _accept(self, packet: packets.Packet) -> None:
         conversation = self.conversations[packet.seq - 1]
-        server = Endpoint(IPv4Address(packet.dst), packet.dst_port)
+        server, peer = Endpoint(IPv4Address(packet.dst), packet.dst_port), Endpoint(IPv4Address(packet.src), packet.src_port)
         if conversation.server is None:
-            conversation.server = server
-        elif conversation.server != server and conversation.live:
-            self.violations.append(f"connection {conversation.number} had {conversation.server}, now {server}")
+            self._meets_no_other(conversation, server, peer)
+            conversation.server, conversation.peer = server, peer
+        elif (conversation.server, conversation.peer) != (server, peer) and conversation.live:
+            self.violations.append(f"connection {conversation.number} had {conversation.server} and {conversation.peer}, "
+                                   f"now {server} and {peer}")
         if not conversation.ended:
             self.from_server(conversation, SYN | ACK)
+
+    def _meets_no_other(self, conversation: Conversation, server: Endpoint, peer: Endpoint) -> None:
+        """A server tells connections apart by the peer's address and port."""
+        for other in self.conversations:
+            if other.live and (other.server, other.peer) == (server, peer) and other.client != conversation.client:
+                self.violations.append(f"{server} has connections {other.number} and {conversation.number} both with {peer}")
 
     def _arrived(self, frame: bytes, packet: packets.Packet, inward: bool) -> None:
         start = packet.payload_offset
@@ -384,7 +411,7 @@ class FakeSite:
         data = self.data[int.from_bytes(frame[start:start + 4]) - 1]
         data.arrivals += 1
         conversation = data.conversation
-        wanted = (conversation.client, conversation.server) if inward else (conversation.external, conversation.client)
+        wanted = (conversation.peer, conversation.server) if inward else (conversation.external, conversation.client)
         found = (Endpoint(IPv4Address(packet.src), packet.src_port), Endpoint(IPv4Address(packet.dst), packet.dst_port))
         if (data.inward, wanted) != (inward, found) and conversation.live:
             self.violations.append(f"a packet of connection {conversation.number} came as {found}, not {wanted}")
@@ -440,8 +467,10 @@ class FakeSite:
         assert serving.move is None, f"the move of {address} never ended: {serving.move.record}"
         assert self.normal_lbs(address) == {home}, f"{address}: normal at {self.normal_lbs(address)}, assigned to {home}"
         assert self.answers_arp(address.packed, EXTERNAL) == {home}
-        assert self.answers_arp(serving.config.gateway.packed, INTERNAL) == {home}
-        assert self.routes[address.packed] == self.routes[serving.config.gateway.packed] == home
+        assert self.routes[address.packed] == home
+        for inner in serving.config.internal_addresses():
+            assert self.answers_arp(inner.packed, INTERNAL) == {home}
+            assert self.routes[inner.packed] == home
         assert serving.holders == {home}, serving.holders
         for name, switch in self.switches.items():
             entries = switch.entries(address)

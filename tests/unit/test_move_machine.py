@@ -34,11 +34,12 @@ class Traffic(RuleBasedStateMachine):
     """Connections come, talk and go; external IPs move; messages take their time."""
 
     control_class = ControlFunction
+    nat = "destination"
     max_step = 0.3
 
     @initialize()
     def prepare(self) -> None:
-        self.world = FakeSite(site(idle_timeout=600.0), self.control_class)
+        self.world = FakeSite(site(idle_timeout=600.0, nat=self.nat, time_wait=5.0), self.control_class)
         self.world.settle(0.5)
         for place in (0, 1):
             self.world.open(place)
@@ -216,12 +217,21 @@ class Faults(Traffic):
             self.world.restart_control()
 
 
-def test_nothing_is_lost_without_faults() -> None:
-    run_state_machine_as_test(Lossless, settings=PROFILE)
+def of(machine: type[Traffic], nat: str) -> type[Traffic]:
+    return type(machine.__name__, (machine,), {"nat": nat})
 
 
-def test_faults_end_with_one_lb_that_serves() -> None:
-    run_state_machine_as_test(Faults, settings=PROFILE)
+NATS = pytest.mark.parametrize("nat", ["destination", "full"])
+
+
+@NATS
+def test_nothing_is_lost_without_faults(nat) -> None:
+    run_state_machine_as_test(of(Lossless, nat), settings=PROFILE)
+
+
+@NATS
+def test_faults_end_with_one_lb_that_serves(nat) -> None:
+    run_state_machine_as_test(of(Faults, nat), settings=PROFILE)
 
 
 class TableFirst(Move):
@@ -275,8 +285,9 @@ class NoNewEntries(Move):
             yield [action for action in actions if action != SetHolder(self.record.target, True)]
 
 
+@NATS
 @pytest.mark.parametrize("broken", [TableFirst, RouteFirst, TargetFirst, NeverForgets, NoNewEntries])
-def test_a_broken_move_is_noticed(broken, monkeypatch) -> None:
+def test_a_broken_move_is_noticed(broken, nat, monkeypatch) -> None:
     monkeypatch.setattr(movement, "Move", broken)
     with pytest.raises(AssertionError):
-        run_state_machine_as_test(Lossless, settings=settings(PROFILE, max_examples=500, phases=[Phase.generate]))
+        run_state_machine_as_test(of(Lossless, nat), settings=settings(PROFILE, max_examples=500, phases=[Phase.generate]))
