@@ -6,8 +6,14 @@ import pytest
 
 from lbctl.access_table import Entry, pack_key, reply_key, unpack_key
 from lbctl.messages import AddEntries, ReadFlows
-from lbctl.model import Strategy
-from tests.unit.fake_site import FakeSite, site
+from lbctl.model import UDP, Settings, Strategy
+from lbctl.pipeline.entries import entry_flows
+from lbctl.serving import Serving
+from lbctl.sweep import LONGEST, SHORTEST, interval
+from tests.unit.fake_site import EXTERNAL, INTERNAL, ROUTER_MAC, FakeSite, site
+from tests.unit.fake_switch import Installed
+from tests.unit.frames import datagram
+from tests.unit.kinds import EXTERNAL_IPS
 
 IDLE = 20.0
 
@@ -114,3 +120,117 @@ def test_an_lb_that_does_not_answer_ends_nothing(world) -> None:
     for _ in range(100):
         world.tick(1.0)
     assert len(world.control.serving(world.site.external_ips[0].address).table) == 4
+
+
+# UDP, whose connections end by silence alone.
+
+UDP_IDLE = 8.0
+CLIENT = bytes([203, 0, 113, 9])
+
+
+@pytest.fixture(params=["destination", "full"])
+def dns(request) -> FakeSite:
+    """A UDP service beside the TCP one; one connection of each has just begun."""
+    world = FakeSite(site(nat=request.param, udp=True, idle_timeout=100.0, udp_idle_timeout=UDP_IDLE))
+    world.settle(1.0)
+    world.open(0)
+    ask(world)
+    world.settle(1.0)
+    assert [place for place, _ in world.datagrams] == ["server"]
+    return world
+
+
+def ask(world: FakeSite, port: int = 5000) -> None:
+    home = world.switches[world.control.assigned_to(world.site.external_ips[0].address)]
+    mac = bytes.fromhex(home.ports[0].mac.replace(":", ""))
+    address = world.site.external_ips[0].address.packed
+    world.inject(home.name, datagram(CLIENT, address, port, 53, eth_dst=mac, eth_src=ROUTER_MAC), EXTERNAL)
+
+
+def answer(world: FakeSite, entry: Entry) -> None:
+    """What its server sends, unasked."""
+    home = world.switches[world.control.assigned_to(world.site.external_ips[0].address)]
+    mac = bytes.fromhex(home.ports[1].mac.replace(":", ""))
+    _, server, server_port, peer, peer_port = unpack_key(entry.reply)
+    world.inject(home.name, datagram(server, peer, server_port, peer_port, eth_dst=mac, eth_src=world.server_mac(server)), INTERNAL)
+
+
+def of_udp(world: FakeSite) -> list[Entry]:
+    """Controller and switches must agree."""
+    serving = world.control.serving(world.site.external_ips[0].address)
+    assert world.switches[serving.assigned].entries(serving.address).keys() == {entry.key for entry in serving.table.entries()}
+    return [entry for entry in serving.table.entries() if entry.key[0] == UDP]
+
+
+def test_silent_udp_ends_after_its_own_timeout(dns) -> None:
+    """Two rounds later at most; TCP connections stay."""
+    dns.settle(UDP_IDLE - 2.0)
+    assert len(of_udp(dns)) == 1
+    dns.settle(2.0 + 2 * UDP_IDLE / 4 + 1.0)
+    assert not of_udp(dns)
+    assert dns.control.connection_count(dns.site.external_ips[0].address) == 1
+
+
+@pytest.mark.parametrize("way", ["questions", "answers"])
+def test_udp_that_talks_one_way_only_does_not_end(dns, way) -> None:
+    (entry,) = of_udp(dns)
+    for _ in range(int(4 * UDP_IDLE)):
+        ask(dns) if way == "questions" else answer(dns, entry)
+        dns.settle(1.0)
+    assert of_udp(dns) == [entry]
+    assert dns.datagrams.count(dns.datagrams[-1]) > 3 * UDP_IDLE
+    dns.settle(2 * UDP_IDLE)
+    assert not of_udp(dns)
+
+
+def test_a_question_after_the_end_begins_anew(dns) -> None:
+    dns.settle(2 * UDP_IDLE)
+    assert not of_udp(dns)
+    ask(dns)
+    dns.settle(0.5)
+    assert len(of_udp(dns)) == 1 and len(dns.datagrams) == 2
+
+
+def test_packets_and_bytes_of_both_directions_are_counted(dns) -> None:
+    (entry,) = of_udp(dns)
+    for _ in range(3):
+        ask(dns)
+    answer(dns, entry)
+    dns.settle(UDP_IDLE / 2)
+    assert (entry.packets, entry.bytes) == (5, 5 * 60), "the fake switch says 60 bytes of each packet"
+
+
+def test_udp_that_moves_keeps_its_time(dns) -> None:
+    """A move copies it; at the new LB its counters start anew, which is no sign of life for ever."""
+    (entry,) = of_udp(dns)
+    _, out = dns.control.start_move(dns.site.external_ips[0].address, "lb-b", Strategy.PRECOPY, dns.now)
+    dns.post(out)
+    dns.settle(4.0)
+    assert dns.control.assigned_to(dns.site.external_ips[0].address) == "lb-b" and of_udp(dns) == [entry]
+    dns.settle(2 * UDP_IDLE + 2.0)
+    assert not of_udp(dns)
+
+
+def test_leftovers_of_one_direction_are_deleted(dns) -> None:
+    """Only the flow from the server is there; nobody but the switch knows it."""
+    (entry,) = of_udp(dns)
+    protocol, client, port, address, external_port = unpack_key(entry.key)
+    key = pack_key(protocol, bytes([204]) + client[1:], port, address, external_port)
+    stranger = Entry(key, reply_key(key, bytes([10, 0, 0, 10]), 80), entry.next_hop, dns.now)
+    assert stranger.bucket == entry.bucket
+    outward = entry_flows(stranger, 5)[1]
+    dns.switches["lb-a"].tables["access_out"][outward.identity] = Installed(outward, dns.now, dns.now)
+    dns.settle(UDP_IDLE)
+    assert key not in dns.switches["lb-a"].entries()
+
+
+@pytest.mark.parametrize("kind, settings, expected", [
+    ("destination", {"idle_timeout": 3600.0, "udp_idle_timeout": 60.0}, 15.0), ("destination", {"idle_timeout": 20.0}, 5.0),
+    ("nat-gateway", {}, 15.0), ("nat-gateway", {"udp_idle_timeout": 1e6}, LONGEST), ("full", {"udp_idle_timeout": 0.01}, SHORTEST)])
+def test_a_round_is_a_quarter_of_the_shortest_timeout(kind, settings, expected) -> None:
+    """Each of these has UDP, so its timeout counts."""
+    assert interval(Serving(EXTERNAL_IPS[kind, 4], "lb-a", Settings(**settings))) == expected
+
+
+def test_tcp_alone_has_longer_rounds() -> None:
+    assert interval(Serving(site().external_ips[0], "lb-a", Settings())) == LONGEST
