@@ -107,6 +107,7 @@ class FakeSite:
         self.moves: list = []
         self.rolled_back: dict[str, IPv4Address] = {}
         self.control = self._new_control()
+        self._routers = {ip.router.packed for ip in self.site.external_ips if ip.router}
         self._servers = {server.packed for ip in self.site.external_ips for server in ip.server_addresses()}
 
     def _new_control(self) -> ControlFunction:
@@ -263,10 +264,10 @@ class FakeSite:
             if self.routes.get(arp.spa, name) != name:
                 self.former_routes[arp.spa] = self.routes[arp.spa], self.now
             self.routes[arp.spa] = name
-        elif arp.op == packets.ARP_REQUEST and arp.tpa in self._servers and port == INTERNAL:
-            mac = self.server_mac(arp.tpa)
+        elif arp.op == packets.ARP_REQUEST and arp.tpa in (self._routers if port == EXTERNAL else self._servers):
+            mac = ROUTER_MAC if port == EXTERNAL else self.server_mac(arp.tpa)
             reply = arp.sha + mac + frame[12:20] + b"\x00\x02" + mac + arp.tpa + arp.sha + arp.spa
-            self.inject(name, reply, INTERNAL)
+            self.inject(name, reply, port)
 
     @staticmethod
     def server_mac(address: bytes) -> bytes:
