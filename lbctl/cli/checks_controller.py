@@ -58,16 +58,20 @@ def check_load_balancer(lb: dict[str, Any]) -> Iterator[Finding]:
     for reason, count in lb["counters"]["dropped"].items():
         if count:
             yield warn(f"The controller has dropped {count} packets of {name}: {reason}.", "see the controller's log")
+    if refused := lb["counters"]["other"].get("ports_exhausted", 0):
+        yield warn(f"{name} has refused {refused} connections because no translated port was left.",
+                   "the controller's log names the external IPs: give them more internal_ips, a larger port_range, or more servers")
 
 
 def check_servers(external_ip: dict[str, Any]) -> Iterator[Finding]:
     """Servers whose MAC the load balancer does not know get no packets."""
     servers = {server["address"]: server["mac"] for service in external_ip["services"] for server in service["servers"]}
     lb = external_ip["load_balancer"]
+    gateway = external_ip["gateway"]
     silent = [address for address, mac in servers.items() if mac is None]
     for address in silent:
         yield warn(f"Server {address} of {external_ip['address']} does not answer the {asked_by(address)} requests of {lb}.",
-                   f"on the server: ip address show; ip route show (default via {external_ip['gateway']})")
+                   "on the server: ip address show" + (f"; ip route show (default via {gateway})" if gateway else ""))
     if servers and not silent:
         yield ok(f"All servers of {external_ip['address']} were found by {lb}.")
 
