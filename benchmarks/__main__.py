@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks import bulk_copy, memory, move, new_connections, read_back
+from benchmarks import bulk_copy, full_nat, memory, move, new_connections, read_back
 from benchmarks.results import Result, table
 
 ALL = {
@@ -16,6 +16,7 @@ ALL = {
     "bulk_copy": bulk_copy.main,
     "read_back": read_back.main,
     "new_connections": new_connections.main,
+    "full_nat": full_nat.main,
     "memory": memory.main,
 }
 

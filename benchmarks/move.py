@@ -15,7 +15,9 @@ from benchmarks.quiet import undisturbed
 from benchmarks.results import Result, median, milliseconds
 from benchmarks.scene import Scene
 from benchmarks.seed import connections, seed
+from lbctl.model import Site
 from testbed.namespaces import Namespace
+from testbed.sites import simple_site
 from testbed.traffic import Script
 
 SIZES = (1_000, 10_000, 100_000)
@@ -65,8 +67,8 @@ class Probe:
 
 def main() -> list[Result]:
     """Measures, and returns a line for each size and one for the growth."""
-    runs = {size: _measure(size) for size in SIZES}
-    results = [_result(size, runs[size]) for size in SIZES]
+    runs = {size: measure(size) for size in SIZES}
+    results = [result(size, runs[size]) for size in SIZES]
     small, large = (median([run.gap for run in runs[size]]) for size in (SIZES[0], SIZES[-1]))
     growth = large / small
     results.append(Result(f"longest gap, {SIZES[-1]} entries against {SIZES[0]}", milliseconds(large), milliseconds(small),
@@ -75,8 +77,9 @@ def main() -> list[Result]:
     return results
 
 
-def _measure(size: int) -> list[Run]:
-    with Scene(lbs=2, external_ips=1, servers=2, clients=1) as scene:
+def measure(size: int, site: Site | None = None) -> list[Run]:
+    """Moves of the site's first external IP, with so many entries."""
+    with Scene(site or simple_site(lbs=2, external_ips=1, servers=2), clients=1) as scene:
         seed(scene, size)
         probe = Probe(scene)
         windows = [undisturbed(lambda: _pair(scene), scene.namespaces) for _ in range(RUNS)]
@@ -119,12 +122,13 @@ def _segments_sent_again(space: Namespace) -> int:
     return int(values[names.index("RetransSegs")])
 
 
-def _result(size: int, runs: list[Run]) -> Result:
+def result(size: int, runs: list[Run], what: str = "entries") -> Result:
+    """The line of the table for moves with so many entries."""
     gap, without = median([run.gap for run in runs]), median([run.gap_without for run in runs])
     lost = sum(run.lost for run in runs)
     shown = f"{milliseconds(gap)} (worst {milliseconds(max(run.gap for run in runs))}), {lost} lost, " \
             f"copied in {median([run.copy for run in runs]):.2f} s"
-    return Result(f"longest gap in a move, {size} entries", shown, f"no move {milliseconds(without)}", f"{gap / without:.2f}",
+    return Result(f"longest gap in a move, {size} {what}", shown, f"no move {milliseconds(without)}", f"{gap / without:.2f}",
                   f"< {milliseconds(GAP_TARGET)}, 0 lost", len(runs),
                   max(run.others for run in runs), gap < GAP_TARGET and lost == 0)
 

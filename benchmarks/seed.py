@@ -12,8 +12,9 @@ from pathlib import Path
 
 from benchmarks.scene import Scene
 from lbctl.access_table import Entry, pack_key, reply_key
-from lbctl.model import ExternalIp
+from lbctl.model import ExternalIp, Server
 from lbctl.pipeline.entries import entry_flows
+from lbctl.translation import full_reply
 from testbed.bed import BalancerNode
 
 CLIENT_NETWORK = bytes((203, 0, 113))
@@ -29,7 +30,16 @@ def entries(count: int, external_ip: ExternalIp, next_hop: str, now: float = 0.0
         host, port = divmod(number, PORTS)
         key = pack_key(TCP, CLIENT_NETWORK + bytes((host + 1,)), FIRST_PORT + port, external_ip.address.packed, service.port)
         server = service.servers[number % len(service.servers)]
-        yield Entry(key, reply_key(key, server.address.packed, server.port), bytes.fromhex(next_hop.replace(":", "")), now)
+        yield Entry(key, _reply(external_ip, key, server, number // len(service.servers)), bytes.fromhex(next_hop.replace(":", "")), now)
+
+
+def _reply(external_ip: ExternalIp, key: bytes, server: Server, number: int) -> bytes:
+    """The reply key of a server's entry of that number."""
+    if external_ip.nat != "full":
+        return reply_key(key, server.address.packed, server.port)
+    port, which = divmod(number, len(external_ip.internal_ips))
+    place = external_ip.internal_ips[which].packed, external_ip.port_range[0] + port
+    return full_reply(key, server.address.packed, server.port, place)
 
 
 def write_flows(path: Path, count: int, external_ip: ExternalIp, next_hop: str, linger: int) -> None:

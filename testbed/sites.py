@@ -124,8 +124,12 @@ def host(network: Network, number: int) -> Address:
 
 
 def gateways(site: Site) -> dict[Address, Address | None]:
-    """Server address -> gateway, for every server of the site."""
-    return {address: ip.gateway for ip in site.external_ips for address in ip.server_addresses()}
+    """Server address -> gateway, for every server of the site; None: all its external IPs have full NAT."""
+    found: dict[Address, Address | None] = {}
+    for ip in site.external_ips:
+        for address in ip.server_addresses():
+            found[address] = ip.gateway or found.get(address)
+    return found
 
 
 def server_ports(site: Site, address: Address) -> list[int]:

@@ -58,18 +58,38 @@ def check_load_balancer(lb: dict[str, Any]) -> Iterator[Finding]:
     for reason, count in lb["counters"]["dropped"].items():
         if count:
             yield warn(f"The controller has dropped {count} packets of {name}: {reason}.", "see the controller's log")
+    if refused := lb["counters"]["other"].get("ports_exhausted", 0):
+        yield warn(f"{name} has refused {refused} connections because no translated port was left.",
+                   "the controller's log names the external IPs: give them more internal_ips, a larger port_range, or more servers")
 
 
 def check_servers(external_ip: dict[str, Any]) -> Iterator[Finding]:
-    """Servers whose MAC the load balancer does not know get no packets."""
-    servers = {server["address"]: server["mac"] for service in external_ip["services"] for server in service["servers"]}
+    """Servers (and their routers) whose MAC the load balancer does not know get no packets."""
+    servers = {server["address"]: server for service in external_ip["services"] for server in service["servers"]}
     lb = external_ip["load_balancer"]
-    silent = [address for address, mac in servers.items() if mac is None]
-    for address in silent:
-        yield warn(f"Server {address} of {external_ip['address']} does not answer the {asked_by(address)} requests of {lb}.",
-                   f"on the server: ip address show; ip route show (default via {external_ip['gateway']})")
+    silent = [server for server in servers.values() if server["mac"] is None]
+    for server in silent:
+        hop, address = server["next_hop"] or server["address"], server["address"]
+        asked = f"Server {address}" if hop == address else f"The router {hop} that server {address} is behind"
+        yield warn(f"{asked} of {external_ip['address']} does not answer the {asked_by(hop)} requests of {lb}.",
+                   _mend_server(external_ip, server))
     if servers and not silent:
         yield ok(f"All servers of {external_ip['address']} were found by {lb}.")
+    router = external_ip["router"]
+    if router and router["mac"] is None:
+        yield warn(f"The router {router['address']} of the NAT gateway {external_ip['address']} does not answer the "
+                   f"{asked_by(router['address'])} requests of {lb}: nothing goes out.", "on the router: ip address show; ip link show")
+    elif router:
+        yield ok(f"The router of {external_ip['address']} was found by {lb}.")
+
+
+def _mend_server(external_ip: dict[str, Any], server: dict[str, Any]) -> str:
+    if server["tunnel"]:
+        tunnel = server["tunnel"]
+        return f"on {tunnel['remote']}: ip -d link show type {tunnel['transport']} (key {tunnel['key']}); ip address show"
+    if server["next_hop"]:
+        return "on that router: ip address show; ip route show"
+    return "on the server: ip address show" + (f"; ip route show (default via {external_ip['gateway']})" if external_ip["gateway"] else "")
 
 
 def _version(distribution: str) -> str | None:

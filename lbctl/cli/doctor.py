@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lbctl.cli import output
+from lbctl.cli.checks_addresses import check_addresses
 from lbctl.cli.checks_controller import check_controller
 from lbctl.cli.checks_switch import check_open_vswitch
 from lbctl.cli.client import Client
@@ -57,6 +58,11 @@ def _findings(client: Client, site: str | None, ovs: Ovs) -> Iterator[Finding]:
         yield warn("Which bridges to look at is not known, without a controller and without --site.",
                    "lbctl doctor --site FILE")
     yield from check_open_vswitch(ovs, load_balancers)
+    try:
+        views = client.get("load-balancers")["load_balancers"], client.get("external-ips")["external_ips"]
+    except Failure:
+        return  # told above
+    yield from check_addresses(*views)
 
 
 def _from_file(site: str) -> Sequence[LoadBalancer]:
@@ -64,7 +70,8 @@ def _from_file(site: str) -> Sequence[LoadBalancer]:
 
 
 def _from_controller(client: Client) -> Sequence[LoadBalancer]:
-    return [LoadBalancer(lb["name"], int(lb["dpid"], 16), lb["ports"]["external"]["name"], lb["ports"]["internal"]["name"])
+    return [LoadBalancer(lb["name"], int(lb["dpid"], 16), lb["ports"]["external"]["name"], lb["ports"]["internal"]["name"],
+                         tuple((transport, port["name"]) for transport, port in lb["ports"]["tunnels"].items()))
             for lb in client.get("load-balancers")["load_balancers"]]
 
 

@@ -51,7 +51,7 @@ class Ovs:
             raise Failure(f"{command[0]} failed: {error}.") from None
         if done.returncode:
             said = (done.stderr or done.stdout).strip().splitlines()
-            raise Failure(f"{' '.join(command)} failed: {said[-1] if said else 'it said nothing'}. Does Open vSwitch run, "
+            raise Failure(f"{' '.join(command)} failed: {'; '.join(said) or 'it said nothing'}. Does Open vSwitch run, "
                           f"with its sockets in {self.rundir} (OVS_RUNDIR), and are you root?")
         return done.stdout
 

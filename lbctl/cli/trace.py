@@ -58,4 +58,4 @@ def _flow(situation: Situation, packet: str) -> str:
     flags = "" if packet not in FLAGS else ",tcp_flags=syn" if FLAGS[packet] == TCP_SYN else ",tcp_flags=ack"
     return (f"in_port={port.number},{protocol}{'6' if six else ''},dl_src={(entry and entry[hop]) or UNKNOWN_MAC},dl_dst={port.mac},"
             f"{source}={situation.source.address},{destination}={situation.destination.address},nw_ttl=64,"
-            f"tp_src={situation.source.port},tp_dst={situation.destination.port}{flags}")
+            f"{protocol}_src={situation.source.port},{protocol}_dst={situation.destination.port}{flags}")

@@ -115,7 +115,8 @@ def test_entries_are_the_same_on_both_lbs_and_keep_their_ports(bed: Bed) -> None
 
 def places(bed: Bed, lb: str, external: str = FIRST) -> dict[tuple, tuple]:
     """Client -> internal IP and port, server and its port."""
-    return {(entry["client"], entry["client_port"]): tuple(entry[name] for name in ("internal_ip", "internal_port", "server", "server_port"))
+    names = ("internal_ip", "internal_port", "server", "server_port")
+    return {(entry["client"], entry["client_port"]): tuple(entry[name] for name in names)
             for entry in bed.entries(lb) if entry["external_ip"] == external}
 
 

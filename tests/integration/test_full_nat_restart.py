@@ -62,8 +62,8 @@ def connections(bed: Bed) -> int:
 
 def places(bed: Bed, lb: str = "lb-a") -> dict[tuple, tuple]:
     """Client -> server and internal IP with their ports, as the controller knows them."""
-    return {(entry["client"], entry["client_port"]): tuple(entry[name] for name in ("server", "server_port", "internal_ip", "internal_port"))
-            for entry in bed.entries(lb)}
+    names = ("server", "server_port", "internal_ip", "internal_port")
+    return {(entry["client"], entry["client_port"]): tuple(entry[name] for name in names) for entry in bed.entries(lb)}
 
 
 def places_in_switch(bed: Bed, lb: str = "lb-a") -> list[tuple]:

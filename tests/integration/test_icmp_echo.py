@@ -85,6 +85,11 @@ def test_ping_is_answered_in_the_switch(live: Bed, net: Net, size: int | None) -
     assert counters(live)["packet_ins"] == before
 
 
+def test_ping_is_answered_without_a_controller(live: Bed, net: Net) -> None:
+    live.controller.kill()
+    assert ping(live.clients[0], net.plain, "-c", 3, "-i", 0.01) == (3, 3)
+
+
 def test_the_answer_to_a_ping_is_right_to_the_byte(live: Bed, net: Net) -> None:
     with RawPort(live.clients[0], "eth0") as port:
         port.send(echo(net, (port.mac, external_mac(live, "lb-a")), net.near_client, net.plain, 77))

@@ -119,6 +119,18 @@ def test_solicitations_are_answered_in_the_switch(live: Bed) -> None:
     assert (counters(live)["packet_ins"], counters(live, "lb-b")["packet_ins"]) == before
 
 
+@pytest.mark.parametrize("before", [b"", b"\x0e\1abcdef"], ids=["its MAC first", "a nonce first"])
+def test_the_answers_first_option_holds_the_mac(live: Bed, before: bytes) -> None:
+    """Whatever option of the question it was made of."""
+    target = IPv6Address(FIRST).packed
+    group, group_mac = solicited_node(FIRST)
+    with RawPort(live.clients[1], "eth0") as port:
+        option = b"\1\1" + bytes.fromhex(port.mac.replace(":", ""))
+        port.send(frames.icmpv6((port.mac, group_mac), "2001:db8:1::102", group, SOLICITATION, bytes(4) + target + before + option, ttl=255))
+        answer = port.receive(lambda frame: (said := told(frame)) is not None and bool(said[2] & SOLICITED))
+        assert told(answer) == (FIRST, external_mac(live, "lb-a"), SOLICITED | OVERRIDE)
+
+
 def test_kernels_take_the_answers(live: Bed) -> None:
     """Multicast when nothing is known, unicast when a neighbour must be confirmed."""
     client = live.clients[0]

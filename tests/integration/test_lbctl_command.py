@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
+from dataclasses import replace
+from ipaddress import IPv4Address, ip_address
 
 import pytest
 
+from lbctl.cli.checks_addresses import check_addresses
+from lbctl.cli.finding import Level
+from lbctl.model import Endpoint, Service, Site
 from testbed.bed import Bed
+from testbed.namespaces import Namespace
+from testbed.sites import simple_site, together, with_nat_gateway
 from testbed.traffic import connect
+from tests.integration.hands import live  # noqa: F401
 
-BED = {"external_ips": 2, "settings": {"grace": 0.5, "arp_interval": 1.0}}
-EXTERNAL = "198.51.100.1"
+EXTERNAL, FULL, GATEWAY, IPV6 = "198.51.100.1", "198.51.100.3", "198.51.100.200", "2001:db8:1::1"
+INSIDE, OUTSIDE = "10.0.0.201", "203.0.113.1"
+
+
+def site() -> Site:
+    """lb-a has .1 (TCP and UDP), .3 (full NAT), a NAT gateway and an IPv6 address."""
+    ipv4, ipv6 = simple_site(external_ips=3, servers=1, settings={"grace": 0.5, "arp_interval": 1.0}), simple_site(
+        external_ips=1, servers=1, version=6)
+    first, second, third = ipv4.external_ips
+    first = replace(first, services=(*first.services, Service("udp", 53, servers=first.services[0].servers)))
+    third = replace(third, nat="full", gateway=None, internal_ips=(IPv4Address("10.0.0.103"),))
+    return together(with_nat_gateway(replace(ipv4, external_ips=(first, second, third))), ipv6)
+
+
+BED = {"site": site(), "inside": [INSIDE]}
 
 
 def lbctl(bed: Bed, *args: object, status: int = 0) -> str:
@@ -62,6 +85,50 @@ def test_where_says_what_the_switch_says(bed: Bed, kind: str) -> None:
     assert found["outcome"] == {"entry": "server", "syn": "new", "no service": "reset"}[kind]
 
 
+def datagram(space: Namespace, address: str, port: int) -> socket.socket:
+    """A UDP socket that has sent one."""
+    plug = space.call(lambda: socket.socket(type=socket.SOCK_DGRAM))
+    plug.connect((address, port))
+    plug.send(b"hello")
+    return plug
+
+
+@pytest.mark.parametrize(("opens", "args", "packet", "outcome"), [
+    (lambda bed: datagram(bed.clients[0], EXTERNAL, 53), ["{near}", f"{EXTERNAL}:53"], "datagram", "server"),
+    (None, ["203.0.113.9:999", f"{EXTERNAL}:53"], "datagram", "new"),
+    (None, ["203.0.113.9:999", f"{EXTERNAL}:80", "--protocol", "udp"], "datagram", "unreachable"),
+    (lambda bed: connect(bed.clients[0], FULL), ["{near}", f"{FULL}:80"], "segment", "server"),
+    (lambda bed: datagram(bed.inside[0], OUTSIDE, 5353), ["{near}", f"{OUTSIDE}:5353", "--protocol", "udp"], "datagram", "client"),
+    (lambda bed: datagram(bed.inside[0], OUTSIDE, 5353), [f"{OUTSIDE}:5353", "{far}", "--protocol", "udp"], "datagram", "server"),
+    (None, [f"{INSIDE}:999", f"{OUTSIDE}:80"], "syn", "new"),
+    (lambda bed: connect(bed.clients[0], IPV6), ["{near}", f"[{IPV6}]:80"], "segment", "server"),
+    (None, ["[2001:db8:3::9]:999", f"[{IPV6}]:80"], "syn", "new"),
+], ids=["udp", "new udp", "no udp service", "full", "out", "back", "new out", "ipv6", "new ipv6"])
+def test_where_says_what_the_switch_says_of_all_kinds(live: Bed, opens, args: list[str], packet: str, outcome: str) -> None:  # noqa: F811
+    with contextlib.ExitStack() as stack:
+        near, far = "", ""
+        if opens:
+            near = str(Endpoint(*map_address(stack.enter_context(opens(live)).getsockname())))
+            entry = live.wait_until(lambda: next((entry for entry in live.entries("lb-a") if near in ends(entry)), None), 5, "the entry")
+            far = f"{entry['external_ip']}:{entry['external_port']}"
+        args = [arg.format(near=near, far=far) for arg in args]
+        answer = json.loads(lbctl(live, "where", *args, "--trace", "--ovs-rundir", live.lbs["lb-a"].ovs.rundir, "--json"))
+    found = answer["verdicts"][answer["packet"]]
+    assert (answer["packet"], found["outcome"]) == (packet, outcome)
+    traced = [line for line in answer["trace"].splitlines() if "<- table" in line]
+    assert [line.split("<- table ")[1].split(",")[0] for line in traced] == [step["name"] for step in found["path"]]
+    assert [traced_rule(line) for line in traced] == [worked_out_rule(step["rule"]) for step in found["path"]]
+
+
+def map_address(name: tuple) -> tuple:
+    return ip_address(name[0]), name[1]
+
+
+def ends(entry: dict) -> list[str]:
+    """Of the host that has opened it."""
+    return [str(Endpoint(ip_address(entry[side]), entry[f"{side}_port"])) for side in ("client", "server")]
+
+
 def test_trace_on_the_wrong_host(bed: Bed) -> None:
     rundir = bed.lbs["lb-b"].ovs.rundir
     said = lbctl(bed, "where", "203.0.113.9:999", f"{EXTERNAL}:80", "--trace", "--ovs-rundir", rundir, status=1)
@@ -88,6 +155,28 @@ def test_doctor_finds_what_was_broken_and_its_commands_mend_it(bed: Bed) -> None
             command = finding["mend"].partition(" (")[0].split()
             subprocess.run([*node.space.prefix, *command], check=True, env={**os.environ, **node.ovs.environment})
     bed.wait_until(lambda: findings(bed, "lb-a") == [], 10, "nothing is found any more")
+
+
+def test_doctor_finds_who_else_answers_for_an_address(live: Bed) -> None:  # noqa: F811
+    node, stranger = live.lbs["lb-a"], live.servers[0]
+
+    def strangers() -> list[str]:
+        views = (live.rest("GET", f"/v1/{path}").json[path.replace("-", "_")] for path in ("load-balancers", "external-ips"))
+        found = node.space.call(lambda: list(check_addresses(*views)))
+        assert {finding.level for finding in found} <= {Level.OK, Level.FAIL} and len(found) >= 2, "both sides are asked"
+        return [finding.what for finding in found if finding.level is Level.FAIL]
+
+    assert strangers() == []
+    stranger.ip("addr", "add", "10.0.0.103/32", "dev", "eth0")
+    live.clients[1].ip("addr", "add", f"{EXTERNAL}/32", "dev", "eth0")
+    try:
+        outside, inside = strangers()
+        assert f"{live.clients[1].mac('eth0')}, which is no load balancer's, answers for {EXTERNAL}" in outside
+        assert f"{stranger.mac('eth0')}, which is no load balancer's, answers for 10.0.0.103" in inside
+    finally:
+        stranger.ip("addr", "del", "10.0.0.103/32", "dev", "eth0")
+        live.clients[1].ip("addr", "del", f"{EXTERNAL}/32", "dev", "eth0")
+    assert strangers() == []
 
 
 def test_doctor_without_a_controller_or_switch(quiet_bed: Bed) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from ipaddress import ip_address
 
 import pytest
 
@@ -12,6 +13,7 @@ from lbctl.cli import checks_controller
 from lbctl.cli.checks_switch import check_version
 from lbctl.cli.finding import Level
 from lbctl.cli.ovs import Ovs
+from tests.unit.api_fakes import site_of_all_kinds
 from tests.unit.cli_harness import Command, serving
 
 GOOD = {
@@ -138,10 +140,12 @@ def test_what_the_controller_says_is_told(doctor):
     switches["lb-b"].disconnected("the OpenFlow connection ended")
     switches["lb-a"].neighbours.popitem()
     switches["lb-a"].counters["dropped_malformed"] = 3
+    switches["lb-a"].counters["ports_exhausted"] = 5
     status, findings = doctor()
     assert status == 1
     text = json.dumps(findings)
-    for part in ("lb-b is not connected", "00000000000000bb", "does not answer the ARP requests of lb-a", "malformed"):
+    for part in ("lb-b is not connected", "00000000000000bb", "does not answer the ARP requests of lb-a", "malformed",
+                 "lb-a has refused 5 connections because no translated port was left"):
         assert part in text
 
 
@@ -153,6 +157,57 @@ def test_without_a_controller_the_site_file_says_which_bridges(doctor, monkeypat
     assert "lbctl doctor --site FILE" in [finding["mend"] for finding in findings]
     status, findings = doctor("--site", "none.yaml")
     assert status == 1 and "no such file" in json.dumps(findings)
+
+
+@pytest.fixture
+def all_kinds(capsys, monkeypatch, tools):
+    """The doctor of a site with external IPs of all kinds, where nothing is wrong."""
+    command = Command(capsys, monkeypatch, site_of_all_kinds())
+    for lb in command.control.switches.values():
+        for ip in command.control.site.external_ips:
+            lb.neighbours.update(dict.fromkeys([hop.address for hop in ip.hops().values()], "02:00:00:00:00:11"))
+            lb.neighbours.update(dict.fromkeys([ip.router] if ip.router else [], "02:00:00:00:00:fe"))
+    tools.tables["Port"].append({"_uuid": ["uuid", "p3"], "interfaces": ["uuid", "i3"]})
+    tools.tables["Bridge"][0]["ports"][1].append(["uuid", "p3"])
+    tools.tables["Interface"].append({
+        **tools.tables["Interface"][0], "_uuid": ["uuid", "i3"], "name": "lba-vx", "type": "vxlan", "status": ["map", []],
+        "options": ["map", [["remote_ip", "flow"], ["key", "flow"]]]})
+    for row in tools.tables["Interface"][:2]:
+        row.update(type="", options=["map", []])
+    monkeypatch.delenv("LBCTL_TOKEN", raising=False)
+
+    def run():
+        tools.write()
+        return [(finding["what"], finding["mend"]) for finding in command("doctor", "--json").json["findings"] if finding["level"] != "ok"]
+
+    run.neighbours = command.control.switches["lb-a"].neighbours
+    run.interface = tools.tables["Interface"][2]
+    with serving(command) as url:
+        monkeypatch.setenv("LBCTL_URL", url)
+        yield run
+
+
+def test_external_ips_of_all_kinds(all_kinds):
+    assert all_kinds() == []
+    for address in ("198.51.100.254", "10.9.0.1"):
+        del all_kinds.neighbours[ip_address(address)]
+    tunnelled, router = all_kinds()
+    assert "Server 10.9.0.1 of 198.51.100.4" in tunnelled[0] and "on 10.0.0.12: ip -d link show type vxlan (key 7)" in tunnelled[1]
+    assert "router 198.51.100.254 of the NAT gateway 198.51.100.5" in router[0]
+    del all_kinds.neighbours[ip_address("10.0.0.11")]
+    assert "The router 10.0.0.11 that server 10.1.0.1 is behind" in str(all_kinds())
+
+
+@pytest.mark.parametrize(("change", "what", "mend"), [
+    ({"name": "eth9"}, "no tunnel port lba-vx",
+     "add-port br0 lba-vx -- set interface lba-vx type=vxlan options:remote_ip=flow options:key=flow"),
+    ({"type": "geneve"}, "no vxlan port", "set interface lba-vx type=vxlan"),
+    ({"options": ["map", [["remote_ip", "198.18.1.2"], ["key", "flow"]]]}, "no vxlan port", "options:remote_ip=flow"),
+    ({"link_state": "down"}, "lba-vx is down", "ip link set lba-vx up")], ids=["missing", "other type", "one other end", "down"])
+def test_a_tunnel_port_that_is_wrong(all_kinds, change, what, mend):
+    all_kinds.interface.update(change)
+    [(found, how)] = all_kinds()
+    assert what in found and mend in how
 
 
 @pytest.mark.parametrize(("text", "level"), [("ovs-vswitchd (Open vSwitch) 3.1.0", Level.OK), ("(Open vSwitch) 3.10.1", Level.OK),
