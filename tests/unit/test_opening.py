@@ -148,6 +148,20 @@ def test_a_flow_that_the_switch_has_lost_is_put_back(dns) -> None:
     assert back.port == EXTERNAL and dns.counter("entries_put_back") == 1
 
 
+def test_a_datagram_long_after_the_first_puts_lost_flows_back(dns) -> None:
+    """It looks like the first one to the switch; what is on its way is not sent twice, what is lost is sent again."""
+    (sent,) = dns.send(from_client(UDP), EXTERNAL)
+    dns.now += 2.0
+    for table in ("access_in", "access_out"):
+        rows = dns.switches["lb-a"].tables[table]
+        dns.switches["lb-a"].tables[table] = {identity: item for identity, item in rows.items() if not item.entry}
+    for _ in range(2):
+        (again,) = dns.send(from_client(UDP), EXTERNAL)
+        assert key_of(again) == key_of(sent)
+    assert (dns.counter("connections_opened"), dns.counter("early_datagrams")) == (1, 1)
+    assert [item.port for item in dns.send(reply_to(sent), INTERNAL)] == [EXTERNAL]
+
+
 # Full NAT.
 
 @pytest.fixture
