@@ -70,7 +70,8 @@ class Shape(NamedTuple):
 
 
 class Entry:
-    """One connection. Times are the caller's clock in seconds; `packets` and `bytes` are the inward counts at the last sweep.
+    """One connection. Times are the caller's clock in seconds; `packets` and `bytes` count both
+    directions, as of the last sweep.
 
     next_hop: the MAC on the external network that the client's packets came from. inner_hop: the same on the internal
     network, for a host that has opened a connection to the outside; else empty, and table deliver_server knows it.

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from lbctl.access_table import FIN_IN, FIN_OUT, GONE, RESET, AccessTable, Entry, pack_key, reply_key
 from lbctl.model import Connection, Endpoint
+from lbctl.translation import Allocation, full_reply
 
 CLIENT, EXTERNAL, SERVER = bytes([203, 0, 113, 9]), bytes([198, 51, 100, 1]), bytes([10, 0, 0, 11])
 HOP = bytes.fromhex("02000000c0fe")
-MOST_BYTES = 500
-"""What an entry may cost in the controller (issue 2, "Speed")."""
+MOST_BYTES = {4: 500, 6: 550}
+"""What an entry may cost in the controller (issue 2, "Speed"); the keys of IPv6 are 48 bytes longer together."""
 
 
 def entry(port: int = 40001, server_port: int = 8080, now: float = 0.0) -> Entry:
@@ -81,17 +82,23 @@ def test_the_indexes_never_part(steps) -> None:
             entry(port).reply for port in range(9) if table.by_reply(entry(port).reply)}
 
 
-def test_an_entry_costs_at_most_500_bytes() -> None:
-    """Everything that it needs, made as for a new connection: both keys, next hop and sequence number of its own."""
+@pytest.mark.parametrize("version, full", [(4, False), (4, True), (6, False), (6, True)])
+def test_what_an_entry_costs(version, full) -> None:
+    """Everything that it needs, made as for a new connection: both keys, next hop and sequence number of its own. With full NAT
+    the allocation of its port, too."""
+    external, server, internal = (EXTERNAL, SERVER, bytes([10, 0, 0, 101])) if version == 4 else (
+        bytes(12) + EXTERNAL, bytes(12) + SERVER, bytes(12) + bytes([10, 0, 0, 101]))
     count = 50_000
     gc.collect()
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
     table = AccessTable()
+    allocation = Allocation(table, (internal,), (1, 65535), False, 1)
     for number in range(count):
-        key = pack_key(6, (0x0B000000 + number // 60_000).to_bytes(4), number % 60_000, EXTERNAL, 80)
+        key = pack_key(6, (0x0B000000 + number // 60_000).to_bytes(len(external)), number % 60_000, external, 80)
         now = 1e9 + number
-        table.add(Entry(key, reply_key(key, SERVER, 8080), (number + (1 << 40)).to_bytes(6), now, number + (1 << 31)))
+        reply = full_reply(key, server, 8080, allocation.give((6, server, 8080), now, 60.0)) if full else reply_key(key, server, 8080)
+        table.add(Entry(key, reply, (number + (1 << 40)).to_bytes(6), now, number + (1 << 31)))
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert (after - before) / count <= MOST_BYTES, f"{(after - before) / count:.0f} bytes"
+    assert (after - before) / count <= MOST_BYTES[version], f"{(after - before) / count:.0f} bytes"
