@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from lbctl.cli.checks_tunnels import check_tunnels
 from lbctl.cli.failure import Failure
 from lbctl.cli.finding import Finding, fail, ok, warn
 from lbctl.cli.ovs import Ovs, as_list
@@ -45,6 +46,7 @@ def check_open_vswitch(ovs: Ovs, load_balancers: Sequence[LoadBalancer]) -> Iter
         tables = {name: {row["_uuid"]: row for row in ovs.rows(name)} for name in ("Controller", "Port", "Interface")}
         for lb, bridge in here:
             yield from check_bridge(lb, bridge, tables)
+            yield from check_tunnels(ovs, lb, bridge, _interfaces(bridge, tables), bridges)
 
 
 def check_version(text: str) -> Finding:
@@ -74,15 +76,19 @@ def check_bridge(lb: LoadBalancer, bridge: Row, tables: dict[str, dict[str, Row]
     yield check_in_band(lb, bridge, controllers)
     yield check_queue_size(lb, bridge, controllers)
     yield from check_connection(lb, bridge, controllers)
-    ports = [tables["Port"][uuid] for uuid in as_list(bridge["ports"])]
-    interfaces = {row["name"]: row for port in ports for row in
-                  (tables["Interface"][uuid] for uuid in as_list(port["interfaces"]))}
+    interfaces = _interfaces(bridge, tables)
     for name in (lb.external_port, lb.internal_port):
         yield check_port(lb, bridge, name, interfaces.get(name))
         if name in interfaces and bridge["datapath_type"] == "netdev":
             yield from check_offload(lb, interfaces[name])
     for transport, name in lb.tunnel_ports:
         yield check_tunnel_port(lb, bridge, transport, name, interfaces.get(name))
+
+
+def _interfaces(bridge: Row, tables: dict[str, dict[str, Row]]) -> dict[str, Row]:
+    """The bridge's interfaces by name."""
+    ports = [tables["Port"][uuid] for uuid in as_list(bridge["ports"])]
+    return {row["name"]: row for port in ports for row in (tables["Interface"][uuid] for uuid in as_list(port["interfaces"]))}
 
 
 def check_fail_mode(lb: LoadBalancer, bridge: Row) -> Finding:

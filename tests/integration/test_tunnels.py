@@ -6,6 +6,8 @@ The far end of vxlan is Linux's, that of geneve and gre another Open vSwitch (te
 from __future__ import annotations
 
 import contextlib
+import json
+import shlex
 import socket
 import struct
 from dataclasses import replace
@@ -246,3 +248,37 @@ def test_a_restarted_switch_gets_everything_back(live: Bed) -> None:
         live.start_vswitchd(node)
         live.wait_ready()
         assert one.broken() == two.broken() == []
+
+
+# What lbctl doctor finds
+
+def doctor(bed: Bed) -> list[dict]:
+    """What it says about tunnels at lb-a, and is not well."""
+    done = bed.controller.cli("doctor", "--ovs-rundir", bed.lbs["lb-a"].ovs.rundir, "--site", bed.controller.site_file, "--json")
+    found = [finding for finding in json.loads(done.stdout)["findings"] if "tunnel" in finding["what"]]
+    assert len(found) == 4, "three ports, and the way below"
+    return [finding for finding in found if finding["level"] != "ok"]
+
+
+def test_doctor_finds_a_wrong_port_and_mends_it(live: Bed) -> None:
+    node = live.lbs["lb-a"]
+    assert doctor(live) == []
+    node.ovs.vsctl("set", "interface", "lba-vxlan", "options:key=5")
+    (finding,) = doctor(live)
+    assert "lba-vxlan is no vxlan port that leaves remote_ip and key" in finding["what"]
+    node.ovs.vsctl(*shlex.split(finding["mend"])[1:])
+    assert doctor(live) == [] and request(live.clients[0], DESTINATION)
+
+
+def test_doctor_finds_a_missing_address_below(live: Bed) -> None:
+    """Packets would vanish without a word."""
+    node = live.lbs["lb-a"]
+    node.space.ip("addr", "flush", "dev", tunnels.BRIDGE)
+    try:
+        live.wait_until(lambda: "tunnels cannot be sent" in str(doctor(live)), 5, "the address is missed")
+        with pytest.raises(OSError):
+            request(live.clients[0], DESTINATION, timeout=2)
+    finally:
+        tunnels.address_bridge(node.space, node.number)
+    live.wait_until(lambda: doctor(live) == [], 5, "the address is there again")
+    assert request(live.clients[0], DESTINATION, timeout=10)
