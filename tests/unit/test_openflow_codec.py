@@ -14,7 +14,7 @@ from ryu.ofproto import ofproto_v1_4, ofproto_v1_4_parser
 
 from lbctl import messages as m
 from lbctl.access_table import Entry, Shape, pack_key, reply_key, unpack_key
-from lbctl.model import ExternalIp, Hop, Server, Service, TransferMode
+from lbctl.model import Hop, TransferMode
 from lbctl.openflow import inbound
 from lbctl.openflow.entries import EntryCodec
 from lbctl.openflow.layout import SHAPES, stats_layout
@@ -24,7 +24,7 @@ from lbctl.pipeline.entries import entry_flows
 from lbctl.pipeline.rules import Port, Ports, Role, all_flows, delivery_flows
 from lbctl.pipeline.tables import number
 from ryu_apps.openflow import XID_MARK, encode, token_of
-from tests.unit import fake_switch
+from tests.unit import fake_switch, kinds
 from tests.unit.fake_site import site
 from tests.unit.fake_switch import FakeSwitch, Installed
 
@@ -169,24 +169,11 @@ def test_entries_are_sent_by_the_codec() -> None:
 
 # Everything else that is sent.
 
-ROUTER = IPv4Address("198.51.100.254")
-KINDS = (
-    ExternalIp(IPv4Address("198.51.100.50"), "lb-a", None, "full", (
-        Service("tcp", 80, servers=(Server(IPv4Address("10.0.0.50"), 80),
-                                    Server(IPv4Address("172.16.0.9"), 80, next_hop=IPv4Address("10.0.0.51")))),
-        Service("udp", 53, servers=(Server(IPv4Address("10.0.0.50"), 53),))),
-        internal_ips=(IPv4Address("10.0.0.101"), IPv4Address("10.0.0.102"))),
-    ExternalIp(IPv4Address("198.51.100.60"), "lb-a", IPv4Address("10.0.0.60"), kind="nat-gateway", router=ROUTER,
-               inside=(ip_network("10.0.0.192/26"), ip_network("172.17.3.4/32"))),
-)
-"""One of each kind besides destination NAT."""
-
 @pytest.mark.parametrize("role", [Role(TransferMode.NORMAL, arp=True), Role(TransferMode.TRANSITION),
                                   Role(TransferMode.TRANSITION, hold_all=True), Role()])
 def test_every_flow_of_the_pipeline_can_be_encoded(role) -> None:
-    external_ips = [*site().external_ips, *KINDS]
-    neighbours = {hop.address: "02:01:0a:00:00:0a" for ip in external_ips for hop in ip.hops().values()}
-    flows = all_flows(external_ips, {ip.address: role for ip in external_ips}, neighbours, PORTS)
+    external_ips = kinds.EXTERNAL_IPS.values()
+    flows = all_flows(external_ips, {ip.address: role for ip in external_ips}, kinds.NEIGHBOURS, kinds.PORTS)
     mods = [body(message) for message in split(encode(Datapath, m.AddFlows(tuple(flows)), CODEC))]
     for flow, mod in zip(flows, mods, strict=True):
         assert (mod[0], mod[2], mod[4]) == (flow.cookie, number(flow.table), flow.priority), flow.text()
@@ -200,7 +187,7 @@ def test_every_flow_of_the_pipeline_can_be_encoded(role) -> None:
 
 
 def test_prefixes_are_encoded_with_their_mask() -> None:
-    gateway = replace(KINDS[1], inside=(ip_network("10.0.0.192/26"), ip_network("fd00:1::/64")))
+    gateway = replace(kinds.EXTERNAL_IPS["nat-gateway", 4], inside=(ip_network("10.0.0.192/26"), ip_network("fd00:1::/64")))
     flows = [flow for flow in all_flows([gateway], {}, {}, PORTS) if any("/" in str(value) for _, value in flow.match)]
     found = [dict(body(message)[11]) for message in split(encode(Datapath, m.AddFlows(tuple(flows)), CODEC))]
     assert [match.get("ipv4_src") or match.get("ipv6_src") for match in found] == [
