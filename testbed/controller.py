@@ -19,7 +19,8 @@ from typing import Any
 from lbctl.config_text import site_text
 from lbctl.model import Site
 from testbed.namespaces import Namespace
-from testbed.processes import CommandFailed, end
+from testbed.processes import CommandFailed
+from testbed.starter import Started, Starter
 from testbed.traffic import connect
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -47,10 +48,13 @@ class ControllerError(RuntimeError):
 class Controller:
     """ryu-manager with the product's apps. Its files are in `directory`: site.yaml, lbctl.conf, controller.log.
 
-    It listens for switches on `address` port 6653, and for REST on 127.0.0.1 port 8080 of its namespace.
+    It listens for switches on `address` port 6653, and for REST on 127.0.0.1 port 8080 of its namespace. With a `starter`, that
+    starts its process, else it is started as anyone would start it.
     """
 
-    def __init__(self, space: Namespace, directory: Path, address: str, *, apps: Sequence[str] = APPS) -> None:
+    def __init__(
+        self, space: Namespace, directory: Path, address: str, *, apps: Sequence[str] = APPS, starter: Starter | None = None
+    ) -> None:
         self.space = space
         self.directory = directory
         self.address = address
@@ -58,7 +62,8 @@ class Controller:
         self.site_file = directory / "site.yaml"
         self.config_file = directory / "lbctl.conf"
         self.log_file = directory.parent / "controller.log"
-        self.process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[str] | Started | None = None
+        self._starter = starter
 
     def configure(self, site: Site | str) -> None:
         """Write its files anew; all that was in its directory is gone. `site`: a Site, or the text of a site file."""
@@ -102,7 +107,7 @@ class Controller:
     def kill(self) -> None:
         """kill -9; does no harm when it does not run."""
         if self.process is not None:
-            end(self.process.pid, grace=0)
+            self.process.kill()
             self.process.wait()
             self.process = None
 
@@ -155,7 +160,7 @@ class Controller:
     def cli(self, *args: object, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
         """`lbctl ARGS` where the controller is; whatever its status."""
         command = [*self.space.prefix, sys.executable, "-c", _CLI, *map(str, args)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=self._environment())
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment())
 
     def log_tail(self, lines: int = 60) -> str:
         """The end of what it logged, without the lines about REST requests that went well."""
@@ -174,22 +179,29 @@ class Controller:
             time.sleep(0.05)
         return True
 
-    def _launch(self) -> subprocess.Popen[str]:
-        manager = Path(sys.executable).parent / "ryu-manager"
-        if not manager.exists():
-            raise CommandFailed(f"{manager} is missing; run the tests with the Python of the checkout's .venv")
-        command = (sys.executable, manager, "--config-file", self.config_file, *self.apps)
+    def _launch(self) -> subprocess.Popen[str] | Started:
+        arguments = ("--config-file", str(self.config_file), *self.apps)
         with self.log_file.open("a") as log:
             log.write(f"--- started {time.strftime('%H:%M:%S')}\n")
             log.flush()
+            if self._starter:
+                return self._starter.start(arguments, self.space.path, self.log_file)
             return self.space.popen(
-                *command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment()
+                *_ryu_manager(), *arguments, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment()
             )
 
-    def _environment(self) -> dict[str, str]:
-        """The checkout's packages can be imported, whatever is installed; no proxy or URL of the caller's counts."""
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("LBCTL_")}
-        return {**kept, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1", "NO_PROXY": "*"}
+
+def environment() -> dict[str, str]:
+    """The checkout's packages can be imported, whatever is installed; no proxy or URL of the caller's counts."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("LBCTL_")}
+    return {**kept, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1", "NO_PROXY": "*"}
+
+
+def _ryu_manager() -> tuple[str, Path]:
+    manager = Path(sys.executable).parent / "ryu-manager"
+    if not manager.exists():
+        raise CommandFailed(f"{manager} is missing; run the tests with the Python of the checkout's .venv")
+    return sys.executable, manager
 
 
 def _read_json(text: str) -> Any:

@@ -13,6 +13,8 @@ import pytest
 pytest.register_assert_rewrite(*(f"tests.integration.{name}" for name in ("gate", "hands", "moving", "slow_moves")))
 
 from testbed.bed import Bed, NotInTime  # noqa: E402
+from testbed.controller import environment  # noqa: E402
+from testbed.starter import Starter  # noqa: E402
 
 LONGEST = ("test_restart", "test_move", "test_topologies", "test_move_failures", "test_access_table")
 """These modules come first: else one process would be busy with one of them at the end while the others have nothing to do."""
@@ -23,12 +25,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONGEST.index(name) if (name := item.path.stem) in LONGEST else len(LONGEST))
 
 
+@pytest.fixture(scope="session")
+def starter() -> Iterator[Starter]:
+    """Starts the controllers of all beds."""
+    starter = Starter(environment())
+    yield starter
+    starter.close()
+
+
 @pytest.fixture(scope="module")
-def built_bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
+def built_bed(request: pytest.FixtureRequest, starter: Starter) -> Iterator[Bed]:
     """The module's bed, as the last test left it: for `bed` and `quiet_bed`."""
     if os.geteuid() != 0:
         pytest.fail("integration tests make network namespaces: run ./test.sh as root")
-    with Bed(**getattr(request.module, "BED", {})) as bed:
+    with Bed(**getattr(request.module, "BED", {}), starter=starter) as bed:
         yield bed
 
 

@@ -159,14 +159,17 @@ def test_reset_mends_everything(quiet_bed: Bed) -> None:
     assert "state UP" in other.space.ip("link", "show", other.lb.internal_port)
 
 
+@pytest.mark.alone
 def test_building_is_quick_and_leaves_nothing() -> None:
-    begun = time.monotonic()
-    with Bed(lbs=2, external_ips=3, servers=2) as bed:
-        took = time.monotonic() - begun
-        directory, mine = bed.directory, bed.switch.full_name.removesuffix("segments")
-    assert took < 3
-    assert not directory.exists()
-    assert not list(NAMED.glob(f"{mine}*"))
+    took = []
+    for _ in range(3):  # others may use the machine as well
+        begun = time.monotonic()
+        with Bed(lbs=2, external_ips=3, servers=2) as bed:
+            took.append(time.monotonic() - begun)
+            directory, mine = bed.directory, bed.switch.full_name.removesuffix("segments")
+        assert not directory.exists()
+        assert not list(NAMED.glob(f"{mine}*"))
+    assert min(took) < 3
 
 
 def test_what_a_killed_owner_leaves_is_removed_by_the_next() -> None:
