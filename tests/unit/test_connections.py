@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 
 import pytest
@@ -292,6 +293,25 @@ def test_the_next_hop_is_learned_anew_from_the_client(world) -> None:
 def test_a_flow_of_no_external_ip_is_ignored(world) -> None:
     key = pack_key(6, CLIENT, 1, bytes([198, 51, 100, 99]), 80)
     assert removed(world, Entry(key, reply_key(key, SERVERS[0], 80), ROUTER_MAC, 0.0), True) == []
+
+
+# UDP.
+
+def test_datagrams_before_the_entry_is_in_force_go_on_by_it() -> None:
+    """Its flows are sent with the first one, and again if one comes here much later: they are lost then."""
+    world = FakeSite(site(udp=True))
+    world.settle(1.0)
+    port = next(service.port for service in world.site.external_ips[0].services if service.protocol == "udp")
+    datagram = struct.pack("!HHHH", 40001, port, 12, 0) + b"what"
+    frame = packets.ip_frame(lb_mac(world, True), ROUTER_MAC, CLIENT, ADDRESS, 17, datagram)
+    assert [type(message) for _, message in packet_in(world, Kind.NEW, frame)] == [AddEntries, PacketOut]
+    [entry] = serving(world).table.entries()
+    created, counters = entry.created, world.control.switches["lb-a"].counters
+    for _ in range(3):
+        assert [type(message) for _, message in packet_in(world, Kind.NEW, frame)] == [PacketOut]
+    world.now += 2.0
+    assert [type(message) for _, message in packet_in(world, Kind.NEW, frame)] == [AddEntries, PacketOut]
+    assert (entry.created, counters["early_datagrams"], counters["connections_opened"], len(serving(world).table)) == (created, 4, 1, 1)
 
 
 # Errors and malformed packets.
