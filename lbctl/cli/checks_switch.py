@@ -81,8 +81,6 @@ def check_bridge(lb: LoadBalancer, bridge: Row, tables: dict[str, dict[str, Row]
         yield check_port(lb, bridge, name, interfaces.get(name))
         if name in interfaces and bridge["datapath_type"] == "netdev":
             yield from check_offload(lb, interfaces[name])
-    for transport, name in lb.tunnel_ports:
-        yield check_tunnel_port(lb, bridge, transport, name, interfaces.get(name))
 
 
 def _interfaces(bridge: Row, tables: dict[str, dict[str, Row]]) -> dict[str, Row]:
@@ -149,19 +147,6 @@ def check_port(lb: LoadBalancer, bridge: Row, name: str, interface: Row | None) 
     if interface["admin_state"] != "up" or interface["link_state"] != "up":
         return fail(f"{lb.name}: port {name} is down.", f"ip link set {name} up (and so its other end)")
     return ok(f"{lb.name}: port {name} is up.")
-
-
-def check_tunnel_port(lb: LoadBalancer, bridge: Row, transport: str, name: str, interface: Row | None) -> Finding:
-    """Flows say where a packet's tunnel ends, and with which key."""
-    wanted = {"remote_ip": "flow", "key": "flow"}
-    settings = f"type={transport} {' '.join(f'options:{option}={value}' for option, value in wanted.items())}"
-    if interface is None:
-        return fail(f"{lb.name}: bridge {bridge['name']} has no tunnel port {name}.",
-                    f"ovs-vsctl add-port {bridge['name']} {name} -- set interface {name} {settings}")
-    if interface["type"] != transport or not wanted.items() <= dict(interface["options"]).items():
-        return fail(f"{lb.name}: port {name} is no {transport} port whose flows choose the other end.",
-                    f"ovs-vsctl set interface {name} {settings}")
-    return check_port(lb, bridge, name, interface)
 
 
 def check_offload(lb: LoadBalancer, interface: Row) -> Iterator[Finding]:

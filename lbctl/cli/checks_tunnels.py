@@ -33,6 +33,8 @@ def check_tunnel_port(lb: LoadBalancer, bridge: Row, transport: str, name: str, 
     if interface["type"] != transport or any(interface["options"].get(key) != value for key, value in OPTIONS.items()):
         return fail(f"{lb.name}: tunnel port {name} is no {transport} port that leaves remote_ip and key to the flows.",
                     f"ovs-vsctl set interface {name} {wanted}")
+    if interface["admin_state"] != "up" or interface["link_state"] != "up":
+        return fail(f"{lb.name}: tunnel port {name} is down.", f"ip link set {name} up")
     return ok(f"{lb.name}: tunnel port {name} is a {transport} port.")
 
 

@@ -36,6 +36,7 @@ class Tools:
         self.directory = directory
         self.tables = json.loads(json.dumps(GOOD))
         self.overflow, self.offload, self.fails = 0, "off", False
+        self.routes = "Cached: 198.18.1.0/24 dev br0 SRC 198.18.1.11"
         monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
 
     def write(self):
@@ -45,7 +46,7 @@ class Tools:
         fail = "echo 'ovs: database connection failed' >&2; exit 1\n" if self.fails else ""
         self._tool("ovs-vsctl", fail + f'for last; do :; done; cat "{self.directory}/$last.json"')
         self._tool("ovs-appctl", fail + f'for last; do :; done; case $last in version) echo "ovs-vswitchd (Open vSwitch) 3.1.0";; '
-                                        f'*) echo {self.overflow};; esac')
+                                        f'ovs/route/show) echo "{self.routes}";; *) echo {self.overflow};; esac')
         self._tool("ovs-ofctl", "exit 1")
         self._tool("ethtool", f"echo 'tx-checksumming: {self.offload}'")
 
@@ -180,6 +181,7 @@ def all_kinds(capsys, monkeypatch, tools):
         tools.write()
         return [(finding["what"], finding["mend"]) for finding in command("doctor", "--json").json["findings"] if finding["level"] != "ok"]
 
+    run.tools = tools
     run.neighbours = command.control.switches["lb-a"].neighbours
     run.interface = tools.tables["Interface"][2]
     with serving(command) as url:
@@ -208,6 +210,15 @@ def test_a_tunnel_port_that_is_wrong(all_kinds, change, what, mend):
     all_kinds.interface.update(change)
     [(found, how)] = all_kinds()
     assert what in found and mend in how
+
+
+@pytest.mark.parametrize("routes", ["", "Cached: 198.18.1.11/32 dev br0 SRC 198.18.1.11 local",
+                                    "Cached: 0.0.0.0/0 dev eth0 GW 198.18.1.254"])
+def test_tunnels_need_a_bridge_to_leave_by(all_kinds, routes):
+    """The address alone is not enough, nor is a device that is no bridge."""
+    all_kinds.tools.routes = routes
+    [(found, how)] = all_kinds()
+    assert "no bridge of the userspace datapath has an address and a route" in found and "docs/tunnels.md" in how
 
 
 @pytest.mark.parametrize(("text", "level"), [("ovs-vswitchd (Open vSwitch) 3.1.0", Level.OK), ("(Open vSwitch) 3.10.1", Level.OK),
