@@ -143,11 +143,11 @@ def test_a_page_of_100_000_entries_is_made_in_no_time():
     entries = [entry(f"{chance.randrange(1, 224)}.{chance.randrange(256)}.{chance.randrange(256)}.1",
                      chance.randrange(1, 65536)) for _ in range(100_000)]
     fastest = float("inf")
-    for _ in range(3):
-        started = time.perf_counter()
+    for _ in range(5):
+        started = time.process_time()
         page([IP_1], lambda _: list(entries), 100, START)
-        fastest = min(fastest, time.perf_counter() - started)
-    assert fastest < 0.1  # 10 ms on the reference machine; the limit is for one that is busy
+        fastest = min(fastest, time.process_time() - started)
+    assert fastest < 0.1  # 10 ms on the reference machine; time of the processor, since that may be busy with others
 
 
 def test_a_move_is_started_waited_for_and_shown():
