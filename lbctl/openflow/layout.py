@@ -106,7 +106,7 @@ class Layout:
         self.names, formats, offsets = zip(*fields, strict=True)
         self.dtype = np.dtype({"names": self.names, "formats": formats, "offsets": offsets, "itemsize": offset})
         is_field = np.zeros(offset, bool)
-        for name, format, start in fields:
+        for _, format, start in fields:
             is_field[start:start + int(format[1:])] = True
         self._constant_places = np.flatnonzero(~is_field)
         self._constant_bytes = np.frombuffer(constant, "u1")[self._constant_places]
