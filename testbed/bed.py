@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 from lbctl.model import Address, LoadBalancer, Network, Site, Tunnel, address_order
 from testbed import tunnels
 from testbed.controller import APPS, Controller, Reply
+from testbed.diagnostics import diagnostics
 from testbed.namespaces import Namespace, Namespaces
-from testbed.ovs import OvsError, PrivateOvs
-from testbed.processes import CommandFailed
+from testbed.ovs import PrivateOvs
 from testbed.sites import REMOTE_NETWORKS, gateways, host, server_ports, simple_site
 from testbed.starter import Starter
 from testbed.traffic import Load, Script
@@ -33,7 +33,6 @@ ROUTER = 254
 """Its number on each network."""
 FORWARDING = {4: {"ipv4__ip_forward": 1}, 6: {"ipv6__conf__all__forwarding": 1}}
 FAR_PREFIX = {4: 24, 6: 64}
-DUMP_LINES = 150
 
 T = TypeVar("T")
 
@@ -137,11 +136,13 @@ class Bed:
         in vain would try again after up to 8 s, whatever its max_backoff (OVS heeds that once it was connected).
         """
         self.controller.start()
-        for node in self.lbs.values():
-            if not node.ovs.vsctl("get-controller", node.bridge).strip():
-                node.ovs.set_controller(node.bridge, f"tcp:{CONTROLLER_ADDRESS}:6653")
+        new = [node for node in self.lbs.values() if not node.ovs.vsctl("get-controller", node.bridge).strip()]
+        for node in new:
+            node.ovs.set_controller(node.bridge, f"tcp:{CONTROLLER_ADDRESS}:6653")
         if wait:
             self.wait_ready()
+            for node in new:
+                node.ovs.purge()
 
     def restart_controller(self, *, kill: bool = True) -> None:
         """Kill (or stop) the controller and start it again, on the same files; returns when all is ready."""
@@ -217,11 +218,8 @@ class Bed:
             time.sleep(0.02)
 
     def diagnostics(self) -> str:
-        """Everything one wants to see when a test fails: flows, moves, the ends of the logs."""
-        parts = [("controller's log", self.controller.log_tail()), ("moves", self._moves_text())]
-        for name, node in self.lbs.items():
-            parts += [(f"flows of {name}", self._flows_text(node)), (f"ovs-vswitchd of {name}", _tail(node.ovs.log_file, 15))]
-        return "\n".join(f"=== {title}\n{text}" for title, text in parts)
+        """Everything one wants to see when a test fails."""
+        return diagnostics(self)
 
     # Building
 
@@ -364,7 +362,7 @@ class Bed:
             return
         for command in ("del-flows", "del-groups", "del-meters"):
             node.ovs.ofctl(command, node.bridge)
-        node.ovs.appctl("revalidator/purge")  # else the datapath goes on for a while with what it has cached
+        node.ovs.purge()
 
     def _start_server(self, space: Namespace, *, wait: bool = True) -> Script:
         name = space.name.removeprefix("server-")
@@ -374,21 +372,6 @@ class Bed:
     def _log(self, name: str) -> Path:
         return self.directory / f"{name}.log"
 
-    def _moves_text(self) -> str:
-        try:
-            return self.rest("GET", "/v1/moves", timeout=3.0).text
-        except Exception as error:
-            return f"(no answer: {error})"
-
-    @staticmethod
-    def _flows_text(node: BalancerNode) -> str:
-        try:
-            lines = node.ovs.ofctl("dump-flows", node.bridge).splitlines()
-        except (OvsError, CommandFailed) as error:
-            return str(error)
-        more = [f"... and {len(lines) - DUMP_LINES} more"] if len(lines) > DUMP_LINES else []
-        return "\n".join(lines[:DUMP_LINES] + more)
-
 
 @contextmanager
 def running_bed(site: Site | None = None, **options: Any) -> Iterator[Bed]:
@@ -396,10 +379,3 @@ def running_bed(site: Site | None = None, **options: Any) -> Iterator[Bed]:
     with Bed(site, **options) as bed:
         bed.start_controller()
         yield bed
-
-
-def _tail(path: Path, lines: int) -> str:
-    try:
-        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
-    except OSError as error:
-        return str(error)

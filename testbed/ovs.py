@@ -126,6 +126,10 @@ class PrivateOvs:
         """ovs-appctl on this ovs-vswitchd; its output. Raises OvsError."""
         return self._run("ovs-appctl", "--timeout=15", "-t", "ovs-vswitchd", *args)
 
+    def purge(self) -> None:
+        """Empty the datapath's cache: else it goes on for a while with what it did when the tables were others."""
+        self.appctl("revalidator/purge")
+
     def coverage(self, counter: str) -> int:
         """A coverage counter of ovs-vswitchd since it started, e.g. `rconn_overflow`."""
         return int(self.appctl("coverage/read-counter", counter))

@@ -41,15 +41,21 @@ class Starter:
 
     def start(self, arguments: Sequence[str], namespace: Path, log: Path) -> Started:
         """ryu-manager with `arguments`, in a network namespace; `log` gets what it says. Raises CommandFailed."""
-        order = {"arguments": list(arguments), "namespace": str(namespace), "log": str(log)}
-        handles: list[int] = []
+        pid, handles = self._ask({"arguments": list(arguments), "namespace": str(namespace), "log": str(log)})
+        return Started(self, pid, *handles)
+
+    def status(self, pid: int) -> int:
+        """The exit status of a controller that has ended, negative if by a signal. To be asked for once. Raises CommandFailed."""
+        return self._ask({"ended": pid})[0]
+
+    def _ask(self, order: Mapping[str, object]) -> tuple[int, list[int]]:
         with contextlib.suppress(ConnectionError):
             self._socket.sendall(json.dumps(order).encode() + b"\n")
-            pid, handles, _, _ = socket.recv_fds(self._socket, 100, 1)
-        if not handles:
-            self._errors.seek(0)
-            raise CommandFailed(f"the process that starts controllers has ended:\n{self._errors.read()[-2000:]}")
-        return Started(int(pid), handles[0])
+            answer, handles, _, _ = socket.recv_fds(self._socket, 100, 1)
+            if answer:
+                return int(answer), handles
+        self._errors.seek(0)
+        raise CommandFailed(f"the process that starts controllers has ended:\n{self._errors.read()[-2000:]}")
 
     def close(self) -> None:
         self._socket.close()
@@ -60,22 +66,27 @@ class Starter:
 class Started:
     """A controller that the starter has forked; with the methods of subprocess.Popen that are needed. `pid`: its process id."""
 
-    def __init__(self, pid: int, handle: int) -> None:
+    def __init__(self, starter: Starter, pid: int, handle: int) -> None:
         self.pid = pid
+        self._starter = starter
         self._handle = handle
+        self._status: int | None = None
 
     def __del__(self) -> None:
         os.close(self._handle)
 
     def poll(self) -> int | None:
-        """None while it runs, else 0, whatever its status was."""
-        return 0 if select.select([self._handle], [], [], 0)[0] else None
+        """Its exit status, None while it runs."""
+        if self._status is None and select.select([self._handle], [], [], 0)[0]:
+            self._status = self._starter.status(self.pid)
+        return self._status
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end, for up to `timeout` seconds. Raises subprocess.TimeoutExpired."""
-        if not select.select([self._handle], [], [], timeout)[0]:
+        """Its exit status when it has ended. Raises subprocess.TimeoutExpired after `timeout` seconds."""
+        select.select([self._handle], [], [], timeout)
+        if (status := self.poll()) is None:
             raise subprocess.TimeoutExpired(f"ryu-manager, process {self.pid}", timeout or 0.0)
-        return 0
+        return status
 
     def send_signal(self, number: int) -> None:
         """Does nothing when it has ended."""
@@ -100,24 +111,19 @@ def _serve(orders: socket.socket) -> None:
     import lbctl.control  # noqa: F401
 
     lines = orders.makefile("rb")
-    for line in lines:
-        _reap()
+    for order in map(json.loads, lines):
+        if "ended" in order:
+            orders.sendall(b"%d" % os.waitstatus_to_exitcode(os.waitpid(order["ended"], 0)[1]))
+            continue
         pid = os.fork()
         if pid == 0:
             lines.close()
             orders.close()
-            _become(json.loads(line))
+            _become(order)
             sys.exit(manager.main())
         handle = os.pidfd_open(pid)
-        socket.send_fds(orders, [str(pid).encode()], [handle])
+        socket.send_fds(orders, [b"%d" % pid], [handle])
         os.close(handle)
-
-
-def _reap() -> None:
-    """Those that have ended, before their process ids are looked for."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG) != (0, 0):
-            pass
 
 
 def _become(order: Mapping[str, str]) -> None:
