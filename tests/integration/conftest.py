@@ -13,8 +13,9 @@ import pytest
 pytest.register_assert_rewrite(*(f"tests.integration.{name}" for name in ("gate", "hands", "moving", "slow_moves")))
 
 from testbed.bed import Bed, NotInTime  # noqa: E402
-from testbed.controller import environment  # noqa: E402
+from testbed.controller import APPS, environment  # noqa: E402
 from testbed.starter import Starter  # noqa: E402
+from tests.integration.moving import NAIVE_APPS  # noqa: E402
 
 LONGEST = ("test_restart", "test_move", "test_topologies", "test_move_failures", "test_access_table")
 """These modules come first: else one process would be busy with one of them at the end while the others have nothing to do."""
@@ -56,6 +57,16 @@ def bed(quiet_bed: Bed) -> Bed:
     """A bed whose controller runs: every LB is ready, every external IP is where the site file says."""
     quiet_bed.start_controller()
     return quiet_bed
+
+
+@pytest.fixture
+def naive_bed(quiet_bed: Bed, request: pytest.FixtureRequest) -> Iterator[Bed]:
+    """The same bed with a controller that moves by a naive order (the fixture's parameter)."""
+    quiet_bed.controller.apps = NAIVE_APPS[request.param]
+    try:
+        yield quiet_bed
+    finally:
+        quiet_bed.controller.apps = APPS
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-
-import pytest
+from collections.abc import Callable
 
 from testbed.bed import Bed
 from testbed.controller import APPS
 from testbed.traffic import Load
 from tests.integration.gate import gates
-from tests.integration.moving import FIRST, NAIVE_APPS, Talks, harm, mixed_load, wait_ended, wait_step
-
-
-@pytest.fixture
-def naive_bed(quiet_bed: Bed, request: pytest.FixtureRequest) -> Iterator[Bed]:
-    """The same bed with a controller that moves by a naive order (the fixture's parameter)."""
-    quiet_bed.controller.apps = NAIVE_APPS[request.param]
-    try:
-        yield quiet_bed
-    finally:
-        quiet_bed.controller.apps = APPS
+from tests.integration.moving import FIRST, Talks, harm, mixed_load, wait_ended, wait_step
 
 
 def harm_by_a_slow_lb(bed: Bed, address: str, strategy: str, start: Callable[[], list[Load]] | None = None) -> int:

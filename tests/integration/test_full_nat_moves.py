@@ -34,7 +34,7 @@ from tests.integration.moving import (
     wait_state,
     wait_step,
 )
-from tests.integration.slow_moves import harm_by_a_slow_lb, naive_bed, opened_while_entries_are_copied  # noqa: F401
+from tests.integration.slow_moves import harm_by_a_slow_lb, opened_while_entries_are_copied
 
 INTERNAL = {FIRST: ("10.0.0.111", "10.0.0.112"), SECOND: ("10.0.0.121", "10.0.0.122")}
 SERVER, ROUTER, FAR_SERVER = "10.0.0.11", "10.0.0.250", "172.16.5.11"

@@ -22,9 +22,9 @@ from testbed.sites import simple_site, together
 from testbed.traffic import Load, RawPort, connect, request
 from tests.integration.hands import Talk, counters, eventually, external_mac, fresh, hand_client, internal_mac, live, server_space
 from tests.integration.moving import STRATEGIES, Talks, assert_unharmed, mixed_load, serves_alone, wait_ended, wait_reached, wait_state
-from tests.integration.slow_moves import harm_by_a_slow_lb, naive_bed
+from tests.integration.slow_moves import harm_by_a_slow_lb
 
-__all__ = ["fresh", "live", "naive_bed"]
+__all__ = ["fresh", "live"]
 
 FIRST, SECOND, FULL, IPV4 = "2001:db8:1::1", "2001:db8:1::2", "2001:db8:1::3", "198.51.100.1"
 SERVER, FULL_SERVER, ROUTED_SERVER, INNER_ROUTER = "2001:db8:2::11", "2001:db8:2::31", "2001:db8:4::41", "2001:db8:2::99"
@@ -126,7 +126,8 @@ def test_the_answers_first_option_holds_the_mac(live: Bed, before: bytes) -> Non
     group, group_mac = solicited_node(FIRST)
     with RawPort(live.clients[1], "eth0") as port:
         option = b"\1\1" + bytes.fromhex(port.mac.replace(":", ""))
-        port.send(frames.icmpv6((port.mac, group_mac), "2001:db8:1::102", group, SOLICITATION, bytes(4) + target + before + option, ttl=255))
+        body = bytes(4) + target + before + option
+        port.send(frames.icmpv6((port.mac, group_mac), "2001:db8:1::102", group, SOLICITATION, body, ttl=255))
         answer = port.receive(lambda frame: (said := told(frame)) is not None and bool(said[2] & SOLICITED))
         assert told(answer) == (FIRST, external_mac(live, "lb-a"), SOLICITED | OVERRIDE)
 

@@ -29,7 +29,7 @@ from tests.integration.moving import (
     wait_state,
     wait_step,
 )
-from tests.integration.slow_moves import harm_by_a_slow_lb, naive_bed, opened_while_entries_are_copied  # noqa: F401
+from tests.integration.slow_moves import harm_by_a_slow_lb, opened_while_entries_are_copied
 
 BED = {"external_ips": 3, "settings": {"grace": 0.5, "barrier_timeout": 3.0, "linger": 1, "arp_interval": 2.0, "held_packets": 40}}
 THIRD = "198.51.100.3"

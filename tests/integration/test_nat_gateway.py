@@ -11,7 +11,7 @@ from testbed.sites import simple_site, with_nat_gateway
 from testbed.traffic import Script, connect
 from tests.integration.hands import live  # noqa: F401
 from tests.integration.moving import STRATEGIES, Talks, assert_unharmed
-from tests.integration.slow_moves import harm_by_a_slow_lb, naive_bed  # noqa: F401
+from tests.integration.slow_moves import harm_by_a_slow_lb
 
 GATEWAY, OUTSIDE, PORT = "198.51.100.200", "203.0.113.1", 8000
 INSIDE = ("10.0.0.201", "10.0.0.202")

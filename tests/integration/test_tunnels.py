@@ -23,9 +23,9 @@ from testbed.traffic import RawPort, connect, request
 from tests.integration.hands import internal_mac, live, server_space
 from tests.integration.icmp_tools import plain_socket
 from tests.integration.moving import STRATEGIES, Talks, assert_unharmed, entry_flows, mixed_load, wait_reached, wait_state
-from tests.integration.slow_moves import harm_by_a_slow_lb, naive_bed
+from tests.integration.slow_moves import harm_by_a_slow_lb
 
-__all__ = ["live", "naive_bed"]
+__all__ = ["live"]
 
 DESTINATION, FULL, GENEVE, GRE = (f"198.51.100.{number}" for number in (1, 2, 3, 4))
 IPV6 = "2001:db8:1::5"
