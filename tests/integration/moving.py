@@ -89,7 +89,9 @@ def stopped(loads: Sequence[Load]) -> list[LoadResult]:
 
 def harm(loads: Sequence[Load]) -> int:
     """Long connections broken and requests failed."""
-    return sum(len(saw.broken) + len(saw.failures) for saw in stopped(loads))
+    found = stopped(loads)
+    print("broken:", [(saw.broken, saw.failures) for saw in found])
+    return sum(len(saw.broken) + len(saw.failures) for saw in found)
 
 
 def move(bed: Bed, move_id: str) -> dict:
