@@ -123,7 +123,8 @@ class Connections:
                 return [self._go_on(switch, packet_in, inward)]
         elif entry.isn == packet.seq:
             switch.counters["syn_retransmissions"] += 1
-            entry.flags |= REINSTALLED
+            # A RST that came meanwhile was for what the server still had of an earlier connection with these ports.
+            entry.flags = entry.flags & ~RESET | REINSTALLED
         else:
             # The port is used again: by a connection that ended unseen (its flows may be running out), or by a forged
             # SYN. The same server can tell, and the flows are put back as new.

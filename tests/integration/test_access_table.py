@@ -250,6 +250,23 @@ def test_a_port_used_again_after_fins_may_be_silent(live: Bed, wait: float) -> N
         assert client.say(b"two") == b"10.0.0.11 two\n"
 
 
+def test_a_port_used_again_while_the_server_has_the_old_connection(live: Bed) -> None:
+    """The client was told of a reset that the server has not heard of. The server answers the SYN for the old connection, the
+    client resets that one (RFC 9293, 3.5.1), and sends its SYN again: what has been reset is not the new connection."""
+    with hand_client(live) as client:
+        client.open()
+        client.seq += 100_000
+        client.send(SYN)
+        challenge = client.receive(ACK)
+        assert challenge is not None and challenge.ack != client.seq + 1
+        client.send(RST, seq=challenge.ack)
+        eventually(live, lambda: state(live, client.local) == "reset", "the reset is seen", 1.0)
+        client.open()
+        assert state(live, client.local) == "open"
+        time.sleep(SOON)
+        assert client.say(b"still there") == b"10.0.0.11 still there\n"
+
+
 def test_a_forged_syn_does_not_break_a_connection(live: Bed) -> None:
     """Anyone may send a SYN with a live connection's ports: the server answers it by a challenge ACK, no more."""
     with hand_client(live) as client:

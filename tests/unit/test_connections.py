@@ -253,10 +253,13 @@ def test_a_server_may_reset_too(world) -> None:
     assert entry.state == "reset"
 
 
-def test_a_syn_after_a_reset_is_not_ended_by_the_linger(world) -> None:
-    add(world)
+@pytest.mark.parametrize("repeated", [False, True])
+def test_a_syn_after_a_reset_is_not_ended_by_the_linger(world, repeated: bool) -> None:
+    """Nor is a repeated one: the server had answered the first for an earlier connection, which the client has reset."""
+    entry = add(world)
     run(world, Kind.RESET, "client RST translated")
-    packet_in(world, Kind.NEW, from_client(world, SYN, seq=999))
+    packet_in(world, Kind.NEW, from_client(world, SYN, seq=entry.isn if repeated else 999))
+    assert serving(world).table.by_key(entry.key).state == "open"
     assert world.control.connections.tick(world.now + 6) == []
     assert len(serving(world).table) == 1
 
