@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from lbctl.model import Address, LoadBalancer, Network, Site, Tunnel, address_order
 from testbed import tunnels
@@ -62,6 +62,13 @@ class BalancerNode:
         return self.ovs.tables_hash(self.bridge)
 
 
+class Plug(NamedTuple):
+    """The far end of a namespace's device: a port of the namespace "segments", and the bridge that it belongs to."""
+
+    port: str
+    segment: str
+
+
 class Bed:
     """The network of `site` (or of simple_site(**plain)) and its controller. A context manager.
 
@@ -92,6 +99,8 @@ class Bed:
         self._starter = starter
         self._loads: list[Load] = []
         self._ports = 0
+        self.plugs: dict[tuple[str, str], Plug] = {}
+        """By namespace and device: where it is plugged in."""
 
     # Life
 
@@ -330,6 +339,7 @@ class Bed:
         self._ports += 1
         self._spaces.veth(space, device, self.switch, port)
         self.switch.ip("link", "set", port, "master", segment)
+        self.plugs[space.name, device] = Plug(port, segment)
 
     def _balancer(self, lb: LoadBalancer, number: int) -> BalancerNode:
         space = self._host(lb.name, "management", [f"198.18.0.{11 + number}/24"])

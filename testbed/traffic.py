@@ -48,9 +48,9 @@ class Script:
         if wait:
             self.wait_ready()
 
-    def wait_ready(self) -> None:
-        """Wait until it says "ready". Raises TrafficError."""
-        if self._line(READY_TIMEOUT) != "ready":
+    def wait_ready(self, timeout: float = READY_TIMEOUT) -> None:
+        """Wait up to `timeout` seconds until it says "ready". Raises TrafficError."""
+        if self._line(timeout) != "ready":
             self.kill()
             raise TrafficError(f"{self.name} did not start: {self.log.read_text()[-2000:].strip() or 'it said nothing'}")
 
