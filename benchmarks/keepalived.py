@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 
 from testbed.bed import Bed
-from testbed.faults import Established, Fates
+from testbed.faults import Fates
 from testbed.namespaces import Namespace
 from testbed.sites import SERVER_PORT, simple_site
 

@@ -123,6 +123,7 @@ class Bed:
             load.kill()
         self._loads.clear()
         self.controller.kill()
+        self.switch.ip_batch(f"link set {plug.port} up master {plug.segment}" for plug in self.plugs.values())
         for node in self.lbs.values():
             self._reset_balancer(node)
         for space in (*self.clients, *self.servers, *self.inner_routers.values(), self.router, self.remote):

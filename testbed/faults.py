@@ -3,19 +3,64 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from testbed.bed import Bed
+from testbed.bed import Bed, Plug
 from testbed.namespaces import Namespace
 from testbed.traffic import Script
 
 AT_MOST = 10_000
 """Connections of one process: it may have so many files open on most machines."""
 OPENING = 150.0
+
+
+def kill(bed: Bed, lb: str) -> None:
+    """kill -9 of the LB's ovs-vswitchd. Its links keep their carrier, and the kernel closes its control connection."""
+    bed.lbs[lb].ovs.kill()
+
+
+def freeze(bed: Bed, lb: str) -> None:
+    """SIGSTOP to the LB's ovs-vswitchd: it forwards nothing, and nothing is closed."""
+    _signal(bed, lb, signal.SIGSTOP)
+
+
+def thaw(bed: Bed, lb: str) -> None:
+    """SIGCONT: the LB goes on with the rules it had."""
+    _signal(bed, lb, signal.SIGCONT)
+
+
+def cut(bed: Bed, lb: str, side: str) -> None:
+    """Cut the LB's "external", "internal" or "management" link: both ends lose their carrier."""
+    bed.switch.set_link(_plug(bed, lb, side).port, False)
+
+
+def cut_silently(bed: Bed, lb: str, side: str) -> None:
+    """The same beyond the first cable: nothing passes, the carrier stays."""
+    bed.switch.ip("link", "set", _plug(bed, lb, side).port, "nomaster")
+
+
+def mend(bed: Bed, lb: str, side: str) -> None:
+    """Undo cut() or cut_silently()."""
+    plug = _plug(bed, lb, side)
+    bed.switch.ip("link", "set", plug.port, "up", "master", plug.segment)
+
+
+def _signal(bed: Bed, lb: str, number: signal.Signals) -> None:
+    pid = bed.lbs[lb].ovs.vswitchd_pid
+    assert pid is not None, f"{lb}: ovs-vswitchd does not run"
+    os.kill(pid, number)
+
+
+def _plug(bed: Bed, lb: str, side: str) -> Plug:
+    node = bed.lbs[lb]
+    device = {"external": node.lb.external_port, "internal": node.lb.internal_port, "management": "eth0"}[side]
+    return bed.plugs[node.space.name, device]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ import time
 CONNECT_TIMEOUT = 20.0
 """Linux sends a SYN again after 1, 3, 7 and 15 s: who was not answered for 5 s may hear of it only then."""
 ANSWER_TIMEOUT = 10.0
+SLOW = 0.5
+"""Seconds; a request that takes longer counts as slow, whether it succeeds or fails."""
 TCP_INFO_TOTAL_RETRANS = 100
 """Offset of tcpi_total_retrans in struct tcp_info (linux/tcp.h)."""
 
@@ -33,7 +35,7 @@ class Load:
         self.addresses = itertools.cycle(options.bind.split(",") if options.bind else [None])
         self.stopped = asyncio.Event()
         self.long: list[dict] = []
-        self.requests = {"succeeded": 0, "failures": [], "servers": {}, "longest": 0.0}
+        self.requests = {"succeeded": 0, "slow": 0, "failures": [], "servers": {}, "longest": 0.0}
 
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         address = next(self.addresses)
@@ -94,6 +96,7 @@ class Load:
                 self.requests["failures"].append(describe(error))
                 await self.pause(0.05)
             elapsed = time.monotonic() - begun
+            self.requests["slow"] += elapsed > SLOW
             self.requests["longest"] = max(self.requests["longest"], elapsed)
             await self.pause(self.options.interval - elapsed)
 

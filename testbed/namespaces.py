@@ -64,28 +64,8 @@ class Namespace:
         run(["ip", "-n", self.full_name, "-batch", "-"], input="\n".join(lines) + "\n")
 
     def call(self, function: Callable[[], T]) -> T:
-        """The result of `function`, called inside: what it opens (a socket) stays inside. Its errors are raised here.
-
-        It runs in a thread of its own, since a thread that changed its namespace is good for nothing else.
-        """
-        result: list[T] = []
-        failure: list[BaseException] = []
-
-        def enter_and_call() -> None:
-            try:
-                with self.path.open() as handle:
-                    if _libc.setns(handle.fileno(), CLONE_NEWNET) != 0:
-                        raise OSError(ctypes.get_errno(), f"cannot enter namespace {self.full_name}")
-                result.append(function())
-            except BaseException as error:
-                failure.append(error)
-
-        thread = threading.Thread(target=enter_and_call, name=f"in-{self.name}")
-        thread.start()
-        thread.join()
-        if failure:
-            raise failure[0]
-        return result[0]
+        """The result of `function`, called inside: what it opens (a socket) stays inside. Its errors are raised here."""
+        return call_inside(self.path, function)
 
     def sysctl(self, **values: object) -> None:
         """Set values below net, e.g. ipv4__ip_forward=1 (`__` stands for the dot)."""
@@ -178,6 +158,31 @@ class Namespaces:
 
     def __getitem__(self, name: str) -> Namespace:
         return self._spaces[name]
+
+
+def call_inside(path: Path, function: Callable[[], T]) -> T:
+    """The result of `function`, called in the network namespace at `path`. Its errors are raised here.
+
+    It runs in a thread of its own, since a thread that changed its namespace is good for nothing else.
+    """
+    result: list[T] = []
+    failure: list[BaseException] = []
+
+    def enter_and_call() -> None:
+        try:
+            with path.open() as handle:
+                if _libc.setns(handle.fileno(), CLONE_NEWNET) != 0:
+                    raise OSError(ctypes.get_errno(), f"cannot enter namespace {path}")
+            result.append(function())
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=enter_and_call, name=f"in-{path.name}")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return result[0]
 
 
 def owner_directory(pid: int) -> Path:

@@ -99,13 +99,15 @@ class LongConnection:
 
 @dataclass(frozen=True)
 class LoadResult:
-    """What a load saw. `failures`: an error (as above) for each failed request; `servers`: name -> requests answered."""
+    """What a load saw. `failures`: an error (as above) for each failed request; `servers`: name -> requests answered; `slow`: requests
+    that took more than half a second."""
 
     long: tuple[LongConnection, ...]
     succeeded: int
     failures: tuple[str, ...]
     servers: dict[str, int]
     longest_request: float
+    slow: int = 0
 
     @property
     def broken(self) -> list[LongConnection]:
@@ -148,7 +150,7 @@ class Load(Script):
         )
         requests = saw["requests"]
         failures = tuple(requests["failures"])
-        return LoadResult(long, requests["succeeded"], failures, requests["servers"], requests["longest"])
+        return LoadResult(long, requests["succeeded"], failures, requests["servers"], requests["longest"], requests["slow"])
 
 
 def request(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -19,6 +20,7 @@ from topologies.plan import Plan
 from topologies.rundir import LabError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+TOKEN_FILE = "token"
 APPS = ("ryu_apps/load_balancer.py", "ryu_apps/rest.py")
 
 AHEAD = ("nice", "-n", "-10")
@@ -28,7 +30,7 @@ CONFIGURATION = """\
 [DEFAULT]
 ofp_listen_host = {controller}
 ofp_tcp_listen_port = {openflow}
-wsapi_host = 127.0.0.1
+wsapi_host = {rest_address}
 wsapi_port = {rest}
 
 [lbctl]
@@ -40,24 +42,31 @@ class ControlFunctionProcess:
     """One ryu-manager with the site of `lab_plan`; it can be ended, killed, and started again with other apps."""
 
     def __init__(self, lab_plan: Plan, directory: Path) -> None:
+        self.plan = lab_plan
         self.directory = directory
         self.log_file = directory / "controller.log"
         self.configuration = directory / "lbctl.conf"
         self._process: subprocess.Popen[bytes] | None = None
         (directory / "site.yaml").write_text(plan.site_yaml(lab_plan))
-        text = CONFIGURATION.format(controller=plan.CONTROLLER, openflow=plan.OPENFLOW_PORT, rest=plan.REST_PORT)
+        text = CONFIGURATION.format(
+            controller=lab_plan.controller, openflow=plan.OPENFLOW_PORT, rest_address=lab_plan.rest_address, rest=plan.REST_PORT
+        )
+        if lab_plan.control_server:
+            text += f"token_file = {TOKEN_FILE}\n"
+            (directory / TOKEN_FILE).write_text(secrets.token_hex(32))
         self.configuration.write_text(text)
 
     def command(self, apps: Sequence[str] = APPS) -> list[str]:
         """What starts it, as one would type it in the checkout."""
-        return [ryu_manager(), "--config-file", str(self.configuration), *apps]
+        return [*place(self.plan), ryu_manager(), "--config-file", str(self.configuration), *apps]
 
     def start(self, apps: Sequence[str] = APPS, environment: Mapping[str, str] | None = None) -> None:
         """Start it with `apps` (paths relative to the checkout), `environment` added. Does not wait until it serves.
 
         Raises LabError if another program has its REST port.
         """
-        check_port_free()
+        if self.plan.control_server is None:
+            check_port_free()
         with self.log_file.open("ab") as log:
             # In a session of its own: Ctrl-C at the lab's prompt is not for the controller.
             self._process = subprocess.Popen(
@@ -96,7 +105,7 @@ class LabController(Controller):
     plan: Plan
 
     def __init__(self, name: str, **params: object) -> None:
-        super().__init__(name, ip=str(plan.CONTROLLER), port=plan.OPENFLOW_PORT, **params)
+        super().__init__(name, ip=str(self.plan.controller), port=plan.OPENFLOW_PORT, **params)
         self.control_function = ControlFunctionProcess(self.plan, rundir.current().subdirectory("controller"))
 
     def checkListening(self) -> None:  # noqa: N802 (Mininet's name)
@@ -108,6 +117,29 @@ class LabController(Controller):
     def stop(self, *args: object, **kwargs: object) -> None:
         self.control_function.stop()
         self.terminate()
+
+
+def place(lab_plan: Plan) -> list[str]:
+    """What runs a command where the control function runs: nothing, or what enters its server."""
+    return ["mnexec", "-a", str(_server_pid(lab_plan))] if lab_plan.control_server else []
+
+
+def namespace(lab_plan: Plan) -> Path:
+    """The network namespace that the control function runs in."""
+    return Path(f"/proc/{_server_pid(lab_plan) if lab_plan.control_server else 'self'}/ns/net")
+
+
+def credentials(lab_plan: Plan) -> dict[str, str]:
+    """What the lbctl command has to have in its environment there."""
+    if lab_plan.control_server is None:
+        return {}
+    token = rundir.current().subdirectory("controller") / TOKEN_FILE
+    return {"LBCTL_URL": f"http://{lab_plan.rest_address}:{plan.REST_PORT}", "LBCTL_TOKEN": token.read_text()}
+
+
+def _server_pid(lab_plan: Plan) -> int:
+    assert lab_plan.control_server is not None
+    return int((rundir.current().path / lab_plan.control_server.name / "pid").read_text())
 
 
 def check_port_free() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import shutil
 import signal
+import socket
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 
@@ -17,8 +17,9 @@ from mininet.log import setLogLevel
 from mininet.net import Mininet
 from mininet.node import Node
 
+from testbed.namespaces import call_inside
 from topologies import plan, rundir
-from topologies.controller import APPS, ControlFunctionProcess
+from topologies.controller import APPS, ControlFunctionProcess, credentials, namespace
 from topologies.plan import Plan
 from topologies.rundir import LabError
 from topologies.topo import LabTopo
@@ -33,10 +34,6 @@ PROGRAMS = {
     "ifconfig": "net-tools",
 }
 """What a lab runs, and the Debian package that has it."""
-
-_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Whatever proxy the environment names: the controller is here."""
-
 
 class Lab:
     """`with Lab(PLAN) as lab:` builds the lab and starts it; leaving the block removes everything.
@@ -79,14 +76,17 @@ class Lab:
 
     def rest(self, method: str, path: str, body: object = None, *, timeout: float = 30.0) -> dict[str, object]:
         """One REST call; the answer's JSON, also of an error. Raises OSError if nothing answers within `timeout` s."""
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{plan.REST_PORT}{path}", data, method=method)
-        request.add_header("Content-Type", "application/json")
-        try:
-            with _DIRECTLY.open(request, timeout=timeout) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            return json.load(error)
+        address = str(self.plan.rest_address), plan.REST_PORT
+        token = credentials(self.plan).get("LBCTL_TOKEN")
+        headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
+        connection = http.client.HTTPConnection(*address)
+        connection.sock = call_inside(namespace(self.plan), lambda: socket.create_connection(address, timeout))
+        with contextlib.closing(connection):
+            try:
+                connection.request(method, path, None if body is None else json.dumps(body), headers)
+                return json.load(connection.getresponse())
+            except http.client.HTTPException as error:
+                raise OSError(f"no answer to {method} {path}: {error!r}") from error
 
     def not_ready(self) -> str:
         """Why the lab cannot carry connections yet; empty if it can."""

@@ -88,15 +88,17 @@ class ManagementSegment(Segment):
 
 
 class LoadBalancerSwitch(LabSwitch):
-    """One LB: an OVS bridge with an external and an internal port, connected to the management network.
+    """One LB: an OVS bridge with an external and an internal port, and a device for its control connection.
 
-    `site_name`, `external_port` and `internal_port` as in the site file; `management`: its management address.
+    `external_port` and `internal_port` as in the site file; `control_address`: from where it talks to the `controller`.
     """
 
-    def __init__(self, name: str, *, external_port: str, internal_port: str, management: IPv4Address, **params: object) -> None:
+    def __init__(self, name: str, *, external_port: str, internal_port: str, controller: IPv4Address, control_address: IPv4Address,
+                 **params: object) -> None:
         super().__init__(name, **params)
         self.ports_of_bridge = (external_port, internal_port)
-        self.management = management
+        self.controller = controller
+        self.control_address = control_address
         self.ovs = PrivateOvs(name, rundir.current().path / name, prefix=(*AHEAD, "mnexec", "-a", str(self.pid)))
 
     @property
@@ -107,11 +109,13 @@ class LoadBalancerSwitch(LabSwitch):
         """Start its Open vSwitch. Whatever controller listens on the management network is taken."""
         checked(
             self,
+            # The bridge's ports may be on the same network as the control address; they must not answer for it.
+            "sysctl -qw net.ipv4.conf.all.arp_ignore=1",
             *(f"ip link set {interface} up" for interface in self.intfNames()),
-            f"ip addr add {plan.interface(self.management)} dev {self.name}-mgmt",
+            f"ip addr add {plan.interface(self.control_address)} dev {self.name}-mgmt",
         )
         self.ovs.start()
-        controller = f"tcp:{plan.CONTROLLER}:{plan.OPENFLOW_PORT}"
+        controller = f"tcp:{self.controller}:{plan.OPENFLOW_PORT}"
         with long_receive_queues():
             self.ovs.add_bridge(self.bridge, int(self.dpid, 16), controller, self.ports_of_bridge)
         # What makes the ovs-* commands typed at the prompt talk to this LB.
@@ -224,6 +228,7 @@ class WebServer(DaemonHost):
         answer = json.dumps({"server": self.name, "address": str(self.addresses[0]), "client": "CLIENT"})
         configuration = NGINX % {"directory": directory, "answer": answer.replace("CLIENT", "$remote_addr:$remote_port")}
         (directory / "nginx.conf").write_text(configuration)
+        (directory / "pid").write_text(str(self.pid))
         checked(self, f"nginx -p {directory} -e {directory}/error.log -c {directory}/nginx.conf")
 
 

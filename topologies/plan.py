@@ -18,6 +18,8 @@ REMOTE_NETWORK = IPv4Network("203.0.113.0/24")
 MANAGEMENT_NETWORK = IPv4Network("198.18.0.0/24")
 
 CONTROLLER = IPv4Address("198.18.0.1")
+"""Where the control function is, unless it runs on a server."""
+LOOPBACK = IPv4Address("127.0.0.1")
 OPENFLOW_PORT = 6653
 REST_PORT = 8080
 NAME_SERVER = IPv4Address("198.51.100.53")
@@ -36,7 +38,11 @@ class Machine:
 
 @dataclass(frozen=True)
 class Plan:
-    """A lab: the site, and the machines that use it. `name`: of its file; `seed_names`: what the seed's figure calls them."""
+    """A lab: the site, and the machines that use it. `name`: of its file; `seed_names`: what the seed's figure calls them.
+
+    control_server: the server that the control function runs on, which is then on the internal network only (seed, modification
+    7). None: it runs outside, and reaches the LBs over a management network.
+    """
 
     name: str
     title: str
@@ -45,6 +51,21 @@ class Plan:
     clients: tuple[Machine, ...]
     settings: Mapping[str, float] = field(default_factory=dict)
     seed_names: Mapping[str, str] = field(default_factory=dict)
+    control_server: Machine | None = None
+
+    @property
+    def controller(self) -> IPv4Address:
+        """Where LBs reach the control function."""
+        return self.control_server.address if self.control_server else CONTROLLER
+
+    @property
+    def rest_address(self) -> IPv4Address:
+        """Where the control function's REST API listens: whoever is on the internal network may ask it if it is there."""
+        return self.control_server.address if self.control_server else LOOPBACK
+
+    def control_address(self, number: int) -> IPv4Address:
+        """The address from which the LB of that number (from 0) talks to the control function."""
+        return (INTERNAL_NETWORK[201] if self.control_server else CONTROLLER + 10) + number
 
     @property
     def remote_clients(self) -> tuple[Machine, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from mininet.cli import CLI
 from mininet.log import lg
 from mininet.node import Node
 
-from topologies import plan
+from topologies import controller, plan
 from topologies.lab import Lab, ended_by_signals
 from topologies.nodes import LoadBalancerSwitch
 from topologies.plan import Plan
@@ -30,7 +31,9 @@ class LabPrompt(CLI):
 
     def do_lbctl(self, line: str) -> None:
         """lbctl ARGS: the lbctl command, e.g. `lbctl status`, `lbctl move 198.51.100.1 lb-b --wait`."""
-        subprocess.run([str(Path(sys.executable).parent / "lbctl"), *shlex.split(line)], check=False)
+        lab_plan = self.mn.topo.plan
+        command = [*controller.place(lab_plan), str(Path(sys.executable).parent / "lbctl"), *shlex.split(line)]
+        subprocess.run(command, check=False, env={**os.environ, **controller.credentials(lab_plan)})
 
     def do_kill(self, line: str) -> None:
         """kill LB: kill -9 the LB's ovs-vswitchd."""
@@ -105,7 +108,9 @@ def description(lab: Lab) -> str:
     if lab.control_function is None:
         lines += ["", "No controller; start one with: " + controller_hint(lab)]
     else:
-        lines += ["", f"REST: http://127.0.0.1:{plan.REST_PORT}/v1   controller's log: {lab.control_function.log_file}"]
+        log, on_server = lab.control_function.log_file, lab.plan.control_server
+        where = f" (on {on_server.name}, token in {log.parent / controller.TOKEN_FILE})" if on_server else ""
+        lines += ["", f"REST: http://{lab.plan.rest_address}:{plan.REST_PORT}/v1{where}   controller's log: {log}"]
     for node in lab.net.switches:
         if isinstance(node, LoadBalancerSwitch):
             lines.append(f"Open vSwitch of {node.name}: OVS_RUNDIR={node.ovs.rundir}")
@@ -118,9 +123,7 @@ def description(lab: Lab) -> str:
 
 def controller_hint(lab: Lab) -> str:
     """The command that starts the lab's control function by hand, in the checkout."""
-    from topologies.controller import ControlFunctionProcess
-
-    by_hand = ControlFunctionProcess(lab.plan, lab.directory.subdirectory("controller"))
+    by_hand = controller.ControlFunctionProcess(lab.plan, lab.directory.subdirectory("controller"))
     return shlex.join(by_hand.command())
 
 

@@ -4,6 +4,9 @@
                        clients -- external -- LBs -- internal -- servers
                    name server --/             |
                                             management -- controller (outside)
+
+Where the control function runs on a server, there is no management network: the LBs' control connections go over the
+internal network, by devices of their own.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ class LabTopo(Topo):
         self.plan = plan or self.plan
         for segment in (EXTERNAL, INTERNAL):
             self.addSwitch(segment, cls=Segment)
-        self.addSwitch(MANAGEMENT, cls=ManagementSegment)
+        if self.plan.control_server is None:
+            self.addSwitch(MANAGEMENT, cls=ManagementSegment)
         self._add_load_balancers()
         self._add_servers()
         if self.plan.remote_clients:
@@ -43,11 +47,12 @@ class LabTopo(Topo):
                 dpid=f"{lb.dpid:016x}",
                 external_port=lb.external_port,
                 internal_port=lb.internal_port,
-                management=plan.CONTROLLER + 10 + number,
+                controller=self.plan.controller,
+                control_address=self.plan.control_address(number),
             )
             self._link(lb.name, EXTERNAL, lb.external_port)
             self._link(lb.name, INTERNAL, lb.internal_port)
-            self._link(lb.name, MANAGEMENT, f"{lb.name}-mgmt")
+            self._link(lb.name, INTERNAL if self.plan.control_server else MANAGEMENT, f"{lb.name}-mgmt")
 
     def _add_servers(self) -> None:
         for server in self.plan.servers:

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from topologies import fig1, fig2, fig3, fig3_full_nat, rundir
+from topologies import fig1, fig2, fig3, fig3_full_nat, fig13, rundir
 from topologies.plan import SITE_NAME
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PLANS = {plan.name: plan for plan in (fig1.PLAN, fig2.PLAN, fig3.PLAN, fig3_full_nat.PLAN)}
+PLANS = {plan.name: plan for plan in (fig1.PLAN, fig2.PLAN, fig3.PLAN, fig3_full_nat.PLAN, fig13.PLAN)}
 APART = ("setpriv", "--pdeathsig", "INT", "unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
 """Runs a command with a loopback interface of its own, since labs use fixed addresses and ports; it ends when we are killed."""
 

@@ -1,0 +1,41 @@
+"""Figure 13 of the seed: failover. Copies of the access tables are on the servers, and one of them, s3, is the control server 5c.
+
+By itself:         python topologies/fig13.py
+By Mininet's mn:   mn --custom topologies/fig13.py --topo fig13 --controller lbctl
+
+The control function is on the internal network only: LBs and keepers talk to it there, and so does `lbctl` at the prompt.
+"""
+
+from dataclasses import replace
+
+from topologies import fig3
+from topologies.controller import LabController
+from topologies.prompt import LabPrompt, main
+from topologies.topo import LabTopo
+
+PLAN = replace(
+    fig3.PLAN,
+    name="fig13",
+    title="two load balancers, three external IPs, copies of their entries on three servers, the control function on s3",
+    control_server=fig3.S3,
+)
+
+
+class Fig13Topo(LabTopo):
+    """For `mn --topo fig13`."""
+
+    plan = PLAN
+
+
+class Fig13Controller(LabController):
+    """For `mn --controller lbctl`."""
+
+    plan = PLAN
+
+
+topos = {"fig13": Fig13Topo}
+controllers = {"lbctl": Fig13Controller}
+CLI = LabPrompt  # mn takes its prompt from here
+
+if __name__ == "__main__":
+    raise SystemExit(main(PLAN))
