@@ -12,17 +12,19 @@ from pathlib import Path
 
 import yaml
 
+from lbctl import config_keepers
 from lbctl.config_external_ips import ExternalIpReader
 from lbctl.config_fields import FieldReader
 from lbctl.config_tunnels import PORT_KEYS, TunnelReader
 from lbctl.config_yaml import ConfigError, Problem
-from lbctl.model import LoadBalancer, Settings, Site
+from lbctl.model import FAILOVERS, LoadBalancer, Settings, Site
 
 __all__ = ["ConfigError", "Problem", "load", "parse"]
 
 MAX_BYTES = 4 * 1024 * 1024
 _SETTING_LIMITS = {"linger": (1, 0xFFFF), "internal_mtu": (576, 0xFFFF)}
 """OpenFlow has 16 bits for a flow's timeout; an IP packet has at most 64 KiB."""
+_SETTING_CHOICES = {"failover": FAILOVERS}
 
 
 def load(path: str | Path) -> Site:
@@ -71,7 +73,7 @@ class _SiteReader:
 
     def site(self, root: yaml.Node) -> Site | None:
         required = ("load_balancers", "external_network", "internal_network", "external_ips")
-        values = self._reader.mapping(root, "site file", required, ("settings",))
+        values = self._reader.mapping(root, "site file", required, ("settings", *config_keepers.KEYS))
         if values is None:
             return None
         external = self._reader.networks(values.get("external_network"), "external_network")
@@ -83,15 +85,18 @@ class _SiteReader:
         balancers = [self._load_balancer(node) for node in self._reader.items(values.get("load_balancers"), "load_balancers")]
         settings = self._settings(values["settings"]) if "settings" in values else Settings()
         tunnels = TunnelReader(self._reader, settings.internal_mtu, [lb for lb in balancers if lb])
-        ips = ExternalIpReader(self._reader, external, internal, self._names if self._names_complete else None, tunnels)
+        keepers = config_keepers.KeeperReader(self._reader, values)
+        standby = {lb.name for lb in balancers if lb and lb.standby}
+        ips = ExternalIpReader(self._reader, external, internal, self._names if self._names_complete else None, standby, tunnels, keepers)
         external_ips = ips.read(self._reader.items(values.get("external_ips"), "external_ips"))
         if self._reader.problems:
             return None
-        return Site(tuple(filter(None, balancers)), external, internal, tuple(filter(None, external_ips)), settings)
+        return Site(tuple(filter(None, balancers)), external, internal, tuple(filter(None, external_ips)), settings,
+                    keepers.keepers)
 
     def _load_balancer(self, node: yaml.Node) -> LoadBalancer | None:
         required = ("name", "dpid", "external_port", "internal_port")
-        values = self._reader.mapping(node, "load balancer", required, tuple(PORT_KEYS.values()))
+        values = self._reader.mapping(node, "load balancer", required, (*PORT_KEYS.values(), "standby"))
         name = self._reader.name(values.get("name"), "name") if values else None
         if name is None or name in self._names:
             # The name that is meant is not known, so "unknown load balancer" would name a problem that is none.
@@ -106,10 +111,11 @@ class _SiteReader:
             self._reader.once(values["dpid"], ("dpid", dpid), f"the dpid {dpid:016x} is already used")
         ports = self._ports(values)
         external_port, internal_port = ports.pop("external_port", None), ports.pop("internal_port", None)
-        if name is None or dpid is None or external_port is None or internal_port is None:
+        standby = self._reader.boolean(values["standby"], "standby") if "standby" in values else False
+        if name is None or dpid is None or external_port is None or internal_port is None or standby is None:
             return None
         tunnel_ports = tuple((transport, ports[key]) for transport, key in PORT_KEYS.items() if key in ports)
-        return LoadBalancer(name, dpid, external_port, internal_port, tunnel_ports)
+        return LoadBalancer(name, dpid, external_port, internal_port, tunnel_ports, standby)
 
     def _ports(self, values: dict[str, yaml.Node]) -> dict[str, str]:
         """Key -> name of the port, of those that can be read."""
@@ -126,11 +132,15 @@ class _SiteReader:
     def _settings(self, node: yaml.Node) -> Settings:
         fields = dataclasses.fields(Settings)
         values = self._reader.mapping(node, "settings", (), [field.name for field in fields]) or {}
-        given: dict[str, int | float | None] = {}
+        given: dict[str, int | float | str | None] = {}
         for field in fields:
             if field.name not in values:
                 continue
-            if isinstance(field.default, float):
+            if field.name in _SETTING_CHOICES:
+                given[field.name] = self._reader.choice(values[field.name], field.name, _SETTING_CHOICES[field.name])
+            elif isinstance(field.default, bool):
+                given[field.name] = self._reader.boolean(values[field.name], field.name)
+            elif isinstance(field.default, float):
                 given[field.name] = self._reader.positive(values[field.name], field.name)
             else:
                 low, high = _SETTING_LIMITS.get(field.name, (1, 0xFFFFFFFF))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import yaml
 
 from lbctl.config_fields import FieldReader
+from lbctl.config_keepers import KeeperReader
 from lbctl.config_tunnels import SERVER_KEYS, TunnelReader, first_tunnel_key
 from lbctl.config_yaml import did_you_mean, line_of, quoted
 from lbctl.model import (
@@ -27,9 +28,9 @@ from lbctl.pipeline.cookies import owner_of
 
 MAX_WEIGHT = 65535
 _KEYS = {
-    "nat: destination": (("address", "load_balancer", "gateway", "services"), ("kind", "nat")),
-    "nat: full": (("address", "load_balancer", "internal_ips", "services"), ("kind", "nat", "gateway", "port_range")),
-    "kind: nat-gateway": (("address", "load_balancer", "gateway", "inside", "router"), ("kind", "port_range")),
+    "nat: destination": (("address", "load_balancer", "gateway", "services"), ("kind", "nat", "copies")),
+    "nat: full": (("address", "load_balancer", "internal_ips", "services"), ("kind", "nat", "gateway", "port_range", "copies")),
+    "kind: nat-gateway": (("address", "load_balancer", "gateway", "inside", "router"), ("kind", "port_range", "copies")),
 }
 """Which keys an external IP must have, and may have."""
 _ONLY_FOR = {key: " or ".join(kind for kind, both in _KEYS.items() if key in {*both[0], *both[1]})
@@ -41,9 +42,9 @@ class ExternalIpReader:
     """Reads external IPs, and remembers what must not occur twice. names: the LBs; None if they are not all known."""
 
     def __init__(self, reader: FieldReader, external: Sequence[Network], internal: Sequence[Network], names: list[str] | None,
-                 tunnels: TunnelReader) -> None:
+                 standby: set[str], tunnels: TunnelReader, keepers: KeeperReader) -> None:
         self._reader = reader
-        self._tunnels = tunnels
+        self._tunnels, self._keepers, self._standby = tunnels, keepers, standby
         self._external, self._internal = external, internal
         self._names = names
         self._owner_lines: dict[int, tuple[Address, int]] = {}
@@ -84,10 +85,11 @@ class ExternalIpReader:
         self._same_version(router, address, values.get("router"), "router")
         line = line_of(node)
         services = [self._service(line, nat == "destination", address, item) for item in self._items(values, "services")]
+        copies = self._keepers.copies(values.get("copies"), nat, kind == "nat-gateway", list(filter(None, services)))
         if address is None or name is None or ports is None:
             return None
         return ExternalIp(address, name, gateway, nat, tuple(filter(None, services)), (), kind, tuple(filter(None, internal_ips)),
-                          ports, tuple(filter(None, inside)), router)
+                          ports, tuple(filter(None, inside)), router, copies=copies)
 
     def _choice(self, node: yaml.Node, key: str, known: tuple[str, ...]) -> str:
         """What decides which other keys there may be; the default if it is missing or wrong."""
@@ -104,6 +106,8 @@ class ExternalIpReader:
 
     def _assigned_to(self, node: yaml.Node | None) -> str | None:
         name = self._reader.raw(node, "load_balancer", "the name of a load balancer")
+        if name in self._standby:
+            self._reader.problem(node, f"load balancer {name} is standby: it gets external IPs by failover or by hand only")
         if name is None or node is None or self._names is None or name in self._names:
             return name
         self._reader.problem(node, f"unknown load balancer {quoted(name)}: {did_you_mean(name, self._names)}")

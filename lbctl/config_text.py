@@ -18,13 +18,17 @@ def site_text(site: Site) -> str:
         "load_balancers": [_load_balancer(lb) for lb in site.load_balancers],
         "external_network": _networks(site.external_networks),
         "internal_network": _networks(site.internal_networks),
-        "external_ips": [_external_ip(external_ip) for external_ip in site.external_ips],
+        "external_ips": [_external_ip(external_ip, bool(site.keepers.each)) for external_ip in site.external_ips],
     }
     default = Settings()
     changed = {each.name: getattr(site.settings, each.name) for each in fields(Settings)
                if getattr(site.settings, each.name) != getattr(default, each.name)}
     if changed:
         document["settings"] = changed
+    keepers = site.keepers
+    if keepers.each:
+        document["keepers"] = [{"server": str(keeper.server), "url": keeper.url} for keeper in keepers.each]
+    document |= {key: name for key, name in (("keeper_token_file", keepers.token_file), ("keeper_ca_file", keepers.ca_file)) if name}
     return yaml.safe_dump(document, sort_keys=False)
 
 
@@ -34,10 +38,10 @@ def _networks(networks: Sequence[Network]) -> str | list[str]:
 
 def _load_balancer(lb: LoadBalancer) -> dict[str, Any]:
     return {"name": lb.name, "dpid": f"{lb.dpid:016x}", "external_port": lb.external_port, "internal_port": lb.internal_port,
-            **{PORT_KEYS[transport]: port for transport, port in lb.tunnel_ports}}
+            **{PORT_KEYS[transport]: port for transport, port in lb.tunnel_ports}, **({"standby": True} if lb.standby else {})}
 
 
-def _external_ip(ip: ExternalIp) -> dict[str, Any]:
+def _external_ip(ip: ExternalIp, kept: bool) -> dict[str, Any]:
     found: dict[str, Any] = {"address": str(ip.address), "load_balancer": ip.load_balancer}
     if ip.kind == "nat-gateway":
         found |= {"kind": ip.kind, "inside": [str(prefix) for prefix in ip.inside], "router": str(ip.router)}
@@ -49,6 +53,8 @@ def _external_ip(ip: ExternalIp) -> dict[str, Any]:
         found["internal_ips"] = [str(address) for address in ip.internal_ips]
     if ip.port_range != PORTS:
         found["port_range"] = list(ip.port_range)
+    if kept or ip.copies != ("controller",):
+        found["copies"] = list(ip.copies)
     if ip.services:
         found["services"] = [_service(service) for service in ip.services]
     return found

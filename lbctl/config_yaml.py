@@ -169,6 +169,14 @@ class Reader:
         self.problem(node, f"{what} must be a number above 0; it is {text}")
         return None
 
+    def boolean(self, node: yaml.Node | None, what: str) -> bool | None:
+        """true or false."""
+        value = self.raw(node, what, "true or false")
+        if value is None or value in ("true", "false"):
+            return None if value is None else value == "true"
+        self.problem(node, f"{what} must be true or false; it is {quoted(value)}")
+        return None
+
     def choice(
         self, node: yaml.Node | None, what: str, known: Collection[str], later: Collection[str] = ()
     ) -> str | None:

@@ -15,15 +15,19 @@ from lbctl.access_table import Entry
 from lbctl.announcements import Announcements
 from lbctl.answers import FROM_CONTROLLER
 from lbctl.connections import Connections
+from lbctl.copies import Copies
+from lbctl.detection import Detection
 from lbctl.messages import STORE, Configure, DeleteEntries, Outbox, PacketOut, Save, SetMeter
-from lbctl.model import Address, ExternalIp, Site, Strategy, TransferMode
+from lbctl.model import Address, ExternalIp, Keeper, LoadBalancer, Site, Strategy, TransferMode
 from lbctl.movement import Movement, Refused
 from lbctl.openflow.inbound import EntryStatsDecoder, PacketIn, decode_entry_removed, decode_packet_in
 from lbctl.packets import Malformed
 from lbctl.pipeline.cookies import Kind, kind_of
+from lbctl.pipeline.probe_rules import METER_PROBE, Watched
 from lbctl.pipeline.rules import METER_ARP, METER_ERROR, METER_HOLD, METER_ICMP, METER_NEW, METER_RESET, SERVING
 from lbctl.readback import ReadBack
 from lbctl.recovery import recover
+from lbctl.relief import Relief
 from lbctl.serving import Directory, Serving
 from lbctl.site_change import change_site, keep_what_is_in_use
 from lbctl.store import State
@@ -47,6 +51,7 @@ class ControlFunction:
         self.site = site
         self.log = log
         self.counters: Counter[str] = Counter()
+        self.fence_code = state.fence_code
         self.seed = int(now)
         """Where translated ports start; another one in each run."""
         self.switches: dict[str, Switch] = {}
@@ -60,10 +65,13 @@ class ControlFunction:
         self._announcements = Announcements()
         self._sweep = Sweep()
         self._stats = EntryStatsDecoder()
+        self.detection = Detection(self.switches, site.settings, state.fence_code, log, set(state.watched), now)
+        self.copies = Copies(self)
+        self.relief = Relief(self)
         self.connections = Connections(self.switches, self.directory, site.settings, log)
         self.movement = Movement(self)
         for lb in site.load_balancers:
-            self.switches[lb.name] = Switch(lb)
+            self.switches[lb.name] = Switch(lb, self.watched_as(lb))
         self.index_switches()
         self.directory.replace([self._new_serving(ip, state.assigned.get(ip.address)) for ip in site.external_ips])
         self.movement.restore(state, now)
@@ -87,6 +95,19 @@ class ControlFunction:
     def neighbour(self, lb_name: str, hop: Address) -> str | None:
         """The MAC of that next hop."""
         return self.switches[lb_name].neighbours.get(hop)
+
+    def keeper_of(self, server: Address) -> Keeper | None:
+        """Who keeps the copy of that server's entries."""
+        return next((keeper for keeper in self.site.keepers.each if keeper.server == server), None)
+
+    def on_link(self, address: bytes) -> bool:
+        """Is that client (packed) on the external network itself?"""
+        client = ip_address(address)
+        return any(client in network for network in self.site.external_networks)
+
+    def watched_as(self, lb: LoadBalancer) -> Watched | None:
+        """How other LBs' probes mean that LB; None without a fence code."""
+        return Watched((lb.dpid & 0xFFFFFFFFFFFF).to_bytes(6).hex(":"), self.fence_code) if self.fence_code else None
 
     def connection_count(self, address: Address) -> int:
         return len(self.serving(address).table)
@@ -118,8 +139,12 @@ class ControlFunction:
         """The rates at which that LB's switch may send packets to the controller."""
         settings = self.site.settings
         rates = {METER_NEW: settings.new_rate, METER_ERROR: settings.error_rate, METER_HOLD: settings.hold_rate,
-                 METER_ARP: settings.arp_rate, METER_RESET: settings.new_rate, METER_ICMP: settings.icmp_rate}
+                 METER_ARP: settings.arp_rate, METER_RESET: settings.new_rate, METER_ICMP: settings.icmp_rate, METER_PROBE: self._probe_rate()}
         return [(name, SetMeter(meter, rate, max(1, rate // 2))) for meter, rate in rates.items()]
+
+    def _probe_rate(self) -> int:
+        """Twice the answers that an LB gets if it alone is there to ask all others."""
+        return max(100, int(4 * len(self.switches) / self.site.settings.probe_interval))
 
     def switch_lost(self, name: str, reason: str, now: float) -> Outbox:
         self.log("switch lost", level="warning", lb=name, reason=reason)
@@ -178,6 +203,10 @@ class ControlFunction:
         out += self._announce_all(name, now) + self.probe(switch)
         return out + self.movement.ready(name, now)
 
+    def ports_read(self, token: int, received: dict[int, int]) -> None:
+        """The answer to a ReadPorts: frames received by each port (OpenFlow number)."""
+        self.detection.ports_read(token, received)
+
     # What the switches send.
 
     def packet_in(self, name: str, message: bytes, now: float) -> Outbox:
@@ -187,8 +216,11 @@ class ControlFunction:
         if packet_in is None or switch.of_ports is None:
             switch.counters["dropped_undecodable"] += 1
             return []
-        if kind_of(packet_in.cookie) == Kind.SERVER_ARP:
+        kind = kind_of(packet_in.cookie)
+        if kind == Kind.SERVER_ARP:
             return self._neighbour_told(switch, packet_in)
+        if kind == Kind.PROBED:
+            return [(STORE, Save(self.state()))] if self.detection.answered(packet_in.frame) else []
         return self.connections.packet_in(switch, packet_in, now)
 
     def flow_removed(self, name: str, message: bytes, now: float) -> Outbox:
@@ -234,7 +266,8 @@ class ControlFunction:
 
     def tick(self, now: float) -> Outbox:
         """To be called some ten times a second."""
-        out = self.connections.tick(now) + self.movement.tick(now)
+        out = self.detection.tick(self.new_token, self.relief.to_fence(), now)
+        out += self.relief.tick(now) + self.connections.tick(now) + self.movement.tick(now)
         if now >= self._tidy_at:
             self._tidy_at = now + TIDY_INTERVAL
             for serving in self.directory:
@@ -259,7 +292,8 @@ class ControlFunction:
         elif now >= self._search_at:
             self._search_at = now + SEARCH_INTERVAL
             for switch in self.switches.values():
-                out += self.probe(switch, only_unknown=True)
+                # What answers also tells which of two LBs is cut off.
+                out += self.probe(switch, only_unknown=not self.detection.doubtful)
         return out
 
     def probe(self, switch: Switch, only_unknown: bool = False) -> Outbox:
@@ -305,7 +339,7 @@ class ControlFunction:
 
     def fail_over(self, name: str, now: float):
         """Returns (moves, Outbox). Raises Refused."""
-        return self.movement.fail_over(name, now)
+        return self.relief.order(name, now)
 
     def abort_move(self, move_id: str, now: float) -> Outbox:
         """Raises Refused."""
@@ -323,7 +357,7 @@ class ControlFunction:
 
     def apply_settings(self) -> None:
         """After another site file."""
-        self.connections.opening.settings = self.site.settings
+        self.connections.opening.settings = self.detection.settings = self.site.settings
 
     def index_switches(self) -> None:
         self._by_dpid = {switch.lb.dpid: switch for switch in self.switches.values()}
@@ -352,4 +386,5 @@ class ControlFunction:
 
     def state(self) -> State:
         """What must survive a restart."""
-        return State({serving.address: serving.assigned for serving in self.directory}, self.movement.unfinished())
+        return State({serving.address: self.movement.assigned_for_good(serving) for serving in self.directory},
+                     self.movement.unfinished(), frozenset(self.detection.watched), self.detection.fence_code)

@@ -1,7 +1,7 @@
-"""Failover (seed: third embodiment, modification 2): the external IPs of a dead LB go to others, entries first, then the route.
+"""Failover (seed: third embodiment): the external IPs of a failed LB go to others. An LB that is well is freed by ordinary moves.
 
-The entries come from the control function's own access table. No transition mode is needed: when the route changes, the new
-LB knows every connection. An LB that still lives is freed by ordinary moves instead.
+Both ways of the seed: entries first, then the route (modification 2); or the route first, in transition mode, while the entries
+are fetched. Where entries come from is for copies.py to know.
 """
 
 from __future__ import annotations
@@ -10,48 +10,104 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from lbctl.access_table import AccessTable
-from lbctl.model import Address, Settings, address_order
-from lbctl.move import ABSENT, SERVING, Action, Announce, Assign, Confirm, Move, MoveRecord, Release, SetHolder, SetRole
+from lbctl.model import Address, Settings, TransferMode, address_order
+from lbctl.move import (
+    ABSENT,
+    HOLD_ALL,
+    HOLD_UNKNOWN,
+    SERVING,
+    Action,
+    Announce,
+    Assign,
+    Confirm,
+    Fence,
+    Fetch,
+    Forget,
+    Move,
+    MoveRecord,
+    NotAbortable,
+    Release,
+    SetHolder,
+    SetRole,
+)
+from lbctl.pipeline.rules import Role
 
 
 class Takeover(Move):
-    """One external IP is taken over from an LB that is not connected any more."""
+    """One external IP is taken over from a failed LB.
 
-    def __init__(self, record: MoveRecord, table: AccessTable, settings: Settings) -> None:
+    obeys: that LB's switch does what it is told, so it is told to answer no more. fence: it can't be told, but it forwards, so it
+    is fenced first. transition: the route changes before the entries are there.
+    """
+
+    def __init__(self, record: MoveRecord, table: AccessTable, settings: Settings, obeys: bool, fence: bool, transition: bool) -> None:
         super().__init__(record, table, settings)
-        self._lost.add(record.source)
+        self._obeys, self._fence, self._transition = obeys, fence, transition
+        if not obeys and not fence:
+            self._lost.add(record.source)
+
+    def lost(self, lb: str, now: float) -> list[Action]:
+        """The source may go altogether."""
+        if lb != self.record.source or self.ended:
+            return super().lost(lb, now)
+        self._lost.add(lb)
+        return self._skip(lb, now)
+
+    def abort(self, now: float) -> list[Action]:
+        """Raises NotAbortable: nobody would serve."""
+        raise NotAbortable(f"move {self.record.id} takes {self.record.external_ip} away from a failed load balancer")
 
     def _steps(self) -> Iterator[list[Action]]:
         source, target = self.record.source, self.record.target
+        self._begin("withdraw")
+        if self._obeys:
+            # What still comes there is held, and goes on through the target.
+            yield [SetRole(source, HOLD_ALL), Confirm(source, "withdrawn")]
+        else:
+            # It is told when it comes back, before it may answer anything.
+            yield [SetRole(source, ABSENT), SetHolder(source, False), *([Fence(source, "fenced")] if self._fence else [])]
         yield [SetHolder(target, True)]
+        if self._transition:
+            self._begin("transition")
+            yield [SetRole(target, HOLD_UNKNOWN), Confirm(target, "transition")]
+            self._begin("route")
+            yield [Assign(target, True), SetRole(target, Role(TransferMode.TRANSITION, arp=True)), Announce(target),
+                   Confirm(target, "route-target")]
+        self._begin("fetch")
+        yield [Fetch(source, "fetched")]
         yield from self._copy()
-        self._begin("route")
+        self._begin("normal" if self._transition else "route")
         self._routed = True
-        # The source is told when it comes back: before anything else, it is read back and cleaned.
-        yield [SetRole(source, ABSENT), SetHolder(source, False), Assign(target, False, "saved")]
-        yield [SetRole(target, SERVING), Announce(target), Release(target), Confirm(target, "route-target")]
+        yield [Assign(target, False, "saved")]
+        yield [SetRole(target, SERVING), *([] if self._transition else [Announce(target)]), Release(target), Confirm(target, "serving")]
+        if self._obeys:
+            self._begin("grace")
+            yield from self._pause(self._now + self._settings.grace)
+        yield [SetRole(source, ABSENT), SetHolder(source, False), Forget(source)]
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An LB that could take external IPs over. external_ips: how many it has."""
+    """An LB that could take external IPs over. external_ips: how many it has; held_down: it has failed lately."""
 
     name: str
     external_ips: int
     reaches: frozenset[Address]
     """The next hops whose MACs it knows."""
+    held_down: bool = False
 
 
 def spread(orphans: Mapping[Address, frozenset[Address]], candidates: list[Candidate]) -> dict[Address, str]:
     """Which LB takes which external IP: each one that has the fewest then. orphans: external IP -> next hops that it needs.
 
-    An LB that does not reach all of them comes last; an external IP gets none only if there is no candidate.
+    An LB that does not reach all of them comes last, before it one that is held down; an external IP gets none only if there is
+    no candidate.
     """
     counts = {candidate.name: candidate.external_ips for candidate in candidates}
     chosen: dict[Address, str] = {}
     for address in sorted(orphans, key=address_order):
         needs = orphans[address]
-        best = min(candidates, key=lambda each: (len(needs - each.reaches), counts[each.name], each.name), default=None)
+        best = min(candidates, key=lambda each: (len(needs - each.reaches), each.held_down, counts[each.name], each.name), default=None)
         if best is not None:
             chosen[address] = best.name
             counts[best.name] += 1

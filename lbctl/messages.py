@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lbctl.access_table import Entry
-from lbctl.model import Tunnel
+from lbctl.model import Address, Keeper, Tunnel
 from lbctl.pipeline.flow import Flow
 from lbctl.store import State
 
@@ -90,6 +91,13 @@ class ReadFlows:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadPorts:
+    """Asks for the counters of all ports."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
 class Configure:
     """Once for each connection: whole frames to the controller, no flow-removed for what the controller deleted."""
 
@@ -102,10 +110,25 @@ class Save:
     token: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class FetchCopy:
+    """Not for a switch: get the entries of that external IP and server from the keeper, or (copy: sockets) from the server's socket
+    table. ports: (protocol, port of the server) -> port of the external IP, as far as it can be derived."""
+
+    keeper: Keeper
+    external_ip: Address
+    server: Address
+    copy: str
+    ports: Mapping[tuple[int, int], int]
+    token: int
+
+
 STORE = "store"
 """Where a Save goes, in place of an LB's name."""
+KEEPERS = "keepers"
+"""Where a FetchCopy goes."""
 
 Message = (AddFlows | DeleteFlows | DeleteCookie | AddEntries | DeleteEntries | PacketOut | Barrier | SetMeter
-           | ReadFlows | Configure | Save)
+           | ReadFlows | ReadPorts | Configure | Save | FetchCopy)
 Outbox = list[tuple[str, Message]]
 """Messages in order, each with the name of the LB it is for."""

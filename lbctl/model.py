@@ -29,6 +29,11 @@ TRANSPORTS = ("ethernet", "vxlan", "geneve", "gre")
 TUNNEL_OVERHEAD = {"vxlan": 50, "geneve": 50, "gre": 42}
 """Bytes that a tunnel over IPv4 adds to the packets inside: IP, UDP or GRE with a key, its own header, and the Ethernet header
 inside (RFC 7348, RFC 8926 without options, RFC 2890)."""
+COPIES = ("controller", "keeper", "sockets")
+"""Where the entries of a dead LB can be had from (docs/failover.md)."""
+FAILOVERS = ("when-remote", "copy-first", "transition")
+"""When a failover goes through transition mode: if its entries must be fetched first; never (seed modification 2); always."""
+KEEPER_PORT = 6654
 PORTS = (1024, 65535)
 """The ports of an internal IP (of a NAT gateway) that connections are translated to, unless the site file says otherwise."""
 
@@ -142,6 +147,8 @@ class ExternalIp:
     router: Address | None = None
     former_internal_ips: tuple[Address, ...] = ()
     """The same as former_servers of internal IPs: they are still answered for, and given to no new connection."""
+    copies: tuple[str, ...] = ("controller",)
+    """Where its entries can be had from when its LB dies, the preferred place first."""
 
     def hops(self) -> dict[Address, Hop]:
         """How each of its services' servers is reached, and of the former ones; in ascending order of addresses."""
@@ -172,6 +179,8 @@ class LoadBalancer:
     internal_port: str
     tunnel_ports: tuple[tuple[str, str], ...] = ()
     """(transport, name of the port) of each kind of tunnel that it has, in the order of TRANSPORTS."""
+    standby: bool = False
+    """It gets external IPs by failover or by hand only (seed figure 2)."""
 
     def ports(self) -> dict[str, str]:
         """What for (external, internal, or a transport) -> name of the port."""
@@ -213,10 +222,44 @@ class Settings:
     """ICMP errors (of an inside host: echoes) that may reach the controller to be translated."""
     internal_mtu: int = 1500
     """Bytes of an IP packet that what carries the tunnels to servers takes; a tunnel's own MTU is smaller."""
+    automatic_failover: bool = True
+    """Do the LBs probe each other, and does a failed one lose its external IPs? Else by order only."""
+    failover: str = FAILOVERS[0]
+    probe_interval: float = 0.05
+    probe_misses: int = 3
+    """An LB's data path is silent when so many probes in a row were not answered."""
+    relieve_after: float = 3.0
+    """An LB that forwards, but has no connection to the controller, keeps its external IPs this long."""
+    hold_down: float = 10.0
+    """An LB that has failed takes nothing over this long after its return; twice as long after each further failure."""
+    copy_interval: float = 1.0
+    """Keepers are told of changed entries this often."""
+    copy_delay: float = 5.0
+    """A keeper that has not taken a change for this long is behind."""
+    copy_timeout: float = 0.5
+    """A keeper that has not answered by then at a failover is passed over."""
 
     def idle_timeout_of(self, protocol: int) -> float:
         """Seconds that an entry of that protocol (IANA number) may be idle."""
         return self.idle_timeout if protocol == TCP else self.udp_idle_timeout
+
+
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """The process that keeps the copy of a server's entries: on that server, or elsewhere (seed modification 8)."""
+
+    server: Address
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Keepers:
+    """All keepers of a site; the files (relative to the site file) hold the token that they ask for, and the certificates of
+    who may sign theirs."""
+
+    each: tuple[Keeper, ...] = ()
+    token_file: str | None = None
+    ca_file: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +272,7 @@ class Site:
     """At most one of each IP version, IPv4 first."""
     external_ips: tuple[ExternalIp, ...]
     settings: Settings = field(default_factory=Settings)
+    keepers: Keepers = field(default_factory=Keepers)
 
     def load_balancer(self, name: str) -> LoadBalancer | None:
         return next((lb for lb in self.load_balancers if lb.name == name), None)

@@ -87,7 +87,23 @@ class Forget:
     lb: str
 
 
-Action = SetRole | SetHolder | Confirm | Copy | Assign | Announce | Release | Forget
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Make sure that the LB, which is not connected, answers ARP for nobody; confirm the label."""
+
+    lb: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Put the entries that the LB had into the table, from the best source there is; confirm the label."""
+
+    lb: str
+    label: str
+
+
+Action = SetRole | SetHolder | Confirm | Copy | Assign | Announce | Release | Forget | Fence | Fetch
 
 
 @dataclass(slots=True)
@@ -114,6 +130,10 @@ class MoveRecord:
     reason: str | None = None
     ended: float | None = None
     steps: list[StepRecord] = field(default_factory=list)
+    cause: str | None = None
+    """Of a failover: how the source has failed."""
+    entries_from: dict[str, int] = field(default_factory=dict)
+    """Of a failover: how many entries came from which copy."""
     entries_copied: int = 0
     entries_total: int = 0
     packets_held: int = 0
@@ -273,7 +293,7 @@ class Move:
     def _wait_for(self, step: list[Action]) -> None:
         for action in step:
             label = getattr(action, "label", None)
-            lb = "store" if isinstance(action, Assign) else getattr(action, "lb", "")
+            lb = {Assign: "store", Fetch: "copies"}.get(type(action)) or getattr(action, "lb", "")
             if label and lb not in self._lost:
                 self._waiting[label] = lb
         if step:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lbctl.access_table import ENDING, REINSTALLED
-from lbctl.failover import Candidate, Takeover, spread
+from lbctl.detection import Failure
+from lbctl.failover import Takeover
 from lbctl.held import HeldPackets
 from lbctl.messages import STORE, AddEntries, Barrier, DeleteCookie, Outbox, ReadFlows, Save
 from lbctl.model import Address, Strategy, TransferMode, asked_by
@@ -16,6 +17,8 @@ from lbctl.move import (
     Assign,
     Confirm,
     Copy,
+    Fence,
+    Fetch,
     Forget,
     Move,
     MoveRecord,
@@ -62,6 +65,8 @@ class Movement:
         """Cookies of the entries that an LB is still to forget, bucket by bucket."""
         self._assigned: set[str] = set()
         self._last_id = 0
+        self._fencing: dict[int, str] = {}
+        """Token -> LB that is to be fenced."""
 
     # Orders.
 
@@ -89,35 +94,8 @@ class Movement:
         if unreached:
             raise Refused(409, "Server not reached", f"{to} has no {asked_by(address)} answer from {', '.join(unreached)} yet, "
                           f"though {serving.assigned} has")
-        move = self._create(serving, to, strategy, now)
-        leftovers = self._delete_entries(to, serving, self._forgetting.pop((to, address), []))
-        return move, leftovers + self._do(move, move.start(now), now)
-
-    def fail_over(self, name: str, now: float) -> tuple[list[Move], Outbox]:
-        """Takes all external IPs of that LB away, which may be dead. Raises Refused: unknown LB, no other LB, move running."""
-        control = self._control
-        source = control.switches.get(name)
-        if source is None:
-            raise Refused(404, "Unknown load balancer", f"this site has no load balancer {name}")
-        orphans = [serving for serving in control.directory if serving.assigned == name]
-        moving = [str(serving.address) for serving in orphans if serving.move]
-        if moving:
-            raise Refused(409, "Move already running", f"{', '.join(moving)} is being moved: wait for its end, or abort it")
-        candidates = [Candidate(other.lb.name, sum(serving.assigned == other.lb.name for serving in control.directory),
-                                frozenset(other.neighbours))
-                      for other in control.switches.values()
-                      if other is not source and other.ready and all(port.up for port in other.ports.values())]
-        if orphans and not candidates:
-            raise Refused(409, "No other load balancer", f"no load balancer but {name} is ready, with both ports up")
-        takers = spread({serving.address: frozenset(serving.next_hops()) for serving in orphans}, candidates)
-        moves, out = [], []
-        for serving in orphans:
-            target = takers[serving.address]
-            move = self._create(serving, target, Strategy.PRECOPY, now, kind="failover")
-            leftovers = self._delete_entries(target, serving, self._forgetting.pop((target, serving.address), []))
-            moves.append(move)
-            out += leftovers + self._do(move, move.start(now), now)
-        return moves, out
+        record = self._record(serving, serving.assigned, to, strategy, now)
+        return self.begin(serving, Move(record, serving.table, self._control.site.settings), now)
 
     def abort(self, move_id: str, now: float) -> Outbox:
         """Raises Refused: unknown move, ended, or past its route step."""
@@ -129,22 +107,38 @@ class Movement:
         except NotAbortable as error:
             raise Refused(409, "Too late", str(error)) from error
 
-    def _create(self, serving: Serving, to: str, strategy: Strategy, now: float, resumed: bool = False,
-                source: str | None = None, kind: str = "move") -> Move:
-        self._last_id += 1
-        record = MoveRecord(str(self._last_id), serving.address, source or serving.assigned, to, strategy, now, kind)
+    def take_over(self, serving: Serving, to: str, failure: Failure, fetched: bool, now: float) -> tuple[Move, Outbox]:
+        """From its failed LB. fetched: its entries are not all at hand."""
         settings = self._control.site.settings
-        if kind == "failover" and not self._control.switches[record.source].ready:
-            move = Takeover(record, serving.table, settings)
-        else:
-            move = Move(record, serving.table, settings, resumed)
+        transition = settings.failover == "transition" or settings.failover == "when-remote" and fetched
+        record = self._record(serving, serving.assigned, to, Strategy.BUFFERED if transition else Strategy.PRECOPY, now, "failover")
+        record.cause = failure.cause
+        return self.begin(serving, Takeover(record, serving.table, settings, failure.obeys, failure.fence, transition), now)
+
+    def free(self, serving: Serving, to: str, now: float) -> tuple[Move, Outbox]:
+        """From an LB that is well, but shall be taken for failed."""
+        record = self._record(serving, serving.assigned, to, Strategy.PRECOPY, now, "failover")
+        return self.begin(serving, Move(record, serving.table, self._control.site.settings), now)
+
+    def begin(self, serving: Serving, move: Move, now: float) -> tuple[Move, Outbox]:
+        """Nothing else moves the external IP now. What its new LB still has of it from an earlier time is deleted first."""
+        self._add(serving, move)
+        to = move.record.target
+        leftovers = self._delete_entries(to, serving, self._forgetting.pop((to, serving.address), []))
+        return move, leftovers + self._do(move, move.start(now), now)
+
+    def _record(self, serving: Serving, source: str, to: str, strategy: Strategy, now: float, kind: str = "move") -> MoveRecord:
+        self._last_id += 1
+        return MoveRecord(str(self._last_id), serving.address, source, to, strategy, now, kind)
+
+    def _add(self, serving: Serving, move: Move) -> None:
+        record = move.record
         self.moves[record.id] = serving.move = move
         serving.held = HeldPackets(self._control.site.settings)
         for old in [key for key, kept in self.moves.items() if kept.ended][:max(0, len(self.moves) - KEPT_RECORDS)]:
             del self.moves[old]
-        self._control.log(f"{kind} started", move=record.id, external_ip=str(serving.address), source=record.source,
-                          target=to, strategy=strategy.value)
-        return move
+        self._control.log(f"{record.kind} started", move=record.id, external_ip=str(serving.address), source=record.source,
+                          target=record.target, strategy=record.strategy.value, cause=record.cause)
 
     # Events.
 
@@ -164,6 +158,11 @@ class Movement:
 
     def tick(self, now: float) -> Outbox:
         out: Outbox = []
+        for token, name in list(self._fencing.items()):
+            if self._control.switches[name].state != "disconnected" or self._control.detection.fenced(name):
+                # Back under control, it has been told to be quiet before anything else.
+                del self._fencing[token]
+                out += self._control.confirmed(name, token, now)
         for move in self._running():
             if move.record.id not in self._recovering:
                 out += self._do(move, move.tick(now), now)
@@ -179,7 +178,12 @@ class Movement:
     def unfinished(self) -> dict[Address, UnfinishedMove]:
         """The moves that a new controller would have to finish."""
         return {move.record.external_ip: UnfinishedMove(move.record.source, move.record.target, move.record.strategy)
-                for move in self._running() if move.record.id in self._assigned}
+                for move in self._running() if move.record.id in self._assigned and not isinstance(move, Takeover)}
+
+    def assigned_for_good(self, serving: Serving) -> str:
+        """Where a new controller shall take it to be: a failover is not finished but begun anew."""
+        move = serving.move
+        return move.record.source if isinstance(move, Takeover) and move.record.id in self._assigned else serving.assigned
 
     def restore(self, state: State, now: float) -> None:
         """Takes up the moves that an earlier controller had not finished, once both LBs have been read back."""
@@ -188,7 +192,9 @@ class Movement:
             switches = self._control.switches
             if serving is None or unfinished.source not in switches or unfinished.target not in switches:
                 continue
-            move = self._create(serving, unfinished.target, unfinished.strategy, now, True, unfinished.source)
+            record = self._record(serving, unfinished.source, unfinished.target, unfinished.strategy, now)
+            move = Move(record, serving.table, self._control.site.settings, resumed=True)
+            self._add(serving, move)
             self._assigned.add(move.record.id)
             self._recovering[move.record.id] = now + RECOVERY_SECONDS
             serving.assigned = unfinished.target
@@ -227,6 +233,7 @@ class Movement:
         if move.ended and serving.move is move:
             serving.move = None
             self._by_token = {token: wait for token, wait in self._by_token.items() if wait[0] is not move}
+            self._fencing = {token: name for token, name in self._fencing.items() if token in self._by_token}
             self._assigned.discard(record.id)
             control.log("move ended", move=record.id, external_ip=str(record.external_ip), state=record.state,
                         reason=record.reason, entries=record.entries_copied, held=record.packets_held,
@@ -256,6 +263,12 @@ class Movement:
                 return control.announce(serving, lb, now)
             case Release(lb):
                 return control.connections.release(serving, lb)
+            case Fence(lb, label):
+                self._fencing[self._token(move, lb, label)] = lb
+                return []
+            case Fetch(lb, label):
+                token = self._token(move, "copies", label)
+                return control.copies.fetch(serving, lb, move.record, token, now)
             case Forget(lb):
                 if not control.switches[lb].ready:
                     return []  # it is read back when it returns

@@ -109,7 +109,7 @@ def _change_load_balancers(control: ControlFunction, site: Site) -> None:
     for name in control.switches.keys() - wanted.keys():
         del control.switches[name]
     for name, lb in wanted.items():
-        switch = control.switches.setdefault(name, Switch(lb))
+        switch = control.switches.setdefault(name, Switch(lb, control.watched_as(lb)))
         if switch.lb != lb:
             switch.rename_ports(lb)
     control.index_switches()

@@ -10,6 +10,7 @@ from lbctl.messages import AddFlows, DeleteCookie, DeleteFlows, Message
 from lbctl.model import Address, ExternalIp, LoadBalancer
 from lbctl.pipeline.cookies import MASK_ALL
 from lbctl.pipeline.flow import Flow
+from lbctl.pipeline.probe_rules import Watched
 from lbctl.pipeline.rules import ABSENT, Port, Ports, Role, all_flows, delivery_flows, external_ip_flows
 
 
@@ -26,8 +27,10 @@ class PortState:
 class Switch:
     """States: disconnected; reading (what it holds is being read back); ready; refused (see reason)."""
 
-    def __init__(self, lb: LoadBalancer) -> None:
+    def __init__(self, lb: LoadBalancer, watched: Watched | None = None) -> None:
+        """watched: how other LBs' probes mean it; None: they don't."""
         self.lb = lb
+        self.watched = watched
         self.state = "disconnected"
         self.reason: str | None = "has not connected yet"
         self.ports = {role: PortState(name) for role, name in lb.ports().items()}
@@ -128,7 +131,7 @@ class Switch:
     def _wanted(self, external_ips: Iterable[ExternalIp]) -> dict[object, Flow]:
         if self.of_ports is None:
             return {}
-        return {flow.identity: flow for flow in all_flows(external_ips, self.roles, self.neighbours, self.of_ports)}
+        return {flow.identity: flow for flow in all_flows(external_ips, self.roles, self.neighbours, self.of_ports, self.watched)}
 
     def _apply(self, wanted: dict[object, Flow], old: dict[object, Flow]) -> list[Message]:
         """Makes `old` into `wanted`: adds (or replaces) first, so that nothing that stays is ever missing."""

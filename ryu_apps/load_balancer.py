@@ -158,6 +158,12 @@ class LoadBalancerApp(app_manager.RyuApp):
         if name and self._datapaths.get(name) is event.datapath:
             self._send(self.control.ports_changed(name, self._ports(event.datapath), self.now()))
 
+    @set_ev_cls(ofp_event.EventOFPPortStatsReply, MAIN_DISPATCHER)
+    @fatal
+    def _on_port_stats(self, event) -> None:
+        if (token := token_of(event.msg.xid)) is not None:
+            self.control.ports_read(token, {port.port_no: port.rx_packets for port in event.msg.body})
+
     @staticmethod
     def _ports(datapath) -> list[PortState]:
         ofp = datapath.ofproto

@@ -20,11 +20,12 @@ from lbctl.messages import (
     Message,
     PacketOut,
     ReadFlows,
+    ReadPorts,
     SetMeter,
 )
 from lbctl.openflow.entries import EntryCodec
 from lbctl.openflow.outbound import packet_out
-from lbctl.pipeline.flow import Action, CheckLarger, FinTimeout, Flow, Move, Output, Resubmit, SetField, SetTtl, Simple
+from lbctl.pipeline.flow import Action, CheckLarger, FinTimeout, Flow, Learn, Move, Output, Resubmit, SetField, SetTtl, Simple
 from lbctl.pipeline.tables import number
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ CHECK_PKT_LARGER = 49
 _CHECK_PKT_LARGER = struct.Struct("!HHI6x")
 _REGISTER_HEADERS = {f"reg{number}": 0x00010004 | number << 9 for number in range(8)}
 """NXM_NX_REG0 to NXM_NX_REG7 (nicira-ext.h)."""
+
+
+_BITS = {"eth_type": 16, "arp_op": 16, "ip_proto": 8, "icmpv6_type": 8}
 
 
 def token_of(xid: int) -> int | None:
@@ -85,6 +89,8 @@ def _by_ryu(datapath: Datapath, message: Message) -> list[tuple[Any, int]]:
             table_id = ALL_TABLES if table is None else number(table)
             return [(parser.OFPFlowStatsRequest(datapath, 0, table_id, ofp.OFPP_ANY, ofp.OFPG_ANY, cookie, mask),
                      token)]
+        case ReadPorts(token):
+            return [(parser.OFPPortStatsRequest(datapath, 0, ofp.OFPP_ANY), token)]
         case SetMeter(meter, rate, burst):
             band = parser.OFPMeterBandDrop(rate=rate, burst_size=burst)
             flags = ofp.OFPMF_PKTPS | ofp.OFPMF_BURST | ofp.OFPMF_STATS
@@ -157,12 +163,10 @@ def _action(datapath: Datapath, action: Action) -> Any:
             return parser.NXActionRegMove(src_field=source, dst_field=target, n_bits=bits)
         case Output(port):
             return parser.OFPActionOutput(port)
-        case Simple("controller"):
-            return parser.OFPActionOutput(ofp.OFPP_CONTROLLER, WHOLE_PACKET)
-        case Simple("in_port"):
-            return parser.OFPActionOutput(ofp.OFPP_IN_PORT)
         case Simple("dec_ttl"):
             return parser.OFPActionDecNwTtl()
+        case Simple(port):
+            return parser.OFPActionOutput({"controller": ofp.OFPP_CONTROLLER, "in_port": ofp.OFPP_IN_PORT}[port], WHOLE_PACKET)
         case FinTimeout(idle):
             return parser.NXActionFinTimeout(idle, 0)
         case SetTtl(ttl):
@@ -171,4 +175,7 @@ def _action(datapath: Datapath, action: Action) -> Any:
             return parser.NXActionUnknown(CHECK_PKT_LARGER, _CHECK_PKT_LARGER.pack(length, 0, _REGISTER_HEADERS[field]))
         case Resubmit(table):
             return parser.NXActionResubmitTable(RESUBMIT_IN_PORT, number(table))
+        case Learn(table, priority, seconds, cookie, match):
+            specs = [parser.NXFlowSpecMatch(src=value, dst=(field, 0), n_bits=_BITS[field]) for field, value in match]
+            return parser.NXActionLearn(number(table), specs, hard_timeout=seconds, priority=priority, cookie=cookie)
     raise TypeError(f"no OpenFlow action for {action!r}")

@@ -44,6 +44,8 @@ class Kind(enum.IntEnum):
     ECHO = 15
     EXPIRED = 16
     TOO_BIG = 17
+    FENCE = 18
+    PROBED = 19
 
 
 def owner_of(external_ip: bytes) -> int:

@@ -68,7 +68,18 @@ class CheckLarger:
     field: str
 
 
-Action = SetField | Move | Output | Simple | FinTimeout | Resubmit | SetTtl | CheckLarger
+@dataclass(frozen=True, slots=True)
+class Learn:
+    """Adds a flow that drops what it matches, for `seconds` after the last packet that came here (ovs-actions(7), learn)."""
+
+    table: str
+    priority: int
+    seconds: int
+    cookie: int
+    match: tuple[tuple[str, int], ...]
+
+
+Action = SetField | Move | Output | Simple | FinTimeout | Resubmit | SetTtl | CheckLarger | Learn
 MatchValue = str | int | tuple[int, int]
 
 CONTROLLER = Simple("controller")
@@ -147,8 +158,9 @@ _MOVE_NAMES = {"eth_src": "NXM_OF_ETH_SRC", "eth_dst": "NXM_OF_ETH_DST", "arp_sh
                "tun_ipv4_src": "NXM_NX_TUN_IPV4_SRC", "tun_ipv4_dst": "NXM_NX_TUN_IPV4_DST",
                "ipv4_src": "NXM_OF_IP_SRC", "ipv4_dst": "NXM_OF_IP_DST", "ipv6_src": "NXM_NX_IPV6_SRC",
                "ipv6_dst": "NXM_NX_IPV6_DST"}
+_LEARNED = {"eth_type": "eth_type", "arp_op": "arp_op", "ip_proto": "nw_proto", "icmpv6_type": "icmpv6_type"}
 _MATCH_ORDER = ("reg0", "reg1", "reg2", "tunnel_id", "tun_ipv4_src", "in_port", "eth_dst", "ipv4_src", "ipv4_dst", "ipv6_src",
-                "ipv6_dst", "arp_spa", "arp_tpa", "arp_op", "nw_ttl", "ip_frag", "icmpv4_type", "icmpv6_type", "ipv6_nd_target",
+                "ipv6_dst", "arp_spa", "arp_tpa", "arp_op", "arp_sha", "arp_tha", "nw_ttl", "ip_frag", "icmpv4_type", "icmpv6_type", "ipv6_nd_target",
                 "tcp_src", "udp_src", "tcp_dst", "udp_dst",
                 "tcp_flags")
 _HEX = ("reg0", "reg1", "reg2", "tunnel_id")
@@ -203,4 +215,8 @@ def _action_text(action: Action) -> str:
             return f"check_pkt_larger({length})->NXM_NX_{field.upper()}[0]"
         case Resubmit(table):
             return f"resubmit(,{number(table)})"
+        case Learn(table, priority, seconds, cookie, match):
+            fields = ",".join(f"{_LEARNED[field]}={value:#x}" if field == "eth_type" else f"{_LEARNED[field]}={value}"
+                              for field, value in match)
+            return f"learn(table={number(table)},hard_timeout={seconds},priority={priority},cookie={cookie:#x},{fields})"
     raise PipelineError(f"no text for {action!r}")

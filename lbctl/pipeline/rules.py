@@ -12,10 +12,10 @@ from lbctl.neighbours import ADVERTISEMENT, ALL_NODES, HOP_LIMIT, OVERRIDE, ROUT
 from lbctl.pipeline import flow as f
 from lbctl.pipeline.cookies import Kind, owner_of
 from lbctl.pipeline.flow import CONTROLLER, DEC_TTL, IN_PORT, Action, CheckLarger, Flow, Move, Output, Resubmit, SetField, SetTtl, flow
+from lbctl.pipeline.probe_rules import ARP_REPLY, ARP_REQUEST, Watched, probe_flows
 from lbctl.pipeline.tables import REG_MODE_NORMAL, REG_MODE_TRANSITION
 
 METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP = 1, 2, 3, 4, 5, 6
-ARP_REQUEST, ARP_REPLY = 1, 2
 ETH_TYPES = {4: f.ETH_IP, 6: f.ETH_IPV6}
 ECHO_TYPES = {4: ("icmpv4_type", ICMP, 8, 0), 6: ("icmpv6_type", ICMPV6, 128, 129)}
 """By IP version: field, protocol, echo request, echo reply (RFC 792, RFC 4443)."""
@@ -228,14 +228,17 @@ def neighbour_flows(hops: Iterable[Hop], routers: Iterable[Address], ports: Port
 
 
 def all_flows(external_ips: Iterable[ExternalIp], roles: Mapping[Address, Role],
-              neighbours: Mapping[Address, str], ports: Ports) -> list[Flow]:
-    """Everything that an LB should hold besides its access table. `neighbours`: the MAC of each next hop that is known."""
+              neighbours: Mapping[Address, str], ports: Ports, watched: Watched | None = None) -> list[Flow]:
+    """Everything that an LB should hold besides its access table. `neighbours`: the MAC of each next hop that is known;
+    watched: how other LBs' probes mean it."""
     external_ips = list(external_ips)
     hops = {server: hop for external_ip in external_ips for server, hop in ports.hops(external_ip).items()}
     routers = {external_ip.router for external_ip in external_ips if external_ip.router}
     tunnels = sorted({replace(hop.tunnel, mtu=0) for hop in hops.values() if hop.tunnel}, key=str)
     flows = [*base_flows(ports, tunnels), *delivery_flows(hops, neighbours, ports),
              *neighbour_flows(hops.values(), routers, ports)]
+    if watched:
+        flows += probe_flows(watched, tuple((port.number, port.mac) for port in (ports.external, ports.internal)))
     for external_ip in external_ips:
         flows += external_ip_flows(external_ip, roles.get(external_ip.address, ABSENT), ports)
     return flows

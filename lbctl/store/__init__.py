@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
 from lbctl.model import Address, Strategy
@@ -31,10 +32,18 @@ class UnfinishedMove:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """assigned: external IP -> LB name; unfinished: external IP -> its move."""
+    """assigned: external IP -> LB name; unfinished: external IP -> its move; watched: the LBs whose data paths have answered probes;
+    fence_code: see pipeline/probe_rules.py ("": none, no LB can be fenced)."""
 
     assigned: Mapping[Address, str] = field(default_factory=dict)
     unfinished: Mapping[Address, UnfinishedMove] = field(default_factory=dict)
+    watched: frozenset[str] = frozenset()
+    fence_code: str = ""
+
+
+def new_fence_code() -> str:
+    """Nobody shall guess it; 0.0.0.0 and 0.0.0.1 mean something else."""
+    return str(IPv4Address(secrets.randbelow(2**32 - 2) + 2))
 
 
 class FileStore:
@@ -44,16 +53,18 @@ class FileStore:
         self.path = path
 
     def load(self) -> State:
-        """The saved state; empty if there is no file yet. Raises StoreError if the file is damaged."""
+        """The saved state; with a new fence code only if there is no file yet. Raises StoreError if the file is damaged."""
         try:
             document = json.loads(self.path.read_text())
             if document["format"] != FORMAT:
                 raise ValueError(f"format {document['format']}, this release reads {FORMAT}")
             return State({ip_address(ip): str(lb) for ip, lb in document["assigned"].items()},
                          {ip_address(ip): UnfinishedMove(move["from"], move["to"], Strategy(move["strategy"]))
-                          for ip, move in document["unfinished"].items()})
+                          for ip, move in document["unfinished"].items()},
+                         frozenset(map(str, document.get("watched", ()))),
+                         str(IPv4Address(document["fence_code"])) if "fence_code" in document else new_fence_code())
         except FileNotFoundError:
-            return State()
+            return State(fence_code=new_fence_code())
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(f"{self.path}: can't be read ({error}); mend it, or remove it to start from the "
                              "assignment in the site file") from error
@@ -65,6 +76,8 @@ class FileStore:
             "assigned": {str(ip): lb for ip, lb in state.assigned.items()},
             "unfinished": {str(ip): {"from": move.source, "to": move.target, "strategy": move.strategy.value}
                            for ip, move in state.unfinished.items()},
+            "watched": sorted(state.watched),
+            "fence_code": state.fence_code,
         }
         try:
             self._replace(json.dumps(document, indent=2))

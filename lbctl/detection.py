@@ -1,0 +1,233 @@
+"""What is a failed LB: told from its OpenFlow connection, its ports, and the probes that other LBs send it (docs/failover.md).
+
+A lost connection alone is no failure: such an LB forwards, and answers ARP. It is *unmanaged*, and fenced before others take over.
+Silence alone is none either while the LB obeys: which of two LBs that don't hear each other is cut off is told by the frames that
+still come in at their ports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from lbctl.messages import Outbox, ReadPorts
+from lbctl.model import Settings
+from lbctl.probing import NETWORKS, Probing
+from lbctl.switch import Switch
+
+Log = Callable[..., None]
+EARLY = 0.005
+"""Seconds: a tick that comes so much too early will do."""
+WINDOW = 3
+"""Rounds for which ports' counters are compared."""
+HUNG_ROUNDS = 10
+"""Rounds for which a connected LB must not have said anything at all."""
+LONGEST_HOLD_DOWN = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an LB is to lose its external IPs. obeys: its switch does what it is told. fence: it must be fenced first, by frames."""
+
+    cause: str
+    obeys: bool = False
+    fence: bool = False
+
+
+@dataclass(slots=True)
+class Evidence:
+    """Frames received by each port of one LB: (round, network -> frames)."""
+
+    first: tuple[int, dict[str, int]]
+    last: tuple[int, dict[str, int]]
+
+
+@dataclass(slots=True)
+class Health:
+    """Of one LB."""
+
+    failure: Failure | None = None
+    failures: int = 0
+    """In a row: since it was last held down for nothing."""
+    back_at: float = float("-inf")
+    """When it last became well again."""
+
+
+@dataclass(slots=True)
+class Detection:
+    """`switches` belongs to the control function. watched: LBs whose data path has answered on both networks, now or to an earlier
+    control function; only their silence means something."""
+
+    switches: Mapping[str, Switch]
+    settings: Settings
+    fence_code: str
+    log: Log
+    watched: set[str]
+    started: float
+    probing: Probing = field(init=False)
+    health: dict[str, Health] = field(default_factory=dict)
+    _next: float = float("-inf")
+    _round: int = 0
+    _evidence: dict[str, Evidence] = field(default_factory=dict)
+    _tokens: dict[int, str] = field(default_factory=dict)
+    _silent_since: dict[str, int] = field(default_factory=dict)
+    """LB -> round since when it has been connected and silent."""
+
+    def __post_init__(self) -> None:
+        self.probing = Probing(self.switches)
+        for name in self.watched:
+            for network in NETWORKS:
+                self.probing.path(name, network).heard = True
+
+    # What comes in.
+
+    def answered(self, frame: bytes) -> bool:
+        """An answer to a probe. True if an LB is watched from now on, which is to be saved."""
+        found = self.probing.answer(frame)
+        if found is None or found[0] in self.watched:
+            return False
+        if not all(self.probing.path(found[0], network).heard for network in NETWORKS):
+            return False
+        self.watched.add(found[0])
+        return True
+
+    def ports_read(self, token: int, received: Mapping[int, int]) -> None:
+        """Frames received by each port (OpenFlow number)."""
+        name = self._tokens.pop(token, "")
+        ports = self.switches[name].of_ports if name in self.switches else None
+        if ports is None:
+            return
+        now = self._round, {network: received.get(getattr(ports, network).number, 0) for network in NETWORKS}
+        found = self._evidence.setdefault(name, Evidence(now, now))
+        found.last = now
+
+    # Time.
+
+    def tick(self, new_token: Callable[[], int], to_fence: Iterable[str], now: float) -> Outbox:
+        """What is to be sent now: the probes of a round, and questions about ports while an LB is silent. to_fence: LBs whose
+        external IPs are being taken away, or have been, and that are not connected."""
+        if not (self.settings.automatic_failover and self.fence_code) or len(self.switches) < 2 or now < self._next - EARLY:
+            return []
+        self._next = max(self._next + self.settings.probe_interval, now)
+        self._round += 1
+        self.probing.forget({name for name in self.health if name not in self.switches})
+        out = self.probing.round(self.fence_code, set(to_fence))
+        out += self._collect_evidence(new_token)
+        for name in self.switches:
+            self._judge(name, now)
+        return out
+
+    def _silent(self, name: str) -> list[str]:
+        """The networks on which it does not answer any more."""
+        return [network for network in NETWORKS if self.probing.silent(name, network, self.settings.probe_misses)]
+
+    def alive(self, name: str) -> bool:
+        """Does it answer on some network?"""
+        return any(self.probing.lively(name, network, self.settings.probe_misses) for network in NETWORKS)
+
+    def fenced(self, name: str) -> bool:
+        """Does it answer ARP for nobody any more, wherever it can be heard?"""
+        return all(self.probing.path(name, network).fenced or not self.probing.lively(name, network, self.settings.probe_misses)
+                   for network in NETWORKS)
+
+    def _collect_evidence(self, new_token: Callable[[], int]) -> Outbox:
+        """While a connected LB is silent, all are asked what their ports receive."""
+        if not any(switch.ready and self._silent(name) for name, switch in self.switches.items()):
+            self._evidence.clear()
+            self._tokens.clear()
+            return []
+        out: Outbox = []
+        for name, switch in self.switches.items():
+            if switch.ready:
+                token = new_token()
+                self._tokens[token] = name
+                out.append((name, ReadPorts(token)))
+        while len(self._tokens) > 4 * HUNG_ROUNDS * len(self.switches):
+            del self._tokens[next(iter(self._tokens))]
+        return out
+
+    # Judging.
+
+    def _judge(self, name: str, now: float) -> None:
+        health = self.health.setdefault(name, Health())
+        before, health.failure = health.failure, self._failure(name, now)
+        if health.failure and not before:
+            if now > health.back_at + LONGEST_HOLD_DOWN:
+                health.failures = 0
+            health.failures += 1
+            self.log("load balancer failed", level="error", lb=name, cause=health.failure.cause)
+        elif before and not health.failure:
+            health.back_at = now
+            self.log("load balancer well again", lb=name, held_down=self._hold_down(health))
+
+    def _failure(self, name: str, now: float) -> Failure | None:
+        switch, silent = self.switches[name], self._silent(name)
+        if switch.state == "disconnected":
+            self._silent_since.pop(name, None)
+            return self._unconnected(name, switch, silent, now)
+        if not switch.ready:
+            return self.health[name].failure if name in self.health else None
+        down = [port.name for network, port in switch.ports.items() if network in NETWORKS and not port.up]
+        if down:
+            return Failure(f"its port {' and '.join(down)} is down", obeys=True)
+        if not silent:
+            self._silent_since.pop(name, None)
+            return None
+        return self._connected_and_silent(name, silent)
+
+    def _unconnected(self, name: str, switch: Switch, silent: list[str], now: float) -> Failure | None:
+        if name not in self.watched:
+            return None
+        if len(silent) == len(NETWORKS):
+            return Failure("its OpenFlow connection is lost, and it answers no probe")
+        if not self.alive(name):
+            return None  # nobody can ask it
+        before = self.health[name].failure
+        if before:
+            return replace(before, obeys=False, fence=True)  # it has old rules until it has been read back
+        if silent:
+            return Failure(f"its OpenFlow connection is lost, and it answers no probe on the {silent[0]} network", fence=True)
+        if now - max(switch.lost_at, self.started) >= self.settings.relieve_after:
+            return Failure(f"it forwards, but its OpenFlow connection has been lost for {self.settings.relieve_after:g} s", fence=True)
+        return None
+
+    def _connected_and_silent(self, name: str, silent: list[str]) -> Failure | None:
+        since = self._silent_since.setdefault(name, self._round)
+        if self._round - since < WINDOW:
+            return None
+        mine = self._evidence.get(name)
+        if mine is None or mine.last[0] < self._round - HUNG_ROUNDS:
+            hung = len(silent) == len(NETWORKS) and self._round - since >= HUNG_ROUNDS
+            return Failure("it answers neither probes nor OpenFlow requests") if hung else None
+        for network in silent:
+            others = [found for other, found in self._evidence.items() if other != name]
+            if _received(mine, network) is False and any(_received(found, network) for found in others):
+                return Failure(f"no frame reaches its {network} port {self.switches[name].ports[network].name}", obeys=True)
+        return None
+
+    # What others ask.
+
+    @property
+    def doubtful(self) -> bool:
+        """Is a connected LB silent, and not known yet which one is cut off?"""
+        return bool(self._silent_since)
+
+    def failed(self) -> dict[str, Failure]:
+        """LB -> why."""
+        return {name: health.failure for name, health in self.health.items() if health.failure and name in self.switches}
+
+    def held_down(self, name: str, now: float) -> bool:
+        """Has it failed so lately that it shall take nothing over?"""
+        health = self.health.get(name)
+        return bool(health and (health.failure or now < health.back_at + self._hold_down(health)))
+
+    def _hold_down(self, health: Health) -> float:
+        """Seconds: doubled with each failure in a row."""
+        return min(self.settings.hold_down * 2 ** (health.failures - 1), LONGEST_HOLD_DOWN) if health.failures else 0.0
+
+
+def _received(found: Evidence, network: str) -> bool | None:
+    """Did frames come in meanwhile? None: it has not been looked at for long enough."""
+    if found.last[0] - found.first[0] < WINDOW:
+        return None
+    return found.last[1][network] > found.first[1][network]

@@ -1,0 +1,126 @@
+"""Probes: frames that LBs send each other over both networks, and that the receiver's switch answers by itself.
+
+The frames are those of pipeline/probe_rules.py. The control function lets two LBs ask each other one, on each network, and counts
+how many probes in a row were not answered. Rounds are counted, not seconds: a control function that was busy itself takes nobody
+for dead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from lbctl import packets
+from lbctl.answers import FROM_CONTROLLER
+from lbctl.messages import Outbox, PacketOut
+from lbctl.packets import Malformed
+from lbctl.pipeline.probe_rules import ASKED, FENCED
+from lbctl.switch import Switch
+
+NETWORKS = ("external", "internal")
+PROBERS = 2
+"""LBs that ask each other one: so that the failure of one of them is not taken for the other's."""
+NUMBERS = 1 << 24
+"""Numbers of probes: 0.0.0.1 to 0.255.255.255, which are nobody's addresses (RFC 1122 3.2.1.3)."""
+FORGOTTEN = 4
+"""Rounds after which an answer is too late."""
+
+
+@dataclass(slots=True)
+class Path:
+    """The data path to an LB over one network."""
+
+    missed: int = 0
+    """Rounds in a row without an answer."""
+    heard: bool = False
+    """Has it ever answered?"""
+    fenced: bool = False
+    """Has the last fence been answered?"""
+    asked: bool = False
+    """In the last round."""
+    answered: bool = True
+    """The last round's probe."""
+
+
+class Probing:
+    """What is known of all LBs' data paths. `switches` belongs to the control function."""
+
+    def __init__(self, switches: Mapping[str, Switch]) -> None:
+        self._switches = switches
+        self._paths: dict[tuple[str, str], Path] = {}
+        self._number = 0
+        self._rounds: list[dict[int, tuple[str, str, bool]]] = []
+        """Of the last rounds, the newest first: number of each probe -> LB asked, network, was it a fence?"""
+
+    def path(self, name: str, network: str) -> Path:
+        return self._paths.setdefault((name, network), Path())
+
+    def round(self, fence_code: str, to_fence: set[str]) -> Outbox:
+        """One probe on each way (a fence to those of to_fence). Counts what the last round has missed."""
+        for path in self._paths.values():
+            if path.asked:
+                path.missed = 0 if path.answered else path.missed + 1
+            path.asked = path.answered = False
+        asked: dict[int, tuple[str, str, bool]] = {}
+        self._rounds = [asked, *self._rounds[:FORGOTTEN - 1]]
+        out: Outbox = []
+        for name, switch in self._switches.items():
+            fence = name in to_fence and bool(fence_code)
+            target = IPv4Address(fence_code if fence else ASKED).packed
+            for network in NETWORKS:
+                for prober in self._probers(name, network):
+                    self._number = self._number % (NUMBERS - 1) + 1
+                    asked[self._number] = name, network, fence
+                    self.path(name, network).asked = True
+                    out.append(self._probe(prober, switch, network, self._number, target))
+        return out
+
+    def _probers(self, name: str, network: str) -> Iterable[Switch]:
+        """The next ones in the order of names that could."""
+        names = sorted(self._switches)
+        start = names.index(name) + 1
+        able = [switch for other in names[start:] + names[:start - 1] if (switch := self._switches[other]).ready
+                and switch.of_ports and switch.ports[network].up]
+        return able[:PROBERS]
+
+    @staticmethod
+    def _probe(prober: Switch, asked: Switch, network: str, number: int, target: bytes) -> tuple[str, PacketOut]:
+        port = getattr(prober.of_ports, network)
+        # A new control function has not seen the ports of an LB that is not connected.
+        mac = getattr(asked.of_ports, network).mac if asked.of_ports else "ff:ff:ff:ff:ff:ff"
+        frame = packets.arp_question(_mac(port.mac), _mac(mac), number.to_bytes(4), _mac(asked.watched.identity), target)
+        return prober.lb.name, PacketOut(frame, FROM_CONTROLLER, port.number)
+
+    def answer(self, frame: bytes) -> tuple[str, str] | None:
+        """Notes an answer. Returns the LB and the network, or None if no probe of the last rounds was asked so."""
+        try:
+            arp = packets.decode_arp(frame)
+        except Malformed:
+            return None
+        number = int.from_bytes(arp.tpa)
+        name, network, fence = next((asked[number] for asked in self._rounds if number in asked), ("", "", False))
+        if not name:
+            return None
+        path = self.path(name, network)
+        path.missed, path.answered, path.heard = 0, True, True
+        path.fenced = fence and arp.spa == IPv4Address(FENCED).packed
+        return name, network
+
+    def silent(self, name: str, network: str, misses: int) -> bool:
+        """Has it answered before, and does not now? False also if nobody can ask."""
+        path = self.path(name, network)
+        return path.heard and path.missed >= misses
+
+    def lively(self, name: str, network: str, misses: int) -> bool:
+        """Has it answered one of the last probes?"""
+        path = self.path(name, network)
+        return path.heard and path.missed < misses
+
+    def forget(self, names: set[str]) -> None:
+        """These LBs are gone."""
+        self._paths = {place: path for place, path in self._paths.items() if place[0] not in names}
+
+
+def _mac(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", ""))

@@ -1,0 +1,105 @@
+"""Who takes over from a failed LB, and when: by itself, or on order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lbctl.detection import Failure
+from lbctl.failover import Candidate, spread
+from lbctl.messages import Outbox
+from lbctl.model import Address
+from lbctl.move import Move
+from lbctl.movement import Refused
+from lbctl.serving import Serving
+
+if TYPE_CHECKING:
+    from lbctl.control import ControlFunction
+
+FIRST_RETRY, LAST_RETRY = 0.5, 30.0
+"""Seconds until a failover that did not succeed is tried again; doubled each time."""
+
+
+class Relief:
+    """Starts the failovers of a control function."""
+
+    def __init__(self, control: ControlFunction) -> None:
+        self._control = control
+        self._retries: dict[Address, tuple[float, float]] = {}
+        """When to try again, and how long to wait after that."""
+        self._told: set[str] = set()
+        """Failed LBs that nobody can take over from, as the log has said."""
+
+    def to_fence(self) -> set[str]:
+        """LBs that must answer ARP for nobody, and can't be told so."""
+        switches = self._control.switches
+        return {name for name in self._control.detection.failed() if switches[name].state == "disconnected"}
+
+    def order(self, name: str, now: float) -> tuple[list[Move], Outbox]:
+        """Takes all external IPs of that LB away, whether it has failed or not. Raises Refused: unknown LB, no other LB, a move
+        is running (the failovers that are running are returned)."""
+        control = self._control
+        source = control.switches.get(name)
+        if source is None:
+            raise Refused(404, "Unknown load balancer", f"this site has no load balancer {name}")
+        running = [move for move in control.moves.values()
+                   if not move.ended and move.record.kind == "failover" and move.record.source == name]
+        orphans = [serving for serving in control.directory if serving.assigned == name and serving.move not in running]
+        moving = [str(serving.address) for serving in orphans if serving.move]
+        if moving:
+            raise Refused(409, "Move already running", f"{', '.join(moving)} is being moved: wait for its end, or abort it")
+        failure = control.detection.failed().get(name)
+        if failure is None and not source.ready:
+            failure = Failure("by order: it is not connected", fence=control.detection.alive(name))
+        takers = self._takers(name, orphans, now)
+        if orphans and not takers:
+            raise Refused(409, "No other load balancer", f"no load balancer but {name} is ready, with both ports up")
+        return self._start(takers, failure, now, running)
+
+    def tick(self, now: float) -> Outbox:
+        """Starts what has become due."""
+        control, out = self._control, []
+        failed = control.detection.failed()
+        self._told &= failed.keys()
+        self._retries = {address: retry for address, retry in self._retries.items()
+                         if (serving := control.directory.get(address)) and serving.assigned in failed}
+        for name, failure in failed.items():
+            orphans = [serving for serving in control.directory
+                       if serving.assigned == name and serving.move is None and self._due(serving, now)]
+            takers = self._takers(name, orphans, now)
+            if orphans and not takers and name not in self._told:
+                self._told.add(name)
+                control.log("no load balancer can take over", level="error", lb=name, external_ips=len(orphans),
+                            hint="another one must be ready, with both ports up")
+            out += self._start(takers, failure, now)[1]
+        return out
+
+    def _due(self, serving: Serving, now: float) -> bool:
+        """Each start is a try; one that succeeds makes this external IP no orphan any more."""
+        at, wait = self._retries.get(serving.address, (now, FIRST_RETRY))
+        return now >= at
+
+    def _takers(self, name: str, orphans: list[Serving], now: float) -> dict[Serving, str]:
+        control = self._control
+        if not orphans:
+            return {}
+        detection = control.detection
+        candidates = [Candidate(other.lb.name, sum(serving.assigned == other.lb.name for serving in control.directory),
+                                frozenset(other.neighbours), detection.held_down(other.lb.name, now))
+                      for other in control.switches.values() if other.lb.name not in {name, *detection.failed()}
+                      and other.ready and all(port.up for port in other.ports.values())]
+        chosen = spread({serving.address: frozenset(serving.next_hops()) for serving in orphans}, candidates)
+        return {serving: chosen[serving.address] for serving in orphans if serving.address in chosen}
+
+    def _start(self, takers: dict[Serving, str], failure: Failure | None, now: float,
+               moves: list[Move] | None = None) -> tuple[list[Move], Outbox]:
+        control, out, moves = self._control, [], list(moves or ())
+        for serving, target in takers.items():
+            if failure is None:
+                move, messages = control.movement.free(serving, target, now)
+            else:
+                _, wait = self._retries.get(serving.address, (now, FIRST_RETRY))
+                self._retries[serving.address] = now + wait, min(2 * wait, LAST_RETRY)
+                move, messages = control.movement.take_over(serving, target, failure, control.copies.remote(serving), now)
+            moves.append(move)
+            out += messages
+        return moves, out
