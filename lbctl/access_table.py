@@ -12,7 +12,7 @@ client but to an internal IP, column 913, and a port of it, column 914.
 from __future__ import annotations
 
 import struct
-from collections.abc import ValuesView
+from collections.abc import Callable, ValuesView
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -145,6 +145,8 @@ class AccessTable:
     def __init__(self) -> None:
         self._by_key: dict[bytes, Entry] = {}
         self._by_reply: dict[bytes, Entry] = {}
+        self.watcher: Callable[[Entry], None] | None = None
+        """Is told of each entry that has come, gone, or changed."""
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -168,9 +170,18 @@ class AccessTable:
             raise ValueError(f"{entry!r}: its key or reply key is taken")
         self._by_key[entry.key] = entry
         self._by_reply[entry.reply] = entry
+        if self.watcher:
+            self.watcher(entry)
 
     def remove(self, entry: Entry) -> None:
         """Removes an entry that is in the table, and marks it GONE."""
         del self._by_key[entry.key]
         del self._by_reply[entry.reply]
         entry.flags |= GONE
+        if self.watcher:
+            self.watcher(entry)
+
+    def changed(self, entry: Entry) -> None:
+        """To be called after an entry has got another state or next hop."""
+        if self.watcher:
+            self.watcher(entry)

@@ -172,6 +172,7 @@ class Connections:
             # Its sender has not closed: what ran out had been told of the FIN of an earlier connection with the same
             # ports, which the datapath's cache may still remember.
             entry.flags &= ~(FIN_IN if inward else FIN_OUT)
+        serving.table.changed(entry)
         switch.counters["entries_put_back"] += 1
         flows = entry_flows(entry, self.opening.settings.linger)[only_this_way]
         return [*((name, AddFlows(flows)) for name in self._ready_holders(serving)),
@@ -253,6 +254,7 @@ class Connections:
             return self._drop(switch, "unknown_address")
         if entry and not entry.flags & RESET:
             entry.flags |= RESET
+            serving.table.changed(entry)
             self._lingering.append((now + self.opening.settings.linger, serving, entry))
         return []
 
@@ -268,6 +270,7 @@ class Connections:
         if serving.holders != {switch.lb.name}:
             entry.flags |= REINSTALLED
         if not self._has_finished(entry):
+            serving.table.changed(entry)
             return []
         out = self.end(serving, entry)
         return out if entry.flags & REINSTALLED else []

@@ -17,6 +17,7 @@ from lbctl.answers import FROM_CONTROLLER
 from lbctl.connections import Connections
 from lbctl.copies import Copies
 from lbctl.detection import Detection
+from lbctl.feeds import Feeds
 from lbctl.messages import STORE, Configure, DeleteEntries, Outbox, PacketOut, Save, SetMeter
 from lbctl.model import Address, ExternalIp, Keeper, LoadBalancer, Site, Strategy, TransferMode
 from lbctl.movement import Movement, Refused
@@ -75,6 +76,7 @@ class ControlFunction:
         self.index_switches()
         self.directory.replace([self._new_serving(ip, state.assigned.get(ip.address)) for ip in site.external_ips])
         self.movement.restore(state, now)
+        self.feeds = Feeds(self)
 
     # What the API shows.
 
@@ -267,7 +269,7 @@ class ControlFunction:
     def tick(self, now: float) -> Outbox:
         """To be called some ten times a second."""
         out = self.detection.tick(self.new_token, self.relief.to_fence(), now)
-        out += self.relief.tick(now) + self.connections.tick(now) + self.movement.tick(now)
+        out += self.relief.tick(now) + self.connections.tick(now) + self.movement.tick(now) + self.feeds.tick(now)
         if now >= self._tidy_at:
             self._tidy_at = now + TIDY_INTERVAL
             for serving in self.directory:
@@ -358,6 +360,7 @@ class ControlFunction:
     def apply_settings(self) -> None:
         """After another site file."""
         self.connections.opening.settings = self.detection.settings = self.site.settings
+        self.feeds.configure()
 
     def index_switches(self) -> None:
         self._by_dpid = {switch.lb.dpid: switch for switch in self.switches.values()}

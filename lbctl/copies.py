@@ -10,11 +10,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from lbctl.access_table import NO_HOP, Entry, pack_key, unpack_key
+from lbctl.access_table import NO_HOP, RESET, Entry, unpack_key
+from lbctl.keeper.rows import Row
 from lbctl.messages import KEEPERS, FetchCopy, Outbox
-from lbctl.model import TCP, Address, Keeper
+from lbctl.model import TCP, Address
 from lbctl.move import MoveRecord
 from lbctl.serving import Serving
 
@@ -22,35 +23,18 @@ if TYPE_CHECKING:
     from lbctl.control import ControlFunction
 
 
-class Copied(NamedTuple):
-    """An entry as a copy tells it. next_hop: NO_HOP if the copy does not know it."""
-
-    key: bytes
-    reply: bytes
-    next_hop: bytes
-
-
-def external_ports(serving: Serving, server: Address) -> dict[tuple[int, int], int]:
-    """(protocol, port of the server) -> port of the external IP, where that is known without asking: where one service leads there."""
-    found: dict[tuple[int, int], set[int]] = {}
-    for service in serving.config.services:
-        for each in service.servers:
-            if each.address == server:
-                found.setdefault((service.protocol_number, each.port), set()).add(service.port)
-    return {place: next(iter(ports)) for place, ports in found.items() if len(ports) == 1}
-
-
 @dataclass(slots=True)
 class Fetching:
-    """The entries of one external IP on their way. waiting: servers whose entries have been asked for."""
+    """The entries of one external IP on their way. Its token is confirmed when they are there."""
 
     serving: Serving
     lb: str
     record: MoveRecord
     token: int
+    waiting: set[Address]
+    """Servers whose entries are not there yet."""
     tried: Counter[Address] = field(default_factory=Counter)
     """Copies that have been tried, by server."""
-    waiting: set[Address] = field(default_factory=set)
 
 
 class Copies:
@@ -63,36 +47,28 @@ class Copies:
 
     def remote(self, serving: Serving) -> bool:
         """Must its entries be fetched from elsewhere?"""
-        return serving.config.copies[0] != "controller" or not self._at_hand(serving, serving.assigned)
-
-    @staticmethod
-    def _at_hand(serving: Serving, lb: str) -> bool:
-        """Does the access table have all of the LB's entries? Not if this control function has never read them."""
-        return lb not in serving.unread
+        return serving.config.copies[0] != "controller" or serving.assigned in serving.unread
 
     def fetch(self, serving: Serving, lb: str, record: MoveRecord, token: int, now: float) -> Outbox:
         """Makes the access table that which LB `lb` had, as well as can be; then confirms the token."""
-        fetching = Fetching(serving, lb, record, token)
         servers = {ip_address(entry.server[0]) for entry in serving.table.entries()} | set(serving.config.server_addresses())
         if serving.outbound:
-            servers = set()  # nobody keeps a copy of what inside hosts open
+            servers = set()  # nobody but the control function has what inside hosts open
+        fetching = Fetching(serving, lb, record, token, set(servers))
         out: Outbox = []
-        fetching.waiting = set(servers)
         for server in sorted(servers, key=str):
             out += self._next(fetching, server, now)
         return out + (self._done(fetching, now) if not servers else [])
 
-    def fetched(self, token: int, found: Iterable[Copied] | None, now: float) -> Outbox:
+    def fetched(self, token: int, rows: list[Row] | None, now: float) -> Outbox:
         """The answer to a FetchCopy; None: it can't be had there."""
         asked = self._asked.pop(token, None)
-        if asked is None:
+        if asked is None or asked[0].record.ended is not None:
             return []
         fetching, server, copy = asked
-        if fetching.serving.move is None or fetching.serving.move.record is not fetching.record:
-            return []
-        if found is None:
+        if rows is None:
             return self._next(fetching, server, now)
-        self._merge(fetching, server, copy, found, now)
+        self._merge(fetching, server, copy, rows, now)
         return self._got(fetching, server, now)
 
     def _next(self, fetching: Fetching, server: Address, now: float) -> Outbox:
@@ -101,20 +77,17 @@ class Copies:
         for copy in serving.config.copies[fetching.tried[server]:]:
             fetching.tried[server] += 1
             if copy == "controller":
-                if self._at_hand(serving, fetching.lb):
+                if fetching.lb not in serving.unread:
                     self._count(fetching, copy, sum(entry.server[0] == server.packed for entry in serving.table.entries()))
                     return self._got(fetching, server, now)
             elif keeper := control.keeper_of(server):
-                return [self._ask(fetching, server, copy, keeper)]
+                token = control.new_token()
+                self._asked[token] = fetching, server, copy
+                return [(KEEPERS, FetchCopy(keeper, serving.config, server, copy, token))]
         control.log("entries lost", level="error", external_ip=str(serving.address), server=str(server),
                     reason="no copy of them could be had", copies=list(serving.config.copies))
-        self._merge(fetching, server, "", (), now)
+        self._merge(fetching, server, None, [], now)
         return self._got(fetching, server, now)
-
-    def _ask(self, fetching: Fetching, server: Address, copy: str, keeper: Keeper) -> tuple[str, FetchCopy]:
-        token = self._control.new_token()
-        self._asked[token] = fetching, server, copy
-        return KEEPERS, FetchCopy(keeper, fetching.serving.address, server, copy, external_ports(fetching.serving, server), token)
 
     def _got(self, fetching: Fetching, server: Address, now: float) -> Outbox:
         fetching.waiting.discard(server)
@@ -132,50 +105,34 @@ class Copies:
         counts = fetching.record.entries_from
         counts[copy] = counts.get(copy, 0) + entries
 
-    def _merge(self, fetching: Fetching, server: Address, copy: str, found: Iterable[Copied], now: float) -> None:
+    def _merge(self, fetching: Fetching, server: Address, copy: str | None, rows: list[Row], now: float) -> None:
         """Makes the table's entries of that server what the copy has; of UDP, sockets tell nothing."""
         serving, table = fetching.serving, fetching.serving.table
-        there: set[bytes] = set()
-        for copied in found:
-            there.add(copied.key)
-            entry = table.by_key(copied.key)
-            if entry and entry.reply == copied.reply:
-                if entry.next_hop == NO_HOP:
-                    entry.next_hop = copied.next_hop
-                continue
-            for other in (entry, table.by_reply(copied.reply)):
-                if other and table.by_key(other.key) is other:
-                    serving.remove(other, now)
-            table.add(Entry(copied.key, copied.reply, copied.next_hop, now))
+        there = {row.key for row in rows if not row.flags & RESET}
         for entry in table.snapshot():
             if entry.server[0] == server.packed and entry.key not in there and (copy != "sockets" or entry.key[0] == TCP):
                 serving.remove(entry, now)
+        for row in rows:
+            entry = table.by_key(row.key)
+            if row.flags & RESET or entry and entry.reply == row.reply and entry.next_hop != NO_HOP:
+                continue
+            for other in {entry, table.by_reply(row.reply)} - {None}:
+                serving.remove(other, now)
+            table.add(Entry(row.key, row.reply, row.next_hop, now, inner_hop=row.inner_hop))
         self._find_hops(serving, there)
-        self._count(fetching, copy, len(there)) if copy else None
+        if copy:
+            self._count(fetching, copy, len(there))
 
-    def _find_hops(self, serving: Serving, keys: set[bytes]) -> None:
+    def _find_hops(self, serving: Serving, keys: Iterable[bytes]) -> None:
         """Gives entries without a next hop the one that most of the site's clients off the external network come from. What stays
         without one learns it from the client's next packet."""
-        control, missing = self._control, [entry for key in keys if (entry := serving.table.by_key(key)) and entry.next_hop == NO_HOP]
-        missing = [entry for entry in missing if not control.on_link(unpack_key(entry.key)[1])]
+        control = self._control
+        missing = [entry for key in keys if (entry := serving.table.by_key(key)) and entry.next_hop == NO_HOP
+                   and not control.on_link(unpack_key(key)[1])]
         if not missing:
             return
         hops = Counter(entry.next_hop for other in control.directory for entry in other.table.entries()
                        if entry.next_hop != NO_HOP and len(entry.key) == len(missing[0].key)
                        and not control.on_link(unpack_key(entry.key)[1]))
-        if hops:
-            hop = hops.most_common(1)[0][0]
-            for entry in missing:
-                entry.next_hop = hop
-
-
-def from_sockets(serving_address: Address, server: Address, ports: dict[tuple[int, int], int],
-                 sockets: Iterable[tuple[int, bytes, int]]) -> list[Copied]:
-    """The entries that a server's sockets stand for (seed modification 1). sockets: port, peer's address (packed) and port."""
-    found = []
-    for port, peer, peer_port in sockets:
-        external = ports.get((TCP, port))
-        if external is not None:
-            found.append(Copied(pack_key(TCP, peer, peer_port, serving_address.packed, external),
-                                pack_key(TCP, server.packed, port, peer, peer_port), NO_HOP))
-    return found
+        for entry in missing if hops else ():
+            entry.next_hop = hops.most_common(1)[0][0]

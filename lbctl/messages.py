@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lbctl.access_table import Entry
-from lbctl.model import Address, Keeper, Tunnel
+from lbctl.keeper.batches import Batch
+from lbctl.model import Address, ExternalIp, Keeper, Tunnel
 from lbctl.pipeline.flow import Flow
 from lbctl.store import State
 
@@ -112,23 +112,30 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class FetchCopy:
-    """Not for a switch: get the entries of that external IP and server from the keeper, or (copy: sockets) from the server's socket
-    table. ports: (protocol, port of the server) -> port of the external IP, as far as it can be derived."""
+    """Not for a switch: get that server's entries of the external IP from the keeper's copy (`keeper`), or from the server's socket
+    table (`sockets`)."""
 
     keeper: Keeper
-    external_ip: Address
+    external_ip: ExternalIp
     server: Address
     copy: str
-    ports: Mapping[tuple[int, int], int]
     token: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendBatch:
+    """Not for a switch: give the keeper this batch, and tell what it replies."""
+
+    keeper: Keeper
+    batch: Batch
 
 
 STORE = "store"
 """Where a Save goes, in place of an LB's name."""
 KEEPERS = "keepers"
-"""Where a FetchCopy goes."""
+"""Where a FetchCopy or a SendBatch goes."""
 
 Message = (AddFlows | DeleteFlows | DeleteCookie | AddEntries | DeleteEntries | PacketOut | Barrier | SetMeter
-           | ReadFlows | ReadPorts | Configure | Save | FetchCopy)
+           | ReadFlows | ReadPorts | Configure | Save | FetchCopy | SendBatch)
 Outbox = list[tuple[str, Message]]
 """Messages in order, each with the name of the LB it is for."""

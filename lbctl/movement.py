@@ -255,27 +255,34 @@ class Movement:
                     if entry.flags & ENDING:
                         entry.flags |= REINSTALLED
                 return [(lb, AddEntries(entries, self._token(move, lb, label)))]
-            case Assign(lb, unfinished, label):
-                serving.assigned = lb
-                (self._assigned.add if unfinished else self._assigned.discard)(move.record.id)
-                return [(STORE, Save(control.state(), self._token(move, STORE, label) if label else None))]
             case Announce(lb):
                 return control.announce(serving, lb, now)
             case Release(lb):
                 return control.connections.release(serving, lb)
+            case Forget(lb):
+                return self._start_forgetting(lb, serving)
+        return self._carry_out_elsewhere(move, serving, action, now)
+
+    def _carry_out_elsewhere(self, move: Move, serving: Serving, action: Action, now: float) -> Outbox:
+        """What is not done by one switch alone."""
+        match action:
+            case Assign(lb, unfinished, label):
+                serving.assigned = lb
+                (self._assigned.add if unfinished else self._assigned.discard)(move.record.id)
+                return [(STORE, Save(self._control.state(), self._token(move, STORE, label) if label else None))]
             case Fence(lb, label):
                 self._fencing[self._token(move, lb, label)] = lb
                 return []
             case Fetch(lb, label):
-                token = self._token(move, "copies", label)
-                return control.copies.fetch(serving, lb, move.record, token, now)
-            case Forget(lb):
-                if not control.switches[lb].ready:
-                    return []  # it is read back when it returns
-                self._forgetting[lb, serving.address] = [cookie for kind in (Kind.ENTRY_IN, Kind.ENTRY_OUT)
-                                                         for cookie in bucket_cookies(kind, serving.owner)]
-                return self._forget(lb, serving)
+                return self._control.copies.fetch(serving, lb, move.record, self._token(move, "copies", label), now)
         raise AssertionError(action)
+
+    def _start_forgetting(self, lb: str, serving: Serving) -> Outbox:
+        if not self._control.switches[lb].ready:
+            return []  # it is read back when it returns
+        self._forgetting[lb, serving.address] = [cookie for kind in (Kind.ENTRY_IN, Kind.ENTRY_OUT)
+                                                 for cookie in bucket_cookies(kind, serving.owner)]
+        return self._forget(lb, serving)
 
     def _token(self, move: Move, lb: str, label: str) -> int:
         def then(now: float) -> Outbox:

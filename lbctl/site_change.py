@@ -29,7 +29,6 @@ def change_site(control: ControlFunction, site: Site, now: float) -> Outbox:
             switch.roles.pop(serving.address, None)
     control.site = site
     _change_load_balancers(control, site)
-    control.apply_settings()
     servings, new = [], []
     for external_ip in site.external_ips:
         serving = control.directory.get(external_ip.address)
@@ -41,6 +40,7 @@ def change_site(control: ControlFunction, site: Site, now: float) -> Outbox:
         servings.append(serving)
     control.directory.replace(servings)
     keep_what_is_in_use(control)
+    control.apply_settings()
     for name, switch in control.switches.items():
         if switch.ready:
             out += control.meters(name)

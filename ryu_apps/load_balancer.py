@@ -7,6 +7,7 @@ import os
 import signal
 import struct
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -20,11 +21,13 @@ from ryu.ofproto import ofproto_v1_4
 
 from lbctl.config import ConfigError, load
 from lbctl.control import ControlFunction, Refused
-from lbctl.messages import STORE, Outbox
+from lbctl.keeper.client import KeeperError
+from lbctl.messages import KEEPERS, STORE, Outbox
 from lbctl.openflow.entries import EntryCodec
-from lbctl.store import FileStore, StoreError
+from lbctl.store import FileStore, StoreError, new_fence_code
 from lbctl.switch import PortState
 from ryu_apps import datapath as of
+from ryu_apps.keepers import KeeperCalls
 from ryu_apps.openflow import token_of
 from ryu_apps.sender import Sender
 
@@ -87,8 +90,12 @@ class LoadBalancerApp(app_manager.RyuApp):
                 raise SystemExit("lbctl: the configuration file has no `site = PATH` in its section [lbctl]")
             self.site_path = config_path(CONF.lbctl.site)
             self._store = FileStore(config_path(CONF.lbctl.state_file))
-            self.control = ControlFunction(load(self.site_path), self._store.load(), self.now(), self._log)
-        except (ConfigError, StoreError) as error:
+            state = self._store.load()
+            state = replace(state, fence_code=state.fence_code or new_fence_code())
+            self.control = ControlFunction(load(self.site_path), state, self.now(), self._log)
+            self._keepers = KeeperCalls(self.site_path.parent, self.control, self._send, self.now, spawn)
+            self._keepers.configure()
+        except (ConfigError, StoreError, KeeperError) as error:
             raise SystemExit(f"lbctl: {error}") from error
         self._codec = EntryCodec(self.control.site.settings.linger)
         of.install(self._on_raw)
@@ -207,6 +214,8 @@ class LoadBalancerApp(app_manager.RyuApp):
         for name, message in out:
             if name == STORE:
                 self._saves.put(message)
+            elif name == KEEPERS:
+                self._keepers.call(message)
             elif name in self._senders:
                 if not self._senders[name].send(message):
                     self.control.switches[name].counters["dropped_send_queue_full"] += 1
@@ -246,12 +255,15 @@ class LoadBalancerApp(app_manager.RyuApp):
     def _load_site(self) -> None:
         """A bad file is refused, and the old one stays."""
         try:
-            out = self.control.apply_site(load(self.site_path), self.now())
-        except (ConfigError, Refused) as error:
+            site = load(self.site_path)
+            self._keepers.check(site.keepers)
+            out = self.control.apply_site(site, self.now())
+        except (ConfigError, KeeperError, Refused) as error:
             self.control.counters["site_files_refused"] += 1
             log.error("site file refused, the old one stays", reason=str(error))
             return
         self._codec = EntryCodec(self.control.site.settings.linger)
+        self._keepers.configure()
         for name in self._datapaths.keys() - self.control.switches.keys():
             self._senders.pop(name).stop()
             self._datapaths.pop(name).close()

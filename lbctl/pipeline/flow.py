@@ -160,9 +160,8 @@ _MOVE_NAMES = {"eth_src": "NXM_OF_ETH_SRC", "eth_dst": "NXM_OF_ETH_DST", "arp_sh
                "ipv6_dst": "NXM_NX_IPV6_DST"}
 _LEARNED = {"eth_type": "eth_type", "arp_op": "arp_op", "ip_proto": "nw_proto", "icmpv6_type": "icmpv6_type"}
 _MATCH_ORDER = ("reg0", "reg1", "reg2", "tunnel_id", "tun_ipv4_src", "in_port", "eth_dst", "ipv4_src", "ipv4_dst", "ipv6_src",
-                "ipv6_dst", "arp_spa", "arp_tpa", "arp_op", "arp_sha", "arp_tha", "nw_ttl", "ip_frag", "icmpv4_type", "icmpv6_type", "ipv6_nd_target",
-                "tcp_src", "udp_src", "tcp_dst", "udp_dst",
-                "tcp_flags")
+                "ipv6_dst", "arp_spa", "arp_tpa", "arp_op", "arp_sha", "arp_tha", "nw_ttl", "ip_frag", "icmpv4_type", "icmpv6_type",
+                "ipv6_nd_target", "tcp_src", "udp_src", "tcp_dst", "udp_dst", "tcp_flags")
 _HEX = ("reg0", "reg1", "reg2", "tunnel_id")
 _PROTOCOLS = {(ETH_ARP, None): "arp", (ETH_IP, None): "ip", (ETH_IP, ICMP): "icmp", (ETH_IP, TCP): "tcp", (ETH_IP, UDP): "udp",
               (ETH_IPV6, None): "ipv6", (ETH_IPV6, ICMPV6): "icmp6", (ETH_IPV6, TCP): "tcp6", (ETH_IPV6, UDP): "udp6"}

@@ -53,7 +53,7 @@ class FileStore:
         self.path = path
 
     def load(self) -> State:
-        """The saved state; with a new fence code only if there is no file yet. Raises StoreError if the file is damaged."""
+        """The saved state; empty if there is no file yet. Raises StoreError if the file is damaged."""
         try:
             document = json.loads(self.path.read_text())
             if document["format"] != FORMAT:
@@ -62,9 +62,9 @@ class FileStore:
                          {ip_address(ip): UnfinishedMove(move["from"], move["to"], Strategy(move["strategy"]))
                           for ip, move in document["unfinished"].items()},
                          frozenset(map(str, document.get("watched", ()))),
-                         str(IPv4Address(document["fence_code"])) if "fence_code" in document else new_fence_code())
+                         str(document.get("fence_code", "")))
         except FileNotFoundError:
-            return State(fence_code=new_fence_code())
+            return State()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(f"{self.path}: can't be read ({error}); mend it, or remove it to start from the "
                              "assignment in the site file") from error

@@ -92,4 +92,5 @@ def test_the_file_is_for_people_too(tmp_path) -> None:
     store.save(STATE)
     assert json.loads(store.path.read_text()) == {
         "format": 1, "assigned": {"198.51.100.1": "lb-b"},
-        "unfinished": {"198.51.100.1": {"from": "lb-a", "to": "lb-b", "strategy": "buffered"}}}
+        "unfinished": {"198.51.100.1": {"from": "lb-a", "to": "lb-b", "strategy": "buffered"}},
+        "watched": [], "fence_code": ""}

@@ -1,0 +1,93 @@
+"""What keepers are told in normal operation: every change of the entries whose external IP has `keeper` among its copies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from lbctl.access_table import Entry
+from lbctl.keeper.batches import Reply
+from lbctl.keeper.publisher import Pace, Publisher
+from lbctl.keeper.rows import Ports, Stream, derived_ports
+from lbctl.messages import KEEPERS, Outbox, SendBatch
+from lbctl.model import Keeper, Settings
+from lbctl.serving import Serving
+
+if TYPE_CHECKING:
+    from lbctl.control import ControlFunction
+
+
+class Feeds:
+    """A publisher for each keeper that some external IP's entries go to."""
+
+    def __init__(self, control: ControlFunction) -> None:
+        self._control = control
+        self.publishers: dict[bytes, Publisher] = {}
+        """By the server (packed)."""
+        self._keepers: dict[bytes, Keeper] = {}
+        self._pace: Pace | None = None
+        self.configure()
+
+    def configure(self) -> None:
+        """After another site file: keepers that stay go on where they are, unless the times have changed."""
+        control = self._control
+        pace, before = _pace(control.site.settings), self._pace
+        fed = {server.packed for serving in control.directory if "keeper" in serving.config.copies
+               for server in serving.config.server_addresses()}
+        self._keepers = {keeper.server.packed: keeper for keeper in control.site.keepers.each if keeper.server.packed in fed}
+        stay = self.publishers if pace == before else {}
+        self.publishers = {server: stay.get(server) or Publisher(partial(self._entries, server), self._ports, pace)
+                           for server in self._keepers}
+        self._pace = pace
+        for serving in control.directory:
+            serving.table.watcher = self._changed if "keeper" in serving.config.copies and self._keepers else None
+
+    def _changed(self, entry: Entry) -> None:
+        publisher = self.publishers.get(entry.reply[1:(len(entry.reply) + 1 >> 1) - 2])
+        if publisher is not None:
+            publisher.changed(entry)
+
+    def _fed(self, server: bytes) -> Iterator[Serving]:
+        """The external IPs whose entries of that server its keeper is told."""
+        address = ip_address(server)
+        return (serving for serving in self._control.directory
+                if "keeper" in serving.config.copies and address in serving.config.hops())
+
+    def _entries(self, server: bytes) -> Iterator[Entry]:
+        return (entry for serving in self._fed(server) for entry in serving.table.snapshot() if entry.server[0] == server)
+
+    def _ports(self, stream: Stream) -> Ports:
+        serving = self._control.directory.by_address.get(stream.external)
+        return derived_ports(serving.config, ip_address(stream.server)) if serving else {}
+
+    def tick(self, now: float) -> Outbox:
+        """The batches that are due."""
+        out: Outbox = []
+        for server, publisher in self.publishers.items():
+            if not any(serving.unread for serving in self._fed(server)):
+                publisher.begin(now)
+            if batch := publisher.due(now):
+                out.append((KEEPERS, SendBatch(self._keepers[server], batch)))
+        return out
+
+    def answered(self, server: bytes, reply: Reply | None, detail: str, now: float) -> None:
+        """What became of a keeper's SendBatch; None: nobody knows, see detail."""
+        publisher = self.publishers.get(server)
+        if publisher is None:
+            return
+        before = publisher.last_failure
+        if reply is None:
+            publisher.failed(detail, now)
+        else:
+            publisher.answered(reply, now)
+        if publisher.last_failure and not before:
+            self._control.log("keeper has not taken its entries", level="warning", keeper=str(ip_address(server)),
+                              reason=publisher.last_failure)
+        elif before and not publisher.last_failure:
+            self._control.log("keeper takes entries again", keeper=str(ip_address(server)))
+
+
+def _pace(settings: Settings) -> Pace:
+    return Pace(interval=settings.copy_interval, max_delay=settings.copy_delay)
