@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lbctl import __version__
-from lbctl.cli import config, doctor, move, status, table, where
+from lbctl.cli import config, doctor, keeper, move, status, table, where
 from lbctl.cli.failure import Failure
 
 
@@ -54,4 +54,5 @@ app.command("moves")(move.moves)
 app.command("abort")(move.abort)
 app.command("where")(where.where)
 app.command("doctor")(doctor.doctor)
+app.command("keeper")(keeper.keeper)
 app.add_typer(config.app, name="config")

@@ -140,7 +140,8 @@ class Client:
 
     def _exchange(self, connection: http.client.HTTPConnection, method: str, target: str,
                   body: bytes | None) -> tuple[int, http.client.HTTPMessage, bytes]:
-        connection.request(method, target, body, {**self._headers, "Accept": CONTENT_TYPE, **({"Content-Type": CONTENT_TYPE} if body else {})})
+        kind = "Accept" if body is None else "Content-Type"
+        connection.request(method, target, body, {**self._headers, kind: CONTENT_TYPE})
         response = connection.getresponse()
         content = response.read(BODY_LIMIT)
         if response.will_close or not response.isclosed() or len(self._idle) >= IDLE_CONNECTIONS:
@@ -179,8 +180,8 @@ def socket_ports(external_ip: ExternalIp, server: Address) -> dict[int, int]:
     found = {port: derived.get(bytes([TCP]) + port.to_bytes(2)) for port in sorted(ports)}
     unclear = [str(port) for port, external in found.items() if external is None]
     if unclear:
-        raise KeeperError(f"{external_ip.address}: several services lead to port {', '.join(unclear)} of {server}, so its sockets don't tell "
-                          "which one a connection is of; take `copies: keeper`")
+        raise KeeperError(f"{external_ip.address}: several services lead to port {', '.join(unclear)} of {server}, so its sockets "
+                          "don't tell which one a connection is of; take `copies: keeper`")
     return {port: int.from_bytes(external) for port, external in found.items()}
 
 

@@ -160,9 +160,9 @@ class Copy:
         return Reply(Answer.ACKNOWLEDGED, batch.sequence)
 
     def restore(self, batch: Batch) -> None:
-        """Begins with what `snapshot` gave: a full copy (LAST_PART), or what has come of one (PART)."""
+        """Begins with what `snapshot` gave: a full copy (LAST_PART), or what has come of one (PART); of its own servers."""
         session = Session(batch.session)
-        session.take(batch)
+        session.take(batch._replace(sections=[section for section in batch.sections if section.stream.server in self.servers]))
         if batch.kind is BatchKind.LAST_PART:
             self.current = session
         else:

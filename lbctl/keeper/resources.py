@@ -1,0 +1,211 @@
+"""What a keeper answers to a request: a function of the request and the copy, without sockets and threads."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from ipaddress import ip_address
+from typing import Any
+
+from lbctl.access_table import NO_HOP, STATES, Entry
+from lbctl.api.http import Request, Response
+from lbctl.keeper import sockets
+from lbctl.keeper.batches import CONTENT_TYPE, Answer, Batch, BatchKind, Malformed, decode, encode
+from lbctl.keeper.journal import KeptCopy
+from lbctl.keeper.metrics import exposition
+from lbctl.keeper.rows import Row, entries, row_size, version_of
+from lbctl.model import PROTOCOL_NAMES, Address
+
+BODY_LIMIT = 8 * 1024 * 1024
+"""Bytes of a batch."""
+SHOWN = 10_000
+"""So many entries are shown as JSON, which is for people."""
+
+
+class Problem(Exception):
+    """Ends a request with problem details (RFC 9457). `detail` says what happened and what to do."""
+
+    def __init__(self, status: int, detail: str, **headers: str) -> None:
+        super().__init__(detail)
+        self.response = problem(status, detail, headers)
+
+
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """A response that says what failed."""
+    content = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    return Response(status, {"Content-Type": "application/problem+json", **(headers or {})}, json.dumps(content).encode())
+
+
+class Resources:
+    """Answers requests, of several threads. Whoever holds `lock` keeps the copy and its file as they are.
+
+    note(kind, text) is told what a person might want to know; connections: how many there are now, for the metrics.
+    """
+
+    def __init__(self, kept: KeptCopy, token: str | None, note: Callable[[str, str], None] = lambda kind, text: None,
+                 connections: Callable[[], int] = lambda: 0) -> None:
+        self.lock = threading.Lock()
+        self.counters: Counter[str] = Counter()
+        """Answers by status."""
+        self._kept, self._copy, self._token = kept, kept.copy, token
+        self._note, self._connections = note, connections
+        self._routes: dict[str, dict[str, Callable[[Request], Response]]] = {
+            "/v1/copies": {"GET": self._streams, "POST": self._take},
+            "/v1/sockets": {"GET": self._sockets},
+            "/v1/health": {"GET": self._health},
+            "/metrics": {"GET": self._metrics},
+        }
+
+    def admit(self, headers: Mapping[str, str]) -> Response | None:
+        """What to answer to a request that does not carry the token; before its body is read."""
+        if self._token is None:
+            return None
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token.encode()):
+            return None
+        detail = "The token is wrong." if given else "This keeper wants a token: send `Authorization: Bearer TOKEN`."
+        return problem(401, detail, {"WWW-Authenticate": 'Bearer realm="lbctl keeper"'})
+
+    def answer(self, request: Request) -> Response:
+        """The answer to a request that was admitted."""
+        try:
+            return self._route(request)(request)
+        except Problem as refusal:
+            return refusal.response
+
+    def _route(self, request: Request) -> Callable[[Request], Response]:
+        by_method = self._routes.get(request.path)
+        if by_method is None and request.path.startswith("/v1/copies/"):
+            by_method = {"GET": self._rows}
+        if by_method is None:
+            raise Problem(404, f"There is nothing at {request.path}.")
+        method = "GET" if request.method == "HEAD" else request.method
+        if method not in by_method:
+            allow = ", ".join(by_method)
+            raise Problem(405, f"{request.path} takes {allow}, not {request.method}.", Allow=allow)
+        return by_method[method]
+
+    def _take(self, request: Request) -> Response:
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != CONTENT_TYPE:
+            raise Problem(415, f"The body must be {CONTENT_TYPE}.")
+        try:
+            batch = decode(request.body or b"")
+        except Malformed as error:
+            raise Problem(400, f"The body is no batch: {error}.") from error
+        try:
+            with self.lock:
+                reply = self._kept.put(batch, request.body or b"")
+        except OSError as error:
+            raise Problem(507, f"The batch cannot be written: {error.strerror}; free space in the keeper's directory.") from error
+        if reply.answer is not Answer.ACKNOWLEDGED:
+            self._note(reply.answer.value, f"batch {batch.sequence} of session {batch.session:016x}: {reply.answer.value}: {reply.detail}")
+        elif batch.kind is BatchKind.LAST_PART:
+            self._note("full", f"full copy of session {batch.session:016x} is complete")
+        return _json({"answer": reply.answer.value, "sequence": reply.sequence, "detail": reply.detail})
+
+    def _streams(self, request: Request) -> Response:
+        with self.lock:
+            current, streams, coming = self._copy.current, self._copy.streams(), self._copy.coming
+            return _json({
+                "session": current and f"{current.number:016x}", "sequence": current and current.sequence,
+                "age_seconds": round(self._age(), 3) if current else None, "rows": sum(streams.values()),
+                "rows_limit": self._copy.max_rows, "full_copy_coming": coming and len(coming),
+                "servers": sorted(str(ip_address(server)) for server in self._copy.servers),
+                "streams": [{"server": str(ip_address(server)), "external_ip": str(ip_address(external)), "rows": rows}
+                            for (server, external), rows in sorted(streams.items())]})
+
+    def _rows(self, request: Request) -> Response:
+        external = _address(request.path.removeprefix("/v1/copies/"))
+        servers = [self._own(text) for text in request.query.get("server", [])]
+        with self.lock:
+            found, age = self._copy.rows(external.packed, servers or None), self._age()
+        if found is None:
+            raise Problem(404, "This keeper has not received a full copy yet.")
+        return _batch(request, found, age)
+
+    def _sockets(self, request: Request) -> Response:
+        server = self._own(_one(request, "server"))
+        external = _address(_one(request, "external_ip"))
+        if len(external.packed) != len(server):
+            raise Problem(422, "Wrong query: server and external_ip are of different IP versions.")
+        try:
+            ports = dict(_port_pair(text) for text in request.query.get("port", []))
+            found = sockets.connections(server, external.packed, ports)
+        except ValueError:
+            raise Problem(422, "Wrong query: port is SERVER_PORT:EXTERNAL_PORT, once for each.") from None
+        except sockets.SocketsError as error:
+            raise Problem(503, f"{error}.".capitalize()) from error
+        return _batch(request, Batch(BatchKind.LAST_PART, 0, 0, [found]), 0.0)
+
+    def _health(self, _: Request) -> Response:
+        return _json({"status": "ok", "has_copy": self._copy.current is not None})
+
+    def _metrics(self, _: Request) -> Response:
+        with self.lock:
+            text = exposition(self._copy, self._age(), self._kept.size, self.counters, self._connections())
+        return Response(200, {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}, text.encode())
+
+    def _age(self) -> float:
+        """Seconds since a batch was last taken."""
+        return max(0.0, time.time() - self._kept.written_at)
+
+    def _own(self, text: str) -> bytes:
+        """A packed server address that this keeper is for."""
+        server = _address(text)
+        if server.packed not in self._copy.servers:
+            own = ", ".join(sorted(str(ip_address(each)) for each in self._copy.servers))
+            raise Problem(403, f"This keeper is not for server {server}, but for: {own}.")
+        return server.packed
+
+
+def _address(text: str) -> Address:
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise Problem(422, f"{text!r} is no IP address.") from None
+
+
+def _one(request: Request, name: str) -> str:
+    values = request.query.get(name, [])
+    if len(values) != 1:
+        raise Problem(422, f"Wrong query: {name}: must be given once.")
+    return values[0]
+
+
+def _port_pair(text: str) -> tuple[int, int]:
+    """Raises ValueError if it is not two port numbers with a colon between."""
+    server_port, external_port = (int(part) for part in text.split(":"))
+    if not (0 < server_port < 0x10000 and 0 < external_port < 0x10000):
+        raise ValueError(text)
+    return server_port, external_port
+
+
+def _json(content: Any) -> Response:
+    return Response(200, {"Content-Type": "application/json"}, json.dumps(content).encode())
+
+
+def _batch(request: Request, batch: Batch, age: float) -> Response:
+    """In the form that the request accepts: binary for the control function, else JSON."""
+    if CONTENT_TYPE in request.headers.get("accept", ""):
+        return Response(200, {"Content-Type": CONTENT_TYPE, "Lbctl-Age": f"{age:.3f}"}, encode(batch))
+    shown = [row for section in batch.sections for row in entries(section._replace(rows=section.rows[:SHOWN * row_size(
+        section.kind, version_of(section.stream))]))][:SHOWN]
+    return _json({"session": f"{batch.session:016x}", "sequence": batch.sequence, "age_seconds": round(age, 3), "rows": batch.rows,
+                  "complete": len(shown) == batch.rows, "entries": [_entry(row) for row in shown]})
+
+
+def _entry(row: Row) -> dict[str, Any]:
+    connection = Entry(row.key, row.reply, row.next_hop, 0.0, inner_hop=row.inner_hop).connection
+    internal = connection.internal
+    return {"protocol": PROTOCOL_NAMES.get(connection.protocol, str(connection.protocol)),
+            "client": str(connection.client.address), "client_port": connection.client.port,
+            "external_ip": str(connection.external.address), "external_port": connection.external.port,
+            "server": str(connection.server.address), "server_port": connection.server.port,
+            "internal_ip": internal and str(internal.address), "internal_port": internal and internal.port,
+            "next_hop": None if row.next_hop == NO_HOP else connection.next_hop, "inner_hop": row.inner_hop.hex(":") or None,
+            "state": STATES[row.flags]}
