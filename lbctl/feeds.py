@@ -38,7 +38,7 @@ class Feeds:
                for server in serving.config.server_addresses()}
         self._keepers = {keeper.server.packed: keeper for keeper in control.site.keepers.each if keeper.server.packed in fed}
         stay = self.publishers if pace == before else {}
-        self.publishers = {server: stay.get(server) or Publisher(partial(self._entries, server), self._ports, pace)
+        self.publishers = {server: stay.get(server) or Publisher(server, partial(self._entries, server), self._ports, pace)
                            for server in self._keepers}
         self._pace = pace
         for serving in control.directory:

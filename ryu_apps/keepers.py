@@ -59,7 +59,7 @@ class KeeperCalls:
         client, rows = self._clients.get(message.keeper), None
         try:
             if client and message.copy == "keeper":
-                rows = client.fetch(message.external_ip.address, [message.server]).rows
+                rows = client.fetch(message.external_ip.address, message.server).rows
             elif client:
                 rows = client.fetch_sockets(message.external_ip, message.server)
         except KeeperError as error:

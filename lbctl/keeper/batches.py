@@ -1,11 +1,10 @@
 """What goes over the wire: batches of sections, and the keeper's reply to one.
 
-A *session* is what a sender says to a keeper from one full copy on: first the full copy in parts, then increments, numbered
-together from 1. A gap or a refusal ends a session; the sender then begins another one. The body of a batch:
+Each batch is about one server. A *session* is what a sender says about it from one full copy on: first the full copy in parts,
+then increments, numbered together from 1. A gap or a refusal ends a session; the sender then begins another one. The body of a batch:
 
-    "LBK1", kind (1 byte), session (8), sequence (8), number of sections (2)
-    for each section: kind (1), IP version (1), number of ports (2), number of rows (4), server address, external IP,
-                      ports (5 each), rows
+    "LBK1", kind (1 byte), IP version (1), session (8), sequence (8), number of sections (2), server address
+    for each section: kind (1), number of ports (2), number of rows (4), external IP, ports (5 each), rows
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lbctl.keeper.rows import Kind, Section, Stream, count, row_size, underivable, version_of
+from lbctl.keeper.rows import Kind, Section, Stream, count, row_size, underivable
 
 CONTENT_TYPE = "application/vnd.lbctl.entries"
 MAGIC = b"LBK1"
-_HEAD = struct.Struct("!4sBQQH")
-_SECTION = struct.Struct("!BBHI")
+_HEAD = struct.Struct("!4sBBQQH")
+_SECTION = struct.Struct("!BHI")
 _PORTS_SIZE = 5
 
 
@@ -37,9 +36,10 @@ class BatchKind(enum.IntEnum):
 
 
 class Batch(NamedTuple):
-    """One message to a keeper; also what it gives back (one LAST_PART)."""
+    """One message to a keeper; also what it gives back (one LAST_PART). server: packed; all sections are of its streams."""
 
     kind: BatchKind
+    server: bytes
     session: int
     sequence: int
     sections: Sequence[Section] = ()
@@ -67,46 +67,46 @@ class Reply(NamedTuple):
 
 def encode(batch: Batch) -> bytes:
     """The body of a batch."""
-    parts = [_HEAD.pack(MAGIC, batch.kind, batch.session, batch.sequence, len(batch.sections))]
+    version = 4 if len(batch.server) == 4 else 6
+    parts = [_HEAD.pack(MAGIC, batch.kind, version, batch.session, batch.sequence, len(batch.sections)), batch.server]
     for section in batch.sections:
-        parts += [_SECTION.pack(section.kind, version_of(section.stream), len(section.ports) // _PORTS_SIZE, count(section)),
-                  *section.stream, section.ports, section.rows]
+        parts += [_SECTION.pack(section.kind, len(section.ports) // _PORTS_SIZE, count(section)),
+                  section.stream.external, section.ports, section.rows]
     return b"".join(parts)
 
 
 def decode(body: bytes) -> Batch:
     """The batch of a body. Raises Malformed."""
     try:
-        magic, kind, session, sequence, number = _HEAD.unpack_from(body)
+        magic, kind, version, session, sequence, number = _HEAD.unpack_from(body)
         if magic != MAGIC:
             raise Malformed(f"a batch begins with {MAGIC.decode()}; perhaps the other side is of another release")
-        sections, offset = [], _HEAD.size
+        if version not in (4, 6):
+            raise Malformed(f"there is no IP version {version}")
+        offset = _HEAD.size + (4 if version == 4 else 16)
+        server, sections = body[_HEAD.size:offset], []
         for _ in range(number):
-            section, offset = _section(body, offset)
+            section, offset = _section(body, offset, server)
             sections.append(section)
         if offset != len(body):
-            raise Malformed(f"{len(body) - offset} bytes follow the last section")
-        return Batch(BatchKind(kind), session, sequence, sections)
+            raise Malformed(f"its sections end at byte {offset} of {len(body)}")
+        return Batch(BatchKind(kind), server, session, sequence, sections)
     except struct.error as error:
         raise Malformed(f"cut off: {error}") from error
     except ValueError as error:
         raise error if isinstance(error, Malformed) else Malformed(str(error)) from error
 
 
-def _section(body: bytes, offset: int) -> tuple[Section, int]:
-    number, version, ports, rows = _SECTION.unpack_from(body, offset)
-    kind = Kind(number)
-    if version not in (4, 6):
-        raise Malformed(f"IP version {version} at byte {offset + 1}")
-    address = 4 if version == 4 else 16
+def _section(body: bytes, offset: int, server: bytes) -> tuple[Section, int]:
+    """The section that begins there, and where it ends."""
+    number, ports, rows = _SECTION.unpack_from(body, offset)
+    kind, address = Kind(number), len(server)
     start = offset + _SECTION.size
-    ports_at = start + 2 * address
-    rows_at = ports_at + ports * _PORTS_SIZE
-    end = rows_at + rows * row_size(kind, version)
+    rows_at = start + address + ports * _PORTS_SIZE
+    end = rows_at + rows * row_size(kind, 4 if address == 4 else 6)
     if end > len(body):
         raise Malformed(f"the section at byte {offset} has {rows} rows, and ends {end - len(body)} bytes after the body")
-    stream = Stream(body[start:start + address], body[start + address:ports_at])
-    section = Section(kind, stream, body[ports_at:rows_at], body[rows_at:end])
+    section = Section(kind, Stream(server, body[start:start + address]), body[start + address:rows_at], body[rows_at:end])
     if missing := underivable(section):
         raise Malformed(f"the section at byte {offset} says no external port for protocol and server port {missing.hex()}")
     return section, end

@@ -10,7 +10,6 @@ import http.client
 import json
 import socket
 import ssl
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
@@ -32,7 +31,7 @@ class KeeperError(Exception):
 
 
 class Fetched(NamedTuple):
-    """What a keeper has of an external IP, as of the batch with that number of that session; age: seconds since its last batch."""
+    """What a keeper has of a stream, as of the batch with that number of that session, which came `age` seconds ago."""
 
     session: int
     sequence: int
@@ -73,10 +72,9 @@ class Client:
             raise self._stranger(status) from None
         raise self._refused(status, body)
 
-    def fetch(self, external: Address, servers: Iterable[Address] | None = None) -> Fetched:
-        """The copy of that external IP's entries, of these servers (None: of all that the keeper is for). Raises KeeperError."""
-        query = urlencode([("server", str(server)) for server in servers or ()])
-        batch, age = self._get(f"/v1/copies/{quote(str(external), safe='')}?{query}")
+    def fetch(self, external: Address, server: Address) -> Fetched:
+        """The copy of that external IP's entries that lead to that server. Raises KeeperError."""
+        batch, age = self._get(f"/v1/copies/{quote(str(external), safe='')}?{urlencode({'server': server})}")
         return Fetched(batch.session, batch.sequence, age, self._rows(batch))
 
     def fetch_sockets(self, external_ip: ExternalIp, server: Address) -> list[Row]:

@@ -1,7 +1,7 @@
 """The copy itself (seed figure 13, copy 54): takes batches, and gives rows back. Pure; lbctl.keeper.journal makes it last.
 
-A full copy is put aside part by part, and replaces what there was only with its last part. So what is given back is always
-what the table was at one batch of one session, never a mixture.
+A full copy is put aside part by part, and replaces what there was only with its last part. So what is given back of a server is
+always what its entries were at one batch of one session, never a mixture.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from lbctl.keeper.batches import Answer, Batch, BatchKind, Reply
 from lbctl.keeper.rows import Kind, Section, Stream, identity_size, row_size, version_of
 
 ENDED_SESSIONS = 16
-"""So many are remembered, for their batches that are still under way when the next one has begun."""
-
+"""So many of a server are remembered, for their batches that are still under way when the next one has begun."""
 SHARED_LIMIT = 10_000
 
 Rows = dict[bytes, bytes]
@@ -37,21 +36,23 @@ class StreamCopy:
 
 
 class Session:
-    """What one session has said so far: up to that sequence number."""
+    """What one session has said of its server so far: up to that sequence number, which came at that time."""
 
-    def __init__(self, number: int, sequence: int = 0) -> None:
+    def __init__(self, server: bytes, number: int) -> None:
+        self.server = server
         self.number = number
-        self.sequence = sequence
+        self.sequence = 0
+        self.taken_at = 0.0
         self.streams: dict[Stream, StreamCopy] = {}
         self._same: dict[bytes, bytes] = {}
-        """One object for all rows that have the same state and next hop: half of the memory."""
+        """One object for all rows that have the same state and next hop."""
 
     def __len__(self) -> int:
         return sum(map(len, self.streams.values()))
 
-    def take(self, batch: Batch) -> None:
+    def take(self, batch: Batch, now: float) -> None:
         """Applies a batch, whatever its number, which it then has."""
-        self.sequence = batch.sequence
+        self.sequence, self.taken_at = batch.sequence, now
         for section in batch.sections:
             stream = self.streams.setdefault(section.stream, StreamCopy())
             stream.ports = section.ports or stream.ports
@@ -83,28 +84,73 @@ class Session:
         return any(section.kind is Kind.DESTINATION and stream.ports != section.ports and bool(stream.rows.get(section.kind))
                    for section in batch.sections if (stream := self.streams.get(section.stream)))
 
-    def sections(self, streams: Iterable[Stream] | None = None) -> Iterator[Section]:
-        """The rows of these streams (None: of all)."""
-        for stream in self.streams if streams is None else streams:
-            found = self.streams.get(stream, StreamCopy())
-            for kind, rows in found.rows.items():
-                if rows:
-                    yield Section(kind, stream, found.ports if kind is Kind.DESTINATION else b"",
-                                  b"".join([part for row in rows.items() for part in row]))
+    def batch(self, kind: BatchKind, external: bytes | None = None) -> Batch:
+        """Everything (of that external IP) as one batch."""
+        return Batch(kind, self.server, self.number, self.sequence, [
+            Section(rows_kind, stream, found.ports if rows_kind is Kind.DESTINATION else b"", b"".join(
+                [part for row in rows.items() for part in row]))
+            for stream, found in self.streams.items() if external in (None, stream.external)
+            for rows_kind, rows in found.rows.items() if rows])
+
+
+class ServerCopy:
+    """The copy of one server's entries. current: what is given back; coming: a full copy whose last part has not come."""
+
+    def __init__(self) -> None:
+        self.current: Session | None = None
+        self.coming: Session | None = None
+        self._ended: deque[int] = deque(maxlen=ENDED_SESSIONS)
+
+    def judge(self, batch: Batch) -> Reply | None:
+        """None: it is the next one."""
+        if batch.session in self._ended:
+            return Reply(Answer.RESYNC, 0, "another session has replaced this one")
+        session = self.session(batch.session)
+        if session is None:
+            begins = batch.kind is not BatchKind.INCREMENT and batch.sequence == 1
+            return None if begins else Reply(Answer.RESYNC, 0, "this session's full copy is not here")
+        if batch.sequence <= session.sequence:
+            return Reply(Answer.ACKNOWLEDGED, session.sequence, "had it already")
+        if batch.sequence != session.sequence + 1:
+            return Reply(Answer.RESYNC, session.sequence, f"batch {session.sequence + 1} has not come before {batch.sequence}")
+        if (batch.kind is BatchKind.INCREMENT) != (session is self.current):
+            return Reply(Answer.RESYNC, session.sequence, "an increment in a full copy, or the other way round")
+        if session.contradicts(batch):
+            return Reply(Answer.RESYNC, session.sequence, "other external ports follow from the servers' ports than before")
+        return None
+
+    def take(self, batch: Batch, now: float) -> None:
+        """Applies the next batch."""
+        session = self.session(batch.session)
+        if session is None:
+            self._end(self.coming)
+            session = self.coming = Session(batch.server, batch.session)
+        session.take(batch, now)
+        if batch.kind is BatchKind.LAST_PART:
+            self._end(self.current)
+            self.current, self.coming = session, None
+
+    @property
+    def held(self) -> int:
+        """Rows that it has, or will have when what is coming is complete."""
+        return max(len(session) if session else 0 for session in (self.current, self.coming))
+
+    def session(self, number: int) -> Session | None:
+        return next((session for session in (self.current, self.coming) if session and session.number == number), None)
+
+    def _end(self, session: Session | None) -> None:
+        if session:
+            self._ended.append(session.number)
 
 
 class Copy:
-    """The copy for these server addresses (packed), of at most so many rows, and as many while a full copy is being received."""
+    """The copies for these server addresses (packed), of at most so many rows together; full copies that are coming may have as
+    many again."""
 
     def __init__(self, servers: Iterable[bytes], max_rows: int = 1_000_000) -> None:
-        self.servers = frozenset(servers)
+        self.servers = {server: ServerCopy() for server in servers}
         self.max_rows = max_rows
-        self.current: Session | None = None
-        """What it gives back."""
-        self.coming: Session | None = None
-        """A full copy whose last part has not come."""
         self.counters: Counter[str] = Counter()
-        self._ended: deque[int] = deque(maxlen=ENDED_SESSIONS)
 
     def judge(self, batch: Batch) -> Reply | None:
         """What to reply to a batch that must not be applied, counted; None: apply it (`take`), and acknowledge."""
@@ -116,81 +162,55 @@ class Copy:
         return reply
 
     def _judge(self, batch: Batch) -> Reply | None:
-        foreign = [section.stream.server for section in batch.sections if section.stream.server not in self.servers]
-        if foreign:
-            return Reply(Answer.REFUSED, 0, f"this keeper does not keep entries of server {ip_address(foreign[0])}")
-        if batch.session in self._ended:
-            return Reply(Answer.RESYNC, 0, "another session has replaced this one")
-        session = self._session(batch.session)
-        if session is None:
-            if batch.kind is BatchKind.INCREMENT or batch.sequence != 1:
-                return Reply(Answer.RESYNC, 0, "this session's full copy is not here")
-        elif batch.sequence <= session.sequence:
-            return Reply(Answer.ACKNOWLEDGED, session.sequence, "had it already")
-        elif batch.sequence != session.sequence + 1:
-            return Reply(Answer.RESYNC, session.sequence, f"batch {session.sequence + 1} has not come before {batch.sequence}")
-        elif (batch.kind is BatchKind.INCREMENT) != (session is self.current):
-            return Reply(Answer.RESYNC, session.sequence, "an increment in a full copy, or the other way round")
-        elif session.contradicts(batch):
-            return Reply(Answer.RESYNC, session.sequence, "other external ports follow from the servers' ports than before")
-        return self._over_limit(session, batch)
+        server = self.servers.get(batch.server)
+        if server is None:
+            return Reply(Answer.REFUSED, 0, f"this keeper is not for server {ip_address(batch.server)}; start it with --server")
+        return server.judge(batch) or self._over_limit(server, batch)
 
-    def _over_limit(self, session: Session | None, batch: Batch) -> Reply | None:
-        session_now = session or Session(batch.session)
-        if len(session_now) + batch.rows <= self.max_rows or session_now.would_have(batch) <= self.max_rows:
+    def _over_limit(self, server: ServerCopy, batch: Batch) -> Reply | None:
+        session = server.session(batch.session) or Session(batch.server, batch.session)
+        others = sum(each.held for each in self.servers.values() if each is not server)
+        if others + len(session) + batch.rows <= self.max_rows or others + session.would_have(batch) <= self.max_rows:
             return None
-        return Reply(Answer.REFUSED, session_now.sequence,
+        return Reply(Answer.REFUSED, session.sequence,
                      f"the copy would have more than {self.max_rows} rows; start the keeper with a larger --max-rows")
 
-    def take(self, batch: Batch) -> Reply:
-        """Applies a batch that `judge` has let pass."""
-        session = self._session(batch.session)
-        if session is None:
-            if self.coming:
-                self._ended.append(self.coming.number)
-            session = self.coming = Session(batch.session)
-        session.take(batch)
-        if batch.kind is BatchKind.LAST_PART:
-            if self.current:
-                self._ended.append(self.current.number)
-            self.current, self.coming = session, None
-            self.counters["full_copies"] += 1
+    def take(self, batch: Batch, now: float) -> Reply:
+        """Applies a batch that `judge` has let pass. now: seconds since the epoch."""
+        self.servers[batch.server].take(batch, now)
         self.counters["acknowledged"] += 1
         self.counters["rows_received"] += batch.rows
+        self.counters["full_copies"] += batch.kind is BatchKind.LAST_PART
         return Reply(Answer.ACKNOWLEDGED, batch.sequence)
 
-    def restore(self, batch: Batch) -> None:
-        """Begins with what `snapshot` gave: a full copy (LAST_PART), or what has come of one (PART); of its own servers."""
-        session = Session(batch.session)
-        session.take(batch._replace(sections=[section for section in batch.sections if section.stream.server in self.servers]))
-        if batch.kind is BatchKind.LAST_PART:
-            self.current = session
-        else:
-            self.coming = session
-
-    def snapshot(self) -> list[Batch]:
+    def snapshot(self) -> list[tuple[Batch, float]]:
         """Everything, for `restore`."""
-        found = ((BatchKind.LAST_PART, self.current), (BatchKind.PART, self.coming))
-        return [Batch(kind, session.number, session.sequence, list(session.sections())) for kind, session in found if session]
+        return [(session.batch(kind), session.taken_at) for server in self.servers.values()
+                for kind, session in ((BatchKind.LAST_PART, server.current), (BatchKind.PART, server.coming)) if session]
+
+    def restore(self, batch: Batch, taken_at: float) -> None:
+        """Begins with what `snapshot` gave: a full copy (LAST_PART), or what has come of one (PART). Not of foreign servers."""
+        if server := self.servers.get(batch.server):
+            session = Session(batch.server, batch.session)
+            session.take(batch, taken_at)
+            if batch.kind is BatchKind.LAST_PART:
+                server.current = session
+            else:
+                server.coming = session
+
+    @property
+    def rows(self) -> int:
+        """Of all that is given back."""
+        return sum(len(server.current) for server in self.servers.values() if server.current)
 
     def streams(self) -> dict[Stream, int]:
-        """Number of rows of each stream."""
-        return {stream: len(found) for stream, found in self.current.streams.items()} if self.current else {}
-
-    def rows(self, external: bytes, servers: Iterable[bytes] | None = None) -> Batch | None:
-        """What it has of that external IP (packed) for these servers (None: for all). None: nothing was ever received."""
-        if self.current is None:
-            return None
-        wanted = [Stream(server, external) for server in (self.servers if servers is None else servers)]
-        return Batch(BatchKind.LAST_PART, self.current.number, self.current.sequence, list(self.current.sections(wanted)))
-
-    def _session(self, number: int) -> Session | None:
-        return next((session for session in (self.current, self.coming) if session and session.number == number), None)
+        """Number of rows of each stream, in order of addresses."""
+        return dict(sorted((stream, len(found)) for server in self.servers.values() if server.current
+                           for stream, found in server.current.streams.items()))
 
 
 def _split(section: Section) -> Iterator[tuple[bytes, bytes]]:
     """Identity of each row, and what may change of it."""
     version = version_of(section.stream)
-    identity, size, rows = identity_size(section.kind, version), row_size(section.kind, version), section.rows
-    return struct.Struct(f"{identity}s{size - identity}s").iter_unpack(rows)
-
+    identity, size = identity_size(section.kind, version), row_size(section.kind, version)
+    return struct.Struct(f"{identity}s{size - identity}s").iter_unpack(section.rows)

@@ -1,7 +1,7 @@
 """Makes the copy outlive the keeper: every batch is appended to a file before it is acknowledged.
 
-The file is what the wire is: records of batches, each with its length and a CRC-32. It begins with a snapshot, which is a batch
-too; when it has grown to several times that, a new one is written and put in its place. So what was acknowledged survives
+The file is what the wire is: records of batches, each with its length, a CRC-32 and its time. It begins with a snapshot, which is a
+batch of each server; when it has grown to several times that, a new one is written and put in its place. So what was acknowledged survives
 `kill -9`: it has been given to the operating system. It is not forced to the disk, since the machine's own end also ends what is
 copied here, its server's connections; a keeper elsewhere that has lost the end of its file to a power failure is at an
 earlier batch, finds a gap, and asks for a new session.
@@ -27,7 +27,8 @@ NAME, NEW_NAME, LOCK_NAME = "copy.journal", "copy.journal.new", "lock"
 SNAPSHOT, BATCH = 1, 2
 COMPACT_FACTOR, COMPACT_SIZE = 4, 4 * 1024 * 1024
 """A new snapshot is written when the file has this many times the last one's size, and so many bytes more."""
-_RECORD = struct.Struct("!BII")
+_RECORD = struct.Struct("!BIId")
+"""Kind, length, CRC-32 of the batch, and when it was taken (seconds since the epoch)."""
 Log = Callable[[str], None]
 
 
@@ -43,8 +44,6 @@ class KeptCopy:
 
     def __init__(self, copy: Copy, directory: Path, log: Log) -> None:
         self.copy = copy
-        self.written_at = 0.0
-        """When a batch was last taken, in seconds since the epoch; 0: never."""
         self.size = 0
         """Bytes of the file."""
         self._log = log
@@ -70,8 +69,9 @@ class KeptCopy:
         reply = self.copy.judge(batch)
         if reply is not None:
             return reply
-        self._append(BATCH, body)
-        reply = self.copy.take(batch)
+        now = time.time()
+        self._append(_record(BATCH, body, now))
+        reply = self.copy.take(batch, now)
         if self.size > self._compact_at:
             try:
                 self._compact()
@@ -85,15 +85,13 @@ class KeptCopy:
         os.close(self._file)
         os.close(self._lock)
 
-    def _append(self, kind: int, body: bytes) -> None:
-        record = _record(kind, body)
+    def _append(self, record: bytes) -> None:
         if self._torn:
             os.ftruncate(self._file, self.size)
         self._torn = True
         _write(self._file, record)
         self._torn = False
         self.size += len(record)
-        self.written_at = time.time()
 
     def _compact(self) -> None:
         """Writes a snapshot, and goes on behind it."""
@@ -101,12 +99,11 @@ class KeptCopy:
         try:
             size = len(MAGIC)
             _write(file, MAGIC)
-            for batch in self.copy.snapshot():
-                record = _record(SNAPSHOT, encode(batch))
+            for batch, taken_at in self.copy.snapshot():
+                record = _record(SNAPSHOT, encode(batch), taken_at)
                 _write(file, record)
                 size += len(record)
             os.fsync(file)
-            os.utime(file, (self.written_at, self.written_at))  # by which a keeper that starts knows how old the copy is
             os.rename(self._new_path, self._path)
         except OSError:
             os.close(file)
@@ -123,28 +120,27 @@ class KeptCopy:
         except FileNotFoundError:
             return
         with file:
-            about = os.fstat(file.fileno())
-            self.written_at, end = about.st_mtime, len(MAGIC)
+            size, end = os.fstat(file.fileno()).st_size, len(MAGIC)
             if file.read(len(MAGIC)) != MAGIC:
                 raise JournalError(f"{self._path} is no keeper's journal, or of another release; remove it: the control function will "
                                    "send everything again")
             with contextlib.suppress(Malformed):
-                for kind, body in _records(file):
-                    self._replay(kind, decode(body))
+                for kind, body, taken_at in _records(file):
+                    self._replay(kind, decode(body), taken_at)
                     end = file.tell()
         self.copy.counters.clear()
-        if end != about.st_size:
-            self._log(f"{self._path}: the last {about.st_size - end} bytes are damaged and left out; what they held will be sent again")
+        if end != size:
+            self._log(f"{self._path}: the last {size - end} bytes are damaged and left out; what they held will be sent again")
 
-    def _replay(self, kind: int, batch: Batch) -> None:
+    def _replay(self, kind: int, batch: Batch, taken_at: float) -> None:
         if kind == SNAPSHOT:
-            self.copy.restore(batch)
+            self.copy.restore(batch, taken_at)
         elif self.copy.judge(batch) is None:
-            self.copy.take(batch)
+            self.copy.take(batch, taken_at)
 
 
-def _record(kind: int, body: bytes) -> bytes:
-    return _RECORD.pack(kind, len(body), zlib.crc32(body)) + body
+def _record(kind: int, body: bytes, taken_at: float) -> bytes:
+    return _RECORD.pack(kind, len(body), zlib.crc32(body), taken_at) + body
 
 
 def _write(file: int, data: bytes) -> None:
@@ -153,11 +149,11 @@ def _write(file: int, data: bytes) -> None:
         left = left[os.write(file, left):]
 
 
-def _records(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Kind and content of each whole record, up to the first that is not."""
+def _records(file: BinaryIO) -> Iterator[tuple[int, bytes, float]]:
+    """Kind, content and time of each whole record, up to the first that is not."""
     while len(head := file.read(_RECORD.size)) == _RECORD.size:
-        kind, length, crc = _RECORD.unpack(head)
+        kind, length, crc, taken_at = _RECORD.unpack(head)
         body = file.read(length)
         if len(body) != length or zlib.crc32(body) != crc:
             return
-        yield kind, body
+        yield kind, body, taken_at

@@ -11,20 +11,22 @@ from lbctl.keeper.copy import Copy
 Samples = list[tuple[Mapping[str, str], float]]
 
 
-def exposition(copy: Copy, age: float, journal_size: int, answers: Mapping[str, int], connections: int) -> str:
-    """All metrics. age: seconds since the last batch; journal_size: bytes; answers: HTTP status -> how many."""
-    return "".join(_lines(copy, age, journal_size, answers, connections))
+def exposition(copy: Copy, now: float, journal_size: int, answers: Mapping[str, int], connections: int) -> str:
+    """All metrics. now: seconds since the epoch; journal_size: bytes; answers: HTTP status -> how many."""
+    return "".join(_lines(copy, now, journal_size, answers, connections))
 
 
-def _lines(copy: Copy, age: float, journal_size: int, answers: Mapping[str, int], connections: int) -> Iterator[str]:
+def _lines(copy: Copy, now: float, journal_size: int, answers: Mapping[str, int], connections: int) -> Iterator[str]:
     yield from _metric("build_info", "gauge", "The running release.", [({"version": __version__}, 1)])
     yield from _metric("rows", "gauge", "Entries in the copy.", [
         ({"server": str(ip_address(server)), "external_ip": str(ip_address(external))}, rows)
-        for (server, external), rows in sorted(copy.streams().items())])
+        for (server, external), rows in copy.streams().items()])
     yield from _metric("rows_limit", "gauge", "Entries that the copy may have.", [({}, copy.max_rows)])
-    if copy.current:
-        yield from _metric("age_seconds", "gauge", "Time since the last batch.", [({}, age)])
-        yield from _metric("sequence", "gauge", "Number of the last batch in its session.", [({}, copy.current.sequence)])
+    sessions = [({"server": str(ip_address(address))}, server.current) for address, server in copy.servers.items() if server.current]
+    yield from _metric("age_seconds", "gauge", "Time since the last batch.", [
+        (server, max(0.0, now - session.taken_at)) for server, session in sessions])
+    yield from _metric("sequence", "gauge", "Number of the last batch in its session.", [
+        (server, session.sequence) for server, session in sessions])
     yield from _metric("batches_total", "counter", "Batches, by what was answered.", [
         ({"answer": answer}, copy.counters[answer]) for answer in ("acknowledged", "repeated", "resync", "refused")])
     yield from _metric("full_copies_total", "counter", "Full copies received.", [({}, copy.counters["full_copies"])])

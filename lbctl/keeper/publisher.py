@@ -1,4 +1,4 @@
-"""The sender's side of the copy on one keeper: which batch goes out next.
+"""The sender's side of the copy of one server's entries on its keeper: which batch goes out next.
 
 The control function tells it each entry that has been added, changed or removed, on its hot path: that costs one place in a
 dict. A loop of its own asks for the batch that is due, sends it (lbctl.keeper.client), and tells what came of it. So a keeper that
@@ -44,16 +44,16 @@ class Pace:
 
 
 class Publisher:
-    """entries: all entries that the keeper shall have, whenever a full copy begins. ports: the external ports that follow
-    from a stream's server ports (`rows.derived_ports`). new_session: another number each time."""
+    """server: packed. entries: all its entries that the keeper shall have, whenever a full copy begins. ports: the external ports
+    that follow from a stream's server ports (`rows.derived_ports`). new_session: another number each time."""
 
-    def __init__(self, entries: Callable[[], Iterable[Entry]], ports: Callable[[Stream], Ports], pace: Pace | None = None,
+    def __init__(self, server: bytes, entries: Callable[[], Iterable[Entry]], ports: Callable[[Stream], Ports], pace: Pace | None = None,
                  new_session: Callable[[], int] = lambda: secrets.randbits(64)) -> None:
         self.pace = pace or Pace()
         self.counters: Counter[str] = Counter()
         self.last_failure = ""
         """What the keeper, or the way to it, said last when a batch was not taken; empty since one was."""
-        self._entries, self._ports, self._new_session = entries, ports, new_session
+        self._server, self._entries, self._ports, self._new_session = server, entries, ports, new_session
         self._changes: dict[bytes, Entry] = {}
         self._limit = 0
         """Of changes that are remembered: 0 while the full copy is still to begin, which will have them."""
@@ -198,7 +198,7 @@ class Publisher:
         return self._pack(BatchKind.INCREMENT, taken.values())
 
     def _pack(self, kind: BatchKind, entries: Iterable[Entry]) -> Batch:
-        return Batch(kind, self._session, self._sequence + 1, sections(entries, self._checked_ports))
+        return Batch(kind, self._server, self._session, self._sequence + 1, sections(entries, self._checked_ports))
 
     def _checked_ports(self, stream: Stream) -> Ports:
         ports = self._ports(stream)

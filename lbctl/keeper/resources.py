@@ -16,6 +16,7 @@ from lbctl.access_table import NO_HOP, STATES, Entry
 from lbctl.api.http import Request, Response
 from lbctl.keeper import sockets
 from lbctl.keeper.batches import CONTENT_TYPE, Answer, Batch, BatchKind, Malformed, decode, encode
+from lbctl.keeper.copy import ServerCopy, Session
 from lbctl.keeper.journal import KeptCopy
 from lbctl.keeper.metrics import exposition
 from lbctl.keeper.rows import Row, entries, row_size, version_of
@@ -103,29 +104,29 @@ class Resources:
         except OSError as error:
             raise Problem(507, f"The batch cannot be written: {error.strerror}; free space in the keeper's directory.") from error
         if reply.answer is not Answer.ACKNOWLEDGED:
-            self._note(reply.answer.value, f"batch {batch.sequence} of session {batch.session:016x}: {reply.answer.value}: {reply.detail}")
+            self._note(reply.answer.value, f"batch {batch.sequence} of session {batch.session:016x} of {ip_address(batch.server)}: "
+                                           f"{reply.answer.value}, {reply.detail}")
         elif batch.kind is BatchKind.LAST_PART:
-            self._note("full", f"full copy of session {batch.session:016x} is complete")
+            self._note("full", f"the full copy of {ip_address(batch.server)} is complete, session {batch.session:016x}")
         return _json({"answer": reply.answer.value, "sequence": reply.sequence, "detail": reply.detail})
 
     def _streams(self, request: Request) -> Response:
         with self.lock:
-            current, streams, coming = self._copy.current, self._copy.streams(), self._copy.coming
+            streams, now = self._copy.streams(), time.time()
             return _json({
-                "session": current and f"{current.number:016x}", "sequence": current and current.sequence,
-                "age_seconds": round(self._age(), 3) if current else None, "rows": sum(streams.values()),
-                "rows_limit": self._copy.max_rows, "full_copy_coming": coming and len(coming),
-                "servers": sorted(str(ip_address(server)) for server in self._copy.servers),
+                "rows": self._copy.rows, "rows_limit": self._copy.max_rows,
+                "servers": [{"server": str(ip_address(address)), **_session(server, now)} for address, server in self._copy.servers.items()],
                 "streams": [{"server": str(ip_address(server)), "external_ip": str(ip_address(external)), "rows": rows}
-                            for (server, external), rows in sorted(streams.items())]})
+                            for (server, external), rows in streams.items()]})
 
     def _rows(self, request: Request) -> Response:
         external = _address(request.path.removeprefix("/v1/copies/"))
-        servers = [self._own(text) for text in request.query.get("server", [])]
+        server = self._own(_one(request, "server"))
         with self.lock:
-            found, age = self._copy.rows(external.packed, servers or None), self._age()
-        if found is None:
-            raise Problem(404, "This keeper has not received a full copy yet.")
+            current = self._copy.servers[server].current
+            if current is None:
+                raise Problem(404, f"This keeper has not received a full copy of the entries of {ip_address(server)} yet.")
+            found, age = current.batch(BatchKind.LAST_PART, external.packed), _age(current, time.time())
         return _batch(request, found, age)
 
     def _sockets(self, request: Request) -> Response:
@@ -140,19 +141,15 @@ class Resources:
             raise Problem(422, "Wrong query: port is SERVER_PORT:EXTERNAL_PORT, once for each.") from None
         except sockets.SocketsError as error:
             raise Problem(503, f"{error}.".capitalize()) from error
-        return _batch(request, Batch(BatchKind.LAST_PART, 0, 0, [found]), 0.0)
+        return _batch(request, Batch(BatchKind.LAST_PART, server, 0, 0, [found]), 0.0)
 
     def _health(self, _: Request) -> Response:
-        return _json({"status": "ok", "has_copy": self._copy.current is not None})
+        return _json({"status": "ok", "rows": self._copy.rows})
 
     def _metrics(self, _: Request) -> Response:
         with self.lock:
-            text = exposition(self._copy, self._age(), self._kept.size, self.counters, self._connections())
+            text = exposition(self._copy, time.time(), self._kept.size, self.counters, self._connections())
         return Response(200, {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}, text.encode())
-
-    def _age(self) -> float:
-        """Seconds since a batch was last taken."""
-        return max(0.0, time.time() - self._kept.written_at)
 
     def _own(self, text: str) -> bytes:
         """A packed server address that this keeper is for."""
@@ -161,6 +158,18 @@ class Resources:
             own = ", ".join(sorted(str(ip_address(each)) for each in self._copy.servers))
             raise Problem(403, f"This keeper is not for server {server}, but for: {own}.")
         return server.packed
+
+
+def _age(session: Session, now: float) -> float:
+    """Seconds since a batch was last taken."""
+    return round(max(0.0, now - session.taken_at), 3)
+
+
+def _session(server: ServerCopy, now: float) -> dict[str, Any]:
+    current, coming = server.current, server.coming
+    return {"session": current and f"{current.number:016x}", "sequence": current and current.sequence,
+            "rows": len(current) if current else 0, "age_seconds": current and _age(current, now),
+            "rows_coming": coming and len(coming)}
 
 
 def _address(text: str) -> Address:
@@ -195,7 +204,7 @@ def _batch(request: Request, batch: Batch, age: float) -> Response:
         return Response(200, {"Content-Type": CONTENT_TYPE, "Lbctl-Age": f"{age:.3f}"}, encode(batch))
     shown = [row for section in batch.sections for row in entries(section._replace(rows=section.rows[:SHOWN * row_size(
         section.kind, version_of(section.stream))]))][:SHOWN]
-    return _json({"session": f"{batch.session:016x}", "sequence": batch.sequence, "age_seconds": round(age, 3), "rows": batch.rows,
+    return _json({"session": f"{batch.session:016x}", "sequence": batch.sequence, "age_seconds": age, "rows": batch.rows,
                   "complete": len(shown) == batch.rows, "entries": [_entry(row) for row in shown]})
 
 
