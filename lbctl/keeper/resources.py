@@ -115,7 +115,8 @@ class Resources:
             streams, now = self._copy.streams(), time.time()
             return _json({
                 "rows": self._copy.rows, "rows_limit": self._copy.max_rows,
-                "servers": [{"server": str(ip_address(address)), **_session(server, now)} for address, server in self._copy.servers.items()],
+                "servers": [{"server": str(ip_address(address)), **_session(server, now)}
+                            for address, server in self._copy.servers.items()],
                 "streams": [{"server": str(ip_address(server)), "external_ip": str(ip_address(external)), "rows": rows}
                             for (server, external), rows in streams.items()]})
 
