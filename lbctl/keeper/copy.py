@@ -31,7 +31,9 @@ class StreamCopy:
     ports: bytes = b""
     rows: dict[Kind, Rows] = field(default_factory=dict)
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """Number of rows."""
         return sum(map(len, self.rows.values()))
 
 
@@ -47,8 +49,10 @@ class Session:
         self._same: dict[bytes, bytes] = {}
         """One object for all rows that have the same state and next hop."""
 
-    def __len__(self) -> int:
-        return sum(map(len, self.streams.values()))
+    @property
+    def size(self) -> int:
+        """Number of rows."""
+        return sum(stream.size for stream in self.streams.values())
 
     def take(self, batch: Batch, now: float) -> None:
         """Applies a batch, whatever its number, which it then has."""
@@ -57,7 +61,7 @@ class Session:
             stream = self.streams.setdefault(section.stream, StreamCopy())
             stream.ports = section.ports or stream.ports
             self._take(stream.rows.setdefault(section.kind, {}), section)
-            if not len(stream):
+            if not stream.size:
                 del self.streams[section.stream]
 
     def _take(self, rows: Rows, section: Section) -> None:
@@ -72,7 +76,7 @@ class Session:
 
     def would_have(self, batch: Batch) -> int:
         """Its number of rows with the batch applied."""
-        held = len(self)
+        held = self.size
         for section in batch.sections:
             rows = self.streams[section.stream].rows.get(section.kind, {}) if section.stream in self.streams else {}
             for identity, changing in _split(section):
@@ -129,11 +133,14 @@ class ServerCopy:
         if batch.kind is BatchKind.LAST_PART:
             self._end(self.current)
             self.current, self.coming = session, None
+        elif session is self.current:  # its sender has not begun another one, so what is coming was left over
+            self._end(self.coming)
+            self.coming = None
 
     @property
     def held(self) -> int:
         """Rows that it has, or will have when what is coming is complete."""
-        return max(len(session) if session else 0 for session in (self.current, self.coming))
+        return max(session.size if session else 0 for session in (self.current, self.coming))
 
     def session(self, number: int) -> Session | None:
         return next((session for session in (self.current, self.coming) if session and session.number == number), None)
@@ -170,7 +177,7 @@ class Copy:
     def _over_limit(self, server: ServerCopy, batch: Batch) -> Reply | None:
         session = server.session(batch.session) or Session(batch.server, batch.session)
         others = sum(each.held for each in self.servers.values() if each is not server)
-        if others + len(session) + batch.rows <= self.max_rows or others + session.would_have(batch) <= self.max_rows:
+        if others + session.size + batch.rows <= self.max_rows or others + session.would_have(batch) <= self.max_rows:
             return None
         return Reply(Answer.REFUSED, session.sequence,
                      f"the copy would have more than {self.max_rows} rows; start the keeper with a larger --max-rows")
@@ -201,11 +208,11 @@ class Copy:
     @property
     def rows(self) -> int:
         """Of all that is given back."""
-        return sum(len(server.current) for server in self.servers.values() if server.current)
+        return sum(server.current.size for server in self.servers.values() if server.current)
 
     def streams(self) -> dict[Stream, int]:
         """Number of rows of each stream, in order of addresses."""
-        return dict(sorted((stream, len(found)) for server in self.servers.values() if server.current
+        return dict(sorted((stream, found.size) for server in self.servers.values() if server.current
                            for stream, found in server.current.streams.items()))
 
 

@@ -169,8 +169,8 @@ def _age(session: Session, now: float) -> float:
 def _session(server: ServerCopy, now: float) -> dict[str, Any]:
     current, coming = server.current, server.coming
     return {"session": current and f"{current.number:016x}", "sequence": current and current.sequence,
-            "rows": len(current) if current else 0, "age_seconds": current and _age(current, now),
-            "rows_coming": coming and len(coming)}
+            "rows": current.size if current else 0, "age_seconds": current and _age(current, now),
+            "rows_coming": coming and coming.size}
 
 
 def _address(text: str) -> Address:
