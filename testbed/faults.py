@@ -20,6 +20,14 @@ AT_MOST = 10_000
 OPENING = 150.0
 
 
+def wait_reached(bed: Bed) -> None:
+    """Until every LB, not only the one that serves it, knows every server's MAC: else nothing can move there."""
+    servers = [f"_dst={space.name.removeprefix('server-')} " for space in bed.servers]
+    for node in bed.lbs.values():
+        bed.wait_until(lambda: all(server in node.ovs.dump_flows(node.bridge, "table=40") for server in servers), 10,  # noqa: B023
+                       f"{node.lb.name} reaches every server")
+
+
 def kill(bed: Bed, lb: str) -> None:
     """kill -9 of the LB's ovs-vswitchd. Its links keep their carrier, and the kernel closes its control connection."""
     bed.lbs[lb].ovs.kill()

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from lbctl.pipeline.cookies import owner_of
 from testbed.bed import Bed
 from testbed.controller import APPS
+from testbed.faults import wait_reached as wait_reached
 from testbed.namespaces import Namespace
 from testbed.traffic import Load, LoadResult, connect
 
@@ -118,14 +119,6 @@ def stop_in(bed: Bed, gate, address: str, strategy: str, confirmations: int, ste
 def wait_ended(bed: Bed, move_id: str, timeout: float = 15.0) -> dict:
     """The move's record as soon as it has ended."""
     return bed.wait_until(lambda: (record := move(bed, move_id))["state"] != "running" and record, timeout, "move ended")
-
-
-def wait_reached(bed: Bed) -> None:
-    """Until every LB, not only the one that serves it, knows every server's MAC: else a move there is refused."""
-    servers = [f"_dst={space.name.removeprefix('server-')} " for space in bed.servers]
-    for node in bed.lbs.values():
-        bed.wait_until(lambda: all(server in node.ovs.dump_flows(node.bridge, "table=40") for server in servers), 10,  # noqa: B023
-                       f"{node.lb.name} reaches every server")
 
 
 @contextlib.contextmanager

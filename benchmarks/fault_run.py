@@ -1,0 +1,114 @@
+"""One fault under load: what became of established connections and of requests, and how long nothing was forwarded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from benchmarks.quiet import watched
+from benchmarks.scene import Scene
+from lbctl.model import Site
+from testbed.bed import NotInTime
+from testbed.faults import Established, Fates, Silence, cut, cut_silently, freeze, kill, wait_reached
+from testbed.sites import simple_site
+
+LB = "lb-a"
+FIRST, SECOND = "198.51.100.1", "198.51.100.2"
+"""The external IPs of the LB that the fault is about, and of the other one."""
+BEFORE, AFTER, MOVED = 2.0, 2.0, 15.0
+"""Seconds of traffic before the fault and when all is done; and within which an external IP must have left its LB."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is done to a scene. `leaves`: the LB's external IPs are to go to another one then."""
+
+    name: str
+    inject: Callable[[Scene], None]
+    leaves: bool = True
+
+
+def restart_controller(scene: Scene) -> None:
+    """kill -9 of the controller; its supervisor starts it again at once."""
+    scene.controller.kill()
+    scene.controller.start()
+
+
+def kill_both(scene: Scene) -> None:
+    """The LB and the controller die together; the controller is started again."""
+    kill(scene, LB)
+    restart_controller(scene)
+
+
+FAULTS = (
+    Fault("LB killed", lambda scene: kill(scene, LB)),
+    Fault("LB frozen", lambda scene: freeze(scene, LB)),
+    Fault("external link cut", lambda scene: cut(scene, LB, "external")),
+    Fault("internal link cut", lambda scene: cut(scene, LB, "internal")),
+    Fault("external link cut, carrier stays", lambda scene: cut_silently(scene, LB, "external")),
+    Fault("internal link cut, carrier stays", lambda scene: cut_silently(scene, LB, "internal")),
+    Fault("control connection cut", lambda scene: cut_silently(scene, LB, "management")),
+    Fault("controller killed", restart_controller, leaves=False),
+    Fault("LB and controller killed", kill_both),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fault. Times in seconds after it. `silence`: None if nothing was forwarded any more.
+
+    noticed: when the control function began to move the external IP, by its own record; None if it did not. requests,
+    failed, slow: of the external IP (slow: more than half a second). harmed: connections and requests of the other LB that failed.
+    others: see Result.
+    """
+
+    fates: Fates
+    silence: Silence | None
+    noticed: float | None
+    requests: int
+    failed: int
+    slow: int
+    harmed: int
+    others: float
+
+
+def run(fault: Fault, count: int, site: Site | None = None) -> Run:
+    """The fault, with `count` established connections."""
+    with Scene(site or simple_site(lbs=2, external_ips=2, servers=2), clients=2) as scene:
+        scene.start_controller()
+        wait_reached(scene)
+        established = Established(scene, scene.remote, FIRST, count)
+        own, others = (scene.load(client, address, lines=lines, requests=2)
+                       for client, address, lines in ((scene.clients[0], FIRST, 0), (scene.clients[1], SECOND, 5)))
+        time.sleep(BEFORE)
+        (begun, noticed), share = watched(lambda: _strike(scene, fault), scene.namespaces)
+        fates, own, others = established.finish(), own.stop(), others.stop()
+    try:
+        silence = fates.silence(begun)
+    except ValueError:
+        silence = None
+    return Run(fates, silence, noticed, own.succeeded + len(own.failures), len(own.failures), own.slow,
+               len(others.broken) + len(others.failures), share)
+
+
+def _strike(scene: Scene, fault: Fault) -> tuple[float, float | None]:
+    """When it happened (monotonic clock), and Run.noticed."""
+    wall, begun = time.time(), time.monotonic()
+    fault.inject(scene)
+    noticed = None
+    if fault.leaves:
+        try:
+            record = scene.wait_until(lambda: _left(scene), MOVED, f"{FIRST} leaves {LB}")
+            noticed = datetime.fromisoformat(record["started"]).timestamp() - wall
+        except NotInTime:
+            pass
+    time.sleep(AFTER)
+    return begun, noticed
+
+
+def _left(scene: Scene) -> dict | None:
+    """The record of the move that has taken the external IP away."""
+    records = scene.rest("GET", "/v1/moves").json["moves"]
+    return next((record for record in records if record["external_ip"] == FIRST and record["state"] == "done"), None)
