@@ -84,12 +84,9 @@ def run(fault: Fault, count: int, site: Site | None = None) -> Run:
                        for client, address, lines in ((scene.clients[0], FIRST, 0), (scene.clients[1], SECOND, 5)))
         time.sleep(BEFORE)
         (begun, noticed), share = watched(lambda: _strike(scene, fault), scene.namespaces)
-        fates, own, others = established.finish(), own.stop(), others.stop()
-    try:
-        silence = fates.silence(begun)
-    except ValueError:
-        silence = None
-    return Run(fates, silence, noticed, own.succeeded + len(own.failures), len(own.failures), own.slow,
+        own, others = own.stop(), others.stop()
+        fates = established.finish()
+    return Run(fates, fates.silence(begun), noticed, own.succeeded + len(own.failures), len(own.failures), own.slow,
                len(others.broken) + len(others.failures), share)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -85,22 +86,21 @@ class Silence:
 
 @dataclass(frozen=True)
 class Fates:
-    """What became of established connections. `answers`: when each answer came (monotonic clock, seconds), ascending."""
+    """What became of established connections. `answers`: when each answer came (seconds of the monotonic clock), ascending;
+    `checked`: when the last line went out over each of them."""
 
     alive: int
     reset: int
     closed: int
     hung: int
     answers: Sequence[float]
+    checked: float
 
-    def silence(self, fault: float) -> Silence:
-        """The longest one that began at the time `fault` or later. Raises ValueError if no answer came after that."""
-        last = max((when for when in self.answers if when < fault), default=fault)
-        times = [last, *(when for when in self.answers if when >= fault)]
-        begin, end = max(pairwise(times), key=lambda pair: pair[1] - max(pair[0], fault), default=(fault, fault))
-        if begin == end:
-            raise ValueError("no packet was forwarded after the fault")
-        return Silence(max(begin, fault) - fault, end - fault)
+    def silence(self, fault: float) -> Silence | None:
+        """The longest one after the time `fault`; None if it had no end while lines went out by themselves."""
+        times = [fault, *(when for when in self.answers if fault < when < self.checked), self.checked]
+        begin, end = max(pairwise(times), key=lambda pair: pair[1] - pair[0])
+        return None if end == self.checked else Silence(begin - fault, end - fault)
 
 
 class Established:
@@ -119,11 +119,12 @@ class Established:
 
     def finish(self) -> Fates:
         """Check all of them, and end them. Raises TrafficError."""
+        checked = time.monotonic()
         for script in self._scripts:
             script.process.terminate()
         said = [json.loads(script.finish()) for script in self._scripts]
         counts = {what: sum(each[what] for each in said) for what in ("alive", "reset", "closed", "hung")}
-        return Fates(**counts, answers=sorted(_times(self._files)))
+        return Fates(**counts, answers=sorted(_times(self._files)), checked=checked)
 
     def kill(self) -> None:
         for script in self._scripts:
