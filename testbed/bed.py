@@ -13,15 +13,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from lbctl.model import Address, LoadBalancer, Network, Site, Tunnel, address_order
+from lbctl.model import Address, Keeper, LoadBalancer, Network, Site, Tunnel, address_order
 from testbed import tunnels
+from testbed.balancer import BalancerNode
 from testbed.controller import APPS, Controller, Reply
 from testbed.diagnostics import diagnostics
+from testbed.keepers import KeeperNode
 from testbed.namespaces import Namespace, Namespaces
 from testbed.ovs import PrivateOvs
 from testbed.sites import REMOTE_NETWORKS, gateways, host, server_ports, simple_site
@@ -41,27 +42,6 @@ class NotInTime(AssertionError):
     """What was waited for did not come; the message says what, and holds the bed's diagnostics."""
 
 
-@dataclass
-class BalancerNode:
-    """One LB of a bed: its namespace, and its Open vSwitch with one bridge that has the LB's name."""
-
-    lb: LoadBalancer
-    number: int
-    """Among its site's, from 0."""
-    space: Namespace
-    ovs: PrivateOvs
-
-    @property
-    def bridge(self) -> str:
-        return self.lb.name
-
-    def dump_flows(self) -> str:
-        return self.ovs.dump_flows(self.bridge)
-
-    def tables_hash(self) -> str:
-        return self.ovs.tables_hash(self.bridge)
-
-
 class Plug(NamedTuple):
     """The far end of a namespace's device: a port of the namespace "segments", and the bridge that it belongs to."""
 
@@ -74,7 +54,8 @@ class Bed:
 
     `lbs`: name -> BalancerNode. `clients`, `servers`: namespaces in order of address, with the device eth0. `remote`: the
     client behind the router; `inside`: hosts of these addresses behind the site's NAT gateway; `inner_routers`: by address, those
-    that servers with a next_hop are behind. The servers' processes run; the controller does not until start_controller().
+    that servers with a next_hop are behind; `keepers`: by server. The servers' processes and keepers run; the controller does not until
+    start_controller().
     `starter`: starts it quicker than it would start by itself.
     """
 
@@ -128,8 +109,19 @@ class Bed:
             self._reset_balancer(node)
         for space in (*self.clients, *self.servers, *self.inner_routers.values(), self.router, self.remote):
             space.ip("neigh", "flush", "all")
+        for keeper in self.keepers.values():
+            keeper.forget()
         self.start_servers()
+        self.start_keepers()
         self.controller.configure(self.site)
+
+    def start_keepers(self) -> None:
+        """Start the keepers that don't run (any more); returns when they listen."""
+        for keeper in self.keepers.values():
+            if keeper.process is None:
+                keeper.start()
+        for keeper in self.keepers.values():
+            self.wait_until(keeper.listens, 10.0, f"the keeper of {keeper.server} listening")
 
     def start_servers(self) -> None:
         """Start the servers' processes that don't run (any more)."""
@@ -253,6 +245,7 @@ class Bed:
             self._build_hosts()
             for switch in switches:
                 switch.result()
+        self.start_keepers()
 
     def _build_hosts(self) -> None:
         internal = {network.version: network.prefixlen for network in self.site.internal_networks}
@@ -271,6 +264,7 @@ class Bed:
         self.inside = [self._host(f"inside-{address}", "internal", [f"{address}/{internal[ip_address(address).version]}"],
                                   [gateway for gateway in gateways_inside if (":" in gateway) == (":" in address)])
                        for address in self._inside_addresses]
+        self.keepers = {keeper.server: self._keeper(keeper) for keeper in self.site.keepers.each}
         self.server_scripts = {space.name: self._start_server(space, wait=False) for space in self.servers}
         external = self.site.external_networks
         routers = [host(network, ROUTER) for network in external]
@@ -334,6 +328,14 @@ class Bed:
         internal_ips = [internal for ip in self.site.external_ips if address in ip.hops() for internal in ip.internal_ips]
         space.ip_batch(tunnels.routes(gateway, internal_ips))
         return space
+
+    def _keeper(self, keeper: Keeper) -> KeeperNode:
+        """On its server, which gets a leg in the management network for it."""
+        space = self._spaces[f"server-{keeper.server}"]
+        node = KeeperNode(space, keeper.server, keeper.url, self.directory / f"keeper-{keeper.server}")
+        self._plug(space, "mgmt", "management")
+        space.ip("addr", "add", f"{node.address}/24", "dev", "mgmt")
+        return node
 
     def _plug(self, space: Namespace, device: str, segment: str) -> None:
         port = f"p{self._ports}"

@@ -18,6 +18,7 @@ from typing import Any
 
 from lbctl.config_text import site_text
 from lbctl.model import Site
+from testbed import keepers
 from testbed.namespaces import Namespace
 from testbed.processes import CommandFailed
 from testbed.starter import Started, Starter
@@ -71,6 +72,7 @@ class Controller:
             path.unlink()
         self.directory.mkdir(parents=True, exist_ok=True)
         self.write_site(site)
+        (self.directory / keepers.TOKEN_FILE).write_text(keepers.TOKEN)
         self.config_file.write_text(
             f"[DEFAULT]\nofp_listen_host = {self.address}\nofp_tcp_listen_port = 6653\n"
             f"wsapi_host = 127.0.0.1\nwsapi_port = {REST_PORT}\n\n[lbctl]\nsite = {self.site_file.name}\n"

@@ -8,7 +8,22 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from typing import Any
 
-from lbctl.model import TUNNEL_OVERHEAD, Address, ExternalIp, LoadBalancer, Network, Server, Service, Settings, Site, Tunnel
+from lbctl.model import (
+    KEEPER_PORT,
+    TUNNEL_OVERHEAD,
+    Address,
+    ExternalIp,
+    Keeper,
+    Keepers,
+    LoadBalancer,
+    Network,
+    Server,
+    Service,
+    Settings,
+    Site,
+    Tunnel,
+)
+from testbed.keepers import TOKEN_FILE
 
 EXTERNAL_NETWORK = IPv4Network("198.51.100.0/24")
 INTERNAL_NETWORK = IPv4Network("10.0.0.0/24")
@@ -110,6 +125,16 @@ def behind_tunnels(site: Site, *transports: str, key: int = 7, internal_mtu: int
                                                      for transport in TUNNEL_OVERHEAD if transport in transports))
                       for lb in site.load_balancers)
     return replace(site, external_ips=external_ips, load_balancers=balancers, settings=replace(site.settings, internal_mtu=internal_mtu))
+
+
+def with_keepers(site: Site, *copies: str) -> Site:
+    """The site with a keeper on each server, and these copies of every external IP. Server 10.0.0.N's is at 198.18.0.1NN."""
+    def keeper(address: Address) -> Keeper:
+        number = int(str(address).rpartition("." if address.version == 4 else ":")[2])
+        return Keeper(address, f"http://198.18.0.{100 + number}:{KEEPER_PORT}")
+
+    return replace(site, keepers=Keepers(tuple(map(keeper, gateways(site))), TOKEN_FILE),
+                   external_ips=tuple(replace(ip, copies=copies) for ip in site.external_ips))
 
 
 def together(ipv4: Site, ipv6: Site) -> Site:
