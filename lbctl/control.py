@@ -17,7 +17,7 @@ from lbctl.answers import FROM_CONTROLLER
 from lbctl.connections import Connections
 from lbctl.copies import Copies
 from lbctl.detection import Detection
-from lbctl.feeds import Feeds
+from lbctl.feeds import Feeds, KeeperState
 from lbctl.messages import STORE, Configure, DeleteEntries, Outbox, PacketOut, Save, SetMeter
 from lbctl.model import Address, ExternalIp, Keeper, LoadBalancer, Site, Strategy, TransferMode
 from lbctl.movement import Movement, Refused
@@ -110,6 +110,14 @@ class ControlFunction:
     def watched_as(self, lb: LoadBalancer) -> Watched | None:
         """How other LBs' probes mean that LB; None without a fence code."""
         return Watched((lb.dpid & 0xFFFFFFFFFFFF).to_bytes(6).hex(":"), self.fence_code) if self.fence_code else None
+
+    def health(self, name: str) -> tuple[str, str | None]:
+        """Of an LB's data path, and why: see Detection.state."""
+        return self.detection.state(name)
+
+    def keepers(self, now: float) -> list[KeeperState]:
+        """Those that are told of entries."""
+        return self.feeds.states(now)
 
     def connection_count(self, address: Address) -> int:
         return len(self.serving(address).table)
@@ -335,9 +343,9 @@ class ControlFunction:
 
     # Moves.
 
-    def start_move(self, address: Address, to: str, strategy: Strategy, now: float):
+    def start_move(self, address: Address, to: str, strategy: Strategy, now: float, from_copies: bool = False):
         """Returns (Move, Outbox). Raises Refused."""
-        return self.movement.start(address, to, strategy, now)
+        return self.movement.start(address, to, strategy, now, from_copies)
 
     def fail_over(self, name: str, now: float):
         """Returns (moves, Outbox). Raises Refused."""

@@ -31,6 +31,8 @@ class Fetching:
     lb: str
     record: MoveRecord
     token: int
+    planned: bool
+    """The LB is well, and the access table the authority: the copies tell which of its entries they have."""
     waiting: set[Address]
     """Servers whose entries are not there yet."""
     tried: Counter[Address] = field(default_factory=Counter)
@@ -49,12 +51,17 @@ class Copies:
         """Must its entries be fetched from elsewhere?"""
         return serving.config.copies[0] != "controller" or serving.assigned in serving.unread
 
-    def fetch(self, serving: Serving, lb: str, record: MoveRecord, token: int, now: float) -> Outbox:
+    @staticmethod
+    def kept_elsewhere(serving: Serving) -> bool:
+        """Are there copies besides the control function's own?"""
+        return any(copy != "controller" for copy in serving.config.copies)
+
+    def fetch(self, serving: Serving, lb: str, record: MoveRecord, planned: bool, token: int, now: float) -> Outbox:
         """Makes the access table that which LB `lb` had, as well as can be; then confirms the token."""
         servers = {ip_address(entry.server[0]) for entry in serving.table.entries()} | set(serving.config.server_addresses())
         if serving.outbound:
             servers = set()  # nobody but the control function has what inside hosts open
-        fetching = Fetching(serving, lb, record, token, set(servers))
+        fetching = Fetching(serving, lb, record, token, planned, set(servers))
         out: Outbox = []
         for server in sorted(servers, key=str):
             out += self._next(fetching, server, now)
@@ -68,7 +75,10 @@ class Copies:
         fetching, server, copy = asked
         if rows is None:
             return self._next(fetching, server, now)
-        self._merge(fetching, server, copy, rows, now)
+        if fetching.planned:
+            self._compare(fetching, server, copy, {row.key for row in rows})
+        else:
+            self._merge(fetching, server, copy, rows, now)
         return self._got(fetching, server, now)
 
     def _next(self, fetching: Fetching, server: Address, now: float) -> Outbox:
@@ -77,13 +87,16 @@ class Copies:
         for copy in serving.config.copies[fetching.tried[server]:]:
             fetching.tried[server] += 1
             if copy == "controller":
-                if fetching.lb not in serving.unread:
+                if not fetching.planned and fetching.lb not in serving.unread:
                     self._count(fetching, copy, sum(entry.server[0] == server.packed for entry in serving.table.entries()))
                     return self._got(fetching, server, now)
             elif keeper := control.keeper_of(server):
                 token = control.new_token()
                 self._asked[token] = fetching, server, copy
                 return [(KEEPERS, FetchCopy(keeper, serving.config, server, copy, token))]
+        if fetching.planned:
+            self._compare(fetching, server, None, set())
+            return self._got(fetching, server, now)
         control.log("entries lost", level="error", external_ip=str(serving.address), server=str(server),
                     reason="no copy of them could be had", copies=list(serving.config.copies))
         self._merge(fetching, server, None, [], now)
@@ -104,6 +117,15 @@ class Copies:
     def _count(fetching: Fetching, copy: str, entries: int) -> None:
         counts = fetching.record.entries_from
         counts[copy] = counts.get(copy, 0) + entries
+
+    def _compare(self, fetching: Fetching, server: Address, copy: str | None, keys: set[bytes]) -> None:
+        """What the copy does not have yet comes from the table, and what has ended since is left out."""
+        entries = [entry for entry in fetching.serving.table.entries() if entry.server[0] == server.packed]
+        there = sum(entry.key in keys for entry in entries)
+        if copy:
+            self._count(fetching, copy, there)
+        if len(entries) > there:
+            self._count(fetching, "controller", len(entries) - there)
 
     def _merge(self, fetching: Fetching, server: Address, copy: str | None, rows: list[Row], now: float) -> None:
         """Makes the table's entries of that server what the copy has; of UDP, sockets tell nothing."""

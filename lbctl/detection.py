@@ -23,6 +23,8 @@ WINDOW = 3
 HUNG_ROUNDS = 10
 """Rounds for which a connected LB must not have said anything at all."""
 LONGEST_HOLD_DOWN = 600.0
+RECONNECTION = 15.0
+"""Seconds after the start of the control function in which an LB may still connect: Open vSwitch tries every 8 s at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +189,9 @@ class Detection:
             return replace(before, obeys=False, fence=True)  # it has old rules until it has been read back
         if silent:
             return Failure(f"its OpenFlow connection is lost, and it answers no probe on the {silent[0]} network", fence=True)
-        if now - max(switch.lost_at, self.started) >= self.settings.relieve_after:
-            return Failure(f"it forwards, but its OpenFlow connection has been lost for {self.settings.relieve_after:g} s", fence=True)
+        since, patience = (switch.lost_at, self.settings.relieve_after) if switch.lost_at else (self.started, RECONNECTION)
+        if now - since >= patience:
+            return Failure(f"it forwards, but has had no OpenFlow connection for {patience:g} s", fence=True)
         return None
 
     def _connected_and_silent(self, name: str, silent: list[str]) -> Failure | None:
@@ -215,6 +218,21 @@ class Detection:
     def failed(self) -> dict[str, Failure]:
         """LB -> why."""
         return {name: health.failure for name, health in self.health.items() if health.failure and name in self.switches}
+
+    def state(self, name: str) -> tuple[str, str | None]:
+        """For people: well, silent, unmanaged, failed, or unwatched; and why."""
+        health, switch = self.health.get(name), self.switches[name]
+        if health and health.failure:
+            return "failed", health.failure.cause
+        if name not in self.watched or not self.settings.automatic_failover:
+            return "unwatched", "its failure would not be noticed: " + (
+                "automatic_failover is off" if not self.settings.automatic_failover else
+                "no other load balancer has heard an answer to a probe from it on both networks")
+        if switch.state == "disconnected" and self.alive(name):
+            return "unmanaged", "it forwards, but has no OpenFlow connection: no new connections there"
+        if silent := self._silent(name):
+            return "silent", f"it answers no probe on the {' and the '.join(silent)} network"
+        return "well", None
 
     def held_down(self, name: str, now: float) -> bool:
         """Has it failed so lately that it shall take nothing over?"""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl.access_table import Entry
 from lbctl.keeper.batches import Reply
@@ -17,6 +18,17 @@ from lbctl.serving import Serving
 
 if TYPE_CHECKING:
     from lbctl.control import ControlFunction
+
+
+class KeeperState(NamedTuple):
+    """What people want to know of a keeper. lag: seconds that its copy is behind."""
+
+    keeper: Keeper
+    synced: bool
+    lag: float
+    behind: bool
+    last_failure: str | None
+    counters: Counter[str]
 
 
 class Feeds:
@@ -71,6 +83,10 @@ class Feeds:
             if batch := publisher.due(now):
                 out.append((KEEPERS, SendBatch(self._keepers[server], batch)))
         return out
+
+    def states(self, now: float) -> list[KeeperState]:
+        return [KeeperState(self._keepers[server], publisher.synced, publisher.lag(now), publisher.behind(now),
+                            publisher.last_failure or None, publisher.counters) for server, publisher in self.publishers.items()]
 
     def answered(self, server: bytes, reply: Reply | None, detail: str, now: float) -> None:
         """What became of a keeper's SendBatch; None: nobody knows, see detail."""

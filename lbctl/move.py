@@ -153,11 +153,14 @@ class NotAbortable(Exception):
 class Move:
     """One move. Its table holds the external IP's entries and is the authority on them."""
 
-    def __init__(self, record: MoveRecord, table: AccessTable, settings: Settings, resumed: bool = False) -> None:
-        """resumed: an earlier controller had begun the route step; the caller has read both LBs back."""
+    def __init__(self, record: MoveRecord, table: AccessTable, settings: Settings, resumed: bool = False,
+                 from_copies: bool = False) -> None:
+        """resumed: an earlier controller had begun the route step; the caller has read both LBs back. from_copies: ask for the
+        copies of the entries (seed modification 11)."""
         self.record = record
         self._table = table
         self._settings = settings
+        self._from_copies = from_copies
         self._routed = resumed
         self._waiting: dict[str, str] = {}
         self._lost: set[str] = set()
@@ -245,6 +248,9 @@ class Move:
 
     def _copy(self) -> Iterator[list[Action]]:
         """New entries go to both LBs by now, so a snapshot taken here misses none."""
+        if self._from_copies:
+            self._begin("fetch")
+            yield [Fetch(self.record.source, "fetched")]
         self._begin("copy")
         entries = self._table.snapshot()
         self.record.entries_total = len(entries)

@@ -70,8 +70,9 @@ class Movement:
 
     # Orders.
 
-    def start(self, address: Address, to: str, strategy: Strategy, now: float) -> tuple[Move, Outbox]:
-        """Raises Refused: unknown IP or LB, same LB, LB not connected, move running, server not reached from there."""
+    def start(self, address: Address, to: str, strategy: Strategy, now: float,
+              from_copies: bool = False) -> tuple[Move, Outbox]:
+        """Raises Refused: unknown IP or LB, same LB, LB not connected, move running, server not reached from there, no copies."""
         serving = self._control.directory.get(address)
         if serving is None:
             raise Refused(404, "Unknown external IP", f"{address} is no external IP of this site")
@@ -94,8 +95,10 @@ class Movement:
         if unreached:
             raise Refused(409, "Server not reached", f"{to} has no {asked_by(address)} answer from {', '.join(unreached)} yet, "
                           f"though {serving.assigned} has")
+        if from_copies and not self._control.copies.kept_elsewhere(serving):
+            raise Refused(409, "No copies", f"the entries of {address} are kept nowhere but in the controller: give it copies")
         record = self._record(serving, serving.assigned, to, strategy, now)
-        return self.begin(serving, Move(record, serving.table, self._control.site.settings), now)
+        return self.begin(serving, Move(record, serving.table, self._control.site.settings, from_copies=from_copies), now)
 
     def abort(self, move_id: str, now: float) -> Outbox:
         """Raises Refused: unknown move, ended, or past its route step."""
@@ -274,7 +277,8 @@ class Movement:
                 self._fencing[self._token(move, lb, label)] = lb
                 return []
             case Fetch(lb, label):
-                return self._control.copies.fetch(serving, lb, move.record, self._token(move, "copies", label), now)
+                planned = not isinstance(move, Takeover)
+                return self._control.copies.fetch(serving, lb, move.record, planned, self._token(move, "copies", label), now)
         raise AssertionError(action)
 
     def _start_forgetting(self, lb: str, serving: Serving) -> Outbox:

@@ -112,9 +112,9 @@ class LoadBalancerApp(app_manager.RyuApp):
 
     # What REST asks for.
 
-    def start_move(self, address, to, strategy):
+    def start_move(self, address, to, strategy, from_copies):
         """Returns the move's record. Raises Refused."""
-        move, out = self.control.start_move(address, to, strategy, self.now())
+        move, out = self.control.start_move(address, to, strategy, self.now(), from_copies)
         self._send(out)
         return move.record
 

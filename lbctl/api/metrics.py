@@ -17,16 +17,16 @@ from lbctl.api.facade import Control
 __all__ = ["CONTENT_TYPE", "exposition"]
 
 
-def exposition(control: Control) -> bytes:
+def exposition(control: Control, now: float) -> bytes:
     """All metrics in the text format of Prometheus."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Metrics(control))
+    registry.register(_Metrics(control, now))
     return generate_latest(registry)
 
 
 class _Metrics(Collector):
-    def __init__(self, control: Control) -> None:
-        self._control = control
+    def __init__(self, control: Control, now: float) -> None:
+        self._control, self._now = control, now
 
     def collect(self) -> Iterable[Metric]:
         yield InfoMetricFamily("lbctl_build", "The running release.", {"version": __version__})
@@ -34,6 +34,7 @@ class _Metrics(Collector):
         yield from self._load_balancers()
         yield from self._external_ips()
         yield from self._moves()
+        yield from self._keepers()
 
     def _events(self) -> Metric:
         events = CounterMetricFamily("lbctl_controller_events", "What is counted for no load balancer.", labels=["event"])
@@ -44,6 +45,7 @@ class _Metrics(Collector):
     def _load_balancers(self) -> Iterator[Metric]:
         ready = GaugeMetricFamily("lbctl_load_balancer_ready", "1 if the load balancer does its work.",
                                   labels=["dp_name"])
+        well = GaugeMetricFamily("lbctl_load_balancer_well", "1 if its data path answers probes on both networks.", labels=["dp_name"])
         up = GaugeMetricFamily("lbctl_port_up", "1 if the port is there and up.", labels=["dp_name", "port"])
         packet_ins = CounterMetricFamily("lbctl_packet_ins", "Packets that the switch sent to the controller.",
                                          labels=["dp_name"])
@@ -54,6 +56,7 @@ class _Metrics(Collector):
         for lb in self._control.site.load_balancers:
             switch = self._control.switches[lb.name]
             ready.add_metric([lb.name], float(switch.state == "ready"))
+            well.add_metric([lb.name], float(self._control.health(lb.name)[0] == "well"))
             for side, port in switch.ports.items():
                 up.add_metric([lb.name, side], float(port.up))
             counters = views.counters(switch.counters)
@@ -62,7 +65,7 @@ class _Metrics(Collector):
                 dropped.add_metric([lb.name, reason], count)
             for event, count in counters.other.items():
                 events.add_metric([lb.name, event], count)
-        yield from (ready, up, packet_ins, dropped, events)
+        yield from (ready, well, up, packet_ins, dropped, events)
 
     def _external_ips(self) -> Iterator[Metric]:
         labels = ["dp_name", "external_ip"]
@@ -86,3 +89,15 @@ class _Metrics(Collector):
         for fate in ("held", "released", "lost"):
             packets.add_metric([fate], sum(getattr(record, f"packets_{fate}") for record in records))
         yield from (moves, packets)
+
+    def _keepers(self) -> Iterator[Metric]:
+        lag = GaugeMetricFamily("lbctl_keeper_lag_seconds", "How long the keeper's copy has lacked changes.", labels=["server"])
+        synced = GaugeMetricFamily("lbctl_keeper_synced", "1 if the keeper has a full copy.", labels=["server"])
+        events = CounterMetricFamily("lbctl_keeper_events", "Whatever is counted of what a keeper is told.", labels=["server", "event"])
+        for state in self._control.keepers(self._now):
+            server = str(state.keeper.server)
+            lag.add_metric([server], state.lag)
+            synced.add_metric([server], float(state.synced))
+            for event, count in state.counters.items():
+                events.add_metric([server, event], count)
+        yield from (lag, synced, events)

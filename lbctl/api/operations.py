@@ -90,7 +90,7 @@ def start_move(call: Call) -> Result:
         message = f"there is no load balancer {order.to}; there are: {known}"
         raise ApiProblem(422, f"Wrong body: to: {message}.", errors=[t.FieldError(field="to", message=message)])
     try:
-        record = call.orders.start_move(external_ip.address, order.to, order.strategy)
+        record = call.orders.start_move(external_ip.address, order.to, order.strategy, order.entries == "copy")
     except Refused as refused:
         raise _refusal(refused) from refused
     if call.query.wait:
@@ -130,6 +130,10 @@ def abort_move(call: Call) -> Result:
     return Result(views.move(record), 202)
 
 
+def list_keepers(call: Call) -> Result:
+    return Result(t.KeeperList(keepers=[views.keeper(state) for state in call.control.keepers(call.orders.now())]))
+
+
 def get_health(call: Call) -> Result:
     switches = call.control.switches.values()
     return Result(t.Health(version=__version__, load_balancers=len(switches),
@@ -141,7 +145,7 @@ def get_openapi(call: Call) -> Result:
 
 
 def get_metrics(call: Call) -> Result:
-    return Result(metrics.exposition(call.control), content_type=metrics.CONTENT_TYPE)
+    return Result(metrics.exposition(call.control, call.orders.now()), content_type=metrics.CONTENT_TYPE)
 
 
 def _load_balancer(call: Call) -> LoadBalancer:

@@ -54,6 +54,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/moves/{id}", "get_move", "The record of a move.", t.MoveView, errors=(404,)),
     Route("DELETE", "/v1/moves/{id}", "abort_move", "Aborts a move that has not come to its route step.", t.MoveView,
           statuses=_ABORTING, errors=(404, 409)),
+    Route("GET", "/v1/keepers", "list_keepers", "The keepers that are told of entries, and how far behind they are.", t.KeeperList),
     Route("GET", "/v1/health", "get_health", "That the controller answers, and how many load balancers are ready.",
           t.Health),
     Route("GET", "/v1/openapi.json", "get_openapi", "This API by OpenAPI 3.1.", None),

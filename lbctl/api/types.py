@@ -15,6 +15,7 @@ from lbctl.model import Strategy
 PAGE_LIMIT = 1000
 """The most entries that one page may hold: a page is made in one go, while packets wait."""
 
+LoadBalancerHealth = Literal["well", "silent", "unmanaged", "failed", "unwatched"]
 LoadBalancerState = Literal["disconnected", "reading", "ready", "refused"]
 MoveState = Literal["running", "done", "rolled-back", "aborted"]
 Mode = Literal["normal", "transition"]
@@ -48,6 +49,7 @@ class MoveRequest(_Closed):
 
     to: str = Field(min_length=1, description="name of the load balancer that is to serve the external IP")
     strategy: Strategy = Field(default=Strategy.PRECOPY, description="order of the steps, see docs/move.md")
+    entries: Literal["table", "copy"] = Field(default="table", description="from the controller's access table, or from the copies")
 
 
 class NoQuery(_Closed):
@@ -102,6 +104,9 @@ class LoadBalancerView(BaseModel):
     dpid: str = Field(description="datapath id, 16 hexadecimal digits")
     state: LoadBalancerState
     reason: str | None = Field(description="why it is not ready")
+    health: LoadBalancerHealth = Field(description="of its data path, as other load balancers' probes find it, see docs/failover.md")
+    health_reason: str | None
+    standby: bool
     ports: PortsView
     external_ips: list[str] = Field(description="the external IPs that are assigned to it")
     connections: int
@@ -217,9 +222,11 @@ class MoveView(BaseModel):
     state: MoveState
     step: str | None
     reason: str | None = Field(description="why it was rolled back or aborted")
+    cause: str | None = Field(description="of a failover: how the load balancer has failed")
     started: str
     ended: str | None
     steps: list[StepView]
+    entries_from: dict[str, int] = Field(description="of a failover: how many entries came from which copy")
     entries_copied: int
     entries_total: int
     packets_held: int
@@ -229,6 +236,22 @@ class MoveView(BaseModel):
 
 class MoveList(BaseModel):
     moves: list[MoveView] = Field(description="newest first")
+
+
+class KeeperView(BaseModel):
+    """A keeper that is told of entries."""
+
+    server: str
+    url: str
+    synced: bool = Field(description="it has a full copy of this controller's")
+    lag: float = Field(description="seconds that its copy is behind")
+    behind: bool = Field(description="for longer than the setting copy_delay")
+    last_failure: str | None
+    counters: dict[str, int]
+
+
+class KeeperList(BaseModel):
+    keepers: list[KeeperView]
 
 
 # The rest

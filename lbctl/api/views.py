@@ -10,6 +10,7 @@ from socket import AF_INET, AF_INET6, inet_ntop
 from lbctl.access_table import Entry, unpack_key
 from lbctl.api import types as t
 from lbctl.api.facade import Control
+from lbctl.feeds import KeeperState
 from lbctl.model import PROTOCOL_NAMES, Address, ExternalIp, LoadBalancer, Service, Tunnel, address_order
 from lbctl.move import MoveRecord
 from lbctl.switch import PortState
@@ -26,9 +27,10 @@ def iso(time: float) -> str:
 def load_balancer(control: Control, lb: LoadBalancer) -> t.LoadBalancerView:
     switch = control.switches[lb.name]
     external_ips = assigned_external_ips(control, lb.name)
+    health, why = control.health(lb.name)
     return t.LoadBalancerView(
         name=lb.name, dpid=f"{lb.dpid:016x}", state=switch.state, reason=switch.reason,
-        ports=_ports(switch.ports),
+        health=health, health_reason=why, standby=lb.standby, ports=_ports(switch.ports),
         external_ips=[str(external_ip) for external_ip in external_ips],
         connections=sum(map(control.connection_count, external_ips)), counters=counters(switch.counters))
 
@@ -74,11 +76,16 @@ def _text(address: bytes) -> str:
 def move(record: MoveRecord) -> t.MoveView:
     return t.MoveView(
         id=record.id, external_ip=str(record.external_ip), source=record.source, target=record.target,
-        kind=record.kind, strategy=record.strategy.value, state=record.state, step=record.step, reason=record.reason,
+        kind=record.kind, strategy=record.strategy.value, state=record.state, step=record.step, reason=record.reason, cause=record.cause, entries_from=dict(record.entries_from),
         started=iso(record.started), ended=None if record.ended is None else iso(record.ended),
         steps=[t.StepView(name=step.name, started=iso(step.started), seconds=step.seconds) for step in record.steps],
         entries_copied=record.entries_copied, entries_total=record.entries_total, packets_held=record.packets_held,
         packets_released=record.packets_released, packets_lost=record.packets_lost)
+
+
+def keeper(state: KeeperState) -> t.KeeperView:
+    return t.KeeperView(server=str(state.keeper.server), url=state.keeper.url, synced=state.synced, lag=state.lag, behind=state.behind,
+                        last_failure=state.last_failure, counters=dict(state.counters))
 
 
 def counters(counted: Counter[str]) -> t.Counters:

@@ -13,17 +13,21 @@ def status(json: output.Json = False) -> None:
     """Show load balancers, external IPs, running moves."""
     client = Client.from_environment()
     state = {**client.get("load-balancers"), **client.get("external-ips")}
+    state |= client.get("keepers")
     state["moves"] = [move for move in client.get("moves")["moves"] if move["state"] == "running"]
     if json:
         output.print_json(state)
         return
-    output.print_table("Load balancers", ("name", "state", "dpid", "external port", "internal port", "tunnel ports",
+    output.print_table("Load balancers", ("name", "state", "health", "dpid", "external port", "internal port", "tunnel ports",
                                           "external IPs", "connections", "remark"),
                        [_load_balancer(lb) for lb in state["load_balancers"]], "No load balancers.", optional=("tunnel ports",))
     output.print_line()
     output.print_table("External IPs", ("address", "load balancer", "NAT", "gateway", "internal IPs", "services", "servers",
                                         "connections", "move"),
                        [_external_ip(ip) for ip in state["external_ips"]], "No external IPs.", optional=("internal IPs",))
+    if state["keepers"]:
+        output.print_line()
+        output.print_table("Keepers", ("server", "url", "copy", "lag", "remark"), [_keeper(keeper) for keeper in state["keepers"]], "")
     for move in state["moves"]:
         output.print_line(f"\nMove {move['id']}: {move['external_ip']} from {move['from']} to {move['to']}, "
                           f"step {move['step']}, {move['entries_copied']} of {move['entries_total']} entries copied, "
@@ -32,8 +36,14 @@ def status(json: output.Json = False) -> None:
 
 def _load_balancer(lb: dict[str, Any]) -> tuple[object, ...]:
     ports = lb["ports"]
-    return (lb["name"], lb["state"], lb["dpid"], _port(ports["external"]), _port(ports["internal"]),
-            ", ".join(map(_port, ports["tunnels"].values())), ", ".join(lb["external_ips"]), lb["connections"], lb["reason"])
+    return (lb["name"] + (" (standby)" if lb["standby"] else ""), lb["state"], lb["health"], lb["dpid"], _port(ports["external"]), _port(ports["internal"]),
+            ", ".join(map(_port, ports["tunnels"].values())), ", ".join(lb["external_ips"]), lb["connections"],
+            "; ".join(filter(None, (lb["reason"], lb["health_reason"]))))
+
+
+def _keeper(keeper: dict[str, Any]) -> tuple[object, ...]:
+    copy = "behind" if keeper["behind"] else "full" if keeper["synced"] else "on its way"
+    return keeper["server"], keeper["url"], copy, f"{keeper['lag']:.1f} s", keeper["last_failure"]
 
 
 def _port(port: dict[str, Any]) -> str:

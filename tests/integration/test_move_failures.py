@@ -29,7 +29,7 @@ from tests.integration.moving import (
     wait_step,
 )
 
-BED = {"settings": {"grace": 0.8, "barrier_timeout": 2.5, "linger": 1, "arp_interval": 2.0}}
+BED = {"settings": {"automatic_failover": False, "grace": 0.8, "barrier_timeout": 2.5, "linger": 1, "arp_interval": 2.0}}
 PHASES = [
     # (strategy, confirmations of the target let through, the step that the move is in then)
     ("precopy", 0, "transition"),

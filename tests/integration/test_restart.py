@@ -30,7 +30,7 @@ from tests.integration.moving import (
     wait_step,
 )
 
-BED = {"settings": {"grace": 1.0, "barrier_timeout": 3.0, "linger": 1, "arp_interval": 2.0}}
+BED = {"settings": {"automatic_failover": False, "grace": 1.0, "barrier_timeout": 3.0, "linger": 1, "arp_interval": 2.0}}
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from lbctl.access_table import Entry, pack_key, reply_key
 from lbctl.api.dispatch import dispatch
 from lbctl.api.http import Request, Response
 from lbctl.control import Refused
+from lbctl.feeds import KeeperState
 from lbctl.model import Address, ExternalIp, LoadBalancer, Server, Service, Site, Strategy, TransferMode, Tunnel
 from lbctl.move import MoveRecord, StepRecord
 from lbctl.switch import PortState, Switch
@@ -79,6 +80,8 @@ class FakeControl:
         self.counters = Counter(entries_expired=4)
         self.switches = {lb.name: Switch(lb) for lb in self.site.load_balancers}
         self.moves: dict[str, Any] = {}
+        self.healths: dict[str, tuple[str, str | None]] = {}
+        self.keeper_states: list[KeeperState] = []
         self.table: dict[Address, list[Entry]] = {ip.address: [] for ip in self.site.external_ips}
         self.assignment = {ip.address: ip.load_balancer for ip in self.site.external_ips}
         for number, switch in enumerate(self.switches.values(), 1):
@@ -96,6 +99,12 @@ class FakeControl:
     def neighbour(self, lb_name: str, server_address: IPv4Address) -> str | None:
         return self.switches[lb_name].neighbours.get(server_address)
 
+    def health(self, name: str) -> tuple[str, str | None]:
+        return self.healths.get(name, ("well", None))
+
+    def keepers(self, now: float) -> list[KeeperState]:
+        return self.keeper_states
+
     def connection_count(self, address: IPv4Address) -> int:
         return len(self.table[address])
 
@@ -110,7 +119,10 @@ class FakeOrders:
         self.control = FakeControl(of_site)
         self.waited: list[tuple[str, float]] = []
 
-    def start_move(self, address: IPv4Address, to: str, strategy: Strategy) -> MoveRecord:
+    def now(self) -> float:
+        return START
+
+    def start_move(self, address: IPv4Address, to: str, strategy: Strategy, from_copies: bool = False) -> MoveRecord:
         if self.control.assigned_to(address) == to:
             raise Refused(409, "Already there", f"{address} is on {to} already.")
         record = MoveRecord(str(len(self.control.moves) + 1), address, self.control.assigned_to(address), to, strategy,
