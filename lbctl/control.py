@@ -18,14 +18,15 @@ from lbctl.connections import Connections
 from lbctl.copies import Copies
 from lbctl.detection import Detection
 from lbctl.feeds import Feeds, KeeperState
-from lbctl.messages import STORE, Configure, DeleteEntries, Outbox, PacketOut, Save, SetMeter
+from lbctl.messages import STORE, Configure, DeleteEntries, Outbox, PacketOut, Save
+from lbctl.meters import meters
 from lbctl.model import Address, ExternalIp, Keeper, LoadBalancer, Site, Strategy, TransferMode
 from lbctl.movement import Movement, Refused
 from lbctl.openflow.inbound import EntryStatsDecoder, PacketIn, decode_entry_removed, decode_packet_in
 from lbctl.packets import Malformed
 from lbctl.pipeline.cookies import Kind, kind_of
-from lbctl.pipeline.probe_rules import METER_PROBE, Watched
-from lbctl.pipeline.rules import METER_ARP, METER_ERROR, METER_HOLD, METER_ICMP, METER_NEW, METER_RESET, SERVING
+from lbctl.pipeline.probe_rules import Watched
+from lbctl.pipeline.rules import SERVING
 from lbctl.readback import ReadBack
 from lbctl.recovery import recover
 from lbctl.relief import Relief
@@ -147,14 +148,7 @@ class ControlFunction:
 
     def meters(self, name: str) -> Outbox:
         """The rates at which that LB's switch may send packets to the controller."""
-        settings = self.site.settings
-        rates = {METER_NEW: settings.new_rate, METER_ERROR: settings.error_rate, METER_HOLD: settings.hold_rate,
-                 METER_ARP: settings.arp_rate, METER_RESET: settings.new_rate, METER_ICMP: settings.icmp_rate, METER_PROBE: self._probe_rate()}
-        return [(name, SetMeter(meter, rate, max(1, rate // 2))) for meter, rate in rates.items()]
-
-    def _probe_rate(self) -> int:
-        """Twice the answers that an LB gets if it alone is there to ask all others."""
-        return max(100, int(4 * len(self.switches) / self.site.settings.probe_interval))
+        return [(name, message) for message in meters(self.site.settings, len(self.switches))]
 
     def switch_lost(self, name: str, reason: str, now: float) -> Outbox:
         self.log("switch lost", level="warning", lb=name, reason=reason)

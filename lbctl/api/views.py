@@ -30,7 +30,8 @@ def load_balancer(control: Control, lb: LoadBalancer) -> t.LoadBalancerView:
     health, why = control.health(lb.name)
     return t.LoadBalancerView(
         name=lb.name, dpid=f"{lb.dpid:016x}", state=switch.state, reason=switch.reason,
-        health=health, health_reason=why, standby=lb.standby, ports=_ports(switch.ports),
+        health=health, health_reason=why,
+        standby=lb.standby, ports=_ports(switch.ports),
         external_ips=[str(external_ip) for external_ip in external_ips],
         connections=sum(map(control.connection_count, external_ips)), counters=counters(switch.counters))
 
@@ -76,8 +77,8 @@ def _text(address: bytes) -> str:
 def move(record: MoveRecord) -> t.MoveView:
     return t.MoveView(
         id=record.id, external_ip=str(record.external_ip), source=record.source, target=record.target,
-        kind=record.kind, strategy=record.strategy.value, state=record.state, step=record.step, reason=record.reason, cause=record.cause, entries_from=dict(record.entries_from),
-        started=iso(record.started), ended=None if record.ended is None else iso(record.ended),
+        kind=record.kind, strategy=record.strategy.value, state=record.state, step=record.step, reason=record.reason,
+        cause=record.cause, entries_from=dict(record.entries_from), started=iso(record.started), ended=None if record.ended is None else iso(record.ended),
         steps=[t.StepView(name=step.name, started=iso(step.started), seconds=step.seconds) for step in record.steps],
         entries_copied=record.entries_copied, entries_total=record.entries_total, packets_held=record.packets_held,
         packets_released=record.packets_released, packets_lost=record.packets_lost)

@@ -36,7 +36,8 @@ def status(json: output.Json = False) -> None:
 
 def _load_balancer(lb: dict[str, Any]) -> tuple[object, ...]:
     ports = lb["ports"]
-    return (lb["name"] + (" (standby)" if lb["standby"] else ""), lb["state"], lb["health"], lb["dpid"], _port(ports["external"]), _port(ports["internal"]),
+    name = lb["name"] + (" (standby)" if lb["standby"] else "")
+    return (name, lb["state"], lb["health"], lb["dpid"], _port(ports["external"]), _port(ports["internal"]),
             ", ".join(map(_port, ports["tunnels"].values())), ", ".join(lb["external_ips"]), lb["connections"],
             "; ".join(filter(None, (lb["reason"], lb["health_reason"]))))
 

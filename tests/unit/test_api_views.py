@@ -28,7 +28,8 @@ def test_a_load_balancer_shows_its_state_ports_and_load():
     api.control.switches["lb-a"].counters.update({"packet_ins": 7, "dropped_malformed": 2, "resets": 1})
     view = api.get("/v1/load-balancers/lb-a")
     assert view == {
-        "name": "lb-a", "dpid": "00000000000000aa", "state": "ready", "reason": None,
+        "name": "lb-a", "dpid": "00000000000000aa", "state": "ready", "reason": None, "health": "well", "health_reason": None,
+        "standby": False,
         "ports": {"external": {"name": "lba-ext", "number": 1, "mac": "02:00:00:00:01:01", "up": True},
                   "internal": {"name": "lba-int", "number": 2, "mac": "02:00:00:00:01:02", "up": True},
                   "tunnels": {}},
