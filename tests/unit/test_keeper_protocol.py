@@ -72,8 +72,8 @@ class Sender:
 class Network(RuleBasedStateMachine):
     """Requests stay for ever, and may be delivered any number of times, in any order; replies come to who still waits."""
 
-    @initialize(max_rows=st.sampled_from([MAX_ROWS, MAX_ROWS, 6]))
-    def start(self, max_rows: int) -> None:
+    @initialize(max_rows=st.sampled_from([MAX_ROWS, MAX_ROWS, 6]), places=st.lists(PLACES, max_size=14))
+    def start(self, max_rows: int, places: list[tuple[str, int]]) -> None:
         self.directory = Path(tempfile.mkdtemp())
         self.now, self.max_rows = 100.0, max_rows
         self.senders = [Sender(server) for server in SERVERS]
@@ -83,6 +83,8 @@ class Network(RuleBasedStateMachine):
         self.acknowledged: dict[tuple[bytes, int], int] = {}
         self.journal_limit, journal.COMPACT_SIZE = journal.COMPACT_SIZE, 500
         self.keeper = self._open()
+        for which, place in enumerate(places):
+            self.open(which % 2, place)
 
     def _open(self) -> KeptCopy:
         return KeptCopy(Copy(SERVERS, self.max_rows), self.directory, lambda text: None)
@@ -122,8 +124,17 @@ class Network(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(which=st.integers(0, 1))
-    def send(self, which: int) -> None:
+    @rule(which=st.integers(0, 1), times=st.integers(1, 5), fate=st.sampled_from(["answered", "answered", "under way", "reply lost"]))
+    def exchange(self, which: int, times: int, fate: str) -> None:
+        """Some batches that are taken, and then perhaps one that is not, or whose reply does not come."""
+        for left in reversed(range(times)):
+            self.now += 0.3
+            self._send(which)
+            number = self.senders[which].waits_for
+            if number is not None and (left or fate != "under way"):
+                self._deliver(number, reply_comes=bool(left) or fate == "answered")
+
+    def _send(self, which: int) -> None:
         sender = self.senders[which]
         batch = sender.publisher.due(self.now)
         if batch:
@@ -231,7 +242,7 @@ class Network(RuleBasedStateMachine):
         for _ in range(40):
             self.now += 1.0
             for which, sender in enumerate(self.senders):
-                self.send(which)
+                self._send(which)
                 if sender.waits_for is not None:
                     self._deliver(sender.waits_for)
         for sender in self.senders:
