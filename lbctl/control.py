@@ -10,21 +10,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 
-from lbctl import neighbours
 from lbctl.access_table import Entry
-from lbctl.announcements import Announcements
-from lbctl.answers import FROM_CONTROLLER
 from lbctl.connections import Connections
 from lbctl.copies import Copies
 from lbctl.detection import Detection
 from lbctl.feeds import Feeds, KeeperState
-from lbctl.messages import STORE, Configure, DeleteEntries, Outbox, PacketOut, Save
+from lbctl.messages import STORE, Configure, DeleteCookie, DeleteEntries, Outbox, Save
 from lbctl.meters import meters
 from lbctl.model import Address, ExternalIp, Keeper, LoadBalancer, Site, Strategy, TransferMode
 from lbctl.movement import Movement, Refused
-from lbctl.openflow.inbound import EntryStatsDecoder, PacketIn, decode_entry_removed, decode_packet_in
-from lbctl.packets import Malformed
-from lbctl.pipeline.cookies import Kind, kind_of
+from lbctl.neighbourhood import Neighbourhood
+from lbctl.openflow.inbound import EntryStatsDecoder, decode_entry_removed, decode_packet_in
+from lbctl.pipeline.cookies import MASK_ALL, Kind, kind_of, owner_in
 from lbctl.pipeline.probe_rules import Watched
 from lbctl.pipeline.rules import SERVING
 from lbctl.readback import ReadBack
@@ -37,10 +34,6 @@ from lbctl.sweep import Sweep
 from lbctl.switch import PortState, Switch
 
 __all__ = ["ControlFunction", "Refused"]
-
-SEARCH_INTERVAL = 0.5
-"""Seconds between probes for a server whose MAC is not known. A switch may swallow the first answers: what its datapath
-had cached while its tables were empty stays in force for a moment."""
 
 TIDY_INTERVAL = 60.0
 Log = Callable[..., None]
@@ -62,9 +55,9 @@ class ControlFunction:
         self._readbacks: dict[str, ReadBack] = {}
         self._waiting: dict[int, tuple[str, Callable[[float], Outbox]]] = {}
         self._token = 0
-        self._probe_at = self._search_at = self._tidy_at = 0.0
+        self._tidy_at = 0.0
         self._saved = False
-        self._announcements = Announcements()
+        self.neighbourhood = Neighbourhood(self)
         self._sweep = Sweep()
         self._stats = EntryStatsDecoder()
         self.detection = Detection(self.switches, site.settings, state.fence_code, log, set(state.watched), now)
@@ -168,7 +161,7 @@ class ControlFunction:
         self.log("ports changed", lb=name, reason=switch.reason)
         out: Outbox = [(name, message) for message in switch.sync(self.external_ips())]
         if not was_up and all(port.up for port in switch.ports.values()):
-            out += self._announce_all(name, now) + self.probe(switch)
+            out += self.neighbourhood.announce_all(name, now) + self.neighbourhood.probe(switch)
         return out
 
     def flow_stats(self, name: str, token: int, body: bytes, more: bool, now: float) -> Outbox:
@@ -180,9 +173,19 @@ class ControlFunction:
         if self.movement.asked(token):
             return self.movement.last_words(token, self._stats.decode(body)[0], more, now)
         readback = self._readbacks.get(name)
-        if readback is None or not readback.answer(token, body, more):
+        if readback is None:
             return []
-        return self._take_over(name, self._readbacks.pop(name), now)
+        complete = readback.answer(token, body, more)
+        out = self._silence(name, readback) if token == readback.arp_token and not more else []
+        return out + self._take_over(name, self._readbacks.pop(name), now) if complete else out
+
+    def _silence(self, name: str, readback: ReadBack) -> Outbox:
+        """An LB that comes back may not answer for what is elsewhere now: at once, before all that it holds is known."""
+        mine = {serving.owner for serving in self.directory if self.switches[name].role(serving.address).arp}
+        stale = [cookie for cookie in readback.answered_for() if owner_in(cookie) not in mine]
+        for cookie in stale:
+            del readback.cookies["arp", cookie]
+        return [(name, DeleteCookie("arp", cookie, MASK_ALL)) for cookie in stale]
 
     def _take_over(self, name: str, readback: ReadBack, now: float) -> Outbox:
         """All that the switch holds is known: sends what it misses, and nothing for what is right."""
@@ -204,7 +207,7 @@ class ControlFunction:
             out += self.connections.end(serving, entry)
         self.log("switch ready", lb=name, flows_sent=len(out), entries_taken_over=outcome.taken_over,
                  entries_put_back=outcome.put_back, entries_deleted=outcome.deleted, strange_entries=readback.strange, reason=switch.reason)
-        out += self._announce_all(name, now) + self.probe(switch)
+        out += self.neighbourhood.announce_all(name, now) + self.neighbourhood.probe(switch)
         return out + self.movement.ready(name, now)
 
     def ports_read(self, token: int, received: dict[int, int]) -> None:
@@ -222,7 +225,7 @@ class ControlFunction:
             return []
         kind = kind_of(packet_in.cookie)
         if kind == Kind.SERVER_ARP:
-            return self._neighbour_told(switch, packet_in)
+            return self.neighbourhood.told(switch, packet_in)
         if kind == Kind.PROBED:
             return [(STORE, Save(self.state()))] if self.detection.answered(packet_in.frame) else []
         return self.connections.packet_in(switch, packet_in, now)
@@ -246,26 +249,6 @@ class ControlFunction:
         self._waiting.pop(token, None)
         return self.movement.failed(token, reason, now)
 
-    def _neighbour_told(self, switch: Switch, packet_in: PacketIn) -> Outbox:
-        try:
-            address, mac = neighbours.decode(packet_in.frame)
-        except Malformed:
-            switch.counters["dropped_malformed"] += 1
-            return []
-        return self._neighbour(switch, ip_address(address), mac.hex(":"), packet_in.in_port)
-
-    def _neighbour(self, switch: Switch, address: Address, mac: str, in_port: int) -> Outbox:
-        """Somebody has told its MAC. Each network and tunnel is believed about the routers and next hops there, and nothing else."""
-        ports, hop = switch.of_ports, self.directory.hops().get(address)
-        if in_port == ports.external.number:
-            if address not in self.directory.routers():
-                return []
-        elif hop is None or in_port != ports.to(hop.tunnel).number:
-            return []
-        if switch.neighbours.get(address) != mac:
-            self.log("neighbour found", lb=switch.lb.name, address=str(address), mac=mac)
-        return [(switch.lb.name, message) for message in switch.set_neighbour(address, mac, self.external_ips())]
-
     # Time.
 
     def tick(self, now: float) -> Outbox:
@@ -285,55 +268,8 @@ class ControlFunction:
             self.counters["entries_expired"] += len(entries)
             out += self.connections.end_all(serving, entries)
         out += requests
-        for address, lb in self._announcements.due(now):
-            serving = self.directory.get(address)
-            if serving and serving.assigned == lb:
-                out += self._announcement(serving, lb)
-        if now >= self._probe_at:
-            self._probe_at = now + self.site.settings.arp_interval
-            for switch in self.switches.values():
-                out += self.probe(switch)
-        elif now >= self._search_at:
-            self._search_at = now + SEARCH_INTERVAL
-            for switch in self.switches.values():
-                # What answers also tells which of two LBs is cut off.
-                out += self.probe(switch, only_unknown=not self.detection.doubtful)
-        return out
-
-    def probe(self, switch: Switch, only_unknown: bool = False) -> Outbox:
-        """Asks for the next hops' and routers' MACs."""
-        ports = switch.of_ports
-        if not switch.ready or ports is None:
-            return []
-        asked = [(ports.to(hop.tunnel), hop.tunnel, hop.address) for hop in self.directory.hops().values()]
-        asked += [(ports.external, None, router) for router in self.directory.routers()]
-        return [(switch.lb.name, PacketOut(neighbours.probe(bytes.fromhex(port.mac.replace(":", "")), address.packed),
-                                           FROM_CONTROLLER, port.number, tunnel))
-                for port, tunnel, address in asked if not (only_unknown and address in switch.neighbours)]
-
-    def _announce_all(self, name: str, now: float) -> Outbox:
-        out: Outbox = []
-        for serving in self.directory:
-            if serving.assigned == name and self.switches[name].role(serving.address).arp:
-                out += self.announce(serving, name, now)
-        return out
-
-    def announce(self, serving: Serving, name: str, now: float) -> Outbox:
-        """Tells the neighbours of the external IP and of its internal addresses: now, and a few times more."""
-        self._announcements.start(serving.address, name, now)
-        return self._announcement(serving, name)
-
-    def _announcement(self, serving: Serving, name: str) -> Outbox:
-        switch, out = self.switches[name], []
-        ports = switch.of_ports
-        if switch.ready and ports:
-            internal = [(*way, address) for way in ports.ways(serving.config.hops().values())
-                        for address in serving.config.internal_addresses()]
-            for port, tunnel, address in [(ports.external, None, serving.address), *internal]:
-                frame = neighbours.announcement(bytes.fromhex(port.mac.replace(":", "")), address.packed,
-                                                address == serving.config.gateway)
-                out.append((name, PacketOut(frame, FROM_CONTROLLER, port.number, tunnel)))
-        return out
+        # What answers also tells which of two LBs is cut off.
+        return out + self.neighbourhood.tick(now, eager=self.detection.doubtful)
 
     # Moves.
 

@@ -162,8 +162,7 @@ class Movement:
     def tick(self, now: float) -> Outbox:
         out: Outbox = []
         for token, name in list(self._fencing.items()):
-            if self._control.switches[name].state != "disconnected" or self._control.detection.fenced(name):
-                # Back under control, it has been told to be quiet before anything else.
+            if self._control.switches[name].ready or self._control.detection.fenced(name):
                 del self._fencing[token]
                 out += self._control.confirmed(name, token, now)
         for move in self._running():
@@ -259,7 +258,7 @@ class Movement:
                         entry.flags |= REINSTALLED
                 return [(lb, AddEntries(entries, self._token(move, lb, label)))]
             case Announce(lb):
-                return control.announce(serving, lb, now)
+                return control.neighbourhood.announce(serving, lb, now)
             case Release(lb):
                 return control.connections.release(serving, lb)
             case Forget(lb):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from lbctl.messages import Message, ReadFlows
 from lbctl.openflow.inbound import EntryStats, EntryStatsDecoder, decode_flow_stats, decode_neighbours
-from lbctl.pipeline.cookies import BUCKETS, MARK, MASK_KIND, MASK_MARK, Kind
+from lbctl.pipeline.cookies import BUCKETS, MARK, MASK_KIND, MASK_MARK, Kind, kind_of, owner_in
 from lbctl.pipeline.tables import TABLES, name_of
 
 
@@ -39,11 +39,13 @@ class ReadBack:
     entries: dict[bytes, Found] = field(default_factory=dict)
     waiting: dict[int, bool] = field(default_factory=dict)
     """Token of each request under way: is it for entries?"""
+    arp_token: int = 0
+    """Of the request for table arp, which comes first: see `answered_for`."""
 
     def requests(self, new_token) -> list[Message]:
         """One request for each table, and one for each direction of the access table."""
         messages: list[Message] = []
-        for table in TABLES.values():
+        for table in sorted(TABLES.values(), key=lambda table: table.name != "arp"):
             if table.name in ("access_in", "access_out"):
                 kinds = (Kind.PIPELINE, Kind.ENTRY_IN if table.name == "access_in" else Kind.ENTRY_OUT)
                 asked = [(MARK << 56 | kind << 48, MASK_KIND, kind != Kind.PIPELINE) for kind in kinds]
@@ -52,6 +54,7 @@ class ReadBack:
             for cookie, mask, is_entries in asked:
                 token = new_token()
                 self.waiting[token] = is_entries
+                self.arp_token = self.arp_token or token
                 messages.append(ReadFlows(table.name, cookie, mask, token))
         return messages
 
@@ -70,6 +73,10 @@ class ReadBack:
         if not more:
             del self.waiting[token]
         return not self.waiting
+
+    def answered_for(self) -> list[int]:
+        """Once table arp has been read: the cookies of its flows that answer for external IPs."""
+        return [cookie for table, cookie in self.cookies if table == "arp" and kind_of(cookie) == Kind.ARP and owner_in(cookie)]
 
     def _add(self, stats: EntryStats) -> None:
         direction = 1 if stats.inward else 2

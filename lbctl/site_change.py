@@ -45,9 +45,9 @@ def change_site(control: ControlFunction, site: Site, now: float) -> Outbox:
         if switch.ready:
             out += control.meters(name)
             out += [(name, message) for message in switch.sync(control.external_ips())]
-            out += control.probe(switch)
+            out += control.neighbourhood.probe(switch)
     for serving in new:
-        out += control.announce(serving, serving.assigned, now)
+        out += control.neighbourhood.announce(serving, serving.assigned, now)
     control.log("site applied", external_ips=len(servings), load_balancers=len(control.switches), messages=len(out))
     return [*out, (STORE, Save(control.state()))]
 

@@ -78,7 +78,8 @@ def move(record: MoveRecord) -> t.MoveView:
     return t.MoveView(
         id=record.id, external_ip=str(record.external_ip), source=record.source, target=record.target,
         kind=record.kind, strategy=record.strategy.value, state=record.state, step=record.step, reason=record.reason,
-        cause=record.cause, entries_from=dict(record.entries_from), started=iso(record.started), ended=None if record.ended is None else iso(record.ended),
+        cause=record.cause, entries_from=dict(record.entries_from), started=iso(record.started),
+        ended=None if record.ended is None else iso(record.ended),
         steps=[t.StepView(name=step.name, started=iso(step.started), seconds=step.seconds) for step in record.steps],
         entries_copied=record.entries_copied, entries_total=record.entries_total, packets_held=record.packets_held,
         packets_released=record.packets_released, packets_lost=record.packets_lost)

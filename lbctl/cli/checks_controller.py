@@ -27,8 +27,11 @@ def check_controller(client: Client) -> Iterator[Finding]:
     yield ok(f"The controller at {client.url} answers (lbctl {health['version']}).")
     for lb in client.get("load-balancers")["load_balancers"]:
         yield from check_load_balancer(lb)
+        yield from check_health(lb)
     for external_ip in client.get("external-ips")["external_ips"]:
         yield from check_servers(external_ip)
+    for keeper in client.get("keepers")["keepers"]:
+        yield check_keeper(keeper)
 
 
 def check_stack() -> Iterator[Finding]:
@@ -61,6 +64,26 @@ def check_load_balancer(lb: dict[str, Any]) -> Iterator[Finding]:
     if refused := lb["counters"]["other"].get("ports_exhausted", 0):
         yield warn(f"{name} has refused {refused} connections because no translated port was left.",
                    "the controller's log names the external IPs: give them more internal_ips, a larger port_range, or more servers")
+
+
+def check_health(lb: dict[str, Any]) -> Iterator[Finding]:
+    """What other load balancers' probes say of its data path. One that is not connected has been told of already."""
+    name, why = lb["name"], lb["health_reason"]
+    if lb["health"] == "failed":
+        yield fail(f"{name} has failed: {why}.", "mend that; it gets external IPs again by lbctl move, or if another one fails")
+    elif lb["health"] in ("unmanaged", "silent"):
+        yield fail(f"{name}: {why}.", "lbctl status shows whether it is relieved; docs/failover.md tells what is waited for")
+    elif lb["health"] == "unwatched" and lb["state"] == "ready":
+        yield warn(f"{name} is not watched: {why}.",
+                   "load balancers need to reach each other's ports on both networks, see docs/failover.md")
+
+
+def check_keeper(keeper: dict[str, Any]) -> Finding:
+    """Is the copy of that server's entries as it should be?"""
+    if keeper["last_failure"] or keeper["behind"]:
+        return warn(f"The keeper of {keeper['server']} is {keeper['lag']:.1f} s behind: {keeper['last_failure'] or 'it is slow'}.",
+                    f"on the server: systemctl status lbctl-keeper; curl {keeper['url']}/v1/health")
+    return ok(f"The keeper of {keeper['server']} {'has a full copy' if keeper['synced'] else 'is being given a copy'}.")
 
 
 def check_servers(external_ip: dict[str, Any]) -> Iterator[Finding]:
