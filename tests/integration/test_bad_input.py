@@ -32,7 +32,7 @@ from tests.integration.hands import (
 
 __all__ = ["fresh", "live"]
 
-BED = {"external_ips": 2, "servers": 1, "settings": {"linger": 1, "arp_interval": 1.0}}
+BED = {"external_ips": 2, "servers": 1, "settings": {"automatic_failover": False, "linger": 1, "arp_interval": 1.0}}
 EXTERNAL, OTHER_LBS, SERVER = "198.51.100.1", "198.51.100.2", "10.0.0.11"
 
 

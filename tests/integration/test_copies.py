@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -156,3 +158,24 @@ def test_back_by_a_planned_move_while_it_is_fed(quiet_bed: Bed) -> None:
         assert talks.broken() == []
         faults.kill(bed, "lb-a")
         assert talks.broken() == [], "and once more"
+
+
+def test_a_keeper_that_hangs_slows_nobody(quiet_bed: Bed) -> None:
+    """Its lag is told; new connections open as ever; and at a failover it is passed over."""
+    bed = quiet_bed
+    begin(bed, replace(with_copies(bed.site, "keeper", "controller"), settings=replace(bed.site.settings, copy_delay=0.5)))
+    keeper = next(keeper for server, keeper in bed.keepers.items() if str(server) == "10.0.0.11")
+    os.kill(keeper.process.pid, signal.SIGSTOP)
+    try:
+        with Talks(bed.clients[0], FIRST, 10) as talks:
+            bed.wait_until(lambda: any(state["behind"] for state in bed.rest("GET", "/v1/keepers").json["keepers"]), 5, "it is behind")
+            lag = next(line for line in bed.rest("GET", "/metrics").text.splitlines()
+                       if line.startswith('lbctl_keeper_lag_seconds{server="10.0.0.11"}'))
+            assert float(lag.split()[1]) > 0.5
+            assert request(bed.clients[1], FIRST)["server"]
+            faults.kill(bed, "lb-a")
+            assert talks.broken() == []
+            origin = failover_of(bed)["entries_from"]
+            assert sum(origin.values()) >= 10 and origin["keeper"] == 5, "the request's may linger in the other's"
+    finally:
+        os.kill(keeper.process.pid, signal.SIGCONT)

@@ -156,6 +156,7 @@ def test_a_frozen_lb(bed: Bed, asker: Asker) -> None:
             move = relieved(bed)
         finally:
             faults.thaw(bed, "lb-a")
+        time.sleep(0.3)  # what had waited in its queues may come before what it has been told meanwhile
         asker.ask(1.0)
         assert asker.turns(FIRST) == [external_mac(bed, move["to"])]
         assert talks.broken() == []

@@ -38,7 +38,7 @@ from tests.integration.slow_moves import harm_by_a_slow_lb, opened_while_entries
 
 INTERNAL = {FIRST: ("10.0.0.111", "10.0.0.112"), SECOND: ("10.0.0.121", "10.0.0.122")}
 SERVER, ROUTER, FAR_SERVER = "10.0.0.11", "10.0.0.250", "172.16.5.11"
-SETTINGS = {"grace": 0.5, "barrier_timeout": 3.0, "linger": 1, "arp_interval": 2.0}
+SETTINGS = {"automatic_failover": False, "grace": 0.5, "barrier_timeout": 3.0, "linger": 1, "arp_interval": 2.0}
 
 
 def site() -> Site:
