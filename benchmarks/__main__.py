@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks import bulk_copy, full_nat, memory, move, new_connections, pages, read_back
+from benchmarks import bulk_copy, failover, full_nat, memory, move, new_connections, pages, read_back
 from benchmarks.results import Result, table
 
 ALL = {
@@ -17,6 +17,7 @@ ALL = {
     "read_back": read_back.main,
     "new_connections": new_connections.main,
     "full_nat": full_nat.main,
+    "failover": failover.main,
     "memory": memory.main,
     "pages": pages.main,
 }

@@ -61,7 +61,7 @@ class Run:
 
     noticed: when the control function began to move the external IP, by its own record; None if it did not. requests,
     failed, slow: of the external IP (slow: more than half a second). harmed: connections and requests of the other LB that failed.
-    others: see Result.
+    copied: entries that came from each copy. others: see Result.
     """
 
     fates: Fates
@@ -71,7 +71,15 @@ class Run:
     failed: int
     slow: int
     harmed: int
+    copied: dict[str, int]
     others: float
+
+    def told(self) -> str:
+        """In one line."""
+        fates = ", ".join(f"{getattr(self.fates, what)} {what}" for what in ("alive", "reset", "closed", "hung"))
+        silence = f"silent {self.silence.begin:.3f} to {self.silence.end:.3f} s" if self.silence else "silent for good"
+        return (f"{fates}; {silence}; noticed {self.noticed}; requests: {self.failed} of {self.requests} failed, {self.slow} slow; "
+                f"other LB harmed: {self.harmed}; entries from {self.copied}; others {self.others:.0%}")
 
 
 def run(fault: Fault, count: int, site: Site | None = None) -> Run:
@@ -83,26 +91,27 @@ def run(fault: Fault, count: int, site: Site | None = None) -> Run:
         own, others = (scene.load(client, address, lines=lines, requests=2)
                        for client, address, lines in ((scene.clients[0], FIRST, 0), (scene.clients[1], SECOND, 5)))
         time.sleep(BEFORE)
-        (begun, noticed), share = watched(lambda: _strike(scene, fault), scene.namespaces)
+        (begun, noticed, copied), share = watched(lambda: _strike(scene, fault), scene.namespaces)
         own, others = own.stop(), others.stop()
         fates = established.finish()
     return Run(fates, fates.silence(begun), noticed, own.succeeded + len(own.failures), len(own.failures), own.slow,
-               len(others.broken) + len(others.failures), share)
+               len(others.broken) + len(others.failures), copied, share)
 
 
-def _strike(scene: Scene, fault: Fault) -> tuple[float, float | None]:
-    """When it happened (monotonic clock), and Run.noticed."""
+def _strike(scene: Scene, fault: Fault) -> tuple[float, float | None, dict[str, int]]:
+    """When it happened (monotonic clock), and Run's `noticed` and `copied`."""
     wall, begun = time.time(), time.monotonic()
     fault.inject(scene)
-    noticed = None
+    noticed, copied = None, {}
     if fault.leaves:
         try:
             record = scene.wait_until(lambda: _left(scene), MOVED, f"{FIRST} leaves {LB}")
             noticed = datetime.fromisoformat(record["started"]).timestamp() - wall
+            copied = record.get("entries_from", {})
         except NotInTime:
             pass
     time.sleep(AFTER)
-    return begun, noticed
+    return begun, noticed, copied
 
 
 def _left(scene: Scene) -> dict | None:

@@ -11,11 +11,14 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from testbed.bed import Bed
-from testbed.faults import Fates
+from testbed.faults import Established, Fates, Silence
 from testbed.namespaces import Namespace
+from testbed.processes import CommandFailed
 from testbed.sites import SERVER_PORT, simple_site
+from topologies.queues import long_receive_queues
 
 VIRTUAL_EXTERNAL, VIRTUAL_INTERNAL = "198.51.100.70", "10.0.0.70"
 PROGRAMS = {"keepalived": "keepalived", "conntrackd": "conntrackd", "nft": "nftables"}
@@ -107,12 +110,30 @@ for order in -c -f -R -B; do conntrackd -C {directory}/conntrackd.conf $order; d
 """
 
 
+ROOM = 4.0
+"""Seconds that are waited for the other router, and three advertisements more."""
+
+
 @dataclass(frozen=True)
 class Death:
-    """What the clients of the active router saw when it died. `back`: seconds until the first packet was forwarded again."""
+    """What the clients of the active router saw when it died. silence: None if nothing was forwarded any more."""
 
     fates: Fates
-    back: float
+    silence: Silence | None
+
+
+def die(advert: float, count: int) -> Death:
+    """The active router's death, with `count` established connections."""
+    with long_receive_queues(), RouterPair(advert) as pair:
+        pair.start()
+        # Rarer than with lbctl: the connections must be enough for the whole silence (see testbed/established.py).
+        established = Established(pair, pair.remote, VIRTUAL_EXTERNAL, count, interval=0.001 if advert < ROOM / 20 else 0.004)
+        pair.wait_copied(count)
+        time.sleep(1.0)
+        begun = pair.kill_active()
+        time.sleep(ROOM + 3 * advert)
+        fates = established.finish()
+    return Death(fates, fates.silence(begun))
 
 
 def missing() -> str:
@@ -144,7 +165,7 @@ class RouterPair(Bed):
             files = self._files(router)
             pids = ("-p", files / "keepalived.pid", "-r", files / "vrrp.pid")
             self._run(router, "keepalived", "--dont-fork", "--log-console", "--vrrp", "-f", files / "keepalived.conf", *pids)
-            self.wait_until(lambda: VIRTUAL_INTERNAL in self.pair[0].ip("-o", "addr"), SETTLED, "router-a active")
+            self.wait_until(lambda: self._active(0), SETTLED, "router-a active")
 
     def wait_copied(self, count: int) -> None:
         """Wait until router-b has copies of so many connections."""
@@ -152,11 +173,23 @@ class RouterPair(Bed):
         self.wait_until(lambda: self._copies(control) >= count, SETTLED, f"{count} connections copied")
 
     def kill_active(self) -> float:
-        """router-a is dead from now on: nothing gets in or out, and its daemons are gone. The time of it."""
+        """router-a is dead from now on: its links have no carrier. The time of it.
+
+        Raises CommandFailed if router-b had taken it for dead before.
+        """
+        if not self._active(0) or self._active(1):
+            raise CommandFailed("a false alarm: router-b took over while router-a lived")
         plugs = [self.plugs[self.pair[0].name, device] for device in ("eth0", "eth1", "eth2")]
         fault = time.monotonic()
         self.switch.ip_batch(f"link set {plug.port} down" for plug in plugs)
         return fault
+
+    def _active(self, number: int) -> bool:
+        return VIRTUAL_INTERNAL in self.pair[number].ip("-o", "addr")
+
+    def _copies(self, control: Path) -> int:
+        said = self.pair[1].run("conntrackd", "-C", control, "-s")
+        return int(said.partition("cache external:")[2].split()[3])
 
     def _router(self, name: str, number: int, other: int, priority: int) -> Namespace:
         router = self._host(name, "external", [f"198.51.100.{number}/24"], ["198.51.100.254"])
@@ -178,7 +211,7 @@ class RouterPair(Bed):
         router.run("nft", "-f", files / "nft.conf")
         return router
 
-    def _files(self, router: Namespace):
+    def _files(self, router: Namespace) -> Path:
         return self.directory / router.name
 
     def _run(self, router: Namespace, *command: object) -> None:
