@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from benchmarks import keepalived
 from benchmarks.fault_run import FAULTS, Fault, Run, run
 from benchmarks.results import Result, median, milliseconds
-from lbctl.model import COPIES, Site
+from lbctl.model import COPIES
 from testbed.faults import Silence
 from testbed.processes import CommandFailed
-from testbed.sites import simple_site, with_keepers
 
 SIZES = {1_000: (10, 0.5, 1.0), 20_000: (3, 1.5, 1.5)}
 """Established connections: runs; seconds until the first forwarded packet that the median, and the worst, must not exceed."""
@@ -31,14 +30,8 @@ def main() -> list[Result]:
     """Prints the matrix of all faults, and returns a line for each figure that is required."""
     results = [result for size in SIZES for result in figures(size)]
     print(f"{MATRIX_SIZE} established connections, {MATRIX_RUNS} runs of each fault:\n")
-    print(matrix(FAULTS, COPIES) + "\n")
+    print(matrix(FAULTS) + "\n")
     return results
-
-
-def site(copy: str) -> Site:
-    """Two LBs with an external IP and two servers each; keepers only where they are needed."""
-    plain = simple_site(lbs=2, external_ips=2, servers=2)
-    return plain if copy == "controller" else with_keepers(plain, copy)
 
 
 def figures(size: int) -> list[Result]:
@@ -51,7 +44,7 @@ def figures(size: int) -> list[Result]:
 
 def _figure(copy: str, size: int, yardstick: str, best: float) -> Result:
     count, target, bound = SIZES[size]
-    runs = repeated(KILLED, copy, size, count)
+    runs = repeated(KILLED, (copy,), size, count)
     backs = [_back(each.silence) for each in runs]
     alive = min(each.fates.alive for each in runs)
     ours = f"{milliseconds(median(backs))} (worst {milliseconds(max(backs))}), {alive} alive"
@@ -72,29 +65,29 @@ def yardstick(advert: float, size: int) -> tuple[float, str]:
     return median(backs), f"{milliseconds(median(backs))} (worst {milliseconds(max(backs))}), {min(d.fates.alive for d in deaths)} alive"
 
 
-def matrix(faults: Sequence[Fault], copies: Sequence[str], size: int = MATRIX_SIZE, count: int = MATRIX_RUNS) -> str:
-    """A Markdown table with a line for each of these faults with each of these copies."""
+def matrix(faults: Sequence[Fault], size: int = MATRIX_SIZE, count: int = MATRIX_RUNS) -> str:
+    """A Markdown table with a line for each of these faults with each of its copies."""
     rows = [HEAD, tuple("-" * len(cell) for cell in HEAD)]
-    rows += [_cells(fault, copy, repeated(fault, copy, size, count)) for fault in faults for copy in copies]
+    rows += [_cells(fault, copies, repeated(fault, copies, size, count)) for fault in faults for copies in fault.copies]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def _cells(fault: Fault, copy: str, runs: Sequence[Run]) -> tuple[str, ...]:
+def _cells(fault: Fault, copies: Sequence[str], runs: Sequence[Run]) -> tuple[str, ...]:
     """Connections: of all runs together. Times: medians."""
     backs = [_back(each.silence) for each in runs]
     noticed = [math.inf if each.noticed is None else each.noticed for each in runs]
     fates = [str(sum(getattr(each.fates, what) for each in runs)) for what in ("alive", "reset", "hung")]
     requests = (f"{sum(each.failed for each in runs)} of {sum(each.requests for each in runs)}", str(sum(each.slow for each in runs)))
-    return (fault.name, copy, *fates, *requests, _time(median(backs)), _time(max(backs)),
+    return (fault.name, ", ".join(copies), *fates, *requests, _time(median(backs)), _time(max(backs)),
             _time(median(noticed)) if fault.leaves else "stays", f"{max(each.others for each in runs):.0%}")
 
 
-def repeated(fault: Fault, copy: str, size: int, count: int) -> list[Run]:
+def repeated(fault: Fault, copies: Sequence[str], size: int, count: int) -> list[Run]:
     """So many runs, each in a bed of its own; says how they went on standard error."""
     runs = []
     for _ in range(count):
-        runs.append(each := run(fault, size, site(copy)))
-        print(f"    {fault.name}, copy {copy}: {each.told()}", file=sys.stderr, flush=True)
+        runs.append(each := run(fault, size, copies))
+        print(f"    {fault.name}, {size} connections, copies {', '.join(copies)}: {each.told()}", file=sys.stderr, flush=True)
     return runs
 
 

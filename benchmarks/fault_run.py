@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,7 +12,7 @@ from benchmarks.scene import Scene
 from lbctl.model import Site
 from testbed.bed import NotInTime
 from testbed.faults import Established, Fates, Silence, cut, cut_silently, freeze, kill, wait_reached
-from testbed.sites import simple_site
+from testbed.sites import simple_site, with_keepers
 
 LB = "lb-a"
 FIRST, SECOND = "198.51.100.1", "198.51.100.2"
@@ -23,10 +23,11 @@ BEFORE, AFTER, MOVED = 2.0, 2.0, 15.0
 
 @dataclass(frozen=True)
 class Fault:
-    """What is done to a scene. `leaves`: the LB's external IPs are to go to another one then."""
+    """What is done to a scene. copies: those that it is shown with, by site key; leaves: the LB's external IPs are to go to another one."""
 
     name: str
     inject: Callable[[Scene], None]
+    copies: tuple[tuple[str, ...], ...] = (("controller",),)
     leaves: bool = True
 
 
@@ -36,22 +37,33 @@ def restart_controller(scene: Scene) -> None:
     scene.controller.start()
 
 
-def kill_both(scene: Scene) -> None:
-    """The LB and the controller die together; the controller is started again."""
-    kill(scene, LB)
-    restart_controller(scene)
+def kill_keepers(scene: Scene) -> None:
+    """kill -9 of all keepers; nobody starts them again."""
+    for keeper in scene.keepers.values():
+        keeper.kill()
 
 
+def kill_with(other: Callable[[Scene], None]) -> Callable[[Scene], None]:
+    """The LB dies together with something else."""
+    def inject(scene: Scene) -> None:
+        kill(scene, LB)
+        other(scene)
+    return inject
+
+
+EACH = (("controller",), ("keeper",), ("sockets",))
 FAULTS = (
-    Fault("LB killed", lambda scene: kill(scene, LB)),
+    Fault("LB killed", lambda scene: kill(scene, LB), EACH),
     Fault("LB frozen", lambda scene: freeze(scene, LB)),
     Fault("external link cut", lambda scene: cut(scene, LB, "external")),
     Fault("internal link cut", lambda scene: cut(scene, LB, "internal")),
     Fault("external link cut, carrier stays", lambda scene: cut_silently(scene, LB, "external")),
     Fault("internal link cut, carrier stays", lambda scene: cut_silently(scene, LB, "internal")),
     Fault("control connection cut", lambda scene: cut_silently(scene, LB, "management")),
-    Fault("controller killed", restart_controller, leaves=False),
-    Fault("LB and controller killed", kill_both),
+    Fault("controller killed and started", restart_controller, leaves=False),
+    Fault("keepers killed", kill_keepers, (("keeper",),), leaves=False),
+    Fault("LB and controller killed, controller started", kill_with(restart_controller), EACH),
+    Fault("LB and keepers killed", kill_with(kill_keepers), (("keeper",), ("sockets",), ("controller", "sockets"))),
 )
 
 
@@ -82,20 +94,33 @@ class Run:
                 f"other LB harmed: {self.harmed}; entries from {self.copied}; others {self.others:.0%}")
 
 
-def run(fault: Fault, count: int, site: Site | None = None) -> Run:
+def run(fault: Fault, count: int, copies: Sequence[str]) -> Run:
     """The fault, with `count` established connections."""
-    with Scene(site or simple_site(lbs=2, external_ips=2, servers=2), clients=2) as scene:
+    with Scene(_site(copies), clients=2) as scene:
         scene.start_controller()
         wait_reached(scene)
         established = Established(scene, scene.remote, FIRST, count)
         own, others = (scene.load(client, address, lines=lines, requests=2)
                        for client, address, lines in ((scene.clients[0], FIRST, 0), (scene.clients[1], SECOND, 5)))
+        scene.wait_until(lambda: _prepared(scene), 10.0, "every LB watched, every entry copied")
         time.sleep(BEFORE)
         (begun, noticed, copied), share = watched(lambda: _strike(scene, fault), scene.namespaces)
         own, others = own.stop(), others.stop()
         fates = established.finish()
     return Run(fates, fates.silence(begun), noticed, own.succeeded + len(own.failures), len(own.failures), own.slow,
                len(others.broken) + len(others.failures), copied, share)
+
+
+def _site(copies: Sequence[str]) -> Site:
+    """Two LBs with an external IP and two servers each; keepers only where they are needed."""
+    plain = simple_site(lbs=2, external_ips=2, servers=2)
+    return plain if copies == ("controller",) else with_keepers(plain, *copies)
+
+
+def _prepared(scene: Scene) -> bool:
+    balancers = scene.rest("GET", "/v1/load-balancers").json["load_balancers"]
+    keepers = scene.rest("GET", "/v1/keepers").json["keepers"]
+    return all(lb["health"] == "well" for lb in balancers) and all(keeper["synced"] for keeper in keepers)
 
 
 def _strike(scene: Scene, fault: Fault) -> tuple[float, float | None, dict[str, int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import signal
 import socket
@@ -20,7 +19,6 @@ from topologies.plan import Plan
 from topologies.rundir import LabError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-TOKEN_FILE = "token"
 APPS = ("ryu_apps/load_balancer.py", "ryu_apps/rest.py")
 
 AHEAD = ("nice", "-n", "-10")
@@ -52,8 +50,7 @@ class ControlFunctionProcess:
             controller=lab_plan.controller, openflow=plan.OPENFLOW_PORT, rest_address=lab_plan.rest_address, rest=plan.REST_PORT
         )
         if lab_plan.control_server:
-            text += f"token_file = {TOKEN_FILE}\n"
-            (directory / TOKEN_FILE).write_text(secrets.token_hex(32))
+            text += f"token_file = {rundir.secret(rundir.REST_TOKEN)}\n"
         self.configuration.write_text(text)
 
     def command(self, apps: Sequence[str] = APPS) -> list[str]:
@@ -133,8 +130,8 @@ def credentials(lab_plan: Plan) -> dict[str, str]:
     """What the lbctl command has to have in its environment there."""
     if lab_plan.control_server is None:
         return {}
-    token = rundir.current().subdirectory("controller") / TOKEN_FILE
-    return {"LBCTL_URL": f"http://{lab_plan.rest_address}:{plan.REST_PORT}", "LBCTL_TOKEN": token.read_text()}
+    url = f"http://{lab_plan.rest_address}:{plan.REST_PORT}"
+    return {"LBCTL_URL": url, "LBCTL_TOKEN": rundir.secret(rundir.REST_TOKEN).read_text()}
 
 
 def _server_pid(lab_plan: Plan) -> int:

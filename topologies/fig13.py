@@ -10,13 +10,18 @@ from dataclasses import replace
 
 from topologies import fig3
 from topologies.controller import LabController
+from topologies.plan import with_keepers
 from topologies.prompt import LabPrompt, main
 from topologies.topo import LabTopo
+
+COPIES = (("keeper",), ("sockets",), ("controller", "sockets"))
+"""Of each external IP: as in the figure; as in figure 14; and what is the default with keepers (docs/failover.md)."""
 
 PLAN = replace(
     fig3.PLAN,
     name="fig13",
     title="two load balancers, three external IPs, copies of their entries on three servers, the control function on s3",
+    site=with_keepers(fig3.PLAN.site, fig3.PLAN.servers, COPIES),
     control_server=fig3.S3,
 )
 

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from mininet.node import Node, Switch
 
+from lbctl.model import Keeper
 from testbed.ovs import OvsError, PrivateOvs
 from testbed.processes import end, is_alive, mentions, read_pid
 from topologies import plan, rundir
 from topologies.queues import long_receive_queues
-from topologies.rundir import LabError
+from topologies.rundir import KEEPER_TOKEN, LabError, secret
 
 ROOT_INTERFACE = "lbctl-mgmt"
 """The controller's end of the management network, in the namespace that the lab is started from."""
@@ -216,9 +220,16 @@ class Router(LabHost):
 
 
 class WebServer(DaemonHost):
-    """A server with a real nginx: `/` says which server it is, `/1k`, `/100k` and `/10m` are files of that size."""
+    """A server with a real nginx: `/` says which server it is, `/1k`, `/100k` and `/10m` are files of that size.
+
+    keeper: the one of its entries, which runs on it, if there is one.
+    """
 
     SIZES = {"1k": 1 << 10, "100k": 100 << 10, "10m": 10 << 20}
+
+    def __init__(self, name: str, *, keeper: Keeper | None = None, **params: object) -> None:
+        super().__init__(name, **params)
+        self.keeper = keeper
 
     def serve(self) -> None:
         directory = self.directory()
@@ -230,6 +241,17 @@ class WebServer(DaemonHost):
         (directory / "nginx.conf").write_text(configuration)
         (directory / "pid").write_text(str(self.pid))
         checked(self, f"nginx -p {directory} -e {directory}/error.log -c {directory}/nginx.conf")
+        if self.keeper is not None:
+            self.start_keeper()
+
+    def start_keeper(self) -> None:
+        """Start `lbctl keeper`, which ends with the lab."""
+        directory = self.directory()
+        options = ("--server", self.keeper.server, "--listen", urlsplit(self.keeper.url).netloc, "--directory", directory / "keeper",
+                   "--token-file", secret(KEEPER_TOKEN))
+        command = [str(Path(sys.executable).parent / "lbctl"), "keeper", *map(str, options)]
+        with (directory / "keeper.log").open("a") as log:
+            self.popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
 class NameServer(DaemonHost):

@@ -5,12 +5,13 @@ All addresses are documentation or private ranges, and exist in network namespac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from lbctl.config_text import site_text
-from lbctl.model import ExternalIp, LoadBalancer, Server, Service, Settings, Site
+from lbctl.model import KEEPER_PORT, ExternalIp, Keeper, Keepers, LoadBalancer, Server, Service, Settings, Site
+from topologies.rundir import KEEPER_TOKEN
 
 EXTERNAL_NETWORK = IPv4Network("198.51.100.0/24")
 INTERNAL_NETWORK = IPv4Network("10.0.0.0/24")
@@ -115,6 +116,13 @@ def with_full_nat(site: Site, machines: Iterable[Machine]) -> Site:
         replace(external_ip, nat="full", gateway=None, services=(service,), internal_ips=(INTERNAL_NETWORK[100 + number],))
         for number, external_ip in enumerate(site.external_ips, 1)
     ))
+
+
+def with_keepers(site: Site, machines: Iterable[Machine], copies: Iterable[Sequence[str]]) -> Site:
+    """The site with a keeper on each of these servers, and these copies of each external IP."""
+    keepers = tuple(Keeper(machine.address, f"http://{machine.address}:{KEEPER_PORT}") for machine in machines)
+    external_ips = tuple(replace(external_ip, copies=tuple(each)) for external_ip, each in zip(site.external_ips, copies, strict=True))
+    return replace(site, keepers=Keepers(keepers, KEEPER_TOKEN), external_ips=external_ips)
 
 
 def machine(name: str, address: str) -> Machine:

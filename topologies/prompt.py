@@ -13,7 +13,7 @@ from mininet.cli import CLI
 from mininet.log import lg
 from mininet.node import Node
 
-from topologies import controller, plan
+from topologies import controller, plan, rundir
 from topologies.lab import Lab, ended_by_signals
 from topologies.nodes import LoadBalancerSwitch
 from topologies.plan import Plan
@@ -109,7 +109,7 @@ def description(lab: Lab) -> str:
         lines += ["", "No controller; start one with: " + controller_hint(lab)]
     else:
         log, on_server = lab.control_function.log_file, lab.plan.control_server
-        where = f" (on {on_server.name}, token in {log.parent / controller.TOKEN_FILE})" if on_server else ""
+        where = f" (on {on_server.name}, token in {rundir.secret(rundir.REST_TOKEN)})" if on_server else ""
         lines += ["", f"REST: http://{lab.plan.rest_address}:{plan.REST_PORT}/v1{where}   controller's log: {log}"]
     for node in lab.net.switches:
         if isinstance(node, LoadBalancerSwitch):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import time
@@ -18,6 +19,7 @@ from testbed.processes import is_alive, start_time
 
 BASE = Path("/run/lbctl-lab")
 MARK = "LBCTL_LAB"
+KEEPER_TOKEN, REST_TOKEN = "keeper-token", "rest-token"
 GRACE = 1.5
 """Seconds between SIGTERM and SIGKILL."""
 
@@ -61,6 +63,15 @@ def current() -> RunDirectory:
         _current = RunDirectory()
         atexit.register(remove)  # Mininet's mn ends without telling us
     return _current
+
+
+def secret(name: str) -> Path:
+    """A file of the control function with a token that lasts as long as the lab: KEEPER_TOKEN or REST_TOKEN. Made at first use."""
+    file = current().subdirectory("controller") / name
+    if not file.exists():
+        file.touch(0o600)
+        file.write_text(secrets.token_hex(32))
+    return file
 
 
 def remove() -> None:

@@ -57,7 +57,8 @@ class LabTopo(Topo):
     def _add_servers(self) -> None:
         for server in self.plan.servers:
             gateway = self.plan.gateway_of(server)
-            self.addHost(server.name, cls=WebServer, addresses=[server.address], default_route=gateway)
+            keeper = next((keeper for keeper in self.plan.site.keepers.each if keeper.server == server.address), None)
+            self.addHost(server.name, cls=WebServer, addresses=[server.address], default_route=gateway, keeper=keeper)
             self._link(server.name, INTERNAL)
         answers = [external_ip.address for external_ip in self.plan.site.external_ips]
         self.addHost(

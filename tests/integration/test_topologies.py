@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -125,6 +126,18 @@ def test_with_full_nat_servers_need_no_route_to_the_clients() -> None:
     servers = re.findall(r'"server": "(s\d)"', result.stdout)
     assert len(servers) == 6 and set(servers[:3]) == set(servers[3:]) == {"s1", "s2", "s3"}, said
     assert "10.0.0.0/24 dev" in said and "default" not in said, said
+
+
+def test_downloads_outlive_the_lb_of_figure_13() -> None:
+    """One is known from the keeper's copy, one from the server's sockets; nobody orders anything."""
+    fetch = "curl -sS --limit-rate 1M --max-time 30 -o /dev/null -w '%{http_code} %{size_download}\\n' http://198.51.100."
+    downloads = (f"c1 {fetch}1/10m &", f"c3 {fetch}2/10m &")
+    result = run(lab_command("fig13", *downloads, "sh sleep 3", "kill lb-a", "c1 wait", "c3 wait", "lbctl moves --json"))
+    said = result.stdout + result.stderr
+    assert result.stdout.count(f"200 {10 << 20}") == 2, said
+    moves = json.loads(result.stdout[result.stdout.index('{\n'):])["moves"]
+    copied = {move["external_ip"]: move["entries_from"] for move in moves}
+    assert copied == {"198.51.100.1": {"keeper": 1}, "198.51.100.2": {"sockets": 1}}, said
 
 
 def test_one_lab_at_a_time_in_a_namespace() -> None:
