@@ -136,11 +136,13 @@ def put_kept(keeper: KeptCopy, *items: Batch) -> None:
 def test_what_was_acknowledged_is_there_after_a_restart(tmp_path) -> None:
     keeper, _ = kept(tmp_path)
     put_kept(keeper, batch(LAST, 1, entry(number=1)), batch(INCREMENT, 2, entry("full", 2)), batch(PART, 1, entry(number=3), session=2))
+    taken_at = keeper.copy.servers[SERVER].current.taken_at
     keeper.close()
     for _ in range(2):  # from the batches, then from the snapshot
         keeper, said = kept(tmp_path)
         server = keeper.copy.servers[SERVER]
         assert held(keeper.copy) == rows([entry(number=1), entry("full", 2)]) and server.current.sequence == 2
+        assert server.current.taken_at == taken_at > 0
         assert rows_of(server.coming.batch(PART).sections) == rows([entry(number=3)]) and server.coming.sequence == 1
         assert not said and not keeper.copy.counters
         keeper.close()
