@@ -152,37 +152,39 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
-        response = self.server.resources.admit(headers)
-        body = b""
-        if response is None:
-            body, response = self._body(headers)
-        if response:
-            self.close_connection = True  # the body has not been read
-        else:
-            response = self._of_resources(headers, body)
-        self._send(response)
+        length, unreadable = self._length(headers)
+        refused = self.server.resources.admit(headers) or unreadable
+        body = b"" if refused else self.rfile.read(length)
+        if not refused and len(body) != length:
+            refused = problem(400, "The body is shorter than its Content-Length.")
+        if refused:
+            self.close_connection = True
+        self._send(refused or self._of_resources(headers, body))
+        while refused and length > 0 and (left_out := self.rfile.read1(min(length, 65536))):
+            length -= len(left_out)  # with bytes unread, closing would make the client's machine forget the answer
 
     def _of_resources(self, headers: Mapping[str, str], body: bytes) -> Response:
-        parts = urlsplit(self.path)
-        query = parse_qs(parts.query, keep_blank_values=True, max_num_fields=1000)
-        request = Request(self.command, unquote(parts.path), query, headers, body)
+        try:
+            parts = urlsplit(self.path)
+        except ValueError as error:
+            return problem(400, f"The path makes no sense: {error}.")
+        request = Request(self.command, unquote(parts.path), parse_qs(parts.query, keep_blank_values=True), headers, body)
         try:
             return self.server.resources.answer(request)
         except Exception:
             LOG.exception("%s %s failed; this is a bug in lbctl", self.command, self.path)
             return problem(500, "The keeper failed on this request; its log says why.")
 
-    def _body(self, headers: Mapping[str, str]) -> tuple[bytes, Response | None]:
-        """The body; or what to answer without it."""
+    def _length(self, headers: Mapping[str, str]) -> tuple[int, Response | None]:
+        """Bytes of the body; and what to answer if it will not be read."""
         if "transfer-encoding" in headers:
-            return b"", problem(411, "Send the body with its Content-Length.")
+            return 0, problem(411, "Send the body with its Content-Length.")
         length = headers.get("content-length", "0")
         if not (length.isascii() and length.isdigit()) or len(length) > 20:
-            return b"", problem(400, "Content-Length is no number.")
+            return 0, problem(400, "Content-Length is no number.")
         if int(length) > BODY_LIMIT:
-            return b"", problem(413, f"The body is longer than {BODY_LIMIT} bytes.")
-        body = self.rfile.read(int(length))
-        return body, None if len(body) == int(length) else problem(400, "The body is shorter than its Content-Length.")
+            return BODY_LIMIT, problem(413, f"The body is longer than {BODY_LIMIT} bytes.")
+        return int(length), None
 
     def _send(self, response: Response) -> None:
         self.server.resources.counters[str(response.status)] += 1
@@ -200,8 +202,8 @@ class _Handler(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What the base class finds wrong with a request."""
         self.close_connection = True
-        self.command = self.command or ""
-        self.requestline = self.requestline or ""
+        self.command, self.requestline = self.command or "", self.requestline or ""
+        self.request_version = self.protocol_version  # of 0.9, as which it would pass, answers have no head
         self._send(problem(code, f"{message or HTTPStatus(code).phrase}."))
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _answer
