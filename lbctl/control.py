@@ -328,4 +328,4 @@ class ControlFunction:
     def state(self) -> State:
         """What must survive a restart."""
         return State({serving.address: self.movement.assigned_for_good(serving) for serving in self.directory},
-                     self.movement.unfinished(), frozenset(self.detection.watched), self.detection.fence_code)
+                     self.movement.unfinished(), frozenset(self.detection.watched & self.switches.keys()), self.detection.fence_code)

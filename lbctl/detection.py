@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from lbctl.messages import Outbox, ReadPorts
 from lbctl.model import Settings
-from lbctl.probing import NETWORKS, Probing
+from lbctl.probing import MOST_PROBES, NETWORKS, Probing
 from lbctl.switch import Switch
 
 Log = Callable[..., None]
@@ -20,9 +20,13 @@ EARLY = 0.005
 """Seconds: a tick that comes so much too early will do."""
 WINDOW = 3
 """Rounds for which ports' counters are compared."""
+WITNESSES = 3
+"""LBs that are asked what they receive, besides the silent ones."""
 HUNG_ROUNDS = 10
 """Rounds for which a connected LB must not have said anything at all."""
 LONGEST_HOLD_DOWN = 600.0
+FIRST_CONNECTION = 2.0
+"""Seconds after the start of the control function in which a silent LB may still connect: one that has just started has no rules."""
 RECONNECTION = 15.0
 """Seconds after the start of the control function in which an LB may still connect: Open vSwitch tries every 8 s at most."""
 
@@ -110,7 +114,8 @@ class Detection:
         external IPs are being taken away, or have been, and that are not connected."""
         if not (self.settings.automatic_failover and self.fence_code) or len(self.switches) < 2 or now < self._next - EARLY:
             return []
-        self._next = max(self._next + self.settings.probe_interval, now)
+        interval = max(self.settings.probe_interval, len(NETWORKS) * len(self.switches) / MOST_PROBES)
+        self._next = max(self._next + interval, now)
         self._round += 1
         self.probing.forget({name for name in self.health if name not in self.switches})
         out = self.probing.round(self.fence_code, set(to_fence))
@@ -133,17 +138,19 @@ class Detection:
                    for network in NETWORKS)
 
     def _collect_evidence(self, new_token: Callable[[], int]) -> Outbox:
-        """While a connected LB is silent, all are asked what their ports receive."""
-        if not any(switch.ready and self._silent(name) for name, switch in self.switches.items()):
+        """While a connected LB is silent, it and a few others are asked what their ports receive."""
+        ready = [name for name, switch in self.switches.items() if switch.ready]
+        silent = [name for name in ready if self._silent(name)]
+        if not silent:
             self._evidence.clear()
             self._tokens.clear()
             return []
+        others = [name for name in ready if name not in silent][:WITNESSES]
         out: Outbox = []
-        for name, switch in self.switches.items():
-            if switch.ready:
-                token = new_token()
-                self._tokens[token] = name
-                out.append((name, ReadPorts(token)))
+        for name in silent + others:
+            token = new_token()
+            self._tokens[token] = name
+            out.append((name, ReadPorts(token)))
         while len(self._tokens) > 4 * HUNG_ROUNDS * len(self.switches):
             del self._tokens[next(iter(self._tokens))]
         return out
@@ -181,6 +188,8 @@ class Detection:
         if name not in self.watched:
             return None
         if len(silent) == len(NETWORKS):
+            if not switch.lost_at and now - self.started < FIRST_CONNECTION:
+                return None
             return Failure("its OpenFlow connection is lost, and it answers no probe")
         if not self.alive(name):
             return None  # nobody can ask it

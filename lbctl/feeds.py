@@ -39,6 +39,8 @@ class Feeds:
         self.publishers: dict[bytes, Publisher] = {}
         """By the server (packed)."""
         self._keepers: dict[bytes, Keeper] = {}
+        self._fed: dict[bytes, list[Serving]] = {}
+        """By the server (packed): the external IPs whose entries its keeper is told."""
         self._pace: Pace | None = None
         self.configure()
 
@@ -46,9 +48,11 @@ class Feeds:
         """After another site file: keepers that stay go on where they are, unless the times have changed."""
         control = self._control
         pace, before = _pace(control.site.settings), self._pace
-        fed = {server.packed for serving in control.directory if "keeper" in serving.config.copies
-               for server in serving.config.server_addresses()}
-        self._keepers = {keeper.server.packed: keeper for keeper in control.site.keepers.each if keeper.server.packed in fed}
+        self._fed = {}
+        for serving in control.directory:
+            for server in serving.config.server_addresses() if "keeper" in serving.config.copies else ():
+                self._fed.setdefault(server.packed, []).append(serving)
+        self._keepers = {keeper.server.packed: keeper for keeper in control.site.keepers.each if keeper.server.packed in self._fed}
         stay = self.publishers if pace == before else {}
         self.publishers = {server: stay.get(server) or Publisher(server, partial(self._entries, server), self._ports, pace)
                            for server in self._keepers}
@@ -61,14 +65,8 @@ class Feeds:
         if publisher is not None:
             publisher.changed(entry)
 
-    def _fed(self, server: bytes) -> Iterator[Serving]:
-        """The external IPs whose entries of that server its keeper is told."""
-        address = ip_address(server)
-        return (serving for serving in self._control.directory
-                if "keeper" in serving.config.copies and address in serving.config.hops())
-
     def _entries(self, server: bytes) -> Iterator[Entry]:
-        return (entry for serving in self._fed(server) for entry in serving.table.snapshot() if entry.server[0] == server)
+        return (entry for serving in self._fed.get(server, ()) for entry in serving.table.snapshot() if entry.server[0] == server)
 
     def _ports(self, stream: Stream) -> Ports:
         serving = self._control.directory.by_address.get(stream.external)
@@ -78,7 +76,7 @@ class Feeds:
         """The batches that are due."""
         out: Outbox = []
         for server, publisher in self.publishers.items():
-            if not any(serving.unread for serving in self._fed(server)):
+            if not any(serving.unread for serving in self._fed[server]):
                 publisher.begin(now)
             if batch := publisher.due(now):
                 out.append((KEEPERS, SendBatch(self._keepers[server], batch)))

@@ -7,7 +7,9 @@ for dead.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -20,7 +22,9 @@ from lbctl.switch import Switch
 
 NETWORKS = ("external", "internal")
 PROBERS = 2
-"""LBs that ask each other one: so that the failure of one of them is not taken for the other's."""
+"""LBs that ask one that has missed a probe: so that the failure of one of them is not taken for its own."""
+MOST_PROBES = 2000
+"""In a second, of all LBs: with more than 50 LBs rounds are rarer."""
 NUMBERS = 1 << 24
 """Numbers of probes: 0.0.0.1 to 0.255.255.255, which are nobody's addresses (RFC 1122 3.2.1.3)."""
 FORGOTTEN = 4
@@ -65,24 +69,25 @@ class Probing:
         asked: dict[int, tuple[str, str, bool]] = {}
         self._rounds = [asked, *self._rounds[:FORGOTTEN - 1]]
         out: Outbox = []
-        for name, switch in self._switches.items():
-            fence = name in to_fence and bool(fence_code)
-            target = IPv4Address(fence_code if fence else ASKED).packed
-            for network in NETWORKS:
-                for prober in self._probers(name, network):
+        for network in NETWORKS:
+            able = sorted(name for name, switch in self._switches.items()
+                          if switch.ready and switch.of_ports and switch.ports[network].up)
+            for name, switch in self._switches.items():
+                path = self.path(name, network)
+                fence = name in to_fence
+                target = IPv4Address(fence_code if fence else ASKED).packed
+                for prober in self._probers(name, able, PROBERS if path.missed else 1):
                     self._number = self._number % (NUMBERS - 1) + 1
                     asked[self._number] = name, network, fence
-                    self.path(name, network).asked = True
+                    path.asked = True
                     out.append(self._probe(prober, switch, network, self._number, target))
         return out
 
-    def _probers(self, name: str, network: str) -> Iterable[Switch]:
-        """The next ones in the order of names that could."""
-        names = sorted(self._switches)
-        start = names.index(name) + 1
-        able = [switch for other in names[start:] + names[:start - 1] if (switch := self._switches[other]).ready
-                and switch.of_ports and switch.ports[network].up]
-        return able[:PROBERS]
+    def _probers(self, name: str, able: list[str], count: int) -> Iterator[Switch]:
+        """The next ones in the order of names. able: those that could, in that order."""
+        start = bisect_right(able, name)
+        others = (able[(start + place) % len(able)] for place in range(min(count + 1, len(able))))
+        return (self._switches[other] for other in itertools.islice((other for other in others if other != name), count))
 
     @staticmethod
     def _probe(prober: Switch, asked: Switch, network: str, number: int, target: bytes) -> tuple[str, PacketOut]:
