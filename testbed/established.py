@@ -4,7 +4,7 @@ Stands alone. It opens COUNT connections and prints "ready"; from then on a line
 connections in turn: while lines are lost there is still a connection that TCP has not made wait. FILE gets the time of each answer
 (8-byte floats in machine order; seconds of the monotonic clock, which all processes share). On SIGTERM a line goes out over every
 connection, and it prints one JSON object: how many are `alive` (they answered), `reset`, `closed`, `hung` (no answer within
-PATIENCE).
+`--patience` seconds).
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ from array import array
 AT_ONCE = 64
 """Connections that are being opened, and lines that are sent together at the end."""
 OPENING = 120.0
-PATIENCE = 15.0
-"""Seconds. TCP that has sent a line again for 5 s in vain waits as long again before it tries once more."""
 
 
 class Established:
@@ -106,9 +104,9 @@ class Established:
                 due = max(due + interval, time.monotonic())
             self.receive(max(0.0, min(interval, due - time.monotonic())))
 
-    def check(self) -> dict[str, int]:
+    def check(self, patience: float) -> dict[str, int]:
         """A last line over every connection; what became of them."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         waiting = [handle for handle in self.sockets if handle not in self.pending]
         while (waiting or self.pending) and time.monotonic() < deadline:
             for handle in waiting[:AT_ONCE]:
@@ -126,6 +124,7 @@ def main() -> None:
     parser.add_argument("count", type=int)
     parser.add_argument("file")
     parser.add_argument("--interval", type=float, default=0.001)
+    parser.add_argument("--patience", type=float, default=15.0)
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     stopped: list[int] = []
@@ -135,7 +134,7 @@ def main() -> None:
     print("ready", flush=True)
     gc.disable()
     established.talk(options.interval, stopped)
-    outcome = established.check()
+    outcome = established.check(options.patience)
     with open(options.file, "wb") as file:
         established.answers.tofile(file)
     print(json.dumps(outcome), flush=True)

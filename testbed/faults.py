@@ -104,15 +104,21 @@ class Fates:
 
 
 class Established:
-    """`count` established connections from `space` (see established.py), and a line over one of them every `interval` seconds."""
+    """`count` established connections from `space` (see established.py), and a line over one of them every `interval` seconds.
 
-    def __init__(self, bed: Bed, space: Namespace, address: object, count: int, *, interval: float = 0.001, port: int = 80) -> None:
+    patience: seconds without an answer, at the end, after which a connection hangs. TCP that has sent a line again for 5 s in vain
+    waits as long again before it tries once more.
+    """
+
+    def __init__(
+        self, bed: Bed, space: Namespace, address: object, count: int, *, interval: float = 0.001, patience: float = 15.0, port: int = 80
+    ) -> None:
         parts = -(-count // AT_MOST)
         self._files = [bed.directory / f"established-{space.name}-{address}-{part}" for part in range(parts)]
         self._scripts = []
         for part, file in enumerate(self._files):
             share = count // parts + (part < count % parts)
-            options = (address, port, share, file, "--interval", interval * parts)
+            options = (address, port, share, file, "--interval", interval * parts, "--patience", patience)
             self._scripts.append(Script(space, file.with_suffix(".log"), "established.py", *options, wait=False))
         for script in self._scripts:
             script.wait_ready(OPENING)
