@@ -5,6 +5,7 @@ are bound anew here, before the app that uses them is loaded.
 """
 
 import os
+import sys
 
 import lbctl.control
 import lbctl.movement
@@ -14,4 +15,5 @@ from lbctl.pipeline.cookies import BUCKETS
 
 lbctl.movement.Move = MOVES[os.environ[NAIVE_ORDER]]
 lbctl.movement.FORGET_AT_ONCE = 2 * BUCKETS
+lbctl.movement.FORGET_FLOWS = sys.maxsize
 lbctl.control.Connections = PriorArtConnections

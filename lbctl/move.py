@@ -14,10 +14,9 @@ from lbctl.access_table import GONE, NO_HOP, AccessTable, Entry
 from lbctl.model import Address, Settings, Strategy, TransferMode
 from lbctl.pipeline.rules import ABSENT, SERVING, Role
 
-CHUNK = 500
-"""Entries in one atomic bundle: the target's switch is busy with it for some 20 ms."""
-WINDOW = 4
-"""Bundles under way at once."""
+CHUNK = 100
+"""Entries in one atomic bundle. One is under way at a time (for some 1.5 ms), so that controller and target work by turns: where
+both work at once on two cores, every other process waits for its slice of the scheduler. See docs/performance.md."""
 
 HOLD_ALL = Role(TransferMode.TRANSITION, hold_all=True)
 HOLD_UNKNOWN = Role(TransferMode.TRANSITION)
@@ -254,16 +253,11 @@ class Move:
         self._begin("copy")
         entries = self._table.snapshot()
         self.record.entries_total = len(entries)
-        for start in range(0, len(entries), CHUNK * WINDOW):
-            copies = []
-            for at in range(start, min(start + CHUNK * WINDOW, len(entries)), CHUNK):
-                live = tuple(entry for entry in entries[at:at + CHUNK]
-                             if not entry.flags & GONE and entry.next_hop != NO_HOP)
-                if live:
-                    copies.append(Copy(self.record.target, live, f"copy-{at}"))
-            if copies:
-                yield copies
-                self.record.entries_copied += sum(len(copy.entries) for copy in copies)
+        for start in range(0, len(entries), CHUNK):
+            live = tuple(entry for entry in entries[start:start + CHUNK] if not entry.flags & GONE and entry.next_hop != NO_HOP)
+            if live:
+                yield [Copy(self.record.target, live, f"copy-{start}")]
+                self.record.entries_copied += len(live)
 
     def _finish(self) -> Iterator[list[Action]]:
         source, target = self.record.source, self.record.target

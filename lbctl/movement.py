@@ -28,7 +28,7 @@ from lbctl.move import (
     SetRole,
 )
 from lbctl.openflow.inbound import EntryStats
-from lbctl.pipeline.cookies import MASK_ALL, Kind
+from lbctl.pipeline.cookies import BUCKETS, MASK_ALL, Kind
 from lbctl.pipeline.rules import Role
 from lbctl.readback import bucket_cookies
 from lbctl.serving import Serving
@@ -41,7 +41,9 @@ KEPT_RECORDS = 200
 RECOVERY_SECONDS = 10.0
 """A new controller waits this long for both LBs of an unfinished move."""
 FORGET_AT_ONCE = 16
-"""Buckets of entries that are deleted before the switch must confirm."""
+"""Buckets of entries that are deleted before the switch must confirm, at most."""
+FORGET_FLOWS = 200
+"""Flows that are in them, about: a switch is busy with reading, deleting and freeing them for some milliseconds."""
 
 
 class Refused(Exception):
@@ -302,10 +304,11 @@ class Movement:
         cookies = self._forgetting.pop((lb, serving.address), [])
         if not cookies:
             return []
-        if rest := cookies[FORGET_AT_ONCE:]:
+        at_once = min(FORGET_AT_ONCE, FORGET_FLOWS * BUCKETS // (len(serving.table) or 1) or 1)
+        if rest := cookies[at_once:]:
             self._forgetting[lb, serving.address] = rest
         token = self._control.when_confirmed(lb, lambda now: self._forget(lb, serving))
-        return [*self._delete_entries(lb, serving, cookies[:FORGET_AT_ONCE]), (lb, Barrier(token))]
+        return [*self._delete_entries(lb, serving, cookies[:at_once]), (lb, Barrier(token))]
 
     def _delete_entries(self, lb: str, serving: Serving, cookies: list[int]) -> Outbox:
         """Deletes them, but asks what they were before."""

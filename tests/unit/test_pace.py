@@ -1,0 +1,61 @@
+"""A move never gives a switch much work at once: what was measured is in docs/performance.md."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from itertools import pairwise
+
+from lbctl import movement
+from lbctl.access_table import Entry, pack_key, reply_key
+from lbctl.messages import AddEntries, DeleteCookie, Message
+from lbctl.model import Strategy
+from lbctl.move import CHUNK
+from lbctl.pipeline.cookies import BUCKETS, Kind, kind_of
+from tests.unit.fake_site import ROUTER_MAC, FakeSite, site
+
+ADDRESS, SERVER = IPv4Address("198.51.100.1"), IPv4Address("10.0.0.10").packed
+TCP = 6
+
+
+def moved(count: int) -> dict[str, list[list[Message]]]:
+    """What each LB was sent, answer by answer, in a move from lb-a to lb-b of an external IP with so many entries."""
+    world = FakeSite(site(ips=1, grace=1.0))
+    world.settle(1.0)
+    table = world.control.serving(ADDRESS).table
+    for number in range(count):
+        key = pack_key(TCP, bytes([203, 0, 113, 1]), 1024 + number, ADDRESS.packed, 80)
+        table.add(Entry(key, reply_key(key, SERVER, 80), ROUTER_MAC, world.now))
+    sent: dict[str, list[list[Message]]] = {"lb-a": [], "lb-b": []}
+    _, out = world.control.start_move(ADDRESS, "lb-b", Strategy.PRECOPY, world.now)
+    world.post(out)
+    for turn in range(50 + 4 * BUCKETS):
+        if turn % 10 == 0:
+            world.tick(0.5)
+        for name, turns in sent.items():
+            turns.append(list(world.to_switch[name]))
+        world.round()
+    assert table.by_key(key) and not any(world.to_switch.values())
+    return sent
+
+
+def test_one_small_bundle_is_under_way_at_a_time() -> None:
+    bundles = [[message for message in turn if isinstance(message, AddEntries)] for turn in moved(250)["lb-b"]]
+    assert sum(len(bundle.entries) for turn in bundles for bundle in turn) == 250
+    assert max(len(turn) for turn in bundles) == 1
+    assert max(len(bundle.entries) for turn in bundles for bundle in turn) == CHUNK
+    assert not any(early and late for early, late in pairwise(bundles)), "sent before the switch had confirmed the one before"
+
+
+def buckets_forgotten_at_once(count: int) -> int:
+    forgotten = [sum(isinstance(message, DeleteCookie) and kind_of(message.cookie) in (Kind.ENTRY_IN, Kind.ENTRY_OUT)
+                     for message in turn) for turn in moved(count)["lb-a"]]
+    assert sum(forgotten) == 2 * BUCKETS
+    return max(forgotten)
+
+
+def test_the_more_entries_the_fewer_buckets_are_forgotten_at_once(monkeypatch) -> None:
+    monkeypatch.setattr(movement, "FORGET_FLOWS", 2)
+    assert buckets_forgotten_at_once(20) == movement.FORGET_AT_ONCE
+    assert buckets_forgotten_at_once(400) == 2 * BUCKETS // 400
+    monkeypatch.setattr(movement, "FORGET_FLOWS", 0)
+    assert buckets_forgotten_at_once(1) == 1
