@@ -112,7 +112,10 @@ class Detection:
     def tick(self, new_token: Callable[[], int], to_fence: Iterable[str], now: float) -> Outbox:
         """What is to be sent now: the probes of a round, and questions about ports while an LB is silent. to_fence: LBs whose
         external IPs are being taken away, or have been, and that are not connected."""
-        if not (self.settings.automatic_failover and self.fence_code) or len(self.switches) < 2 or now < self._next - EARLY:
+        if not (self.settings.automatic_failover and self.fence_code) or len(self.switches) < 2:
+            self.health.clear()
+            return []
+        if now < self._next - EARLY:
             return []
         interval = max(self.settings.probe_interval, len(NETWORKS) * len(self.switches) / MOST_PROBES)
         self._next = max(self._next + interval, now)

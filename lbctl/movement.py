@@ -74,7 +74,7 @@ class Movement:
 
     def start(self, address: Address, to: str, strategy: Strategy, now: float,
               from_copies: bool = False) -> tuple[Move, Outbox]:
-        """Raises Refused: unknown IP or LB, same LB, LB not connected, move running, server not reached from there, no copies."""
+        """Raises Refused: unknown IP or LB, same LB, LB not connected, move running, server not reached from there, LB failed, no copies."""
         serving = self._control.directory.get(address)
         if serving is None:
             raise Refused(404, "Unknown external IP", f"{address} is no external IP of this site")
@@ -93,6 +93,8 @@ class Movement:
         for port in target.ports.values():
             if not port.up:
                 raise Refused(409, "Load balancer not connected", f"{to}: {target.reason}")
+        if failure := self._control.detection.failed().get(to):
+            raise Refused(409, "Load balancer has failed", f"{to}: {failure.cause}")
         unreached = sorted(str(hop) for hop in serving.next_hops() if hop in source.neighbours and hop not in target.neighbours)
         if unreached:
             raise Refused(409, "Server not reached", f"{to} has no {asked_by(address)} answer from {', '.join(unreached)} yet, "

@@ -226,6 +226,12 @@ def test_cut_off_altogether_and_back_with_old_rules(bed: Bed, asker: Asker) -> N
         asker.ask(0.5)
         assert asker.turns(FIRST) == [external_mac(bed, move["to"])]
         assert talks.broken() == []
+        wait_reached(bed)
+        bed.wait_until(lambda: health(bed, "lb-a") == "well", 5, "well again")
+        assert bed.move(FIRST, "lb-a")["state"] == "done"
+        asker.answers.clear()
+        asker.ask(2.0)
+        assert asker.turns(FIRST) == [external_mac(bed, "lb-a")], "not fenced any more"
 
 
 def test_who_has_just_failed_takes_nothing_over(bed: Bed) -> None:
