@@ -96,7 +96,7 @@ class _SiteReader:
 
     def _load_balancer(self, node: yaml.Node) -> LoadBalancer | None:
         required = ("name", "dpid", "external_port", "internal_port")
-        values = self._reader.mapping(node, "load balancer", required, (*PORT_KEYS.values(), "standby"))
+        values = self._reader.mapping(node, "load balancer", required, (*PORT_KEYS.values(), "standby", "capacity"))
         name = self._reader.name(values.get("name"), "name") if values else None
         if name is None or name in self._names:
             # The name that is meant is not known, so "unknown load balancer" would name a problem that is none.
@@ -111,11 +111,12 @@ class _SiteReader:
             self._reader.once(values["dpid"], ("dpid", dpid), f"the dpid {dpid:016x} is already used")
         ports = self._ports(values)
         external_port, internal_port = ports.pop("external_port", None), ports.pop("internal_port", None)
+        capacity = self._reader.positive(values["capacity"], "capacity") if "capacity" in values else 1.0
         standby = self._reader.boolean(values["standby"], "standby") if "standby" in values else False
-        if name is None or dpid is None or external_port is None or internal_port is None or standby is None:
+        if name is None or dpid is None or external_port is None or internal_port is None or standby is None or capacity is None:
             return None
         tunnel_ports = tuple((transport, ports[key]) for transport, key in PORT_KEYS.items() if key in ports)
-        return LoadBalancer(name, dpid, external_port, internal_port, tunnel_ports, standby)
+        return LoadBalancer(name, dpid, external_port, internal_port, tunnel_ports, capacity, standby)
 
     def _ports(self, values: dict[str, yaml.Node]) -> dict[str, str]:
         """Key -> name of the port, of those that can be read."""

@@ -38,7 +38,8 @@ def _networks(networks: Sequence[Network]) -> str | list[str]:
 
 def _load_balancer(lb: LoadBalancer) -> dict[str, Any]:
     return {"name": lb.name, "dpid": f"{lb.dpid:016x}", "external_port": lb.external_port, "internal_port": lb.internal_port,
-            **{PORT_KEYS[transport]: port for transport, port in lb.tunnel_ports}, **({"standby": True} if lb.standby else {})}
+            **{PORT_KEYS[transport]: port for transport, port in lb.tunnel_ports},
+            **({"capacity": lb.capacity} if lb.capacity != 1.0 else {}), **({"standby": True} if lb.standby else {})}
 
 
 def _external_ip(ip: ExternalIp, kept: bool) -> dict[str, Any]:

@@ -117,6 +117,7 @@ class Connections:
             entry.flags = REUSED if reused else 0
             serving.table.add(entry)
             switch.counters["connections_opened"] += 1
+            serving.opened += 1
         elif packet.protocol != TCP:
             switch.counters["early_datagrams"] += 1
             if now < entry.created + UNDER_WAY:

@@ -7,7 +7,7 @@ that is an event returns an Outbox: messages in order, each for one LB (or the s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
 
 from lbctl.access_table import Entry
@@ -15,12 +15,13 @@ from lbctl.connections import Connections
 from lbctl.copies import Copies
 from lbctl.detection import Detection
 from lbctl.feeds import Feeds, KeeperState
+from lbctl.loads import Load, Loads
 from lbctl.messages import STORE, Configure, DeleteCookie, DeleteEntries, Outbox, Save
 from lbctl.meters import meters
 from lbctl.model import Address, ExternalIp, Keeper, LoadBalancer, Site, Strategy, TransferMode
 from lbctl.movement import Movement, Refused
 from lbctl.neighbourhood import Neighbourhood
-from lbctl.openflow.inbound import EntryStatsDecoder, decode_entry_removed, decode_packet_in
+from lbctl.openflow.inbound import EntryStatsDecoder, decode_entry_removed, decode_flow_stats, decode_packet_in
 from lbctl.pipeline.cookies import MASK_ALL, Kind, kind_of, owner_in
 from lbctl.pipeline.probe_rules import Watched
 from lbctl.pipeline.rules import SERVING
@@ -59,6 +60,7 @@ class ControlFunction:
         self._saved = False
         self.neighbourhood = Neighbourhood(self)
         self._sweep = Sweep()
+        self.loads = Loads(site.settings.load_period)
         self._stats = EntryStatsDecoder()
         self.detection = Detection(self.switches, site.settings, state.fence_code, log, set(state.watched), now)
         self.copies = Copies(self)
@@ -108,6 +110,14 @@ class ControlFunction:
     def health(self, name: str) -> tuple[str, str | None]:
         """Of an LB's data path, and why: see Detection.state."""
         return self.detection.state(name)
+
+    def load(self, address: Address) -> Load:
+        """What an external IP carries."""
+        return self.loads.of(self.serving(address))
+
+    def carried(self) -> Mapping[tuple[str, int, str], int]:
+        """(LB, owner of the external IP, packets or bytes) -> counted since the start."""
+        return self.loads.totals
 
     def keepers(self, now: float) -> list[KeeperState]:
         """Those that are told of entries."""
@@ -170,6 +180,9 @@ class ControlFunction:
             entries, _ = self._stats.decode(body)
             unknown = self._sweep.answer(token, entries, more, now)
             return [(name, DeleteEntries(unknown))] if unknown else []
+        if self.loads.asked(token):
+            self.loads.answer(token, decode_flow_stats(body), more, now)
+            return []
         if self.movement.asked(token):
             return self.movement.last_words(token, self._stats.decode(body)[0], more, now)
         readback = self._readbacks.get(name)
@@ -268,6 +281,7 @@ class ControlFunction:
             self.counters["entries_expired"] += len(entries)
             out += self.connections.end_all(serving, entries)
         out += requests
+        out += self.loads.tick(self.switches, self.directory, self.new_token, now)
         # What answers also tells which of two LBs is cut off.
         return out + self.neighbourhood.tick(now, eager=self.detection.doubtful)
 
@@ -299,6 +313,7 @@ class ControlFunction:
         """After another site file."""
         self.connections.opening.settings = self.detection.settings = self.site.settings
         self.feeds.configure()
+        self.loads.period = self.site.settings.load_period
 
     def index_switches(self) -> None:
         self._by_dpid = {switch.lb.dpid: switch for switch in self.switches.values()}

@@ -179,6 +179,8 @@ class LoadBalancer:
     internal_port: str
     tunnel_ports: tuple[tuple[str, str], ...] = ()
     """(transport, name of the port) of each kind of tunnel that it has, in the order of TRANSPORTS."""
+    capacity: float = 1.0
+    """How much it can carry, beside the others: a weight."""
     standby: bool = False
     """It gets external IPs by failover or by hand only (seed figure 2)."""
 
@@ -225,6 +227,8 @@ class Settings:
     automatic_failover: bool = True
     """Do the LBs probe each other, and does a failed one lose its external IPs? Else by order only."""
     failover: str = FAILOVERS[0]
+    load_period: float = 2.0
+    """What external IPs carry is read from the switches this often."""
     probe_interval: float = 0.05
     probe_misses: int = 3
     """An LB's data path is silent when so many probes in a row were not answered."""

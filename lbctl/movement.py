@@ -74,7 +74,8 @@ class Movement:
 
     def start(self, address: Address, to: str, strategy: Strategy, now: float,
               from_copies: bool = False) -> tuple[Move, Outbox]:
-        """Raises Refused: unknown IP or LB, same LB, LB not connected, move running, server not reached from there, LB failed, no copies."""
+        """Raises Refused: unknown IP or LB, same LB, LB not connected or failed, move running, server not reached from there, no
+        copies."""
         serving = self._control.directory.get(address)
         if serving is None:
             raise Refused(404, "Unknown external IP", f"{address} is no external IP of this site")

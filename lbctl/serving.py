@@ -33,6 +33,8 @@ class Serving:
         self.allocation: Allocation | None = None
         """None: destination NAT, where ports stay as they are."""
         self.echoes = Echoes()
+        self.opened = 0
+        """Connections, since the control function started."""
         self._seed = seed
         self._set_services(config)
         self._set_allocation()

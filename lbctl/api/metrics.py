@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from lbctl import __version__
 from lbctl.api import views
 from lbctl.api.facade import Control
+from lbctl.pipeline.cookies import owner_of
 
 __all__ = ["CONTENT_TYPE", "exposition"]
 
@@ -78,6 +79,16 @@ class _Metrics(Collector):
             unknown = sum(self._control.neighbour(where, hop) is None for hop in hops)
             unresolved.add_metric([where, str(ip.address)], unknown)
         yield from (connections, unresolved)
+        yield from self._carried(labels)
+
+    def _carried(self, labels: list[str]) -> Iterator[Metric]:
+        families = {what: CounterMetricFamily(f"lbctl_external_ip_{what}", f"{what.capitalize()} of an external IP, both ways.",
+                                              labels=labels) for what in ("packets", "bytes")}
+        addresses = {owner_of(ip.address.packed): str(ip.address) for ip in self._control.site.external_ips}
+        for (lb, owner, what), count in self._control.carried().items():
+            if owner in addresses:
+                families[what].add_metric([lb, addresses[owner]], count)
+        yield from families.values()
 
     def _moves(self) -> Iterator[Metric]:
         records = [move.record for move in self._control.moves.values()]

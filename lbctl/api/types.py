@@ -99,6 +99,14 @@ class Counters(BaseModel):
     other: dict[str, int] = Field(default={}, description="whatever else is counted, by name")
 
 
+class LoadView(BaseModel):
+    """What is carried, smoothed, both directions together."""
+
+    packets_per_second: float
+    bytes_per_second: float
+    new_connections_per_second: float
+
+
 class LoadBalancerView(BaseModel):
     name: str
     dpid: str = Field(description="datapath id, 16 hexadecimal digits")
@@ -110,6 +118,8 @@ class LoadBalancerView(BaseModel):
     ports: PortsView
     external_ips: list[str] = Field(description="the external IPs that are assigned to it")
     connections: int
+    capacity: float = Field(description="a weight, beside other load balancers'")
+    load: LoadView = Field(description="of its external IPs")
     counters: Counters
 
 
@@ -194,6 +204,7 @@ class ExternalIpView(BaseModel):
     router: RouterView | None = Field(default=None, description="NAT gateway: its way to the outside")
     services: list[ServiceView]
     connections: int
+    load: LoadView
     move: str | None = Field(description="id of the move that is running")
 
 

@@ -11,6 +11,7 @@ from lbctl.access_table import Entry, unpack_key
 from lbctl.api import types as t
 from lbctl.api.facade import Control
 from lbctl.feeds import KeeperState
+from lbctl.loads import Load
 from lbctl.model import PROTOCOL_NAMES, Address, ExternalIp, LoadBalancer, Service, Tunnel, address_order
 from lbctl.move import MoveRecord
 from lbctl.switch import PortState
@@ -33,7 +34,8 @@ def load_balancer(control: Control, lb: LoadBalancer) -> t.LoadBalancerView:
         health=health, health_reason=why,
         standby=lb.standby, ports=_ports(switch.ports),
         external_ips=[str(external_ip) for external_ip in external_ips],
-        connections=sum(map(control.connection_count, external_ips)), counters=counters(switch.counters))
+        connections=sum(map(control.connection_count, external_ips)), capacity=lb.capacity,
+        load=_load(sum(map(control.load, external_ips), Load())), counters=counters(switch.counters))
 
 
 def assigned_external_ips(control: Control, lb_name: str) -> list[Address]:
@@ -49,7 +51,12 @@ def external_ip(control: Control, ip: ExternalIp) -> t.ExternalIpView:
         port_range=list(ip.port_range) if ip.internal_ips or ip.inside else [],
         router=t.RouterView(address=str(ip.router), mac=control.neighbour(lb_name, ip.router)) if ip.router else None,
         services=[_service(control, lb_name, service) for service in ip.services],
-        connections=control.connection_count(ip.address), move=running_move(control, ip.address))
+        connections=control.connection_count(ip.address), load=_load(control.load(ip.address)), move=running_move(control, ip.address))
+
+
+def _load(load: Load) -> t.LoadView:
+    return t.LoadView(packets_per_second=round(load.packets, 1), bytes_per_second=round(load.bytes),
+                      new_connections_per_second=round(load.opened, 2))
 
 
 def running_move(control: Control, address: Address) -> str | None:

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
 
 from lbctl.cli import output
 from lbctl.cli.client import Client
 from lbctl.model import asked_by
 
+WATCH_INTERVAL = 2.0
 
-def status(json: output.Json = False) -> None:
+
+def status(
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again, until interrupted.")] = False,
+    json: output.Json = False,
+) -> None:
     """Show load balancers, external IPs, running moves."""
     client = Client.from_environment()
+    _show(client, json)
+    while watch:
+        time.sleep(WATCH_INTERVAL)
+        if not json:
+            output.print_line("\033[2J\033[H" if sys.stdout.isatty() else "")
+        _show(client, json)
+
+
+def _show(client: Client, json: bool) -> None:
     state = {**client.get("load-balancers"), **client.get("external-ips")}
     state |= client.get("keepers")
     state["moves"] = [move for move in client.get("moves")["moves"] if move["state"] == "running"]
@@ -19,11 +37,11 @@ def status(json: output.Json = False) -> None:
         output.print_json(state)
         return
     output.print_table("Load balancers", ("name", "state", "health", "dpid", "external port", "internal port", "tunnel ports",
-                                          "external IPs", "connections", "remark"),
+                                          "external IPs", "connections", "load", "remark"),
                        [_load_balancer(lb) for lb in state["load_balancers"]], "No load balancers.", optional=("tunnel ports",))
     output.print_line()
     output.print_table("External IPs", ("address", "load balancer", "NAT", "gateway", "internal IPs", "services", "servers",
-                                        "connections", "move"),
+                                        "connections", "load", "move"),
                        [_external_ip(ip) for ip in state["external_ips"]], "No external IPs.", optional=("internal IPs",))
     if state["keepers"]:
         output.print_line()
@@ -38,8 +56,13 @@ def _load_balancer(lb: dict[str, Any]) -> tuple[object, ...]:
     ports = lb["ports"]
     name = lb["name"] + (" (standby)" if lb["standby"] else "")
     return (name, lb["state"], lb["health"], lb["dpid"], _port(ports["external"]), _port(ports["internal"]),
-            ", ".join(map(_port, ports["tunnels"].values())), ", ".join(lb["external_ips"]), lb["connections"],
+            ", ".join(map(_port, ports["tunnels"].values())), ", ".join(lb["external_ips"]), lb["connections"], _load(lb["load"]),
             "; ".join(filter(None, (lb["reason"], lb["health_reason"]))))
+
+
+def _load(load: dict[str, float]) -> str:
+    return (f"{load['packets_per_second']:.0f} packets/s, {load['bytes_per_second'] * 8 / 1e6:.1f} Mbit/s, "
+            f"{load['new_connections_per_second']:.1f} new/s")
 
 
 def _keeper(keeper: dict[str, Any]) -> tuple[object, ...]:
@@ -61,7 +84,7 @@ def _external_ip(ip: dict[str, Any]) -> tuple[object, ...]:
     if ip["router"]:
         shown = f"router {_found(ip['router']['address'], ip['router']['mac'])}"
     return (ip["address"], ip["load_balancer"], nat, ip["gateway"], ", ".join(ip["internal_ips"]), services, shown, ip["connections"],
-            ip["move"])
+            _load(ip["load"]), ip["move"])
 
 
 def _server(server: dict[str, Any]) -> str:

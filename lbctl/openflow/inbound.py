@@ -23,6 +23,7 @@ REMOVED_IDLE, REMOVED_HARD = 0, 1
 
 _PACKET_IN = struct.Struct("!8xIHBBQHH")
 _FLOW_REMOVED = struct.Struct("!8xQHBBIIHHQQ")
+_FLOW_STATS = struct.Struct("!2xBxII12xQQQ")
 _MATCH_HEAD = struct.Struct("!HH")
 _IN_PORT = struct.Struct("!II")
 _OXM_IN_PORT = 0x80000004
@@ -127,10 +128,13 @@ class EntryStats(NamedTuple):
 
 
 class FlowStats(NamedTuple):
-    """Any flow, as far as it takes to tell whether it is right."""
+    """Any flow, as far as it takes to tell whether it is right, and how much it has carried. duration: seconds that it has been there."""
 
     table: int
     cookie: int
+    packets: int
+    bytes: int
+    duration: float
 
 
 def stats_records(body: bytes) -> Iterator[tuple[int, int, int]]:
@@ -145,9 +149,13 @@ def stats_records(body: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def decode_flow_stats(body: bytes) -> list[FlowStats]:
-    """Table and cookie of each record."""
-    return [FlowStats(table, int.from_bytes(body[offset + 24:offset + 32], "big"))
-            for offset, _, table in stats_records(body)]
+    """Each record."""
+    return [_flow_stats(body, offset) for offset, _, _ in stats_records(body)]
+
+
+def _flow_stats(body: bytes, offset: int) -> FlowStats:
+    table, seconds, nanoseconds, cookie, packets, size = _FLOW_STATS.unpack_from(body, offset)
+    return FlowStats(table, cookie, packets, size, seconds + nanoseconds / 1e9)
 
 
 def decode_neighbours(body: bytes) -> dict[bytes, bytes]:
@@ -192,7 +200,7 @@ class EntryStatsDecoder:
                     raw = np.frombuffer(records, "u1").reshape(-1, size)
                     entries += _decode_rows(np.frombuffer(raw[fits].tobytes(), layout.dtype), direction, shape)
                     records = raw[~fits].tobytes()
-            others += [FlowStats(table, int.from_bytes(records[at + 24:at + 32], "big")) for at in range(0, len(records), size)]
+            others += [_flow_stats(records, at) for at in range(0, len(records), size)]
         return entries, others
 
     @staticmethod

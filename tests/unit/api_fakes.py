@@ -13,6 +13,7 @@ from lbctl.api.dispatch import dispatch
 from lbctl.api.http import Request, Response
 from lbctl.control import Refused
 from lbctl.feeds import KeeperState
+from lbctl.loads import Load
 from lbctl.model import Address, ExternalIp, LoadBalancer, Server, Service, Site, Strategy, TransferMode, Tunnel
 from lbctl.move import MoveRecord, StepRecord
 from lbctl.switch import PortState, Switch
@@ -82,6 +83,7 @@ class FakeControl:
         self.moves: dict[str, Any] = {}
         self.healths: dict[str, tuple[str, str | None]] = {}
         self.keeper_states: list[KeeperState] = []
+        self.loads: dict[Address, Load] = {}
         self.table: dict[Address, list[Entry]] = {ip.address: [] for ip in self.site.external_ips}
         self.assignment = {ip.address: ip.load_balancer for ip in self.site.external_ips}
         for number, switch in enumerate(self.switches.values(), 1):
@@ -98,6 +100,12 @@ class FakeControl:
 
     def neighbour(self, lb_name: str, server_address: IPv4Address) -> str | None:
         return self.switches[lb_name].neighbours.get(server_address)
+
+    def load(self, address: Address) -> Load:
+        return self.loads.get(address, Load())
+
+    def carried(self) -> dict[tuple[str, int, str], int]:
+        return {}
 
     def health(self, name: str) -> tuple[str, str | None]:
         return self.healths.get(name, ("well", None))

@@ -1,0 +1,155 @@
+"""How much each external IP carries, from the counters of the flows that its packets pass in table transfer_mode.
+
+One request for each LB and period reads them all: that table is small, and every packet of an external IP meets exactly one
+of its flows there, whichever way it goes. (The access table would tell the same by a request for each external IP, but Open vSwitch
+would look at every entry for each of them.)
+
+A flow that is new (after a move, a change of the transfer mode, a restart of the switch) counts from zero, and one that a new
+control function meets first counts from what it has then: so neither makes a spike. What an external IP carries is the sum
+over all LBs, so a move makes no gap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from lbctl.messages import Outbox, ReadFlows
+from lbctl.openflow.inbound import FlowStats
+from lbctl.pipeline.cookies import MARK, MASK_KIND, Kind, owner_in
+from lbctl.serving import Serving
+from lbctl.switch import Switch
+
+TABLE = "transfer_mode"
+PERIODS = 3.0
+"""Periods after which a change has gone into the smoothed value by 1 - 1/e."""
+UNANSWERED = 3
+"""Periods after which an LB is asked again though it has not answered."""
+
+
+class Load(NamedTuple):
+    """Of an external IP, or of all of an LB's: rates per second, both directions together."""
+
+    packets: float = 0.0
+    bytes: float = 0.0
+    opened: float = 0.0
+
+    def __add__(self, other: Load) -> Load:  # type: ignore[override]
+        return Load(self.packets + other.packets, self.bytes + other.bytes, self.opened + other.opened)
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request under way to that LB."""
+
+    lb: str
+    at: float
+    found: dict[int, tuple[int, int, float]] = field(default_factory=dict)
+    """Cookie -> packets, bytes, seconds that the flow has been there; of all flows with that cookie together."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """What an LB has said last. flows: cookie -> packets, bytes; rates: owner -> packets/s, bytes/s since the reading before."""
+
+    at: float
+    flows: dict[int, tuple[int, int]]
+    rates: dict[int, tuple[float, float]]
+
+
+@dataclass(slots=True)
+class Smoothed:
+    """One external IP's. opened: connections, as of the last smoothing."""
+
+    load: Load | None
+    opened: int
+
+
+class Loads:
+    """Of all external IPs of a control function. period: seconds."""
+
+    def __init__(self, period: float) -> None:
+        self.period = period
+        self.totals: Counter[tuple[str, int, str]] = Counter()
+        """(LB, owner, packets or bytes) -> counted since the control function started."""
+        self._asked: dict[int, Asked] = {}
+        self._readings: dict[str, Reading] = {}
+        self._smoothed: dict[int, Smoothed] = {}
+        self._next = float("-inf")
+        self._then = 0.0
+
+    def tick(self, switches: Mapping[str, Switch], servings: Iterable[Serving], new_token, now: float) -> Outbox:
+        """To be called often: smooths what has come in, and asks again, once in a period."""
+        if now < self._next:
+            return []
+        if self._next > float("-inf"):
+            self._smooth(servings, now - self._then, now)
+        self._next, self._then = max(self._next + self.period, now), now
+        self._asked = {token: asked for token, asked in self._asked.items() if now - asked.at < UNANSWERED * self.period}
+        busy = {asked.lb for asked in self._asked.values()}
+        out: Outbox = []
+        for name, switch in switches.items():
+            if switch.ready and name not in busy:
+                token = new_token()
+                self._asked[token] = Asked(name, now)
+                out.append((name, ReadFlows(TABLE, MARK << 56 | Kind.MODE << 48, MASK_KIND, token)))
+        return out
+
+    def asked(self, token: int) -> bool:
+        return token in self._asked
+
+    def answer(self, token: int, flows: Iterable[FlowStats], more: bool, now: float) -> None:
+        """One part of the answer to a ReadFlows."""
+        asked = self._asked[token]
+        for flow in flows:
+            packets, size, age = asked.found.get(flow.cookie, (0, 0, math.inf))
+            asked.found[flow.cookie] = packets + flow.packets, size + flow.bytes, min(age, flow.duration)
+        if not more:
+            del self._asked[token]
+            self._count(asked, now)
+
+    def _count(self, asked: Asked, now: float) -> None:
+        before = self._readings.get(asked.lb)
+        elapsed = now - before.at if before else self.period
+        sums: dict[int, tuple[int, int]] = {}
+        for cookie, (packets, size, age) in asked.found.items():
+            old_packets, old_size = before.flows.get(cookie, (0, 0)) if before else (0, 0)
+            if packets < old_packets or size < old_size:
+                old_packets = old_size = 0  # the switch has the flow anew
+            elif not (before and cookie in before.flows) and age > elapsed:
+                continue  # it has been there for longer than we have looked
+            owner = owner_in(cookie)
+            all_packets, all_size = sums.get(owner, (0, 0))
+            sums[owner] = all_packets + packets - old_packets, all_size + size - old_size
+        for owner, (packets, size) in sums.items():
+            self.totals[asked.lb, owner, "packets"] += packets
+            self.totals[asked.lb, owner, "bytes"] += size
+        flows = {cookie: (packets, size) for cookie, (packets, size, _) in asked.found.items()}
+        self._readings[asked.lb] = Reading(now, flows, {owner: (packets / elapsed, size / elapsed)
+                                                        for owner, (packets, size) in sums.items()})
+
+    def _smooth(self, servings: Iterable[Serving], seconds: float, now: float) -> None:
+        share = 1.0 - math.exp(-seconds / (PERIODS * self.period))
+        smoothed: dict[int, Smoothed] = {}
+        for serving in servings:
+            before = self._smoothed.get(serving.owner) or Smoothed(None, serving.opened)
+            packets, size = self._rate(serving, now)
+            load = Load(packets, size, (serving.opened - before.opened) / seconds)
+            if before.load:
+                load = Load(*(old + share * (new - old) for old, new in zip(before.load, load, strict=True)))
+            smoothed[serving.owner] = Smoothed(load, serving.opened)
+        self._smoothed = smoothed
+
+    def _rate(self, serving: Serving, now: float) -> tuple[float, float]:
+        """As of the last readings. The LB that has it counts also when it can't be read: it goes on forwarding."""
+        found = [reading.rates.get(serving.owner, (0.0, 0.0)) for lb, reading in self._readings.items()
+                 if lb == serving.assigned or now - reading.at < 2 * self.period]
+        return sum(packets for packets, _ in found), sum(size for _, size in found)
+
+    def of(self, serving: Serving) -> Load:
+        """What it carries now, smoothed."""
+        found = self._smoothed.get(serving.owner)
+        return found.load or Load() if found else Load()

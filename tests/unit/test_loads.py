@@ -1,0 +1,133 @@
+"""What external IPs carry: no spike and no gap, whatever becomes of the flows that are counted."""
+
+from __future__ import annotations
+
+import itertools
+from types import SimpleNamespace
+
+import pytest
+
+from lbctl.loads import Loads
+from lbctl.openflow.inbound import FlowStats
+from lbctl.pipeline.cookies import MARK, Kind
+
+OWNER = 0xC6336401
+PERIOD = 2.0
+
+
+class World:
+    """Switches whose flows carry `rate` packets of 100 bytes a second."""
+
+    def __init__(self) -> None:
+        self.loads = Loads(PERIOD)
+        self.serving = SimpleNamespace(owner=OWNER, opened=0, assigned="lb-a")
+        self.now = 1000.0
+        self.flows: dict[str, dict[int, list[float]]] = {"lb-a": {}, "lb-b": {}}
+        """LB -> cookie -> [packets, since when]"""
+        self.ready = {"lb-a", "lb-b"}
+        self.tokens = itertools.count(1)
+        self.seen: list[float] = []
+
+    def cookie(self, digest: int = 1) -> int:
+        return MARK << 56 | Kind.MODE << 48 | digest << 32 | OWNER
+
+    def install(self, lb: str, digest: int = 1, packets: float = 0.0) -> None:
+        self.flows[lb][self.cookie(digest)] = [packets, self.now]
+
+    def run(self, seconds: float, rate: float, lb: str = "lb-a", digest: int = 1, step: float = 0.5) -> None:
+        for _ in range(int(seconds / step)):
+            self.now += step
+            if self.cookie(digest) in self.flows[lb]:
+                self.flows[lb][self.cookie(digest)][0] += rate * step
+            switches = {name: SimpleNamespace(ready=name in self.ready) for name in self.flows}
+            for name, message in self.loads.tick(switches, [self.serving], lambda: next(self.tokens), self.now):
+                stats = [FlowStats(10, cookie, int(packets), int(packets) * 100, self.now - since)
+                         for cookie, (packets, since) in self.flows[name].items()]
+                self.loads.answer(message.token, stats, False, self.now)
+            self.seen.append(self.loads.of(self.serving).packets)
+
+    def settled(self, rate: float) -> None:
+        assert self.loads.of(self.serving).packets == pytest.approx(rate, rel=0.05)
+        assert self.loads.of(self.serving).bytes == pytest.approx(rate * 100, rel=0.05)
+
+
+@pytest.fixture
+def world() -> World:
+    world = World()
+    world.install("lb-a")
+    world.run(40, 500)
+    world.settled(500)
+    world.seen.clear()
+    return world
+
+
+def steady(world: World, rate: float = 500) -> None:
+    """Neither spike nor gap, but for what fits between two readings."""
+    assert max(world.seen) < rate * 1.05 and min(world.seen) > rate * 0.75, (min(world.seen), max(world.seen))
+    world.settled(rate)
+
+
+def test_what_a_new_control_function_finds_is_no_spike() -> None:
+    world = World()
+    world.flows["lb-a"][world.cookie()] = [1e9, world.now - 3600]
+    world.run(60, 500)
+    assert max(world.seen) < 525
+    world.settled(500)
+
+
+def test_a_switch_that_was_restarted(world: World) -> None:
+    world.flows["lb-a"][world.cookie()] = [0.0, world.now]
+    world.run(40, 500)
+    steady(world)
+
+
+def test_another_role_has_another_flow(world: World) -> None:
+    del world.flows["lb-a"][world.cookie()]
+    world.install("lb-a", digest=2)
+    world.run(40, 500, digest=2)
+    steady(world)
+
+
+def test_a_move(world: World) -> None:
+    """The old LB's flow stays for a while and carries nothing more."""
+    world.serving.assigned = "lb-b"
+    world.install("lb-b")
+    world.run(3, 500, lb="lb-b")
+    del world.flows["lb-a"][world.cookie()]
+    world.run(40, 500, lb="lb-b")
+    steady(world)
+    assert world.loads.totals["lb-a", OWNER, "packets"] == pytest.approx(20_000, rel=0.05)
+    assert world.loads.totals["lb-b", OWNER, "packets"] == pytest.approx(21_500, rel=0.05)
+
+
+def test_a_switch_that_reconnects_has_counted_on(world: World) -> None:
+    """It forwards meanwhile, and its counters tell so afterwards."""
+    world.ready.discard("lb-a")
+    world.run(20, 500)
+    world.ready.add("lb-a")
+    world.run(60, 500)
+    steady(world)
+    assert world.loads.totals["lb-a", OWNER, "packets"] == pytest.approx(60_000, rel=0.05)
+
+
+def test_an_lb_that_dies_is_not_counted_beside_its_successor(world: World) -> None:
+    world.ready.discard("lb-a")
+    world.serving.assigned = "lb-b"
+    world.install("lb-b")
+    world.run(40, 500, lb="lb-b")
+    assert max(world.seen) < 1.4 * 500, "for two periods at most"
+    world.settled(500)
+
+
+def test_new_connections(world: World) -> None:
+    for _ in range(40):
+        world.serving.opened += 5
+        world.run(0.5, 500)
+    assert world.loads.of(world.serving).opened == pytest.approx(10, rel=0.1)
+
+
+def test_a_switch_that_does_not_answer_is_asked_again() -> None:
+    loads, serving = Loads(PERIOD), SimpleNamespace(owner=OWNER, opened=0, assigned="lb-a")
+    tokens = itertools.count(1)
+    asked = [len(loads.tick({"lb-a": SimpleNamespace(ready=True)}, [serving], lambda: next(tokens), float(now))) for now in range(0, 40)]
+    assert 3 <= sum(asked) <= 7
