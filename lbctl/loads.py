@@ -4,9 +4,9 @@ One request for each LB and period reads them all: that table is small, and ever
 of its flows there, whichever way it goes. (The access table would tell the same by a request for each external IP, but Open vSwitch
 would look at every entry for each of them.)
 
-A flow that is new (after a move, a change of the transfer mode, a restart of the switch) counts from zero, and one that a new
-control function meets first counts from what it has then: so neither makes a spike. What an external IP carries is the sum
-over all LBs, so a move makes no gap.
+A flow that takes another's place, as when the transfer mode changes, goes on with its counters (OpenFlow 1.4.0 6.4: no
+OFPFF_RESET_COUNTS). What counters say at first is where they start, not what has just been carried; where they have shrunk, the
+switch was restarted, and they started from zero. What an external IP carries is the sum over all LBs, so a move makes no gap.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from lbctl.messages import Outbox, ReadFlows
 from lbctl.openflow.inbound import FlowStats
-from lbctl.pipeline.cookies import MARK, MASK_KIND, Kind, owner_in
+from lbctl.pipeline.cookies import MARK, MASK_MARK, owner_in
 from lbctl.serving import Serving
 from lbctl.switch import Switch
 
@@ -47,16 +47,16 @@ class Asked:
 
     lb: str
     at: float
-    found: dict[int, tuple[int, int, float]] = field(default_factory=dict)
-    """Cookie -> packets, bytes, seconds that the flow has been there; of all flows with that cookie together."""
+    found: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Owner -> packets, bytes."""
 
 
 @dataclass(slots=True)
 class Reading:
-    """What an LB has said last. flows: cookie -> packets, bytes; rates: owner -> packets/s, bytes/s since the reading before."""
+    """What an LB has said last. counts: owner -> packets, bytes; rates: owner -> packets/s, bytes/s since the reading before."""
 
     at: float
-    flows: dict[int, tuple[int, int]]
+    counts: dict[int, tuple[int, int]]
     rates: dict[int, tuple[float, float]]
 
 
@@ -95,7 +95,7 @@ class Loads:
             if switch.ready and name not in busy:
                 token = new_token()
                 self._asked[token] = Asked(name, now)
-                out.append((name, ReadFlows(TABLE, MARK << 56 | Kind.MODE << 48, MASK_KIND, token)))
+                out.append((name, ReadFlows(TABLE, MARK << 56, MASK_MARK, token)))
         return out
 
     def asked(self, token: int) -> bool:
@@ -105,31 +105,23 @@ class Loads:
         """One part of the answer to a ReadFlows."""
         asked = self._asked[token]
         for flow in flows:
-            packets, size, age = asked.found.get(flow.cookie, (0, 0, math.inf))
-            asked.found[flow.cookie] = packets + flow.packets, size + flow.bytes, min(age, flow.duration)
+            packets, size = asked.found.get(owner_in(flow.cookie), (0, 0))
+            asked.found[owner_in(flow.cookie)] = packets + flow.packets, size + flow.bytes
         if not more:
             del self._asked[token]
             self._count(asked, now)
 
     def _count(self, asked: Asked, now: float) -> None:
-        before = self._readings.get(asked.lb)
-        elapsed = now - before.at if before else self.period
-        sums: dict[int, tuple[int, int]] = {}
-        for cookie, (packets, size, age) in asked.found.items():
-            old_packets, old_size = before.flows.get(cookie, (0, 0)) if before else (0, 0)
-            if packets < old_packets or size < old_size:
-                old_packets = old_size = 0  # the switch has the flow anew
-            elif not (before and cookie in before.flows) and age > elapsed:
-                continue  # it has been there for longer than we have looked
-            owner = owner_in(cookie)
-            all_packets, all_size = sums.get(owner, (0, 0))
-            sums[owner] = all_packets + packets - old_packets, all_size + size - old_size
-        for owner, (packets, size) in sums.items():
+        before = self._readings.get(asked.lb) or Reading(now - self.period, asked.found, {})
+        elapsed = max(now - before.at, self.period / 2)
+        rates: dict[int, tuple[float, float]] = {}
+        for owner, counts in asked.found.items():
+            old = before.counts.get(owner, (0, 0))
+            packets, size = counts if counts[0] < old[0] or counts[1] < old[1] else (counts[0] - old[0], counts[1] - old[1])
             self.totals[asked.lb, owner, "packets"] += packets
             self.totals[asked.lb, owner, "bytes"] += size
-        flows = {cookie: (packets, size) for cookie, (packets, size, _) in asked.found.items()}
-        self._readings[asked.lb] = Reading(now, flows, {owner: (packets / elapsed, size / elapsed)
-                                                        for owner, (packets, size) in sums.items()})
+            rates[owner] = packets / elapsed, size / elapsed
+        self._readings[asked.lb] = Reading(now, asked.found, rates)
 
     def _smooth(self, servings: Iterable[Serving], seconds: float, now: float) -> None:
         share = 1.0 - math.exp(-seconds / (PERIODS * self.period))

@@ -23,7 +23,7 @@ REMOVED_IDLE, REMOVED_HARD = 0, 1
 
 _PACKET_IN = struct.Struct("!8xIHBBQHH")
 _FLOW_REMOVED = struct.Struct("!8xQHBBIIHHQQ")
-_FLOW_STATS = struct.Struct("!2xBxII12xQQQ")
+_FLOW_STATS = struct.Struct("!2xB21xQQQ")
 _MATCH_HEAD = struct.Struct("!HH")
 _IN_PORT = struct.Struct("!II")
 _OXM_IN_PORT = 0x80000004
@@ -128,13 +128,12 @@ class EntryStats(NamedTuple):
 
 
 class FlowStats(NamedTuple):
-    """Any flow, as far as it takes to tell whether it is right, and how much it has carried. duration: seconds that it has been there."""
+    """Any flow, as far as it takes to tell whether it is right, and how much it has carried."""
 
     table: int
     cookie: int
     packets: int
     bytes: int
-    duration: float
 
 
 def stats_records(body: bytes) -> Iterator[tuple[int, int, int]]:
@@ -154,8 +153,7 @@ def decode_flow_stats(body: bytes) -> list[FlowStats]:
 
 
 def _flow_stats(body: bytes, offset: int) -> FlowStats:
-    table, seconds, nanoseconds, cookie, packets, size = _FLOW_STATS.unpack_from(body, offset)
-    return FlowStats(table, cookie, packets, size, seconds + nanoseconds / 1e9)
+    return FlowStats(*_FLOW_STATS.unpack_from(body, offset))
 
 
 def decode_neighbours(body: bytes) -> dict[bytes, bytes]:
