@@ -57,7 +57,7 @@ def _load_balancer(lb: dict[str, Any]) -> tuple[object, ...]:
     name = lb["name"] + (" (standby)" if lb["standby"] else "")
     return (name, lb["state"], lb["health"], lb["dpid"], _port(ports["external"]), _port(ports["internal"]),
             ", ".join(map(_port, ports["tunnels"].values())), ", ".join(lb["external_ips"]), lb["connections"], _load(lb["load"]),
-            "; ".join(filter(None, (lb["reason"], lb["health_reason"]))))
+            lb["health_reason"] or lb["reason"])
 
 
 def _load(load: dict[str, float]) -> str:
