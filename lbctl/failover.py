@@ -71,6 +71,7 @@ class Takeover(Move):
             self._begin("transition")
             yield [SetRole(target, HOLD_UNKNOWN), Confirm(target, "transition")]
             self._begin("route")
+            self._routed = True
             yield [Assign(target, True), SetRole(target, Role(TransferMode.TRANSITION, arp=True)), Announce(target),
                    Confirm(target, "route-target")]
         self._begin("fetch")
