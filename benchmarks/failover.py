@@ -23,7 +23,8 @@ ADVERTS = (1.0, 0.01)
 """Seconds between keepalived's advertisements: what it is usually set to, and the least that VRRP 3 can say."""
 YARDSTICK_RUNS = 3
 KILLED = FAULTS[0]
-HEAD = ("fault", "copies", "survived", "RST", "hung", "requests failed", "slow", "first packet after", "worst", "noticed after", "others")
+HEAD = ("fault", "copies", "survived", "RST", "hung", "requests failed", "slow", "longest silence", "worst", "begins to move after",
+        "others")
 
 
 def main() -> list[Result]:
@@ -73,12 +74,12 @@ def matrix(faults: Sequence[Fault], size: int = MATRIX_SIZE, count: int = MATRIX
 
 
 def _cells(fault: Fault, copies: Sequence[str], runs: Sequence[Run]) -> tuple[str, ...]:
-    """Connections: of all runs together. Times: medians."""
-    backs = [_back(each.silence) for each in runs]
+    """Connections and requests: of all runs together. Times: medians."""
+    silences = [each.silence.length if each.silence else math.inf for each in runs]
     noticed = [math.inf if each.noticed is None else each.noticed for each in runs]
     fates = [str(sum(getattr(each.fates, what) for each in runs)) for what in ("alive", "reset", "hung")]
     requests = (f"{sum(each.failed for each in runs)} of {sum(each.requests for each in runs)}", str(sum(each.slow for each in runs)))
-    return (fault.name, ", ".join(copies), *fates, *requests, _time(median(backs)), _time(max(backs)),
+    return (fault.name, ", ".join(copies), *fates, *requests, _time(median(silences)), _time(max(silences)),
             _time(median(noticed)) if fault.leaves else "stays", f"{max(each.others for each in runs):.0%}")
 
 
