@@ -17,18 +17,17 @@ import typer
 
 from lbctl.cli import output
 from lbctl.cli.failure import Failure
-from lbctl.keeper.client import PORT
 from lbctl.keeper.copy import Copy
 from lbctl.keeper.journal import JournalError, KeptCopy
 from lbctl.keeper.server import KeeperServer
-from lbctl.model import Address
+from lbctl.model import KEEPER_PORT, Address
 
 DIRECTORY = Path("/var/lib/lbctl-keeper")
 
 
 def keeper(
     server: Annotated[list[str], typer.Option(metavar="ADDRESS", help="A server whose entries are kept; once for each.")],
-    listen: Annotated[str, typer.Option(metavar="ADDRESS:PORT", help="Where the control function finds it.")] = f":{PORT}",
+    listen: Annotated[str, typer.Option(metavar="ADDRESS:PORT", help="Where the control function finds it.")] = f":{KEEPER_PORT}",
     directory: Annotated[Path, typer.Option(metavar="DIR", help="Where the copy is kept.")] = DIRECTORY,
     token_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Holds the token that requests must carry.")] = None,
     no_token: Annotated[bool, typer.Option("--no-token", help="Answer everybody.")] = False,
@@ -79,7 +78,7 @@ def _place(listen: str) -> tuple[str, int]:
         if port is None or parts.path or parts.username:
             raise ValueError
     except ValueError:
-        raise typer.BadParameter(f"{listen!r} is not ADDRESS:PORT, such as 10.0.0.11:{PORT} or [2001:db8:2::11]:{PORT}",
+        raise typer.BadParameter(f"{listen!r} is not ADDRESS:PORT, such as 10.0.0.11:{KEEPER_PORT} or [2001:db8:2::11]:{KEEPER_PORT}",
                                  param_hint="--listen") from None
     return str(address) if address else "::" if Path("/proc/net/if_inet6").exists() else "0.0.0.0", port
 

@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
-from lbctl.keeper.batches import CONTENT_TYPE, Answer, Batch, Malformed, Reply, decode, encode
+from lbctl.keeper.batches import CONTENT_TYPE, Answer, Batch, Reply, decode, encode
 from lbctl.keeper.rows import Row, derived_ports, entries
-from lbctl.model import PROTOCOL_NAMES, TCP, Address, ExternalIp
+from lbctl.model import KEEPER_PORT, PROTOCOL_NAMES, TCP, Address, ExternalIp
 
-PORT = 6654
-"""Where keepers listen."""
 BODY_LIMIT = 256 * 1024 * 1024
 """Bytes that a keeper's answer may have: a million rows of any kind are less than a quarter of it."""
 ERROR_LIMIT = 64 * 1024
@@ -53,9 +51,9 @@ class Client:
     def __init__(self, url: str, token: str | None = None, timeout: float = 2.0, tls: ssl.SSLContext | None = None) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
-            raise ValueError(f"{url!r} is no address of a keeper; one is http://10.0.0.11:{PORT}")
+            raise ValueError(f"{url!r} is no address of a keeper; one is http://10.0.0.11:{KEEPER_PORT}")
         self.url = url.rstrip("/")
-        self._host, self._port = parts.hostname, parts.port or PORT
+        self._host, self._port = parts.hostname, parts.port or KEEPER_PORT
         self._timeout = timeout
         self._tls = (tls or tls_context(None)) if parts.scheme == "https" else None
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -88,8 +86,8 @@ class Client:
 
     def close(self) -> None:
         """Closes what is open and idle; the client can still be used."""
-        while self._idle:
-            self._idle.pop().close()
+        while connection := self._take_idle():
+            connection.close()
 
     def _get(self, target: str) -> tuple[Batch, float]:
         status, headers, body = self._call("GET", target)
@@ -109,23 +107,25 @@ class Client:
     def _call(self, method: str, target: str, body: bytes | None = None) -> tuple[int, http.client.HTTPMessage, bytes]:
         """Status, headers and body of the answer; once more if a connection that had been idle turns out to be closed."""
         while True:
-            connection = self._idle.pop() if self._idle else None
+            connection = self._take_idle()
             reused = connection is not None
             try:
                 connection = connection or self._connect()
-                answer = self._exchange(connection, method, target, body)
-            except (ConnectionError, http.client.RemoteDisconnected, http.client.CannotSendRequest) as error:
-                _close(connection)
-                if not reused:
+                return self._exchange(connection, method, target, body)
+            except BaseException as error:
+                if connection is not None:
+                    connection.close()
+                if isinstance(error, ConnectionError) and reused:
+                    continue
+                if isinstance(error, (OSError, http.client.HTTPException)):
                     raise self._unreachable(error) from error
-            except (OSError, http.client.HTTPException) as error:
-                _close(connection)
-                raise self._unreachable(error) from error
-            except BaseException:
-                _close(connection)
                 raise
-            else:
-                return answer
+
+    def _take_idle(self) -> http.client.HTTPConnection | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
 
     def _connect(self) -> http.client.HTTPConnection:
         if self._tls:
@@ -181,11 +181,3 @@ def socket_ports(external_ip: ExternalIp, server: Address) -> dict[int, int]:
         raise KeeperError(f"{external_ip.address}: several services lead to port {', '.join(unclear)} of {server}, so its sockets "
                           "don't tell which one a connection is of; take `copies: keeper`")
     return {port: int.from_bytes(external) for port, external in found.items()}
-
-
-def _close(connection: http.client.HTTPConnection | None) -> None:
-    if connection is not None:
-        connection.close()
-
-
-__all__ = ["Client", "Fetched", "KeeperError", "Malformed", "socket_ports", "tls_context"]

@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 
 from lbctl.access_table import FIN_IN, FIN_OUT, NO_HOP
 from lbctl.keeper.rows import Kind, Section, Stream, pack_ports
@@ -53,6 +54,7 @@ def connections(server: bytes, external: bytes, ports: Mapping[int, int]) -> Sec
 
     ports: port of the server -> external port. Raises SocketsError.
     """
+    _must_be_here(server)
     rows: dict[bytes, bytes] = {}  # a connection that is being accepted may show up twice
     families = (socket.AF_INET, socket.AF_INET6) if len(server) == 4 else (socket.AF_INET6,)
     with _open() as netlink:
@@ -61,6 +63,16 @@ def connections(server: bytes, external: bytes, ports: Mapping[int, int]) -> Sec
                 rows.update(_of_port(netlink, family, server, port))
     derived = pack_ports({_TCP + port.to_bytes(2): external_port.to_bytes(2) for port, external_port in ports.items()})
     return Section(Kind.DESTINATION, Stream(server, external), derived, b"".join([part for row in rows.items() for part in row]))
+
+
+def _must_be_here(server: bytes) -> None:
+    """An address of another machine has no sockets here, which must not pass for no connections."""
+    try:
+        with socket.socket(socket.AF_INET if len(server) == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(ip_address(server)), 0))
+    except OSError as error:
+        raise SocketsError(f"{ip_address(server)} is no address of the keeper's machine ({error.strerror}): only the server's own tells "
+                           "its sockets") from error
 
 
 def _open() -> socket.socket:

@@ -23,6 +23,7 @@ from lbctl.keeper.journal import KeptCopy
 from lbctl.keeper.resources import BODY_LIMIT, SHOWN
 from lbctl.keeper.rows import sections
 from lbctl.keeper.server import KeeperServer
+from lbctl.keeper.sockets import SocketsError
 from lbctl.model import ExternalIp, Server, Service
 from tests.unit.keeper_entries import EXTERNAL, FULL, SERVER, entry, ports, rows
 
@@ -235,13 +236,18 @@ def test_an_idle_connection_is_ended_in_the_end(keeper, monkeypatch) -> None:
 
 
 def test_who_connects_when_all_are_taken_gets_the_place_of_one_that_is_idle(keeper, monkeypatch) -> None:
+    def idle() -> int:
+        return sum(each.idle for each in keeper.server._connections.values())
+
     monkeypatch.setattr(server_module, "CONNECTIONS", 2)
-    with socket.create_connection(keeper.place, timeout=LIMIT) as first, socket.create_connection(keeper.place, timeout=LIMIT) as second:
-        wait_until(lambda: [each.idle for each in keeper.server._connections.values()] == [True, True])
-        keeper.give(entry())
-        assert closed(first)
-        second.sendall(b"GET ")
-        wait_until(lambda: sum(each.idle for each in keeper.server._connections.values()) == 1)
+    with socket.create_connection(keeper.place, timeout=LIMIT) as first:
+        wait_until(lambda: idle() == 1)
+        with socket.create_connection(keeper.place, timeout=LIMIT) as second:
+            wait_until(lambda: idle() == 2)
+            keeper.give(entry())
+            assert closed(first)
+            second.sendall(f"GET /v1/health HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
+            assert second.recv(8) == b"HTTP/1.1"
 
 
 def test_who_connects_when_all_are_busy_is_refused(keeper, monkeypatch) -> None:
@@ -390,7 +396,13 @@ def test_the_kernels_own_connections_are_rows(tmp_path) -> None:
     assert (row.next_hop, row.flags) == (NO_HOP, 0)
 
 
-def test_a_kernel_that_does_not_tell_is_said(keeper, monkeypatch) -> None:
-    monkeypatch.setattr(sockets, "NETLINK_SOCK_DIAG", 31)
-    with pytest.raises(KeeperError, match="inet_diag"):
+def test_another_machines_sockets_are_not_told(keeper) -> None:
+    """No sockets here does not mean no connections."""
+    with pytest.raises(KeeperError, match="10.0.0.11 is no address of the keeper's machine"):
         keeper.client.fetch_sockets(external_ip(), SERVER_1)
+
+
+def test_a_kernel_that_does_not_tell_is_said(monkeypatch) -> None:
+    monkeypatch.setattr(sockets, "NETLINK_SOCK_DIAG", 31)
+    with pytest.raises(SocketsError, match="inet_diag"):
+        sockets.connections(bytes([127, 0, 0, 1]), EXTERNAL, {8080: 80})
