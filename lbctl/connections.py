@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from lbctl import icmp, packets
 from lbctl.access_table import (
@@ -22,6 +22,7 @@ from lbctl.access_table import (
     REUSED,
     Entry,
     pack_key,
+    unpack_key,
 )
 from lbctl.answers import drop, mac_of, send_error, time_exceeded
 from lbctl.held import HeldPacket
@@ -38,6 +39,8 @@ from lbctl.switch import Switch
 
 CACHED_SECONDS = 15.0
 """The datapath may remember an unused flow for this long: Open vSwitch's max-idle (10 s), and some more."""
+TAUGHT_AT_ONCE = 500
+"""Entries in one message."""
 UNDER_WAY = 1.0
 """Seconds: a datagram may come here for so long after its entry was made, since the datapath does not know the flows yet. They are
 not sent again with each one: the datapath would be checked anew each time, and a burst last longer."""
@@ -49,8 +52,11 @@ ran out was there for a second (the shortest linger) at least, so a new entry is
 class Connections:
     """Entries and packets of all external IPs. `switches` and `directory` belong to the control function."""
 
-    def __init__(self, switches: dict[str, Switch], directory: Directory, settings: Settings, log: Log) -> None:
+    def __init__(self, switches: dict[str, Switch], directory: Directory, settings: Settings, log: Log,
+                 on_link: Callable[[bytes], bool] = lambda _: False) -> None:
+        """on_link: is that client (packed address) on the external network itself?"""
         self._switches = switches
+        self._on_link = on_link
         self._directory = directory
         self.opening = Opening(settings, log)
         self._now = 0.0
@@ -161,13 +167,14 @@ class Connections:
                   inward: bool) -> Outbox:
         """The switch has lost a flow of this entry. Not the other direction's: that one may have seen its FIN, and
         would forget it."""
-        only_this_way = slice(0, 1) if inward else slice(1, 2)
+        only_this_way, taught = slice(0, 1) if inward else slice(1, 2), []
         if entry.next_hop == NO_HOP or serving.outbound and not entry.inner_hop:
             if not self._learn_hops(switch, serving, entry, packet, inward):
                 # Only packets from the other side can tell it: let the next one come here.
                 switch.counters["dropped_next_hop_unknown"] += 1
                 return [(name, DeleteEntries((entry,))) for name in serving.holders]
             only_this_way = slice(2)
+            taught = self._teach(serving, entry)
         entry.flags |= REINSTALLED
         if packet.payload_length:
             # Its sender has not closed: what ran out had been told of the FIN of an earlier connection with the same
@@ -176,8 +183,23 @@ class Connections:
         serving.table.changed(entry)
         switch.counters["entries_put_back"] += 1
         flows = entry_flows(entry, self.opening.settings.linger)[only_this_way]
-        return [*((name, AddFlows(flows)) for name in self._ready_holders(serving)),
+        return [*((name, message) for message in (AddFlows(flows), *taught) for name in self._ready_holders(serving)),
                 (switch.lb.name, PacketOut(packet_in.frame, packet_in.in_port, OUTPUT_TABLE, packet_in.tunnel))]
+
+    def _teach(self, serving: Serving, entry: Entry) -> list[AddEntries]:
+        """What a client's packet has told is the next hop of its other connections too; and if it came by a router, of all others
+        that do."""
+        client, near = unpack_key(entry.key)[1], self._on_link(unpack_key(entry.key)[1])
+        alike, rest = [], []
+        for other in serving.hopless:
+            theirs = unpack_key(other.key)[1]
+            if not other.flags & GONE and other.next_hop == NO_HOP:
+                (alike if theirs == client or not (near or self._on_link(theirs)) else rest).append(other)
+        serving.hopless = rest
+        for other in alike:
+            other.next_hop = entry.next_hop
+            serving.table.changed(other)
+        return [AddEntries(tuple(alike[start:start + TAUGHT_AT_ONCE])) for start in range(0, len(alike), TAUGHT_AT_ONCE)]
 
     @staticmethod
     def _learn_hops(switch: Switch, serving: Serving, entry: Entry, packet: Packet, inward: bool) -> bool:

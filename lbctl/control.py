@@ -65,7 +65,7 @@ class ControlFunction:
         self.detection = Detection(self.switches, site.settings, state.fence_code, log, set(state.watched), now)
         self.copies = Copies(self)
         self.relief = Relief(self)
-        self.connections = Connections(self.switches, self.directory, site.settings, log)
+        self.connections = Connections(self.switches, self.directory, site.settings, log, self.on_link)
         self.movement = Movement(self)
         for lb in site.load_balancers:
             self.switches[lb.name] = Switch(lb, self.watched_as(lb))

@@ -142,12 +142,12 @@ class Copies:
                 serving.remove(other, now)
             table.add(Entry(row.key, row.reply, row.next_hop, now, inner_hop=row.inner_hop))
         self._find_hops(serving, there)
+        self._note_hopless(serving, there)
         if copy:
             self._count(fetching, copy, len(there))
 
     def _find_hops(self, serving: Serving, keys: Iterable[bytes]) -> None:
-        """Gives entries without a next hop the one that most of the site's clients off the external network come from. What stays
-        without one learns it from the client's next packet."""
+        """Gives entries without a next hop the one that most of the site's clients off the external network come from."""
         control = self._control
         missing = [entry for key in keys if (entry := serving.table.by_key(key)) and entry.next_hop == NO_HOP
                    and not control.on_link(unpack_key(key)[1])]
@@ -158,3 +158,8 @@ class Copies:
                        and not control.on_link(unpack_key(entry.key)[1]))
         for entry in missing if hops else ():
             entry.next_hop = hops.most_common(1)[0][0]
+
+    @staticmethod
+    def _note_hopless(serving: Serving, keys: Iterable[bytes]) -> None:
+        """What stays without one: the first packet from there will tell it for all."""
+        serving.hopless += [entry for key in keys if (entry := serving.table.by_key(key)) and entry.next_hop == NO_HOP]

@@ -32,6 +32,8 @@ class Serving:
         self.schedulers: dict[tuple[int, int], Scheduler] = {}
         self.allocation: Allocation | None = None
         """None: destination NAT, where ports stay as they are."""
+        self.hopless: list[Entry] = []
+        """Entries whose next hop no copy has told."""
         self.echoes = Echoes()
         self.opened = 0
         """Connections, since the control function started."""

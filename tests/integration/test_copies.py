@@ -179,3 +179,15 @@ def test_a_keeper_that_hangs_slows_nobody(quiet_bed: Bed) -> None:
             assert sum(origin.values()) >= 10 and origin["keeper"] == 5, "the request's may linger in the other's"
     finally:
         os.kill(keeper.process.pid, signal.SIGCONT)
+
+
+def test_sockets_of_many_connections_after_both_died(quiet_bed: Bed) -> None:
+    """Sockets don't tell next hops, and few packets without an entry reach the controller: one of each client is enough."""
+    bed = quiet_bed
+    begin(bed, with_copies(bed.site, "sockets"))
+    with Talks(bed.clients[0], FIRST, 300) as near, Talks(bed.remote, FIRST, 300) as far:
+        bed.controller.kill()
+        faults.kill(bed, "lb-a")
+        bed.controller.start()
+        assert failover_of(bed, timeout=30)["entries_from"] == {"sockets": 600}
+        assert near.broken() == far.broken() == []
