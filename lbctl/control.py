@@ -240,7 +240,8 @@ class ControlFunction:
         if kind == Kind.SERVER_ARP:
             return self.neighbourhood.told(switch, packet_in)
         if kind == Kind.PROBED:
-            return [(STORE, Save(self.state()))] if self.detection.answered(packet_in.frame) else []
+            to_save, out = self.detection.answered(packet_in.frame)
+            return [*out, (STORE, Save(self.state()))] if to_save else out
         return self.connections.packet_in(switch, packet_in, now)
 
     def flow_removed(self, name: str, message: bytes, now: float) -> Outbox:

@@ -9,9 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address
 
-from lbctl.messages import Outbox, ReadPorts
+from lbctl import packets
+from lbctl.messages import DeleteCookie, Outbox, ReadPorts
 from lbctl.model import Settings
+from lbctl.packets import Malformed
+from lbctl.pipeline.cookies import MASK_ALL
+from lbctl.pipeline.probe_rules import FENCED, LEARNED_COOKIE
 from lbctl.probing import MOST_PROBES, NETWORKS, Probing
 from lbctl.switch import Switch
 
@@ -87,15 +92,24 @@ class Detection:
 
     # What comes in.
 
-    def answered(self, frame: bytes) -> bool:
-        """An answer to a probe. True if an LB is watched from now on, which is to be saved."""
-        found = self.probing.answer(frame)
-        if found is None or found[0] in self.watched:
-            return False
-        if not all(self.probing.path(found[0], network).heard for network in NETWORKS):
-            return False
-        self.watched.add(found[0])
-        return True
+    def answered(self, frame: bytes) -> tuple[bool, Outbox]:
+        """An answer to a probe. True if an LB is watched from now on, which is to be saved; and what is to be sent."""
+        try:
+            arp = packets.decode_arp(frame)
+        except Malformed:
+            return False, []
+        found = self.probing.answer(arp)
+        new = bool(found and found not in self.watched and all(self.probing.path(found, network).heard for network in NETWORKS))
+        if new:
+            self.watched.add(found)
+        return new, self._unfence(arp)
+
+    def _unfence(self, arp: packets.Arp) -> Outbox:
+        """A fence may come late, out of the queue of an LB that was hung: to one that obeys by now, and may have external IPs."""
+        if arp.spa != IPv4Address(FENCED).packed:
+            return []
+        return [(name, DeleteCookie("classify", LEARNED_COOKIE, MASK_ALL)) for name, switch in self.switches.items()
+                if switch.ready and arp.sha.hex(":") in (switch.of_ports.external.mac, switch.of_ports.internal.mac)]
 
     def ports_read(self, token: int, received: Mapping[int, int]) -> None:
         """Frames received by each port (OpenFlow number)."""

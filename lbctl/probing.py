@@ -16,7 +16,6 @@ from ipaddress import IPv4Address
 from lbctl import packets
 from lbctl.answers import FROM_CONTROLLER
 from lbctl.messages import Outbox, PacketOut
-from lbctl.packets import Malformed
 from lbctl.pipeline.probe_rules import ASKED, FENCED
 from lbctl.switch import Switch
 
@@ -97,12 +96,8 @@ class Probing:
         frame = packets.arp_question(_mac(port.mac), _mac(mac), number.to_bytes(4), _mac(asked.watched.identity), target)
         return prober.lb.name, PacketOut(frame, FROM_CONTROLLER, port.number)
 
-    def answer(self, frame: bytes) -> tuple[str, str] | None:
-        """Notes an answer. Returns the LB and the network, or None if no probe of the last rounds was asked so."""
-        try:
-            arp = packets.decode_arp(frame)
-        except Malformed:
-            return None
+    def answer(self, arp: packets.Arp) -> str | None:
+        """Notes an answer. Returns the LB, or None if no probe of the last rounds was asked so."""
         number = int.from_bytes(arp.tpa)
         name, network, fence = next((asked[number] for asked in self._rounds if number in asked), ("", "", False))
         if not name:
@@ -110,7 +105,7 @@ class Probing:
         path = self.path(name, network)
         path.missed, path.answered, path.heard = 0, True, True
         path.fenced = fence and arp.spa == IPv4Address(FENCED).packed
-        return name, network
+        return name
 
     def silent(self, name: str, network: str, misses: int) -> bool:
         """Has it answered before, and does not now? False also if nobody can ask."""
