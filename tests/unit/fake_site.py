@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from lbctl import packets
 from lbctl.control import ControlFunction
-from lbctl.messages import STORE, Outbox
+from lbctl.messages import KEEPERS, STORE, Outbox
 from lbctl.model import UDP, Endpoint, ExternalIp, LoadBalancer, Server, Service, Settings, Site
 from lbctl.packets import ACK, FIN, RST, SYN
 from lbctl.store import State
@@ -81,20 +81,22 @@ class Data:
 
 
 class FakeSite:
-    """`control_class` serves it; `lossless`: report any loss, not only what breaks connections."""
+    """`control_class` serves it. fence_code: with one the LBs probe each other, and hear each other's ARP frames."""
 
-    def __init__(self, configuration: Site | None = None, control_class: type[ControlFunction] = ControlFunction) -> None:
+    def __init__(self, configuration: Site | None = None, control_class: type[ControlFunction] = ControlFunction,
+                 fence_code: str = "") -> None:
         self.site = configuration or site()
         self.control_class = control_class
         self.now = 1_000_000.0
-        self.log: list[str] = []
         self.violations: list[str] = []
-        self.stored = State()
+        self.stored = State(fence_code=fence_code)
         self.switches = {lb.name: FakeSwitch(lb.name, lb.dpid, lb.external_port, lb.internal_port, self.site.settings.linger)
                          for lb in self.site.load_balancers}
         self.to_switch: dict[str, deque] = {name: deque() for name in self.switches}
         self.to_control: dict[str, deque] = {name: deque() for name in self.switches}
         self.saves: deque = deque()
+        self.calls: deque = deque()
+        """What keepers are asked and told."""
         self.connected: set[str] = set()
         self.unsettled = set(self.switches)
         """Switches that may hold what an earlier connection or controller told them."""
@@ -120,6 +122,8 @@ class FakeSite:
         for name, message in out:
             if name == STORE:
                 self.saves.append(message)
+            elif name == KEEPERS:
+                self.calls.append(message)
             elif name in self.connected:
                 self.to_switch[name].append(message)
 
@@ -141,7 +145,10 @@ class FakeSite:
         while queue and count > 0:
             count -= 1
             event = queue.popleft()
-            self.post(getattr(self.control, event.name)(name, *event.arguments, self.now))
+            if event.name == "ports_read":
+                self.control.ports_read(*event.arguments)
+            else:
+                self.post(getattr(self.control, event.name)(name, *event.arguments, self.now))
         self._note_rolled_back()
         return some
 
@@ -256,6 +263,7 @@ class FakeSite:
                 self._at_server(frame)
 
     def inject(self, name: str, frame: bytes, port: int) -> None:
+        self.switches[name].received[port] += 1
         self._out_of_switch(name, *self.switches[name].receive(frame, port, self.now))
 
     def _arp(self, name: str, port: int, frame: bytes) -> None:
@@ -268,6 +276,14 @@ class FakeSite:
             mac = ROUTER_MAC if port == EXTERNAL else self.server_mac(arp.tpa)
             reply = arp.sha + mac + frame[12:20] + b"\x00\x02" + mac + arp.tpa + arp.sha + arp.spa
             self.inject(name, reply, port)
+        if self.stored.fence_code:
+            self._among_lbs(name, port, frame)
+
+    def _among_lbs(self, name: str, port: int, frame: bytes) -> None:
+        """The other LBs hear it, too, if it is for all, or for them."""
+        for other, switch in self.switches.items():
+            if other != name and frame[:6] in (packets.BROADCAST_MAC, bytes.fromhex(switch.ports[port - 1].mac.replace(":", ""))):
+                self.inject(other, frame, port)
 
     @staticmethod
     def server_mac(address: bytes) -> bytes:

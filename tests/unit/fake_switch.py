@@ -19,13 +19,27 @@ from lbctl import messages as m
 from lbctl.access_table import pack_key, unpack_key
 from lbctl.model import Address, Tunnel
 from lbctl.pipeline.entries import entry_flows
-from lbctl.pipeline.flow import Action, CheckLarger, FinTimeout, Flow, MatchValue, Move, Output, Resubmit, SetField, SetTtl, Simple
+from lbctl.pipeline.flow import (
+    Action,
+    CheckLarger,
+    FinTimeout,
+    Flow,
+    Learn,
+    MatchValue,
+    Move,
+    Output,
+    Resubmit,
+    SetField,
+    SetTtl,
+    Simple,
+)
+from lbctl.pipeline.probe_rules import METER_PROBE
 from lbctl.pipeline.rules import METER_ARP, METER_ERROR, METER_HOLD, METER_ICMP, METER_NEW, METER_RESET
 from lbctl.pipeline.tables import TABLES, number
 from lbctl.switch import PortState
 
 FIN_OR_RST = 0x05
-METERS = dict.fromkeys((METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP), 1)
+METERS = dict.fromkeys((METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP, METER_PROBE), 1)
 """For a test that applies flows by hand: every meter that they use."""
 IPV4, IPV6, ARP = 0x0800, 0x86DD, 0x0806
 ICMP, TCP, UDP, IPV6_FRAGMENT, ICMPV6 = 1, 6, 17, 44, 58
@@ -73,13 +87,14 @@ class Event(NamedTuple):
 
 @dataclass(slots=True)
 class Installed:
-    """A flow in a table; times in seconds, `idle` is 0 until fin_timeout has set it."""
+    """A flow in a table; times in seconds, `idle` is 0 until fin_timeout has set it. hard: seconds that a learned one lives."""
 
     flow: Flow
     created: float
     used: float
     packets: int = 0
     idle: int = 0
+    hard: float = float("inf")
 
     @property
     def entry(self) -> tuple[bytes, bytes] | None:
@@ -154,6 +169,8 @@ class FakeSwitch:
                       PortState(internal_port, 2, f"02:00:00:00:{dpid & 0xFF:02x}:02", True)]
         self.tables: dict[str, dict[object, Installed]] = {}
         self.meters: dict[int, int] = {}
+        self.received = {1: 0, 2: 0}
+        """Frames that have come in by each port, as its counter says."""
         self.configured = False
         self.lose_tables()
 
@@ -191,6 +208,8 @@ class FakeSwitch:
                 return [], [Event("confirmed", (token,))]
             case m.ReadFlows(table, cookie, mask, token):
                 return [], self._read(table, cookie, mask, token, now)
+            case m.ReadPorts(token):
+                return [], [Event("ports_read", (token, dict(self.received)))]
             case m.SetMeter(meter, rate, _):
                 self.meters[meter] = rate
             case m.Configure():
@@ -270,6 +289,9 @@ class FakeSwitch:
             if isinstance(action, FinTimeout):
                 if now is not None and run.value("tcp_flags") & FIN_OR_RST:
                     item.idle = action.idle
+            elif isinstance(action, Learn):
+                if now is not None:
+                    self._learn(action, now)
             elif isinstance(action, Resubmit):
                 yield from self._table(run, action.table, now)
             else:
@@ -277,14 +299,19 @@ class FakeSwitch:
         if item.flow.goto:
             yield from self._table(run, item.flow.goto, now)
 
+    def _learn(self, action: Learn, now: float) -> None:
+        """As OVS does: a flow that is there already begins anew."""
+        learned = Flow(action.table, action.priority, tuple(sorted(action.match)), cookie=action.cookie)
+        self.tables[action.table][learned.identity] = Installed(learned, now, now, hard=action.seconds)
+
     # Time.
 
     def expire(self, now: float) -> list[Event]:
-        """Removes the flows that are idle for too long after FIN or RST."""
+        """Removes the flows that are idle for too long after FIN or RST, and the learned ones whose time is over."""
         events = []
         for rows in self.tables.values():
             for identity, item in list(rows.items()):
-                if item.idle and now - item.used >= item.idle:
+                if item.idle and now - item.used >= item.idle or now - item.created >= item.hard:
                     del rows[identity]
                     if item.flow.send_removed and item.entry:
                         events.append(Event("flow_removed", (flow_removed(item, now),)))

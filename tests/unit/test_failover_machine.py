@@ -1,0 +1,248 @@
+"""Any interleaving of connections, faults, returns, delays and restarts ends with one live LB that serves each external IP.
+
+hypothesis chooses the events; the site of faulty_site.py plays them against the control function. The twins at the end break
+the product on purpose, and show that these tests would notice.
+"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from lbctl import movement
+from lbctl.control import ControlFunction, Refused
+from lbctl.detection import Detection
+from lbctl.failover import Takeover
+from lbctl.model import Strategy
+from lbctl.move import ABSENT, Confirm, Fence, SetRole
+from lbctl.packets import ACK, FIN, RST, SYN
+from tests.unit.fake_site import LB_NAMES
+from tests.unit.faulty_site import PORTS, FaultySite, kept_site
+from tests.unit.test_move_machine import ANY, FEW, IPS, PROFILE, RARELY
+
+LBS = st.sampled_from(LB_NAMES)
+LATE = 2
+"""Ticks after which what is under way has arrived, from and to all that are not frozen."""
+
+
+class Failures(RuleBasedStateMachine):
+    """Connections come, talk and go, while LBs, the controller and keepers fail and come back."""
+
+    control_class = ControlFunction
+    copies: tuple[str, ...] = ("controller",)
+    nat = "destination"
+    failover = "when-remote"
+
+    @initialize()
+    def prepare(self) -> None:
+        self.world = FaultySite(kept_site(self.copies, lbs=3, nat=self.nat, idle_timeout=600.0, time_wait=5.0, probe_misses=4,
+                                          failover=self.failover, relieve_after=1.0, hold_down=0.5, grace=0.3, barrier_timeout=1.0),
+                                self.control_class)
+        self.ticks = 0
+        self.gone: set[str] = set()
+        self.world.rest(step=0.1)
+        for place in (0, 1, 0):
+            self.world.open(place)
+        self.world.drain()
+
+    def one_of(self, conversations, number: int):
+        return conversations[number % len(conversations)] if conversations else None
+
+    def live(self, number: int):
+        return self.one_of([each for each in self.world.conversations if each.live], number)
+
+    # Clients and servers.
+
+    @rule(place=IPS)
+    def open(self, place) -> None:
+        self.world.open(place)
+
+    @rule(number=ANY)
+    def repeat_syn(self, number) -> None:
+        waiting = [each for each in self.world.conversations if not each.ended and not each.forfeited and not each.fins]
+        if conversation := self.one_of(waiting, number):
+            self.world.from_client(conversation, SYN)
+
+    @rule(number=ANY, inward=st.booleans(), stale=st.booleans())
+    def talk(self, number, inward, stale) -> None:
+        if conversation := self.live(number):
+            (self.world.from_client if inward else self.world.from_server)(conversation, ACK, stale)
+
+    @rule(number=ANY, inward=st.booleans())
+    def finish(self, number, inward) -> None:
+        conversation = self.live(number)
+        if conversation and ("client" if inward else "server") not in conversation.fins:
+            (self.world.from_client if inward else self.world.from_server)(conversation, FIN | ACK)
+
+    @rule(number=ANY, inward=st.booleans())
+    def reset(self, number, inward) -> None:
+        if conversation := self.live(number):
+            (self.world.from_client if inward else self.world.from_server)(conversation, RST)
+
+    @rule()
+    def neighbours_ask(self) -> None:
+        self.world.neighbours_ask()
+
+    # Faults, and their ends.
+
+    @rule(name=LBS, for_good=RARELY)
+    def kill(self, name, for_good) -> None:
+        if name not in self.world.dead:
+            self.world.kill(name)
+            if for_good and len(self.gone) < 2:
+                self.gone.add(name)
+
+    @rule(name=LBS)
+    def revive(self, name) -> None:
+        if name not in self.gone:
+            self.world.revive(name)
+
+    @rule(name=LBS)
+    def lose_control(self, name) -> None:
+        self.world.disconnect(name)
+
+    @rule(name=LBS)
+    def connect(self, name) -> None:
+        if name not in self.world.connected:
+            self.world.connect(name)
+
+    @rule(name=LBS, port=st.sampled_from(PORTS), seen=st.booleans())
+    def cut_off(self, name, port, seen) -> None:
+        self.world.cut_off(name, port, seen)
+
+    @rule(name=LBS, port=st.sampled_from(PORTS))
+    def mend(self, name, port) -> None:
+        self.world.mend(name, port)
+
+    @rule(name=LBS)
+    def freeze(self, name) -> None:
+        if name not in self.world.dead:
+            self.world.freeze(name)
+
+    @rule(name=LBS)
+    def thaw(self, name) -> None:
+        self.world.thaw(name)
+
+    @rule(rarely=RARELY)
+    def restart_control(self, rarely) -> None:
+        if rarely:
+            self.world.restart_control()
+
+    @rule(number=ANY, lose=st.booleans())
+    def keeper(self, number, lose) -> None:
+        if self.world.copies:
+            server = sorted(self.world.copies)[number % len(self.world.copies)]
+            (self.world.lost_keepers.add if lose else self.world.lost_keepers.discard)(server)
+
+    # Orders.
+
+    @rule(place=IPS, to=LBS, strategy=st.sampled_from(Strategy), from_copies=st.booleans())
+    def move(self, place, to, strategy, from_copies) -> None:
+        world = self.world
+        try:
+            _, out = world.control.start_move(world.site.external_ips[place].address, to, strategy, world.now, from_copies)
+        except Refused:
+            return
+        world.post(out)
+
+    @rule(name=LBS)
+    def order(self, name) -> None:
+        try:
+            _, out = self.world.control.fail_over(name, self.world.now)
+        except Refused:
+            return
+        self.world.post(out)
+
+    # Delays.
+
+    @rule(name=LBS, count=FEW)
+    def deliver(self, name, count) -> None:
+        self.world.deliver(name, count)
+
+    @rule(name=LBS, count=FEW)
+    def hear(self, name, count) -> None:
+        self.world.hear(name, count)
+
+    @rule()
+    def save(self) -> None:
+        self.world.save(1)
+
+    @rule(outcome=st.sampled_from(["answered", "answered", "unheard", "unasked"]))
+    def call(self, outcome) -> None:
+        self.world.call(outcome)
+
+    @rule(times=st.integers(1, 4))
+    def round(self, times) -> None:
+        for _ in range(times):
+            self.world.round()
+            self.check()
+
+    @rule(part=st.integers(1, 10))
+    def tick(self, part) -> None:
+        """Time passes; what is older than LATE ticks has arrived before."""
+        self.ticks += 1
+        if self.ticks % LATE == 0:
+            self.world.drain()
+        self.world.tick(0.01 * part)
+
+    @rule(ticks=st.integers(2, 30), seconds=st.sampled_from([0.05, 0.05, 0.2]))
+    def go_on(self, ticks, seconds) -> None:
+        for _ in range(ticks):
+            self.world.tick(seconds)
+            self.world.drain()
+            self.check()
+
+    # What must be so.
+
+    @invariant()
+    def check(self) -> None:
+        if hasattr(self, "world"):
+            self.world.check_now()
+            self.world.check_one_answers()
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.heal()
+            self.check_end()
+
+    def heal(self) -> None:
+        """All comes back but what is gone for good."""
+        world = self.world
+        for name in LB_NAMES:
+            world.thaw(name)
+            for port in PORTS:
+                world.mend(name, port)
+            if name not in self.gone:
+                world.revive(name)
+        world.lost_keepers.clear()
+        world.rest()
+
+    def check_end(self) -> None:
+        world = self.world
+        world.check_now()
+        world.check_one_answers()
+        world.check_settled()
+        assert not world.excused
+        for move in [*world.moves, *world.control.moves.values()]:
+            held = move.record
+            assert not move.ended or held.packets_held == held.packets_released + held.packets_lost, held
+        for conversation in world.conversations:
+            if conversation.forfeited and not conversation.ended and conversation.server:
+                world.from_client(conversation)
+                world.drain()
+                assert conversation.number in world.resets, f"connection {conversation.number} is lost, and its client is not told"
+        world.check_now()
+
+
+def of(**options) -> type[Failures]:
+    return type("Failures", (Failures,), options)
+
+
+@pytest.mark.parametrize("failover", ["when-remote", "copy-first", "transition"])
+@pytest.mark.parametrize(("copies", "nat"), [
+    (("controller",), "destination"), (("controller", "sockets"), "destination"), (("keeper", "controller"), "destination"),
+    (("controller", "keeper"), "full"), (("sockets", "keeper"), "destination"), (("keeper",), "full")])
+def test_faults_end_with_one_live_lb_that_serves(copies, nat, failover) -> None:
+    run_state_machine_as_test(of(copies=copies, nat=nat, failover=failover), settings=PROFILE)
