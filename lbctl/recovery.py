@@ -58,7 +58,7 @@ def recover(name: str, readback: ReadBack, directory: Directory, lost_at: float,
         read, missing = name not in serving.unread, [entry for entry in serving.table.entries()
                                                      if entry.key not in readback.entries]
         since = float("-inf") if restarted or read and serving.assigned != name else lost_at - UNDER_WAY
-        back = [entry for entry in missing if entry.created > since and not entry.flags & ENDING]
+        back = [entry for entry in missing if entry.created > since and not entry.flags & ENDING and entry.next_hop != NO_HOP]
         if restarted or read:
             outcome.messages += [AddEntries(tuple(chunk)) for chunk in _chunks(back)]
             outcome.put_back += len(back)
