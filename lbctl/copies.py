@@ -88,8 +88,7 @@ class Copies:
             fetching.tried[server] += 1
             if copy == "controller":
                 if not fetching.planned and fetching.lb not in serving.unread:
-                    self._count(fetching, copy, sum(entry.server[0] == server.packed for entry in serving.table.entries()))
-                    return self._got(fetching, server, now)
+                    return self._own(fetching, server, now)
             elif keeper := control.keeper_of(server):
                 token = control.new_token()
                 self._asked[token] = fetching, server, copy
@@ -97,9 +96,16 @@ class Copies:
         if fetching.planned:
             self._compare(fetching, server, None, set())
             return self._got(fetching, server, now)
+        if fetching.lb not in serving.unread:
+            return self._own(fetching, server, now)  # not preferred, but better than none
         control.log("entries lost", level="error", external_ip=str(serving.address), server=str(server),
                     reason="no copy of them could be had", copies=list(serving.config.copies))
         self._merge(fetching, server, None, [], now)
+        return self._got(fetching, server, now)
+
+    def _own(self, fetching: Fetching, server: Address, now: float) -> Outbox:
+        """They stay as the control function knows them."""
+        self._count(fetching, "controller", sum(entry.server[0] == server.packed for entry in fetching.serving.table.entries()))
         return self._got(fetching, server, now)
 
     def _got(self, fetching: Fetching, server: Address, now: float) -> Outbox:
