@@ -7,16 +7,11 @@ the product on purpose, and show that these tests would notice.
 from __future__ import annotations
 
 import pytest
-from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from lbctl import movement
 from lbctl.control import ControlFunction, Refused
-from lbctl.detection import Detection
-from lbctl.failover import Takeover
 from lbctl.model import Strategy
-from lbctl.move import ABSENT, Confirm, Fence, SetRole
 from lbctl.packets import ACK, FIN, RST, SYN
 from tests.unit.fake_site import LB_NAMES
 from tests.unit.faulty_site import PORTS, FaultySite, kept_site
@@ -229,7 +224,8 @@ class Failures(RuleBasedStateMachine):
             held = move.record
             assert not move.ended or held.packets_held == held.packets_released + held.packets_lost, held
         for conversation in world.conversations:
-            if conversation.forfeited and not conversation.ended and conversation.server:
+            serving = world.control.serving(conversation.external.address)
+            if conversation.forfeited and not conversation.ended and serving.table.by_key(world.key(conversation)) is None:
                 world.from_client(conversation)
                 world.drain()
                 assert conversation.number in world.resets, f"connection {conversation.number} is lost, and its client is not told"
