@@ -128,18 +128,28 @@ class Detection:
         external IPs are being taken away, or have been, and that are not connected."""
         if not (self.settings.automatic_failover and self.fence_code) or len(self.switches) < 2:
             self.health.clear()
+            self._silent_since.clear()
+            self.probing.forget(set(self.switches))  # nobody is asked: what was heard once says nothing
             return []
         if now < self._next - EARLY:
             return []
         interval = max(self.settings.probe_interval, len(NETWORKS) * len(self.switches) / MOST_PROBES)
         self._next = max(self._next + interval, now)
         self._round += 1
-        self.probing.forget({name for name in self.health if name not in self.switches})
+        self._forget((self.watched | self.health.keys()) - self.switches.keys())
         out = self.probing.round(self.fence_code, set(to_fence))
         out += self._collect_evidence(new_token)
         for name in self.switches:
             self._judge(name, now)
         return out
+
+    def _forget(self, gone: set[str]) -> None:
+        """These LBs are not in the site any more."""
+        self.probing.forget(gone)
+        self.watched -= gone
+        for name in gone:
+            self.health.pop(name, None)
+            self._silent_since.pop(name, None)
 
     def _silent(self, name: str) -> list[str]:
         """The networks on which it does not answer any more."""
@@ -202,17 +212,15 @@ class Detection:
         return self._connected_and_silent(name, silent)
 
     def _unconnected(self, name: str, switch: Switch, silent: list[str], now: float) -> Failure | None:
-        if name not in self.watched:
-            return None
-        if len(silent) == len(NETWORKS):
+        before, watched = self.health[name].failure, name in self.watched
+        if watched and len(silent) == len(NETWORKS):
             if not switch.lost_at and now - self.started < FIRST_CONNECTION:
                 return None
             return Failure("its OpenFlow connection is lost, and it answers no probe")
-        if not self.alive(name):
-            return None  # nobody can ask it
-        before = self.health[name].failure
         if before:
-            return replace(before, obeys=False, fence=True)  # it has old rules until it has been read back
+            return replace(before, obeys=False, fence=self.alive(name))  # it has old rules until it has been read back
+        if not watched or not self.alive(name):
+            return None  # its silence means nothing, or nobody can ask it
         if silent:
             return Failure(f"its OpenFlow connection is lost, and it answers no probe on the {silent[0]} network", fence=True)
         since, patience = (switch.lost_at, self.settings.relieve_after) if switch.lost_at else (self.started, RECONNECTION)
@@ -233,6 +241,13 @@ class Detection:
             if _received(mine, network) is False and any(_received(found, network) for found in others):
                 return Failure(f"no frame reaches its {network} port {self.switches[name].ports[network].name}", obeys=True)
         return None
+
+    def declare(self, name: str, cause: str) -> Failure:
+        """That LB, which is not connected, shall be taken for failed until it has been read back."""
+        health = self.health.setdefault(name, Health())
+        health.failure, health.failures = Failure(cause, fence=self.alive(name)), health.failures + 1
+        self.log("load balancer failed", level="error", lb=name, cause=cause)
+        return health.failure
 
     # What others ask.
 

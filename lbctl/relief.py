@@ -48,11 +48,11 @@ class Relief:
         if moving:
             raise Refused(409, "Move already running", f"{', '.join(moving)} is being moved: wait for its end, or abort it")
         failure = control.detection.failed().get(name)
-        if failure is None and not source.ready:
-            failure = Failure("by order: it is not connected", fence=control.detection.alive(name))
         takers = self._takers(name, orphans, now)
         if orphans and not takers:
             raise Refused(409, "No other load balancer", f"no load balancer but {name} is ready, with both ports up")
+        if failure is None and not source.ready:
+            failure = control.detection.declare(name, "by order: it is not connected")
         return self._start(takers, failure, now, running)
 
     def tick(self, now: float) -> Outbox:
@@ -61,7 +61,7 @@ class Relief:
         failed = control.detection.failed()
         self._told &= failed.keys()
         self._retries = {address: retry for address, retry in self._retries.items()
-                         if (serving := control.directory.get(address)) and serving.assigned in failed}
+                         if (serving := control.directory.get(address)) and (serving.assigned in failed or serving.move)}
         for name, failure in failed.items():
             orphans = [serving for serving in control.directory
                        if serving.assigned == name and serving.move is None and self._due(serving, now)]
