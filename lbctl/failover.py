@@ -65,7 +65,9 @@ class Takeover(Move):
             yield [SetRole(source, HOLD_ALL), Confirm(source, "withdrawn")]
         else:
             # It is told when it comes back, before it may answer anything.
-            yield [SetRole(source, ABSENT), SetHolder(source, False), *([Fence(source, "fenced")] if self._fence else [])]
+            yield [SetRole(source, ABSENT), SetHolder(source, False)]
+        if self._fence or self._obeys and source in self._lost:
+            yield [Fence(source, "fenced")]
         yield [SetHolder(target, True)]
         if self._transition:
             self._begin("transition")

@@ -293,7 +293,7 @@ class Move:
     def _wait_for(self, step: list[Action]) -> None:
         for action in step:
             label = getattr(action, "label", None)
-            lb = {Assign: "store", Fetch: "copies"}.get(type(action)) or getattr(action, "lb", "")
+            lb = {Assign: "store", Fetch: "copies", Fence: "fence"}.get(type(action)) or getattr(action, "lb", "")
             if label and lb not in self._lost:
                 self._waiting[label] = lb
         if step:

@@ -167,9 +167,13 @@ class Movement:
     def tick(self, now: float) -> Outbox:
         out: Outbox = []
         for token, name in list(self._fencing.items()):
-            if self._control.switches[name].ready or self._control.detection.fenced(name):
-                del self._fencing[token]
+            if self._control.switches[name].ready:
+                out.append((name, Barrier(token)))  # it has been told to answer no more, which this confirms
+            elif self._control.detection.fenced(name):
                 out += self._control.confirmed(name, token, now)
+            else:
+                continue
+            self._fencing.pop(token, None)
         for move in self._running():
             if move.record.id not in self._recovering:
                 out += self._do(move, move.tick(now), now)
@@ -278,7 +282,7 @@ class Movement:
                 (self._assigned.add if unfinished else self._assigned.discard)(move.record.id)
                 return [(STORE, Save(self._control.state(), self._token(move, STORE, label) if label else None))]
             case Fence(lb, label):
-                self._fencing[self._token(move, lb, label)] = lb
+                self._fencing[self._token(move, "fence", label)] = lb
                 return []
             case Fetch(lb, label):
                 planned = not isinstance(move, Takeover)
