@@ -82,8 +82,9 @@ def _check(control: ControlFunction, site: Site) -> None:
             _check_translation(serving, site)
         if serving.move and serving.address not in staying:
             raise Refused(409, "External IP is moving", f"{serving.address} is being moved: wait, or keep it in the file")
-        if serving.address in staying and not serving.holders <= lbs.keys():
-            gone = ", ".join(sorted(serving.holders - lbs.keys()))
+        needed = {serving.assigned, *serving.holders, *((serving.move.record.source, serving.move.record.target) if serving.move else ())}
+        if serving.address in staying and not needed <= lbs.keys():
+            gone = ", ".join(sorted(needed - lbs.keys()))
             raise Refused(409, "Load balancer in use", f"{gone} still has {serving.address}: move it away first")
     for name, switch in control.switches.items():
         if name in lbs and lbs[name].dpid != switch.lb.dpid and switch.state != "disconnected":

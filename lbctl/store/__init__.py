@@ -46,6 +46,11 @@ def new_fence_code() -> str:
     return str(IPv4Address(secrets.randbelow(2**32 - 2) + 2))
 
 
+def _fence_code(text: str) -> str:
+    """Raises ValueError if it is no IPv4 address."""
+    return text and str(IPv4Address(text))
+
+
 class FileStore:
     """The state as one JSON file, replaced atomically (write, fsync, rename)."""
 
@@ -62,7 +67,7 @@ class FileStore:
                          {ip_address(ip): UnfinishedMove(move["from"], move["to"], Strategy(move["strategy"]))
                           for ip, move in document["unfinished"].items()},
                          frozenset(map(str, document.get("watched", ()))),
-                         str(document.get("fence_code", "")))
+                         _fence_code(document.get("fence_code", "")))
         except FileNotFoundError:
             return State()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
