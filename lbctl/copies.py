@@ -49,7 +49,8 @@ class Copies:
 
     def remote(self, serving: Serving) -> bool:
         """Must its entries be fetched from elsewhere?"""
-        return serving.config.copies[0] != "controller" or serving.assigned in serving.unread
+        known = serving.config.copies[0] == "controller" or self._control.switches[serving.assigned].ready
+        return not known or serving.assigned in serving.unread
 
     @staticmethod
     def kept_elsewhere(serving: Serving) -> bool:
@@ -84,6 +85,8 @@ class Copies:
     def _next(self, fetching: Fetching, server: Address, now: float) -> Outbox:
         """Tries the next copy of that server's entries."""
         serving, control = fetching.serving, self._control
+        if not fetching.planned and control.switches[fetching.lb].ready:
+            return self._own(fetching, server, now)  # which is what the LB has (seed modification 12)
         for copy in serving.config.copies[fetching.tried[server]:]:
             fetching.tried[server] += 1
             if copy == "controller":
