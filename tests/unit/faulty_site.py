@@ -72,6 +72,9 @@ class FaultySite(FakeSite):
         self.dead.discard(name)
 
     def freeze(self, name: str) -> None:
+        """A connection that is just opening may be unknown to whoever takes over, and open all the same when it goes on."""
+        for conversation in self.conversations:
+            conversation.forfeited |= conversation.server is None
         self.frozen.add(name)
         self.unsettled.add(name)
         self.excused[name] = "it is not told anything while it is frozen"
@@ -227,7 +230,8 @@ class FaultySite(FakeSite):
 
     def _forfeit(self) -> None:
         """Nothing is lost yet that is in a copy which can be asked for."""
-        kept = {conversation for conversation in self.conversations if not conversation.server or conversation.live and self._kept(conversation)}
+        kept = {conversation for conversation in self.conversations
+                if not conversation.server or conversation.live and self._kept(conversation)}
         before = {conversation for conversation in self.conversations if conversation.forfeited}
         super()._forfeit()
         for conversation in kept - before:
@@ -265,6 +269,14 @@ class FaultySite(FakeSite):
             self.drain()
             calm = 0 if self.unrest() else calm + 1
         self.neighbours_ask()
+
+    def tell_hops(self) -> None:
+        """Clients whose next hop no copy has told send a packet."""
+        for conversation in [each for each in self.conversations if each.live]:
+            entry = self.control.serving(conversation.external.address).table.by_key(self.key(conversation))
+            if entry and entry.next_hop == NO_HOP:
+                self.from_client(conversation)
+                self.drain()
 
     def unrest(self) -> list[str]:
         """What is not as it will stay."""

@@ -213,6 +213,7 @@ class Failures(RuleBasedStateMachine):
                 world.revive(name)
         world.lost_keepers.clear()
         world.rest()
+        world.tell_hops()
 
     def check_end(self) -> None:
         world = self.world
