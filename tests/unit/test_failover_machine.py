@@ -237,9 +237,53 @@ def of(**options) -> type[Failures]:
     return type("Failures", (Failures,), options)
 
 
-@pytest.mark.parametrize("failover", ["when-remote", "copy-first", "transition"])
-@pytest.mark.parametrize(("copies", "nat"), [
-    (("controller",), "destination"), (("controller", "sockets"), "destination"), (("keeper", "controller"), "destination"),
-    (("controller", "keeper"), "full"), (("sockets", "keeper"), "destination"), (("keeper",), "full")])
+WAYS = [(("controller",), "destination", "copy-first"), (("controller", "sockets"), "destination", "when-remote"),
+        (("sockets", "keeper"), "destination", "transition"), (("keeper",), "full", "copy-first"),
+        (("keeper", "controller"), "full", "transition")]
+FEWER = settings(PROFILE, max_examples=max(20, PROFILE.max_examples // 4), stateful_step_count=40)
+
+
+@pytest.mark.parametrize(("copies", "nat", "failover"), WAYS)
 def test_faults_end_with_one_live_lb_that_serves(copies, nat, failover) -> None:
-    run_state_machine_as_test(of(copies=copies, nat=nat, failover=failover), settings=PROFILE)
+    run_state_machine_as_test(of(copies=copies, nat=nat, failover=failover), settings=FEWER)
+
+
+class NoFence(Takeover):
+    """Nobody makes sure that the old LB answers no more."""
+
+    def _steps(self):
+        for actions in super()._steps():
+            yield [action for action in actions if not isinstance(action, Fence)]
+
+
+class NoWithdraw(Takeover):
+    """The old LB is told nothing before another one has the external IP."""
+
+    def _steps(self):
+        for actions in super()._steps():
+            kept = [action for action in actions if getattr(action, "lb", "") != self.record.source]
+            if kept:
+                yield kept
+
+
+class NoFetch(Takeover):
+    """The new LB serves before it has the entries."""
+
+    def _copy(self):
+        return iter(())
+
+
+@pytest.mark.parametrize("broken", [NoFence, NoWithdraw, NoFetch])
+def test_a_broken_takeover_is_noticed(broken, monkeypatch) -> None:
+    monkeypatch.setattr(movement, "Takeover", broken)
+    notices()
+
+
+def test_a_fence_that_is_not_waited_for_is_noticed(monkeypatch) -> None:
+    monkeypatch.setattr(Detection, "fenced", lambda self, name: True)
+    notices()
+
+
+def notices() -> None:
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(of(copies=("controller",)), settings=settings(PROFILE, max_examples=500, phases=[Phase.generate]))
