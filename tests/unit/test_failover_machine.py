@@ -7,11 +7,16 @@ the product on purpose, and show that these tests would notice.
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from lbctl import movement
 from lbctl.control import ControlFunction, Refused
+from lbctl.detection import Detection
+from lbctl.failover import Takeover
 from lbctl.model import Strategy
+from lbctl.move import Fence
 from lbctl.packets import ACK, FIN, RST, SYN
 from tests.unit.fake_site import LB_NAMES
 from tests.unit.faulty_site import PORTS, FaultySite, kept_site
@@ -240,7 +245,7 @@ def of(**options) -> type[Failures]:
 WAYS = [(("controller",), "destination", "copy-first"), (("controller", "sockets"), "destination", "when-remote"),
         (("sockets", "keeper"), "destination", "transition"), (("keeper",), "full", "copy-first"),
         (("keeper", "controller"), "full", "transition")]
-FEWER = settings(PROFILE, max_examples=max(20, PROFILE.max_examples // 4), stateful_step_count=40)
+FEWER = settings(PROFILE, max_examples=PROFILE.max_examples // 5 or 1, stateful_step_count=30)
 
 
 @pytest.mark.parametrize(("copies", "nat", "failover"), WAYS)
@@ -253,7 +258,9 @@ class NoFence(Takeover):
 
     def _steps(self):
         for actions in super()._steps():
-            yield [action for action in actions if not isinstance(action, Fence)]
+            kept = [action for action in actions if not isinstance(action, Fence)]
+            if kept:
+                yield kept
 
 
 class NoWithdraw(Takeover):
@@ -273,17 +280,42 @@ class NoFetch(Takeover):
         return iter(())
 
 
-@pytest.mark.parametrize("broken", [NoFence, NoWithdraw, NoFetch])
-def test_a_broken_takeover_is_noticed(broken, monkeypatch) -> None:
+def loses_control(world: FaultySite) -> None:
+    world.disconnect("lb-a")
+
+
+def port_goes_down(world: FaultySite) -> None:
+    world.cut_off("lb-a", PORTS[1], seen=True)
+
+
+def is_killed(world: FaultySite) -> None:
+    world.kill("lb-a")
+
+
+def play(fault) -> None:
+    """One interleaving, and the end of any other."""
+    machine = of()()
+    machine.prepare()
+    fault(machine.world)
+    machine.go_on(40, 0.05)
+    machine.teardown()
+
+
+@pytest.mark.parametrize("fault", [loses_control, port_goes_down, is_killed])
+@pytest.mark.parametrize("failover", ["copy-first", "transition"])
+def test_the_faults_of_the_twins(fault, failover, monkeypatch) -> None:
+    monkeypatch.setattr(Failures, "failover", failover)
+    play(fault)
+
+
+@pytest.mark.parametrize(("broken", "fault"), [(NoFence, loses_control), (NoWithdraw, port_goes_down), (NoFetch, is_killed)])
+def test_a_broken_takeover_is_noticed(broken, fault, monkeypatch) -> None:
     monkeypatch.setattr(movement, "Takeover", broken)
-    notices()
+    with pytest.raises(AssertionError):
+        play(fault)
 
 
 def test_a_fence_that_is_not_waited_for_is_noticed(monkeypatch) -> None:
     monkeypatch.setattr(Detection, "fenced", lambda self, name: True)
-    notices()
-
-
-def notices() -> None:
     with pytest.raises(AssertionError):
-        run_state_machine_as_test(of(copies=("controller",)), settings=settings(PROFILE, max_examples=500, phases=[Phase.generate]))
+        play(loses_control)
