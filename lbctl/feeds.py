@@ -45,20 +45,25 @@ class Feeds:
         self.configure()
 
     def configure(self) -> None:
-        """After another site file: keepers that stay go on where they are, unless the times have changed."""
+        """After another site file: keepers that are to have the same as before go on where they are; others get a full copy."""
         control = self._control
-        pace, before = _pace(control.site.settings), self._pace
+        pace, before = _pace(control.site.settings), (self._pace, self._keepers, self._fed)
         self._fed = {}
         for serving in control.directory:
             for server in serving.config.server_addresses() if "keeper" in serving.config.copies else ():
                 self._fed.setdefault(server.packed, []).append(serving)
         self._keepers = {keeper.server.packed: keeper for keeper in control.site.keepers.each if keeper.server.packed in self._fed}
-        stay = self.publishers if pace == before else {}
-        self.publishers = {server: stay.get(server) or Publisher(server, partial(self._entries, server), self._ports, pace)
-                           for server in self._keepers}
+        self.publishers = {server: self.publishers[server] if self._as_before(server, pace, *before)
+                           else Publisher(server, partial(self._entries, server), self._ports, pace) for server in self._keepers}
         self._pace = pace
         for serving in control.directory:
             serving.table.watcher = self._changed if "keeper" in serving.config.copies and self._keepers else None
+
+    def _as_before(self, server: bytes, pace: Pace, old_pace: Pace | None, keepers: dict[bytes, Keeper],
+                   fed: dict[bytes, list[Serving]]) -> bool:
+        """Is its keeper to have the same entries as before?"""
+        return pace == old_pace and keepers.get(server) == self._keepers[server] \
+            and {serving.address for serving in fed[server]} == {serving.address for serving in self._fed[server]}
 
     def _changed(self, entry: Entry) -> None:
         publisher = self.publishers.get(entry.reply[1:(len(entry.reply) + 1 >> 1) - 2])

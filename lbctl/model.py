@@ -213,8 +213,8 @@ class Settings:
     held_bytes: int = 16 * 1024 * 1024
     new_rate: int = 20_000
     """Connection requests that may reach the controller."""
-    error_rate: int = 100
-    """Packets without a connection that are answered with an error."""
+    error_rate: int = 1_000
+    """Packets without a connection that are answered with an error: after a failover without copies each connection needs one."""
     hold_rate: int = 50_000
     """Packets that may be held in transition mode."""
     arp_rate: int = 1_000
