@@ -36,7 +36,7 @@ from tests.integration.hands import (
 __all__ = ["fresh", "live"]
 
 LINGER = 1
-SITE = simple_site(external_ips=3, servers=1, settings={"linger": LINGER, "arp_interval": 1.0, "grace": 0.5})
+SITE = simple_site(external_ips=3, servers=1, settings={"linger": LINGER, "arp_interval": 1.0, "grace": 0.5, "error_rate": 100})
 BED = {"site": SITE}
 EXTERNAL, OTHER_LBS, QUIET = "198.51.100.1", "198.51.100.2", "198.51.100.3"
 """Of lb-a; of lb-b; of lb-a, whose server is in the hands of the test."""
