@@ -245,7 +245,7 @@ def of(**options) -> type[Failures]:
 WAYS = [(("controller",), "destination", "copy-first"), (("controller", "sockets"), "destination", "when-remote"),
         (("sockets", "keeper"), "destination", "transition"), (("keeper",), "full", "copy-first"),
         (("keeper", "controller"), "full", "transition")]
-FEWER = settings(PROFILE, max_examples=PROFILE.max_examples // 5 or 1, stateful_step_count=30)
+FEWER = settings(PROFILE, max_examples=PROFILE.max_examples // 3 or 1, stateful_step_count=30)
 
 
 @pytest.mark.parametrize(("copies", "nat", "failover"), WAYS)
