@@ -237,7 +237,7 @@ class Detection:
             hung = len(silent) == len(NETWORKS) and self._round - since >= HUNG_ROUNDS
             return Failure("it answers neither probes nor OpenFlow requests") if hung else None
         for network in silent:
-            others = [found for other, found in self._evidence.items() if other != name]
+            others = [found for other, found in self._evidence.items() if other != name and self.switches[other].ready]
             if _received(mine, network) is False and any(_received(found, network) for found in others):
                 return Failure(f"no frame reaches its {network} port {self.switches[name].ports[network].name}", obeys=True)
         return None

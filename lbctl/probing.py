@@ -110,7 +110,7 @@ class Probing:
     def silent(self, name: str, network: str, misses: int) -> bool:
         """Has it answered before, and does not now? False also if nobody can ask."""
         path = self.path(name, network)
-        return path.heard and path.missed >= misses
+        return path.heard and path.asked and path.missed >= misses
 
     def lively(self, name: str, network: str, misses: int) -> bool:
         """Has it answered one of the last probes?"""

@@ -281,3 +281,14 @@ def test_a_damaged_fence_code(tmp_path) -> None:
     store.save(State(fence_code="nonsense"))
     with pytest.raises(StoreError, match="can't be read"):
         store.load()
+
+
+def test_the_last_one_is_not_failed_because_nobody_asks_it(world) -> None:
+    """It had been frozen for a moment, and those that had noticed are dead."""
+    world.freeze("lb-b")
+    go_on(world, 10)
+    world.kill("lb-c")
+    world.kill("lb-a")
+    world.thaw("lb-b")
+    world.rest()
+    assert set(places(world)) == {"lb-b"}
