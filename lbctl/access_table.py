@@ -45,6 +45,11 @@ def unpack_key(key: bytes) -> tuple[int, bytes, int, bytes, int]:
     return (_IPV4_KEY if len(key) == 13 else _IPV6_KEY).unpack(key)
 
 
+def server_key(protocol: int, server: bytes, port: int) -> bytes:
+    """The first half of every reply key of that server (packed address, port): what it is in AccessTable.connections_to."""
+    return bytes((protocol, *server)) + port.to_bytes(2)
+
+
 def inverse_key(key: bytes) -> bytes:
     """The key of packets that go the other way."""
     half = len(key) + 1 >> 1
@@ -145,6 +150,8 @@ class AccessTable:
     def __init__(self) -> None:
         self._by_key: dict[bytes, Entry] = {}
         self._by_reply: dict[bytes, Entry] = {}
+        self.connections_to: dict[bytes, int] = {}
+        """server_key -> how many entries go to that server, if there are any (of a NAT gateway: to that inside host)."""
         self.watcher: Callable[[Entry], None] | None = None
         """Is told of each entry that has come, gone, or changed."""
 
@@ -170,6 +177,7 @@ class AccessTable:
             raise ValueError(f"{entry!r}: its key or reply key is taken")
         self._by_key[entry.key] = entry
         self._by_reply[entry.reply] = entry
+        self._count(entry, 1)
         if self.watcher:
             self.watcher(entry)
 
@@ -178,8 +186,17 @@ class AccessTable:
         del self._by_key[entry.key]
         del self._by_reply[entry.reply]
         entry.flags |= GONE
+        self._count(entry, -1)
         if self.watcher:
             self.watcher(entry)
+
+    def _count(self, entry: Entry, more: int) -> None:
+        server = entry.reply[:len(entry.reply) + 1 >> 1]
+        count = self.connections_to.get(server, 0) + more
+        if count:
+            self.connections_to[server] = count
+        else:
+            del self.connections_to[server]
 
     def changed(self, entry: Entry) -> None:
         """To be called after an entry has got another state or next hop."""

@@ -18,7 +18,7 @@ from lbctl.feeds import Feeds, KeeperState
 from lbctl.loads import Load, Loads
 from lbctl.messages import STORE, Configure, DeleteCookie, DeleteEntries, Outbox, Save
 from lbctl.meters import meters
-from lbctl.model import Address, ExternalIp, Keeper, LoadBalancer, Site, Strategy, TransferMode
+from lbctl.model import Address, ExternalIp, Keeper, LoadBalancer, Service, Site, Strategy, TransferMode
 from lbctl.movement import Movement, Refused
 from lbctl.neighbourhood import Neighbourhood
 from lbctl.openflow.inbound import EntryStatsDecoder, decode_entry_removed, decode_flow_stats, decode_packet_in
@@ -70,7 +70,7 @@ class ControlFunction:
         for lb in site.load_balancers:
             self.switches[lb.name] = Switch(lb, self.watched_as(lb))
         self.index_switches()
-        self.directory.replace([self._new_serving(ip, state.assigned.get(ip.address)) for ip in site.external_ips])
+        self.directory.replace([self._new_serving(ip, state) for ip in site.external_ips])
         self.movement.restore(state, now)
         self.feeds = Feeds(self)
 
@@ -300,6 +300,18 @@ class ControlFunction:
         """Raises Refused."""
         return self.movement.abort(move_id, now)
 
+    # Services.
+
+    def scheduler_of(self, address: Address, service: Service) -> str:
+        """Of a service of that external IP: the one in force."""
+        return self.serving(address).services[service.protocol_number, service.port].scheduler
+
+    def set_scheduler(self, address: Address, service: Service, scheduler: str) -> Outbox:
+        """Connections stay where they are. The order lasts, also over a restart, until the site file names another than now."""
+        self.serving(address).order_scheduler(service, scheduler)
+        self.log("scheduler ordered", external_ip=str(address), service=f"{service.protocol}/{service.port}", scheduler=scheduler)
+        return [(STORE, Save(self.state()))]
+
     # The site.
 
     def apply_site(self, site: Site, now: float) -> Outbox:
@@ -319,11 +331,12 @@ class ControlFunction:
     def index_switches(self) -> None:
         self._by_dpid = {switch.lb.dpid: switch for switch in self.switches.values()}
 
-    def _new_serving(self, external_ip: ExternalIp, assigned: str | None) -> Serving:
+    def _new_serving(self, external_ip: ExternalIp, state: State) -> Serving:
+        assigned = state.assigned.get(external_ip.address)
         if assigned not in self.switches:
             assigned = external_ip.load_balancer
         self.switches[assigned].roles[external_ip.address] = SERVING
-        return Serving(external_ip, assigned, self.site.settings, self.seed)
+        return Serving(external_ip, assigned, self.site.settings, self.seed, state.schedulers.get(external_ip.address, {}))
 
     def external_ips(self) -> list[ExternalIp]:
         return [serving.config for serving in self.directory]
@@ -344,4 +357,5 @@ class ControlFunction:
     def state(self) -> State:
         """What must survive a restart."""
         return State({serving.address: self.movement.assigned_for_good(serving) for serving in self.directory},
-                     self.movement.unfinished(), frozenset(self.detection.watched & self.switches.keys()), self.detection.fence_code)
+                     self.movement.unfinished(), frozenset(self.detection.watched & self.switches.keys()), self.detection.fence_code,
+                     {serving.address: serving.scheduler_orders for serving in self.directory if serving.scheduler_orders})

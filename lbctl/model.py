@@ -19,7 +19,8 @@ PROTOCOL_NUMBERS = {"tcp": TCP, "udp": UDP}
 """The protocols that a service may name."""
 PROTOCOL_NAMES = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMPV6: "icmpv6"}
 
-SCHEDULERS = ("round-robin", "weighted-round-robin")
+SCHEDULERS = ("round-robin", "weighted-round-robin", "least-connections", "source-hash", "maglev")
+"""What chooses the server of a new connection: docs/schedulers.md."""
 NAT_KINDS = ("destination", "full")
 """Seed figures 4 and 11."""
 KINDS = ("service", "nat-gateway")
@@ -92,7 +93,7 @@ class Hop(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A real server of a service. `weight` counts with the weighted schedulers only."""
+    """A real server of a service. `weight` counts with every scheduler but round-robin."""
 
     address: Address
     port: int
@@ -122,6 +123,14 @@ class Service:
     @property
     def protocol_number(self) -> int:
         return PROTOCOL_NUMBERS[self.protocol]
+
+
+class SchedulerOrder(NamedTuple):
+    """An order, at run time, that a service shall choose by another scheduler than the site file's. It lasts until the file
+    says another than `instead_of`."""
+
+    scheduler: str
+    instead_of: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,8 @@ class Opening:
         def allowed(server: Server) -> bool:
             return server.hop.address in neighbours and serving.can_translate(key, server, now)
 
-        server = serving.schedulers[protocol, port].choose(allowed)
+        client = key[1:len(key) + 1 >> 1]
+        server = serving.schedulers[protocol, port].choose(client, allowed)
         if server is None:
             reached = [server for server in service.servers if server.hop.address in neighbours]
             if serving.allocation and reached:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 
 from lbctl.access_table import AccessTable, Entry, reply_key
 from lbctl.echo import Echoes
 from lbctl.held import HeldPackets
-from lbctl.model import Address, ExternalIp, Hop, Network, Server, Service, Settings, Tunnel
+from lbctl.model import Address, ExternalIp, Hop, Network, SchedulerOrder, Server, Service, Settings, Tunnel
 from lbctl.move import Move
 from lbctl.pipeline.cookies import owner_of
 from lbctl.schedulers import Scheduler, scheduler_for
@@ -15,9 +17,10 @@ from lbctl.translation import Allocation, full_reply
 
 
 class Serving:
-    """One external IP at work. seed: where its translated ports start, see Allocation."""
+    """One external IP at work. seed: where its translated ports start, see Allocation. scheduler_orders: by (protocol, port)."""
 
-    def __init__(self, config: ExternalIp, assigned: str, settings: Settings, seed: int = 0) -> None:
+    def __init__(self, config: ExternalIp, assigned: str, settings: Settings, seed: int = 0,
+                 scheduler_orders: Mapping[tuple[str, int], SchedulerOrder] = MappingProxyType({})) -> None:
         self.config = config
         self.settings = settings
         self.assigned = assigned
@@ -29,6 +32,8 @@ class Serving:
         self.move: Move | None = None
         self.held = HeldPackets(settings)
         self.services: dict[tuple[int, int], Service] = {}
+        """With the schedulers that are in force, by protocol number and port."""
+        self.scheduler_orders = dict(scheduler_orders)
         self.schedulers: dict[tuple[int, int], Scheduler] = {}
         self.allocation: Allocation | None = None
         """None: destination NAT, where ports stay as they are."""
@@ -62,17 +67,29 @@ class Serving:
         if _translated_to(before) != _translated_to(config):
             self._set_allocation()
 
+    def order_scheduler(self, service: Service, scheduler: str) -> None:
+        """That service (of its config) chooses by that scheduler from now on; by the site file's own if it is that."""
+        self.scheduler_orders[service.protocol, service.port] = SchedulerOrder(scheduler, service.scheduler)
+        self._set_services(self.config)
+
     def tunnel_to(self, server: bytes) -> Tunnel | None:
         """The tunnel that the server (packed) is behind; None: no server, or on the internal network."""
         return self._tunnels.get(server)
 
     def _set_services(self, config: ExternalIp) -> None:
-        """A scheduler goes on where it was if its service has not changed."""
+        """A scheduler goes on where it was if its service has not changed; an order ends when the site file says something new."""
         self._tunnels = {server.packed: hop.tunnel for server, hop in config.hops().items() if hop.tunnel}
         before = self.services
-        self.services = {(service.protocol_number, service.port): service for service in config.services}
-        self.schedulers = {place: self.schedulers[place] if before.get(place) == service else scheduler_for(service)
-                           for place, service in self.services.items()}
+        in_file = {(service.protocol, service.port): service.scheduler for service in config.services}
+        self.scheduler_orders = {place: order for place, order in self.scheduler_orders.items()
+                                 if order.instead_of == in_file.get(place) != order.scheduler}
+        self.services = {(service.protocol_number, service.port): self._as_ordered(service) for service in config.services}
+        self.schedulers = {place: self.schedulers[place] if before.get(place) == service
+                           else scheduler_for(service, self.table.connections_to) for place, service in self.services.items()}
+
+    def _as_ordered(self, service: Service) -> Service:
+        order = self.scheduler_orders.get((service.protocol, service.port))
+        return replace(service, scheduler=order.scheduler) if order else service
 
     def _set_allocation(self) -> None:
         addresses, ports, outbound = _translated_to(self.config)

@@ -128,6 +128,9 @@ class LoadBalancerApp(app_manager.RyuApp):
         """Raises Refused."""
         self._send(self.control.abort_move(move_id, self.now()))
 
+    def set_scheduler(self, address, service, scheduler: str) -> None:
+        self._send(self.control.set_scheduler(address, service, scheduler))
+
     def wait_for_move(self, move_id: str, timeout: float) -> None:
         """Waits, in the caller's green thread, until the move has ended or the time (seconds) is over."""
         deadline = time.monotonic() + timeout

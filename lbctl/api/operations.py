@@ -16,7 +16,7 @@ from lbctl.api.facade import Control, Orders
 from lbctl.api.paging import START, entry_filter, page, parse_cursor
 from lbctl.api.problems import ApiProblem, not_found
 from lbctl.control import Refused
-from lbctl.model import Address, ExternalIp, LoadBalancer
+from lbctl.model import Address, ExternalIp, LoadBalancer, Service
 from lbctl.move import MoveRecord
 
 WAIT_LIMIT = 300.0
@@ -111,6 +111,13 @@ def fail_over(call: Call) -> Result:
     return Result(t.MoveList(moves=[views.move(record) for record in records]), 202 if running else 200)
 
 
+def change_service(call: Call) -> Result:
+    external_ip = _external_ip(call)
+    service = _service(call, external_ip)
+    call.orders.set_scheduler(external_ip.address, service, call.body.scheduler)
+    return Result(views.service_of(call.control, external_ip, service))
+
+
 def list_moves(call: Call) -> Result:
     records = [move.record for move in call.control.moves.values()]
     records.sort(key=lambda record: record.started, reverse=True)
@@ -174,6 +181,14 @@ def _known_external_ip(control: Control, address: Address) -> ExternalIp:
 
 def _no_external_ip(control: Control, text: str) -> ApiProblem:
     return not_found("external IP", text, [str(ip.address) for ip in control.site.external_ips])
+
+
+def _service(call: Call, external_ip: ExternalIp) -> Service:
+    names = {f"{service.protocol}/{service.port}": service for service in external_ip.services}
+    name = f"{call.values['protocol']}/{call.values['port']}"
+    if name not in names:
+        raise not_found(f"service of {external_ip.address}", name, list(names))
+    return names[name]
 
 
 def _move(call: Call) -> MoveRecord:

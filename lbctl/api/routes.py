@@ -50,6 +50,8 @@ ROUTES: tuple[Route, ...] = (
           t.ExternalIpView, errors=(404,)),
     Route("POST", "/v1/external-ips/{address}/move", "start_move", "Moves an external IP to another load balancer.",
           t.MoveView, body=t.MoveRequest, query=t.MoveQuery, statuses=_MOVED, errors=(404, 409)),
+    Route("PATCH", "/v1/external-ips/{address}/services/{protocol}/{port}", "change_service",
+          "Gives a service another scheduler.", t.ServiceView, body=t.ServiceChange, errors=(404,)),
     Route("GET", "/v1/moves", "list_moves", "The records of all moves, newest first.", t.MoveList),
     Route("GET", "/v1/moves/{id}", "get_move", "The record of a move.", t.MoveView, errors=(404,)),
     Route("DELETE", "/v1/moves/{id}", "abort_move", "Aborts a move that has not come to its route step.", t.MoveView,

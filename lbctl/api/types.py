@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from lbctl.model import Strategy
+from lbctl.model import SCHEDULERS, Strategy
 
 PAGE_LIMIT = 1000
 """The most entries that one page may hold: a page is made in one go, while packets wait."""
@@ -21,6 +21,7 @@ MoveState = Literal["running", "done", "rolled-back", "aborted"]
 Mode = Literal["normal", "transition"]
 EntryState = Literal["open", "half-closed", "reset"]
 Protocol = Literal["tcp", "udp"]
+Scheduler = Literal[SCHEDULERS]
 
 
 class _Closed(BaseModel):
@@ -50,6 +51,13 @@ class MoveRequest(_Closed):
     to: str = Field(min_length=1, description="name of the load balancer that is to serve the external IP")
     strategy: Strategy = Field(default=Strategy.PRECOPY, description="order of the steps, see docs/move.md")
     entries: Literal["table", "copy"] = Field(default="table", description="from the controller's access table, or from the copies")
+
+
+class ServiceChange(_Closed):
+    """What of a service may be changed at run time."""
+
+    scheduler: Scheduler = Field(description="how its new connections choose servers, see docs/schedulers.md; connections that "
+                                             "are open stay where they are")
 
 
 class NoQuery(_Closed):
@@ -183,7 +191,8 @@ class ServerView(BaseModel):
 class ServiceView(BaseModel):
     protocol: str
     port: int
-    scheduler: str
+    scheduler: str = Field(description="the one in force")
+    site_file_scheduler: str = Field(description="the same, unless another was ordered at run time")
     servers: list[ServerView]
 
 

@@ -50,7 +50,7 @@ def external_ip(control: Control, ip: ExternalIp) -> t.ExternalIpView:
         gateway=_optional(ip.gateway), internal_ips=list(map(str, ip.internal_ips)), inside=list(map(str, ip.inside)),
         port_range=list(ip.port_range) if ip.internal_ips or ip.inside else [],
         router=t.RouterView(address=str(ip.router), mac=control.neighbour(lb_name, ip.router)) if ip.router else None,
-        services=[_service(control, lb_name, service) for service in ip.services],
+        services=[service_of(control, ip, service) for service in ip.services],
         connections=control.connection_count(ip.address), load=_load(control.load(ip.address)), move=running_move(control, ip.address))
 
 
@@ -105,11 +105,13 @@ def counters(counted: Counter[str]) -> t.Counters:
     return t.Counters(packet_ins=counted["packet_ins"], dropped=dropped, other=other)
 
 
-def _service(control: Control, lb_name: str, service: Service) -> t.ServiceView:
+def service_of(control: Control, ip: ExternalIp, service: Service) -> t.ServiceView:
+    lb_name = control.assigned_to(ip.address)
     servers = [t.ServerView(address=str(server.address), port=server.port, weight=server.weight,
                             mac=control.neighbour(lb_name, server.hop.address), next_hop=_optional(server.next_hop),
                             tunnel=_tunnel(server.tunnel)) for server in service.servers]
-    return t.ServiceView(protocol=service.protocol, port=service.port, scheduler=service.scheduler, servers=servers)
+    return t.ServiceView(protocol=service.protocol, port=service.port, scheduler=control.scheduler_of(ip.address, service),
+                         site_file_scheduler=service.scheduler, servers=servers)
 
 
 def _tunnel(tunnel: Tunnel | None) -> t.TunnelView | None:

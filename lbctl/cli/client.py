@@ -52,6 +52,9 @@ class Client:
     def post(self, *parts: str, body: Any = None) -> Any:
         return self._call("POST", parts, {}, body)
 
+    def patch(self, *parts: str, body: Any) -> Any:
+        return self._call("PATCH", parts, {}, body)
+
     def delete(self, *parts: str) -> Any:
         return self._call("DELETE", parts, {})
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lbctl import __version__
-from lbctl.cli import config, doctor, keeper, move, status, table, where
+from lbctl.cli import config, doctor, keeper, move, scheduler, status, table, where
 from lbctl.cli.failure import Failure
 
 
@@ -52,6 +52,7 @@ app.command("move")(move.move)
 app.command("failover")(move.failover)
 app.command("moves")(move.moves)
 app.command("abort")(move.abort)
+app.command("scheduler")(scheduler.scheduler)
 app.command("where")(where.where)
 app.command("doctor")(doctor.doctor)
 app.command("keeper")(keeper.keeper)

@@ -77,7 +77,7 @@ def _port(port: dict[str, Any]) -> str:
 
 
 def _external_ip(ip: dict[str, Any]) -> tuple[object, ...]:
-    services = ", ".join(f"{service['protocol']}/{service['port']} {service['scheduler']}" for service in ip["services"])
+    services = ", ".join(map(_service, ip["services"]))
     servers = {server["address"]: server for service in ip["services"] for server in service["servers"]}
     shown = ", ".join(_server(server) for server in servers.values())
     nat = ip["nat"] if ip["kind"] == "service" else f"gateway of {', '.join(ip['inside'])}"
@@ -85,6 +85,11 @@ def _external_ip(ip: dict[str, Any]) -> tuple[object, ...]:
         shown = f"router {_found(ip['router']['address'], ip['router']['mac'])}"
     return (ip["address"], ip["load_balancer"], nat, ip["gateway"], ", ".join(ip["internal_ips"]), services, shown, ip["connections"],
             _load(ip["load"]), ip["move"])
+
+
+def _service(service: dict[str, Any]) -> str:
+    ordered = "" if service["scheduler"] == service["site_file_scheduler"] else " (ordered)"
+    return f"{service['protocol']}/{service['port']} {service['scheduler']}{ordered}"
 
 
 def _server(server: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
-from lbctl.model import Address, Strategy
+from lbctl.model import SCHEDULERS, Address, SchedulerOrder, Strategy
 
 FORMAT = 1
 
@@ -33,12 +33,13 @@ class UnfinishedMove:
 @dataclass(frozen=True, slots=True)
 class State:
     """assigned: external IP -> LB name; unfinished: external IP -> its move; watched: the LBs whose data paths have answered probes;
-    fence_code: see pipeline/probe_rules.py ("": none, no LB can be fenced)."""
+    fence_code: see pipeline/probe_rules.py ("": none, no LB can be fenced); schedulers: external IP -> (protocol, port) -> order."""
 
     assigned: Mapping[Address, str] = field(default_factory=dict)
     unfinished: Mapping[Address, UnfinishedMove] = field(default_factory=dict)
     watched: frozenset[str] = frozenset()
     fence_code: str = ""
+    schedulers: Mapping[Address, Mapping[tuple[str, int], SchedulerOrder]] = field(default_factory=dict)
 
 
 def new_fence_code() -> str:
@@ -67,7 +68,8 @@ class FileStore:
                          {ip_address(ip): UnfinishedMove(move["from"], move["to"], Strategy(move["strategy"]))
                           for ip, move in document["unfinished"].items()},
                          frozenset(map(str, document.get("watched", ()))),
-                         _fence_code(document.get("fence_code", "")))
+                         _fence_code(document.get("fence_code", "")),
+                         _schedulers(document.get("schedulers", ())))
         except FileNotFoundError:
             return State()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -83,6 +85,8 @@ class FileStore:
                            for ip, move in state.unfinished.items()},
             "watched": sorted(state.watched),
             "fence_code": state.fence_code,
+            "schedulers": [{"external_ip": str(ip), "protocol": protocol, "port": port, **order._asdict()}
+                           for ip, orders in state.schedulers.items() for (protocol, port), order in orders.items()],
         }
         try:
             self._replace(json.dumps(document, indent=2))
@@ -100,3 +104,13 @@ class FileStore:
             except OSError:
                 os.unlink(file.name)
                 raise
+
+
+def _schedulers(rows: list[Mapping]) -> dict[Address, dict[tuple[str, int], SchedulerOrder]]:
+    found: dict[Address, dict[tuple[str, int], SchedulerOrder]] = {}
+    for row in rows:
+        if row["scheduler"] not in SCHEDULERS:
+            raise ValueError(f"unknown scheduler {row['scheduler']}")
+        order = SchedulerOrder(row["scheduler"], str(row["instead_of"]))
+        found.setdefault(ip_address(row["external_ip"]), {})[str(row["protocol"]), int(row["port"])] = order
+    return found

@@ -85,6 +85,7 @@ class FakeControl:
         self.keeper_states: list[KeeperState] = []
         self.loads: dict[Address, Load] = {}
         self.table: dict[Address, list[Entry]] = {ip.address: [] for ip in self.site.external_ips}
+        self.schedulers: dict[tuple[Address, Service], str] = {}
         self.assignment = {ip.address: ip.load_balancer for ip in self.site.external_ips}
         for number, switch in enumerate(self.switches.values(), 1):
             switch.set_ports([PortState(name, port, f"02:00:00:00:0{number}:0{port}", True)
@@ -115,6 +116,9 @@ class FakeControl:
 
     def connection_count(self, address: IPv4Address) -> int:
         return len(self.table[address])
+
+    def scheduler_of(self, address: Address, service: Service) -> str:
+        return self.schedulers.get((address, service), service.scheduler)
 
     def entries(self, address: IPv4Address) -> list[Entry]:
         return list(self.table[address])
@@ -150,6 +154,9 @@ class FakeOrders:
         if record.ended is not None:
             raise Refused(409, "Has ended", f"Move {id} has ended ({record.state}).")
         record.state, record.ended, record.reason = "aborted", START + 1, "on request"
+
+    def set_scheduler(self, address: Address, service: Service, scheduler: str) -> None:
+        self.control.schedulers[address, service] = scheduler
 
     def wait_for_move(self, id: str, timeout: float) -> None:
         self.waited.append((id, timeout))

@@ -15,6 +15,7 @@ from lbctl.api.routes import ROUTES
 from tests.unit.api_fakes import IP_1, Api, problem
 
 MOVE = f"/v1/external-ips/{IP_1}/move"
+SERVICE = f"/v1/external-ips/{IP_1}/services/tcp/80"
 
 REFUSED = [
     # (sentence, method, path, body, headers, status, part of the detail)
@@ -22,6 +23,13 @@ REFUSED = [
     ("unknown LB", "GET", "/v1/load-balancers/lb-x", None, None, 404, "lb-a, lb-b"),
     ("unknown external IP", "POST", "/v1/external-ips/203.0.113.1/move", {"to": "lb-b"}, None, 404, "198.51.100.1"),
     ("no address at all", "GET", "/v1/external-ips/nonsense", None, None, 404, "nonsense"),
+    ("unknown service", "PATCH", f"/v1/external-ips/{IP_1}/services/udp/80", {"scheduler": "maglev"}, None, 404,
+     "There is no service of 198.51.100.1 udp/80; there are: tcp/80."),
+    ("service of no external IP", "PATCH", "/v1/external-ips/203.0.113.1/services/tcp/80", {"scheduler": "maglev"}, None, 404,
+     "198.51.100.1"),
+    ("unknown scheduler", "PATCH", SERVICE, {"scheduler": "at-random"}, None, 422, "scheduler: "),
+    ("no scheduler", "PATCH", SERVICE, {}, None, 422, "scheduler: is missing"),
+    ("what a service has not", "PATCH", SERVICE, {"scheduler": "maglev", "port": 81}, None, 422, "port: is not known here"),
     ("unknown move", "GET", "/v1/moves/7", None, None, 404, "there are none"),
     ("wrong method", "DELETE", "/v1/load-balancers", None, None, 405, "takes GET, HEAD"),
     ("not JSON", "POST", MOVE, b"{to: lb-b", None, 400, "not JSON"),
@@ -45,6 +53,13 @@ REFUSED = [
 def test_refusals_say_what_is_wrong(method, path, body, headers, status, detail):
     details = problem(Api().call(method, path, body, headers=headers), status)
     assert detail in details["detail"]
+
+
+def test_a_service_gets_another_scheduler():
+    api = Api()
+    answer = json.loads(api.call("PATCH", SERVICE, {"scheduler": "maglev"}).body)
+    assert answer == api.get(f"/v1/external-ips/{IP_1}")["services"][0]
+    assert (answer["scheduler"], answer["site_file_scheduler"]) == ("maglev", "weighted-round-robin")
 
 
 def test_each_wrong_field_is_named():

@@ -107,6 +107,16 @@ def test_abort(lbctl):
     assert (run.status, run.err) == (1, "lbctl: Move 1 has ended (aborted).\n")
 
 
+def test_scheduler(lbctl):
+    run = lbctl("scheduler", "198.51.100.1", "tcp/80", "maglev")
+    assert (run.status, run.out) == (0, "New connections to 198.51.100.1 tcp/80 choose by maglev, until the site file says another "
+                                        "than weighted-round-robin.\n")
+    assert "tcp/80 maglev (ordered)" in lbctl("status").out
+    run = lbctl("scheduler", "198.51.100.1", "tcp/80", "weighted-round-robin")
+    assert run.out.endswith("weighted-round-robin, as in the site file.\n")
+    assert "(ordered)" not in lbctl("status").out
+
+
 FAILURES = [
     # (sentence, arguments, exit status, part of standard error)
     ("unknown LB", ["table", "lb-x"], 1, "There is no load balancer lb-x; there are: lb-a, lb-b."),
@@ -116,6 +126,9 @@ FAILURES = [
     ("unknown move", ["moves", "9"], 1, "There is no move 9"),
     ("wrong filter", ["table", "lb-a", "--client", "x"], 1, "client"),
     ("unknown strategy", ["move", "198.51.100.1", "lb-b", "--strategy", "fast"], 2, "buffered"),
+    ("unknown scheduler", ["scheduler", "198.51.100.1", "tcp/80", "at-random"], 2, "maglev"),
+    ("no service", ["scheduler", "198.51.100.1", "80", "maglev"], 2, "PROTOCOL/PORT"),
+    ("unknown service", ["scheduler", "198.51.100.1", "tcp/81", "maglev"], 1, "there are: tcp/80."),
     ("missing argument", ["move", "198.51.100.1"], 2, "LB"),
     ("unknown command", ["stauts"], 2, "stauts"),
     ("no such number", ["table", "lb-a", "--limit", "0"], 2, "--limit"),

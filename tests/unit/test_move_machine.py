@@ -7,6 +7,7 @@ the product on purpose, and show that these tests would notice.
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from lbctl import movement
+from lbctl.access_table import server_key
 from lbctl.control import ControlFunction, Refused
 from lbctl.model import Strategy
 from lbctl.move import ABSENT, SERVING, Announce, Assign, Confirm, Forget, Move, SetHolder, SetRole
@@ -140,6 +142,13 @@ class Traffic(RuleBasedStateMachine):
     def right_now(self) -> None:
         if hasattr(self, "world"):
             self.world.check_now()
+
+    @invariant()
+    def connections_are_counted(self) -> None:
+        """By server, whatever entries come from: new, taken over after a restart, moved, put back."""
+        for serving in self.world.control.directory if hasattr(self, "world") else ():
+            expected = Counter(server_key(entry.key[0], *entry.server) for entry in serving.table.entries())
+            assert serving.table.connections_to == expected
 
     def teardown(self) -> None:
         if not hasattr(self, "world"):

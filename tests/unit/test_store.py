@@ -11,15 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl.model import Strategy
+from lbctl.model import SCHEDULERS, SchedulerOrder, Strategy
 from lbctl.store import FileStore, State, StoreError, UnfinishedMove
 
 ADDRESS = IPv4Address("198.51.100.1")
-STATE = State({ADDRESS: "lb-b"}, {ADDRESS: UnfinishedMove("lb-a", "lb-b", Strategy.BUFFERED)})
+STATE = State({ADDRESS: "lb-b"}, {ADDRESS: UnfinishedMove("lb-a", "lb-b", Strategy.BUFFERED)},
+              schedulers={ADDRESS: {("tcp", 80): SchedulerOrder("maglev", "round-robin")}})
 names = st.text(min_size=1, max_size=8)
 states = st.builds(
     State, st.dictionaries(st.ip_addresses(v=4), names, max_size=4),
-    st.dictionaries(st.ip_addresses(v=4), st.builds(UnfinishedMove, names, names, st.sampled_from(Strategy)), max_size=3))
+    st.dictionaries(st.ip_addresses(v=4), st.builds(UnfinishedMove, names, names, st.sampled_from(Strategy)), max_size=3),
+    schedulers=st.dictionaries(st.ip_addresses(), st.dictionaries(
+        st.tuples(st.sampled_from(["tcp", "udp"]), st.integers(1, 65535)),
+        st.builds(SchedulerOrder, st.sampled_from(SCHEDULERS), st.sampled_from(SCHEDULERS)), min_size=1, max_size=3), max_size=3))
 
 
 @given(state=states)
@@ -37,6 +41,8 @@ def test_no_file_is_an_empty_state(tmp_path) -> None:
     "", "{", "[]", "null", "7", "{}", '{"format": 1}', '{"format": 2, "assigned": {}, "unfinished": {}}',
     '{"format": 1, "assigned": [], "unfinished": {}}', '{"format": 1, "assigned": {"no address": "lb-a"}, "unfinished": {}}',
     '{"format": 1, "assigned": {}, "unfinished": {"198.51.100.1": 7}}',
+    '{"format": 1, "assigned": {}, "unfinished": {}, "schedulers": [{"external_ip": "198.51.100.1", "protocol": "tcp", "port": 80, '
+    '"scheduler": "at-random", "instead_of": "maglev"}]}', '{"format": 1, "assigned": {}, "unfinished": {}, "schedulers": [7]}',
     '{"format": 1, "assigned": {}, "unfinished": {"198.51.100.1": {"from": "a", "to": "b", "strategy": "luck"}}}', "\ud800"])
 def test_a_damaged_file_is_told_with_what_to_do(tmp_path, text) -> None:
     file = tmp_path / "state.json"
@@ -93,4 +99,6 @@ def test_the_file_is_for_people_too(tmp_path) -> None:
     assert json.loads(store.path.read_text()) == {
         "format": 1, "assigned": {"198.51.100.1": "lb-b"},
         "unfinished": {"198.51.100.1": {"from": "lb-a", "to": "lb-b", "strategy": "buffered"}},
-        "watched": [], "fence_code": ""}
+        "watched": [], "fence_code": "",
+        "schedulers": [{"external_ip": "198.51.100.1", "protocol": "tcp", "port": 80, "scheduler": "maglev",
+                        "instead_of": "round-robin"}]}

@@ -1,0 +1,33 @@
+"""lbctl scheduler: another scheduler for a service, at run time."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated
+
+import typer
+
+from lbctl.cli import output
+from lbctl.cli.client import Client
+from lbctl.model import SCHEDULERS
+
+Name = enum.Enum("Name", {name: name for name in SCHEDULERS})
+
+
+def scheduler(
+    external_ip: Annotated[str, typer.Argument(metavar="IP", help="The external IP.")],
+    service: Annotated[str, typer.Argument(metavar="PROTOCOL/PORT", help="Its service, such as tcp/80.")],
+    name: Annotated[Name, typer.Argument(metavar="NAME", help=f"{', '.join(SCHEDULERS)}; see docs/schedulers.md.")],
+    json: output.Json = False,
+) -> None:
+    """Let a service choose servers by another scheduler; open connections stay."""
+    protocol, slash, port = service.partition("/")
+    if not (protocol and slash and port):
+        raise typer.BadParameter(f"{service!r} is no service: give PROTOCOL/PORT, such as tcp/80", param_hint="PROTOCOL/PORT")
+    view = Client.from_environment().patch("external-ips", external_ip, "services", protocol, port, body={"scheduler": name.value})
+    if json:
+        output.print_json(view)
+        return
+    in_file = view["site_file_scheduler"]
+    lasts = "as in the site file" if name.value == in_file else f"until the site file says another than {in_file}"
+    output.print_line(f"New connections to {external_ip} {service} choose by {name.value}, {lasts}.")
