@@ -13,8 +13,8 @@ from hashlib import blake2b
 from zlib import crc32
 
 SIZE = 4093
-"""Places of a table: a prime, as in Linux' IPVS (ip_vs_mh). Shares are exact to 1/SIZE, and it is filled in some 5 ms, while
-packets wait; the paper's 65537 take 120 ms in Python."""
+"""Places of a table: a prime, as in Linux' IPVS (ip_vs_mh). Shares are exact to 1/SIZE, and it is filled in some 2 ms, while
+packets wait; a table of 65537, as in the paper, would take more than 16 times as long."""
 _GOLDEN = 0x9E3779B97F4A7C15
 _FREE = -1
 
