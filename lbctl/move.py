@@ -152,6 +152,9 @@ class NotAbortable(Exception):
 class Move:
     """One move. Its table holds the external IP's entries and is the authority on them."""
 
+    chunk = CHUNK
+    """Entries in a bundle."""
+
     def __init__(self, record: MoveRecord, table: AccessTable, settings: Settings, resumed: bool = False,
                  from_copies: bool = False) -> None:
         """resumed: an earlier controller had begun the route step; the caller has read both LBs back. from_copies: ask for the
@@ -253,8 +256,8 @@ class Move:
         self._begin("copy")
         entries = self._table.snapshot()
         self.record.entries_total = len(entries)
-        for start in range(0, len(entries), CHUNK):
-            live = tuple(entry for entry in entries[start:start + CHUNK] if not entry.flags & GONE and entry.next_hop != NO_HOP)
+        for start in range(0, len(entries), self.chunk):
+            live = tuple(entry for entry in entries[start:start + self.chunk] if not entry.flags & GONE and entry.next_hop != NO_HOP)
             if live:
                 yield [Copy(self.record.target, live, f"copy-{start}")]
                 self.record.entries_copied += len(live)
