@@ -216,6 +216,7 @@ class ControlFunction:
                 switch.neighbours.setdefault(hops[server].address, mac.hex(":"))
         out += [(name, message) for message in switch.reconcile(self.external_ips(), readback.cookies)]
         switch.state = "ready"
+        self.detection.read_back(name, now)
         for serving, entry in outcome.ended:
             out += self.connections.end(serving, entry)
         self.log("switch ready", lb=name, flows_sent=len(out), entries_taken_over=outcome.taken_over,
