@@ -26,6 +26,12 @@ class OvsError(CommandFailed):
     """Open vSwitch, or one of its tools, failed; the message names the instance and the command."""
 
 
+def wait_crashed(ovs: PrivateOvs) -> bool:
+    """Has its ovs-vswitchd gone by itself, or does it within a moment (it may still be writing its core)?"""
+    pid = ovs.vswitchd_pid
+    return pid is None or wait_gone(pid, 2.0)
+
+
 class PrivateOvs:
     """One ovsdb-server and ovs-vswitchd pair.
 
