@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right, insort
 
 from lbctl.assignment.bounds import lower_bound
 from lbctl.assignment.feasible import kept
-from lbctl.assignment.problem import Indexed
+from lbctl.assignment.problem import Found, Indexed
 from lbctl.assignment.state import NOWHERE, State
 
 LOOKS = 24
@@ -20,13 +20,13 @@ LOOKS = 24
 STEPS_PER_LB = 20
 
 
-def solve(ix: Indexed, time_limit: float) -> tuple[list[int], float, bool]:
-    """The assignment, a lower bound, and False: it proves nothing, except that staying is best where that is so. No time limit."""
+def solve(ix: Indexed, time_limit: float) -> Found:
+    """It proves nothing, except that staying is best where that is so, and needs no time limit."""
     bound = lower_bound(ix)
     start = kept(ix)
     enough = bound * (1 + ix.problem.tolerance)
     if start == ix.current and max(ix.relative(start)) <= enough:
-        return start, bound, True
+        return Found(start, bound, True)
     found = [_mended(ix, start, enough)]
     if found[0].highest() > enough:
         found.append(_anew(ix, start, enough))
@@ -36,7 +36,7 @@ def solve(ix: Indexed, time_limit: float) -> tuple[list[int], float, bool]:
         _return(state, limit)
     places = [state.place for state in found] + [start] * (NOWHERE not in start)
     fit = [place for place in places if max(ix.relative(place)) <= limit * (1 + 1e-9)]
-    return min(fit, key=lambda place: (ix.moved(place), max(ix.relative(place)))), bound, False
+    return Found(min(fit, key=lambda place: (ix.moved(place), max(ix.relative(place)))), bound, False)
 
 
 def best_known(ix: Indexed) -> list[int]:
@@ -107,7 +107,7 @@ def _pack(state: State, loose: list[int], limit: float) -> None:
 def _exchange(state: State, limit: float) -> None:
     """Moves one from the most loaded LB to another, or exchanges two, as long as the higher of the two loads falls by it."""
     ix = state.ix
-    order = sorted((state.relative(lb), lb) for lb in range(len(ix.names)))
+    order = sorted((state.relative(lb), lb) for lb in frozenset().union(*set(ix.members)))
     for _ in range(STEPS_PER_LB * len(order) + 100):
         highest, lb = order[-1]
         if highest <= limit:

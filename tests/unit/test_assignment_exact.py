@@ -1,0 +1,102 @@
+"""The exact algorithm against brute force on small cases, and on a site of the size that it is meant for."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+
+from lbctl.assignment import Capacity, Demand, Problem, assign
+from lbctl.assignment.exact import GAP, ROUNDING
+from tests.unit.test_assignment import FIRST, check_report, every_valid, large, place_of, problems, solved
+
+
+@settings(max_examples=60)
+@given(problems())
+def test_small_cases_are_solved_as_well_as_by_trying_all(problem) -> None:
+    ix, plan = solved(problem, "exact")
+    if plan is None:
+        return
+    check_report(problem, plan)
+    places = every_valid(ix)
+    assert place_of(ix, plan) in places
+    least = min(max(ix.relative(place)) for place in places)
+    slack = (1 + problem.tolerance) * (1 + ROUNDING)
+    assert plan.optimal
+    assert plan.bound <= least * (1 + 1e-6)
+    assert max(plan.after.values()) <= least * (1 + GAP) * slack
+    cheapest = min(ix.moved(place) for place in places if max(ix.relative(place)) <= least * (1 + problem.tolerance))
+    assert ix.moved(place_of(ix, plan)) <= cheapest * (1 + GAP) + 1e-6
+
+
+@settings(max_examples=40)
+@given(problems(headroom=True))
+def test_headroom_is_there_exactly_if_it_can_be(problem) -> None:
+    """By trying all: every assignment, and for each LB lost, every way of spreading what was there."""
+    ix, plan = solved(problem, "exact")
+    if plan is None or max(len(demands) for demands in (problem.demands,)) > 4:
+        return
+    assert plan.after_loss is not None
+    reached = {tuple(place): spread_well(ix, place) for place in every_valid(ix)}
+    limit = problem.headroom
+    if min(reached.values()) <= limit * (1 - 1e-5):
+        assert plan.after_loss <= limit
+        assert reached[tuple(place_of(ix, plan))] <= limit * (1 + 1e-5)
+    elif min(reached.values()) > limit * (1 + 1e-5):
+        assert plan.after_loss > limit
+
+
+def spread_well(ix, place) -> float:
+    """The least highest relative load after the worst loss."""
+    worst = 0.0
+    for failed in set(place):
+        homes = [[lb] if lb != failed else [other for other in ix.allowed[item] if other != failed] or [None]
+                 for item, lb in enumerate(place)]
+        worst = max(worst, min((highest(ix, spread) for spread in itertools.product(*homes) if apart(ix, spread)),
+                               default=float("inf")))
+    return worst
+
+
+def apart(ix, spread) -> bool:
+    return all(lb is None or spread[other] != lb for item, lb in enumerate(spread) for other in ix.enemies[item])
+
+
+def highest(ix, spread) -> float:
+    return max(sum(ix.load[item] for item, at in enumerate(spread) if at == lb) / capacity for lb, capacity in enumerate(ix.capacity))
+
+
+@pytest.mark.parametrize("start", ["anywhere", "one"])
+def test_a_hundred_external_ips_on_eight_lbs(start) -> None:
+    problem = large(100, 8, 1, start=start)
+    plan, quick = assign(problem, "exact", time_limit=60.0), assign(problem, "heuristic")
+    assert plan.optimal
+    assert max(plan.after.values()) <= plan.bound * (1 + problem.tolerance) * (1 + GAP) * (1 + ROUNDING)
+    assert plan.cost + 100 * len(plan.moves) <= quick.cost + 100 * len(quick.moves)
+    check_report(problem, plan)
+
+
+def test_auto_is_exact_for_small_sites() -> None:
+    assert assign(large(100, 8, 1, start="one")).algorithm == "exact"
+    assert assign(large(100, 11, 1)).algorithm == "heuristic"
+
+
+def test_out_of_time_the_plan_is_still_one_but_not_proved() -> None:
+    problem = replace(large(300, 12, 2), tolerance=0.0)
+    plan = assign(problem, "exact", time_limit=0.01)
+    check_report(problem, plan)
+    assert not plan.optimal
+    assert plan.bound <= max(plan.after.values()) <= plan.bound * 1.01
+
+
+def test_headroom_that_only_another_assignment_has() -> None:
+    """The large external IP fits the second LB after the loss of the first only if that is kept free enough: the lowest highest load
+    alone would not."""
+    demands = (Demand(FIRST, 5.0), Demand(FIRST + 1, 3.0), Demand(FIRST + 2, 1.0))
+    capacities = (Capacity("lb-a", 10.0), Capacity("lb-b", 6.0), Capacity("lb-c", 3.0))
+    problem = Problem(demands, capacities, dict.fromkeys((FIRST, FIRST + 1, FIRST + 2), "lb-a"))
+    without, asked = (assign(replace(problem, headroom=headroom), "exact") for headroom in (99.0, 1.0))
+    assert without.after_loss is not None and asked.after_loss is not None
+    assert asked.after_loss <= 1.0
+    assert assign(replace(problem, headroom=0.1), "exact").after_loss > 0.1
