@@ -8,7 +8,8 @@ With headroom h asked for: for each LB f that may be lost, and each i that may b
 sum over j of y[f, i, j] = x[i, f], and for each j other than f the load by x and y[f] at most h times its capacity. If that cannot be,
 or is not found in time, the programs are solved without, and the plan's after_loss tells.
 
-HiGHS holds the GIL's lock or not: docs/assignment.md has the measurement.
+HiGHS releases the GIL while it runs, so a thread of its own (eventlet.tpool) is enough (measured: docs/assignment.md). It prints a
+line of its own to standard output now and then; scipy cannot stop that.
 """
 
 from __future__ import annotations
@@ -166,6 +167,10 @@ class _Program:
 
     def _run(self, goal: np.ndarray, lowest: float, highest: float, seconds: float) -> tuple[list[int], float, bool] | None:
         rows = self._rows
+        if self.headroom is not None and len(self._ix.names) > 1:
+            highest = min(highest, self.headroom)  # what an LB has when another is lost that gives it nothing
+        if lowest > highest:
+            return None
         matrix = coo_array((rows.value, (rows.row, rows.column)), shape=(len(rows.lower), self.count)).tocsr()
         lower, upper = np.zeros(self.count), np.ones(self.count)
         lower[0], upper[0] = lowest / self._scale * (1 - 1e-9), highest / self._scale * (1 + 1e-9)

@@ -77,6 +77,18 @@ def test_the_heuristic_keeps_every_condition_and_its_bound_is_one(problem) -> No
     check_report(problem, plan)
 
 
+@given(problems())
+def test_the_heuristic_moves_none_that_could_stay(problem) -> None:
+    ix, plan = solved(problem, "heuristic")
+    if plan is None:
+        return
+    place = place_of(ix, plan)
+    for item, lb in enumerate(place):
+        back = [*place[:item], ix.current[item], *place[item + 1:]]
+        if lb != ix.current[item] and ix.current[item] in ix.allowed[item] and ix.valid(back):
+            assert max(ix.relative(back)) > plan.bound * (1 + problem.tolerance) * (1 - 1e-9)
+
+
 def check_report(problem: Problem, plan: Plan) -> None:
     """The moves lead from the current assignment to the target, and the loads are those of the two."""
     now = dict(problem.current)
@@ -152,6 +164,23 @@ def exceeds(now, move, load, capacity, plan) -> bool:
     now[move.source] -= load[move.address] / capacity[move.source]
     now[move.target] += load[move.address] / capacity[move.target]
     return now[move.target] > max(plan.before[move.target], plan.after[move.target]) * (1 + 1e-6)
+
+
+def test_those_that_must_be_apart_are_so_during_the_moves_too() -> None:
+    """The plan empties lb-a, and each external IP takes the place of one that it must not be with: they go in the order of the chain."""
+    chain = [FIRST + number for number in range(4)]
+    names = [f"lb-{number}" for number in range(5)]
+    demands = tuple(Demand(address, 1.0, only_on=frozenset({names[number + 1]}), not_with=frozenset(chain[number + 1:number + 2]))
+                    for number, address in enumerate(chain))
+    current = dict(zip(chain, names, strict=False))
+    plan = assign(Problem(demands, tuple(map(Capacity, names)), current), "heuristic")
+    assert [move.address for move in plan.moves] == chain[::-1]
+
+
+def test_two_that_change_places_go_with_the_least_harm() -> None:
+    demands = (Demand(FIRST, 5.0, only_on=frozenset({"lb-b"})), Demand(FIRST + 1, 6.0, only_on=frozenset({"lb-a"})))
+    plan = assign(Problem(demands, (Capacity("lb-a", 2.0), Capacity("lb-b")), {FIRST: "lb-a", FIRST + 1: "lb-b"}), "heuristic")
+    assert [move.address for move in plan.moves] == [FIRST + 1, FIRST]  # for a while both are on lb-a, which is the larger
 
 
 A, B, C = FIRST, FIRST + 1, FIRST + 2
