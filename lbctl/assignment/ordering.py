@@ -14,7 +14,7 @@ SLACK = 1e-9
 
 
 def ordered(ix: Indexed, target: list[int]) -> list[int]:
-    """The external IPs to move, by their numbers, in order; those on the most loaded LBs come first."""
+    """The external IPs to move, by their numbers, in order; those on the most loaded LBs are preferred."""
     return _Ordering(ix, target).run()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import given, settings
 from lbctl.assignment import Capacity, Demand, Problem, assign
 from lbctl.assignment.exact import GAP, ROUNDING
 from tests.unit.test_assignment import FIRST, check_report, every_valid, large, place_of, problems, solved
+from tests.unit.test_assignment_parts import spread_well
 
 
 @settings(max_examples=60)
@@ -46,25 +46,6 @@ def test_headroom_is_there_exactly_if_it_can_be(problem) -> None:
         assert reached[tuple(place_of(ix, plan))] <= limit * (1 + 1e-5)
     elif min(reached.values()) > limit * (1 + 1e-5):
         assert plan.after_loss > limit
-
-
-def spread_well(ix, place) -> float:
-    """The least highest relative load after the worst loss."""
-    worst = 0.0
-    for failed in range(len(ix.names)):
-        homes = [[lb] if lb != failed else [other for other in ix.allowed[item] if other != failed] or [None]
-                 for item, lb in enumerate(place)]
-        worst = max(worst, min((highest(ix, spread) for spread in itertools.product(*homes) if apart(ix, spread)),
-                               default=float("inf")))
-    return worst
-
-
-def apart(ix, spread) -> bool:
-    return all(lb is None or spread[other] != lb for item, lb in enumerate(spread) for other in ix.enemies[item])
-
-
-def highest(ix, spread) -> float:
-    return max(sum(ix.load[item] for item, at in enumerate(spread) if at == lb) / capacity for lb, capacity in enumerate(ix.capacity))
 
 
 @pytest.mark.parametrize("start", ["anywhere", "one"])
