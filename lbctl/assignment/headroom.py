@@ -25,23 +25,19 @@ def after_loss(ix: Indexed, place: list[int]) -> float:
 
 def _lost(state: State, failed: int, top: list[tuple[float, int]], alike: dict[float, list[int]]) -> float:
     """top: the two most loaded. alike: capacity -> the LBs that have it, the least loaded first."""
-    ix, gained, homes = state.ix, dict[int, float](), dict[int, list[int]]()
-    # Of those alike, as many as there are external IPs to place, and the failed one: the others cannot be the best.
+    ix, gained = state.ix, dict[int, float]()
+    # What was together on one LB may be so again: for not_with, only those that stay matter. Of the LBs that are alike, as many as
+    # there are external IPs to place, and the failed one, are enough: the others cannot be the best.
     few = [lb for lbs in alike.values() for lb in lbs[:len(state.on[failed]) + 1] if lb != failed]
     highest = max((relative for relative, lb in top if lb != failed), default=0.0)
     for load, item in reversed(state.on[failed]):
         if len(ix.allowed[item]) == 1:
             continue
         anywhere = not ix.enemies[item] and all(lb in ix.members[item] for lb in few)
-        free = [lb for lb in (few if anywhere else ix.allowed[item]) if lb != failed and _open(state, item, lb, homes)]
+        free = [lb for lb in (few if anywhere else ix.allowed[item]) if lb != failed and state.free(item, lb)]
         if not free:
             return float("inf")
         lb = min(free, key=lambda lb: ((state.load[lb] + gained.get(lb, 0.0) + load) / ix.capacity[lb], lb))
         gained[lb] = gained.get(lb, 0.0) + load
-        homes.setdefault(lb, []).append(item)
         highest = max(highest, (state.load[lb] + gained[lb]) / ix.capacity[lb])
     return highest
-
-
-def _open(state: State, item: int, lb: int, homes: dict[int, list[int]]) -> bool:
-    return state.free(item, lb) and not any(other in state.ix.enemies[item] for other in homes.get(lb, ()))

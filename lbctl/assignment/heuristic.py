@@ -165,11 +165,20 @@ def _may_swap(state: State, item: int, lb: int, back: int, other: int) -> bool:
 
 
 def _return(state: State, limit: float) -> None:
-    """Those that need not have moved go back, the costliest first."""
+    """Those that need not have moved go back, the costliest first, until none can."""
     ix = state.ix
-    away = [item for item, lb in enumerate(state.place) if lb != ix.current[item]]
-    for item in sorted(away, key=lambda item: (-ix.cost[item], item)):
-        home = ix.current[item]
-        if state.may(item, home) and state.load[home] + ix.load[item] <= limit * ix.capacity[home]:
-            state.take(item)
-            state.put(item, home)
+    away = sorted((item for item, lb in enumerate(state.place) if lb != ix.current[item]), key=lambda item: (-ix.cost[item], item))
+    before = len(away) + 1
+    while len(away) < before:  # one that goes back makes room for others
+        before = len(away)
+        away = [item for item in away if not _returned(state, item, limit)]
+
+
+def _returned(state: State, item: int, limit: float) -> bool:
+    ix = state.ix
+    home = ix.current[item]
+    if not state.may(item, home) or state.load[home] + ix.load[item] > limit * ix.capacity[home]:
+        return False
+    state.take(item)
+    state.put(item, home)
+    return True

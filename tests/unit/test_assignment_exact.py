@@ -89,3 +89,9 @@ def test_headroom_knows_those_that_must_be_apart() -> None:
                       {FIRST: "lb-a", FIRST + 1: "lb-b"}, headroom=1.0)
     assert assign(problem, "exact").after_loss == 4.0
     assert assign(replace(problem, demands=(replace(first, not_with=frozenset()), second)), "exact").after_loss == 1.0
+
+
+def test_headroom_counts_the_loss_of_an_empty_lb() -> None:
+    """lb-b is empty, and nothing could go there: when it is lost, lb-a still has more than the headroom."""
+    demands = (Demand(FIRST, 2.0, only_on=frozenset({"lb-a"})),)
+    assert assign(Problem(demands, (Capacity("lb-a"), Capacity("lb-b")), {FIRST: "lb-a"}, headroom=1.5), "exact").after_loss == 2.0
