@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 
@@ -17,14 +18,15 @@ from lbctl.config_external_ips import ExternalIpReader
 from lbctl.config_fields import FieldReader
 from lbctl.config_tunnels import PORT_KEYS, TunnelReader
 from lbctl.config_yaml import ConfigError, Problem
-from lbctl.model import FAILOVERS, LoadBalancer, Settings, Site
+from lbctl.model import ALGORITHMS, FAILOVERS, REBALANCE_MODES, LoadBalancer, Rebalance, Settings, Site
 
 __all__ = ["ConfigError", "Problem", "load", "parse"]
 
 MAX_BYTES = 4 * 1024 * 1024
 _SETTING_LIMITS = {"linger": (1, 0xFFFF), "internal_mtu": (576, 0xFFFF)}
 """OpenFlow has 16 bits for a flow's timeout; an IP packet has at most 64 KiB."""
-_SETTING_CHOICES = {"failover": FAILOVERS}
+_SETTING_CHOICES = {"failover": FAILOVERS, "mode": REBALANCE_MODES, "algorithm": ALGORITHMS}
+Fields = TypeVar("Fields", Settings, Rebalance)
 
 
 def load(path: str | Path) -> Site:
@@ -73,7 +75,7 @@ class _SiteReader:
 
     def site(self, root: yaml.Node) -> Site | None:
         required = ("load_balancers", "external_network", "internal_network", "external_ips")
-        values = self._reader.mapping(root, "site file", required, ("settings", *config_keepers.KEYS))
+        values = self._reader.mapping(root, "site file", required, ("settings", "rebalance", *config_keepers.KEYS))
         if values is None:
             return None
         external = self._reader.networks(values.get("external_network"), "external_network")
@@ -83,7 +85,8 @@ class _SiteReader:
                 self._reader.problem(values["internal_network"],
                                      f"internal_network {inner} overlaps external_network {outer}: they must be apart")
         balancers = [self._load_balancer(node) for node in self._reader.items(values.get("load_balancers"), "load_balancers")]
-        settings = self._settings(values["settings"]) if "settings" in values else Settings()
+        settings = self._fields(Settings, values["settings"], "settings") if "settings" in values else Settings()
+        rebalance = self._fields(Rebalance, values["rebalance"], "rebalance") if "rebalance" in values else Rebalance()
         tunnels = TunnelReader(self._reader, settings.internal_mtu, [lb for lb in balancers if lb])
         keepers = config_keepers.KeeperReader(self._reader, values)
         standby = {lb.name for lb in balancers if lb and lb.standby}
@@ -92,7 +95,7 @@ class _SiteReader:
         if self._reader.problems:
             return None
         return Site(tuple(filter(None, balancers)), external, internal, tuple(filter(None, external_ips)), settings,
-                    keepers.keepers)
+                    keepers.keepers, rebalance)
 
     def _load_balancer(self, node: yaml.Node) -> LoadBalancer | None:
         required = ("name", "dpid", "external_port", "internal_port")
@@ -130,9 +133,10 @@ class _SiteReader:
                 ports[key] = port
         return ports
 
-    def _settings(self, node: yaml.Node) -> Settings:
-        fields = dataclasses.fields(Settings)
-        values = self._reader.mapping(node, "settings", (), [field.name for field in fields]) or {}
+    def _fields(self, kind: type[Fields], node: yaml.Node, what: str) -> Fields:
+        """A mapping whose keys are the fields of a dataclass, all of which have defaults."""
+        fields = dataclasses.fields(kind)
+        values = self._reader.mapping(node, what, (), [field.name for field in fields]) or {}
         given: dict[str, int | float | str | None] = {}
         for field in fields:
             if field.name not in values:
@@ -146,4 +150,4 @@ class _SiteReader:
             else:
                 low, high = _SETTING_LIMITS.get(field.name, (1, 0xFFFFFFFF))
                 given[field.name] = self._reader.whole(values[field.name], field.name, low, high)
-        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+        return kind(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]

@@ -27,10 +27,11 @@ from lbctl.model import (
 from lbctl.pipeline.cookies import owner_of
 
 MAX_WEIGHT = 65535
+_ANY = ("copies", "only_on", "not_with")
 _KEYS = {
-    "nat: destination": (("address", "load_balancer", "gateway", "services"), ("kind", "nat", "copies")),
-    "nat: full": (("address", "load_balancer", "internal_ips", "services"), ("kind", "nat", "gateway", "port_range", "copies")),
-    "kind: nat-gateway": (("address", "load_balancer", "gateway", "inside", "router"), ("kind", "port_range", "copies")),
+    "nat: destination": (("address", "load_balancer", "gateway", "services"), ("kind", "nat", *_ANY)),
+    "nat: full": (("address", "load_balancer", "internal_ips", "services"), ("kind", "nat", "gateway", "port_range", *_ANY)),
+    "kind: nat-gateway": (("address", "load_balancer", "gateway", "inside", "router"), ("kind", "port_range", *_ANY)),
 }
 """Which keys an external IP must have, and may have."""
 _ONLY_FOR = {key: " or ".join(kind for kind, both in _KEYS.items() if key in {*both[0], *both[1]})
@@ -48,6 +49,7 @@ class ExternalIpReader:
         self._external, self._internal = external, internal
         self._names = names
         self._owner_lines: dict[int, tuple[Address, int]] = {}
+        self._named_apart: list[tuple[Address, yaml.Node]] = []
         self._others: list[tuple[str, Address, yaml.Node]] = []
         """Whose address must not be an LB's: what it is, and where it is named."""
         self._hops: dict[Address, tuple[Hop, int]] = {}
@@ -61,6 +63,9 @@ class ExternalIpReader:
             line = self._reader.seen.get((own, address))
             if line is not None:
                 self._reader.problem(node, f"{what} {address} can't be {words} as well (line {line})")
+        for other, node in self._named_apart:
+            if ("external IP", other) not in self._reader.seen:
+                self._reader.problem(node, f"not_with: there is no external IP {other}")
         return found
 
     def _external_ip(self, node: yaml.Node) -> ExternalIp | None:
@@ -86,10 +91,13 @@ class ExternalIpReader:
         line = line_of(node)
         services = [self._service(line, nat == "destination", address, item) for item in self._items(values, "services")]
         copies = self._keepers.copies(values.get("copies"), nat, kind == "nat-gateway", list(filter(None, services)))
+        only_on = frozenset(filter(None, (self._assigned_to(item, "only_on") for item in self._items(values, "only_on"))))
+        not_with = frozenset(filter(None, (self._apart(item, address) for item in self._items(values, "not_with"))))
         if address is None or name is None or ports is None:
             return None
         return ExternalIp(address, name, gateway, nat, tuple(filter(None, services)), (), kind, tuple(filter(None, internal_ips)),
-                          ports, tuple(filter(None, inside)), router, copies=copies)
+                          ports, tuple(filter(None, inside)), router, copies=copies,
+                          only_on=only_on, not_with=not_with)
 
     def _choice(self, node: yaml.Node, key: str, known: tuple[str, ...]) -> str:
         """What decides which other keys there may be; the default if it is missing or wrong."""
@@ -104,9 +112,18 @@ class ExternalIpReader:
             self._reader.problem(node, f"the external IP {address} can't be told from {other} (line {line}) in the switches' cookies, "
                                  "which hold a checksum of IPv6 addresses: take another address")
 
-    def _assigned_to(self, node: yaml.Node | None) -> str | None:
-        name = self._reader.raw(node, "load_balancer", "the name of a load balancer")
-        if name in self._standby:
+    def _apart(self, node: yaml.Node, address: Address | None) -> Address | None:
+        """One that it shall not be with."""
+        other = self._reader.address(node, "not_with")
+        if other is not None and other == address:
+            self._reader.problem(node, f"not_with: {other} can't be apart from itself")
+        elif other is not None:
+            self._named_apart.append((other, node))
+        return other
+
+    def _assigned_to(self, node: yaml.Node | None, key: str = "load_balancer") -> str | None:
+        name = self._reader.raw(node, key, "the name of a load balancer")
+        if key == "load_balancer" and name in self._standby:
             self._reader.problem(node, f"load balancer {name} is standby: it gets external IPs by failover or by hand only")
         if name is None or node is None or self._names is None or name in self._names:
             return name

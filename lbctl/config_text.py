@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from lbctl.config_tunnels import PORT_KEYS
-from lbctl.model import PORTS, ExternalIp, LoadBalancer, Network, Server, Service, Settings, Site
+from lbctl.model import PORTS, ExternalIp, LoadBalancer, Network, Server, Service, Site, address_order
 
 
 def site_text(site: Site) -> str:
@@ -20,11 +20,9 @@ def site_text(site: Site) -> str:
         "internal_network": _networks(site.internal_networks),
         "external_ips": [_external_ip(external_ip, bool(site.keepers.each)) for external_ip in site.external_ips],
     }
-    default = Settings()
-    changed = {each.name: getattr(site.settings, each.name) for each in fields(Settings)
-               if getattr(site.settings, each.name) != getattr(default, each.name)}
-    if changed:
-        document["settings"] = changed
+    for name, values in (("settings", site.settings), ("rebalance", site.rebalance)):
+        if changed := {each.name: value for each in fields(values) if (value := getattr(values, each.name)) != each.default}:
+            document[name] = changed
     keepers = site.keepers
     if keepers.each:
         document["keepers"] = [{"server": str(keeper.server), "url": keeper.url} for keeper in keepers.each]
@@ -56,6 +54,10 @@ def _external_ip(ip: ExternalIp, kept: bool) -> dict[str, Any]:
         found["port_range"] = list(ip.port_range)
     if kept or ip.copies != ("controller",):
         found["copies"] = list(ip.copies)
+    if ip.only_on:
+        found["only_on"] = sorted(ip.only_on)
+    if ip.not_with:
+        found["not_with"] = [str(other) for other in sorted(ip.not_with, key=address_order)]
     if ip.services:
         found["services"] = [_service(service) for service in ip.services]
     return found

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
 
 from lbctl.access_table import Entry
+from lbctl.balancing import Balancing, Run
 from lbctl.connections import Connections
 from lbctl.copies import Copies
 from lbctl.detection import Detection
@@ -66,6 +67,7 @@ class ControlFunction:
         self.copies = Copies(self)
         self.relief = Relief(self)
         self.connections = Connections(self.switches, self.directory, site.settings, log, self.on_link)
+        self.balancing = Balancing(self, state.drained & {lb.name for lb in site.load_balancers})
         self.movement = Movement(self)
         for lb in site.load_balancers:
             self.switches[lb.name] = Switch(lb, self.watched_as(lb))
@@ -118,6 +120,14 @@ class ControlFunction:
     def carried(self) -> Mapping[tuple[str, int, str], int]:
         """(LB, owner of the external IP, packets or bytes) -> counted since the start."""
         return self.loads.totals
+
+    def last_run(self) -> Run | None:
+        """The last rebalancing."""
+        return self.balancing.runs[-1] if self.balancing.runs else None
+
+    def drained(self, name: str) -> bool:
+        """Does an operator want that LB empty?"""
+        return name in self.balancing.drained
 
     def keepers(self, now: float) -> list[KeeperState]:
         """Those that are told of entries."""
@@ -216,6 +226,7 @@ class ControlFunction:
                 switch.neighbours.setdefault(hops[server].address, mac.hex(":"))
         out += [(name, message) for message in switch.reconcile(self.external_ips(), readback.cookies)]
         switch.state = "ready"
+        self.detection.read_back(name, now)
         for serving, entry in outcome.ended:
             out += self.connections.end(serving, entry)
         self.log("switch ready", lb=name, flows_sent=len(out), entries_taken_over=outcome.taken_over,
@@ -282,6 +293,7 @@ class ControlFunction:
             self.counters["entries_expired"] += len(entries)
             out += self.connections.end_all(serving, entries)
         out += requests
+        out += self.balancing.tick(now)
         out += self.loads.tick(self.switches, self.directory, self.new_token, now)
         # What answers also tells which of two LBs is cut off.
         return out + self.neighbourhood.tick(now, eager=self.detection.doubtful)
@@ -358,4 +370,5 @@ class ControlFunction:
         """What must survive a restart."""
         return State({serving.address: self.movement.assigned_for_good(serving) for serving in self.directory},
                      self.movement.unfinished(), frozenset(self.detection.watched & self.switches.keys()), self.detection.fence_code,
-                     {serving.address: serving.scheduler_orders for serving in self.directory if serving.scheduler_orders})
+                     {serving.address: serving.scheduler_orders for serving in self.directory if serving.scheduler_orders},
+                     frozenset(self.balancing.drained & self.switches.keys()))

@@ -121,6 +121,11 @@ class Detection:
         found = self._evidence.setdefault(name, Evidence(now, now))
         found.last = now
 
+    def read_back(self, name: str, now: float) -> None:
+        """That LB is connected, and holds what it should: its failure may be over before the next round."""
+        if name in self.health:
+            self._judge(name, now)
+
     # Time.
 
     def tick(self, new_token: Callable[[], int], to_fence: Iterable[str], now: float) -> Outbox:

@@ -94,7 +94,8 @@ class Takeover(Move):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An LB that could take external IPs over. external_ips: how many it has; held_down: it has failed lately."""
+    """An LB that could take external IPs over. external_ips: how many it has; held_down: it has failed lately, or is
+    drained."""
 
     name: str
     external_ips: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lbctl.access_table import Entry
+from lbctl.assignment import Problem
 from lbctl.keeper.batches import Batch
 from lbctl.model import Address, ExternalIp, Keeper, Tunnel
 from lbctl.pipeline.flow import Flow
@@ -130,12 +131,22 @@ class SendBatch:
     batch: Batch
 
 
+@dataclass(frozen=True, slots=True)
+class Solve:
+    """Not for a switch: find an assignment, without keeping anything waiting."""
+
+    problem: Problem
+    algorithm: str
+
+
 STORE = "store"
 """Where a Save goes, in place of an LB's name."""
 KEEPERS = "keepers"
 """Where a FetchCopy or a SendBatch goes."""
+SOLVER = "solver"
+"""Where a Solve goes."""
 
 Message = (AddFlows | DeleteFlows | DeleteCookie | AddEntries | DeleteEntries | PacketOut | Barrier | SetMeter
-           | ReadFlows | ReadPorts | Configure | Save | FetchCopy | SendBatch)
+           | ReadFlows | ReadPorts | Configure | Save | FetchCopy | SendBatch | Solve)
 Outbox = list[tuple[str, Message]]
 """Messages in order, each with the name of the LB it is for."""

@@ -35,6 +35,9 @@ COPIES = ("controller", "keeper", "sockets")
 FAILOVERS = ("when-remote", "copy-first", "transition")
 """When a failover goes through transition mode: if its entries must be fetched first; never (seed modification 2); always."""
 KEEPER_PORT = 6654
+REBALANCE_MODES = ("manual", "automatic")
+ALGORITHMS = ("auto", "exact", "heuristic")
+"""Of the assignment."""
 PORTS = (1024, 65535)
 """The ports of an internal IP (of a NAT gateway) that connections are translated to, unless the site file says otherwise."""
 
@@ -158,6 +161,10 @@ class ExternalIp:
     """The same as former_servers of internal IPs: they are still answered for, and given to no new connection."""
     copies: tuple[str, ...] = ("controller",)
     """Where its entries can be had from when its LB dies, the preferred place first."""
+    only_on: frozenset[str] = frozenset()
+    """The LBs that it may be assigned to; empty: all. (An assignment heeds this; an order and a failover don't.)"""
+    not_with: frozenset[Address] = frozenset()
+    """External IPs that shall be on other LBs."""
 
     def hops(self) -> dict[Address, Hop]:
         """How each of its services' servers is reached, and of the former ones; in ascending order of addresses."""
@@ -276,6 +283,22 @@ class Keepers:
 
 
 @dataclass(frozen=True, slots=True)
+class Rebalance:
+    """When and how external IPs are assigned anew; see docs/assignment.md."""
+
+    mode: str = REBALANCE_MODES[0]
+    algorithm: str = ALGORITHMS[0]
+    threshold: float = 0.2
+    """The highest load may exceed the fair one by this share before anything is moved by itself."""
+    cooldown: float = 60.0
+    """Seconds between two rebalancings by itself."""
+    at_once: int = 2
+    """Moves that run at the same time."""
+    headroom: float = 0.0
+    """The load for each unit of capacity that no LB may exceed after the loss of any one; 0: none is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
     """A validated site file."""
 
@@ -286,6 +309,7 @@ class Site:
     external_ips: tuple[ExternalIp, ...]
     settings: Settings = field(default_factory=Settings)
     keepers: Keepers = field(default_factory=Keepers)
+    rebalance: Rebalance = field(default_factory=Rebalance)
 
     def load_balancer(self, name: str) -> LoadBalancer | None:
         return next((lb for lb in self.load_balancers if lb.name == name), None)

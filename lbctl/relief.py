@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from lbctl.detection import Failure
@@ -82,11 +83,11 @@ class Relief:
         control = self._control
         if not orphans:
             return {}
-        detection = control.detection
-        candidates = [Candidate(other.lb.name, sum(serving.assigned == other.lb.name for serving in control.directory),
-                                frozenset(other.neighbours), detection.held_down(other.lb.name, now))
-                      for other in control.switches.values() if other.lb.name not in {name, *detection.failed()}
-                      and other.ready and all(port.up for port in other.ports.values())]
+        detection, drained = control.detection, control.balancing.drained
+        counts = Counter(serving.assigned for serving in control.directory)
+        candidates = [Candidate(other, counts[other], frozenset(switch.neighbours), detection.held_down(other, now) or other in drained)
+                      for other, switch in control.switches.items() if other not in {name, *detection.failed()}
+                      and switch.ready and all(port.up for port in switch.ports.values())]
         chosen = spread({serving.address: frozenset(serving.next_hops()) for serving in orphans}, candidates)
         return {serving: chosen[serving.address] for serving in orphans if serving.address in chosen}
 

@@ -19,10 +19,11 @@ from ryu.controller.handler import DEAD_DISPATCHER, MAIN_DISPATCHER, set_ev_cls
 from ryu.lib import hub
 from ryu.ofproto import ofproto_v1_4
 
+from lbctl.assignment import Unassignable, assign
 from lbctl.config import ConfigError, load
 from lbctl.control import ControlFunction, Refused
 from lbctl.keeper.client import KeeperError
-from lbctl.messages import KEEPERS, STORE, Outbox
+from lbctl.messages import KEEPERS, SOLVER, STORE, Outbox
 from lbctl.openflow.entries import EntryCodec
 from lbctl.store import FileStore, StoreError, new_fence_code
 from lbctl.switch import PortState
@@ -32,6 +33,7 @@ from ryu_apps.openflow import token_of
 from ryu_apps.sender import Sender
 
 TICK = 0.05
+SOLVER_SECONDS = 5.0
 METER_MOD_FAILED, METER_EXISTS = 12, 1
 ECHO_INTERVAL, ECHO_UNREPLIED = 2, 3
 
@@ -67,6 +69,14 @@ def fatal(function):
             os._exit(70)
 
     return guarded
+
+
+def _solve(problem, algorithm: str):
+    """A plan, or why there is none."""
+    try:
+        return assign(problem, algorithm, SOLVER_SECONDS)
+    except Unassignable as error:
+        return error
 
 
 def spawn(function, *args):
@@ -123,6 +133,32 @@ class LoadBalancerApp(app_manager.RyuApp):
         moves, out = self.control.fail_over(name, self.now())
         self._send(out)
         return [move.record for move in moves]
+
+    def plan(self, algorithm):
+        """An assignment for the loads of now. Raises Unassignable. Solved in a thread: nothing waits for it but the caller."""
+        balancing = self.control.balancing
+        plan = tpool.execute(_solve, balancing.problem(), algorithm or self.control.site.rebalance.algorithm)
+        if isinstance(plan, Unassignable):
+            raise plan
+        return plan
+
+    def rebalance(self, plan):
+        """Carries a plan out. Returns its run. Raises Refused."""
+        run, out = self.control.balancing.begin(plan, self.now())
+        self._send(out)
+        return run
+
+    def drain(self, name: str, undo: bool) -> None:
+        self._send(self.control.balancing.drain(name, undo))
+
+    def wait_for_run(self, run, timeout: float) -> None:
+        """Waits, in the caller's green thread, until the rebalancing has ended or the time (seconds) is over."""
+        deadline = time.monotonic() + timeout
+        while run.state == "running" and time.monotonic() < deadline:
+            hub.sleep(TICK)
+
+    def _solve_loop(self, message) -> None:
+        self._send(self.control.balancing.solved(tpool.execute(_solve, message.problem, message.algorithm), self.now()))
 
     def abort_move(self, move_id: str) -> None:
         """Raises Refused."""
@@ -217,6 +253,8 @@ class LoadBalancerApp(app_manager.RyuApp):
         for name, message in out:
             if name == STORE:
                 self._saves.put(message)
+            elif name == SOLVER:
+                spawn(self._solve_loop, message)
             elif name == KEEPERS:
                 self._keepers.call(message)
             elif name in self._senders:

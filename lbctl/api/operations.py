@@ -15,6 +15,7 @@ from lbctl.api import types as t
 from lbctl.api.facade import Control, Orders
 from lbctl.api.paging import START, entry_filter, page, parse_cursor
 from lbctl.api.problems import ApiProblem, not_found
+from lbctl.assignment import Unassignable
 from lbctl.control import Refused
 from lbctl.model import Address, ExternalIp, LoadBalancer, Service
 from lbctl.move import MoveRecord
@@ -135,6 +136,42 @@ def abort_move(call: Call) -> Result:
     except Refused as refused:
         raise _refusal(refused) from refused
     return Result(views.move(record), 202)
+
+
+def rebalance(call: Call) -> Result:
+    return _rebalance(call, call.body.algorithm, call.body.dry_run)
+
+
+def get_rebalance(call: Call) -> Result:
+    run = call.control.last_run()
+    if run is None:
+        raise ApiProblem(404, "Nothing has been rebalanced since the controller started.")
+    return Result(views.plan(run.plan, run))
+
+
+def drain(call: Call) -> Result:
+    name = _load_balancer(call).name
+    call.orders.drain(name, call.body.undo)
+    try:
+        return _rebalance(call, None, dry_run=call.body.undo)
+    except ApiProblem:
+        call.orders.drain(name, undo=True)  # refused: nothing has changed
+        raise
+
+
+def _rebalance(call: Call, algorithm: str | None, dry_run: bool) -> Result:
+    try:
+        plan = call.orders.plan(algorithm)
+        if dry_run:
+            return Result(views.plan(plan))
+        run = call.orders.rebalance(plan)
+    except Unassignable as error:
+        raise ApiProblem(409, str(error), "No such assignment") from error
+    except Refused as refused:
+        raise _refusal(refused) from refused
+    if call.query.wait:
+        call.orders.wait_for_run(run, WAIT_LIMIT)
+    return Result(views.plan(plan, run), 202 if run.state == "running" else 200)
 
 
 def list_keepers(call: Call) -> Result:

@@ -32,6 +32,7 @@ class Route:
 
 _MOVED = {202: "The move has started.", 200: "The move has ended (`wait`); its state says how."}
 _FAILED_OVER = {202: "The moves have started.", 200: "All of them have ended (`wait`), or there was nothing to take away."}
+_REBALANCED = {202: "The moves have begun.", 200: "It has ended (`wait`), was a dry run, or there was nothing to do."}
 _ABORTING = {202: "The move is being rolled back."}
 
 ROUTES: tuple[Route, ...] = (
@@ -45,6 +46,12 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/load-balancers/{name}/failover", "fail_over",
           "Takes all external IPs of a load balancer away, as if it had failed.", t.MoveList, query=t.MoveQuery,
           statuses=_FAILED_OVER, errors=(404, 409)),
+    Route("POST", "/v1/load-balancers/{name}/drain", "drain",
+          "Empties a load balancer by moves, and keeps it empty; `undo` allows its use, and moves nothing.", t.PlanView,
+          body=t.DrainRequest, query=t.MoveQuery, statuses=_REBALANCED, errors=(404, 409)),
+    Route("GET", "/v1/rebalance", "get_rebalance", "The last assignment that was carried out, or is.", t.PlanView, errors=(404,)),
+    Route("POST", "/v1/rebalance", "rebalance", "Computes an assignment from the measured loads, and carries it out unless `dry_run`.",
+          t.PlanView, body=t.RebalanceRequest, query=t.MoveQuery, statuses=_REBALANCED, errors=(409,)),
     Route("GET", "/v1/external-ips", "list_external_ips", "All external IPs.", t.ExternalIpList),
     Route("GET", "/v1/external-ips/{address}", "get_external_ip", "Assignment, services, connections.",
           t.ExternalIpView, errors=(404,)),

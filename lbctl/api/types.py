@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from lbctl.model import SCHEDULERS, Strategy
 
+Algorithm = Literal["auto", "heuristic"]
 PAGE_LIMIT = 1000
 """The most entries that one page may hold: a page is made in one go, while packets wait."""
 
@@ -51,6 +52,19 @@ class MoveRequest(_Closed):
     to: str = Field(min_length=1, description="name of the load balancer that is to serve the external IP")
     strategy: Strategy = Field(default=Strategy.PRECOPY, description="order of the steps, see docs/move.md")
     entries: Literal["table", "copy"] = Field(default="table", description="from the controller's access table, or from the copies")
+
+
+class RebalanceRequest(_Closed):
+    """Order to assign the external IPs anew."""
+
+    dry_run: bool = Field(default=False, description="only show the plan")
+    algorithm: Algorithm | None = Field(default=None, description="another one than the site file says")
+
+
+class DrainRequest(_Closed):
+    """Order to empty a load balancer."""
+
+    undo: bool = Field(default=False, description="it may be used again; nothing moves back by itself")
 
 
 class ServiceChange(_Closed):
@@ -126,6 +140,7 @@ class LoadBalancerView(BaseModel):
     ports: PortsView
     external_ips: list[str] = Field(description="the external IPs that are assigned to it")
     connections: int
+    drained: bool = Field(description="an operator wants it empty")
     capacity: float = Field(description="a weight, beside other load balancers'")
     load: LoadView = Field(description="of its external IPs")
     counters: Counters
@@ -256,6 +271,27 @@ class MoveView(BaseModel):
 
 class MoveList(BaseModel):
     moves: list[MoveView] = Field(description="newest first")
+
+
+class PlannedMoveView(BaseModel):
+    external_ip: str
+    source: str = Field(serialization_alias="from")
+    target: str = Field(serialization_alias="to")
+    entries: int
+
+
+class PlanView(BaseModel):
+    """An assignment: relative loads (load for each unit of capacity) and the moves that lead there."""
+
+    id: str | None = Field(description="of the rebalancing; null for a dry run")
+    state: Literal["dry-run", "running", "done", "stopped"]
+    reason: str | None = Field(description="why it was stopped")
+    algorithm: str
+    optimal: bool = Field(description="proved to be the best there is")
+    before: dict[str, float]
+    after: dict[str, float]
+    moves: list[PlannedMoveView]
+    started_moves: list[str] = Field(description="ids of those that have begun")
 
 
 class KeeperView(BaseModel):

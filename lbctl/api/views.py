@@ -10,6 +10,8 @@ from socket import AF_INET, AF_INET6, inet_ntop
 from lbctl.access_table import Entry, unpack_key
 from lbctl.api import types as t
 from lbctl.api.facade import Control
+from lbctl.assignment import Plan
+from lbctl.balancing import Run
 from lbctl.feeds import KeeperState
 from lbctl.loads import Load
 from lbctl.model import PROTOCOL_NAMES, Address, ExternalIp, LoadBalancer, Service, Tunnel, address_order
@@ -34,7 +36,7 @@ def load_balancer(control: Control, lb: LoadBalancer) -> t.LoadBalancerView:
         health=health, health_reason=why,
         standby=lb.standby, ports=_ports(switch.ports),
         external_ips=[str(external_ip) for external_ip in external_ips],
-        connections=sum(map(control.connection_count, external_ips)), capacity=lb.capacity,
+        connections=sum(map(control.connection_count, external_ips)), drained=control.drained(lb.name), capacity=lb.capacity,
         load=_load(sum(map(control.load, external_ips), Load())), counters=counters(switch.counters))
 
 
@@ -90,6 +92,18 @@ def move(record: MoveRecord) -> t.MoveView:
         steps=[t.StepView(name=step.name, started=iso(step.started), seconds=step.seconds) for step in record.steps],
         entries_copied=record.entries_copied, entries_total=record.entries_total, packets_held=record.packets_held,
         packets_released=record.packets_released, packets_lost=record.packets_lost)
+
+
+def plan(plan: Plan, run: Run | None = None) -> t.PlanView:
+    return t.PlanView(
+        id=run and run.id, state=run.state if run else "dry-run", reason=run and run.reason, algorithm=plan.algorithm, optimal=plan.optimal,
+        before=_rounded(plan.before), after=_rounded(plan.after), started_moves=list(run.moves) if run else [],
+        moves=[t.PlannedMoveView(external_ip=str(move.address), source=move.source, target=move.target, entries=move.entries)
+               for move in plan.moves])
+
+
+def _rounded(loads: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(load, 3) for name, load in loads.items()}
 
 
 def keeper(state: KeeperState) -> t.KeeperView:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lbctl import __version__
-from lbctl.cli import config, doctor, keeper, move, scheduler, status, table, where
+from lbctl.cli import config, doctor, keeper, move, rebalance, scheduler, status, table, where
 from lbctl.cli.failure import Failure
 
 
@@ -50,6 +50,8 @@ app.command("status")(status.status)
 app.command("table")(table.table)
 app.command("move")(move.move)
 app.command("failover")(move.failover)
+app.command("rebalance")(rebalance.rebalance)
+app.command("drain")(rebalance.drain)
 app.command("moves")(move.moves)
 app.command("abort")(move.abort)
 app.command("scheduler")(scheduler.scheduler)

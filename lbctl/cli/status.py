@@ -54,7 +54,7 @@ def _show(client: Client, json: bool) -> None:
 
 def _load_balancer(lb: dict[str, Any]) -> tuple[object, ...]:
     ports = lb["ports"]
-    name = lb["name"] + (" (standby)" if lb["standby"] else "")
+    name = lb["name"] + (" (standby)" if lb["standby"] else "") + (" (drained)" if lb["drained"] else "")
     return (name, lb["state"], lb["health"], lb["dpid"], _port(ports["external"]), _port(ports["internal"]),
             ", ".join(map(_port, ports["tunnels"].values())), ", ".join(lb["external_ips"]), lb["connections"], _load(lb["load"]),
             lb["health_reason"] or lb["reason"])

@@ -33,13 +33,15 @@ class UnfinishedMove:
 @dataclass(frozen=True, slots=True)
 class State:
     """assigned: external IP -> LB name; unfinished: external IP -> its move; watched: the LBs whose data paths have answered probes;
-    fence_code: see pipeline/probe_rules.py ("": none, no LB can be fenced); schedulers: external IP -> (protocol, port) -> order."""
+    fence_code: see pipeline/probe_rules.py ("": none, no LB can be fenced); schedulers: external IP -> (protocol, port) -> order;
+    drained: LBs that an operator wants empty."""
 
     assigned: Mapping[Address, str] = field(default_factory=dict)
     unfinished: Mapping[Address, UnfinishedMove] = field(default_factory=dict)
     watched: frozenset[str] = frozenset()
     fence_code: str = ""
     schedulers: Mapping[Address, Mapping[tuple[str, int], SchedulerOrder]] = field(default_factory=dict)
+    drained: frozenset[str] = frozenset()
 
 
 def new_fence_code() -> str:
@@ -69,7 +71,7 @@ class FileStore:
                           for ip, move in document["unfinished"].items()},
                          frozenset(map(str, document.get("watched", ()))),
                          _fence_code(document.get("fence_code", "")),
-                         _schedulers(document.get("schedulers", ())))
+                         _schedulers(document.get("schedulers", ())), frozenset(map(str, document.get("drained", ()))))
         except FileNotFoundError:
             return State()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -87,6 +89,7 @@ class FileStore:
             "fence_code": state.fence_code,
             "schedulers": [{"external_ip": str(ip), "protocol": protocol, "port": port, **order._asdict()}
                            for ip, orders in state.schedulers.items() for (protocol, port), order in orders.items()],
+            "drained": sorted(state.drained),
         }
         try:
             self._replace(json.dumps(document, indent=2))

@@ -38,7 +38,7 @@ DNS, SERVER_DNS = 53, 5353
 
 def site() -> Site:
     """IPv6: .1 (lb-a) and .2 (lb-b) with destination NAT, .3 (lb-a) with full NAT, one of its servers behind a router. IPv4: .1 (lb-a)."""
-    settings = {"linger": 1, "arp_interval": 1.0, "grace": 0.5, "barrier_timeout": 3.0, "error_rate": 1000}
+    settings = {"automatic_failover": False, "linger": 1, "arp_interval": 1.0, "grace": 0.5, "barrier_timeout": 3.0, "error_rate": 1000}
     ipv6 = simple_site(external_ips=2, version=6)
     addresses = tuple(replace(ip, services=(*ip.services, with_port(ip.services[0]))) for ip in ipv6.external_ips)
     behind = Server(IPv6Address(ROUTED_SERVER), 8080, next_hop=IPv6Address(INNER_ROUTER))

@@ -32,7 +32,7 @@ IPV6 = "2001:db8:1::5"
 KEY = 7
 IP_MTU = 14
 """linux/in.h"""
-SETTINGS = {"grace": 0.5, "linger": 1, "arp_interval": 1.0, "error_rate": 1000, "settle": 0.5}
+SETTINGS = {"automatic_failover": False, "grace": 0.5, "linger": 1, "arp_interval": 1.0, "error_rate": 1000, "settle": 0.5}
 
 
 def site() -> Site:

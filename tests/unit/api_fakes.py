@@ -108,6 +108,12 @@ class FakeControl:
     def carried(self) -> dict[tuple[str, int, str], int]:
         return {}
 
+    def drained(self, name: str) -> bool:
+        return False
+
+    def last_run(self) -> None:
+        return None
+
     def health(self, name: str) -> tuple[str, str | None]:
         return self.healths.get(name, ("well", None))
 

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl.assignment import Capacity, Demand, Plan, Problem, Unassignable, assign
+from lbctl.assignment import ALGORITHMS, Capacity, Demand, Plan, Problem, Unassignable, assign
 from lbctl.assignment.problem import Indexed, checked
+from lbctl.model import ALGORITHMS as SITE_ALGORITHMS
 
 FIRST = IPv4Address("198.51.100.1")
 
@@ -220,6 +221,10 @@ AT = {A: "lb-a", B: "lb-a"}
 def test_nonsense_is_refused_with_the_reason(demands, capacities, current, reason) -> None:
     with pytest.raises(Unassignable, match=reason):
         assign(Problem(demands, capacities, current), "heuristic")
+
+
+def test_the_site_file_may_name_every_algorithm() -> None:
+    assert set(SITE_ALGORITHMS) == {"auto", *ALGORITHMS}
 
 
 def test_an_unknown_algorithm_is_refused() -> None:

@@ -101,4 +101,4 @@ def test_the_file_is_for_people_too(tmp_path) -> None:
         "unfinished": {"198.51.100.1": {"from": "lb-a", "to": "lb-b", "strategy": "buffered"}},
         "watched": [], "fence_code": "",
         "schedulers": [{"external_ip": "198.51.100.1", "protocol": "tcp", "port": 80, "scheduler": "maglev",
-                        "instead_of": "round-robin"}]}
+                        "instead_of": "round-robin"}], "drained": []}

@@ -1,0 +1,188 @@
+"""Acting on an assignment: a plan's moves, a few at a time; by order, or by itself where the site file says so.
+
+What is computed is for assignment.py, which takes its time elsewhere (a thread); here is what goes into it and what
+comes of it. A plan that has begun is stopped when one of its moves fails, or when it would make the highest load worse than it is.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lbctl.assignment import Capacity, Demand, Plan, PlannedMove, Problem, Unassignable
+from lbctl.loads import Load
+from lbctl.messages import SOLVER, STORE, Outbox, Save, Solve
+from lbctl.model import Strategy
+from lbctl.movement import Refused
+
+if TYPE_CHECKING:
+    from lbctl.control import ControlFunction
+
+PACKETS_PER_CONNECTION = 50.0
+"""What a new connection costs an LB, in packets (docs/performance.md: some 200 us against 4 us)."""
+ROUNDS = 3
+"""Looks in a row at which the load must be uneven before it is rebalanced by itself."""
+
+
+def weight(load: Load) -> float:
+    """What an external IP costs its LB: packets a second, and what new connections cost in packets."""
+    return load.packets + PACKETS_PER_CONNECTION * load.opened
+
+
+@dataclass(slots=True)
+class Run:
+    """A plan that is carried out. state: running; done; stopped (see reason)."""
+
+    id: str
+    plan: Plan
+    started: float
+    drained: frozenset[str]
+    waiting: deque[PlannedMove] = field(default_factory=deque)
+    moves: list[str] = field(default_factory=list)
+    """Ids, in the order in which they have begun."""
+    state: str = "running"
+    reason: str | None = None
+
+
+class Balancing:
+    """Of a control function."""
+
+    def __init__(self, control: ControlFunction, drained: frozenset[str]) -> None:
+        self._control = control
+        self.drained = set(drained)
+        """LBs that an operator wants empty."""
+        self.runs: list[Run] = []
+        self._uneven = 0
+        self._next_look = self._rest_until = 0.0
+        self._solving = False
+
+    @property
+    def running(self) -> Run | None:
+        return self.runs[-1] if self.runs and self.runs[-1].state == "running" else None
+
+    # The problem.
+
+    def problem(self) -> Problem:
+        """What there is to be assigned now. LBs that can't take anything over have no capacity."""
+        control = self._control
+        failed = control.detection.failed()
+        demands = tuple(Demand(serving.address, weight(control.loads.of(serving)), len(serving.table), serving.config.only_on,
+                               serving.config.not_with) for serving in control.directory)
+        capacities = tuple(Capacity(name, switch.lb.capacity, switch.lb.standby, self._out_of_use(name, failed))
+                           for name, switch in control.switches.items())
+        return Problem(demands, capacities, {serving.address: serving.assigned for serving in control.directory},
+                       control.site.rebalance.headroom or None)
+
+    def _out_of_use(self, name: str, failed: Mapping[str, object]) -> bool:
+        switch = self._control.switches[name]
+        return name in self.drained or name in failed or not switch.ready or not all(port.up for port in switch.ports.values())
+
+    def drain(self, name: str, undo: bool) -> Outbox:
+        """From now on that LB is to be empty, or may be used again; kept across a restart. Raises Refused: unknown LB."""
+        if name not in self._control.switches:
+            raise Refused(404, "Unknown load balancer", f"this site has no load balancer {name}")
+        (self.drained.discard if undo else self.drained.add)(name)
+        self._control.log("drained" if not undo else "drain undone", lb=name)
+        return [(STORE, Save(self._control.state()))]
+
+    # Acting.
+
+    def begin(self, plan: Plan, now: float) -> tuple[Run, Outbox]:
+        """Carries it out. Raises Refused while another one is being carried out."""
+        if self.running:
+            raise Refused(409, "Rebalancing already", f"plan {self.running.id} is being carried out: wait for its end")
+        run = Run(str(len(self.runs) + 1), plan, now, frozenset(self.drained), deque(plan.moves))
+        self.runs = [*self.runs[-KEPT_RUNS:], run]
+        self._control.log("rebalancing", plan=run.id, moves=len(plan.moves), highest_before=round(max(plan.before.values(), default=0), 3),
+                          highest_after=round(max(plan.after.values(), default=0), 3), algorithm=plan.algorithm)
+        return run, self._go_on(run, now)
+
+    def tick(self, now: float) -> Outbox:
+        """Starts what has become due."""
+        if run := self.running:
+            return self._go_on(run, now)
+        return self._look(now)
+
+    def _go_on(self, run: Run, now: float) -> Outbox:
+        control, out = self._control, []
+        moves = [control.moves[id] for id in run.moves if id in control.moves]
+        if bad := next((move.record for move in moves if move.record.state in ("rolled-back", "aborted")), None):
+            self._end(run, now, f"move {bad.id} of {bad.external_ip}: {bad.reason}")
+            return out
+        under_way = sum(not move.ended for move in moves)
+        while run.waiting and under_way < control.site.rebalance.at_once:
+            planned = run.waiting.popleft()
+            if reason := self._useless(run, planned):
+                self._end(run, now, reason)
+                return out
+            try:
+                move, messages = control.movement.start(planned.address, planned.target, Strategy.PRECOPY, now)
+            except Refused as refused:
+                self._end(run, now, f"{planned.address} to {planned.target}: {refused.detail}")
+                return out
+            run.moves.append(move.record.id)
+            under_way += 1
+            out += messages
+        if not run.waiting and not under_way:
+            self._end(run, now, None)
+        return out
+
+    def _useless(self, run: Run, planned: PlannedMove) -> str | None:
+        """Why this move of the plan should not be made any more: the load has changed meanwhile."""
+        control, serving = self._control, self._control.directory.get(planned.address)
+        if serving is None or serving.assigned != planned.source:
+            return f"{planned.address} is not at {planned.source} any more"
+        if planned.source in run.drained:
+            return None
+        moved = weight(control.loads.of(serving))
+        source, target = (self._relative(name) for name in (planned.source, planned.target))
+        after = target + moved / control.switches[planned.target].lb.capacity
+        if after > max(source, target) * (1 + control.site.rebalance.threshold):
+            return f"the load has changed: {planned.address} would bring {planned.target} to {after:.0f}, {planned.source} has {source:.0f}"
+        return None
+
+    def _relative(self, name: str) -> float:
+        """An LB's load, for each unit of its capacity."""
+        control = self._control
+        return sum(weight(control.loads.of(serving)) for serving in control.directory if serving.assigned == name) \
+            / control.switches[name].lb.capacity
+
+    def _end(self, run: Run, now: float, reason: str | None) -> None:
+        run.state, run.reason = ("stopped", reason) if reason else ("done", None)
+        self._rest_until = now + self._control.site.rebalance.cooldown
+        self._uneven = 0
+        self._control.log("rebalancing ended", plan=run.id, state=run.state, reason=reason, moves=len(run.moves))
+
+    # By itself.
+
+    def _look(self, now: float) -> Outbox:
+        """Uneven for some looks in a row, and after a rest: then a plan is asked for."""
+        settings = self._control.site.rebalance
+        if settings.mode != "automatic" or self._solving or now < max(self._next_look, self._rest_until):
+            return []
+        self._next_look = now + self._control.site.settings.load_period
+        usable = [name for name in self._control.switches if not self._out_of_use(name, self._control.detection.failed())]
+        loads = [self._relative(name) for name in usable if not self._control.switches[name].lb.standby]
+        fair = sum(loads) / len(loads) if loads else 0.0
+        self._uneven = self._uneven + 1 if loads and max(loads) > fair * (1 + settings.threshold) else 0
+        if self._uneven < ROUNDS:
+            return []
+        self._solving = True
+        return [(SOLVER, Solve(self.problem(), settings.algorithm))]
+
+    def solved(self, plan: Plan | Unassignable, now: float) -> Outbox:
+        """The answer to a Solve. A plan that gains less than the threshold is not worth its moves."""
+        self._solving, self._uneven = False, 0
+        self._rest_until = now + self._control.site.rebalance.cooldown
+        if isinstance(plan, Unassignable):
+            self._control.log("no assignment", level="warning", reason=str(plan))
+            return []
+        before, after = max(plan.before.values(), default=0.0), max(plan.after.values(), default=0.0)
+        if not plan.moves or after > before / (1 + self._control.site.rebalance.threshold / 2) or self.running:
+            return []
+        return self.begin(plan, now)[1]
+
+
+KEPT_RUNS = 50
