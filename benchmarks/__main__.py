@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks import bulk_copy, failover, full_nat, memory, move, new_connections, pages, read_back
+from benchmarks import assignment, bulk_copy, failover, full_nat, memory, move, new_connections, pages, read_back
 from benchmarks.results import Result, table
 
 ALL = {
@@ -20,6 +20,7 @@ ALL = {
     "failover": failover.main,
     "memory": memory.main,
     "pages": pages.main,
+    "assignment": assignment.main,
 }
 
 

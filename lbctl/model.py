@@ -36,7 +36,7 @@ FAILOVERS = ("when-remote", "copy-first", "transition")
 """When a failover goes through transition mode: if its entries must be fetched first; never (seed modification 2); always."""
 KEEPER_PORT = 6654
 REBALANCE_MODES = ("manual", "automatic")
-ALGORITHMS = ("auto", "heuristic")
+ALGORITHMS = ("auto", "exact", "heuristic")
 """Of the assignment."""
 PORTS = (1024, 65535)
 """The ports of an internal IP (of a NAT gateway) that connections are translated to, unless the site file says otherwise."""

@@ -2,8 +2,9 @@
 
 An assignment x has the headroom h if for each LB f there is an assignment y with y(i) = x(i) for all i not on f, y(i) != f, y(i)
 an LB that i may be on, and on each LB other than f a relative load of at most h. An external IP that may be on f only is lost with
-it, and does not count. Here y is made by LPT: where that stays within h, the headroom is there; where it does not, a better y
-might exist.
+it, and does not count. The loss of an empty LB counts: what the others have without it must be within h too.
+
+Here y is made by LPT: where that stays within h, the headroom is there; where it does not, a better y might exist.
 """
 
 from __future__ import annotations
@@ -16,27 +17,27 @@ def after_loss(ix: Indexed, place: list[int]) -> float:
     """The highest relative load after the loss of the LB whose loss is worst; infinite if an external IP would have nowhere to go."""
     state = State(ix, place)
     order = sorted((state.relative(lb), lb) for lb in range(len(ix.names)))
-    return max((_lost(state, lb, order) for lb in range(len(ix.names)) if state.on[lb]), default=0.0)
+    alike: dict[float, list[int]] = {}
+    for _, lb in order:
+        alike.setdefault(ix.capacity[lb], []).append(lb)
+    return max((_lost(state, lb, order[-2:], alike) for lb in range(len(ix.names))), default=0.0)
 
 
-def _lost(state: State, failed: int, order: list[tuple[float, int]]) -> float:
-    ix, gained, homes = state.ix, dict[int, float](), dict[int, list[int]]()
-    # As many of the least loaded as could each get one; the rest would only be looked at.
-    few = [lb for _, lb in order[:len(state.on[failed]) + 1] if lb != failed]
-    highest = max((relative for relative, lb in reversed(order[-2:]) if lb != failed), default=0.0)
+def _lost(state: State, failed: int, top: list[tuple[float, int]], alike: dict[float, list[int]]) -> float:
+    """top: the two most loaded. alike: capacity -> the LBs that have it, the least loaded first."""
+    ix, gained = state.ix, dict[int, float]()
+    # What was together on one LB may be so again: for not_with, only those that stay matter. Of the LBs that are alike, as many as
+    # there are external IPs to place, and the failed one, are enough: the others cannot be the best.
+    few = [lb for lbs in alike.values() for lb in lbs[:len(state.on[failed]) + 1] if lb != failed]
+    highest = max((relative for relative, lb in top if lb != failed), default=0.0)
     for load, item in reversed(state.on[failed]):
         if len(ix.allowed[item]) == 1:
             continue
-        whole = not ix.enemies[item] and len(set(ix.capacity)) == 1 and all(lb in ix.members[item] for lb in few)
-        free = [lb for lb in (few if whole else ix.allowed[item]) if lb != failed and _open(state, item, lb, homes)]
+        anywhere = not ix.enemies[item] and all(lb in ix.members[item] for lb in few)
+        free = [lb for lb in (few if anywhere else ix.allowed[item]) if lb != failed and state.free(item, lb)]
         if not free:
             return float("inf")
         lb = min(free, key=lambda lb: ((state.load[lb] + gained.get(lb, 0.0) + load) / ix.capacity[lb], lb))
         gained[lb] = gained.get(lb, 0.0) + load
-        homes.setdefault(lb, []).append(item)
         highest = max(highest, (state.load[lb] + gained[lb]) / ix.capacity[lb])
     return highest
-
-
-def _open(state: State, item: int, lb: int, homes: dict[int, list[int]]) -> bool:
-    return state.free(item, lb) and not any(other in state.ix.enemies[item] for other in homes.get(lb, ()))

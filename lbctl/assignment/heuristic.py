@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right, insort
 
 from lbctl.assignment.bounds import lower_bound
 from lbctl.assignment.feasible import kept
-from lbctl.assignment.problem import Indexed
+from lbctl.assignment.problem import Found, Indexed
 from lbctl.assignment.state import NOWHERE, State
 
 LOOKS = 24
@@ -20,13 +20,13 @@ LOOKS = 24
 STEPS_PER_LB = 20
 
 
-def solve(ix: Indexed, time_limit: float) -> tuple[list[int], float, bool]:
-    """The assignment, a lower bound, and False: it proves nothing, except that staying is best where that is so. No time limit."""
+def solve(ix: Indexed, time_limit: float) -> Found:
+    """It proves nothing, except that staying is best where that is so, and needs no time limit."""
     bound = lower_bound(ix)
     start = kept(ix)
     enough = bound * (1 + ix.problem.tolerance)
     if start == ix.current and max(ix.relative(start)) <= enough:
-        return start, bound, True
+        return Found(start, bound, True)
     found = [_mended(ix, start, enough)]
     if found[0].highest() > enough:
         found.append(_anew(ix, start, enough))
@@ -36,7 +36,7 @@ def solve(ix: Indexed, time_limit: float) -> tuple[list[int], float, bool]:
         _return(state, limit)
     places = [state.place for state in found] + [start] * (NOWHERE not in start)
     fit = [place for place in places if max(ix.relative(place)) <= limit * (1 + 1e-9)]
-    return min(fit, key=lambda place: (ix.moved(place), max(ix.relative(place)))), bound, False
+    return Found(min(fit, key=lambda place: (ix.moved(place), max(ix.relative(place)))), bound, False)
 
 
 def best_known(ix: Indexed) -> list[int]:
@@ -107,7 +107,7 @@ def _pack(state: State, loose: list[int], limit: float) -> None:
 def _exchange(state: State, limit: float) -> None:
     """Moves one from the most loaded LB to another, or exchanges two, as long as the higher of the two loads falls by it."""
     ix = state.ix
-    order = sorted((state.relative(lb), lb) for lb in range(len(ix.names)))
+    order = sorted((state.relative(lb), lb) for lb in frozenset().union(*set(ix.members)))
     for _ in range(STEPS_PER_LB * len(order) + 100):
         highest, lb = order[-1]
         if highest <= limit:
@@ -165,11 +165,20 @@ def _may_swap(state: State, item: int, lb: int, back: int, other: int) -> bool:
 
 
 def _return(state: State, limit: float) -> None:
-    """Those that need not have moved go back, the costliest first."""
+    """Those that need not have moved go back, the costliest first, until none can."""
     ix = state.ix
-    away = [item for item, lb in enumerate(state.place) if lb != ix.current[item]]
-    for item in sorted(away, key=lambda item: (-ix.cost[item], item)):
-        home = ix.current[item]
-        if state.may(item, home) and state.load[home] + ix.load[item] <= limit * ix.capacity[home]:
-            state.take(item)
-            state.put(item, home)
+    away = sorted((item for item, lb in enumerate(state.place) if lb != ix.current[item]), key=lambda item: (-ix.cost[item], item))
+    before = len(away) + 1
+    while len(away) < before:  # one that goes back makes room for others
+        before = len(away)
+        away = [item for item in away if not _returned(state, item, limit)]
+
+
+def _returned(state: State, item: int, limit: float) -> bool:
+    ix = state.ix
+    home = ix.current[item]
+    if not state.may(item, home) or state.load[home] + ix.load[item] > limit * ix.capacity[home]:
+        return False
+    state.take(item)
+    state.put(item, home)
+    return True

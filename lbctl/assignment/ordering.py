@@ -14,7 +14,7 @@ SLACK = 1e-9
 
 
 def ordered(ix: Indexed, target: list[int]) -> list[int]:
-    """The external IPs to move, by their numbers, in order; those on the most loaded LBs come first."""
+    """The external IPs to move, by their numbers, in order; those on the most loaded LBs are preferred."""
     return _Ordering(ix, target).run()
 
 
@@ -68,7 +68,7 @@ class _Ordering:
         while ready:
             _, item = heappop(ready)
             lb = self._target[item]
-            if self._now[lb] + self._ix.load[item] <= self._room[lb] and self._free(item, lb):
+            if self._now[lb] + self._ix.load[item] <= self._room[lb]:
                 return item
             heappush(self._waiting[lb], (self._ix.load[item], item))
         return None

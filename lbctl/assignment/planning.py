@@ -7,13 +7,21 @@ from collections.abc import Callable
 from lbctl.assignment import heuristic
 from lbctl.assignment.headroom import after_loss
 from lbctl.assignment.ordering import ordered
-from lbctl.assignment.problem import Indexed, Plan, PlannedMove, Problem, Unassignable, checked
+from lbctl.assignment.problem import Found, Indexed, Plan, PlannedMove, Problem, Unassignable, checked
 
-Algorithm = Callable[[Indexed, float], tuple[list[int], float, bool]]
-"""A checked problem and a time limit in seconds -> LB of each external IP, a lower bound of the highest relative load, proved."""
+Algorithm = Callable[[Indexed, float], Found]
+"""A checked problem and a time limit in seconds -> what it finds. Raises Unassignable."""
 
 
-ALGORITHMS: dict[str, Algorithm] = {"heuristic": heuristic.solve}
+def _exact(ix: Indexed, time_limit: float) -> Found:
+    from lbctl.assignment import exact  # scipy takes a third of a second to load: only who needs it pays
+
+    return exact.solve(ix, time_limit)
+
+
+ALGORITHMS: dict[str, Algorithm] = {"exact": _exact, "heuristic": heuristic.solve}
+EXACT_UP_TO = 1_000
+"""External IPs x LBs; beyond it "auto" takes the heuristic (docs/assignment.md has the measurement)."""
 
 
 def assign(problem: Problem, algorithm: str = "auto", time_limit: float = 10.0) -> Plan:
@@ -23,20 +31,22 @@ def assign(problem: Problem, algorithm: str = "auto", time_limit: float = 10.0) 
     """
     ix = checked(problem)
     if algorithm == "auto":
-        algorithm = "heuristic"
+        algorithm = "exact" if len(ix.addresses) * len(ix.names) <= EXACT_UP_TO else "heuristic"
     if algorithm not in ALGORITHMS:
         raise Unassignable(f"there is no algorithm {algorithm}; there are auto, {', '.join(ALGORITHMS)}")
     if not ix.addresses:
         nothing = dict.fromkeys(ix.names, 0.0)
         return Plan({}, (), nothing, dict(nothing), 0.0, True, algorithm, None if problem.headroom is None else 0.0)
-    place, bound, optimal = ALGORITHMS[algorithm](ix, time_limit)
+    found = ALGORITHMS[algorithm](ix, time_limit)
+    place, worst = found.place, found.after_loss
+    if problem.headroom is not None and worst is None:
+        worst = after_loss(ix, place)
     return Plan(
         target={address: ix.names[lb] for address, lb in zip(ix.addresses, place, strict=True)},
         moves=tuple(_move(ix, item, place[item]) for item in ordered(ix, place)),
         before=dict(zip(ix.names, ix.relative(ix.current), strict=True)),
         after=dict(zip(ix.names, ix.relative(place), strict=True)),
-        bound=bound, optimal=optimal, algorithm=algorithm,
-        after_loss=None if problem.headroom is None else after_loss(ix, place),
+        bound=found.bound, optimal=found.proved, algorithm=algorithm, after_loss=worst,
     )
 
 

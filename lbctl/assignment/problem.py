@@ -136,6 +136,17 @@ class Indexed:
                    for item, lb in enumerate(place))
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an algorithm finds. place: LB of each external IP; bound, proved, after_loss: as in Plan (bound, optimal, after_loss);
+    after_loss None: not looked at."""
+
+    place: list[int]
+    bound: float
+    proved: bool
+    after_loss: float | None = None
+
+
 def checked(problem: Problem) -> Indexed:
     """Raises Unassignable with the reason for people."""
     capacities = _checked_capacities(problem)

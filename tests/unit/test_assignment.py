@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl.assignment import Capacity, Demand, Plan, Problem, Unassignable, assign
+from lbctl.assignment import ALGORITHMS, Capacity, Demand, Plan, Problem, Unassignable, assign
 from lbctl.assignment.problem import Indexed, checked
+from lbctl.model import ALGORITHMS as SITE_ALGORITHMS
 
 FIRST = IPv4Address("198.51.100.1")
 
@@ -75,6 +76,29 @@ def test_the_heuristic_keeps_every_condition_and_its_bound_is_one(problem) -> No
     assert plan.bound <= least * (1 + 1e-9)
     assert max(plan.after.values()) >= least * (1 - 1e-9)
     check_report(problem, plan)
+
+
+@given(problems())
+def test_the_heuristic_moves_none_that_could_stay(problem) -> None:
+    ix, plan = solved(problem, "heuristic")
+    if plan is not None:
+        check_none_could_stay(ix, plan)
+
+
+@pytest.mark.parametrize("start", ["anywhere", "one"])
+def test_nor_on_larger_sites(start) -> None:
+    for seed in range(40):
+        problem = large(40, 8, seed, start=start)
+        check_none_could_stay(checked(problem), assign(problem, "heuristic"))
+
+
+def check_none_could_stay(ix: Indexed, plan: Plan) -> None:
+    """No single external IP could go back without exceeding the plan's highest load."""
+    place = place_of(ix, plan)
+    for item, lb in enumerate(place):
+        back = [*place[:item], ix.current[item], *place[item + 1:]]
+        if lb != ix.current[item] and ix.current[item] in ix.allowed[item] and ix.valid(back):
+            assert max(ix.relative(back)) > max(plan.after.values()) * (1 - 1e-9)
 
 
 def check_report(problem: Problem, plan: Plan) -> None:
@@ -154,6 +178,23 @@ def exceeds(now, move, load, capacity, plan) -> bool:
     return now[move.target] > max(plan.before[move.target], plan.after[move.target]) * (1 + 1e-6)
 
 
+def test_those_that_must_be_apart_are_so_during_the_moves_too() -> None:
+    """The plan empties lb-a, and each external IP takes the place of one that it must not be with: they go in the order of the chain."""
+    chain = [FIRST + number for number in range(4)]
+    names = [f"lb-{number}" for number in range(5)]
+    demands = tuple(Demand(address, 1.0, only_on=frozenset({names[number + 1]}), not_with=frozenset(chain[number + 1:number + 2]))
+                    for number, address in enumerate(chain))
+    current = dict(zip(chain, names, strict=False))
+    plan = assign(Problem(demands, tuple(map(Capacity, names)), current), "heuristic")
+    assert [move.address for move in plan.moves] == chain[::-1]
+
+
+def test_two_that_change_places_go_with_the_least_harm() -> None:
+    demands = (Demand(FIRST, 5.0, only_on=frozenset({"lb-b"})), Demand(FIRST + 1, 6.0, only_on=frozenset({"lb-a"})))
+    plan = assign(Problem(demands, (Capacity("lb-a", 2.0), Capacity("lb-b")), {FIRST: "lb-a", FIRST + 1: "lb-b"}), "heuristic")
+    assert [move.address for move in plan.moves] == [FIRST + 1, FIRST]  # for a while both are on lb-a, which is the larger
+
+
 A, B, C = FIRST, FIRST + 1, FIRST + 2
 TWO = (Capacity("lb-a"), Capacity("lb-b"))
 AT = {A: "lb-a", B: "lb-a"}
@@ -180,6 +221,10 @@ AT = {A: "lb-a", B: "lb-a"}
 def test_nonsense_is_refused_with_the_reason(demands, capacities, current, reason) -> None:
     with pytest.raises(Unassignable, match=reason):
         assign(Problem(demands, capacities, current), "heuristic")
+
+
+def test_the_site_file_may_name_every_algorithm() -> None:
+    assert set(SITE_ALGORITHMS) == {"auto", *ALGORITHMS}
 
 
 def test_an_unknown_algorithm_is_refused() -> None:
