@@ -5,7 +5,7 @@ from __future__ import annotations
 from lbctl import icmp
 from lbctl.messages import Outbox, PacketOut
 from lbctl.model import Tunnel
-from lbctl.packets import Packet
+from lbctl.packets import Packet, parse_mac
 from lbctl.serving import Serving
 from lbctl.switch import Switch
 
@@ -22,7 +22,7 @@ def drop(switch: Switch, reason: str) -> Outbox:
 def mac_of(switch: Switch, inward: bool) -> bytes:
     """Of the port that packets of that direction come in by."""
     port = switch.of_ports.external if inward else switch.of_ports.internal
-    return bytes.fromhex(port.mac.replace(":", ""))
+    return parse_mac(port.mac)
 
 
 def send_error(switch: Switch, frame: bytes | None, inward: bool, tunnel: Tunnel | None) -> Outbox:

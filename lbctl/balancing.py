@@ -15,6 +15,7 @@ from lbctl.assignment import Capacity, Demand, Plan, PlannedMove, Problem, Unass
 from lbctl.loads import Load
 from lbctl.messages import SOLVER, STORE, Outbox, Save, Solve
 from lbctl.model import Strategy
+from lbctl.move import Move
 from lbctl.movement import Refused
 
 if TYPE_CHECKING:
@@ -37,11 +38,11 @@ class Run:
 
     id: str
     plan: Plan
-    started: float
     drained: frozenset[str]
     waiting: deque[PlannedMove] = field(default_factory=deque)
     moves: list[str] = field(default_factory=list)
     """Ids, in the order in which they have begun."""
+    under_way: list[Move] = field(default_factory=list)
     state: str = "running"
     reason: str | None = None
 
@@ -53,31 +54,41 @@ class Balancing:
         self._control = control
         self.drained = set(drained)
         """LBs that an operator wants empty."""
-        self.runs: list[Run] = []
+        self.last: Run | None = None
+        self._begun = 0
         self._uneven = 0
         self._next_look = self._rest_until = 0.0
         self._solving = False
 
     @property
     def running(self) -> Run | None:
-        return self.runs[-1] if self.runs and self.runs[-1].state == "running" else None
+        return self.last if self.last and self.last.state == "running" else None
 
     # The problem.
 
     def problem(self) -> Problem:
         """What there is to be assigned now. LBs that can't take anything over have no capacity."""
-        control = self._control
-        failed = control.detection.failed()
+        control, usable = self._control, self._usable()
         demands = tuple(Demand(serving.address, weight(control.loads.of(serving)), len(serving.table), serving.config.only_on,
                                serving.config.not_with) for serving in control.directory)
-        capacities = tuple(Capacity(name, switch.lb.capacity, switch.lb.standby, self._out_of_use(name, failed))
+        capacities = tuple(Capacity(name, switch.lb.capacity, switch.lb.standby, name not in usable)
                            for name, switch in control.switches.items())
         return Problem(demands, capacities, {serving.address: serving.assigned for serving in control.directory},
                        control.site.rebalance.headroom or None)
 
-    def _out_of_use(self, name: str, failed: Mapping[str, object]) -> bool:
-        switch = self._control.switches[name]
-        return name in self.drained or name in failed or not switch.ready or not all(port.up for port in switch.ports.values())
+    def _usable(self) -> set[str]:
+        """The LBs that can take something over."""
+        control = self._control
+        unfit = self.drained | control.detection.failed().keys()
+        return {name for name, switch in control.switches.items() if name not in unfit and switch.ready and switch.ports_up}
+
+    def _relative(self) -> dict[str, float]:
+        """Each LB's load, for each unit of its capacity."""
+        control = self._control
+        loads = dict.fromkeys(control.switches, 0.0)
+        for serving in control.directory:
+            loads[serving.assigned] += weight(control.loads.of(serving))
+        return {name: load / control.switches[name].lb.capacity for name, load in loads.items()}
 
     def drain(self, name: str, undo: bool) -> Outbox:
         """From now on that LB is to be empty, or may be used again; kept across a restart. Raises Refused: unknown LB."""
@@ -93,8 +104,8 @@ class Balancing:
         """Carries it out. Raises Refused while another one is being carried out."""
         if self.running:
             raise Refused(409, "Rebalancing already", f"plan {self.running.id} is being carried out: wait for its end")
-        run = Run(str(len(self.runs) + 1), plan, now, frozenset(self.drained), deque(plan.moves))
-        self.runs = [*self.runs[-KEPT_RUNS:], run]
+        self._begun += 1
+        self.last = run = Run(str(self._begun), plan, frozenset(self.drained), deque(plan.moves))
         self._control.log("rebalancing", plan=run.id, moves=len(plan.moves), highest_before=round(max(plan.before.values(), default=0), 3),
                           highest_after=round(max(plan.after.values(), default=0), 3), algorithm=plan.algorithm)
         return run, self._go_on(run, now)
@@ -107,14 +118,15 @@ class Balancing:
 
     def _go_on(self, run: Run, now: float) -> Outbox:
         control, out = self._control, []
-        moves = [control.moves[id] for id in run.moves if id in control.moves]
-        if bad := next((move.record for move in moves if move.record.state in ("rolled-back", "aborted")), None):
+        if bad := next((move.record for move in run.under_way if move.record.state in ("rolled-back", "aborted")), None):
             self._end(run, now, f"move {bad.id} of {bad.external_ip}: {bad.reason}")
             return out
-        under_way = sum(not move.ended for move in moves)
-        while run.waiting and under_way < control.site.rebalance.at_once:
+        run.under_way = [move for move in run.under_way if not move.ended]
+        free = control.site.rebalance.at_once - len(run.under_way)
+        loads = self._relative() if run.waiting and free > 0 else {}
+        while run.waiting and free > 0:
             planned = run.waiting.popleft()
-            if reason := self._useless(run, planned):
+            if reason := self._useless(run, planned, loads):
                 self._end(run, now, reason)
                 return out
             try:
@@ -123,31 +135,26 @@ class Balancing:
                 self._end(run, now, f"{planned.address} to {planned.target}: {refused.detail}")
                 return out
             run.moves.append(move.record.id)
-            under_way += 1
+            run.under_way.append(move)
+            free -= 1
             out += messages
-        if not run.waiting and not under_way:
+        if not run.waiting and not run.under_way:
             self._end(run, now, None)
         return out
 
-    def _useless(self, run: Run, planned: PlannedMove) -> str | None:
-        """Why this move of the plan should not be made any more: the load has changed meanwhile."""
+    def _useless(self, run: Run, planned: PlannedMove, loads: Mapping[str, float]) -> str | None:
+        """Why this move of the plan should not be made any more: the load has changed meanwhile. loads: relative, of each LB."""
         control, serving = self._control, self._control.directory.get(planned.address)
         if serving is None or serving.assigned != planned.source:
             return f"{planned.address} is not at {planned.source} any more"
         if planned.source in run.drained:
             return None
         moved = weight(control.loads.of(serving))
-        source, target = (self._relative(name) for name in (planned.source, planned.target))
+        source, target = loads[planned.source], loads[planned.target]
         after = target + moved / control.switches[planned.target].lb.capacity
         if after > max(source, target) * (1 + control.site.rebalance.threshold):
             return f"the load has changed: {planned.address} would bring {planned.target} to {after:.0f}, {planned.source} has {source:.0f}"
         return None
-
-    def _relative(self, name: str) -> float:
-        """An LB's load, for each unit of its capacity."""
-        control = self._control
-        return sum(weight(control.loads.of(serving)) for serving in control.directory if serving.assigned == name) \
-            / control.switches[name].lb.capacity
 
     def _end(self, run: Run, now: float, reason: str | None) -> None:
         run.state, run.reason = ("stopped", reason) if reason else ("done", None)
@@ -163,8 +170,8 @@ class Balancing:
         if settings.mode != "automatic" or self._solving or now < max(self._next_look, self._rest_until):
             return []
         self._next_look = now + self._control.site.settings.load_period
-        usable = [name for name in self._control.switches if not self._out_of_use(name, self._control.detection.failed())]
-        loads = [self._relative(name) for name in usable if not self._control.switches[name].lb.standby]
+        usable = self._usable()
+        loads = [load for name, load in self._relative().items() if name in usable and not self._control.switches[name].lb.standby]
         fair = sum(loads) / len(loads) if loads else 0.0
         self._uneven = self._uneven + 1 if loads and max(loads) > fair * (1 + settings.threshold) else 0
         if self._uneven < ROUNDS:
@@ -183,6 +190,3 @@ class Balancing:
         if not plan.moves or after > before / (1 + self._control.site.rebalance.threshold / 2) or self.running:
             return []
         return self.begin(plan, now)[1]
-
-
-KEPT_RUNS = 50

@@ -31,7 +31,7 @@ from lbctl.messages import OUTPUT_TABLE, AddEntries, AddFlows, DeleteEntries, Ou
 from lbctl.model import TCP, UDP, Settings, TransferMode
 from lbctl.openflow.inbound import EntryRemoved, EntryStats, PacketIn
 from lbctl.opening import Log, Opening, Refusal
-from lbctl.packets import Packet
+from lbctl.packets import Packet, parse_mac
 from lbctl.pipeline.cookies import Kind, kind_of, owner_in
 from lbctl.pipeline.entries import entry_flows
 from lbctl.serving import Directory, Serving
@@ -207,7 +207,7 @@ class Connections:
         if serving.outbound:
             router = switch.neighbours.get(serving.config.router)
             if entry.next_hop == NO_HOP and router:
-                entry.next_hop = bytes.fromhex(router.replace(":", ""))
+                entry.next_hop = parse_mac(router)
             if not entry.inner_hop and not inward:
                 entry.inner_hop = packet.eth_src
             return entry.next_hop != NO_HOP and bool(entry.inner_hop)
@@ -260,7 +260,7 @@ class Connections:
     @staticmethod
     def _through(home: Switch, packet: HeldPacket) -> tuple[str, PacketOut]:
         port = home.of_ports.external if packet.inward else home.of_ports.to(packet.tunnel)
-        frame = packets.with_eth_dst(packet.frame, bytes.fromhex(port.mac.replace(":", "")))
+        frame = packets.with_eth_dst(packet.frame, parse_mac(port.mac))
         return home.lb.name, PacketOut(frame, port.number, OUTPUT_TABLE, packet.tunnel)
 
     # How entries end.

@@ -123,7 +123,7 @@ class ControlFunction:
 
     def last_run(self) -> Run | None:
         """The last rebalancing."""
-        return self.balancing.runs[-1] if self.balancing.runs else None
+        return self.balancing.last
 
     def drained(self, name: str) -> bool:
         """Does an operator want that LB empty?"""
@@ -174,13 +174,13 @@ class ControlFunction:
     def ports_changed(self, name: str, ports: Iterable[PortState], now: float) -> Outbox:
         """All ports of the switch, after one of them has come, gone, or changed."""
         switch = self.switches[name]
-        was_up = all(port.up for port in switch.ports.values())
+        was_up = switch.ports_up
         switch.set_ports(ports)
         if not switch.ready:
             return []
         self.log("ports changed", lb=name, reason=switch.reason)
         out: Outbox = [(name, message) for message in switch.sync(self.external_ips())]
-        if not was_up and all(port.up for port in switch.ports.values()):
+        if not was_up and switch.ports_up:
             out += self.neighbourhood.announce_all(name, now) + self.neighbourhood.probe(switch)
         return out
 

@@ -13,7 +13,7 @@ from lbctl.icmp_translation import carried, quoted, readdressed_frame, translate
 from lbctl.messages import Outbox, PacketOut
 from lbctl.model import ICMP, ICMPV6
 from lbctl.openflow.inbound import PacketIn
-from lbctl.packets import Packet, may_not_be_fragmented
+from lbctl.packets import Packet, may_not_be_fragmented, parse_mac
 from lbctl.pipeline.entries import deliver_table
 from lbctl.pipeline.rules import ECHO_TYPES
 from lbctl.serving import Directory, Serving
@@ -134,7 +134,7 @@ class IcmpHandler:
             router = switch.neighbours.get(serving.config.router)
             if router is None:
                 return drop(switch, "router_unresolved")
-            entry = serving.echoes.request(found.key, serving.address.packed, bytes.fromhex(router.replace(":", "")),
+            entry = serving.echoes.request(found.key, serving.address.packed, parse_mac(router),
                                            packet.eth_src, now, serving.settings.udp_idle_timeout)
             if entry is None:
                 return drop(switch, "echo_exhausted")

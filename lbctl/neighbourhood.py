@@ -11,7 +11,7 @@ from lbctl.answers import FROM_CONTROLLER
 from lbctl.messages import Outbox, PacketOut
 from lbctl.model import Address
 from lbctl.openflow.inbound import PacketIn
-from lbctl.packets import Malformed
+from lbctl.packets import Malformed, parse_mac
 from lbctl.serving import Serving
 from lbctl.switch import Switch
 
@@ -76,7 +76,7 @@ class Neighbourhood:
             return []
         asked = [(ports.to(hop.tunnel), hop.tunnel, hop.address) for hop in self._control.directory.hops().values()]
         asked += [(ports.external, None, router) for router in self._control.directory.routers()]
-        return [(switch.lb.name, PacketOut(neighbours.probe(bytes.fromhex(port.mac.replace(":", "")), address.packed),
+        return [(switch.lb.name, PacketOut(neighbours.probe(parse_mac(port.mac), address.packed),
                                            FROM_CONTROLLER, port.number, tunnel))
                 for port, tunnel, address in asked if not (only_unknown and address in switch.neighbours)]
 
@@ -99,7 +99,7 @@ class Neighbourhood:
             internal = [(*way, address) for way in ports.ways(serving.config.hops().values())
                         for address in serving.config.internal_addresses()]
             for port, tunnel, address in [(ports.external, None, serving.address), *internal]:
-                frame = neighbours.announcement(bytes.fromhex(port.mac.replace(":", "")), address.packed,
+                frame = neighbours.announcement(parse_mac(port.mac), address.packed,
                                                 address == serving.config.gateway)
                 out.append((name, PacketOut(frame, FROM_CONTROLLER, port.number, tunnel)))
         return out

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from lbctl.access_table import Entry, pack_key, unpack_key
 from lbctl.model import Address, Server, Settings
-from lbctl.packets import Packet
+from lbctl.packets import Packet, parse_mac
 from lbctl.serving import Serving
 from lbctl.switch import Switch
 from lbctl.translation import outbound_keys
@@ -69,7 +69,7 @@ class Opening:
             self._exhausted(switch, serving, now)
             raise Refusal()
         key, reply = outbound_keys(reply, place)
-        return Entry(key, reply, bytes.fromhex(router.replace(":", "")), now, packet.seq, inner_hop=packet.eth_src)
+        return Entry(key, reply, parse_mac(router), now, packet.seq, inner_hop=packet.eth_src)
 
     def _exhausted(self, switch: Switch, serving: Serving, now: float) -> None:
         """Every connection that finds no port is counted; the log tells it once a minute."""

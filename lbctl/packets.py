@@ -279,6 +279,11 @@ def is_host(address: bytes) -> bool:
     return address[0] < 224 and address[0] != 0 and address[0] != 127
 
 
+def parse_mac(text: str) -> bytes:
+    """A MAC as switches and people write it, packed."""
+    return bytes.fromhex(text.replace(":", ""))
+
+
 def arp_question(source_mac: bytes, destination_mac: bytes, spa: bytes, tha: bytes, tpa: bytes) -> bytes:
     """An ARP request with any contents."""
     return _ARP.pack(destination_mac, source_mac, ETH_TYPE_ARP, 1, ETH_TYPE_IPV4, 6, 4, ARP_REQUEST, source_mac, spa, tha, tpa)

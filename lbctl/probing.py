@@ -93,7 +93,8 @@ class Probing:
         port = getattr(prober.of_ports, network)
         # A new control function has not seen the ports of an LB that is not connected.
         mac = getattr(asked.of_ports, network).mac if asked.of_ports else "ff:ff:ff:ff:ff:ff"
-        frame = packets.arp_question(_mac(port.mac), _mac(mac), number.to_bytes(4), _mac(asked.watched.identity), target)
+        source, destination, identity = (packets.parse_mac(text) for text in (port.mac, mac, asked.watched.identity))
+        frame = packets.arp_question(source, destination, number.to_bytes(4), identity, target)
         return prober.lb.name, PacketOut(frame, FROM_CONTROLLER, port.number)
 
     def answer(self, arp: packets.Arp) -> str | None:
@@ -120,7 +121,3 @@ class Probing:
     def forget(self, names: set[str]) -> None:
         """These LBs are gone."""
         self._paths = {place: path for place, path in self._paths.items() if place[0] not in names}
-
-
-def _mac(text: str) -> bytes:
-    return bytes.fromhex(text.replace(":", ""))

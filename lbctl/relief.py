@@ -76,8 +76,8 @@ class Relief:
 
     def _due(self, serving: Serving, now: float) -> bool:
         """Each start is a try; one that succeeds makes this external IP no orphan any more."""
-        at, wait = self._retries.get(serving.address, (now, FIRST_RETRY))
-        return now >= at
+        due, _ = self._retries.get(serving.address, (now, FIRST_RETRY))
+        return now >= due
 
     def _takers(self, name: str, orphans: list[Serving], now: float) -> dict[Serving, str]:
         control = self._control
@@ -87,7 +87,7 @@ class Relief:
         counts = Counter(serving.assigned for serving in control.directory)
         candidates = [Candidate(other, counts[other], frozenset(switch.neighbours), detection.held_down(other, now) or other in drained)
                       for other, switch in control.switches.items() if other not in {name, *detection.failed()}
-                      and switch.ready and all(port.up for port in switch.ports.values())]
+                      and switch.ready and switch.ports_up]
         chosen = spread({serving.address: frozenset(serving.next_hops()) for serving in orphans}, candidates)
         return {serving: chosen[serving.address] for serving in orphans if serving.address in chosen}
 

@@ -54,6 +54,11 @@ class Switch:
         """None until the switch has shown both networks' ports. A port that went away is remembered."""
         return self._known_ports
 
+    @property
+    def ports_up(self) -> bool:
+        """Are all of its ports there, and up?"""
+        return all(port.up for port in self.ports.values())
+
     def set_ports(self, reported: Iterable[PortState]) -> None:
         """All ports that the switch has now."""
         self.ports_reported = tuple(reported)

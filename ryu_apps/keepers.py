@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from lbctl.api.tokens import TokenError, read_token
 from lbctl.keeper.client import Client, KeeperError, tls_context
 from lbctl.messages import FetchCopy, SendBatch
 from lbctl.model import Keeper, Keepers
@@ -34,11 +35,10 @@ class KeeperCalls:
     def _credentials(self, keepers: Keepers):
         token = None
         if keepers.token_file:
-            file = self._directory / keepers.token_file
             try:
-                token = file.read_text(encoding="ascii").strip()
-            except (OSError, ValueError) as error:
-                raise KeeperError(f"keeper_token_file {file} cannot be read: {error}") from error
+                token = read_token(self._directory / keepers.token_file)
+            except TokenError as error:
+                raise KeeperError(f"keeper_token_file {error}") from error
         if not any(keeper.url.startswith("https") for keeper in keepers.each):
             return token, None
         return token, tls_context(self._directory / keepers.ca_file if keepers.ca_file else None)

@@ -17,6 +17,7 @@ from webob import Response as WebResponse
 
 from lbctl.api.dispatch import dispatch, failure
 from lbctl.api.http import BODY_LIMIT, Request, Response
+from lbctl.api.tokens import TokenError, read_token
 
 CONF = cfg.CONF
 CONF.set_default("wsapi_host", "127.0.0.1")
@@ -80,9 +81,6 @@ def _token() -> str | None:
         return None
     file = Path(CONF.config_file[0] if CONF.config_file else ".").parent / name
     try:
-        token = file.read_text(encoding="ascii").strip()
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"lbctl: token_file {file} cannot be read: {error}") from error
-    if not token or any(character.isspace() for character in token):
-        raise SystemExit(f"lbctl: token_file {file} must hold one token, for example: openssl rand -hex 32 > {file}")
-    return token
+        return read_token(file)
+    except TokenError as error:
+        raise SystemExit(f"lbctl: token_file {error}") from error

@@ -6,7 +6,6 @@ does not foresee is logged with its traceback, and answered with 500 and no more
 
 from __future__ import annotations
 
-import hmac
 import json
 import logging
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from lbctl.api.http import BODY_LIMIT, Request, Response
 from lbctl.api.operations import Call, Result
 from lbctl.api.problems import ApiProblem
 from lbctl.api.routes import Found, Route, allowed, find
+from lbctl.api.tokens import missing_token
 
 LOG = logging.getLogger(__name__)
 
@@ -55,13 +55,8 @@ def _answer(request: Request, orders: Orders, token: str | None) -> Response:
 
 
 def _check_token(request: Request, token: str | None) -> None:
-    if token is None:
-        return
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode()):
-        return
-    detail = "The token is wrong." if given else "This controller wants a token: send `Authorization: Bearer TOKEN`."
-    raise ApiProblem(401, detail, headers={"WWW-Authenticate": 'Bearer realm="lbctl"'})
+    if detail := missing_token(request.headers, token, "controller"):
+        raise ApiProblem(401, detail, headers={"WWW-Authenticate": 'Bearer realm="lbctl"'})
 
 
 def _route(request: Request, found: Found) -> Route:

@@ -151,11 +151,12 @@ def get_rebalance(call: Call) -> Result:
 
 def drain(call: Call) -> Result:
     name = _load_balancer(call).name
+    before = call.control.drained(name)
     call.orders.drain(name, call.body.undo)
     try:
         return _rebalance(call, None, dry_run=call.body.undo)
     except ApiProblem:
-        call.orders.drain(name, undo=True)  # refused: nothing has changed
+        call.orders.drain(name, undo=not before)  # refused: nothing has changed
         raise
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from lbctl import neighbours
 from lbctl.cli.finding import Finding, fail, ok
-from lbctl.packets import Malformed
+from lbctl.packets import Malformed, parse_mac
 
 WAIT = 0.5
 """Seconds that answers are waited for."""
@@ -41,7 +41,7 @@ def _findings(lb: str, port: str, side: str, strangers: Sequence[tuple[str, str]
 def _ask(device: str, mac: str, addresses: Iterable[str]) -> set[tuple[str, str]] | None:
     """(address, MAC) of each answer on that device; None if it cannot be asked there."""
     wanted = {ip_address(address).packed: address for address in addresses}
-    own = bytes.fromhex(mac.replace(":", ""))
+    own = parse_mac(mac)
     try:
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) as raw:
             raw.bind((device, 0))

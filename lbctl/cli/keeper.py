@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from lbctl.api.tokens import TokenError, read_token
 from lbctl.cli import output
 from lbctl.cli.failure import Failure
 from lbctl.keeper.copy import Copy
@@ -97,13 +98,10 @@ def _token(file: Path | None, no_token: bool, place: tuple[str, int]) -> str | N
     if no_token:
         raise typer.BadParameter("not together with --token-file", param_hint="--no-token")
     try:
-        token = file.read_text(encoding="ascii").strip()
-        open_to_all = bool(file.stat().st_mode & stat.S_IROTH)
-    except (OSError, ValueError) as error:
-        raise Failure(f"--token-file {file} cannot be read: {error}.") from error
-    if not token or any(character.isspace() for character in token):
-        raise Failure(f"--token-file {file} must hold one token, for example: openssl rand -hex 32 > {file}")
-    if open_to_all:
+        token = read_token(file)
+    except TokenError as error:
+        raise Failure(f"--token-file {error}") from error
+    if file.stat().st_mode & stat.S_IROTH:
         logging.warning("%s can be read by every user of this machine: chmod o-r %s", file, file)
     return token
 

@@ -10,6 +10,7 @@ from lbctl.access_table import Entry, pack_key, reply_key
 from lbctl.cli import output
 from lbctl.cli.walk import Hit, Packet, walk
 from lbctl.model import PROTOCOL_NUMBERS, TCP, Address, Endpoint, ExternalIp, Server, Service, TransferMode, Tunnel, asked_by
+from lbctl.packets import parse_mac
 from lbctl.pipeline import flow as f
 from lbctl.pipeline.cookies import Kind, kind_of
 from lbctl.pipeline.entries import entry_flows
@@ -116,11 +117,7 @@ def _entry(view: dict[str, Any]) -> Entry:
     server = ip_address(view["server"]).packed, view["server_port"]
     reply = (full_reply(key, *server, (ip_address(view["internal_ip"]).packed, view["internal_port"])) if view["internal_ip"]
              else reply_key(key, *server))
-    return Entry(key, reply, _mac(view["next_hop"]), 0.0, inner_hop=_mac(view["inner_hop"] or ""))
-
-
-def _mac(text: str) -> bytes:
-    return bytes.fromhex(text.replace(":", ""))
+    return Entry(key, reply, parse_mac(view["next_hop"]), 0.0, inner_hop=parse_mac(view["inner_hop"] or ""))
 
 
 def _packet(situation: Situation, ports: Ports, packet: str) -> Packet:

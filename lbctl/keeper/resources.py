@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import json
 import threading
 import time
@@ -14,6 +13,7 @@ from typing import Any
 
 from lbctl.access_table import NO_HOP, STATES, Entry
 from lbctl.api.http import Request, Response
+from lbctl.api.tokens import missing_token
 from lbctl.keeper import sockets
 from lbctl.keeper.batches import CONTENT_TYPE, Answer, Batch, BatchKind, Malformed, decode, encode
 from lbctl.keeper.copy import ServerCopy, Session
@@ -64,13 +64,8 @@ class Resources:
 
     def admit(self, headers: Mapping[str, str]) -> Response | None:
         """What to answer to a request that does not carry the token; before its body is read."""
-        if self._token is None:
-            return None
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token.encode()):
-            return None
-        detail = "The token is wrong." if given else "This keeper wants a token: send `Authorization: Bearer TOKEN`."
-        return problem(401, detail, {"WWW-Authenticate": 'Bearer realm="lbctl keeper"'})
+        detail = missing_token(headers, self._token, "keeper")
+        return problem(401, detail, {"WWW-Authenticate": 'Bearer realm="lbctl keeper"'}) if detail else None
 
     def answer(self, request: Request) -> Response:
         """The answer to a request that was admitted."""

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from lbctl.model import ICMP, ICMPV6, PROTOCOL_NUMBERS, TCP, Address, ExternalIp, Hop, Network, TransferMode, Tunnel, address_order
 from lbctl.neighbours import ADVERTISEMENT, ALL_NODES, HOP_LIMIT, OVERRIDE, ROUTER, SOLICITATION, SOLICITED, link_local, multicast_mac
+from lbctl.packets import parse_mac
 from lbctl.pipeline import flow as f
 from lbctl.pipeline.cookies import Kind, owner_of
 from lbctl.pipeline.flow import CONTROLLER, DEC_TTL, IN_PORT, Action, CheckLarger, Flow, Move, Output, Resubmit, SetField, SetTtl, flow
@@ -143,7 +144,7 @@ def _entrance_flows(ports: Ports, tunnels: Iterable[Tunnel]) -> Iterator[Flow]:
             yield flow(Kind.PIPELINE, 0, "classify", 100, addressed, goto="transfer_mode")
     for port in (ports.external, ports.internal, *ports.tunnels.values()):
         # The next hops ask for it, before they answer probes that came from it.
-        yield from _solicitation_flows(0, port, IPv6Address(link_local(bytes.fromhex(port.mac.replace(":", "")))), router=False)
+        yield from _solicitation_flows(0, port, IPv6Address(link_local(parse_mac(port.mac))), router=False)
         yield flow(Kind.ARP, 0, "advertise", 100, {"in_port": port.number, "eth_type": f.ETH_IPV6, "ip_proto": ICMPV6,
                                                    "icmpv6_type": ADVERTISEMENT}, SetField("ipv6_nd_tll", port.mac),
                    *_back(port, ports), IN_PORT)

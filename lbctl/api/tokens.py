@@ -1,0 +1,30 @@
+"""The token that requests must carry (RFC 6750): of the controller's REST API and of the keepers' alike."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class TokenError(Exception):
+    """A token file that can't be used; the message begins with its name."""
+
+
+def read_token(file: Path) -> str:
+    """Raises TokenError if the file can't be read, or holds anything but one token."""
+    try:
+        token = file.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise TokenError(f"{file} cannot be read: {error}") from error
+    if not token or any(character.isspace() for character in token):
+        raise TokenError(f"{file} must hold one token, for example: openssl rand -hex 32 > {file}")
+    return token
+
+
+def missing_token(headers: Mapping[str, str], token: str | None, who: str) -> str | None:
+    """What is wrong with a request that does not carry the token; None if nothing is, or no token is wanted. who: is asked."""
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    if token is None or scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode()):
+        return None
+    return "The token is wrong." if given else f"This {who} wants a token: send `Authorization: Bearer TOKEN`."
