@@ -12,6 +12,7 @@ client but to an internal IP, column 913, and a port of it, column 914.
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Callable, ValuesView
 from ipaddress import ip_address
 from typing import NamedTuple
@@ -164,6 +165,13 @@ class AccessTable:
     def snapshot(self) -> list[Entry]:
         """The entries now; some may be GONE by the time that the caller comes to them."""
         return list(self._by_key.values())
+
+    def servers(self) -> Counter[bytes]:
+        """How many entries go to each server (packed address), if there are any."""
+        counts: Counter[bytes] = Counter()
+        for server, count in self.connections_to.items():
+            counts[server[1:-2]] += count
+        return counts
 
     def by_key(self, key: bytes) -> Entry | None:
         return self._by_key.get(key)

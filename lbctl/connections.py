@@ -27,7 +27,7 @@ from lbctl.access_table import (
 from lbctl.answers import drop, mac_of, send_error, time_exceeded
 from lbctl.held import HeldPacket
 from lbctl.icmp_handler import IcmpHandler
-from lbctl.messages import OUTPUT_TABLE, AddEntries, AddFlows, DeleteEntries, Outbox, PacketOut
+from lbctl.messages import OUTPUT_TABLE, AddEntries, AddFlows, DeleteEntries, Outbox, PacketOut, portions
 from lbctl.model import TCP, UDP, Settings, TransferMode
 from lbctl.openflow.inbound import EntryRemoved, EntryStats, PacketIn
 from lbctl.opening import Log, Opening, Refusal
@@ -39,8 +39,6 @@ from lbctl.switch import Switch
 
 CACHED_SECONDS = 15.0
 """The datapath may remember an unused flow for this long: Open vSwitch's max-idle (10 s), and some more."""
-TAUGHT_AT_ONCE = 500
-"""Entries in one message."""
 UNDER_WAY = 1.0
 """Seconds: a datagram may come here for so long after its entry was made, since the datapath does not know the flows yet. They are
 not sent again with each one: the datapath would be checked anew each time, and a burst last longer."""
@@ -199,7 +197,7 @@ class Connections:
         for other in alike:
             other.next_hop = entry.next_hop
             serving.table.changed(other)
-        return [AddEntries(tuple(alike[start:start + TAUGHT_AT_ONCE])) for start in range(0, len(alike), TAUGHT_AT_ONCE)]
+        return portions(AddEntries, alike)
 
     @staticmethod
     def _learn_hops(switch: Switch, serving: Serving, entry: Entry, packet: Packet, inward: bool) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from lbctl.access_table import NO_HOP, RESET, Entry, unpack_key
+from lbctl.access_table import GONE, NO_HOP, RESET, Entry, unpack_key
 from lbctl.keeper.rows import Row
 from lbctl.messages import KEEPERS, FetchCopy, Outbox
 from lbctl.model import TCP, Address
@@ -37,6 +37,15 @@ class Fetching:
     """Servers whose entries are not there yet."""
     tried: Counter[Address] = field(default_factory=Counter)
     """Copies that have been tried, by server."""
+    _held: dict[bytes, list[Entry]] | None = None
+
+    def held(self, server: Address) -> list[Entry]:
+        """The access table's entries of that server; the table is searched once, for all servers. No LB adds to it meanwhile."""
+        if self._held is None:
+            self._held = {}
+            for entry in self.serving.table.entries():
+                self._held.setdefault(entry.server[0], []).append(entry)
+        return [entry for entry in self._held.get(server.packed, ()) if not entry.flags & GONE]
 
 
 class Copies:
@@ -59,9 +68,9 @@ class Copies:
 
     def fetch(self, serving: Serving, lb: str, record: MoveRecord, planned: bool, token: int, now: float) -> Outbox:
         """Makes the access table that which LB `lb` had, as well as can be; then confirms the token."""
-        servers = {ip_address(entry.server[0]) for entry in serving.table.entries()} | set(serving.config.server_addresses())
-        if serving.outbound:
-            servers = set()  # nobody but the control function has what inside hosts open
+        servers: set[Address] = set()  # nobody but the control function has what a NAT gateway's inside hosts open
+        if not serving.outbound:
+            servers = {ip_address(server) for server in serving.table.servers()} | set(serving.config.server_addresses())
         fetching = Fetching(serving, lb, record, token, planned, set(servers))
         out: Outbox = []
         for server in sorted(servers, key=str):
@@ -108,7 +117,7 @@ class Copies:
 
     def _own(self, fetching: Fetching, server: Address, now: float) -> Outbox:
         """They stay as the control function knows them."""
-        self._count(fetching, "controller", sum(entry.server[0] == server.packed for entry in fetching.serving.table.entries()))
+        self._count(fetching, "controller", fetching.serving.table.servers()[server.packed])
         return self._got(fetching, server, now)
 
     def _got(self, fetching: Fetching, server: Address, now: float) -> Outbox:
@@ -129,7 +138,7 @@ class Copies:
 
     def _compare(self, fetching: Fetching, server: Address, copy: str | None, keys: set[bytes]) -> None:
         """What the copy does not have yet comes from the table, and what has ended since is left out."""
-        entries = [entry for entry in fetching.serving.table.entries() if entry.server[0] == server.packed]
+        entries = fetching.held(server)
         there = sum(entry.key in keys for entry in entries)
         if copy:
             self._count(fetching, copy, there)
@@ -140,8 +149,8 @@ class Copies:
         """Makes the table's entries of that server what the copy has; of UDP, sockets tell nothing."""
         serving, table = fetching.serving, fetching.serving.table
         there = {row.key for row in rows if not row.flags & RESET}
-        for entry in table.snapshot():
-            if entry.server[0] == server.packed and entry.key not in there and (copy != "sockets" or entry.key[0] == TCP):
+        for entry in fetching.held(server):
+            if entry.key not in there and (copy != "sockets" or entry.key[0] == TCP):
                 serving.remove(entry, now)
         for row in rows:
             entry = table.by_key(row.key)
@@ -162,11 +171,11 @@ class Copies:
                    and not control.on_link(unpack_key(key)[1])]
         if not missing:
             return
-        hops = Counter(entry.next_hop for other in control.directory for entry in other.table.entries()
-                       if entry.next_hop != NO_HOP and len(entry.key) == len(missing[0].key)
-                       and not control.on_link(unpack_key(entry.key)[1]))
-        for entry in missing if hops else ():
-            entry.next_hop = hops.most_common(1)[0][0]
+        common = Counter(entry.next_hop for other in control.directory for entry in other.table.entries()
+                         if entry.next_hop != NO_HOP and len(entry.key) == len(missing[0].key)
+                         and not control.on_link(unpack_key(entry.key)[1])).most_common(1)
+        for entry in missing if common else ():
+            entry.next_hop = common[0][0]
 
     @staticmethod
     def _note_hopless(serving: Serving, keys: Iterable[bytes]) -> None:

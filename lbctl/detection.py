@@ -207,7 +207,7 @@ class Detection:
             self._silent_since.pop(name, None)
             return self._unconnected(name, switch, silent, now)
         if not switch.ready:
-            return self.health[name].failure if name in self.health else None
+            return self.health[name].failure
         down = [port.name for network, port in switch.ports.items() if network in NETWORKS and not port.up]
         if down:
             return Failure(f"its port {' and '.join(down)} is down", obeys=True)

@@ -13,7 +13,7 @@ from lbctl.keeper.batches import Reply
 from lbctl.keeper.publisher import Pace, Publisher
 from lbctl.keeper.rows import Ports, Stream, derived_ports
 from lbctl.messages import KEEPERS, Outbox, SendBatch
-from lbctl.model import Keeper, Settings
+from lbctl.model import Address, Keeper
 from lbctl.serving import Serving
 
 if TYPE_CHECKING:
@@ -31,6 +31,14 @@ class KeeperState(NamedTuple):
     counters: Counter[str]
 
 
+class Feed(NamedTuple):
+    """What a keeper is to be told, and how."""
+
+    keeper: Keeper
+    pace: Pace
+    external_ips: frozenset[Address]
+
+
 class Feeds:
     """A publisher for each keeper that some external IP's entries go to."""
 
@@ -38,32 +46,29 @@ class Feeds:
         self._control = control
         self.publishers: dict[bytes, Publisher] = {}
         """By the server (packed)."""
-        self._keepers: dict[bytes, Keeper] = {}
         self._fed: dict[bytes, list[Serving]] = {}
         """By the server (packed): the external IPs whose entries its keeper is told."""
-        self._pace: Pace | None = None
+        self._ordered: dict[bytes, Feed] = {}
+        """By the server (packed): what its publisher is for."""
         self.configure()
 
     def configure(self) -> None:
         """After another site file: keepers that are to have the same as before go on where they are; others get a full copy."""
-        control = self._control
-        pace, before = _pace(control.site.settings), (self._pace, self._keepers, self._fed)
+        control, before = self._control, self._ordered
+        pace = Pace(interval=control.site.settings.copy_interval, max_delay=control.site.settings.copy_delay)
         self._fed = {}
         for serving in control.directory:
             for server in serving.config.server_addresses() if "keeper" in serving.config.copies else ():
                 self._fed.setdefault(server.packed, []).append(serving)
-        self._keepers = {keeper.server.packed: keeper for keeper in control.site.keepers.each if keeper.server.packed in self._fed}
-        self.publishers = {server: self.publishers[server] if self._as_before(server, pace, *before)
-                           else Publisher(server, partial(self._entries, server), self._ports, pace) for server in self._keepers}
-        self._pace = pace
+        keepers = {keeper.server.packed: keeper for keeper in control.site.keepers.each}
+        self._ordered = {server: Feed(keepers[server], pace, frozenset(serving.address for serving in servings))
+                         for server, servings in self._fed.items() if server in keepers}
+        self.publishers = {
+            server: self.publishers[server] if before.get(server) == feed
+            else Publisher(server, partial(self._entries, server), self._ports, pace)
+            for server, feed in self._ordered.items()}
         for serving in control.directory:
-            serving.table.watcher = self._changed if "keeper" in serving.config.copies and self._keepers else None
-
-    def _as_before(self, server: bytes, pace: Pace, old_pace: Pace | None, keepers: dict[bytes, Keeper],
-                   fed: dict[bytes, list[Serving]]) -> bool:
-        """Is its keeper to have the same entries as before?"""
-        return pace == old_pace and keepers.get(server) == self._keepers[server] \
-            and {serving.address for serving in fed[server]} == {serving.address for serving in self._fed[server]}
+            serving.table.watcher = self._changed if "keeper" in serving.config.copies and self.publishers else None
 
     def _changed(self, entry: Entry) -> None:
         publisher = self.publishers.get(entry.reply[1:(len(entry.reply) + 1 >> 1) - 2])
@@ -84,11 +89,11 @@ class Feeds:
             if not any(serving.unread for serving in self._fed[server]):
                 publisher.begin(now)
             if batch := publisher.due(now):
-                out.append((KEEPERS, SendBatch(self._keepers[server], batch)))
+                out.append((KEEPERS, SendBatch(self._ordered[server].keeper, batch)))
         return out
 
     def states(self, now: float) -> list[KeeperState]:
-        return [KeeperState(self._keepers[server], publisher.synced, publisher.lag(now), publisher.behind(now),
+        return [KeeperState(self._ordered[server].keeper, publisher.synced, publisher.lag(now), publisher.behind(now),
                             publisher.last_failure or None, publisher.counters) for server, publisher in self.publishers.items()]
 
     def answered(self, server: bytes, reply: Reply | None, detail: str, now: float) -> None:
@@ -106,7 +111,3 @@ class Feeds:
                               reason=publisher.last_failure)
         elif before and not publisher.last_failure:
             self._control.log("keeper takes entries again", keeper=str(ip_address(server)))
-
-
-def _pace(settings: Settings) -> Pace:
-    return Pace(interval=settings.copy_interval, max_delay=settings.copy_delay)

@@ -125,21 +125,28 @@ class Loads:
 
     def _smooth(self, servings: Iterable[Serving], seconds: float, now: float) -> None:
         share = 1.0 - math.exp(-seconds / (PERIODS * self.period))
-        smoothed: dict[int, Smoothed] = {}
+        servings, smoothed = list(servings), {}
+        rates = self._rates({serving.owner: serving.assigned for serving in servings}, now)
         for serving in servings:
             before = self._smoothed.get(serving.owner) or Smoothed(None, serving.opened)
-            packets, size = self._rate(serving, now)
+            packets, size = rates.get(serving.owner, (0.0, 0.0))
             load = Load(packets, size, (serving.opened - before.opened) / seconds)
             if before.load:
                 load = Load(*(old + share * (new - old) for old, new in zip(before.load, load, strict=True)))
             smoothed[serving.owner] = Smoothed(load, serving.opened)
         self._smoothed = smoothed
 
-    def _rate(self, serving: Serving, now: float) -> tuple[float, float]:
-        """As of the last readings. The LB that has it counts also when it can't be read: it goes on forwarding."""
-        found = [reading.rates.get(serving.owner, (0.0, 0.0)) for lb, reading in self._readings.items()
-                 if lb == serving.assigned or now - reading.at < 2 * self.period]
-        return sum(packets for packets, _ in found), sum(size for _, size in found)
+    def _rates(self, assigned: Mapping[int, str], now: float) -> dict[int, tuple[float, float]]:
+        """Of each owner, over all LBs, as of the last readings. The LB that has it counts also when it can't be read: it goes on
+        forwarding."""
+        sums: dict[int, tuple[float, float]] = {}
+        for lb, reading in self._readings.items():
+            recent = now - reading.at < 2 * self.period
+            for owner, (packets, size) in reading.rates.items():
+                if recent or assigned.get(owner) == lb:
+                    before = sums.get(owner, (0.0, 0.0))
+                    sums[owner] = before[0] + packets, before[1] + size
+        return sums
 
     def of(self, serving: Serving) -> Load:
         """What it carries now, smoothed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lbctl.access_table import Entry
@@ -150,3 +151,11 @@ Message = (AddFlows | DeleteFlows | DeleteCookie | AddEntries | DeleteEntries | 
            | ReadFlows | ReadPorts | Configure | Save | FetchCopy | SendBatch | Solve)
 Outbox = list[tuple[str, Message]]
 """Messages in order, each with the name of the LB it is for."""
+
+AT_ONCE = 500
+"""Entries in one message, of many that nobody waits for: others' messages get their turn between them."""
+
+
+def portions(kind: type[AddEntries] | type[DeleteEntries], entries: Sequence[Entry]) -> list[Message]:
+    """Messages of that kind for all of the entries."""
+    return [kind(tuple(entries[start:start + AT_ONCE])) for start in range(0, len(entries), AT_ONCE)]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lbctl.access_table import ENDING, FIN_IN, FIN_OUT, NO_HOP, Entry, unpack_key
-from lbctl.messages import AddEntries, DeleteEntries, Message
-from lbctl.move import CHUNK
+from lbctl.messages import AddEntries, DeleteEntries, Message, portions
 from lbctl.readback import Found, ReadBack
 from lbctl.serving import Directory, Serving
 
@@ -60,7 +58,7 @@ def recover(name: str, readback: ReadBack, directory: Directory, lost_at: float,
         since = float("-inf") if restarted or read and serving.assigned != name else lost_at - UNDER_WAY
         back = [entry for entry in missing if entry.created > since and not entry.flags & ENDING and entry.next_hop != NO_HOP]
         if restarted or read:
-            outcome.messages += [AddEntries(tuple(chunk)) for chunk in _chunks(back)]
+            outcome.messages += portions(AddEntries, back)
             outcome.put_back += len(back)
             for entry in back:
                 entry.last_seen = now
@@ -69,7 +67,7 @@ def recover(name: str, readback: ReadBack, directory: Directory, lost_at: float,
         serving.unread.discard(name)
         if serving.allocation:
             serving.allocation.forget()
-    outcome.messages = [DeleteEntries(tuple(chunk)) for chunk in _chunks(strange)] + outcome.messages
+    outcome.messages = portions(DeleteEntries, strange) + outcome.messages
     outcome.deleted = len(strange)
     return outcome
 
@@ -86,8 +84,3 @@ def _entry(key: bytes, found: Found, now: float) -> Entry:
 def _run_out(found: Found) -> int:
     """The flag of a direction that is not there any more: it has seen its FIN."""
     return {1: FIN_OUT, 2: FIN_IN, 3: 0}[found.directions]
-
-
-def _chunks(entries: list[Entry]) -> Iterator[list[Entry]]:
-    for start in range(0, len(entries), CHUNK):
-        yield entries[start:start + CHUNK]

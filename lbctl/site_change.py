@@ -123,4 +123,4 @@ def _internal_ips_in_use(serving: Serving) -> set[Address]:
 
 def _servers_in_use(serving: Serving) -> set[Address]:
     """The addresses of the servers that its connections go to."""
-    return {ip_address(server) for server in {entry.server[0] for entry in serving.table.entries()}}
+    return {ip_address(server) for server in serving.table.servers()}

@@ -153,9 +153,7 @@ class LoadBalancerApp(app_manager.RyuApp):
 
     def wait_for_run(self, run, timeout: float) -> None:
         """Waits, in the caller's green thread, until the rebalancing has ended or the time (seconds) is over."""
-        deadline = time.monotonic() + timeout
-        while run.state == "running" and time.monotonic() < deadline:
-            hub.sleep(TICK)
+        self._wait_while(lambda: run.state == "running", timeout)
 
     def _solve_loop(self, message) -> None:
         self._send(self.control.balancing.solved(tpool.execute(_solve, message.problem, message.algorithm), self.now()))
@@ -169,8 +167,12 @@ class LoadBalancerApp(app_manager.RyuApp):
 
     def wait_for_move(self, move_id: str, timeout: float) -> None:
         """Waits, in the caller's green thread, until the move has ended or the time (seconds) is over."""
+        self._wait_while(lambda: (move := self.control.moves.get(move_id)) and not move.ended, timeout)
+
+    @staticmethod
+    def _wait_while(running, timeout: float) -> None:
         deadline = time.monotonic() + timeout
-        while (move := self.control.moves.get(move_id)) and not move.ended and time.monotonic() < deadline:
+        while running() and time.monotonic() < deadline:
             hub.sleep(TICK)
 
     # Switches come and go.
