@@ -27,6 +27,7 @@ from lbctl.model import (
 from lbctl.pipeline.cookies import owner_of
 
 MAX_WEIGHT = 65535
+MAX_CONNECTIONS = 1_000_000
 _ANY = ("copies", "only_on", "not_with")
 _KEYS = {
     "nat: destination": (("address", "load_balancer", "gateway", "services"), ("kind", "nat", *_ANY)),
@@ -203,7 +204,8 @@ class ExternalIpReader:
             self._reader.problem(key, f"server: {quoted(key.value)} is a tunnel's: add transport, {' or '.join(TRANSPORTS[1:])}")
             return None
         required, optional = SERVER_KEYS if tunneled else ((), ())
-        values = self._reader.mapping(node, "server", ("address", "port", *required), ("weight", "next_hop", "transport", *optional))
+        values = self._reader.mapping(node, "server", ("address", "port", *required),
+                                      ("weight", "max_connections", "next_hop", "transport", *optional))
         if values is None:
             return None
         # Behind a router or a tunnel it may have any address.
@@ -211,6 +213,9 @@ class ExternalIpReader:
         address = self._reader.address_in(values.get("address"), "address", networks, "internal_network")
         port = self._reader.whole(values.get("port"), "port", 1, 65535)
         weight = self._reader.whole(values["weight"], "weight", 1, MAX_WEIGHT) if "weight" in values else 1
+        limit = None
+        if "max_connections" in values:
+            limit = self._reader.whole(values["max_connections"], "max_connections", 1, MAX_CONNECTIONS)
         next_hop = self._other("next_hop", values, () if tunneled else self._internal, "internal_network")
         tunnel = self._tunnels.tunnel(transport, address, values) if tunneled else None
         if address is None:
@@ -222,7 +227,7 @@ class ExternalIpReader:
             self._check_owner(address, owner, values["address"])
         if port is None or weight is None or tunneled and tunnel is None:
             return None
-        server = Server(address, port, weight, next_hop, tunnel)
+        server = Server(address, port, weight, next_hop, tunnel, limit)
         self._check_hop(server, node)
         return server
 

@@ -104,6 +104,8 @@ class Server:
     next_hop: Address | None = None
     """The router on the internal network that it is behind; None: it is on that network itself."""
     tunnel: Tunnel | None = None
+    max_connections: int | None = None
+    """It gets no new connection while it has so many of its external IP; None: no limit."""
 
     @property
     def endpoint(self) -> Endpoint:

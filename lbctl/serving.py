@@ -13,6 +13,7 @@ from lbctl.model import Address, ExternalIp, Hop, Network, SchedulerOrder, Serve
 from lbctl.move import Move
 from lbctl.pipeline.cookies import owner_of
 from lbctl.schedulers import Scheduler, scheduler_for
+from lbctl.server_states import ServerStates
 from lbctl.translation import Allocation, full_reply
 
 
@@ -35,6 +36,7 @@ class Serving:
         """With the schedulers that are in force, by protocol number and port."""
         self.scheduler_orders = dict(scheduler_orders)
         self.schedulers: dict[tuple[int, int], Scheduler] = {}
+        self.servers = ServerStates(self.table)
         self.allocation: Allocation | None = None
         """None: destination NAT, where ports stay as they are."""
         self.hopless: list[Entry] = []
@@ -86,6 +88,7 @@ class Serving:
         self.services = {(service.protocol_number, service.port): self._as_ordered(service) for service in config.services}
         self.schedulers = {place: self.schedulers[place] if before.get(place) == service
                            else scheduler_for(service, self.table.connections_to) for place, service in self.services.items()}
+        self.servers.configure(self.services)
 
     def _as_ordered(self, service: Service) -> Service:
         order = self.scheduler_orders.get((service.protocol, service.port))

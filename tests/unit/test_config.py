@@ -216,6 +216,8 @@ MISTAKES = [
      "13: port must be a whole number from 1 to 65535; it is 'true'"),
     ("weight 0", 17, "          - {address: 10.0.0.12, port: 8080, weight: 0}",
      "17: weight must be a whole number from 1 to 65535; it is 0"),
+    ("no connections", 17, "          - {address: 10.0.0.12, port: 8080, max_connections: 0}",
+     "17: max_connections must be a whole number from 1 to 1000000; it is 0"),
     ("server outside the internal network", 17, "          - {address: 10.0.1.12, port: 80}",
      "17: address 10.0.1.12 is outside internal_network 10.0.0.0/24"),
     ("duplicate server", 17, "          - {address: 10.0.0.11, port: 80}",
