@@ -8,7 +8,8 @@ import yaml
 
 from lbctl.config_fields import FieldReader
 from lbctl.config_keepers import KeeperReader
-from lbctl.config_tunnels import SERVER_KEYS, TunnelReader, first_tunnel_key
+from lbctl.config_servers import ServerReader
+from lbctl.config_tunnels import TunnelReader
 from lbctl.config_yaml import did_you_mean, line_of, quoted
 from lbctl.model import (
     KINDS,
@@ -16,18 +17,13 @@ from lbctl.model import (
     PORTS,
     PROTOCOL_NUMBERS,
     SCHEDULERS,
-    TRANSPORTS,
     Address,
     ExternalIp,
-    Hop,
     Network,
-    Server,
     Service,
 )
 from lbctl.pipeline.cookies import owner_of
 
-MAX_WEIGHT = 65535
-MAX_CONNECTIONS = 1_000_000
 _ANY = ("copies", "only_on", "not_with")
 _KEYS = {
     "nat: destination": (("address", "load_balancer", "gateway", "services"), ("kind", "nat", *_ANY)),
@@ -46,24 +42,17 @@ class ExternalIpReader:
     def __init__(self, reader: FieldReader, external: Sequence[Network], internal: Sequence[Network], names: list[str] | None,
                  standby: set[str], tunnels: TunnelReader, keepers: KeeperReader) -> None:
         self._reader = reader
-        self._tunnels, self._keepers, self._standby = tunnels, keepers, standby
+        self._keepers, self._standby = keepers, standby
+        self._servers = ServerReader(reader, internal, tunnels)
         self._external, self._internal = external, internal
         self._names = names
         self._owner_lines: dict[int, tuple[Address, int]] = {}
         self._named_apart: list[tuple[Address, yaml.Node]] = []
-        self._others: list[tuple[str, Address, yaml.Node]] = []
-        """Whose address must not be an LB's: what it is, and where it is named."""
-        self._hops: dict[Address, tuple[Hop, int]] = {}
-        self._server_owners: dict[Address, int] = {}
         self._inside: list[tuple[Network, int]] = []
 
     def read(self, nodes: list[yaml.Node]) -> list[ExternalIp | None]:
         found = [self._external_ip(node) for node in nodes]
-        for what, address, node in self._others:
-            own, words = ("external IP", "an external IP") if what == "router" else ("internal address", "a gateway or internal IP")
-            line = self._reader.seen.get((own, address))
-            if line is not None:
-                self._reader.problem(node, f"{what} {address} can't be {words} as well (line {line})")
+        self._servers.check_others()
         for other, node in self._named_apart:
             if ("external IP", other) not in self._reader.seen:
                 self._reader.problem(node, f"not_with: there is no external IP {other}")
@@ -71,8 +60,8 @@ class ExternalIpReader:
 
     def _external_ip(self, node: yaml.Node) -> ExternalIp | None:
         problems = len(self._reader.problems)
-        kind = self._choice(node, "kind", KINDS)
-        nat = self._choice(node, "nat", NAT_KINDS)
+        kind = self._reader.deciding(node, "kind", KINDS)
+        nat = self._reader.deciding(node, "nat", NAT_KINDS)
         if len(self._reader.problems) > problems:
             return None  # which other keys it needs is not known
         required, optional = _KEYS[f"kind: {kind}" if kind == "nat-gateway" else f"nat: {nat}"]
@@ -87,10 +76,10 @@ class ExternalIpReader:
         internal_ips = [self._internal_ip(item, address) for item in self._items(values, "internal_ips")]
         ports = self._reader.port_range(values["port_range"], "port_range") if "port_range" in values else PORTS
         inside = [self._inside_prefix(item, address) for item in self._items(values, "inside")]
-        router = self._other("router", values, self._external, "external_network")
-        self._same_version(router, address, values.get("router"), "router")
-        line = line_of(node)
-        services = [self._service(line, nat == "destination", address, item) for item in self._items(values, "services")]
+        router = self._servers.other("router", values, self._external, "external_network")
+        self._reader.same_version(router, address, values.get("router"), "router")
+        where = f"in line {line_of(node)}"
+        services = [self._service(where, nat == "destination", address, item) for item in self._items(values, "services")]
         copies = self._keepers.copies(values.get("copies"), nat, kind == "nat-gateway", list(filter(None, services)))
         only_on = frozenset(filter(None, (self._assigned_to(item, "only_on") for item in self._items(values, "only_on"))))
         not_with = frozenset(filter(None, (self._apart(item, address) for item in self._items(values, "not_with"))))
@@ -99,12 +88,6 @@ class ExternalIpReader:
         return ExternalIp(address, name, gateway, nat, tuple(filter(None, services)), (), kind, tuple(filter(None, internal_ips)),
                           ports, tuple(filter(None, inside)), router, copies=copies,
                           only_on=only_on, not_with=not_with)
-
-    def _choice(self, node: yaml.Node, key: str, known: tuple[str, ...]) -> str:
-        """What decides which other keys there may be; the default if it is missing or wrong."""
-        pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        value = next((value for name, value in pairs if name.value == key), None)
-        return (self._reader.choice(value, key, known) if value is not None else None) or known[0]
 
     def _check_external(self, address: Address, node: yaml.Node) -> None:
         self._reader.once(node, ("external IP", address), f"the external IP {address} is already used")
@@ -136,14 +119,14 @@ class ExternalIpReader:
         if gateway is not None and node is not None:
             self._reader.once(node, ("internal address", gateway),
                               f"the gateway {gateway} already belongs to another external IP; each needs its own")
-            self._same_version(gateway, external, node, "gateway")
+            self._reader.same_version(gateway, external, node, "gateway")
         return gateway
 
     def _internal_ip(self, node: yaml.Node, external: Address | None) -> Address | None:
         address = self._reader.address_in(node, "internal IP", self._internal, "internal_network")
         if address is not None:
             self._reader.once(node, ("internal address", address), f"the internal IP {address} is already used")
-            self._same_version(address, external, node, "internal IP")
+            self._reader.same_version(address, external, node, "internal IP")
         return address
 
     def _inside_prefix(self, node: yaml.Node, external: Address | None) -> Network | None:
@@ -157,103 +140,26 @@ class ExternalIpReader:
             if network.version == prefix.version and network.overlaps(prefix):
                 self._reader.problem(node, f"inside {prefix} overlaps external_network {network}: its hosts are outside")
         self._inside.append((prefix, line_of(node)))
-        self._same_version(prefix, external, node, "inside")
+        self._reader.same_version(prefix, external, node, "inside")
         return prefix
 
-    def _other(self, what: str, values: dict[str, yaml.Node], networks: Sequence[Network], network_key: str) -> Address | None:
-        """An address that must not be an LB's own; what: its key."""
-        address = self._reader.address_in(values.get(what), what, networks, network_key)
-        if address is not None:
-            self._others.append((what, address, values[what]))
-        return address
-
-    def _same_version(self, found: Address | Network | None, other: Address | None, node: yaml.Node | None, what: str,
-                      of: str = "the external IP") -> None:
-        if found is not None and other is not None and found.version != other.version:
-            self._reader.problem(node, f"{what} {found} is IPv{found.version}, and {of} {other} is IPv{other.version}: "
-                                 "a connection keeps its IP version")
-
-    def _service(self, line: int, exclusive: bool, external: Address | None, node: yaml.Node) -> Service | None:
-        """line: of its external IP. exclusive: its servers belong to this external IP alone."""
+    def _service(self, where: str, exclusive: bool, external: Address | None, node: yaml.Node) -> Service | None:
+        """where: its external IP is. exclusive: its servers belong to this external IP alone."""
         values = self._reader.mapping(node, "service", ("protocol", "port", "servers"), ("scheduler",))
         if values is None:
             return None
         protocol = self._reader.choice(values.get("protocol"), "protocol", tuple(PROTOCOL_NUMBERS))
         port = self._reader.whole(values.get("port"), "port", 1, 65535)
         if protocol is not None and port is not None:
-            self._reader.once(values["port"], ("service", line, protocol, port),
+            self._reader.once(values["port"], ("service", where, protocol, port),
                               f"this external IP already has a service on {protocol} port {port}")
         scheduler: str | None = SCHEDULERS[0]
         if "scheduler" in values:
             scheduler = self._reader.choice(values["scheduler"], "scheduler", SCHEDULERS)
-        nodes = self._items(values, "servers")
-        servers = [self._server(line if exclusive else None, external, item) for item in nodes]
-        self._check_servers_differ(servers, nodes)
+        servers = self._servers.servers(where if exclusive else None, external, self._items(values, "servers"))
         if protocol is None or port is None or scheduler is None:
             return None
-        return Service(protocol, port, scheduler, tuple(filter(None, servers)))
-
-    def _server(self, owner: int | None, external: Address | None, node: yaml.Node) -> Server | None:
-        """owner: the line of the one external IP that may have it; None: several may."""
-        problems = len(self._reader.problems)
-        transport = self._choice(node, "transport", TRANSPORTS)
-        if len(self._reader.problems) > problems:
-            return None  # which other keys it needs is not known
-        tunneled = transport != TRANSPORTS[0]
-        if not tunneled and (key := first_tunnel_key(node)):
-            self._reader.problem(key, f"server: {quoted(key.value)} is a tunnel's: add transport, {' or '.join(TRANSPORTS[1:])}")
-            return None
-        required, optional = SERVER_KEYS if tunneled else ((), ())
-        values = self._reader.mapping(node, "server", ("address", "port", *required),
-                                      ("weight", "max_connections", "next_hop", "transport", *optional))
-        if values is None:
-            return None
-        # Behind a router or a tunnel it may have any address.
-        networks = () if tunneled or "next_hop" in values else self._internal
-        address = self._reader.address_in(values.get("address"), "address", networks, "internal_network")
-        port = self._reader.whole(values.get("port"), "port", 1, 65535)
-        weight = self._reader.whole(values["weight"], "weight", 1, MAX_WEIGHT) if "weight" in values else 1
-        limit = None
-        if "max_connections" in values:
-            limit = self._reader.whole(values["max_connections"], "max_connections", 1, MAX_CONNECTIONS)
-        next_hop = self._other("next_hop", values, () if tunneled else self._internal, "internal_network")
-        tunnel = self._tunnels.tunnel(transport, address, values) if tunneled else None
-        if address is None:
-            return None
-        self._others.append(("server", address, values["address"]))
-        self._same_version(address, external, values["address"], "server")
-        self._same_version(next_hop, address, values.get("next_hop"), "next_hop", "server")
-        if owner is not None:
-            self._check_owner(address, owner, values["address"])
-        if port is None or weight is None or tunneled and tunnel is None:
-            return None
-        server = Server(address, port, weight, next_hop, tunnel, limit)
-        self._check_hop(server, node)
-        return server
-
-    def _check_hop(self, server: Server, node: yaml.Node) -> None:
-        hop, line = self._hops.setdefault(server.address, (server.hop, line_of(node)))
-        if hop != server.hop:
-            self._reader.problem(node, f"server {server.address} is reached in another way than in line {line}: there is one way to "
-                                 "an address")
-        else:
-            self._tunnels.check_hop(server.hop, node)
-
-    def _check_servers_differ(self, servers: list[Server | None], nodes: list[yaml.Node]) -> None:
-        lines: dict[object, int] = {}
-        for server, node in zip(servers, nodes, strict=True):
-            if server is None:
-                continue
-            if server.endpoint in lines:
-                self._reader.problem(node, f"server {server.endpoint} is already in this service (line {lines[server.endpoint]}): "
-                                     "remove one, and give the other a weight")
-            lines.setdefault(server.endpoint, line_of(node))
-
-    def _check_owner(self, address: Address, owner: int, node: yaml.Node) -> None:
-        line = self._server_owners.setdefault(address, owner)
-        if line != owner:
-            self._reader.problem(node, f"server {address} already belongs to the external IP in line {line}; "
-                                 "with nat: destination a server belongs to one external IP")
+        return Service(protocol, port, scheduler, servers)
 
     def _items(self, values: dict[str, yaml.Node], key: str) -> list[yaml.Node]:
         return self._reader.items(values.get(key), key)

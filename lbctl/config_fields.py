@@ -23,12 +23,12 @@ _NOT_FOR_HOSTS = tuple(map(ip_network, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3
 class FieldReader(Reader):
     """A reader of these kinds. Like its base, each method notes a problem and returns None, or returns the value.
 
-    seen: what must not occur twice, and the line where it was.
+    seen: what must not occur twice, and where it was.
     """
 
     def __init__(self, file: str) -> None:
         super().__init__(file)
-        self.seen: dict[tuple[object, ...], int] = {}
+        self.seen: dict[tuple[object, ...], str] = {}
 
     def name(self, node: yaml.Node | None, what: str) -> str | None:
         """A name of a load balancer: it is part of URLs and commands."""
@@ -161,11 +161,24 @@ class FieldReader(Reader):
         return first, last
 
     def once(self, node: yaml.Node, key: tuple[object, ...], message: str) -> None:
-        """Note a problem if the key was seen before; the message gets the line where."""
+        """Note a problem if the key was seen before; the message says where."""
         if key in self.seen:
-            self.problem(node, f"{message} (line {self.seen[key]})")
+            self.problem(node, f"{message} ({self.seen[key]})")
         else:
-            self.seen[key] = line_of(node)
+            self.seen[key] = f"line {line_of(node)}"
+
+    def deciding(self, node: yaml.Node, key: str, known: tuple[str, ...]) -> str:
+        """The key of a mapping that decides which other keys there may be; the first known word if it is missing or wrong."""
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        value = next((value for name, value in pairs if name.value == key), None)
+        return (self.choice(value, key, known) if value is not None else None) or known[0]
+
+    def same_version(self, found: Address | Network | None, other: Address | None, node: yaml.Node | None, what: str,
+                     of: str = "the external IP") -> None:
+        """Note a problem if both are known, and are not of one IP version."""
+        if found is not None and other is not None and found.version != other.version:
+            self.problem(node, f"{what} {found} is IPv{found.version}, and {of} {other} is IPv{other.version}: "
+                         "a connection keeps its IP version")
 
 
 def _address(text: str) -> Address | None:

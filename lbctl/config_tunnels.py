@@ -32,7 +32,7 @@ class TunnelReader:
         self._reader = reader
         self._internal_mtu = internal_mtu
         self._load_balancers = load_balancers
-        self._tunnels: dict[Address, tuple[Tunnel | None, int]] = {}
+        self._tunnels: dict[Address, tuple[Tunnel | None, str]] = {}
 
     def tunnel(self, transport: str, server: Address | None, values: dict[str, yaml.Node]) -> Tunnel | None:
         """The tunnel of that transport that a server with these keys is behind."""
@@ -48,9 +48,13 @@ class TunnelReader:
 
     def check_hop(self, hop: Hop, node: yaml.Node) -> None:
         """A next hop is behind one tunnel, or behind none."""
-        tunnel, line = self._tunnels.setdefault(hop.address, (hop.tunnel, line_of(node)))
+        tunnel, where = self._tunnels.setdefault(hop.address, (hop.tunnel, f"in line {line_of(node)}"))
         if tunnel != hop.tunnel:
-            self._reader.problem(node, f"{hop.address} is reached by another tunnel than in line {line}: there is one way to an address")
+            self._reader.problem(node, f"{hop.address} is reached by another tunnel than {where}: there is one way to an address")
+
+    def known(self, hop: Hop, where: str) -> None:
+        """A next hop that something else has already."""
+        self._tunnels.setdefault(hop.address, (hop.tunnel, where))
 
     def _remote(self, node: yaml.Node | None) -> Address | None:
         remote = self._reader.address(node, "remote")
