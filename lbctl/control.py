@@ -20,6 +20,7 @@ from lbctl.loads import Load, Loads
 from lbctl.messages import STORE, Configure, DeleteCookie, DeleteEntries, Outbox, Save
 from lbctl.meters import meters
 from lbctl.model import Address, ExternalIp, Keeper, LoadBalancer, Service, Site, Strategy, TransferMode
+from lbctl.move import HOLDING
 from lbctl.movement import Movement, Refused
 from lbctl.neighbourhood import Neighbourhood
 from lbctl.openflow.inbound import EntryStatsDecoder, decode_entry_removed, decode_flow_stats, decode_packet_in
@@ -69,6 +70,7 @@ class ControlFunction:
         self.connections = Connections(self.switches, self.directory, site.settings, log, self.on_link)
         self.balancing = Balancing(self, state.drained & {lb.name for lb in site.load_balancers})
         self.movement = Movement(self)
+        self._earlier = state.assigned.keys()
         for lb in site.load_balancers:
             self.switches[lb.name] = Switch(lb, self.watched_as(lb))
         self.index_switches()
@@ -213,7 +215,11 @@ class ControlFunction:
     def _take_over(self, name: str, readback: ReadBack, now: float) -> Outbox:
         """All that the switch holds is known: sends what it misses, and nothing for what is right."""
         switch = self.switches[name]
+        hollow = self._came_back_empty(switch, readback)
         outcome = recover(name, readback, self.directory, switch.lost_at, now)
+        for serving in hollow:
+            serving.unread.add(name)
+            switch.roles[serving.address] = HOLDING
         out: Outbox = [(name, message) for message in outcome.messages]
         if outcome.taken_over:
             keep_what_is_in_use(self)
@@ -232,7 +238,18 @@ class ControlFunction:
         self.log("switch ready", lb=name, flows_sent=len(out), entries_taken_over=outcome.taken_over,
                  entries_put_back=outcome.put_back, entries_deleted=outcome.deleted, strange_entries=readback.strange, reason=switch.reason)
         out += self.neighbourhood.announce_all(name, now) + self.neighbourhood.probe(switch)
+        for serving in hollow:
+            out += self.movement.give_back(serving, now)[1]
         return out + self.movement.ready(name, now)
+
+    def _came_back_empty(self, switch: Switch, readback: ReadBack) -> list[Serving]:
+        """The external IPs whose entries were there for an earlier control function, and are no more (or not yet again: it was being
+        given them when that control function ended), but that others have copies of."""
+        name = switch.lb.name
+        return [serving for serving in self.directory
+                if serving.assigned == name and name in serving.unread and serving.address in self._earlier and not serving.move
+                and self.copies.kept_elsewhere(serving)
+                and (not readback.cookies or switch.has_role(serving.config, HOLDING, readback.cookies))]
 
     def ports_read(self, token: int, received: dict[int, int]) -> None:
         """The answer to a ReadPorts: frames received by each port (OpenFlow number)."""

@@ -94,7 +94,7 @@ class Copies:
     def _next(self, fetching: Fetching, server: Address, now: float) -> Outbox:
         """Tries the next copy of that server's entries."""
         serving, control = fetching.serving, self._control
-        if not fetching.planned and control.switches[fetching.lb].ready:
+        if not fetching.planned and control.switches[fetching.lb].ready and fetching.lb not in serving.unread:
             return self._own(fetching, server, now)  # which is what the LB has (seed modification 12)
         for copy in serving.config.copies[fetching.tried[server]:]:
             fetching.tried[server] += 1
@@ -125,10 +125,8 @@ class Copies:
         return [] if fetching.waiting else self._done(fetching, now)
 
     def _done(self, fetching: Fetching, now: float) -> Outbox:
-        serving = fetching.serving
-        serving.unread.discard(fetching.lb)
-        if serving.allocation:
-            serving.allocation.forget()
+        if fetching.serving.allocation:
+            fetching.serving.allocation.forget()
         return self._control.confirmed("copies", fetching.token, now)
 
     @staticmethod

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from lbctl.access_table import AccessTable
-from lbctl.model import Address, Settings, TransferMode, address_order
+from lbctl.model import Address, Settings, address_order
 from lbctl.move import (
     ABSENT,
     HOLD_ALL,
     HOLD_UNKNOWN,
+    HOLDING,
     SERVING,
     Action,
     Announce,
@@ -23,6 +24,7 @@ from lbctl.move import (
     Fence,
     Fetch,
     Forget,
+    Known,
     Move,
     MoveRecord,
     NotAbortable,
@@ -30,7 +32,6 @@ from lbctl.move import (
     SetHolder,
     SetRole,
 )
-from lbctl.pipeline.rules import Role
 
 
 class Takeover(Move):
@@ -77,10 +78,11 @@ class Takeover(Move):
             yield [SetRole(target, HOLD_UNKNOWN), Confirm(target, "transition")]
             self._begin("route")
             self._routed = True
-            yield [Assign(target, True), SetRole(target, Role(TransferMode.TRANSITION, arp=True)), Announce(target),
+            yield [Assign(target, True), SetRole(target, HOLDING), Announce(target),
                    Confirm(target, "route-target")]
         self._begin("fetch")
         yield [Fetch(source, "fetched")]
+        yield [Known(source)]
         yield from self._copy()
         self._begin("normal" if self._transition else "route")
         self._routed = True
@@ -90,6 +92,37 @@ class Takeover(Move):
             self._begin("grace")
             yield from self._pause(self._now + self._settings.grace)
         yield [SetRole(source, ABSENT), SetHolder(source, False), Forget(source)]
+
+
+class Restoration(Move):
+    """One external IP gets its entries back, at the same LB: it was restarted together with the controller, so only copies have them.
+    What comes meanwhile is held."""
+
+    chunk = Takeover.chunk
+
+    def abort(self, now: float) -> list[Action]:
+        """Raises NotAbortable: nobody would serve."""
+        raise NotAbortable(f"move {self.record.id} fetches what {self.record.target} has lost")
+
+    def _steps(self) -> Iterator[list[Action]]:
+        lb = self.record.target
+        self._begin("fetch")
+        yield [Fetch(lb, "fetched")]
+        yield from self._copy()
+        self._begin("normal")
+        yield [*self._serve(), Confirm(lb, "serving")]
+
+    def _serve(self) -> list[Action]:
+        lb = self.record.target
+        return [Known(lb), SetRole(lb, SERVING), Release(lb)]
+
+    def _roll_back(self, state: str, reason: str, now: float) -> list[Action]:
+        """An LB that is lost again stays in transition mode: when it is back, another restoration begins. Else it serves with what
+        there is."""
+        self._now = now
+        self._end(state, reason)
+        lb = self.record.target
+        return [Release(lb)] if lb in self._lost else self._serve()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ both work at once on two cores, every other process waits for its slice of the s
 
 HOLD_ALL = Role(TransferMode.TRANSITION, hold_all=True)
 HOLD_UNKNOWN = Role(TransferMode.TRANSITION)
+HOLDING = Role(TransferMode.TRANSITION, arp=True)
+"""It has the route, and holds what it does not know."""
 SERVING_UNANNOUNCED = Role(TransferMode.NORMAL)
 """Still normal, for packets that come all the same, but no longer answering ARP."""
 
@@ -102,7 +104,14 @@ class Fetch:
     label: str
 
 
-Action = SetRole | SetHolder | Confirm | Copy | Assign | Announce | Release | Forget | Fence | Fetch
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The table has what the LB had: it is not to be read for that any more."""
+
+    lb: str
+
+
+Action = SetRole | SetHolder | Confirm | Copy | Assign | Announce | Release | Forget | Fence | Fetch | Known
 
 
 @dataclass(slots=True)
@@ -123,7 +132,7 @@ class MoveRecord:
     strategy: Strategy
     started: float
     kind: str = "move"
-    """move; failover"""
+    """move; failover; restoration"""
     state: str = "running"
     """running; done; aborted (on request); rolled-back (something failed: see reason)"""
     reason: str | None = None

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from lbctl.access_table import ENDING, REINSTALLED
 from lbctl.detection import Failure
-from lbctl.failover import Takeover
+from lbctl.failover import Restoration, Takeover
 from lbctl.held import HeldPackets
 from lbctl.messages import STORE, AddEntries, Barrier, DeleteCookie, Outbox, ReadFlows, Save
-from lbctl.model import Address, Strategy, TransferMode, asked_by
+from lbctl.model import Address, Strategy, asked_by
 from lbctl.move import (
+    HOLDING,
     SERVING_UNANNOUNCED,
     Action,
     Announce,
@@ -20,6 +21,7 @@ from lbctl.move import (
     Fence,
     Fetch,
     Forget,
+    Known,
     Move,
     MoveRecord,
     NotAbortable,
@@ -29,7 +31,6 @@ from lbctl.move import (
 )
 from lbctl.openflow.inbound import EntryStats
 from lbctl.pipeline.cookies import BUCKETS, MASK_ALL, Kind
-from lbctl.pipeline.rules import Role
 from lbctl.readback import bucket_cookies
 from lbctl.serving import Serving
 from lbctl.store import State, UnfinishedMove
@@ -128,6 +129,12 @@ class Movement:
         record = self._record(serving, serving.assigned, to, Strategy.PRECOPY, now, "failover")
         return self.begin(serving, Move(record, serving.table, self._control.site.settings), now)
 
+    def give_back(self, serving: Serving, now: float) -> tuple[Move, Outbox]:
+        """To the LB that has it, which holds packets since it has come back without entries."""
+        record = self._record(serving, serving.assigned, serving.assigned, Strategy.BUFFERED, now, "restoration")
+        record.cause = "restarted together with the controller"
+        return self.begin(serving, Restoration(record, serving.table, self._control.site.settings), now)
+
     def begin(self, serving: Serving, move: Move, now: float) -> tuple[Move, Outbox]:
         """Nothing else moves the external IP now. What its new LB still has of it from an earlier time is deleted first."""
         self._add(serving, move)
@@ -212,7 +219,7 @@ class Movement:
             serving.holders = {unfinished.source, unfinished.target}
             serving.unread = set(serving.holders)
             switches[unfinished.source].roles[address] = SERVING_UNANNOUNCED
-            switches[unfinished.target].roles[address] = Role(TransferMode.TRANSITION, arp=True)
+            switches[unfinished.target].roles[address] = HOLDING
 
     def ready(self, name: str, now: float) -> Outbox:
         """An LB has been read back."""
@@ -268,6 +275,9 @@ class Movement:
                 return [(lb, AddEntries(entries, self._token(move, lb, label)))]
             case Announce(lb):
                 return control.neighbourhood.announce(serving, lb, now)
+            case Known(lb):
+                serving.unread.discard(lb)
+                return []
             case Release(lb):
                 return control.connections.release(serving, lb)
             case Forget(lb):
@@ -285,7 +295,7 @@ class Movement:
                 self._fencing[self._token(move, "fence", label)] = lb
                 return []
             case Fetch(lb, label):
-                planned = not isinstance(move, Takeover)
+                planned = not isinstance(move, Takeover | Restoration)
                 return self._control.copies.fetch(serving, lb, move.record, planned, self._token(move, "copies", label), now)
         raise AssertionError(action)
 

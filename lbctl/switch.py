@@ -122,6 +122,11 @@ class Switch:
         new = {flow.identity: flow for flow in external_ip_flows(external_ip, role, ports)}
         return self._apply(new, old)
 
+    def has_role(self, external_ip: ExternalIp, role: Role, held: Counter[tuple[str, int]]) -> bool:
+        """Does a switch that holds these (table, cookie) do that for the external IP?"""
+        return self.of_ports is not None and all(
+            (flow.table, flow.cookie) in held for flow in external_ip_flows(external_ip, role, self.of_ports))
+
     def set_neighbour(self, hop: Address, mac: str, external_ips: Iterable[ExternalIp]) -> list[Message]:
         """The MAC of that next hop (or router) is this now."""
         if self.neighbours.get(hop) == mac:

@@ -252,7 +252,8 @@ class MoveView(BaseModel):
     external_ip: str
     source: str = Field(serialization_alias="from")
     target: str = Field(serialization_alias="to")
-    kind: str = Field(description="move, or failover: taken from a load balancer as if it had failed")
+    kind: str = Field(description="move; failover: taken from a load balancer as if it had failed; restoration: entries come back "
+                                  "to a load balancer that was restarted together with the controller")
     strategy: str
     state: MoveState
     step: str | None

@@ -39,14 +39,14 @@ def copied(bed: Bed) -> bool:
     return all(keeper["synced"] and keeper["lag"] == 0 for keeper in keepers)
 
 
-def failover_of(bed: Bed, address: str = FIRST, timeout: float = 15.0) -> dict:
-    """The record of its failover, once it is done."""
+def failover_of(bed: Bed, address: str = FIRST, timeout: float = 15.0, kind: str = "failover") -> dict:
+    """The record of its failover (or restoration), once it is done."""
     def found():
         moves = bed.rest("GET", "/v1/moves").json["moves"]
-        return next((each for each in moves if each["kind"] == "failover" and each["external_ip"] == address
+        return next((each for each in moves if each["kind"] == kind and each["external_ip"] == address
                      and each["state"] == "done"), None)
 
-    return bed.wait_until(found, timeout, "failed over")
+    return bed.wait_until(found, timeout, f"{kind} done")
 
 
 @pytest.mark.parametrize("copy", ["controller", "keeper", "sockets"])
@@ -86,6 +86,37 @@ def test_they_die_together_and_nobody_has_a_copy(quiet_bed: Bed) -> None:
         faults.kill(bed, "lb-a")
         bed.controller.start()
         failover_of(bed, timeout=30)
+        problems = talks.broken()
+        assert len(problems) == 5 and all("reset" in problem.lower() for problem in problems), problems
+
+
+@pytest.mark.parametrize("copies", [("keeper",), ("controller", "sockets")], ids="-".join)
+def test_controller_and_lb_restart_together(quiet_bed: Bed, copies: tuple[str, ...]) -> None:
+    """The LB is back before anybody takes it for failed, and nobody knows its entries but the servers."""
+    bed = quiet_bed
+    begin(bed, with_copies(bed.site, *copies))
+    with Talks(bed.clients[0], FIRST, 10) as near, Talks(bed.remote, FIRST, 10) as far:
+        bed.wait_until(lambda: copied(bed), 5, "copied")
+        bed.controller.kill()
+        faults.kill(bed, "lb-a")
+        bed.lbs["lb-a"].ovs.start_vswitchd()
+        bed.controller.start()
+        assert failover_of(bed, timeout=30, kind="restoration")["entries_from"][copies[-1]] >= 20, "sockets may tell of earlier tests' too"
+        assert assigned(bed) == "lb-a"
+        assert near.broken() == far.broken() == []
+        assert request(bed.clients[1], FIRST)["server"]
+
+
+def test_they_restart_together_and_nobody_has_a_copy(quiet_bed: Bed) -> None:
+    """The naive twin."""
+    bed = quiet_bed
+    begin(bed, with_copies(bed.site, "controller"))
+    with Talks(bed.clients[0], FIRST, 5) as talks:
+        bed.controller.kill()
+        faults.kill(bed, "lb-a")
+        bed.lbs["lb-a"].ovs.start_vswitchd()
+        bed.controller.start()
+        wait_reached(bed)
         problems = talks.broken()
         assert len(problems) == 5 and all("reset" in problem.lower() for problem in problems), problems
 

@@ -102,17 +102,7 @@ class FaultySite(FakeSite):
     def connect(self, name: str) -> None:
         if name in self.dead | self.frozen:
             return
-        if not any(self.switches[name].flows()):
-            self._forfeit_unread(name)
         super().connect(name)
-
-    def _forfeit_unread(self, name: str) -> None:
-        """An LB that was restarted together with the control function, and is back before it was taken for failed: the copies are
-        not asked for what it had (docs/failover.md)."""
-        for conversation in self.conversations:
-            serving = self.control.serving(conversation.external.address)
-            if name in serving.unread and serving.assigned == name and serving.table.by_key(self.key(conversation)) is None:
-                conversation.forfeited |= conversation.server is not None
 
     def disconnect(self, name: str, lose_tables: bool = False) -> None:
         if not self._hears(name) and name not in self.dead:

@@ -319,3 +319,30 @@ def test_a_fence_that_is_not_waited_for_is_noticed(monkeypatch) -> None:
     monkeypatch.setattr(Detection, "fenced", lambda self, name: True)
     with pytest.raises(AssertionError):
         play(loses_control)
+
+
+def both_restart(copies: tuple[str, ...]) -> Failures:
+    """LB and control function, so soon that nobody takes the LB for failed."""
+    machine = of(copies=copies)()
+    machine.prepare()
+    machine.go_on(40, 0.1)
+    machine.world.kill("lb-a")
+    machine.world.restart_control()
+    machine.world.revive("lb-a")
+    machine.world.connect("lb-a")
+    machine.go_on(40, 0.05)
+    return machine
+
+
+@pytest.mark.parametrize("copies", [("sockets",), ("controller", "keeper")], ids="-".join)
+def test_an_lb_that_restarts_with_the_controller_gets_its_entries_back(copies) -> None:
+    machine = both_restart(copies)
+    assert "restoration" in {move.record.kind for move in machine.world.control.moves.values()}
+    machine.teardown()
+    assert not any(conversation.forfeited for conversation in machine.world.conversations)
+
+
+def test_without_restoration_they_are_lost(monkeypatch) -> None:
+    monkeypatch.setattr(ControlFunction, "_came_back_empty", lambda *_: [])
+    with pytest.raises(AssertionError):
+        both_restart(("sockets",)).teardown()
