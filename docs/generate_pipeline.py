@@ -13,7 +13,9 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 
 from lbctl.access_table import Entry, pack_key, reply_key
-from lbctl.model import ExternalIp, Server, Service, Settings, TransferMode, Tunnel
+from lbctl.checks.checker import MOST_CHECKS
+from lbctl.meters import ANSWERS
+from lbctl.model import ExternalIp, HealthCheck, Server, Service, Settings, TransferMode, Tunnel
 from lbctl.pipeline import rules
 from lbctl.pipeline.cookies import MARK, Kind, kind_of
 from lbctl.pipeline.entries import entry_flows
@@ -59,7 +61,7 @@ EXAMPLE = """\
 
 All dumps below are of one LB, `lb-a`: external port 1 with MAC 02:00:00:00:00:a1, internal port 2 with MAC
 02:00:00:00:00:a2, port 3 for vxlan tunnels. Each external IP but the NAT gateway has a service on TCP port 80 and one
-server, on port 8080; the first one has a service on UDP port 53 as well.
+server, on port 8080; the first one has a service on UDP port 53 as well; its servers and those of the fifth one are checked.
 
 | external IP | inside | server | NAT | what `lb-a` does for it |
 |---|---|---|---|---|
@@ -140,6 +142,10 @@ PARAGRAPHS: dict[Key, str] = {
     ("access_out", 0, Kind.PIPELINE): "Without an entry, no_entry decides.",
     ("no_entry", 130, Kind.HOLD): "Transition mode: the packet goes to the controller, which holds it until it knows which "
         "LB serves the external IP. Limited by meter 3.",
+    ("no_entry", 135, Kind.CHECKED): "What a server answers to a health check: sent to the gateway (with full NAT: to an internal IP), "
+        "to the ports 512 to 1023, which no connection is translated to. It goes to the controller, at whatever LB it comes in. Packets "
+        "with an entry do not come to this table, so checks cost them nothing. Limited by meter 8. The checks themselves are sent "
+        "by the controller through table deliver_server.",
     ("no_entry", 125, Kind.PIPELINE): "SYN and FIN at once is no packet of a sane host: dropped.",
     ("no_entry", 140, Kind.ECHO): "Ping to an external IP (from outside), to a gateway or an internal IP (from inside) is answered "
         "here, in transition mode too: the request is turned into its reply and sent back by the port that it came by.",
@@ -206,6 +212,7 @@ KINDS = {
     Kind.ECHO: "answers ping",
     Kind.EXPIRED: "to the controller: a TTL that ends here",
     Kind.TOO_BIG: "to the controller: larger than the tunnel carries",
+    Kind.CHECKED: "to the controller: an answer to a health check",
 }
 
 METERS = {
@@ -257,7 +264,9 @@ def _external_ip(n: int) -> ExternalIp:
         address, gateway = IPv6Address("2001:db8::8"), IPv6Address("fd00::8")
     server = IPv6Address("fd00::18") if n == 8 else IPv4Address("172.30.0.17") if n == 7 else IPv4Address(f"10.0.0.1{n}")
     tunnel = Tunnel("vxlan", IPv4Address("198.18.2.17"), 77, 1450) if n == 7 else None
-    services = Service("tcp", 80, servers=(Server(server, 8080, tunnel=tunnel),)), Service("udp", 53, servers=(Server(server, 53),))
+    tcp, udp = (HealthCheck(kind) if n in (1, 5) else None for kind in ("tcp", "udp"))
+    services = (Service("tcp", 80, servers=(Server(server, 8080, tunnel=tunnel),), health_check=tcp),
+                Service("udp", 53, servers=(Server(server, 53),), health_check=udp))
     if n == 5:
         return ExternalIp(address, "lb-a", None, "full", services[:1], internal_ips=(IPv4Address("10.0.0.105"),))
     return ExternalIp(address, "lb-a", gateway, services=services[:2 if n == 1 else 1])
@@ -318,7 +327,8 @@ def _meters() -> str:
     settings = Settings()
     rows = [f"| {meter} | {what} | `{name}` | {getattr(settings, name)} |" for meter, (name, what) in METERS.items()]
     return ("## Meters\n\nWhat goes to the controller is limited in the switch, for each LB.\n\n"
-            "| meter | limits | setting | packets/s unless set |\n|---|---|---|---|\n" + "\n".join(rows) + "\n\n")
+            "| meter | limits | setting | packets/s unless set |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
+            f"| {rules.METER_CHECK} | answers to health checks | - | {ANSWERS * MOST_CHECKS} |\n\n")
 
 
 def _table(table: Table, flows: list[Flow]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import yaml
 
+from lbctl.config_checks import CheckReader
 from lbctl.config_fields import FieldReader
 from lbctl.config_keepers import KeeperReader
 from lbctl.config_servers import ServerReader
@@ -44,6 +45,7 @@ class ExternalIpReader:
         self._reader = reader
         self._keepers, self._standby = keepers, standby
         self._servers = ServerReader(reader, internal, tunnels)
+        self._checks = CheckReader(reader)
         self._external, self._internal = external, internal
         self._names = names
         self._owner_lines: dict[int, tuple[Address, int]] = {}
@@ -80,6 +82,8 @@ class ExternalIpReader:
         self._reader.same_version(router, address, values.get("router"), "router")
         where = f"in line {line_of(node)}"
         services = [self._service(where, nat == "destination", address, item) for item in self._items(values, "services")]
+        if nat == "full" and ports:
+            self._checks.keep_apart(ports, values.get("port_range"), services)
         copies = self._keepers.copies(values.get("copies"), nat, kind == "nat-gateway", list(filter(None, services)))
         only_on = frozenset(filter(None, (self._assigned_to(item, "only_on") for item in self._items(values, "only_on"))))
         not_with = frozenset(filter(None, (self._apart(item, address) for item in self._items(values, "not_with"))))
@@ -145,7 +149,7 @@ class ExternalIpReader:
 
     def _service(self, where: str, exclusive: bool, external: Address | None, node: yaml.Node) -> Service | None:
         """where: its external IP is. exclusive: its servers belong to this external IP alone."""
-        values = self._reader.mapping(node, "service", ("protocol", "port", "servers"), ("scheduler",))
+        values = self._reader.mapping(node, "service", ("protocol", "port", "servers"), ("scheduler", "health_check"))
         if values is None:
             return None
         protocol = self._reader.choice(values.get("protocol"), "protocol", tuple(PROTOCOL_NUMBERS))
@@ -156,10 +160,11 @@ class ExternalIpReader:
         scheduler: str | None = SCHEDULERS[0]
         if "scheduler" in values:
             scheduler = self._reader.choice(values["scheduler"], "scheduler", SCHEDULERS)
+        check = self._checks.check(values["health_check"], protocol) if "health_check" in values else None
         servers = self._servers.servers(where if exclusive else None, external, self._items(values, "servers"))
         if protocol is None or port is None or scheduler is None:
             return None
-        return Service(protocol, port, scheduler, servers)
+        return Service(protocol, port, scheduler, servers, check)
 
     def _items(self, values: dict[str, yaml.Node], key: str) -> list[yaml.Node]:
         return self._reader.items(values.get(key), key)

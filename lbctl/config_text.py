@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from lbctl.config_checks import check_text
 from lbctl.config_tunnels import PORT_KEYS
 from lbctl.model import PORTS, ExternalIp, LoadBalancer, Network, Server, Service, Site, address_order
 
@@ -65,7 +66,8 @@ def _external_ip(ip: ExternalIp, kept: bool) -> dict[str, Any]:
 
 def _service(service: Service) -> dict[str, Any]:
     return {"protocol": service.protocol, "port": service.port, "scheduler": service.scheduler,
-            "servers": [_server(server) for server in service.servers]}
+            "servers": [_server(server) for server in service.servers],
+            **({"health_check": check_text(service.health_check)} if service.health_check else {})}
 
 
 def _server(server: Server) -> dict[str, Any]:

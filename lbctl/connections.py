@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable
+from ipaddress import ip_address
 
 from lbctl import icmp, packets
 from lbctl.access_table import (
@@ -28,7 +29,7 @@ from lbctl.answers import drop, mac_of, send_error, time_exceeded
 from lbctl.held import HeldPacket
 from lbctl.icmp_handler import IcmpHandler
 from lbctl.messages import OUTPUT_TABLE, AddEntries, AddFlows, DeleteEntries, Outbox, PacketOut, portions
-from lbctl.model import TCP, UDP, Settings, TransferMode
+from lbctl.model import TCP, UDP, Endpoint, Settings, TransferMode
 from lbctl.openflow.inbound import EntryRemoved, EntryStats, PacketIn
 from lbctl.opening import Log, Opening, Refusal
 from lbctl.packets import Packet, parse_mac
@@ -107,7 +108,7 @@ class Connections:
         out: Outbox = []
         entry = serving.table.by_key(key) if inward else serving.table.by_reply(key)
         reused = packet.protocol == TCP and (entry is not None or key in self._ended)
-        if entry and entry.flags & ENDING and entry.isn != packet.seq:
+        if entry and (entry.flags & ENDING and entry.isn != packet.seq or self._waits_in_vain(serving, entry, packet)):
             out = self.end(serving, entry)
             entry = None
         if entry is None:
@@ -136,6 +137,14 @@ class Connections:
             entry.isn, entry.created, entry.last_seen = packet.seq, now, now
             entry.flags |= REUSED
         return [*out, *self._install(serving, entry), self._go_on(switch, packet_in, inward)]
+
+    @staticmethod
+    def _waits_in_vain(serving: Serving, entry: Entry, packet: Packet) -> bool:
+        """A SYN that has not been answered, to a server that has gone down meanwhile?"""
+        if not serving.servers.down or packet.protocol != TCP or entry.isn != packet.seq:
+            return False
+        address, port = entry.server
+        return (unpack_key(entry.key)[::4], Endpoint(ip_address(address), port)) in serving.servers.down
 
     @staticmethod
     def _go_on(switch: Switch, packet_in: PacketIn, inward: bool) -> tuple[str, PacketOut]:

@@ -12,6 +12,7 @@ from ipaddress import ip_address
 
 from lbctl.access_table import Entry
 from lbctl.balancing import Balancing, Run
+from lbctl.checks.checker import Checker
 from lbctl.connections import Connections
 from lbctl.copies import Copies
 from lbctl.detection import Detection
@@ -68,6 +69,7 @@ class ControlFunction:
         self.copies = Copies(self)
         self.relief = Relief(self)
         self.connections = Connections(self.switches, self.directory, site.settings, log, self.on_link)
+        self.checker = Checker(self)
         self.balancing = Balancing(self, state.drained & {lb.name for lb in site.load_balancers})
         self.movement = Movement(self)
         self._earlier = state.assigned.keys()
@@ -270,6 +272,10 @@ class ControlFunction:
         if kind == Kind.PROBED:
             to_save, out = self.detection.answered(packet_in.frame)
             return [*out, (STORE, Save(self.state()))] if to_save else out
+        if kind == Kind.CHECKED:
+            return self.checker.answered(switch, packet_in, now)
+        if kind == Kind.TRANSLATE_ICMP and (found := self.checker.concerned(packet_in)):
+            return self.checker.unreachable(found, now)
         return self.connections.packet_in(switch, packet_in, now)
 
     def flow_removed(self, name: str, message: bytes, now: float) -> Outbox:
@@ -310,6 +316,7 @@ class ControlFunction:
             self.counters["entries_expired"] += len(entries)
             out += self.connections.end_all(serving, entries)
         out += requests
+        out += self.checker.tick(now)
         out += self.balancing.tick(now)
         out += self.loads.tick(self.switches, self.directory, self.new_token, now)
         # What answers also tells which of two LBs is cut off.

@@ -36,6 +36,12 @@ FAILOVERS = ("when-remote", "copy-first", "transition")
 """When a failover goes through transition mode: if its entries must be fetched first; never (seed modification 2); always."""
 KEEPER_PORT = 6654
 REBALANCE_MODES = ("manual", "automatic")
+CHECKS = ("tcp", "http", "udp")
+"""What a health check of a server does (docs/servers.md)."""
+CHECK_PORTS = (512, 1023)
+"""The ports that health checks come from; an internal IP's port_range keeps out of them. They are one masked match in a flow."""
+WHEN_DOWN = ("reset", "leave")
+"""What becomes of the connections of a server that goes down."""
 ALGORITHMS = ("auto", "exact", "heuristic")
 """Of the assignment."""
 PORTS = (1024, 65535)
@@ -117,13 +123,40 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """How a service's servers are checked. Times in seconds; rise and fall: checks in a row that make a server up or down."""
+
+    type: str
+    interval: float = 2.0
+    timeout: float = 1.0
+    rise: int = 2
+    fall: int = 3
+    port: int | None = None
+    """None: the server's own."""
+    path: str = "/"
+    host: str | None = None
+    """Of an HTTP request; None: the external IP."""
+    status: tuple[tuple[int, int], ...] = ((200, 399),)
+    """First and last of the HTTP status codes that are right."""
+    request: bytes = b""
+    answer: bytes | None = None
+    """What a datagram must begin with that answers `request`; None: any answer is right, and so is none."""
+    when_down: str = WHEN_DOWN[0]
+
+    @property
+    def protocol_number(self) -> int:
+        return UDP if self.type == "udp" else TCP
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
-    """Protocol and port on an external IP, with its servers and its scheduler."""
+    """Protocol and port on an external IP, with its servers, its scheduler, and how the servers are checked (None: not)."""
 
     protocol: str
     port: int
     scheduler: str = "round-robin"
     servers: tuple[Server, ...] = ()
+    health_check: HealthCheck | None = None
 
     @property
     def protocol_number(self) -> int:
@@ -185,6 +218,14 @@ class ExternalIp:
     def internal_addresses(self) -> tuple[Address, ...]:
         """What is answered for on the internal network, as long as an LB serves this external IP."""
         return (*((self.gateway,) if self.gateway else ()), *self.every_internal_ip())
+
+    def check_source(self) -> Address:
+        """Whom the servers see health checks from: an address that they answer to the LB that serves this external IP."""
+        return self.internal_ips[0] if self.nat == "full" else self.gateway
+
+    def check_protocols(self) -> list[int]:
+        """The protocols (IANA numbers) of its services' health checks, ascending."""
+        return sorted({service.health_check.protocol_number for service in self.services if service.health_check})
 
 
 @dataclass(frozen=True, slots=True)

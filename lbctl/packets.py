@@ -34,6 +34,7 @@ _PSEUDO_IPV4, _PSEUDO_IPV6 = Struct("!HH"), Struct("!II")
 _IPV4 = Struct("!BBHHHBBH4s4s")
 _TCP = Struct("!HHIIBBHHH")
 _TCP_START = Struct("!HHIIBB")
+_UDP = Struct("!HHHH")
 _ARP = Struct("!6s6sHHHBBH6s4s6s4s")
 
 _IP = 14
@@ -186,6 +187,13 @@ def tcp_segment(
     total = transport_checksum(TCP, src, dst, head + payload)
     head = _TCP.pack(src_port, dst_port, seq, ack, 5 << 4, flags, window, total, 0)
     return ip_frame(eth_dst, eth_src, src, dst, TCP, head + payload, ttl=ttl)
+
+
+def udp_datagram(eth_dst: bytes, eth_src: bytes, src: bytes, src_port: int, dst: bytes, dst_port: int, payload: bytes) -> bytes:
+    """A frame with one UDP datagram, checksums included (RFC 768: a checksum of 0 is sent as its complement)."""
+    head = _UDP.pack(src_port, dst_port, 8 + len(payload), 0)
+    total = transport_checksum(UDP, src, dst, head + payload) or 0xFFFF
+    return ip_frame(eth_dst, eth_src, src, dst, UDP, _UDP.pack(src_port, dst_port, 8 + len(payload), total) + payload)
 
 
 def tcp_reset(packet: Packet, source_mac: bytes) -> bytes | None:

@@ -46,6 +46,7 @@ class Kind(enum.IntEnum):
     TOO_BIG = 17
     FENCE = 18
     PROBED = 19
+    CHECKED = 20
 
 
 def owner_of(external_ip: bytes) -> int:

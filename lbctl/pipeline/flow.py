@@ -179,6 +179,8 @@ def _match_text(match: dict[str, MatchValue]) -> list[str]:
             texts.append("nw_frag=yes")
         elif field in _HEX:
             texts.append(f"{_MATCH_NAMES.get(field, field)}={_hex(value)}")
+        elif isinstance(value, tuple):
+            texts.append(f"{_MATCH_NAMES.get(field, field)}={value[0]:#x}/{value[1]:#x}")
         else:
             texts.append(f"{_MATCH_NAMES.get(field, field)}={value}")
     return texts

@@ -7,7 +7,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 
-from lbctl.model import ICMP, ICMPV6, PROTOCOL_NUMBERS, TCP, Address, ExternalIp, Hop, Network, TransferMode, Tunnel, address_order
+from lbctl.model import (
+    CHECK_PORTS,
+    ICMP,
+    ICMPV6,
+    PROTOCOL_NAMES,
+    PROTOCOL_NUMBERS,
+    TCP,
+    Address,
+    ExternalIp,
+    Hop,
+    Network,
+    TransferMode,
+    Tunnel,
+    address_order,
+)
 from lbctl.neighbours import ADVERTISEMENT, ALL_NODES, HOP_LIMIT, OVERRIDE, ROUTER, SOLICITATION, SOLICITED, link_local, multicast_mac
 from lbctl.packets import parse_mac
 from lbctl.pipeline import flow as f
@@ -17,6 +31,7 @@ from lbctl.pipeline.probe_rules import ARP_REPLY, ARP_REQUEST, Watched, probe_fl
 from lbctl.pipeline.tables import REG_MODE_NORMAL, REG_MODE_TRANSITION
 
 METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP = 1, 2, 3, 4, 5, 6
+METER_CHECK = 8
 ETH_TYPES = {4: f.ETH_IP, 6: f.ETH_IPV6}
 ECHO_TYPES = {4: ("icmpv4_type", ICMP, 8, 0), 6: ("icmpv6_type", ICMPV6, 128, 129)}
 """By IP version: field, protocol, echo request, echo reply (RFC 792, RFC 4443)."""
@@ -159,6 +174,7 @@ def external_ip_flows(external_ip: ExternalIp, role: Role, ports: Ports) -> Iter
             for port in ports.inside(external_ip):
                 yield from _responder(owner, port, internal, internal == external_ip.gateway, _back(port, ports))
     yield from _mode_flows(external_ip, owner, role, ports)
+    yield from _check_flows(external_ip, owner, ports)
     if role.mode is not None:
         yield _echo_responder(owner, ports.external, address)
         for internal in external_ip.internal_addresses():
@@ -189,6 +205,18 @@ def _opening_flows(external_ip: ExternalIp, owner: int, ports: Ports) -> Iterato
     yield flow(Kind.TRANSLATE_ICMP, owner, "no_entry", 120, {
         **normal, "in_port": ports.external.number, f"ipv{version}_dst": str(external_ip.address), "ip_proto": icmp, field: reply},
         CONTROLLER, meter=METER_ICMP)
+
+
+def _check_flows(external_ip: ExternalIp, owner: int, ports: Ports) -> Iterator[Flow]:
+    """What shows the answers to health checks to the controller: at every LB, since an answer may come to the one that served before.
+    They have no entry; so nothing that has one meets these flows."""
+    for protocol in external_ip.check_protocols():
+        source, transport = external_ip.check_source(), PROTOCOL_NAMES[protocol]
+        for port in ports.inside(external_ip):
+            yield flow(Kind.CHECKED, owner, "no_entry", 135, {
+                "in_port": port.number, "eth_type": ETH_TYPES[source.version], f"ipv{source.version}_dst": str(source),
+                "ip_proto": protocol, f"{transport}_dst": (CHECK_PORTS[0], 0xFFFF & ~(CHECK_PORTS[1] - CHECK_PORTS[0]))},
+                CONTROLLER, meter=METER_CHECK)
 
 
 def _opens(protocol: str) -> dict[str, f.MatchValue]:

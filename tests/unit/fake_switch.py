@@ -34,12 +34,12 @@ from lbctl.pipeline.flow import (
     Simple,
 )
 from lbctl.pipeline.probe_rules import METER_PROBE
-from lbctl.pipeline.rules import METER_ARP, METER_ERROR, METER_HOLD, METER_ICMP, METER_NEW, METER_RESET
+from lbctl.pipeline.rules import METER_ARP, METER_CHECK, METER_ERROR, METER_HOLD, METER_ICMP, METER_NEW, METER_RESET
 from lbctl.pipeline.tables import TABLES, number
 from lbctl.switch import PortState
 
 FIN_OR_RST = 0x05
-METERS = dict.fromkeys((METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP, METER_PROBE), 1)
+METERS = dict.fromkeys((METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP, METER_PROBE, METER_CHECK), 1)
 """For a test that applies flows by hand: every meter that they use."""
 IPV4, IPV6, ARP = 0x0800, 0x86DD, 0x0806
 ICMP, TCP, UDP, IPV6_FRAGMENT, ICMPV6 = 1, 6, 17, 44, 58
