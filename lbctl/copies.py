@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from lbctl.access_table import GONE, NO_HOP, RESET, Entry, unpack_key
+from lbctl.access_table import ENDING, GONE, NO_HOP, RESET, Entry, unpack_key
 from lbctl.keeper.rows import Row
 from lbctl.messages import KEEPERS, FetchCopy, Outbox
 from lbctl.model import TCP, Address
@@ -156,7 +156,9 @@ class Copies:
                 continue
             for other in {entry, table.by_reply(row.reply)} - {None}:
                 serving.remove(other, now)
-            table.add(Entry(row.key, row.reply, row.next_hop, now, inner_hop=row.inner_hop))
+            entry = Entry(row.key, row.reply, row.next_hop, now, inner_hop=row.inner_hop)
+            entry.flags = row.flags & ENDING  # a FIN that the dead LB saw comes no second time
+            table.add(entry)
         self._find_hops(serving, there)
         self._note_hopless(serving, there)
         if copy:

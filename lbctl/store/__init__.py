@@ -55,7 +55,7 @@ def _fence_code(text: str) -> str:
 
 
 class FileStore:
-    """The state as one JSON file, replaced atomically (write, fsync, rename)."""
+    """The state as one JSON file, replaced atomically (write, fsync, rename, fsync of the directory)."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -107,6 +107,11 @@ class FileStore:
             except OSError:
                 os.unlink(file.name)
                 raise
+        directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)  # else a power failure may bring the old file back
+        finally:
+            os.close(directory)
 
 
 def _schedulers(rows: list[Mapping]) -> dict[Address, dict[tuple[str, int], SchedulerOrder]]:

@@ -7,6 +7,7 @@ import pytest
 from lbctl.access_table import NO_HOP
 from lbctl.messages import FetchCopy, SendBatch
 from lbctl.model import Strategy
+from lbctl.packets import ACK, FIN
 from tests.unit.fake_site import ROUTER_MAC
 from tests.unit.faulty_site import FaultySite, kept_site
 
@@ -50,6 +51,22 @@ def test_the_next_one_when_the_controller_has_died_too(copies) -> None:
     world.tell_hops()
     world.check_settled()
     assert all(conversation.live for conversation in world.conversations)
+
+
+@pytest.mark.parametrize("inward", [True, False], ids=["client", "server"])
+def test_a_fin_that_only_the_copy_remembers(inward) -> None:
+    """The other side's ends the entry; without the copy's flag it would stay until it is idle."""
+    world = begun("keeper")
+    conversation = world.conversations[0]
+    first, second = (world.from_client, world.from_server) if inward else (world.from_server, world.from_client)
+    first(conversation, FIN | ACK)
+    world.rest()
+    both_die(world)
+    table = world.control.serving(conversation.external.address).table
+    assert table.by_key(world.key(conversation)).state == "half-closed"
+    second(conversation, FIN | ACK)
+    world.rest()
+    assert table.by_key(world.key(conversation)) is None and len(table) == 3
 
 
 def test_each_server_by_itself() -> None:
