@@ -9,10 +9,7 @@ import yaml
 from lbctl.config_fields import FieldReader
 from lbctl.config_tunnels import SERVER_KEYS, TunnelReader, first_tunnel_key
 from lbctl.config_yaml import line_of, quoted
-from lbctl.model import TRANSPORTS, Address, ExternalIp, Hop, Network, Server
-
-MAX_WEIGHT = 65535
-MAX_CONNECTIONS = 1_000_000
+from lbctl.model import MAX_CONNECTIONS, MAX_WEIGHT, TRANSPORTS, Address, ExternalIp, Hop, Network, Server
 
 
 class ServerReader:

@@ -20,7 +20,7 @@ from lbctl.feeds import Feeds, KeeperState
 from lbctl.loads import Load, Loads
 from lbctl.messages import STORE, Configure, DeleteCookie, DeleteEntries, Outbox, Save
 from lbctl.meters import meters
-from lbctl.model import Address, ExternalIp, Keeper, LoadBalancer, Service, Site, Strategy, TransferMode
+from lbctl.model import Address, ExternalIp, Keeper, LoadBalancer, Site, Strategy, TransferMode
 from lbctl.move import HOLDING
 from lbctl.movement import Movement, Refused
 from lbctl.neighbourhood import Neighbourhood
@@ -31,8 +31,9 @@ from lbctl.pipeline.rules import SERVING
 from lbctl.readback import ReadBack
 from lbctl.recovery import recover
 from lbctl.relief import Relief
+from lbctl.services import Services
 from lbctl.serving import Directory, Serving
-from lbctl.site_change import change_site, keep_what_is_in_use
+from lbctl.site_change import keep_what_is_in_use
 from lbctl.store import State
 from lbctl.sweep import Sweep
 from lbctl.switch import PortState, Switch
@@ -47,8 +48,10 @@ class ControlFunction:
     """Serves a site. `log(event, level=..., **keys)` is told what a person might want to know."""
 
     def __init__(self, site: Site, state: State, now: float, log: Log = lambda *_, **__: None) -> None:
-        self.site = site
         self.log = log
+        self.services = Services(self, site, state.orders)
+        self.site = site = self.services.in_force.site
+        """With what has been ordered for its services."""
         self.counters: Counter[str] = Counter()
         self.fence_code = state.fence_code
         self.seed = int(now)
@@ -336,18 +339,6 @@ class ControlFunction:
         """Raises Refused."""
         return self.movement.abort(move_id, now)
 
-    # Services.
-
-    def scheduler_of(self, address: Address, service: Service) -> str:
-        """Of a service of that external IP: the one in force."""
-        return self.serving(address).services[service.protocol_number, service.port].scheduler
-
-    def set_scheduler(self, address: Address, service: Service, scheduler: str) -> Outbox:
-        """Connections stay where they are. The order lasts, also over a restart, until the site file names another than now."""
-        self.serving(address).order_scheduler(service, scheduler)
-        self.log("scheduler ordered", external_ip=str(address), service=f"{service.protocol}/{service.port}", scheduler=scheduler)
-        return [(STORE, Save(self.state()))]
-
     # The site.
 
     def apply_site(self, site: Site, now: float) -> Outbox:
@@ -356,7 +347,7 @@ class ControlFunction:
         Where an external IP that stays is assigned is not changed by the file. Raises Refused while an external IP
         moves that the file drops, or an LB would go that still has external IPs.
         """
-        return change_site(self, site, now)
+        return self.services.use_file(site, now)
 
     def apply_settings(self) -> None:
         """After another site file."""
@@ -372,7 +363,7 @@ class ControlFunction:
         if assigned not in self.switches:
             assigned = external_ip.load_balancer
         self.switches[assigned].roles[external_ip.address] = SERVING
-        return Serving(external_ip, assigned, self.site.settings, self.seed, state.schedulers.get(external_ip.address, {}))
+        return Serving(external_ip, assigned, self.site.settings, self.seed, self.services.in_force.drained(external_ip))
 
     def external_ips(self) -> list[ExternalIp]:
         return [serving.config for serving in self.directory]
@@ -394,5 +385,5 @@ class ControlFunction:
         """What must survive a restart."""
         return State({serving.address: self.movement.assigned_for_good(serving) for serving in self.directory},
                      self.movement.unfinished(), frozenset(self.detection.watched & self.switches.keys()), self.detection.fence_code,
-                     {serving.address: serving.scheduler_orders for serving in self.directory if serving.scheduler_orders},
+                     self.services.in_force.orders,
                      frozenset(self.balancing.drained & self.switches.keys()))

@@ -8,10 +8,11 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
+Ordered = TypeVar("Ordered")
 
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 """IANA protocol numbers."""
@@ -21,6 +22,8 @@ PROTOCOL_NAMES = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMPV6: "icmpv6"}
 
 SCHEDULERS = ("round-robin", "weighted-round-robin", "least-connections", "source-hash", "maglev")
 """What chooses the server of a new connection: docs/schedulers.md."""
+MAX_WEIGHT, MAX_CONNECTIONS = 65535, 1_000_000
+"""What a server may have of each, at most."""
 NAT_KINDS = ("destination", "full")
 """Seed figures 4 and 11."""
 KINDS = ("service", "nat-gateway")
@@ -163,12 +166,32 @@ class Service:
         return PROTOCOL_NUMBERS[self.protocol]
 
 
-class SchedulerOrder(NamedTuple):
-    """An order, at run time, that a service shall choose by another scheduler than the site file's. It lasts until the file
-    says another than `instead_of`."""
+class ServiceName(NamedTuple):
+    """Which service of a site."""
 
-    scheduler: str
-    instead_of: str
+    external_ip: Address
+    protocol: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.external_ip} {self.protocol}/{self.port}"
+
+
+class Instead(NamedTuple, Generic[Ordered]):
+    """Something that is ordered at run time; it lasts until the site file says something else than `instead_of`."""
+
+    wanted: Ordered
+    instead_of: Ordered
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOrder:
+    """What is ordered, at run time, for one service; None: it is as the site file says. drained: those of its servers that an
+    operator wants to get no new connections."""
+
+    scheduler: Instead[str] | None = None
+    servers: Instead[tuple[Server, ...]] | None = None
+    drained: frozenset[Endpoint] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

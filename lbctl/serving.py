@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from types import MappingProxyType
+from collections.abc import Iterable, Iterator
 
 from lbctl.access_table import AccessTable, Entry, reply_key
 from lbctl.echo import Echoes
 from lbctl.held import HeldPackets
-from lbctl.model import Address, ExternalIp, Hop, Network, SchedulerOrder, Server, Service, Settings, Tunnel
+from lbctl.model import Address, Endpoint, ExternalIp, Hop, Network, Server, Service, Settings, Tunnel
 from lbctl.move import Move
 from lbctl.pipeline.cookies import owner_of
 from lbctl.schedulers import Scheduler, scheduler_for
-from lbctl.server_states import ServerStates
+from lbctl.server_states import Place, ServerStates
 from lbctl.translation import Allocation, full_reply
 
 
 class Serving:
-    """One external IP at work. seed: where its translated ports start, see Allocation. scheduler_orders: by (protocol, port)."""
+    """One external IP at work. seed: where its translated ports start, see Allocation. drained: see ServerStates.configure."""
 
     def __init__(self, config: ExternalIp, assigned: str, settings: Settings, seed: int = 0,
-                 scheduler_orders: Mapping[tuple[str, int], SchedulerOrder] = MappingProxyType({})) -> None:
+                 drained: Iterable[tuple[Place, Endpoint]] = ()) -> None:
         self.config = config
         self.settings = settings
         self.assigned = assigned
@@ -32,10 +30,9 @@ class Serving:
         """The LBs whose entries are still to be taken over from an earlier controller."""
         self.move: Move | None = None
         self.held = HeldPackets(settings)
-        self.services: dict[tuple[int, int], Service] = {}
-        """With the schedulers that are in force, by protocol number and port."""
-        self.scheduler_orders = dict(scheduler_orders)
-        self.schedulers: dict[tuple[int, int], Scheduler] = {}
+        self.services: dict[Place, Service] = {}
+        """By protocol number and port."""
+        self.schedulers: dict[Place, Scheduler] = {}
         self.servers = ServerStates(self.table)
         self.allocation: Allocation | None = None
         """None: destination NAT, where ports stay as they are."""
@@ -45,7 +42,7 @@ class Serving:
         self.opened = 0
         """Connections, since the control function started."""
         self._seed = seed
-        self._set_services(config)
+        self._set_services(config, drained)
         self._set_allocation()
 
     @property
@@ -62,37 +59,25 @@ class Serving:
         """What it is in cookies."""
         return owner_of(self.address.packed)
 
-    def reconfigure(self, config: ExternalIp, settings: Settings) -> None:
-        """Another site file: connections stay, new ones follow the new services."""
+    def reconfigure(self, config: ExternalIp, settings: Settings, drained: Iterable[tuple[Place, Endpoint]] = ()) -> None:
+        """Another site file or order: connections stay, new ones follow the new services."""
         before, self.config, self.settings = self.config, config, settings
-        self._set_services(config)
+        self._set_services(config, drained)
         if _translated_to(before) != _translated_to(config):
             self._set_allocation()
-
-    def order_scheduler(self, service: Service, scheduler: str) -> None:
-        """That service (of its config) chooses by that scheduler from now on; by the site file's own if it is that."""
-        self.scheduler_orders[service.protocol, service.port] = SchedulerOrder(scheduler, service.scheduler)
-        self._set_services(self.config)
 
     def tunnel_to(self, server: bytes) -> Tunnel | None:
         """The tunnel that the server (packed) is behind; None: no server, or on the internal network."""
         return self._tunnels.get(server)
 
-    def _set_services(self, config: ExternalIp) -> None:
-        """A scheduler goes on where it was if its service has not changed; an order ends when the site file says something new."""
+    def _set_services(self, config: ExternalIp, drained: Iterable[tuple[Place, Endpoint]]) -> None:
+        """A scheduler goes on where it was if its service has not changed."""
         self._tunnels = {server.packed: hop.tunnel for server, hop in config.hops().items() if hop.tunnel}
         before = self.services
-        in_file = {(service.protocol, service.port): service.scheduler for service in config.services}
-        self.scheduler_orders = {place: order for place, order in self.scheduler_orders.items()
-                                 if order.instead_of == in_file.get(place) != order.scheduler}
-        self.services = {(service.protocol_number, service.port): self._as_ordered(service) for service in config.services}
+        self.services = {(service.protocol_number, service.port): service for service in config.services}
         self.schedulers = {place: self.schedulers[place] if before.get(place) == service
                            else scheduler_for(service, self.table.connections_to) for place, service in self.services.items()}
-        self.servers.configure(self.services)
-
-    def _as_ordered(self, service: Service) -> Service:
-        order = self.scheduler_orders.get((service.protocol, service.port))
-        return replace(service, scheduler=order.scheduler) if order else service
+        self.servers.configure(self.services, drained)
 
     def _set_allocation(self) -> None:
         addresses, ports, outbound = _translated_to(self.config)

@@ -11,6 +11,7 @@ from lbctl.messages import STORE, Outbox, Save
 from lbctl.model import Address, Hop, Site, address_order
 from lbctl.movement import Refused
 from lbctl.pipeline.rules import SERVING
+from lbctl.service_orders import InForce
 from lbctl.serving import Serving
 from lbctl.switch import Switch
 
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from lbctl.control import ControlFunction
 
 
-def change_site(control: ControlFunction, site: Site, now: float) -> Outbox:
-    """Makes `site` the control function's, and returns the difference. Raises Refused, with nothing changed."""
+def change_site(control: ControlFunction, wanted: InForce, now: float) -> Outbox:
+    """Makes it the control function's, and returns the difference. Raises Refused, with nothing changed."""
+    site = wanted.site
     _check(control, site)
     staying = {external_ip.address for external_ip in site.external_ips}
     out: Outbox = []
@@ -27,13 +29,13 @@ def change_site(control: ControlFunction, site: Site, now: float) -> Outbox:
         out += control.connections.end_all(serving, serving.table.snapshot())
         for switch in control.switches.values():
             switch.roles.pop(serving.address, None)
-    control.site = site
+    control.services.in_force, control.site = wanted, site
     _change_load_balancers(control, site)
     servings, new = [], []
     for external_ip in site.external_ips:
         serving = control.directory.get(external_ip.address)
         if serving is None:
-            serving = Serving(external_ip, external_ip.load_balancer, site.settings, control.seed)
+            serving = Serving(external_ip, external_ip.load_balancer, site.settings, control.seed, wanted.drained(external_ip))
             serving.unread = set()
             control.switches[serving.assigned].roles[external_ip.address] = SERVING
             new.append(serving)
@@ -63,7 +65,7 @@ def keep_what_is_in_use(control: ControlFunction) -> None:
             _servers_in_use(serving) - configured, key=address_order)) if external_ip.kind == "service" else ()
         internal = _internal_ips_in_use(serving) - set(external_ip.internal_ips)
         serving.reconfigure(replace(external_ip, former_servers=former, former_internal_ips=tuple(sorted(internal, key=address_order))),
-                            site.settings)
+                            site.settings, control.services.in_force.drained(external_ip))
     control.directory.replace(list(control.directory))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, NamedTuple
@@ -11,14 +12,16 @@ from pydantic import BaseModel
 
 from lbctl import __version__
 from lbctl.api import metrics, openapi, views
+from lbctl.api import service_types as s
 from lbctl.api import types as t
 from lbctl.api.facade import Control, Orders
 from lbctl.api.paging import START, entry_filter, page, parse_cursor
 from lbctl.api.problems import ApiProblem, not_found
 from lbctl.assignment import Unassignable
 from lbctl.control import Refused
-from lbctl.model import Address, ExternalIp, LoadBalancer, Service
+from lbctl.model import TUNNEL_OVERHEAD, Address, ExternalIp, LoadBalancer, Server, Service, ServiceName, Tunnel
 from lbctl.move import MoveRecord
+from lbctl.server_documents import endpoint_of
 
 WAIT_LIMIT = 300.0
 """Seconds that `wait` waits for a move to end. After it the answer is 202, as without `wait`."""
@@ -113,10 +116,41 @@ def fail_over(call: Call) -> Result:
 
 
 def change_service(call: Call) -> Result:
-    external_ip = _external_ip(call)
-    service = _service(call, external_ip)
-    call.orders.set_scheduler(external_ip.address, service, call.body.scheduler)
-    return Result(views.service_of(call.control, external_ip, service))
+    external_ip, service = _service(call)
+    _carry_out(call.orders.set_scheduler, _name(external_ip, service), call.body.scheduler)
+    return Result(views.service_of(call.control, *_service(call)))
+
+
+def list_servers(call: Call) -> Result:
+    external_ip, service = _service(call)
+    return Result(s.ServerList(servers=[views.server_of(call.control, external_ip, service, server) for server in service.servers]))
+
+
+def add_server(call: Call) -> Result:
+    external_ip, service = _service(call)
+    server = _ordered_server(call.body, call.control.site.settings.internal_mtu)
+    _carry_out(call.orders.add_server, _name(external_ip, service), server)
+    external_ip, service = _service(call)
+    place = f"/v1/external-ips/{external_ip.address}/services/{service.protocol}/{service.port}/servers/{server.endpoint}"
+    return Result(views.server_of(call.control, external_ip, service, server), 201, place)
+
+
+def get_server(call: Call) -> Result:
+    return Result(views.server_of(call.control, *_server(call)))
+
+
+def change_server(call: Call) -> Result:
+    external_ip, service, server = _server(call)
+    given = call.body.model_dump(exclude_unset=True)
+    drained = given.pop("drained", None)
+    _carry_out(call.orders.change_server, _name(external_ip, service), server.endpoint, given, drained)
+    return get_server(call)
+
+
+def remove_server(call: Call) -> Result:
+    external_ip, service, server = _server(call)
+    _carry_out(call.orders.remove_server, _name(external_ip, service), server.endpoint)
+    return list_servers(call)
 
 
 def list_moves(call: Call) -> Result:
@@ -221,12 +255,34 @@ def _no_external_ip(control: Control, text: str) -> ApiProblem:
     return not_found("external IP", text, [str(ip.address) for ip in control.site.external_ips])
 
 
-def _service(call: Call, external_ip: ExternalIp) -> Service:
+def _service(call: Call) -> tuple[ExternalIp, Service]:
+    external_ip = _external_ip(call)
     names = {f"{service.protocol}/{service.port}": service for service in external_ip.services}
     name = f"{call.values['protocol']}/{call.values['port']}"
     if name not in names:
         raise not_found(f"service of {external_ip.address}", name, list(names))
-    return names[name]
+    return external_ip, names[name]
+
+
+def _name(external_ip: ExternalIp, service: Service) -> ServiceName:
+    return ServiceName(external_ip.address, service.protocol, service.port)
+
+
+def _server(call: Call) -> tuple[ExternalIp, Service, Server]:
+    external_ip, service = _service(call)
+    servers = {server.endpoint: server for server in service.servers}
+    try:
+        server = servers[endpoint_of(call.values["server"])]
+    except (KeyError, ValueError):
+        raise not_found(f"server of {_name(external_ip, service)}", call.values["server"], list(map(str, servers))) from None
+    return external_ip, service, server
+
+
+def _ordered_server(body: s.ServerRequest, internal_mtu: int) -> Server:
+    tunnel = None
+    if body.transport in TUNNEL_OVERHEAD:
+        tunnel = Tunnel(body.transport, body.remote, body.key, body.mtu or internal_mtu - TUNNEL_OVERHEAD[body.transport])
+    return Server(body.address, body.port, body.weight, body.next_hop, tunnel, body.max_connections)
 
 
 def _move(call: Call) -> MoveRecord:
@@ -242,6 +298,13 @@ def _cursor(text: str | None):
     except ValueError as error:
         raise ApiProblem(422, f"Wrong query: after: {error}.",
                          errors=[t.FieldError(field="after", message=str(error))]) from error
+
+
+def _carry_out(order: Callable[..., None], *arguments: Any) -> None:
+    try:
+        order(*arguments)
+    except Refused as refused:
+        raise _refusal(refused) from refused
 
 
 def _refusal(refused: Refused) -> ApiProblem:

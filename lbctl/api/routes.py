@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
+from lbctl.api import service_types as s
 from lbctl.api import types as t
 
 
@@ -33,6 +34,7 @@ class Route:
 _MOVED = {202: "The move has started.", 200: "The move has ended (`wait`); its state says how."}
 _FAILED_OVER = {202: "The moves have started.", 200: "All of them have ended (`wait`), or there was nothing to take away."}
 _REBALANCED = {202: "The moves have begun.", 200: "It has ended (`wait`), was a dry run, or there was nothing to do."}
+_SERVERS = "/v1/external-ips/{address}/services/{protocol}/{port}/servers"
 _ABORTING = {202: "The move is being rolled back."}
 
 ROUTES: tuple[Route, ...] = (
@@ -58,7 +60,15 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/external-ips/{address}/move", "start_move", "Moves an external IP to another load balancer.",
           t.MoveView, body=t.MoveRequest, query=t.MoveQuery, statuses=_MOVED, errors=(404, 409)),
     Route("PATCH", "/v1/external-ips/{address}/services/{protocol}/{port}", "change_service",
-          "Gives a service another scheduler.", t.ServiceView, body=t.ServiceChange, errors=(404,)),
+          "Gives a service another scheduler.", s.ServiceView, body=s.ServiceChange, errors=(404,)),
+    Route("GET", _SERVERS, "list_servers", "The servers of a service.", s.ServerList, errors=(404,)),
+    Route("POST", _SERVERS, "add_server", "Gives a service one more server.", s.ServerView, body=s.ServerRequest,
+          statuses={201: "It is there, and gets connections as soon as the load balancer has its MAC."}, errors=(404, 409)),
+    Route("GET", _SERVERS + "/{server}", "get_server", "State, connections.", s.ServerView, errors=(404,)),
+    Route("PATCH", _SERVERS + "/{server}", "change_server", "Drains a server, or changes its weight or limit; open connections stay.",
+          s.ServerView, body=s.ServerChange, errors=(404, 409)),
+    Route("DELETE", _SERVERS + "/{server}", "remove_server", "Takes a server out of a service; its open connections stay.",
+          s.ServerList, statuses={200: "It is gone; these are the others."}, errors=(404, 409)),
     Route("GET", "/v1/moves", "list_moves", "The records of all moves, newest first.", t.MoveList),
     Route("GET", "/v1/moves/{id}", "get_move", "The record of a move.", t.MoveView, errors=(404,)),
     Route("DELETE", "/v1/moves/{id}", "abort_move", "Aborts a move that has not come to its route step.", t.MoveView,

@@ -5,12 +5,13 @@ Times are text by ISO 8601 in UTC, durations are in seconds, addresses are dotte
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from lbctl.model import SCHEDULERS, Strategy
+from lbctl.api.fields import AddressText, Closed
+from lbctl.api.service_types import FormerServerView, ServiceView
+from lbctl.model import Strategy
 
 Algorithm = Literal["auto", "heuristic"]
 PAGE_LIMIT = 1000
@@ -22,31 +23,13 @@ MoveState = Literal["running", "done", "rolled-back", "aborted"]
 Mode = Literal["normal", "transition"]
 EntryState = Literal["open", "half-closed", "reset"]
 Protocol = Literal["tcp", "udp"]
-Scheduler = Literal[SCHEDULERS]
 
-
-class _Closed(BaseModel):
-    """A name that is not declared is an error: a misspelt one must not be ignored."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 # Requests
 
 
-def _address_text(value: object) -> object:
-    if isinstance(value, str):
-        return ip_address(value)
-    if not isinstance(value, (IPv4Address, IPv6Address)):
-        raise ValueError("must be an IP address as text")
-    return value
-
-
-AddressText = Annotated[IPv4Address | IPv6Address, BeforeValidator(_address_text)]
-"""An IP address as text; pydantic alone would take a number as well."""
-
-
-class MoveRequest(_Closed):
+class MoveRequest(Closed):
     """Order to move an external IP."""
 
     to: str = Field(min_length=1, description="name of the load balancer that is to serve the external IP")
@@ -54,35 +37,28 @@ class MoveRequest(_Closed):
     entries: Literal["table", "copy"] = Field(default="table", description="from the controller's access table, or from the copies")
 
 
-class RebalanceRequest(_Closed):
+class RebalanceRequest(Closed):
     """Order to assign the external IPs anew."""
 
     dry_run: bool = Field(default=False, description="only show the plan")
     algorithm: Algorithm | None = Field(default=None, description="another one than the site file says")
 
 
-class DrainRequest(_Closed):
+class DrainRequest(Closed):
     """Order to empty a load balancer."""
 
     undo: bool = Field(default=False, description="it may be used again; nothing moves back by itself")
 
 
-class ServiceChange(_Closed):
-    """What of a service may be changed at run time."""
-
-    scheduler: Scheduler = Field(description="how its new connections choose servers, see docs/schedulers.md; connections that "
-                                             "are open stay where they are")
-
-
-class NoQuery(_Closed):
+class NoQuery(Closed):
     """No query parameters."""
 
 
-class MoveQuery(_Closed):
+class MoveQuery(Closed):
     wait: bool = Field(default=False, description="answer only when the move has ended")
 
 
-class AccessTableQuery(_Closed):
+class AccessTableQuery(Closed):
     external_ip: AddressText | None = Field(default=None, description="only entries of this external IP")
     client: AddressText | None = Field(default=None, description="only entries of this client address")
     client_port: int | None = Field(default=None, ge=0, le=65535, description="only entries of this client port")
@@ -187,30 +163,6 @@ class TransferModes(BaseModel):
 # External IPs
 
 
-class TunnelView(BaseModel):
-    transport: str = Field(description="vxlan, geneve or gre")
-    remote: str
-    key: int
-    mtu: int = Field(description="bytes that an IP packet inside may have")
-
-
-class ServerView(BaseModel):
-    address: str
-    port: int
-    weight: int
-    mac: str | None = Field(description="its own or its next hop's; null while the load balancer has not found it")
-    next_hop: str | None = Field(default=None, description="the router on the internal network that it is behind")
-    tunnel: TunnelView | None = Field(default=None, description="the tunnel that it is at the other end of")
-
-
-class ServiceView(BaseModel):
-    protocol: str
-    port: int
-    scheduler: str = Field(description="the one in force")
-    site_file_scheduler: str = Field(description="the same, unless another was ordered at run time")
-    servers: list[ServerView]
-
-
 class RouterView(BaseModel):
     address: str
     mac: str | None = Field(description="null while the load balancer has not found it")
@@ -227,6 +179,8 @@ class ExternalIpView(BaseModel):
     inside: list[str] = Field(default=[], description="NAT gateway: whose connections are translated")
     router: RouterView | None = Field(default=None, description="NAT gateway: its way to the outside")
     services: list[ServiceView]
+    former_servers: list[FormerServerView] = Field(default=[], description="servers without a service that still have connections, as of "
+                                                                           "the last change of servers")
     connections: int
     load: LoadView
     move: str | None = Field(description="id of the move that is running")

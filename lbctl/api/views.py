@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from socket import AF_INET, AF_INET6, inet_ntop
 
 from lbctl.access_table import Entry, unpack_key
+from lbctl.api import service_types as s
 from lbctl.api import types as t
 from lbctl.api.facade import Control
 from lbctl.assignment import Plan
 from lbctl.balancing import Run
 from lbctl.feeds import KeeperState
 from lbctl.loads import Load
-from lbctl.model import PROTOCOL_NAMES, Address, ExternalIp, LoadBalancer, Service, Tunnel, address_order
+from lbctl.model import PROTOCOL_NAMES, Address, ExternalIp, LoadBalancer, Server, Service, Tunnel, address_order
 from lbctl.move import MoveRecord
 from lbctl.switch import PortState
 
@@ -53,6 +54,8 @@ def external_ip(control: Control, ip: ExternalIp) -> t.ExternalIpView:
         port_range=list(ip.port_range) if ip.internal_ips or ip.inside else [],
         router=t.RouterView(address=str(ip.router), mac=control.neighbour(lb_name, ip.router)) if ip.router else None,
         services=[service_of(control, ip, service) for service in ip.services],
+        former_servers=[s.FormerServerView(address=str(server), connections=count)
+                        for server, count in control.services.former_servers(ip.address).items() if count],
         connections=control.connection_count(ip.address), load=_load(control.load(ip.address)), move=running_move(control, ip.address))
 
 
@@ -119,17 +122,26 @@ def counters(counted: Counter[str]) -> t.Counters:
     return t.Counters(packet_ins=counted["packet_ins"], dropped=dropped, other=other)
 
 
-def service_of(control: Control, ip: ExternalIp, service: Service) -> t.ServiceView:
-    lb_name = control.assigned_to(ip.address)
-    servers = [t.ServerView(address=str(server.address), port=server.port, weight=server.weight,
-                            mac=control.neighbour(lb_name, server.hop.address), next_hop=_optional(server.next_hop),
-                            tunnel=_tunnel(server.tunnel)) for server in service.servers]
-    return t.ServiceView(protocol=service.protocol, port=service.port, scheduler=control.scheduler_of(ip.address, service),
-                         site_file_scheduler=service.scheduler, servers=servers)
+def service_of(control: Control, ip: ExternalIp, service: Service) -> s.ServiceView:
+    """service: of the site in force."""
+    order = control.services.order(ip.address, service)
+    return s.ServiceView(protocol=service.protocol, port=service.port, scheduler=service.scheduler,
+                         site_file_scheduler=order.scheduler.instead_of if order.scheduler else service.scheduler,
+                         servers_ordered=order.servers is not None, servers=[server_of(control, ip, service, server)
+                                                                             for server in service.servers])
 
 
-def _tunnel(tunnel: Tunnel | None) -> t.TunnelView | None:
-    return tunnel and t.TunnelView(transport=tunnel.transport, remote=str(tunnel.remote), key=tunnel.key, mtu=tunnel.mtu)
+def server_of(control: Control, ip: ExternalIp, service: Service, server: Server) -> s.ServerView:
+    state = control.services.server_state(ip.address, service, server)
+    return s.ServerView(address=str(server.address), port=server.port, weight=server.weight, max_connections=server.max_connections,
+                        state=state.state, drained=state.state == "drained", reason=state.reason,
+                        since=None if state.since is None else iso(state.since), connections=state.connections,
+                        mac=control.neighbour(control.assigned_to(ip.address), server.hop.address), next_hop=_optional(server.next_hop),
+                        tunnel=_tunnel(server.tunnel))
+
+
+def _tunnel(tunnel: Tunnel | None) -> s.TunnelView | None:
+    return tunnel and s.TunnelView(transport=tunnel.transport, remote=str(tunnel.remote), key=tunnel.key, mtu=tunnel.mtu)
 
 
 def _optional(address: Address | None) -> str | None:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
-from lbctl.model import SCHEDULERS, Address, SchedulerOrder, Strategy
+from lbctl.model import Address, ServiceName, ServiceOrder, Strategy
+from lbctl.store.orders import orders_of, rows_of
 
 FORMAT = 1
 
@@ -33,14 +34,14 @@ class UnfinishedMove:
 @dataclass(frozen=True, slots=True)
 class State:
     """assigned: external IP -> LB name; unfinished: external IP -> its move; watched: the LBs whose data paths have answered probes;
-    fence_code: see pipeline/probe_rules.py ("": none, no LB can be fenced); schedulers: external IP -> (protocol, port) -> order;
+    fence_code: see pipeline/probe_rules.py ("": none, no LB can be fenced); orders: for services;
     drained: LBs that an operator wants empty."""
 
     assigned: Mapping[Address, str] = field(default_factory=dict)
     unfinished: Mapping[Address, UnfinishedMove] = field(default_factory=dict)
     watched: frozenset[str] = frozenset()
     fence_code: str = ""
-    schedulers: Mapping[Address, Mapping[tuple[str, int], SchedulerOrder]] = field(default_factory=dict)
+    orders: Mapping[ServiceName, ServiceOrder] = field(default_factory=dict)
     drained: frozenset[str] = frozenset()
 
 
@@ -71,7 +72,7 @@ class FileStore:
                           for ip, move in document["unfinished"].items()},
                          frozenset(map(str, document.get("watched", ()))),
                          _fence_code(document.get("fence_code", "")),
-                         _schedulers(document.get("schedulers", ())), frozenset(map(str, document.get("drained", ()))))
+                         orders_of(document.get("orders", ())), frozenset(map(str, document.get("drained", ()))))
         except FileNotFoundError:
             return State()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -87,8 +88,7 @@ class FileStore:
                            for ip, move in state.unfinished.items()},
             "watched": sorted(state.watched),
             "fence_code": state.fence_code,
-            "schedulers": [{"external_ip": str(ip), "protocol": protocol, "port": port, **order._asdict()}
-                           for ip, orders in state.schedulers.items() for (protocol, port), order in orders.items()],
+            "orders": rows_of(state.orders),
             "drained": sorted(state.drained),
         }
         try:
@@ -112,13 +112,3 @@ class FileStore:
             os.fsync(directory)  # else a power failure may bring the old file back
         finally:
             os.close(directory)
-
-
-def _schedulers(rows: list[Mapping]) -> dict[Address, dict[tuple[str, int], SchedulerOrder]]:
-    found: dict[Address, dict[tuple[str, int], SchedulerOrder]] = {}
-    for row in rows:
-        if row["scheduler"] not in SCHEDULERS:
-            raise ValueError(f"unknown scheduler {row['scheduler']}")
-        order = SchedulerOrder(row["scheduler"], str(row["instead_of"]))
-        found.setdefault(ip_address(row["external_ip"]), {})[str(row["protocol"]), int(row["port"])] = order
-    return found

@@ -14,8 +14,24 @@ from lbctl.api.http import Request, Response
 from lbctl.control import Refused
 from lbctl.feeds import KeeperState
 from lbctl.loads import Load
-from lbctl.model import Address, ExternalIp, LoadBalancer, Server, Service, Site, Strategy, TransferMode, Tunnel
+from lbctl.model import (
+    Address,
+    Endpoint,
+    ExternalIp,
+    Instead,
+    LoadBalancer,
+    Server,
+    Service,
+    ServiceName,
+    ServiceOrder,
+    Site,
+    Strategy,
+    TransferMode,
+    Tunnel,
+)
 from lbctl.move import MoveRecord, StepRecord
+from lbctl.server_states import ServerState
+from lbctl.service_orders import in_force
 from lbctl.switch import PortState, Switch
 from lbctl.translation import full_reply
 
@@ -75,6 +91,32 @@ class _Move:
         self.record = record
 
 
+class FakeServices:
+    """states: by external IP and server; what is not in it is up, or drained by order."""
+
+    def __init__(self, control: FakeControl) -> None:
+        self._control = control
+        self.in_force = in_force(control.site, {})
+        self.states: dict[tuple[Address, Endpoint], ServerState] = {}
+        self.former: dict[Address, int] = {}
+
+    def order(self, address: Address, service: Service) -> ServiceOrder:
+        return self.in_force.order(address, service)
+
+    def server_state(self, address: Address, service: Service, server: Server) -> ServerState:
+        drained = server.endpoint in self.order(address, service).drained
+        return self.states.get((address, server.endpoint), ServerState("drained" if drained else "up", 0))
+
+    def former_servers(self, address: Address) -> dict[Address, int]:
+        return self.former
+
+    def change(self, name: ServiceName, **fields: Any) -> None:
+        """Orders that for the service besides what is ordered already."""
+        order = replace(self.in_force.orders.get(name, ServiceOrder()), **fields)
+        self.in_force = in_force(self.in_force.file, {**self.in_force.orders, name: order})
+        self._control.site = self.in_force.site
+
+
 class FakeControl:
     def __init__(self, of_site: Site | None = None) -> None:
         self.site = of_site or site()
@@ -85,7 +127,7 @@ class FakeControl:
         self.keeper_states: list[KeeperState] = []
         self.loads: dict[Address, Load] = {}
         self.table: dict[Address, list[Entry]] = {ip.address: [] for ip in self.site.external_ips}
-        self.schedulers: dict[tuple[Address, Service], str] = {}
+        self.services = FakeServices(self)
         self.assignment = {ip.address: ip.load_balancer for ip in self.site.external_ips}
         for number, switch in enumerate(self.switches.values(), 1):
             switch.set_ports([PortState(name, port, f"02:00:00:00:0{number}:0{port}", True)
@@ -123,9 +165,6 @@ class FakeControl:
     def connection_count(self, address: IPv4Address) -> int:
         return len(self.table[address])
 
-    def scheduler_of(self, address: Address, service: Service) -> str:
-        return self.schedulers.get((address, service), service.scheduler)
-
     def entries(self, address: IPv4Address) -> list[Entry]:
         return list(self.table[address])
 
@@ -161,8 +200,29 @@ class FakeOrders:
             raise Refused(409, "Has ended", f"Move {id} has ended ({record.state}).")
         record.state, record.ended, record.reason = "aborted", START + 1, "on request"
 
-    def set_scheduler(self, address: Address, service: Service, scheduler: str) -> None:
-        self.control.schedulers[address, service] = scheduler
+    def set_scheduler(self, name: ServiceName, scheduler: str) -> None:
+        self.control.services.change(name, scheduler=Instead(scheduler, self._of(self.control.services.in_force.file, name).scheduler))
+
+    def add_server(self, name: ServiceName, server: Server) -> None:
+        if server.address.packed[-1] == 99:
+            raise Refused(422, "Server refused", f"{server.address} is not wanted")
+        self._set_servers(name, (*self._of(self.control.site, name).servers, server))
+
+    def remove_server(self, name: ServiceName, endpoint: Endpoint) -> None:
+        self._set_servers(name, tuple(server for server in self._of(self.control.site, name).servers if server.endpoint != endpoint))
+
+    def change_server(self, name: ServiceName, endpoint: Endpoint, fields: dict[str, Any], drained: bool | None) -> None:
+        self._set_servers(name, tuple(replace(server, **fields) if server.endpoint == endpoint else server
+                                      for server in self._of(self.control.site, name).servers))
+        if drained is not None:
+            self.control.services.change(name, drained=frozenset({endpoint} if drained else ()))
+
+    def _set_servers(self, name: ServiceName, servers: tuple[Server, ...]) -> None:
+        self.control.services.change(name, servers=Instead(servers, self._of(self.control.services.in_force.file, name).servers))
+
+    @staticmethod
+    def _of(of_site: Site, name: ServiceName) -> Service:
+        return next(service for service in of_site.external_ip(name.external_ip).services if (service.protocol, service.port) == name[1:])
 
     def wait_for_move(self, id: str, timeout: float) -> None:
         self.waited.append((id, timeout))

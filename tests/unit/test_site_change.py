@@ -15,8 +15,7 @@ from tests.unit.fake_site import FakeSite, site
 from tests.unit.fake_switch import FakeSwitch
 
 
-@pytest.fixture
-def world() -> FakeSite:
+def busy_site() -> FakeSite:
     """Two connections at each of two external IPs, both at lb-a."""
     world = FakeSite(site())
     world.settle(1.0)
@@ -24,6 +23,11 @@ def world() -> FakeSite:
         world.open(number % 2)
     world.settle(1.0)
     return world
+
+
+@pytest.fixture
+def world() -> FakeSite:
+    return busy_site()
 
 
 def change(world: FakeSite, new: Site) -> list:
@@ -255,64 +259,3 @@ def test_former_servers_leave_when_their_connections_have_ended(world) -> None:
     change(world, new)
     world.settle(1.0)
     assert not any(str(dropped.address) in item.flow.text() for item in world.switches["lb-a"].flows())
-
-
-# Schedulers.
-
-
-def order(world: FakeSite, scheduler: str) -> None:
-    first = world.site.external_ips[0]
-    world.post(world.control.set_scheduler(first.address, first.services[0], scheduler))
-    world.drain()
-
-
-def in_force(world: FakeSite) -> list[str]:
-    return [world.control.scheduler_of(ip.address, service) for ip in world.site.external_ips for service in ip.services]
-
-
-def with_scheduler(world: FakeSite, scheduler: str) -> Site:
-    first, *rest = world.site.external_ips
-    return replace(world.site, external_ips=(replace(first, services=(replace(first.services[0], scheduler=scheduler),)), *rest))
-
-
-def restarted(world: FakeSite) -> None:
-    while world.save():
-        pass
-    world.restart_control()
-    world.settle(1.0)
-
-
-def test_an_ordered_scheduler_counts_at_once_for_its_service_alone(world) -> None:
-    before = world.switches["lb-a"].hash()
-    order(world, "least-connections")
-    assert in_force(world) == ["least-connections", "round-robin"]
-    assert world.switches["lb-a"].hash() == before
-    everybody_talks(world)
-
-
-def test_it_lasts_over_a_restart_and_over_files_that_say_nothing_new(world) -> None:
-    order(world, "maglev")
-    change(world, replace(world.site, settings=Settings(linger=9)))
-    assert in_force(world) == ["maglev", "round-robin"]
-    restarted(world)
-    assert in_force(world) == ["maglev", "round-robin"]
-
-
-@pytest.mark.parametrize("way", ["applied", "at a restart"])
-def test_it_ends_with_a_file_that_says_another(world, way) -> None:
-    order(world, "maglev")
-    new = with_scheduler(world, "source-hash")
-    if way == "applied":
-        change(world, new)
-    else:
-        world.site = new
-        restarted(world)
-    assert in_force(world) == ["source-hash", "round-robin"]
-    change(world, with_scheduler(world, "round-robin"))
-    assert in_force(world) == ["round-robin", "round-robin"], "the order is forgotten"
-
-
-def test_ordering_the_files_own_ends_it(world) -> None:
-    order(world, "maglev")
-    order(world, "round-robin")
-    assert in_force(world) == ["round-robin", "round-robin"] and not world.control.state().schedulers

@@ -11,19 +11,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl.model import SCHEDULERS, SchedulerOrder, Strategy
+from lbctl.model import SCHEDULERS, TUNNEL_OVERHEAD, Endpoint, Instead, Server, ServiceName, ServiceOrder, Strategy, Tunnel
 from lbctl.store import FileStore, State, StoreError, UnfinishedMove
 
 ADDRESS = IPv4Address("198.51.100.1")
+SERVER = Server(IPv4Address("10.0.0.11"), 80)
 STATE = State({ADDRESS: "lb-b"}, {ADDRESS: UnfinishedMove("lb-a", "lb-b", Strategy.BUFFERED)},
-              schedulers={ADDRESS: {("tcp", 80): SchedulerOrder("maglev", "round-robin")}})
+              orders={ServiceName(ADDRESS, "tcp", 80): ServiceOrder(
+                  Instead("maglev", "round-robin"), Instead((Server(IPv4Address("10.0.0.11"), 80, max_connections=7),), (SERVER,)),
+                  frozenset({Endpoint(IPv4Address("10.0.0.11"), 80)}))})
 names = st.text(min_size=1, max_size=8)
+ports = st.integers(1, 65535)
+servers = st.tuples(st.builds(
+    Server, st.ip_addresses(), ports, ports, st.none() | st.ip_addresses(),
+    st.none() | st.builds(Tunnel, st.sampled_from(list(TUNNEL_OVERHEAD)), st.ip_addresses(v=4), st.integers(0, 9), st.integers(576, 1500)),
+    st.none() | ports))
+orders = st.builds(
+    ServiceOrder, st.none() | st.builds(Instead, st.sampled_from(SCHEDULERS), st.sampled_from(SCHEDULERS)),
+    st.none() | st.builds(Instead, servers, servers), st.frozensets(st.builds(Endpoint, st.ip_addresses(), ports), max_size=2))
 states = st.builds(
     State, st.dictionaries(st.ip_addresses(v=4), names, max_size=4),
     st.dictionaries(st.ip_addresses(v=4), st.builds(UnfinishedMove, names, names, st.sampled_from(Strategy)), max_size=3),
-    schedulers=st.dictionaries(st.ip_addresses(), st.dictionaries(
-        st.tuples(st.sampled_from(["tcp", "udp"]), st.integers(1, 65535)),
-        st.builds(SchedulerOrder, st.sampled_from(SCHEDULERS), st.sampled_from(SCHEDULERS)), min_size=1, max_size=3), max_size=3))
+    orders=st.dictionaries(st.builds(ServiceName, st.ip_addresses(), st.sampled_from(["tcp", "udp"]), ports), orders, max_size=3))
 
 
 @given(state=states)
@@ -41,8 +50,13 @@ def test_no_file_is_an_empty_state(tmp_path) -> None:
     "", "{", "[]", "null", "7", "{}", '{"format": 1}', '{"format": 2, "assigned": {}, "unfinished": {}}',
     '{"format": 1, "assigned": [], "unfinished": {}}', '{"format": 1, "assigned": {"no address": "lb-a"}, "unfinished": {}}',
     '{"format": 1, "assigned": {}, "unfinished": {"198.51.100.1": 7}}',
-    '{"format": 1, "assigned": {}, "unfinished": {}, "schedulers": [{"external_ip": "198.51.100.1", "protocol": "tcp", "port": 80, '
-    '"scheduler": "at-random", "instead_of": "maglev"}]}', '{"format": 1, "assigned": {}, "unfinished": {}, "schedulers": [7]}',
+    '{"format": 1, "assigned": {}, "unfinished": {}, "orders": [{"external_ip": "198.51.100.1", "protocol": "tcp", "port": 80, '
+    '"scheduler": {"wanted": "at-random", "instead_of": "maglev"}, "servers": null, "drained": []}]}',
+    '{"format": 1, "assigned": {}, "unfinished": {}, "orders": [7]}',
+    '{"format": 1, "assigned": {}, "unfinished": {}, "orders": [{"external_ip": "198.51.100.1", "protocol": "tcp", "port": 80, '
+    '"scheduler": null, "servers": {"wanted": [], "instead_of": []}, "drained": []}]}',
+    '{"format": 1, "assigned": {}, "unfinished": {}, "orders": [{"external_ip": "198.51.100.1", "protocol": "tcp", "port": 80, '
+    '"scheduler": null, "servers": null, "drained": ["10.0.0.11"]}]}',
     '{"format": 1, "assigned": {}, "unfinished": {"198.51.100.1": {"from": "a", "to": "b", "strategy": "luck"}}}', "\ud800"])
 def test_a_damaged_file_is_told_with_what_to_do(tmp_path, text) -> None:
     file = tmp_path / "state.json"
@@ -61,7 +75,7 @@ def test_any_bytes_are_a_state_or_a_store_error(tmp_path_factory, data) -> None:
         pass
 
 
-@given(cut=st.integers(0, 400))
+@given(cut=st.integers(0, 1200))
 def test_a_file_cut_short(tmp_path_factory, cut) -> None:
     store = FileStore(tmp_path_factory.mktemp("store") / "state.json")
     store.save(STATE)
@@ -100,5 +114,8 @@ def test_the_file_is_for_people_too(tmp_path) -> None:
         "format": 1, "assigned": {"198.51.100.1": "lb-b"},
         "unfinished": {"198.51.100.1": {"from": "lb-a", "to": "lb-b", "strategy": "buffered"}},
         "watched": [], "fence_code": "",
-        "schedulers": [{"external_ip": "198.51.100.1", "protocol": "tcp", "port": 80, "scheduler": "maglev",
-                        "instead_of": "round-robin"}], "drained": []}
+        "orders": [{"external_ip": "198.51.100.1", "protocol": "tcp", "port": 80,
+                    "scheduler": {"wanted": "maglev", "instead_of": "round-robin"},
+                    "servers": {"wanted": [{"address": "10.0.0.11", "port": 80, "weight": 1, "max_connections": 7}],
+                                "instead_of": [{"address": "10.0.0.11", "port": 80, "weight": 1}]},
+                    "drained": ["10.0.0.11:80"]}], "drained": []}
