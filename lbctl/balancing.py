@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lbctl.assignment import Capacity, Demand, Plan, PlannedMove, Problem, Unassignable
 from lbctl.loads import Load
 from lbctl.messages import SOLVER, STORE, Outbox, Save, Solve
-from lbctl.model import Strategy
+from lbctl.model import Address, Strategy
 from lbctl.move import Move
 from lbctl.movement import Refused
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 PACKETS_PER_CONNECTION = 50.0
 """What a new connection costs an LB, in packets (docs/performance.md: some 200 us against 4 us)."""
+CLOSE = 0.25
+"""Of the threshold: how far above the least possible highest load a plan made by itself may stay, to save moves. So what begins above
+the whole threshold ends well below it, and noise does not begin the next one at once."""
 ROUNDS = 3
 """Looks in a row at which the load must be uneven before it is rebalanced by itself."""
 
@@ -123,7 +126,7 @@ class Balancing:
             return out
         run.under_way = [move for move in run.under_way if not move.ended]
         free = control.site.rebalance.at_once - len(run.under_way)
-        loads = self._relative() if run.waiting and free > 0 else {}
+        loads = self._as_if_done(run) if run.waiting and free > 0 else {}
         while run.waiting and free > 0:
             planned = run.waiting.popleft()
             if reason := self._useless(run, planned, loads):
@@ -136,6 +139,7 @@ class Balancing:
                 return out
             run.moves.append(move.record.id)
             run.under_way.append(move)
+            self._shift(loads, planned.address, planned.source, planned.target)
             free -= 1
             out += messages
         if not run.waiting and not run.under_way:
@@ -143,18 +147,38 @@ class Balancing:
         return out
 
     def _useless(self, run: Run, planned: PlannedMove, loads: Mapping[str, float]) -> str | None:
-        """Why this move of the plan should not be made any more: the load has changed meanwhile. loads: relative, of each LB."""
+        """Why this move of the plan should not be made any more: the load has changed meanwhile. loads: relative, of each LB.
+
+        A plan may bring an LB to more than both had before, as long as others have still more."""
         control, serving = self._control, self._control.directory.get(planned.address)
         if serving is None or serving.assigned != planned.source:
             return f"{planned.address} is not at {planned.source} any more"
+        if planned.target not in control.switches:
+            return f"there is no load balancer {planned.target} any more"
         if planned.source in run.drained:
             return None
         moved = weight(control.loads.of(serving))
         source, target = loads[planned.source], loads[planned.target]
         after = target + moved / control.switches[planned.target].lb.capacity
-        if after > max(source, target) * (1 + control.site.rebalance.threshold):
-            return f"the load has changed: {planned.address} would bring {planned.target} to {after:.0f}, {planned.source} has {source:.0f}"
+        if after > max(source, target, planned.brings) * (1 + control.site.rebalance.threshold):
+            return f"the load has changed: {planned.address} would bring {planned.target} to {after:.3g}, planned was {planned.brings:.3g}"
         return None
+
+    def _as_if_done(self, run: Run) -> dict[str, float]:
+        """Each LB's relative load with the run's moves that are under way."""
+        loads = self._relative()
+        for record in [move.record for move in run.under_way]:
+            serving = self._control.directory.get(record.external_ip)
+            if serving is not None and serving.assigned == record.source:
+                self._shift(loads, record.external_ip, record.source, record.target)
+        return loads
+
+    def _shift(self, loads: dict[str, float], address: Address, source: str, target: str) -> None:
+        """Counts an external IP at the target."""
+        control = self._control
+        moved = weight(control.loads.of(control.directory.get(address)))
+        loads[source] -= moved / control.switches[source].lb.capacity
+        loads[target] += moved / control.switches[target].lb.capacity
 
     def _end(self, run: Run, now: float, reason: str | None) -> None:
         run.state, run.reason = ("stopped", reason) if reason else ("done", None)
@@ -170,14 +194,19 @@ class Balancing:
         if settings.mode != "automatic" or self._solving or now < max(self._next_look, self._rest_until):
             return []
         self._next_look = now + self._control.site.settings.load_period
-        usable = self._usable()
-        loads = [load for name, load in self._relative().items() if name in usable and not self._control.switches[name].lb.standby]
-        fair = sum(loads) / len(loads) if loads else 0.0
-        self._uneven = self._uneven + 1 if loads and max(loads) > fair * (1 + settings.threshold) else 0
+        self._uneven = self._uneven + 1 if self._is_uneven() else 0
         if self._uneven < ROUNDS:
             return []
         self._solving = True
-        return [(SOLVER, Solve(self.problem(), settings.algorithm))]
+        return [(SOLVER, Solve(replace(self.problem(), tolerance=CLOSE * settings.threshold), settings.algorithm))]
+
+    def _is_uneven(self) -> bool:
+        """Does an LB exceed what all had if the load were spread by capacity?"""
+        usable = self._usable()
+        loads = {name: load for name, load in self._relative().items() if name in usable and not self._control.switches[name].lb.standby}
+        capacities = {name: self._control.switches[name].lb.capacity for name in loads}
+        total = sum(load * capacities[name] for name, load in loads.items())
+        return any(load * sum(capacities.values()) > total * (1 + self._control.site.rebalance.threshold) for load in loads.values())
 
     def solved(self, plan: Plan | Unassignable, now: float) -> Outbox:
         """The answer to a Solve. A plan that gains less than the threshold is not worth its moves."""

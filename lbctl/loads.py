@@ -40,6 +40,11 @@ class Load(NamedTuple):
     def __add__(self, other: Load) -> Load:  # type: ignore[override]
         return Load(self.packets + other.packets, self.bytes + other.bytes, self.opened + other.opened)
 
+    def towards(self, other: Load, share: float) -> Load:
+        """A share (0 to 1) of the way to the other."""
+        return Load(self.packets + share * (other.packets - self.packets), self.bytes + share * (other.bytes - self.bytes),
+                    self.opened + share * (other.opened - self.opened))
+
 
 @dataclass(slots=True)
 class Asked:
@@ -132,7 +137,7 @@ class Loads:
             packets, size = rates.get(serving.owner, (0.0, 0.0))
             load = Load(packets, size, (serving.opened - before.opened) / seconds)
             if before.load:
-                load = Load(*(old + share * (new - old) for old, new in zip(before.load, load, strict=True)))
+                load = before.load.towards(load, share)
             smoothed[serving.owner] = Smoothed(load, serving.opened)
         self._smoothed = smoothed
 

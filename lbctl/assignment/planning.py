@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from lbctl.assignment import heuristic
 from lbctl.assignment.headroom import after_loss
@@ -43,13 +43,18 @@ def assign(problem: Problem, algorithm: str = "auto", time_limit: float = 10.0) 
         worst = after_loss(ix, place)
     return Plan(
         target={address: ix.names[lb] for address, lb in zip(ix.addresses, place, strict=True)},
-        moves=tuple(_move(ix, item, place[item]) for item in ordered(ix, place)),
+        moves=tuple(_moves(ix, place)),
         before=dict(zip(ix.names, ix.relative(ix.current), strict=True)),
         after=dict(zip(ix.names, ix.relative(place), strict=True)),
         bound=found.bound, optimal=found.proved, algorithm=algorithm, after_loss=worst,
     )
 
 
-def _move(ix: Indexed, item: int, target: int) -> PlannedMove:
-    entries = round(ix.cost[item] - ix.problem.move_cost)
-    return PlannedMove(ix.addresses[item], ix.names[ix.current[item]], ix.names[target], entries)
+def _moves(ix: Indexed, place: list[int]) -> Iterator[PlannedMove]:
+    loads = ix.loads(ix.current)
+    for item in ordered(ix, place):
+        source, target = ix.current[item], place[item]
+        loads[source] -= ix.load[item]
+        loads[target] += ix.load[item]
+        entries = round(ix.cost[item] - ix.problem.move_cost)
+        yield PlannedMove(ix.addresses[item], ix.names[source], ix.names[target], entries, loads[target] / ix.capacity[target])

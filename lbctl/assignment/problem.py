@@ -61,12 +61,13 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class PlannedMove:
-    """A move to order."""
+    """A move to order. brings: the relative load that the target has after it, if those before it have been made."""
 
     address: Address
     source: str
     target: str
     entries: int
+    brings: float
 
 
 @dataclass(frozen=True, slots=True)

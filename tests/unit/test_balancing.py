@@ -106,6 +106,20 @@ def test_what_has_moved_meanwhile_is_not_moved_again() -> None:
     assert run.state == "stopped" and "is not at lb-a any more" in run.reason
 
 
+def test_it_stops_when_a_target_has_gone_from_the_site_file() -> None:
+    world = World(at_once=1)
+    run = begin(world)
+    gone = next(name for name in world.switches if name not in ("lb-a", run.plan.moves[0].target))
+    run.waiting[0] = replace(run.waiting[0], target=gone)
+    world.disconnect(gone)
+    world.post(world.control.apply_site(replace(world.site, load_balancers=tuple(
+        lb for lb in world.site.load_balancers if lb.name != gone)), world.now))
+    for _ in range(20):
+        world.tick(0.5)
+        world.drain()
+    assert run.state == "stopped" and f"no load balancer {gone}" in run.reason
+
+
 def test_draining_empties_an_lb_and_is_kept() -> None:
     world = World()
     world.post(world.control.balancing.drain("lb-a", undo=False))
@@ -178,7 +192,7 @@ def test_a_problem_without_solution_changes_nothing() -> None:
 
 def test_a_plan_that_gains_little_is_not_worth_its_moves() -> None:
     world = World(mode="automatic", threshold=0.2)
-    plan = Plan({}, (PlannedMove(IPS[0], "lb-a", "lb-b", 0),), {"lb-a": 100.0}, {"lb-a": 95.0}, 0.0, True, "exact")
+    plan = Plan({}, (PlannedMove(IPS[0], "lb-a", "lb-b", 0, 95.0),), {"lb-a": 100.0}, {"lb-a": 95.0}, 0.0, True, "exact")
     world.post(world.control.balancing.solved(plan, world.now))
     assert world.made == 0
 

@@ -1,0 +1,193 @@
+"""A control function without switches: lbctl's own loads.Loads, balancing.Balancing, assignment.assign and failover.spread, and in the
+place of switches and moves what takes their time and has their outcome.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from types import SimpleNamespace
+
+import numpy as np
+
+from lbctl.assignment import assign
+from lbctl.balancing import PACKETS_PER_CONNECTION, Balancing
+from lbctl.failover import Candidate, spread
+from lbctl.loads import Loads
+from lbctl.messages import SOLVER, Outbox, ReadFlows
+from lbctl.model import ExternalIp, LoadBalancer, Rebalance, Settings, Site, Strategy
+from lbctl.movement import Refused
+from lbctl.openflow.inbound import FlowStats
+from lbctl.pipeline.cookies import owner_of
+from lbctl.serving import Directory
+
+FIRST = IPv4Address("198.18.0.0")
+PACKETS = 50.0
+"""Of a connection, so that half of a load is packets and half is new connections in packets' terms."""
+MOVE_TIME = 4.5
+"""Seconds that a move takes (settle 1 s, grace 3 s; docs/performance.md). The new LB serves from its end on."""
+ENTRY_RATE = 0.02
+"""Entries for each unit of load."""
+
+
+@dataclass(slots=True)
+class SimulatedServing:
+    """An external IP at work, as far as loads and balancing look at it. carried: packets counted by the LB that has it now."""
+
+    config: ExternalIp
+    assigned: str
+    owner: int
+    opened: float = 0.0
+    carried: float = 0.0
+    table: range = range(0)
+
+    @property
+    def address(self) -> IPv4Address:
+        return self.config.address
+
+
+@dataclass(slots=True)
+class SimulatedMove:
+    """ends: when."""
+
+    record: SimpleNamespace
+    serving: SimulatedServing
+    ends: float
+    ended: bool = False
+
+
+@dataclass
+class Tally:
+    """What automatic rebalancing has done. plans: (seconds of the day, seconds that it took, moves, highest load before and after,
+    bound); runs: how plans that were carried out ended -> how many."""
+
+    moves: int = 0
+    entries: int = 0
+    plans: list[tuple[float, float, int, float, float, float]] = field(default_factory=list)
+    runs: Counter[str] = field(default_factory=Counter)
+
+
+class SimulatedControl:
+    """What Balancing asks a control function for. external IP i is on the LB with number place[i] at first."""
+
+    def __init__(self, capacity: Sequence[float], place: Sequence[int], rebalance: Rebalance, period: float) -> None:
+        names = [f"lb-{number}" for number in range(len(capacity))]
+        balancers = tuple(LoadBalancer(name, number + 1, "ext", "int", capacity=float(each))
+                          for number, (name, each) in enumerate(zip(names, capacity, strict=True)))
+        ips = tuple(ExternalIp(FIRST + number, names[lb], None) for number, lb in enumerate(place))
+        self.site = Site(balancers, (), (), ips, Settings(load_period=period), rebalance=rebalance)
+        self.number = {name: number for number, name in enumerate(names)}
+        self.switches = {lb.name: SimpleNamespace(lb=lb, ready=True, ports_up=True) for lb in balancers}
+        self.servings = [SimulatedServing(ip, ip.load_balancer, owner_of(ip.address.packed)) for ip in ips]
+        self.directory = Directory()
+        self.directory.by_address = {serving.address.packed: serving for serving in self.servings}
+        self.loads = Loads(period)
+        self.failed: dict[str, str] = {}
+        self.detection = SimpleNamespace(failed=lambda: self.failed)
+        self.movement = SimpleNamespace(start=self._start)
+        self.moving: dict[IPv4Address, SimulatedMove] = {}
+        self.move_times: Iterator[float] = itertools.repeat(MOVE_TIME)
+        self.tally = Tally()
+        self._ids, self._tokens = itertools.count(1), itertools.count(1)
+        self.balancing = Balancing(self, frozenset())
+
+    def log(self, event: str, **keys: object) -> None:
+        """Counts how runs end."""
+        if event == "rebalancing ended":
+            reason = keys["reason"]
+            self.tally.runs[" ".join(str(reason).split()[-4:]) if reason else "done"] += 1
+
+    # What happens to LBs.
+
+    def fail(self, name: str) -> None:
+        """It loses its external IPs to those that have the fewest."""
+        self.failed[name], self.switches[name].ready = "simulated", False
+        counts = Counter(serving.assigned for serving in self.servings)
+        orphans = {serving.address: serving for serving in self.servings if serving.assigned == name}
+        takers = spread(dict.fromkeys(orphans, frozenset()),
+                        [Candidate(other, counts[other], frozenset()) for other in self.switches if other not in self.failed])
+        for address, taker in takers.items():
+            self._assign(orphans[address], taker)
+
+    def come_back(self, name: str) -> None:
+        del self.failed[name]
+        self.switches[name].ready = True
+
+    # Time.
+
+    def measure(self, load: np.ndarray, seconds: float, now: float) -> None:
+        """Every external IP has carried so much for so long; half of it packets, half new connections."""
+        packets = load * (PACKETS / (PACKETS + PACKETS_PER_CONNECTION))
+        for serving, each, entries in zip(self.servings, packets.tolist(), (load * ENTRY_RATE).astype(int).tolist(), strict=True):
+            serving.carried += each * seconds
+            serving.opened += each * seconds / PACKETS
+            serving.table = range(entries)
+        on: dict[str, list[FlowStats]] = {name: [] for name in self.switches}
+        for serving in self.servings:
+            on[serving.assigned].append(FlowStats(10, serving.owner, int(serving.carried), int(serving.carried)))
+        for name, message in self.loads.tick(self.switches, self.servings, lambda: next(self._tokens), now):
+            assert isinstance(message, ReadFlows)
+            self.loads.answer(message.token, on[name], False, now)
+
+    def tick(self, now: float) -> None:
+        """Moves that are under way end, and the balancing does what is due."""
+        for move in [move for move in self.moving.values() if move.ends <= now]:
+            self._end(move)
+        self._post(self.balancing.tick(now), now)
+
+    def _post(self, out: Outbox, now: float) -> None:
+        for _, message in [item for item in out if item[0] == SOLVER]:
+            begun = time.perf_counter()
+            plan = assign(message.problem, message.algorithm)
+            self.tally.plans.append((now, time.perf_counter() - begun, len(plan.moves), max(plan.before.values()), max(plan.after.values()),
+                                     plan.bound))
+            self._post(self.balancing.solved(plan, now), now)
+
+    # Moves.
+
+    def _start(self, address: IPv4Address, target: str, strategy: Strategy, now: float) -> tuple[SimulatedMove, Outbox]:
+        """As Movement.start. Raises Refused."""
+        serving = self.directory.get(address)
+        assert serving is not None
+        if not self.switches[target].ready:
+            raise Refused(409, "Load balancer not ready", f"{target} is not ready")
+        record = SimpleNamespace(id=str(next(self._ids)), external_ip=address, source=serving.assigned, target=target, state="running",
+                                 reason=None)
+        self.moving[address] = move = SimulatedMove(record, serving, now + next(self.move_times))
+        return move, []
+
+    def _end(self, move: SimulatedMove) -> None:
+        """It is done, unless its source or target has failed meanwhile."""
+        record = move.record
+        move.ended = True
+        del self.moving[record.external_ip]
+        if move.serving.assigned != record.source or not self.switches[record.target].ready:
+            record.state, record.reason = "rolled-back", "a load balancer has failed"
+            return
+        record.state = "done"
+        self._assign(move.serving, record.target)
+        self.tally.moves += 1
+        self.tally.entries += len(move.serving.table)
+
+    @staticmethod
+    def _assign(serving: SimulatedServing, name: str) -> None:
+        """The new LB's flow begins to count at zero."""
+        serving.assigned, serving.carried = name, 0.0
+
+    def places(self) -> np.ndarray:
+        """The number of the LB that each external IP is on."""
+        return np.fromiter((self.number[serving.assigned] for serving in self.servings), int, len(self.servings))
+
+
+def relative(load: np.ndarray, place: np.ndarray, capacity: np.ndarray) -> np.ndarray:
+    """The relative load of each LB."""
+    return np.bincount(place, load, len(capacity)) / capacity
+
+
+def measured(control: SimulatedControl) -> Mapping[str, float]:
+    """LB -> relative load as the control function sees it."""
+    return control.balancing._relative()
