@@ -8,45 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from lbctl.model import Site
 from testbed import faults
 from testbed.bed import Bed
 from testbed.sites import simple_site, with_keepers
 from testbed.traffic import request
+from tests.integration.failing import SETTINGS, begin, copied, failover_of, with_copies
 from tests.integration.moving import FIRST, Talks, assigned, move, wait_ended, wait_reached, wait_state
 
-SETTINGS = {"grace": 0.5, "linger": 1, "arp_interval": 2.0, "copy_interval": 0.2}
 BED = {"site": with_keepers(simple_site(settings=SETTINGS), "keeper")}
-
-
-def with_copies(site: Site, *copies: str) -> Site:
-    return replace(site, external_ips=tuple(replace(ip, copies=copies) for ip in site.external_ips))
-
-
-def begin(bed: Bed, site: Site | None = None) -> None:
-    """Starts the controller; every LB reaches every server, is watched, and keepers are up to date."""
-    if site:
-        bed.controller.configure(site)
-    bed.start_controller()
-    wait_reached(bed)
-    bed.wait_until(lambda: all(lb["health"] == "well" for lb in bed.rest("GET", "/v1/load-balancers").json["load_balancers"]), 5,
-                   "all LBs are watched")
-
-
-def copied(bed: Bed) -> bool:
-    """Have the keepers all that there is?"""
-    keepers = bed.rest("GET", "/v1/keepers").json["keepers"]
-    return all(keeper["synced"] and keeper["lag"] == 0 for keeper in keepers)
-
-
-def failover_of(bed: Bed, address: str = FIRST, timeout: float = 15.0, kind: str = "failover") -> dict:
-    """The record of its failover (or restoration), once it is done."""
-    def found():
-        moves = bed.rest("GET", "/v1/moves").json["moves"]
-        return next((each for each in moves if each["kind"] == kind and each["external_ip"] == address
-                     and each["state"] == "done"), None)
-
-    return bed.wait_until(found, timeout, f"{kind} done")
 
 
 @pytest.mark.parametrize("copy", ["controller", "keeper", "sockets"])

@@ -10,8 +10,8 @@ from lbctl.model import Service
 from testbed import faults
 from testbed.bed import Bed
 from testbed.sites import full_nat_site, with_keepers
+from tests.integration.failing import SETTINGS, begin, copied, failover_of
 from tests.integration.moving import FIRST, Talks
-from tests.integration.test_copies import SETTINGS, begin, copied, failover_of
 
 
 def site():

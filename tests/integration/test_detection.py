@@ -13,6 +13,7 @@ from lbctl.model import Site
 from testbed import faults, frames
 from testbed.bed import Bed
 from testbed.traffic import RawPort, request
+from tests.integration.failing import failover_of, health, wait_watched
 from tests.integration.hands import external_mac, internal_mac
 from tests.integration.moving import FIRST, Talks, assert_unharmed, assigned, mixed_load, wait_reached, wait_state
 
@@ -26,21 +27,8 @@ NOBODY, CONTROLLER = "tcp:198.18.0.1:1", "tcp:198.18.0.1:6653"
 def bed(bed: Bed) -> Bed:
     """From every LB every server is reached, and all have answered probes."""
     wait_reached(bed)
-    bed.wait_until(lambda: all(health(bed, lb) == "well" for lb in bed.lbs), 5, "all LBs are watched")
+    wait_watched(bed)
     return bed
-
-
-def health(bed: Bed, lb: str) -> str:
-    return bed.rest("GET", f"/v1/load-balancers/{lb}").json["health"]
-
-
-def relieved(bed: Bed, timeout: float = 8.0) -> dict:
-    """Waits until lb-a has lost its external IP. Returns the move's record."""
-    def found():
-        moves = bed.rest("GET", "/v1/moves").json["moves"]
-        return next((move for move in moves if move["kind"] == "failover" and move["state"] == "done"), None)
-
-    return bed.wait_until(found, timeout, "the external IP of lb-a has gone elsewhere")
 
 
 class Asker:
@@ -86,7 +74,7 @@ def test_a_killed_lb(bed: Bed, space: str) -> None:
     with Talks(client, FIRST, 20) as talks:
         faults.kill(bed, "lb-a")
         assert talks.broken() == []
-        move = relieved(bed)
+        move = failover_of(bed)
         assert "no probe" in move["cause"] and move["entries_from"] == {"controller": 20}
         assert request(bed.clients[1], FIRST)["server"]
     assert health(bed, "lb-a") == "failed"
@@ -116,7 +104,7 @@ def test_both_ways_of_the_seed(quiet_bed: Bed, failover: str) -> None:
     with Talks(bed.clients[0], FIRST, 10) as near, Talks(bed.remote, FIRST, 10) as far:
         faults.kill(bed, "lb-a")
         assert near.broken() == far.broken() == []
-        steps = [step["name"] for step in relieved(bed)["steps"]]
+        steps = [step["name"] for step in failover_of(bed)["steps"]]
     assert steps == {"copy-first": ["withdraw", "fetch", "copy", "route"],
                      "transition": ["withdraw", "transition", "route", "fetch", "copy", "normal"]}[failover]
 
@@ -126,7 +114,7 @@ def test_a_link_is_cut(bed: Bed, side: str) -> None:
     with Talks(bed.clients[0], FIRST, 5) as near, Talks(bed.remote, FIRST, 5) as far:
         faults.cut(bed, "lb-a", side)
         assert near.broken() == far.broken() == []
-        assert "is down" in relieved(bed)["cause"]
+        assert "is down" in failover_of(bed)["cause"]
         faults.mend(bed, "lb-a", side)
         bed.wait_until(lambda: health(bed, "lb-a") == "well", 5, "well again")
         assert assigned(bed) != "lb-a", "it comes back by order only"
@@ -141,7 +129,7 @@ def test_a_cut_that_the_lb_does_not_see(bed: Bed, side: str) -> None:
     with Talks(bed.clients[0], FIRST, 5) as near, Talks(bed.remote, FIRST, 5) as far:
         faults.cut_silently(bed, "lb-a", side)
         assert near.broken() == far.broken() == []
-        assert f"no frame reaches its {side} port" in relieved(bed)["cause"]
+        assert f"no frame reaches its {side} port" in failover_of(bed)["cause"]
         faults.mend(bed, "lb-a", side)
     assert_unharmed(loads)
     assert {move["from"] for move in bed.rest("GET", "/v1/moves").json["moves"]} == {"lb-a"}, "the others are not taken for cut off"
@@ -153,7 +141,7 @@ def test_a_frozen_lb(bed: Bed, asker: Asker) -> None:
         faults.freeze(bed, "lb-a")
         try:
             assert talks.broken() == []
-            move = relieved(bed)
+            move = failover_of(bed)
         finally:
             faults.thaw(bed, "lb-a")
         time.sleep(0.3)  # what had waited in its queues may come before what it has been told meanwhile
@@ -173,7 +161,7 @@ def test_a_lost_control_connection_alone(bed: Bed, asker: Asker) -> None:
             asker.ask(0.5)
             if assigned(bed) != "lb-a":
                 break
-    move = relieved(bed)
+    move = failover_of(bed)
     asker.ask(0.5)
     assert "has had no OpenFlow connection" in move["cause"]
     assert move["steps"][0]["name"] == "withdraw" and move["state"] == "done"
@@ -212,7 +200,7 @@ def test_cut_off_altogether_and_back_with_old_rules(bed: Bed, asker: Asker) -> N
         for side in ("external", "internal"):
             faults.cut_silently(bed, "lb-a", side)
         assert talks.broken() == []
-        move = relieved(bed)
+        move = failover_of(bed)
         for side in ("external", "internal"):
             faults.mend(bed, "lb-a", side)
         time.sleep(0.12)  # two rounds of probes
@@ -241,7 +229,7 @@ def test_who_has_just_failed_takes_nothing_over(bed: Bed) -> None:
         bed.wait_until(lambda: health(bed, "lb-b") == "failed", 5, "failed")
         faults.mend(bed, "lb-b", "external")
         bed.wait_until(lambda: health(bed, "lb-b") == "well", 5, "well")
-    relieved(bed)
+    failover_of(bed, "198.51.100.2")
     held = {ip: assigned(bed, ip) for ip in (FIRST, "198.51.100.2", "198.51.100.3")}
     assert "lb-b" not in held.values()
     faults.kill(bed, "lb-a")
@@ -262,7 +250,7 @@ def test_a_standby_lb_takes_over(quiet_bed: Bed) -> None:
     with Talks(bed.clients[0], FIRST, 5) as talks:
         faults.kill(bed, "lb-a")
         assert talks.broken() == []
-        relieved(bed)
+        failover_of(bed)
     assert "lb-c" in {assigned(bed, str(ip.address)) for ip in site.external_ips}
 
 
@@ -284,6 +272,6 @@ def test_connections_opened_all_the_while(bed: Bed) -> None:
     loads = mixed_load(bed, FIRST)
     time.sleep(0.3)
     faults.kill(bed, "lb-a")
-    relieved(bed)
+    failover_of(bed)
     assert_unharmed(loads)
 

@@ -15,6 +15,7 @@ from testbed import faults
 from testbed.bed import Bed
 from testbed.sites import simple_site
 from testbed.traffic import connect
+from tests.integration.failing import wait_watched
 from tests.integration.hands import Talk, eventually, live, who_answers  # noqa: F401
 from tests.integration.moving import FIRST, assigned, wait_reached
 
@@ -142,7 +143,7 @@ EVENTS = {"restart": restart, "move": lambda bed: bed.move(FIRST, "lb-b"), "fail
 def test_connections_are_counted_through(bed: Bed, event: str) -> None:
     """Those that were opened before count afterwards, and no longer when they end."""
     order(bed, "least-connections")
-    bed.wait_until(lambda: all(lb["health"] == "well" for lb in bed.rest("GET", "/v1/load-balancers").json["load_balancers"]), 5, "watched")
+    wait_watched(bed)
     with held(bed) as connections:
         connections.more(9)
         connections.leave("10.0.0.11")
