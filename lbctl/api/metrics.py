@@ -34,6 +34,7 @@ class _Metrics(Collector):
         yield self._events()
         yield from self._load_balancers()
         yield from self._external_ips()
+        yield from self._servers()
         yield from self._moves()
         yield from self._keepers()
 
@@ -80,6 +81,25 @@ class _Metrics(Collector):
             unresolved.add_metric([where, str(ip.address)], unknown)
         yield from (connections, unresolved)
         yield from self._carried(labels)
+
+    def _servers(self) -> Iterator[Metric]:
+        labels = ["external_ip", "service", "server"]
+        up = GaugeMetricFamily("lbctl_server_up", "1 unless health checks say that the server is down.", labels=labels)
+        taking = GaugeMetricFamily("lbctl_server_takes_connections", "1 if it gets new connections: it is not down, drained or full.",
+                                   labels=labels)
+        connections = GaugeMetricFamily("lbctl_server_connections", "Entries that go to it.", labels=labels)
+        limit = GaugeMetricFamily("lbctl_server_max_connections", "How many it may have, if that is limited.", labels=labels)
+        for ip in self._control.site.external_ips:
+            for service in ip.services:
+                for server in service.servers:
+                    state = self._control.services.server_state(ip.address, service, server)
+                    which = [str(ip.address), f"{service.protocol}/{service.port}", str(server.endpoint)]
+                    up.add_metric(which, float(state.reason is None))
+                    taking.add_metric(which, float(state.state == "up"))
+                    connections.add_metric(which, state.connections)
+                    if server.max_connections is not None:
+                        limit.add_metric(which, server.max_connections)
+        yield from (up, taking, connections, limit)
 
     def _carried(self, labels: list[str]) -> Iterator[Metric]:
         families = {what: CounterMetricFamily(f"lbctl_external_ip_{what}", f"{what.capitalize()} of an external IP, both ways.",

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lbctl import __version__
-from lbctl.cli import config, doctor, keeper, move, rebalance, scheduler, status, table, where
+from lbctl.cli import config, doctor, drain_server, keeper, move, rebalance, scheduler, servers, status, table, where
 from lbctl.cli.failure import Failure
 
 
@@ -55,6 +55,8 @@ app.command("drain")(rebalance.drain)
 app.command("moves")(move.moves)
 app.command("abort")(move.abort)
 app.command("scheduler")(scheduler.scheduler)
+app.command("drain-server")(drain_server.drain_server)
+app.add_typer(servers.app, name="server")
 app.command("where")(where.where)
 app.command("doctor")(doctor.doctor)
 app.command("keeper")(keeper.keeper)

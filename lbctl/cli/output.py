@@ -13,11 +13,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lbctl.model import asked_by
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
-STATE_STYLES = {"ready": "green", "done": "green", "ok": "green", "normal": "green", "reading": "yellow",
-                "transition": "yellow", "running": "yellow", "warn": "yellow", "aborted": "yellow",
-                "disconnected": "red", "refused": "red", "rolled-back": "red", "fail": "red"}
+STATE_STYLES = {
+    **dict.fromkeys(("ready", "done", "ok", "normal", "up"), "green"),
+    **dict.fromkeys(("reading", "transition", "running", "warn", "aborted", "drained", "full"), "yellow"),
+    **dict.fromkeys(("disconnected", "refused", "rolled-back", "fail", "down"), "red"),
+}
 NONE = "-"
 
 
@@ -56,6 +60,11 @@ def print_line(text: str = "", style: str = "") -> None:
 def remark(text: str) -> None:
     """A line for people on standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+def unfound(address: str) -> str:
+    """That nobody has told the MAC of that address."""
+    return f"no {asked_by(address)} answer"
 
 
 def endpoint(address: str, port: int) -> str:

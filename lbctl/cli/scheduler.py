@@ -9,21 +9,20 @@ import typer
 
 from lbctl.cli import output
 from lbctl.cli.client import Client
+from lbctl.cli.services import ExternalIp, Service, split_service
 from lbctl.model import SCHEDULERS
 
 Name = enum.Enum("Name", {name: name for name in SCHEDULERS})
 
 
 def scheduler(
-    external_ip: Annotated[str, typer.Argument(metavar="IP", help="The external IP.")],
-    service: Annotated[str, typer.Argument(metavar="PROTOCOL/PORT", help="Its service, such as tcp/80.")],
+    external_ip: ExternalIp,
+    service: Service,
     name: Annotated[Name, typer.Argument(metavar="NAME", help=f"{', '.join(SCHEDULERS)}; see docs/schedulers.md.")],
     json: output.Json = False,
 ) -> None:
     """Let a service choose servers by another scheduler; open connections stay."""
-    protocol, slash, port = service.partition("/")
-    if not (protocol and slash and port):
-        raise typer.BadParameter(f"{service!r} is no service: give PROTOCOL/PORT, such as tcp/80", param_hint="PROTOCOL/PORT")
+    protocol, port = split_service(service)
     view = Client.from_environment().patch("external-ips", external_ip, "services", protocol, port, body={"scheduler": name.value})
     if json:
         output.print_json(view)

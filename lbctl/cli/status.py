@@ -10,7 +10,6 @@ import typer
 
 from lbctl.cli import output
 from lbctl.cli.client import Client
-from lbctl.model import asked_by
 
 WATCH_INTERVAL = 2.0
 
@@ -78,8 +77,10 @@ def _port(port: dict[str, Any]) -> str:
 
 def _external_ip(ip: dict[str, Any]) -> tuple[object, ...]:
     services = ", ".join(map(_service, ip["services"]))
-    servers = {server["address"]: server for service in ip["services"] for server in service["servers"]}
-    shown = ", ".join(_server(server) for server in servers.values())
+    servers: dict[str, list[dict[str, Any]]] = {}
+    for server in (server for service in ip["services"] for server in service["servers"]):
+        servers.setdefault(server["address"], []).append(server)
+    shown = ", ".join(map(_server, servers.values()))
     nat = ip["nat"] if ip["kind"] == "service" else f"gateway of {', '.join(ip['inside'])}"
     if ip["router"]:
         shown = f"router {_found(ip['router']['address'], ip['router']['mac'])}"
@@ -92,12 +93,15 @@ def _service(service: dict[str, Any]) -> str:
     return f"{service['protocol']}/{service['port']} {service['scheduler']}{ordered}"
 
 
-def _server(server: dict[str, Any]) -> str:
+def _server(alike: list[dict[str, Any]]) -> str:
+    """One address, which several services may have."""
+    server = alike[0]
     behind = f" by {server['tunnel']['transport']}" if server["tunnel"] else ""
     if server["next_hop"]:
         behind += f" via {server['next_hop']}"
-    return _found(server["address"] + behind, server["mac"])
+    states = sorted({one["state"] for one in alike} - {"up"})
+    return _found(server["address"] + behind, server["mac"]) + (f" ({', '.join(states)})" if states else "")
 
 
 def _found(name: str, mac: str | None) -> str:
-    return name if mac else f"{name} (no {asked_by(name)} answer)"
+    return name if mac else f"{name} ({output.unfound(name)})"

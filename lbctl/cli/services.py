@@ -1,0 +1,83 @@
+"""What commands about services and servers have in common: their arguments, and how they find what these mean."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from lbctl.cli.client import Client
+from lbctl.cli.failure import Failure
+from lbctl.cli.output import endpoint
+from lbctl.server_documents import endpoint_of
+
+ExternalIp = Annotated[str, typer.Argument(metavar="IP", help="The external IP.")]
+Service = Annotated[str, typer.Argument(metavar="PROTOCOL/PORT", help="Its service, such as tcp/80.")]
+Server = Annotated[str, typer.Argument(metavar="ADDRESS:PORT", help="The server, such as 10.0.0.11:80 or [fd00::11]:80.")]
+OnlyExternalIp = Annotated[str | None, typer.Option("--external-ip", help="Only of this external IP.")]
+OnlyService = Annotated[str | None, typer.Option("--service", metavar="PROTOCOL/PORT", help="Only of this service, such as tcp/80.")]
+
+
+class Found(NamedTuple):
+    """A server of a service, as the API shows it in `view`."""
+
+    external_ip: str
+    protocol: str
+    port: int
+    view: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return endpoint(self.view["address"], self.view["port"])
+
+    @property
+    def service(self) -> str:
+        return f"{self.protocol}/{self.port}"
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        return ("external-ips", self.external_ip, "services", self.protocol, str(self.port), "servers", self.name)
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return {"external_ip": self.external_ip, "protocol": self.protocol, "service_port": self.port, **self.view}
+
+
+def split_service(text: str) -> tuple[str, str]:
+    """PROTOCOL and PORT. Raises BadParameter."""
+    protocol, slash, port = text.partition("/")
+    if not (protocol and slash and port):
+        raise typer.BadParameter(f"{text!r} is no service: give PROTOCOL/PORT, such as tcp/80", param_hint="PROTOCOL/PORT")
+    return protocol, port
+
+
+def split_server(text: str) -> tuple[str, int]:
+    """Address and port. Raises BadParameter."""
+    try:
+        found = endpoint_of(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="ADDRESS:PORT") from None
+    return str(found.address), found.port
+
+
+def find(client: Client, external_ip: str | None = None, service: str | None = None) -> list[Found]:
+    """The servers of all services, or of those named. Raises Failure if there is no such external IP."""
+    wanted = "/".join(split_service(service)) if service else None
+    views = [client.get("external-ips", external_ip)] if external_ip else client.get("external-ips")["external_ips"]
+    return [Found(ip["address"], of["protocol"], of["port"], server) for ip in views for of in ip["services"]
+            if wanted in (None, f"{of['protocol']}/{of['port']}") for server in of["servers"]]
+
+
+def find_server(client: Client, server: str, external_ip: str | None, service: str | None) -> list[Found]:
+    """That server, wherever it is: ADDRESS or ADDRESS:PORT. Raises Failure if it is nowhere, BadParameter if it is neither."""
+    try:
+        address, port = str(ip_address(server)), None
+    except ValueError:
+        address, port = split_server(server)
+    everywhere = find(client, external_ip, service)
+    found = [each for each in everywhere if each.view["address"] == address and port in (None, each.view["port"])]
+    if not found:
+        known = ", ".join(dict.fromkeys(each.name for each in everywhere))
+        raise Failure(f"There is no server {server} there; there are: {known}." if known else "There is no such service.")
+    return found
