@@ -11,9 +11,9 @@ from pydantic import BaseModel, Field
 
 from lbctl.api.fields import AddressText, Closed
 from lbctl.api.service_types import FormerServerView, ServiceView
-from lbctl.model import Strategy
+from lbctl.model import ALGORITHMS, Strategy
 
-Algorithm = Literal["auto", "heuristic"]
+Algorithm = Literal[ALGORITHMS]
 PAGE_LIMIT = 1000
 """The most entries that one page may hold: a page is made in one go, while packets wait."""
 

@@ -7,12 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
+from lbctl.balancing import PACKETS_PER_CONNECTION
 from lbctl.cli import output
 from lbctl.cli.client import Client
 from lbctl.cli.move import INTERVAL
 from lbctl.model import ALGORITHMS
 
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end of the moves; fail if they were stopped.")]
+LOADS = f"Packets/s for each unit of capacity (a new connection counts as {PACKETS_PER_CONNECTION:.0f})"
 
 
 def rebalance(
@@ -37,7 +39,10 @@ def drain(
 ) -> None:
     """Move all external IPs away from a load balancer, and keep it empty."""
     client = Client.from_environment()
-    _show(client, client.post("load-balancers", load_balancer, "drain", body={"undo": undo}), wait, json)
+    plan = client.post("load-balancers", load_balancer, "drain", body={"undo": undo})
+    if undo and not json:
+        output.print_line(f"{load_balancer} may be used again. `lbctl rebalance` would do this:\n")
+    _show(client, plan, wait, json)
 
 
 def _show(client: Client, plan: dict[str, Any], wait: bool, json: bool) -> None:
@@ -47,7 +52,7 @@ def _show(client: Client, plan: dict[str, Any], wait: bool, json: bool) -> None:
     if json:
         output.print_json(plan)
     else:
-        output.print_table("Relative load", ("load balancer", "before", "after"),
+        output.print_table(LOADS, ("load balancer", "before", "after"),
                            [(name, f"{plan['before'][name]:.1f}", f"{plan['after'].get(name, 0.0):.1f}") for name in plan["before"]], "")
         output.print_line()
         output.print_table("Moves", ("external IP", "from", "to", "entries"),

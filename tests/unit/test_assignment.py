@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lbctl.api.types import RebalanceRequest
 from lbctl.assignment import ALGORITHMS, Capacity, Demand, Plan, Problem, Unassignable, assign
 from lbctl.assignment.problem import Indexed, checked
 from lbctl.model import ALGORITHMS as SITE_ALGORITHMS
@@ -223,8 +224,9 @@ def test_nonsense_is_refused_with_the_reason(demands, capacities, current, reaso
         assign(Problem(demands, capacities, current), "heuristic")
 
 
-def test_the_site_file_may_name_every_algorithm() -> None:
+def test_the_site_file_and_an_order_may_name_every_algorithm() -> None:
     assert set(SITE_ALGORITHMS) == {"auto", *ALGORITHMS}
+    assert {RebalanceRequest(algorithm=name).algorithm for name in SITE_ALGORITHMS} == set(SITE_ALGORITHMS)
 
 
 def test_an_unknown_algorithm_is_refused() -> None:
