@@ -6,11 +6,10 @@ are fetched. Where entries come from is for copies.py to know.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from lbctl.access_table import AccessTable
-from lbctl.model import Address, Settings, address_order
+from lbctl.model import Settings
 from lbctl.move import (
     ABSENT,
     HOLD_ALL,
@@ -123,32 +122,3 @@ class Restoration(Move):
         self._end(state, reason)
         lb = self.record.target
         return [Release(lb)] if lb in self._lost else self._serve()
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """An LB that could take external IPs over. external_ips: how many it has; held_down: it has failed lately, or is
-    drained."""
-
-    name: str
-    external_ips: int
-    reaches: frozenset[Address]
-    """The next hops whose MACs it knows."""
-    held_down: bool = False
-
-
-def spread(orphans: Mapping[Address, frozenset[Address]], candidates: list[Candidate]) -> dict[Address, str]:
-    """Which LB takes which external IP: each one that has the fewest then. orphans: external IP -> next hops that it needs.
-
-    An LB that does not reach all of them comes last, before it one that is held down; an external IP gets none only if there is
-    no candidate.
-    """
-    counts = {candidate.name: candidate.external_ips for candidate in candidates}
-    chosen: dict[Address, str] = {}
-    for address in sorted(orphans, key=address_order):
-        needs = orphans[address]
-        best = min(candidates, key=lambda each: (len(needs - each.reaches), each.held_down, counts[each.name], each.name), default=None)
-        if best is not None:
-            chosen[address] = best.name
-            counts[best.name] += 1
-    return chosen

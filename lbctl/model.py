@@ -220,7 +220,7 @@ class ExternalIp:
     copies: tuple[str, ...] = ("controller",)
     """Where its entries can be had from when its LB dies, the preferred place first."""
     only_on: frozenset[str] = frozenset()
-    """The LBs that it may be assigned to; empty: all. (An assignment heeds this; an order and a failover don't.)"""
+    """The LBs that it may be assigned to; empty: all. (An assignment heeds this, a failover where it can, an order does not.)"""
     not_with: frozenset[Address] = frozenset()
     """External IPs that shall be on other LBs."""
 

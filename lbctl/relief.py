@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from lbctl.balancing import weight
 from lbctl.detection import Failure
-from lbctl.failover import Candidate, spread
 from lbctl.messages import Outbox
 from lbctl.model import Address
 from lbctl.move import Move
 from lbctl.movement import Refused
 from lbctl.serving import Serving
+from lbctl.succession import Candidate, Orphan, spread
 
 if TYPE_CHECKING:
     from lbctl.control import ControlFunction
@@ -80,16 +81,34 @@ class Relief:
         return now >= due
 
     def _takers(self, name: str, orphans: list[Serving], now: float) -> dict[Serving, str]:
-        control = self._control
+        """Who takes which of the orphans of that LB."""
         if not orphans:
             return {}
-        detection, drained = control.detection, control.balancing.drained
-        counts = Counter(serving.assigned for serving in control.directory)
-        candidates = [Candidate(other, counts[other], frozenset(switch.neighbours), detection.held_down(other, now) or other in drained)
-                      for other, switch in control.switches.items() if other not in {name, *detection.failed()}
-                      and switch.ready and switch.ports_up]
-        chosen = spread({serving.address: frozenset(serving.next_hops()) for serving in orphans}, candidates)
+        chosen = spread(self._orphans(orphans), self._candidates(name, now))
         return {serving: chosen[serving.address] for serving in orphans if serving.address in chosen}
+
+    def _orphans(self, orphans: list[Serving]) -> dict[Address, Orphan]:
+        control = self._control
+        named_by: dict[Address, set[Address]] = {}
+        for serving in control.directory:
+            for other in serving.config.not_with:
+                named_by.setdefault(other, set()).add(serving.address)
+        return {serving.address: Orphan(frozenset(serving.next_hops()), weight(control.loads.of(serving)), serving.config.only_on,
+                                        serving.config.not_with | named_by.get(serving.address, set())) for serving in orphans}
+
+    def _candidates(self, failed: str, now: float) -> list[Candidate]:
+        control = self._control
+        detection, drained = control.detection, control.balancing.drained
+        unfit = {failed, *detection.failed()}
+        has: dict[str, set[Address]] = {}
+        loads: Counter[str] = Counter()
+        for serving in control.directory:
+            has.setdefault(serving.assigned, set()).add(serving.address)
+            loads[serving.assigned] += weight(control.loads.of(serving))
+        return [Candidate(name, frozenset(has.get(name, ())), frozenset(switch.neighbours), loads[name], switch.lb.capacity,
+                          detection.held_down(name, now) or name in drained)
+                for name, switch in control.switches.items()
+                if name not in unfit and switch.ready and switch.ports_up]
 
     def _start(self, takers: dict[Serving, str], failure: Failure | None, now: float,
                moves: list[Move] | None = None) -> tuple[list[Move], Outbox]:
