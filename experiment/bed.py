@@ -28,7 +28,8 @@ CLIENTS = 3
 LETTERS = "abc"
 QUEUE = LINK // 4
 """Bytes that wait for an LB's link at most: a quarter of a second's."""
-SETTINGS = {"load_period": 0.5, "grace": 1.0}
+SETTINGS = {"load_period": 0.5, "grace": 1.0, "automatic_failover": False}
+"""No failover: on a machine that is busy with other things, an LB that gets no processor looks dead, and would lose its external IPs."""
 MODES = {
     "static": Rebalance(),
     "automatic": Rebalance("automatic", threshold=0.25, cooldown=2.0, at_once=4),
@@ -58,8 +59,7 @@ tc class add dev {port} parent 1: classid 1:2 htb rate {rate}bps ceil {rate}bps 
 tc qdisc add dev {port} parent 1:2 bfifo limit {queue}
 tc filter add dev {port} parent 1: protocol ip u32 match u32 0 0 flowid 1:2
 """
-"""What an LB sends to clients waits for its turn. ARP, by which LBs probe each other, does not, as where a network gives it a class of its
-own: how an overloaded LB looks to its neighbours is another experiment (docs/failover.md)."""
+"""What an LB sends to clients waits for its turn; ARP does not."""
 
 Say = Callable[[str], None]
 

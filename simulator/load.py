@@ -18,7 +18,7 @@ SWING = 0.6
 """Busiest and quietest hour are so much above and below the mean."""
 DRIFT, DRIFT_TIME = 0.2, 1200.0
 """Standard deviation and correlation time (s) of the slow noise, of the load's logarithm."""
-JITTER = 0.15
+JITTER = 0.1
 """Standard deviation of the fast noise, new in every step."""
 CROWDS, CROWD_RISE, CROWD_FALL = 60, 120.0, 1200.0
 """Flash crowds in a day; seconds to the peak, and in which a crowd shrinks to 1/e."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from types import SimpleNamespace
@@ -25,6 +25,8 @@ from lbctl.openflow.inbound import FlowStats
 from lbctl.pipeline.cookies import owner_of
 from lbctl.serving import Directory
 
+STOPS = ("the load has changed", "any more", "a load balancer has failed", "is not ready")
+"""What the reasons have in common for which runs are stopped."""
 FIRST = IPv4Address("198.18.0.0")
 PACKETS = 50.0
 """Of a connection, so that half of a load is packets and half is new connections in packets' terms."""
@@ -67,6 +69,7 @@ class Tally:
 
     moves: int = 0
     entries: int = 0
+    failures: int = 0
     plans: list[tuple[float, float, int, float, float, float]] = field(default_factory=list)
     runs: Counter[str] = field(default_factory=Counter)
 
@@ -98,14 +101,15 @@ class SimulatedControl:
     def log(self, event: str, **keys: object) -> None:
         """Counts how runs end."""
         if event == "rebalancing ended":
-            reason = keys["reason"]
-            self.tally.runs[" ".join(str(reason).split()[-4:]) if reason else "done"] += 1
+            reason = str(keys["reason"] or "done")
+            self.tally.runs[next((kind for kind in STOPS if kind in reason), reason)] += 1
 
     # What happens to LBs.
 
     def fail(self, name: str) -> None:
         """It loses its external IPs to those that have the fewest."""
         self.failed[name], self.switches[name].ready = "simulated", False
+        self.tally.failures += 1
         counts = Counter(serving.assigned for serving in self.servings)
         orphans = {serving.address: serving for serving in self.servings if serving.assigned == name}
         takers = spread(dict.fromkeys(orphans, frozenset()),
@@ -186,8 +190,3 @@ class SimulatedControl:
 def relative(load: np.ndarray, place: np.ndarray, capacity: np.ndarray) -> np.ndarray:
     """The relative load of each LB."""
     return np.bincount(place, load, len(capacity)) / capacity
-
-
-def measured(control: SimulatedControl) -> Mapping[str, float]:
-    """LB -> relative load as the control function sees it."""
-    return control.balancing._relative()

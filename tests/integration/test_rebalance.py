@@ -1,4 +1,4 @@
-"""External IPs are assigned anew by what they carry: by order, by draining an LB, and by itself."""
+"""External IPs are assigned anew by what they carry: by order, by draining an LB, and by itself; and when they are not."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 from lbctl.model import Rebalance, Site
 from testbed.bed import Bed
 from testbed.sites import simple_site
+from tests.integration.hands import metric
 from tests.integration.moving import assert_unharmed, assigned, mixed_load, wait_reached
 
 ADDRESSES = tuple(f"198.51.100.{number}" for number in range(1, 5))
@@ -27,6 +28,24 @@ def load_all(bed: Bed) -> list:
     bed.wait_until(lambda: all(bed.rest("GET", f"/v1/external-ips/{address}").json["load"]["packets_per_second"] > 50
                                for address in ADDRESSES), 8, "all are loaded")
     return loads
+
+
+def carry_on(bed: Bed, seconds: float) -> None:
+    """Returns when the first external IP has carried as many packets again as in so many seconds."""
+    def carried() -> float:
+        return sum(metric(bed, f'lbctl_external_ip_packets_total{{dp_name="{lb}",external_ip="{ADDRESSES[0]}"}}') for lb in bed.lbs)
+
+    rate = bed.rest("GET", f"/v1/external-ips/{ADDRESSES[0]}").json["load"]["packets_per_second"]
+    enough = carried() + rate * seconds
+    bed.wait_until(lambda: carried() >= enough, 3 * seconds + 5, f"{enough:.0f} packets carried")
+
+
+def heavier(bed: Bed, *addresses: str, lines: int = 8) -> list:
+    return [load for address in addresses for load in mixed_load(bed, address, lines=lines, requests=0, interval=0.02)]
+
+
+def last_plan(bed: Bed) -> dict:
+    return bed.rest("GET", "/v1/rebalance").json
 
 
 def shares(bed: Bed) -> dict[str, int]:
@@ -74,8 +93,62 @@ def test_by_itself(quiet_bed: Bed) -> None:
     loads = load_all(bed)
     bed.wait_until(lambda: shares(bed) == {"lb-a": 2, "lb-b": 2}, 15, "half of them have moved")
     bed.wait_until(lambda: bed.rest("GET", "/v1/rebalance").json["state"] == "done", 8, "done")
-    moves = len(bed.rest("GET", "/v1/moves").json["moves"])
-    assert moves == 2
+    carry_on(bed, 8.0)
+    assert (len(bed.rest("GET", "/v1/moves").json["moves"]), last_plan(bed)["id"]) == (2, "1")
+    assert_unharmed(loads, succeeded=0)
+
+
+def test_after_a_step_of_load_it_settles_in_one_round(quiet_bed: Bed) -> None:
+    bed = quiet_bed
+    begin(bed, replace(PLAIN, rebalance=Rebalance("automatic", threshold=0.5, cooldown=3.0)))
+    loads = load_all(bed)
+    carry_on(bed, 4.0)
+    assert bed.rest("GET", "/v1/rebalance").status == 404, "two and two, alike: nothing to do"
+    hot = ADDRESSES[0], ADDRESSES[2]
+    loads += heavier(bed, *hot)
+    bed.wait_until(lambda: assigned(bed, hot[0]) != assigned(bed, hot[1]), 20, "those with the load are apart")
+    bed.wait_until(lambda: last_plan(bed)["state"] == "done", 8, "done")
+    carry_on(bed, 8.0)
+    assert (shares(bed), last_plan(bed)["id"]) == ({"lb-a": 2, "lb-b": 2}, "1")
+    assert_unharmed(loads, succeeded=0)
+
+
+def test_under_noise_nothing_moves(quiet_bed: Bed) -> None:
+    """A load that would be worth a plan if it stayed goes from one LB to the other and back, all the time."""
+    bed = quiet_bed
+    begin(bed, replace(PLAIN, rebalance=Rebalance("automatic", threshold=0.3, cooldown=1.0)))
+    loads = load_all(bed)
+    for hop in range(12):
+        noise = heavier(bed, ADDRESSES[hop % 4], lines=6)
+        carry_on(bed, 0.6)
+        assert_unharmed(noise, succeeded=0)
+    assert bed.rest("GET", "/v1/rebalance").status == 404
+    assert_unharmed(loads, succeeded=0)
+
+
+def test_a_plan_is_stopped_when_a_move_fails(quiet_bed: Bed) -> None:
+    bed = quiet_bed
+    begin(bed, replace(ALL_ON_A, rebalance=Rebalance(at_once=1)))
+    loads = load_all(bed)
+    (first,) = bed.rest("POST", "/v1/rebalance", {}).json["started_moves"]
+    assert bed.rest("DELETE", f"/v1/moves/{first}").status == 202
+    bed.wait_until(lambda: last_plan(bed)["state"] == "stopped", 8, "stopped")
+    assert "on request" in last_plan(bed)["reason"] and last_plan(bed)["started_moves"] == [first]
+    assert shares(bed) == {"lb-a": 4, "lb-b": 0}
+    assert_unharmed(loads, succeeded=0)
+
+
+def test_a_plan_is_stopped_when_the_load_has_changed(quiet_bed: Bed) -> None:
+    """Both that are to move become four times as heavy while the first one moves: the second one would only turn the tables."""
+    bed = quiet_bed
+    begin(bed, replace(ALL_ON_A, settings=replace(PLAIN.settings, grace=6.0), rebalance=Rebalance(at_once=1)))
+    loads = load_all(bed)
+    plan = bed.rest("POST", "/v1/rebalance", {}).json
+    assert len(plan["moves"]) == 2
+    loads += heavier(bed, *(move["external_ip"] for move in plan["moves"]))
+    bed.wait_until(lambda: last_plan(bed)["state"] != "running", 20, "over")
+    assert last_plan(bed)["state"] == "stopped" and "the load has changed" in last_plan(bed)["reason"]
+    assert shares(bed) == {"lb-a": 3, "lb-b": 1}, "what has been done stays"
     assert_unharmed(loads, succeeded=0)
 
 
@@ -88,3 +161,28 @@ def test_what_cannot_be(quiet_bed: Bed) -> None:
     assert refused.status == 409 and "not_with" in refused.json["detail"]
     assert bed.rest("GET", "/v1/rebalance").status == 404
     assert bed.rest("POST", "/v1/rebalance", {"algorithm": "magic"}).status == 422
+    assert bed.rest("POST", "/v1/load-balancers/lb-x/drain", {}).status == 404
+
+
+def test_what_is_refused_changes_nothing(quiet_bed: Bed) -> None:
+    """Neither a site file that makes no sense, nor pins that can't be met: the old plan stays, and so does the assignment."""
+    bed = quiet_bed
+    begin(bed)
+    loads = load_all(bed)
+    assert bed.rest("POST", "/v1/rebalance?wait=true", {}).json["state"] == "done"
+    before = last_plan(bed), shares(bed)
+    text = bed.controller.site_file.read_text()
+    for line, more, reason in (("name: lb-b\n", "  capacity: 0\n", "capacity must be a number above 0"),
+                               ("gateway: 10.0.0.1\n", "  only_on: [lb-x]\n", "unknown load balancer 'lb-x'")):
+        wrong = text.replace(line, line + more, 1)
+        assert wrong != text
+        bed.controller.reload(wrong)
+        bed.wait_until(lambda reason=reason: reason in bed.controller.log_tail(), 5, f"refused: {reason}")
+        assert bed.rest("GET", "/v1/load-balancers/lb-b").json["capacity"] == 1.0
+    pinned = tuple(replace(ip, not_with=frozenset(other.address for other in ALL_ON_A.external_ips if other is not ip))
+                   for ip in ALL_ON_A.external_ips)
+    bed.controller.reload(replace(ALL_ON_A, external_ips=pinned))
+    bed.wait_until(lambda: bed.rest("POST", "/v1/rebalance", {"dry_run": True}).status == 409, 5, "the new site file counts")
+    assert "not_with" in bed.rest("POST", "/v1/rebalance", {}).json["detail"]
+    assert (last_plan(bed), shares(bed)) == before
+    assert_unharmed(loads, succeeded=0)
