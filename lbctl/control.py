@@ -140,6 +140,10 @@ class ControlFunction:
         """Those that are told of entries."""
         return self.feeds.states(now)
 
+    def check_results(self) -> Mapping[str, int]:
+        """Health checks since the start, by result; and those that were put off, not sent, or not counted."""
+        return self.checker.counters
+
     def connection_count(self, address: Address) -> int:
         return len(self.serving(address).table)
 

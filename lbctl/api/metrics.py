@@ -35,6 +35,7 @@ class _Metrics(Collector):
         yield from self._load_balancers()
         yield from self._external_ips()
         yield from self._servers()
+        yield self._checks()
         yield from self._moves()
         yield from self._keepers()
 
@@ -100,6 +101,12 @@ class _Metrics(Collector):
                     if server.max_connections is not None:
                         limit.add_metric(which, server.max_connections)
         yield from (up, taking, connections, limit)
+
+    def _checks(self) -> Metric:
+        checks = CounterMetricFamily("lbctl_health_checks", "Health checks of servers, by result.", labels=["result"])
+        for result, count in self._control.check_results().items():
+            checks.add_metric([result], count)
+        return checks
 
     def _carried(self, labels: list[str]) -> Iterator[Metric]:
         families = {what: CounterMetricFamily(f"lbctl_external_ip_{what}", f"{what.capitalize()} of an external IP, both ways.",

@@ -162,6 +162,9 @@ class FakeControl:
     def keepers(self, now: float) -> list[KeeperState]:
         return self.keeper_states
 
+    def check_results(self) -> dict[str, int]:
+        return {"passed": 7, "refused": 2}
+
     def connection_count(self, address: IPv4Address) -> int:
         return len(self.table[address])
 
