@@ -47,9 +47,10 @@ def simulate(day: Day, rebalance: Rebalance, period: float, say: Say, seconds: f
             for control in (static, automatic):
                 (control.fail if failing else control.come_back)(f"lb-{lb}")
         load = day.step(at)
-        automatic.measure(load, period, at)
-        for step in range(round(period / STEP)):
-            automatic.tick(at + step * STEP)
+        for control in (static, automatic):
+            control.measure(load, period, at)
+            for step in range(round(period / STEP)):
+                control.tick(at + step * STEP)
         _note(record, day, load, at, static, automatic)
         at += period
         if at % 3600 < period:

@@ -1,5 +1,5 @@
-"""A control function without switches: lbctl's own loads.Loads, balancing.Balancing, assignment.assign and failover.spread, and in the
-place of switches and moves what takes their time and has their outcome.
+"""A control function without switches: lbctl's own Loads, Balancing, Relief and assign, and in the place of switches and moves what
+takes their time and has their outcome.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 
 from lbctl.assignment import assign
 from lbctl.balancing import PACKETS_PER_CONNECTION, Balancing
-from lbctl.failover import Candidate, spread
 from lbctl.loads import Loads
 from lbctl.messages import SOLVER, Outbox, ReadFlows
 from lbctl.model import ExternalIp, LoadBalancer, Rebalance, Settings, Site, Strategy
 from lbctl.movement import Refused
 from lbctl.openflow.inbound import FlowStats
 from lbctl.pipeline.cookies import owner_of
+from lbctl.relief import Relief
 from lbctl.serving import Directory
 
 STOPS = ("the load has changed", "any more", "a load balancer has failed", "is not ready")
@@ -36,7 +36,7 @@ ENTRY_RATE = 0.02
 """Entries for each unit of load."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class SimulatedServing:
     """An external IP at work, as far as loads and balancing look at it. carried: packets counted by the LB that has it now."""
 
@@ -46,10 +46,15 @@ class SimulatedServing:
     opened: float = 0.0
     carried: float = 0.0
     table: range = range(0)
+    move: None = None
 
     @property
     def address(self) -> IPv4Address:
         return self.config.address
+
+    def next_hops(self) -> set[IPv4Address]:
+        """None that an LB might not reach."""
+        return set()
 
 
 @dataclass(slots=True)
@@ -84,19 +89,21 @@ class SimulatedControl:
         ips = tuple(ExternalIp(FIRST + number, names[lb], None) for number, lb in enumerate(place))
         self.site = Site(balancers, (), (), ips, Settings(load_period=period), rebalance=rebalance)
         self.number = {name: number for number, name in enumerate(names)}
-        self.switches = {lb.name: SimpleNamespace(lb=lb, ready=True, ports_up=True) for lb in balancers}
+        self.switches = {lb.name: SimpleNamespace(lb=lb, ready=True, ports_up=True, neighbours={}) for lb in balancers}
         self.servings = [SimulatedServing(ip, ip.load_balancer, owner_of(ip.address.packed)) for ip in ips]
         self.directory = Directory()
         self.directory.by_address = {serving.address.packed: serving for serving in self.servings}
         self.loads = Loads(period)
         self.failed: dict[str, str] = {}
-        self.detection = SimpleNamespace(failed=lambda: self.failed)
-        self.movement = SimpleNamespace(start=self._start)
+        self.detection = SimpleNamespace(failed=lambda: self.failed, held_down=lambda name, now: False)
+        self.movement = SimpleNamespace(start=self._start, take_over=self._take_over)
+        self.copies = SimpleNamespace(remote=lambda serving: False)
         self.moving: dict[IPv4Address, SimulatedMove] = {}
         self.move_times: Iterator[float] = itertools.repeat(MOVE_TIME)
         self.tally = Tally()
         self._ids, self._tokens = itertools.count(1), itertools.count(1)
         self.balancing = Balancing(self, frozenset())
+        self.relief = Relief(self)
 
     def log(self, event: str, **keys: object) -> None:
         """Counts how runs end."""
@@ -107,15 +114,9 @@ class SimulatedControl:
     # What happens to LBs.
 
     def fail(self, name: str) -> None:
-        """It loses its external IPs to those that have the fewest."""
+        """It loses its external IPs at the next tick."""
         self.failed[name], self.switches[name].ready = "simulated", False
         self.tally.failures += 1
-        counts = Counter(serving.assigned for serving in self.servings)
-        orphans = {serving.address: serving for serving in self.servings if serving.assigned == name}
-        takers = spread(dict.fromkeys(orphans, frozenset()),
-                        [Candidate(other, counts[other], frozenset()) for other in self.switches if other not in self.failed])
-        for address, taker in takers.items():
-            self._assign(orphans[address], taker)
 
     def come_back(self, name: str) -> None:
         del self.failed[name]
@@ -138,9 +139,10 @@ class SimulatedControl:
             self.loads.answer(message.token, on[name], False, now)
 
     def tick(self, now: float) -> None:
-        """Moves that are under way end, and the balancing does what is due."""
+        """Moves that are under way end, and what is due is done: failovers, balancing."""
         for move in [move for move in self.moving.values() if move.ends <= now]:
             self._end(move)
+        self.relief.tick(now)
         self._post(self.balancing.tick(now), now)
 
     def _post(self, out: Outbox, now: float) -> None:
@@ -162,6 +164,12 @@ class SimulatedControl:
         record = SimpleNamespace(id=str(next(self._ids)), external_ip=address, source=serving.assigned, target=target, state="running",
                                  reason=None)
         self.moving[address] = move = SimulatedMove(record, serving, now + next(self.move_times))
+        return move, []
+
+    def _take_over(self, serving: SimulatedServing, target: str, *_: object) -> tuple[SimulatedMove, Outbox]:
+        """As Movement.take_over; at once."""
+        move = SimulatedMove(SimpleNamespace(state="done"), serving, 0.0, ended=True)
+        self._assign(serving, target)
         return move, []
 
     def _end(self, move: SimulatedMove) -> None:
