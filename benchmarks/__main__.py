@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks import assignment, bulk_copy, failover, full_nat, memory, move, new_connections, pages, read_back
+from benchmarks import assignment, bulk_copy, failover, full_nat, health_checks, memory, move, new_connections, pages, read_back
 from benchmarks.results import Result, table
 
 ALL = {
@@ -18,6 +18,7 @@ ALL = {
     "new_connections": new_connections.main,
     "full_nat": full_nat.main,
     "failover": failover.main,
+    "health_checks": health_checks.main,
     "memory": memory.main,
     "pages": pages.main,
     "assignment": assignment.main,

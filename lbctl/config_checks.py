@@ -1,4 +1,4 @@
-"""How a service's servers are checked, as a site file has it (docs/servers.md)."""
+"""How a service's servers are checked, as a site file has it (docs/health-checks.md)."""
 
 from __future__ import annotations
 

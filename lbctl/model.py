@@ -40,7 +40,7 @@ FAILOVERS = ("when-remote", "copy-first", "transition")
 KEEPER_PORT = 6654
 REBALANCE_MODES = ("manual", "automatic")
 CHECKS = ("tcp", "http", "udp")
-"""What a health check of a server does (docs/servers.md)."""
+"""What a health check of a server does (docs/health-checks.md)."""
 CHECK_PORTS = (512, 1023)
 """The ports that health checks come from; an internal IP's port_range keeps out of them. They are one masked match in a flow."""
 WHEN_DOWN = ("reset", "leave")

@@ -1,4 +1,4 @@
-"""When which server is checked, by which LB; what its answers are, and what follows (docs/servers.md).
+"""When which server is checked, by which LB; what its answers are, and what follows (docs/health-checks.md).
 
 A check is sent by the LB that its external IP is assigned to, through table deliver_server: the way of clients' packets. Its source
 is an address that servers answer to that LB (ExternalIp.check_source), from ports that no connection is translated to. The answers

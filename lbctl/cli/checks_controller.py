@@ -98,12 +98,23 @@ def check_servers(external_ip: dict[str, Any]) -> Iterator[Finding]:
                    _mend_server(external_ip, server))
     if servers and not silent:
         yield ok(f"All servers of {external_ip['address']} were found by {lb}.")
+    yield from _down(external_ip)
     router = external_ip["router"]
     if router and router["mac"] is None:
         yield warn(f"The router {router['address']} of the NAT gateway {external_ip['address']} does not answer the "
                    f"{asked_by(router['address'])} requests of {lb}: nothing goes out.", "on the router: ip address show; ip link show")
     elif router:
         yield ok(f"The router of {external_ip['address']} was found by {lb}.")
+
+
+def _down(external_ip: dict[str, Any]) -> Iterator[Finding]:
+    """What its health checks have found, of servers whose MAC is known."""
+    for service in external_ip["services"]:
+        for server in service["servers"]:
+            if server["state"] == "down" and server["mac"] is not None:
+                yield warn(f"Server {server['address']} port {server['port']} of {external_ip['address']} ({service['protocol']}/"
+                           f"{service['port']}) is down: {server['reason']}.",
+                           "on the server: is the process there, and does it answer what health_check asks? See docs/health-checks.md")
 
 
 def _mend_server(external_ip: dict[str, Any], server: dict[str, Any]) -> str:

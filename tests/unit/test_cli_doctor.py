@@ -13,6 +13,7 @@ from lbctl.cli import checks_controller
 from lbctl.cli.checks_switch import check_version
 from lbctl.cli.finding import Level
 from lbctl.cli.ovs import Ovs
+from lbctl.server_states import ServerState
 from tests.unit.api_fakes import site_of_all_kinds
 from tests.unit.cli_harness import Command, serving
 
@@ -148,6 +149,15 @@ def test_what_the_controller_says_is_told(doctor):
     for part in ("lb-b is not connected", "00000000000000bb", "does not answer the ARP requests of lb-a", "malformed",
                  "lb-a has refused 5 connections because no translated port was left"):
         assert part in text
+
+
+def test_a_server_that_is_down_is_told(doctor):
+    ip = doctor.command.control.site.external_ips[0]
+    server = ip.services[0].servers[0]
+    doctor.command.control.services.states[ip.address, server.endpoint] = ServerState("down", 0, "status 503", 1.0)
+    status, findings = doctor()
+    assert status == 0 and [finding["level"] for finding in findings] == ["warn"]
+    assert f"Server {server.address} port {server.port} of {ip.address} (tcp/80) is down: status 503." == findings[0]["what"]
 
 
 def test_without_a_controller_the_site_file_says_which_bridges(doctor, monkeypatch):
