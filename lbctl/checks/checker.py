@@ -33,7 +33,7 @@ MOST_CHECKS = 1000
 BURST = 0.1
 """Seconds: so much of a second's checks may begin at once."""
 FOLLOW_INTERVAL = 1.0
-"""Seconds after which a service that has changed is checked as it is now."""
+"""Seconds after which a new server is known here at the latest."""
 LATE = 0.25
 """Seconds: a tick that comes so much later than the last one has kept answers waiting, too; a check that begins so late was put off."""
 RETRY = 0.25
@@ -79,9 +79,7 @@ class Checker:
     def tick(self, now: float) -> Outbox:
         """What is to be sent now."""
         if now >= self._follow_at:
-            self._follow_at = now + FOLLOW_INTERVAL
-            for target in self._targets.follow(self._control.directory, now):
-                self._starts.add(target.due, target)
+            self._follow(now)
         since_last, self._ticked = now - self._ticked, now
         if since_last > LATE:
             self._forgive(since_last)
@@ -89,10 +87,22 @@ class Checker:
         self._allowance = min(self._allowance + MOST_CHECKS * since_last, MOST_CHECKS * BURST)
         while self._starts.due(now) and self._allowance >= 1:
             target = self._starts.take()
-            if not target.gone:
+            if self._exists(target, now):
                 self._allowance -= 1
                 out += self._begin(target, now)
         return out
+
+    def _follow(self, now: float) -> None:
+        self._follow_at = now + FOLLOW_INTERVAL
+        for target in self._targets.follow(self._control.directory, now):
+            self._starts.add(target.due, target)
+
+    def _exists(self, target: Target, now: float) -> bool:
+        """Is it still to be checked, by the services as they are at this moment?"""
+        serving = target.serving
+        if serving.services is not target.services or self._control.directory.get(serving.address) is not serving:
+            self._follow(now)
+        return not target.gone
 
     def _forgive(self, late: float) -> None:
         """Answers that came while the control function was busy are read after this tick."""
@@ -208,7 +218,7 @@ class Checker:
         target = flight.target
         del self._flights[flight.key]
         flight.over, target.checked = True, False
-        if target.gone:
+        if not self._exists(target, now):
             return []
         if not verdict.passed and (target.serving.assigned != flight.lb or self._sender(target.serving) is None):
             self.counters["not_counted"] += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lbctl.checks.tcp import HttpQuestion, TcpCheck
@@ -26,6 +26,8 @@ class Target:
     """A server of a service that is checked. number: any, the same in each run; what spreads the targets over time and ports."""
 
     serving: Serving
+    services: Mapping[Place, Service]
+    """Of the external IP, when this was made."""
     place: Place
     service: Service
     server: Server
@@ -107,7 +109,7 @@ def _target(serving: Serving, place: Place, service: Service, server: Server, be
     number = zlib.crc32(f"{serving.address} {place} {server.endpoint}".encode())
     first, last = CHECK_PORTS
     port = before.source_port if before else first + number % (last - first + 1)
-    found = Target(serving, place, service, server, Judgement(check.rise, check.fall), number, port,
+    found = Target(serving, serving.services, place, service, server, Judgement(check.rise, check.fall), number, port,
                    now + check.interval * number / _NUMBERS)
     if before is None:
         return found

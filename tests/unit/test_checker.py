@@ -312,8 +312,14 @@ def test_another_site_file(world) -> None:
                                             world.now))
         world.settle(1.5, 0.05)
 
-    apply(replace(CHECK, interval=2.0, timeout=0.1))
+    apply(replace(CHECK, timeout=0.1))
     assert world.control.serving(world.site.external_ips[0].address).servers.down == {(PLACE, ONE): Down("connection refused", since)}
+    world.manners.clear()
+    world.settle(2.5, 0.05)
+    assert world.down() == {}
+    world.manners["10.0.0.10"] = "refuses"
+    world.settle(4.0, 0.05)
+    assert len(world.down()) == 1
     apply(CHECK, slice(1, 2))
     assert world.down() == {}
     del world.checks[:]
@@ -337,6 +343,49 @@ def test_an_external_ip_that_goes_takes_its_checks_along(world) -> None:
     world.settle(3.0, 0.05)
     assert not any(packet.src == bytes([10, 0, 0, 1]) for when, _, packet in world.checks if when > world.now - 1)
     assert world.control.checker._flights.keys() == set()
+
+
+def test_what_ends_after_its_server_has_gone_says_nothing() -> None:
+    said: list[str] = []
+    world = world_of(replace(CHECK, fall=1))
+    world.control.log = lambda event, **_: said.append(event)
+    world.manners = dict.fromkeys(("10.0.0.10", "10.0.0.11"), "silent")
+    until_in_flight(world)
+    first = checked(world.site, None).external_ips[0]
+    world.post(world.control.apply_site(replace(world.site, external_ips=(first, world.site.external_ips[1])), world.now))
+    world.settle(3.0, 0.05)
+    assert "server down" not in said and "site applied" in said
+
+
+# What is lost.
+
+
+def test_a_check_is_sent_three_times_within_its_time() -> None:
+    world = world_of(replace(CHECK, interval=5.0, timeout=2.0))
+    world.manners["10.0.0.10"] = "silent"
+    while ONE not in {flight.target.server.endpoint for flight in in_flight(world)}:
+        world.tick(0.05)
+        world.drain()
+    del world.checks[:-1]
+    world.settle(2.5, 0.05)
+    times = [when for when, _, packet in world.checks if packet.dst == ONE.address.packed]
+    assert [round(when - times[0], 1) for when in times] == [0.0, 0.5, 1.5]
+    assert len({(packet.seq, packet.src_port) for _, _, packet in world.checks if packet.dst == ONE.address.packed}) == 1
+    assert counted(world, "timeout") == 1
+
+
+def test_an_answer_to_the_second_packet_will_do(world) -> None:
+    world.manners["10.0.0.10"] = "silent"
+    for _ in range(8):
+        while ONE not in {flight.target.server.endpoint for flight in in_flight(world)}:
+            world.tick(0.05)
+            world.drain()
+        world.manners.clear()
+        while in_flight(world):
+            world.tick(0.05)
+            world.drain()
+        world.manners["10.0.0.10"] = "silent"
+    assert world.down() == {} and counted(world, "timeout") == 0
 
 
 # Ports and bounds.
