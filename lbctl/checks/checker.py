@@ -18,7 +18,7 @@ from lbctl.checks.agenda import Agenda
 from lbctl.checks.targets import Target, Targets
 from lbctl.checks.verdict import Attempt, Said, Segment, Verdict
 from lbctl.icmp_translation import quoted
-from lbctl.messages import AT_ONCE, Outbox, PacketOut
+from lbctl.messages import AT_ONCE, Barrier, Outbox, PacketOut
 from lbctl.model import CHECK_PORTS, TCP, UDP, asked_by
 from lbctl.openflow.inbound import PacketIn
 from lbctl.packets import Malformed, Packet
@@ -35,9 +35,11 @@ BURST = 0.1
 FOLLOW_INTERVAL = 1.0
 """Seconds after which a new server is known here at the latest."""
 LATE = 0.25
-"""Seconds: a tick that comes so much later than the last one has kept answers waiting, too; a check that begins so late was put off."""
+"""Seconds: a check that begins so late was put off."""
 RETRY = 0.25
 """Share of its timeout after which a check says again what was not answered; then after twice as long."""
+PATIENCE = 2.0
+"""Seconds in which an LB that has just connected, or come to serve, finds out the servers' MACs."""
 NO_MAC = bytes(6)
 """In frames to table deliver_server, which sets both MACs."""
 UDP_HEADER = 8
@@ -54,6 +56,8 @@ class Flight:
     deadline: float
     again_at: float
     pause: float
+    verdict: Verdict | None = None
+    """Its time is over, and that is to be its verdict."""
     over: bool = False
 
     @property
@@ -80,11 +84,9 @@ class Checker:
         """What is to be sent now."""
         if now >= self._follow_at:
             self._follow(now)
-        since_last, self._ticked = now - self._ticked, now
-        if since_last > LATE:
-            self._forgive(since_last)
         out = self._wake(now)
-        self._allowance = min(self._allowance + MOST_CHECKS * since_last, MOST_CHECKS * BURST)
+        self._allowance = min(self._allowance + MOST_CHECKS * (now - self._ticked), MOST_CHECKS * BURST)
+        self._ticked = now
         while self._starts.due(now) and self._allowance >= 1:
             target = self._starts.take()
             if self._exists(target, now):
@@ -104,29 +106,43 @@ class Checker:
             self._follow(now)
         return not target.gone
 
-    def _forgive(self, late: float) -> None:
-        """Answers that came while the control function was busy are read after this tick."""
-        for flight in self._flights.values():
-            flight.deadline += late
-            flight.again_at += late
-
     def _wake(self, now: float) -> Outbox:
         """What has not been answered is said again, until its time is over."""
         out: Outbox = []
+        expired: dict[str, list[Flight]] = {}
         while self._alarms.due(now):
             flight = self._alarms.take()
             if flight.over:
                 continue
             if now >= flight.deadline:
-                said, verdict = flight.attempt.expired()
-                out += self._say(flight, said) + self._end(flight, verdict, now)
+                if flight.verdict is None and self._sender(flight.target.serving) is not None:
+                    expired.setdefault(flight.target.serving.assigned, []).append(flight)
+                else:
+                    self._not_counted(flight)
                 continue
             if now >= flight.again_at:
                 out += self._say(flight, flight.attempt.again())
                 flight.pause *= 2
                 flight.again_at = now + flight.pause
             self._alarms.add(flight.wakes, flight)
+        for lb, flights in expired.items():
+            out += self._expire(lb, flights, now)
         return out
+
+    def _expire(self, lb: str, flights: list[Flight], now: float) -> Outbox:
+        """Their time is over. That is their verdict if the LB can still be heard: what it had to tell comes before the barrier's reply."""
+        out: Outbox = []
+        for flight in flights:
+            said, flight.verdict = flight.attempt.expired()
+            out += self._say(flight, said)
+            flight.deadline = now + self._control.site.settings.barrier_timeout
+            flight.again_at = float("inf")
+            self._alarms.add(flight.deadline, flight)
+
+        def confirmed(then: float) -> Outbox:
+            return [item for flight in flights if not flight.over for item in self._end(flight, flight.verdict, then)]
+
+        return [*out, (lb, Barrier(self._control.when_confirmed(lb, confirmed)))]
 
     # One check.
 
@@ -137,10 +153,11 @@ class Checker:
         target.due = max(target.due + check.interval, now)
         self._starts.add(target.due, target)
         sender = self._sender(target.serving)
-        hop = target.server.hop.address
-        if sender and not target.checked and hop not in sender.neighbours:
-            return self._judge(target, Verdict(False, "unresolved", f"no answer to {asked_by(hop)}"), now)
-        key = self._key(target) if sender and not target.checked else None
+        resolved = sender and target.server.hop.address in sender.neighbours
+        if sender and not resolved and not target.checked:
+            return self._unresolved(target, sender.lb.name, now)
+        target.unresolved = None
+        key = self._key(target) if resolved and not target.checked else None
         if key is None:
             self.counters["not_sent"] += 1
             return []
@@ -149,6 +166,15 @@ class Checker:
         self._flights[key], target.checked = flight, True
         self._alarms.add(flight.wakes, flight)
         return self._say(flight, flight.attempt.begin())
+
+    def _unresolved(self, target: Target, lb: str, now: float) -> Outbox:
+        """A check that can't be sent, since nobody has told the MAC that it would go to."""
+        if target.unresolved is None or target.unresolved[0] != lb:
+            target.unresolved = lb, now
+        if now < target.unresolved[1] + PATIENCE:
+            self.counters["not_sent"] += 1
+            return []
+        return self._judge(target, Verdict(False, "unresolved", f"no answer to {asked_by(target.server.hop.address)}"), now)
 
     def _key(self, target: Target) -> bytes | None:
         """Of the check's packets: from a port that no other check to that place has, and no entry. None: there is none."""
@@ -216,14 +242,20 @@ class Checker:
 
     def _end(self, flight: Flight, verdict: Verdict, now: float) -> Outbox:
         target = flight.target
-        del self._flights[flight.key]
-        flight.over, target.checked = True, False
-        if not self._exists(target, now):
-            return []
         if not verdict.passed and (target.serving.assigned != flight.lb or self._sender(target.serving) is None):
-            self.counters["not_counted"] += 1
+            self._not_counted(flight)
             return []
-        return self._judge(target, verdict, now)
+        self._forget(flight)
+        return self._judge(target, verdict, now) if self._exists(target, now) else []
+
+    def _not_counted(self, flight: Flight) -> None:
+        """It says nothing about the server."""
+        self.counters["not_counted"] += 1
+        self._forget(flight)
+
+    def _forget(self, flight: Flight) -> None:
+        del self._flights[flight.key]
+        flight.over, flight.target.checked = True, False
 
     def _judge(self, target: Target, verdict: Verdict, now: float) -> Outbox:
         self.counters["passed" if verdict.passed else verdict.result] += 1

@@ -41,6 +41,8 @@ class Target:
     """Why it is down."""
     since: float = 0.0
     """It has been down since then."""
+    unresolved: tuple[str, float] | None = None
+    """The LB that is asking for the MAC of its next hop, and since when."""
     checked: bool = False
     """Is a check under way?"""
     gone: bool = False

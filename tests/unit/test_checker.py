@@ -286,6 +286,21 @@ def test_a_control_function_that_was_busy_blames_no_server() -> None:
     assert world.down() == {} and counted(world, "timeout") == 0
 
 
+def test_an_lb_that_is_not_heard_any_more_blames_no_server() -> None:
+    """Its connection is cut, and nobody has noticed yet."""
+    world = world_of(replace(CHECK, fall=1))
+    before = counted(world, "not_counted")
+    for _ in range(240):
+        world.tick(0.05)
+        world.to_switch["lb-a"].clear()
+    assert world.down() == world.down(1) == {} and counted(world, "timeout") == 0
+    assert counted(world, "not_counted") - before >= 4
+    world.settle(2.0, 0.05)
+    world.manners["10.0.0.10"] = "silent"
+    world.settle(2.0, 0.05)
+    assert len(world.down()) == 1, "it is heard again"
+
+
 def test_after_a_restart_all_are_up_until_they_have_failed(world) -> None:
     world.manners["10.0.0.10"] = "refuses"
     world.settle(4.0, 0.05)
