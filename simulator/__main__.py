@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.period % STEP or options.period <= 0:
         parser.error(f"the period must be a multiple of {STEP:g} s")
+    gc.disable()  # there are no cycles, but some hundred thousand objects that it would visit again and again
     rebalance = Rebalance("automatic", "heuristic", options.threshold, options.cooldown, options.at_once)
     began = time.monotonic()
 
