@@ -30,7 +30,7 @@ def plot(runs: Sequence[Run], shape: Shape, file: Path) -> None:
     load.axhline(1.0, color="#1c2833", linewidth=0.8, linestyle="--")
     load.axhline(UTILISATION, color="#7f8c8d", linewidth=0.8, linestyle=":")
     load.set_ylabel("worst LB's load\n(asked for / link's rate)")
-    load.set_ylim(0, None)
+    load.set_ylim(0, 1.2 * load.get_ylim()[1])  # room for the legend
     _name(load, 1.0, "full")
     _name(load, UTILISATION, "fair")
     latency.set_yscale("log")
