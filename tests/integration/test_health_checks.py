@@ -213,7 +213,14 @@ def test_udp(well: Bed, own_servers: None) -> None:
     [pid] = [pid for pid in space.pids() if b"udp_server.py" in open(f"/proc/{pid}/cmdline", "rb").read()]
     os.kill(pid, signal.SIGSTOP)
     try:
-        wait_down(well, FIRST, gone, f"no answer within {TIMEOUT:g} s", UDP)
+        with contextlib.ExitStack() as stack:
+            plugs = [stack.enter_context(udp_plug(well)) for _ in range(4)]
+            for plug in plugs:
+                plug.send(b"-opens")
+            wait_down(well, FIRST, gone, f"no answer within {TIMEOUT:g} s", UDP)
+            for plug in plugs:
+                plug.send(b"from the same port")
+                assert plug.recv(100).split()[0] == other.encode(), "another server takes it over"
     finally:
         os.kill(pid, signal.SIGCONT)
     well.wait_until(lambda: down(well, FIRST, UDP) == {}, RISE * INTERVAL + SLACK, "up again")
@@ -228,6 +235,14 @@ def test_udp(well: Bed, own_servers: None) -> None:
     except BaseException:
         again.kill()
         raise
+
+
+def udp_plug(bed: Bed) -> socket.socket:
+    """A client's socket, connected to the service by UDP."""
+    plug = bed.clients[0].call(lambda: socket.socket(type=socket.SOCK_DGRAM))
+    plug.settimeout(2.0)
+    plug.connect((FIRST, UDP))
+    return plug
 
 
 # What clients notice.

@@ -15,7 +15,7 @@ from lbctl.access_table import Entry, inverse_key, pack_key, unpack_key
 from lbctl.checks.checker import BURST, MOST_CHECKS, Flight
 from lbctl.control import Refused
 from lbctl.messages import PacketOut
-from lbctl.model import CHECK_PORTS, TCP, UDP, Endpoint, HealthCheck, Server, Site, Strategy
+from lbctl.model import CHECK_PORTS, TCP, UDP, Endpoint, HealthCheck, Server, ServiceName, Site, Strategy
 from lbctl.packets import ACK, FIN, RST, SYN
 from lbctl.pipeline.cookies import MARK, Kind
 from lbctl.server_states import Down
@@ -349,6 +349,25 @@ def test_another_site_file(world) -> None:
     del world.checks[:]
     world.settle(3.0, 0.05)
     assert world.checks == []
+
+
+def test_servers_that_are_ordered_at_run_time(world) -> None:
+    name = ServiceName(world.site.external_ips[0].address, "tcp", 80)
+    new = Server(IPv4Address("10.0.0.15"), 8015)
+    world.manners["10.0.0.15"] = "refuses"
+    world._servers = world._servers | {new.address.packed}
+    world.post(world.control.services.add_server(name, new, world.now))
+    world.settle(8.0, 0.05)
+    assert world.down() == {"10.0.0.15:8015": "connection refused"}
+    world.post(world.control.services.change_server(name, ONE, {}, True, world.now))
+    world.manners["10.0.0.10"] = "refuses"
+    world.settle(4.0, 0.05)
+    assert world.down() == {"10.0.0.15:8015": "connection refused", "10.0.0.10:80": "connection refused"}, "a drained one is checked"
+    world.post(world.control.services.remove_server(name, new.endpoint, world.now))
+    del world.checks[:]
+    world.settle(3.0, 0.05)
+    assert world.down() == {"10.0.0.10:80": "connection refused"}
+    assert new.address.packed not in {packet.dst for _, _, packet in world.checks} != set()
 
 
 def test_an_external_ip_that_goes_takes_its_checks_along(world) -> None:
