@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING
 from lbctl.assignment import Capacity, Demand, Plan, PlannedMove, Problem, Unassignable
 from lbctl.loads import Load
 from lbctl.messages import SOLVER, STORE, Outbox, Save, Solve
-from lbctl.model import Address, Strategy
+from lbctl.model import PACKETS_PER_CONNECTION, Address, Strategy
 from lbctl.move import Move
 from lbctl.movement import Refused
 
 if TYPE_CHECKING:
     from lbctl.control import ControlFunction
 
-PACKETS_PER_CONNECTION = 50.0
-"""What a new connection costs an LB, in packets (docs/performance.md: some 200 us against 4 us)."""
 CLOSE = 0.25
 """Of the threshold: how far above the least possible highest load a plan made by itself may stay, to save moves. So what begins above
 the whole threshold ends well below it, and noise does not begin the next one at once."""

@@ -47,6 +47,8 @@ WHEN_DOWN = ("reset", "leave")
 """What becomes of the connections of a server that goes down."""
 ALGORITHMS = ("auto", "exact", "heuristic")
 """Of the assignment."""
+PACKETS_PER_CONNECTION = 50.0
+"""What a new connection costs an LB, in packets (docs/performance.md: some 200 us against 4 us)."""
 PORTS = (1024, 65535)
 """The ports of an internal IP (of a NAT gateway) that connections are translated to, unless the site file says otherwise."""
 

@@ -35,8 +35,7 @@ def drain_server(
         output.print_json({"servers": [each.json for each in drained]})
         return
     for each in drained:
-        left = f"{each.view['connections']} {'connection' if each.view['connections'] == 1 else 'connections'} left"
-        what = f"is {each.view['state']} again" if undo else f"is drained, {left}"
+        what = f"is {each.view['state']} again" if undo else f"is drained, {_counted(each.view['connections'])} left"
         output.print_line(f"{each.name} of {each.external_ip} {each.service} {what}.")
 
 
@@ -46,10 +45,10 @@ def _empty(client: Client, server: str, drained: list[Found], timeout: float | N
     told = None
     while left := _connections(drained):
         if deadline is not None and time.monotonic() >= deadline:
-            raise Failure(f"After {timeout:g} s {server} still has {left} connections. It stays drained: wait for longer, or end them on "
+            raise Failure(f"After {timeout:g} s {server} still has {_counted(left)}. It stays drained: wait for longer, or end them on "
                           "the server; `lbctl drain-server --undo` lets it take connections again.")
         if left != told:
-            output.remark(f"{server}: {left} connections left")
+            output.remark(f"{server}: {_counted(left)} left")
             told = left
         time.sleep(INTERVAL)
         drained = [each._replace(view=client.get(*each.path)) for each in drained]
@@ -61,3 +60,7 @@ def _empty(client: Client, server: str, drained: list[Found], timeout: float | N
 def _connections(drained: list[Found]) -> int:
     """Services of one external IP and protocol that share a server see the same connections."""
     return sum({(each.external_ip, each.protocol, each.name): each.view["connections"] for each in drained}.values())
+
+
+def _counted(connections: int) -> str:
+    return "1 connection" if connections == 1 else f"{connections} connections"

@@ -7,14 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from lbctl.balancing import PACKETS_PER_CONNECTION
 from lbctl.cli import output
 from lbctl.cli.client import Client
 from lbctl.cli.move import INTERVAL
-from lbctl.model import ALGORITHMS
+from lbctl.model import ALGORITHMS, PACKETS_PER_CONNECTION
 
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end of the moves; fail if they were stopped.")]
-LOADS = f"Packets/s for each unit of capacity (a new connection counts as {PACKETS_PER_CONNECTION:.0f})"
 
 
 def rebalance(
@@ -52,13 +50,14 @@ def _show(client: Client, plan: dict[str, Any], wait: bool, json: bool) -> None:
     if json:
         output.print_json(plan)
     else:
-        output.print_table(LOADS, ("load balancer", "before", "after"),
+        output.print_table("Load for capacity", ("load balancer", "before", "after"),
                            [(name, f"{plan['before'][name]:.1f}", f"{plan['after'].get(name, 0.0):.1f}") for name in plan["before"]], "")
         output.print_line()
         output.print_table("Moves", ("external IP", "from", "to", "entries"),
                            [(move["external_ip"], move["from"], move["to"], move["entries"]) for move in plan["moves"]], "Nothing to move.")
         best = "optimal" if plan["optimal"] else "not proved to be optimal"
         reason = f": {plan['reason']}" if plan["reason"] else ""
-        output.print_line(f"\n{plan['algorithm']}, {best}; {plan['state']}{reason}.")
+        output.print_line(f"\nLoads are in packets/s, of which a new connection counts as {PACKETS_PER_CONNECTION:.0f}.")
+        output.print_line(f"{plan['algorithm']}, {best}; {plan['state']}{reason}.")
     if plan["state"] == "stopped":
         raise typer.Exit(1)

@@ -85,7 +85,7 @@ def test_wait(lbctl) -> None:
     for timer in timers:
         timer.start()
     run = lbctl("drain-server", "10.0.0.11", "--wait")
-    assert run.status == 0 and run.err == "10.0.0.11: 2 connections left\n10.0.0.11: 1 connections left\n"
+    assert run.status == 0 and run.err == "10.0.0.11: 2 connections left\n10.0.0.11: 1 connection left\n"
     assert run.out.endswith("is drained, 0 connections left.\n")
 
 
