@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -21,6 +22,11 @@ class Agenda(Generic[Item]):
     def add(self, when: float, item: Item) -> None:
         self._number += 1
         heapq.heappush(self._items, (when, self._number, item))
+
+    def keep(self, wanted: Callable[[Item], bool]) -> None:
+        """Forgets the others."""
+        self._items = [item for item in self._items if wanted(item[2])]
+        heapq.heapify(self._items)
 
     def due(self, now: float) -> bool:
         """Is there anything to be done?"""

@@ -96,7 +96,11 @@ class Checker:
 
     def _follow(self, now: float) -> None:
         self._follow_at = now + FOLLOW_INTERVAL
-        for target in self._targets.follow(self._control.directory, now):
+        new = self._targets.follow(self._control.directory, now)
+        if new:
+            # However often services change, and however long their intervals are.
+            self._starts.keep(lambda target: not target.gone)
+        for target in new:
             self._starts.add(target.due, target)
 
     def _exists(self, target: Target, now: float) -> bool:

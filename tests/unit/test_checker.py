@@ -370,6 +370,19 @@ def test_servers_that_are_ordered_at_run_time(world) -> None:
     assert new.address.packed not in {packet.dst for _, _, packet in world.checks} != set()
 
 
+def test_services_that_change_often_leave_nothing_behind(world) -> None:
+    name = ServiceName(world.site.external_ips[0].address, "tcp", 80)
+    del world.checks[:]
+    for weight in range(1, 40):
+        world.post(world.control.services.change_server(name, ONE, {"weight": weight}, None, world.now))
+        world.settle(0.2, 0.05)
+    assert len(world.control.checker._starts) <= 8 and world.down() == {}
+    assert sum(packet.dst == ONE.address.packed for _, _, packet in world.checks) >= 6, "nor more seldom"
+    del world.checks[:]
+    world.settle(3.0, 0.05)
+    assert sum(packet.dst == ONE.address.packed for _, _, packet in world.checks) in (2, 3, 4), "and none is checked more often"
+
+
 def test_an_external_ip_that_goes_takes_its_checks_along(world) -> None:
     world.manners = dict.fromkeys(("10.0.0.10", "10.0.0.11"), "silent")
     until_in_flight(world)
