@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from lbctl import neighbours
 from lbctl.announcements import Announcements
 from lbctl.answers import FROM_CONTROLLER
 from lbctl.messages import Outbox, PacketOut
-from lbctl.model import Address
+from lbctl.model import Address, Hop
 from lbctl.openflow.inbound import PacketIn
 from lbctl.packets import Malformed, parse_mac
 from lbctl.serving import Serving
@@ -71,11 +72,16 @@ class Neighbourhood:
 
     def probe(self, switch: Switch, only_unknown: bool = False) -> Outbox:
         """Asks for the next hops' and routers' MACs."""
+        return self.ask(switch, self._control.directory.hops().values(), self._control.directory.routers(), only_unknown)
+
+    @staticmethod
+    def ask(switch: Switch, hops: Iterable[Hop], routers: Iterable[Address] = (), only_unknown: bool = False) -> Outbox:
+        """Asks for the MACs of these."""
         ports = switch.of_ports
         if not switch.ready or ports is None:
             return []
-        asked = [(ports.to(hop.tunnel), hop.tunnel, hop.address) for hop in self._control.directory.hops().values()]
-        asked += [(ports.external, None, router) for router in self._control.directory.routers()]
+        asked = [(ports.to(hop.tunnel), hop.tunnel, hop.address) for hop in hops]
+        asked += [(ports.external, None, router) for router in routers]
         return [(switch.lb.name, PacketOut(neighbours.probe(parse_mac(port.mac), address.packed),
                                            FROM_CONTROLLER, port.number, tunnel))
                 for port, tunnel, address in asked if not (only_unknown and address in switch.neighbours)]

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from lbctl.messages import STORE, Outbox, Save
+from lbctl.messages import Outbox
 from lbctl.model import Address, Endpoint, Instead, Server, Service, ServiceName, ServiceOrder, Site
 from lbctl.movement import Refused
+from lbctl.server_change import change_servers
 from lbctl.server_states import ServerState
 from lbctl.service_orders import InForce, Orders, in_force
 from lbctl.site_change import change_site
@@ -49,28 +50,28 @@ class Services:
 
     # Orders.
 
-    def set_scheduler(self, name: ServiceName, scheduler: str, now: float) -> Outbox:
+    def set_scheduler(self, name: ServiceName, scheduler: str) -> Outbox:
         """New connections choose by it; what the file says ends the order."""
         order = replace(self._order(name), scheduler=Instead(scheduler, self._in_file(name).scheduler))
-        return self._apply(name, order, now, "scheduler ordered", scheduler=scheduler)
+        return self._apply(name, order, "scheduler ordered", scheduler=scheduler)
 
-    def add_server(self, name: ServiceName, server: Server, now: float) -> Outbox:
+    def add_server(self, name: ServiceName, server: Server) -> Outbox:
         """It gets connections as soon as the LB has its MAC."""
         servers = self._service(name).servers
         if any(server.endpoint == other.endpoint for other in servers):
             raise Refused(409, "Server there already", f"{name} has the server {server.endpoint} already: change it, or remove it first")
-        return self._apply(name, self._with_servers(name, (*servers, server)), now, "server added", server=str(server.endpoint))
+        return self._apply(name, self._with_servers(name, (*servers, server)), "server added", server=str(server.endpoint))
 
-    def remove_server(self, name: ServiceName, endpoint: Endpoint, now: float) -> Outbox:
+    def remove_server(self, name: ServiceName, endpoint: Endpoint) -> Outbox:
         """It gets no new connections; those that it has go on until they end."""
         gone = self._server(name, endpoint)
         rest = tuple(server for server in self._service(name).servers if server != gone)
         if not rest:
             raise Refused(409, "Last server", f"{endpoint} is the last server of {name}: drain it, or take the service out of the "
                           "site file")
-        return self._apply(name, self._with_servers(name, rest), now, "server removed", server=str(endpoint))
+        return self._apply(name, self._with_servers(name, rest), "server removed", server=str(endpoint))
 
-    def change_server(self, name: ServiceName, endpoint: Endpoint, fields: Mapping[str, Any], drained: bool | None, now: float) -> Outbox:
+    def change_server(self, name: ServiceName, endpoint: Endpoint, fields: Mapping[str, Any], drained: bool | None) -> Outbox:
         """fields: those of Server that change, with values that it may have: weight, max_connections. drained: None, as it is."""
         old = self._server(name, endpoint)
         order = self._order(name)
@@ -80,24 +81,15 @@ class Services:
         if drained is not None:
             order = replace(order, drained=order.drained | {endpoint} if drained else order.drained - {endpoint})
         told = {**fields, **({} if drained is None else {"drained": drained})}
-        return self._apply(name, order, now, "server changed", server=str(endpoint), **told)
+        return self._apply(name, order, "server changed", server=str(endpoint), **told)
 
-    def _apply(self, name: ServiceName, order: ServiceOrder, now: float, event: str, **told: Any) -> Outbox:
+    def _apply(self, name: ServiceName, order: ServiceOrder, event: str, **told: Any) -> Outbox:
         control = self._control
         orders = {other: there for other, there in self.in_force.orders.items() if other != name}
         new = in_force(self.in_force.file, {**orders, name: order})
         if broken := next((ended for ended in new.ended if ended.broken), None):
             raise Refused(422, "Server refused", f"{broken.service}: {broken.reason}")
-        before, after = (site.external_ip(name.external_ip) for site in (control.site, new.site))
-        if before.hops() != after.hops():
-            out = change_site(control, new, now)
-        else:  # no flow depends on it
-            self.in_force, control.site = new, new.site
-            serving = control.serving(name.external_ip)
-            config = serving.config
-            serving.reconfigure(replace(after, former_servers=config.former_servers, former_internal_ips=config.former_internal_ips),
-                                new.site.settings, new.drained(after))
-            out = [(STORE, Save(control.state()))]
+        out = change_servers(control, new, name.external_ip)
         control.log(event, external_ip=str(name.external_ip), service=f"{name.protocol}/{name.port}", **told)
         self._tell_ended(new)
         return out

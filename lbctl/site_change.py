@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import ip_address
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from lbctl.access_table import unpack_key
 from lbctl.messages import STORE, Outbox, Save
-from lbctl.model import Address, Hop, Site, address_order
+from lbctl.model import Address, ExternalIp, Hop, Site, address_order
 from lbctl.movement import Refused
 from lbctl.pipeline.rules import SERVING
 from lbctl.service_orders import InForce
@@ -57,16 +59,25 @@ def change_site(control: ControlFunction, wanted: InForce, now: float) -> Outbox
 def keep_what_is_in_use(control: ControlFunction) -> None:
     """Servers and internal IPs that the site file does not name any more stay, as long as connections go to them."""
     site = control.site
-    configured = {server for external_ip in site.external_ips for server in external_ip.server_addresses()}
+    configured = {server: hop for external_ip in site.external_ips for server, hop in external_ip.hops().items()}
     for external_ip in site.external_ips:
         serving = control.serving(external_ip.address)
-        hops = serving.config.hops()
-        former = tuple((server, hops.get(server, Hop(server))) for server in sorted(
-            _servers_in_use(serving) - configured, key=address_order)) if external_ip.kind == "service" else ()
+        former = former_servers(serving, external_ip, configured)
         internal = _internal_ips_in_use(serving) - set(external_ip.internal_ips)
         serving.reconfigure(replace(external_ip, former_servers=former, former_internal_ips=tuple(sorted(internal, key=address_order))),
                             site.settings, control.services.in_force.drained(external_ip))
     control.directory.replace(list(control.directory))
+
+
+def former_servers(serving: Serving, config: ExternalIp, elsewhere: Mapping[Address, Hop] = MappingProxyType({})) -> tuple[
+        tuple[Address, Hop], ...]:
+    """The servers that its connections go to and that `config` has not, and how they are reached. elsewhere: as other external IPs
+    reach them from now on."""
+    if config.kind != "service":
+        return ()
+    hops = {**serving.config.hops(), **elsewhere}
+    return tuple((server, hops.get(server, Hop(server))) for server in sorted(
+        _servers_in_use(serving) - config.hops().keys(), key=address_order))
 
 
 def _check(control: ControlFunction, site: Site) -> None:
@@ -96,12 +107,17 @@ def _check(control: ControlFunction, site: Site) -> None:
 def _check_translation(serving: Serving, site: Site) -> None:
     """Its connections keep their kind of NAT, and the internal IPs that they have."""
     config = site.external_ip(serving.address)
-    if len(serving.table) and (config.kind, config.nat) != (serving.config.kind, serving.config.nat):
+    if not len(serving.table):
+        return
+    if (config.kind, config.nat) != (serving.config.kind, serving.config.nat):
         raise Refused(409, "Other NAT", f"{serving.address} has connections, and the kind of NAT of a connection can't change: take it "
                       "out of the file first, and put it back in with the other kind")
+    in_use = _internal_ips_in_use(serving)
+    if not in_use:
+        return
     others = {address: other.address for other in site.external_ips if other is not config for address in other.internal_addresses()}
     others |= {server: ip.address for ip in site.external_ips for server in ip.server_addresses()}
-    taken = sorted(_internal_ips_in_use(serving) & (others.keys() | {config.gateway}), key=address_order)
+    taken = sorted(in_use & (others.keys() | {config.gateway}), key=address_order)
     if taken:
         raise Refused(409, "Internal IP in use", f"{', '.join(map(str, taken))} still has connections of {serving.address}: take it out "
                       "of the file first, and use it for something else when they have ended")

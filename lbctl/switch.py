@@ -127,6 +127,15 @@ class Switch:
         return self.of_ports is not None and all(
             (flow.table, flow.cookie) in held for flow in external_ip_flows(external_ip, role, self.of_ports))
 
+    def change(self, before: ExternalIp, after: ExternalIp, others: Iterable[ExternalIp]) -> list[Message]:
+        """An external IP has become another. others: those that use what it has given up as well."""
+        ports = self.of_ports
+        if not self.ready or ports is None:
+            return []
+        old, new, kept = ({flow.identity: flow for flow in all_flows(external_ips, self.roles, self.neighbours, ports)}
+                          for external_ips in ([before], [after], others))
+        return self._apply(new, {identity: flow for identity, flow in old.items() if identity not in kept})
+
     def set_neighbour(self, hop: Address, mac: str, external_ips: Iterable[ExternalIp]) -> list[Message]:
         """The MAC of that next hop (or router) is this now."""
         if self.neighbours.get(hop) == mac:

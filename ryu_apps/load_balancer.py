@@ -164,16 +164,16 @@ class LoadBalancerApp(app_manager.RyuApp):
 
     def set_scheduler(self, name, scheduler: str) -> None:
         """Raises Refused, as all that changes a service."""
-        self._send(self.control.services.set_scheduler(name, scheduler, self.now()))
+        self._send(self.control.services.set_scheduler(name, scheduler))
 
     def add_server(self, name, server) -> None:
-        self._send(self.control.services.add_server(name, server, self.now()))
+        self._send(self.control.services.add_server(name, server))
 
     def remove_server(self, name, endpoint) -> None:
-        self._send(self.control.services.remove_server(name, endpoint, self.now()))
+        self._send(self.control.services.remove_server(name, endpoint))
 
     def change_server(self, name, endpoint, fields, drained) -> None:
-        self._send(self.control.services.change_server(name, endpoint, fields, drained, self.now()))
+        self._send(self.control.services.change_server(name, endpoint, fields, drained))
 
     def wait_for_move(self, move_id: str, timeout: float) -> None:
         """Waits, in the caller's green thread, until the move has ended or the time (seconds) is over."""

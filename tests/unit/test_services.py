@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl.control import Refused
+from lbctl.control import ControlFunction, Refused
 from lbctl.model import (
     SCHEDULERS,
     Endpoint,
@@ -31,6 +31,8 @@ from lbctl.model import (
 )
 from lbctl.packets import ACK, FIN
 from lbctl.service_orders import in_force
+from lbctl.store import State
+from lbctl.switch import PortState
 from tests.unit.fake_site import FakeSite, site
 from tests.unit.test_site_change import busy_site, change, everybody_talks, flows_to
 
@@ -48,7 +50,7 @@ def world() -> FakeSite:
 
 
 def order(world: FakeSite, scheduler: str) -> None:
-    world.post(world.control.services.set_scheduler(FIRST, scheduler, world.now))
+    world.post(world.control.services.set_scheduler(FIRST, scheduler))
     world.drain()
 
 
@@ -109,8 +111,10 @@ def test_ordering_the_files_own_ends_it(world) -> None:
 
 
 def send(world: FakeSite, verb: str, *arguments) -> list:
-    out = getattr(world.control.services, verb)(*arguments, world.now)
+    out = getattr(world.control.services, verb)(*arguments)
     world._servers = {server.packed for ip in world.control.external_ips() for server in ip.server_addresses()}
+    for switch in world.control.switches.values():
+        assert switch.sync(world.control.external_ips()) == [], "what is sent for one external IP is what the whole site would call for"
     world.post(out)
     world.drain()
     return out
@@ -313,6 +317,60 @@ def test_a_service_that_is_not_there(world) -> None:
     for name in (FIRST._replace(port=81), ServiceName(IPv4Address("198.51.100.77"), "tcp", 80)):
         with pytest.raises(Refused, match="the site has no service"):
             send(world, "set_scheduler", name, "maglev")
+
+
+# What it takes in the switches.
+
+TUNNEL_PORTS = (("vxlan", "vx"), ("gre", "gr"))
+VXLAN = Tunnel("vxlan", IPv4Address("198.18.2.1"), 7)
+SHARED = (
+    Server(IPv4Address("10.0.0.10"), 80), Server(IPv4Address("10.0.0.10"), 81),
+    Server(IPv4Address("10.1.0.1"), 80, next_hop=IPv4Address("10.0.0.10")),
+    Server(IPv4Address("10.9.0.1"), 80, tunnel=VXLAN), Server(IPv4Address("10.9.0.2"), 80, tunnel=VXLAN),
+    Server(IPv4Address("10.9.0.3"), 80, tunnel=Tunnel("gre", IPv4Address("198.18.2.1"), 7)))
+
+
+@given(st.lists(st.tuples(st.sampled_from([FIRST, SECOND]), st.sampled_from(SHARED)), max_size=14))
+def test_flows_are_sent_and_deleted_as_for_the_whole_site(steps) -> None:
+    """Two external IPs with full NAT that share servers, next hops and tunnels. One that is there is removed, another one added."""
+    external_ips = tuple(ExternalIp(
+        IPv4Address(f"198.51.100.{number}"), "lb-a", None, "full", (Service("tcp", 80, servers=SHARED[:number]),),
+        internal_ips=(IPv4Address(f"10.0.0.10{number}"),)) for number in (1, 2))
+    balancers = tuple(LoadBalancer(name, number, "e", "i", TUNNEL_PORTS) for number, name in enumerate(("lb-a", "lb-b"), 1))
+    control = ControlFunction(Site(balancers, (IPv4Network("198.51.100.0/24"),), (IPv4Network("10.0.0.0/24"),), external_ips), State(), 1.0)
+    for switch in control.switches.values():
+        switch.set_ports([PortState(name, number, f"02:00:00:00:00:0{number}", True) for number, name in enumerate("e i vx gr".split(), 1)])
+        switch.neighbours = {server.hop.address: "02:00:00:00:00:99" for server in SHARED}
+        switch.reconcile(control.external_ips(), Counter())
+        switch.state = "ready"
+    for name, server in steps:
+        there = control.site.external_ip(name.external_ip).services[0].servers
+        try:
+            if server in there:
+                control.services.remove_server(name, server.endpoint)
+            else:
+                control.services.add_server(name, server)
+        except Refused as refused:
+            assert "the last server" in refused.detail
+        for switch in control.switches.values():
+            assert switch.sync(control.external_ips()) == []
+
+
+def test_a_server_dropped_by_one_external_ip_while_another_has_it_keeps_its_connections() -> None:
+    """Of the first one, which has destination NAT."""
+    plain = site()
+    first, second = plain.external_ips
+    shared = first.services[0].servers
+    second = replace(second, nat="full", gateway=None, internal_ips=(IPv4Address("10.0.0.102"),),
+                     services=(Service("tcp", 80, servers=shared),))
+    world = FakeSite(replace(plain, external_ips=(first, second)))
+    world.settle(1.0)
+    opened(world, 2)
+    send(world, "remove_server", FIRST, shared[0].endpoint)
+    everybody_talks(world)
+    change(world, replace(world.site, external_ips=(replace(first, services=(Service("tcp", 80, servers=shared[1:]),)), second)))
+    world.settle(1.0)
+    everybody_talks(world)
 
 
 # Orders against site files, in general.
