@@ -10,7 +10,8 @@ import yaml
 
 from lbctl.config_checks import check_text
 from lbctl.config_tunnels import PORT_KEYS
-from lbctl.model import PORTS, ExternalIp, LoadBalancer, Network, Server, Service, Site, address_order
+from lbctl.model import PORTS, ExternalIp, LoadBalancer, Network, Service, Site, address_order
+from lbctl.server_documents import document_of
 
 
 def site_text(site: Site) -> str:
@@ -66,14 +67,5 @@ def _external_ip(ip: ExternalIp, kept: bool) -> dict[str, Any]:
 
 def _service(service: Service) -> dict[str, Any]:
     return {"protocol": service.protocol, "port": service.port, "scheduler": service.scheduler,
-            "servers": [_server(server) for server in service.servers],
+            "servers": [document_of(server) for server in service.servers],
             **({"health_check": check_text(service.health_check)} if service.health_check else {})}
-
-
-def _server(server: Server) -> dict[str, Any]:
-    found: dict[str, Any] = {"address": str(server.address), "port": server.port, "weight": server.weight}
-    if server.next_hop:
-        found["next_hop"] = str(server.next_hop)
-    if tunnel := server.tunnel:
-        found |= {"transport": tunnel.transport, "remote": str(tunnel.remote), "key": tunnel.key, "mtu": tunnel.mtu}
-    return found

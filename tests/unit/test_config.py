@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lbctl import config
 from lbctl.config import ConfigError
+from lbctl.config_text import site_text
 from lbctl.model import ExternalIp, LoadBalancer, Server, Service, Settings, Site
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -578,3 +579,10 @@ def test_any_value_replaced(text, data):
     words = text.split(" ")
     words[data.draw(st.integers(0, len(words) - 1))] = data.draw(st.one_of(SCRAPS, st.text(max_size=8)))
     accepted_or_refused(" ".join(words))
+
+
+def test_a_limit_is_read_and_written() -> None:
+    site = config.parse(SITE.replace("port: 8080, weight: 2", "port: 8080, weight: 2, max_connections: 7"))
+    limits = [server.max_connections for ip in site.external_ips for service in ip.services for server in service.servers]
+    assert limits.count(7) == 1 and set(limits) == {7, None}
+    assert config.parse(site_text(site)) == site
