@@ -85,11 +85,11 @@ class Opening:
     def _none_takes(self, switch: Switch, serving: Serving, place: Place, service: Service, now: float) -> None:
         """No server takes connections. Counted by what is nearest to an end of that: a full one has room when a connection ends, one that
         is down comes back, a drained one is up to the operator."""
-        states = Counter(serving.servers.state(place, server).state for server in service.servers)
-        reason = next((reason for reason in ("full", "down") if states[reason]), "drained")
+        reason = serving.servers.obstacle(place)
         switch.counters[f"servers_{reason}"] += 1
         name = f"{service.protocol}/{service.port}"
         if self._to_be_told(serving, f"{name} {reason}", now):
+            states = Counter(serving.servers.state(place, server).state for server in service.servers)
             self._log("no server takes connections: clients are refused", level="warning", lb=switch.lb.name,
                       external_ip=str(serving.address), service=name, **states, hint=HINTS[reason])
 

@@ -58,6 +58,12 @@ class ServerStates:
         bar = bars.get(server.endpoint)
         return bar is None or not bar.closed and (bar.limit is None or self._connections.get(bar.key, 0) < bar.limit)
 
+    def obstacle(self, place: Place) -> str:
+        """Of a service none of whose servers takes connections: full, down or drained, the first that one of them is."""
+        if any(not bar.closed for bar in self._bars[place].values()):
+            return "full"
+        return "down" if any(there == place and (there, server) not in self.drained for there, server in self.down) else "drained"
+
     def configure(self, services: Mapping[Place, Service], drained: Iterable[tuple[Place, Endpoint]] = ()) -> None:
         """Other services, with other servers or limits, and those that are drained from now on."""
         self._services = services

@@ -235,6 +235,27 @@ def test_tcp_with_destination_nat(live: Bed) -> None:
         assert answer["server"].startswith("2001:db8:2::1") and answer["client"][0] == address
 
 
+def test_servers_are_drained_removed_and_added(live: Bed) -> None:
+    """In commands and paths their addresses are in brackets."""
+    server, routed = f"[{SERVER}]:8080", f"[{ROUTED_SERVER}]:8080"
+
+    def answering(address: str) -> set[str]:
+        return {request(live.clients[0], address)["server"] for _ in range(6)}
+
+    def lbctl(*arguments: str) -> None:
+        run = live.controller.cli(*arguments)
+        assert run.returncode == 0, run
+
+    lbctl("drain-server", server, "--service", "tcp/80", "--wait", "--timeout", "20")
+    assert SERVER not in answering(FIRST)
+    lbctl("drain-server", SERVER, "--undo")
+    assert SERVER in answering(FIRST)
+    lbctl("server", "remove", FULL, "tcp/80", routed)
+    assert answering(FULL) == {FULL_SERVER}
+    lbctl("server", "add", FULL, "tcp/80", routed, "--next-hop", INNER_ROUTER)
+    assert answering(FULL) == {FULL_SERVER, ROUTED_SERVER}
+
+
 def test_tcp_with_full_nat(live: Bed) -> None:
     """To servers on the internal network and behind a router there; they see the internal IPs in turn, with the default port range."""
     seen = [request(client, FULL) for client in (live.clients[0], live.remote) for _ in range(4)]

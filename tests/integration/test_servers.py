@@ -240,6 +240,8 @@ def test_servers_come_and_go_under_traffic(quiet_bed: Bed) -> None:
     with to_server(bed, SERVERS[0]) as talk:
         added = bed.controller.cli("server", "add", FIRST, "tcp/80", THREE)
         assert added.returncode == 0, added
+        listed = [line.split() for line in bed.controller.cli("server", "list", "--service", "tcp/80").stdout.splitlines()]
+        assert [FIRST, "tcp/80", THREE, "up"] in [row[:4] for row in listed], listed
         eventually(bed, lambda: SERVERS[2] in answering(bed, 3), "it has been found")
         removed = bed.controller.cli("server", "remove", FIRST, "tcp/80", ONE)
         assert removed.returncode == 0 and "go on until they end" in removed.stdout, removed

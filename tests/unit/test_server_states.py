@@ -45,6 +45,9 @@ def test_no_scheduler_gives_more_than_a_server_takes(scheduler, limits, steps) -
             taking = [one for one in each if one not in down | drained
                       and (one.max_connections is None or len(has[one]) < one.max_connections)]
             assert chosen in taking or chosen is None and not taking
+            if not taking:
+                shown = {states.state(PLACE, one).state for one in each}
+                assert states.obstacle(PLACE) == next(reason for reason in ("full", "down", "drained") if reason in shown)
             if chosen:
                 entry = Entry(key, reply_key(key, chosen.address.packed, 80), bytes(6), 0.0)
                 table.add(entry)
@@ -65,6 +68,24 @@ def test_no_scheduler_gives_more_than_a_server_takes(scheduler, limits, steps) -
             assert limit is None or len(has[one]) <= limit
             shown = "drained" if one in drained else "down" if one in down else "full" if limit == len(has[one]) else "up"
             assert states.state(PLACE, one)[:2] == (shown, len(has[one]))
+
+
+@given(st.sampled_from(["source-hash", "maglev"]), st.integers(2, 6), st.integers(0, 5), st.sets(st.binary(min_size=6, max_size=6)))
+def test_with_hashes_only_the_clients_of_a_drained_server_go_elsewhere(scheduler, count, which, clients) -> None:
+    """And they come back when that is undone."""
+    each = servers(*[None] * count)
+    states = ServerStates(AccessTable())
+    service = Service("tcp", 80, scheduler, each)
+    chooser = scheduler_for(service, {})
+
+    def choices(*drained: Server) -> dict[bytes, Server]:
+        states.configure({PLACE: service}, {(PLACE, server.endpoint) for server in drained})
+        return {client: chooser.choose(client, lambda server: states.takes(PLACE, server)) for client in clients}
+
+    before, gone = choices(), each[which % count]
+    for client, server in choices(gone).items():
+        assert server != gone and (server == before[client] or before[client] == gone)
+    assert choices() == before
 
 
 def test_it_says_why_and_since_when_a_server_is_down() -> None:
