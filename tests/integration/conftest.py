@@ -18,7 +18,7 @@ from testbed.starter import Starter  # noqa: E402
 from tests.integration.moving import NAIVE_APPS  # noqa: E402
 from topologies.queues import long_receive_queues  # noqa: E402
 
-LONGEST = ("test_restart", "test_move", "test_topologies", "test_move_failures", "test_access_table")
+LONGEST = ("test_restart", "test_move", "test_topologies", "test_rebalance", "test_move_failures", "test_access_table", "test_experiment")
 """These modules come first: else one process would be busy with one of them at the end while the others have nothing to do."""
 
 
