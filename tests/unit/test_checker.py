@@ -356,14 +356,14 @@ def test_servers_that_are_ordered_at_run_time(world) -> None:
     new = Server(IPv4Address("10.0.0.15"), 8015)
     world.manners["10.0.0.15"] = "refuses"
     world._servers = world._servers | {new.address.packed}
-    world.post(world.control.services.add_server(name, new, world.now))
+    world.post(world.control.services.add_server(name, new))
     world.settle(8.0, 0.05)
     assert world.down() == {"10.0.0.15:8015": "connection refused"}
-    world.post(world.control.services.change_server(name, ONE, {}, True, world.now))
+    world.post(world.control.services.change_server(name, ONE, {}, True))
     world.manners["10.0.0.10"] = "refuses"
     world.settle(4.0, 0.05)
     assert world.down() == {"10.0.0.15:8015": "connection refused", "10.0.0.10:80": "connection refused"}, "a drained one is checked"
-    world.post(world.control.services.remove_server(name, new.endpoint, world.now))
+    world.post(world.control.services.remove_server(name, new.endpoint))
     del world.checks[:]
     world.settle(3.0, 0.05)
     assert world.down() == {"10.0.0.10:80": "connection refused"}
@@ -374,7 +374,7 @@ def test_services_that_change_often_leave_nothing_behind(world) -> None:
     name = ServiceName(world.site.external_ips[0].address, "tcp", 80)
     del world.checks[:]
     for weight in range(1, 40):
-        world.post(world.control.services.change_server(name, ONE, {"weight": weight}, None, world.now))
+        world.post(world.control.services.change_server(name, ONE, {"weight": weight}, None))
         world.settle(0.2, 0.05)
     assert len(world.control.checker._starts) <= 8 and world.down() == {}
     assert sum(packet.dst == ONE.address.packed for _, _, packet in world.checks) >= 6, "nor more seldom"
