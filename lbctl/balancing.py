@@ -124,10 +124,10 @@ class Balancing:
             return out
         run.under_way = [move for move in run.under_way if not move.ended]
         free = control.site.rebalance.at_once - len(run.under_way)
-        loads = self._as_if_done(run) if run.waiting and free > 0 else {}
+        loads, usable = (self._as_if_done(run), self._usable()) if run.waiting and free > 0 else ({}, set())
         while run.waiting and free > 0:
             planned = run.waiting.popleft()
-            if reason := self._useless(run, planned, loads):
+            if reason := self._useless(run, planned, loads, usable):
                 self._end(run, now, reason)
                 return out
             try:
@@ -144,15 +144,15 @@ class Balancing:
             self._end(run, now, None)
         return out
 
-    def _useless(self, run: Run, planned: PlannedMove, loads: Mapping[str, float]) -> str | None:
-        """Why this move of the plan should not be made any more: the load has changed meanwhile. loads: relative, of each LB.
+    def _useless(self, run: Run, planned: PlannedMove, loads: Mapping[str, float], usable: set[str]) -> str | None:
+        """Why this move of the plan should not be made any more: something has changed meanwhile. loads: relative, of each LB.
 
         A plan may bring an LB to more than both had before, as long as others have still more."""
         control, serving = self._control, self._control.directory.get(planned.address)
         if serving is None or serving.assigned != planned.source:
             return f"{planned.address} is not at {planned.source} any more"
-        if planned.target not in control.switches:
-            return f"there is no load balancer {planned.target} any more"
+        if planned.target not in usable:
+            return f"{planned.target} can't take {planned.address} any more: it has gone, failed, or been drained"
         if planned.source in run.drained:
             return None
         moved = weight(control.loads.of(serving))

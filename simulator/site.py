@@ -25,7 +25,7 @@ from lbctl.pipeline.cookies import owner_of
 from lbctl.relief import Relief
 from lbctl.serving import Directory
 
-STOPS = ("the load has changed", "any more", "a load balancer has failed", "is not ready")
+STOPS = ("the load has changed", "can't take", "is not at", "a load balancer has failed")
 """What the reasons have in common for which runs are stopped."""
 FIRST = IPv4Address("198.18.0.0")
 PACKETS = 50.0

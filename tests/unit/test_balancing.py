@@ -117,7 +117,16 @@ def test_it_stops_when_a_target_has_gone_from_the_site_file() -> None:
     for _ in range(20):
         world.tick(0.5)
         world.drain()
-    assert run.state == "stopped" and f"no load balancer {gone}" in run.reason
+    assert run.state == "stopped" and f"{gone} can't take" in run.reason
+
+
+def test_a_plan_that_was_computed_before_an_lb_was_drained_does_not_use_it() -> None:
+    world = World(mode="automatic")
+    plan = assign(world.control.balancing.problem())
+    for name in ("lb-b", "lb-c"):
+        world.post(world.control.balancing.drain(name, undo=False))
+    world.post(world.control.balancing.solved(plan, world.now))
+    assert world.made == 0 and "been drained" in world.control.last_run().reason
 
 
 def test_draining_empties_an_lb_and_is_kept() -> None:
