@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,43 @@ from lbctl.switch import Switch
 if TYPE_CHECKING:
     from lbctl.control import ControlFunction
 
+Question = tuple[str, PacketOut]
+"""An LB, and what it is to send."""
 SEARCH_INTERVAL = 0.5
 """Seconds between probes for a server whose MAC is not known. A switch may swallow the first answers: what its datapath
 had cached while its tables were empty stays in force for a moment."""
+ASKED_AT_ONCE, LOOKED_AT_ONCE = 50, 2000
+"""At a tick, of all LBs together: so many hosts are asked at most, and so many looked at whether they are to be asked. In a large site
+it takes several ticks to get round, else the controller would do nothing but ask."""
+
+
+class Walk:
+    """Goes round all who may be to be asked, a few at each tick; begins anew some time after it has begun last."""
+
+    def __init__(self, everyone: Callable[[], Iterator[Question | None]]) -> None:
+        """everyone: a round; None for who is not to be asked."""
+        self._everyone = everyone
+        self._rest: Iterator[Question | None] | None = None
+        self._next = 0.0
+
+    def step(self, now: float, interval: float) -> Outbox:
+        """The questions of this tick. interval: seconds from the start of a round to the next one."""
+        if self._rest is None:
+            if now < self._next:
+                return []
+            self._rest, self._next = self._everyone(), now + interval
+        out: Outbox = []
+        for _ in range(LOOKED_AT_ONCE):
+            try:
+                question = next(self._rest)
+            except StopIteration:
+                self._rest = None
+                break
+            if question:
+                out.append(question)
+                if len(out) == ASKED_AT_ONCE:
+                    break
+        return out
 
 
 class Neighbourhood:
@@ -30,7 +65,9 @@ class Neighbourhood:
     def __init__(self, control: ControlFunction) -> None:
         self._control = control
         self._announcements = Announcements()
-        self._probe_at = self._search_at = 0.0
+        self._eager = False
+        self._near, self._far = Walk(self._of_serving), Walk(self._of_others)
+        self._search = Walk(self._unknown)
 
     def tick(self, now: float, eager: bool) -> Outbox:
         """What is to be announced again, and asked for. eager: those too whose MACs are known, at every search."""
@@ -40,15 +77,8 @@ class Neighbourhood:
             serving = control.directory.get(address)
             if serving and serving.assigned == lb:
                 out += self._announcement(serving, lb)
-        if now >= self._probe_at:
-            self._probe_at = now + control.site.settings.arp_interval
-            for switch in control.switches.values():
-                out += self.probe(switch)
-        elif now >= self._search_at:
-            self._search_at = now + SEARCH_INTERVAL
-            for switch in control.switches.values():
-                out += self.probe(switch, only_unknown=not eager)
-        return out
+        self._eager, interval = eager, control.site.settings.arp_interval
+        return out + self._near.step(now, interval) + self._far.step(now, interval) + self._search.step(now, SEARCH_INTERVAL)
 
     def told(self, switch: Switch, packet_in: PacketIn) -> Outbox:
         try:
@@ -68,23 +98,50 @@ class Neighbourhood:
             return []
         if switch.neighbours.get(address) != mac:
             self._control.log("neighbour found", lb=switch.lb.name, address=str(address), mac=mac)
-        return [(switch.lb.name, message) for message in switch.set_neighbour(address, mac, self._control.external_ips())]
+        return [(switch.lb.name, message) for message in switch.set_neighbour(address, mac, self._control.directory.behind(address))]
 
-    def probe(self, switch: Switch, only_unknown: bool = False) -> Outbox:
-        """Asks for the next hops' and routers' MACs."""
-        return self.ask(switch, self._control.directory.hops().values(), self._control.directory.routers(), only_unknown)
+    def probe(self, switch: Switch) -> Outbox:
+        """Asks for the MACs of the next hops and routers that this LB needs now; for the others, they are searched for."""
+        needed = self._needed_by(switch.lb.name) | self._control.directory.routers()
+        return self.ask(switch, itertools.islice(needed, ASKED_AT_ONCE))
 
-    @staticmethod
-    def ask(switch: Switch, hops: Iterable[Hop], routers: Iterable[Address] = (), only_unknown: bool = False) -> Outbox:
-        """Asks for the MACs of these."""
-        ports = switch.of_ports
+    def ask(self, switch: Switch, addresses: Iterable[Address]) -> Outbox:
+        """Asks for the MACs of these next hops and routers."""
+        return [question for address in addresses if (question := self._question(switch, address))]
+
+    def _needed_by(self, name: str) -> set[Address]:
+        return {hop for serving in self._control.directory if serving.assigned == name for hop in serving.next_hops()}
+
+    def _of_serving(self) -> Iterator[Question | None]:
+        """By each LB for what its external IPs need."""
+        for serving in list(self._control.directory):
+            if switch := self._control.switches.get(serving.assigned):
+                for address in serving.next_hops():
+                    yield self._question(switch, address)
+
+    def _of_others(self) -> Iterator[Question | None]:
+        """By each LB for what it will need when other external IPs come to it."""
+        for switch in list(self._control.switches.values()):
+            needed = self._needed_by(switch.lb.name)
+            for address in self._everywhere():
+                yield None if address in needed else self._question(switch, address)
+
+    def _unknown(self) -> Iterator[Question | None]:
+        """Those whose MACs are not known there."""
+        for switch in list(self._control.switches.values()):
+            for address in self._everywhere():
+                yield None if address in switch.neighbours and not self._eager else self._question(switch, address)
+
+    def _everywhere(self) -> list[Address]:
+        return [*self._control.directory.hops(), *self._control.directory.routers()]
+
+    def _question(self, switch: Switch, address: Address) -> Question | None:
+        """Who has that address? None if it can't be asked there."""
+        ports, hop = switch.of_ports, self._control.directory.hops().get(address)
         if not switch.ready or ports is None:
-            return []
-        asked = [(ports.to(hop.tunnel), hop.tunnel, hop.address) for hop in hops]
-        asked += [(ports.external, None, router) for router in routers]
-        return [(switch.lb.name, PacketOut(neighbours.probe(parse_mac(port.mac), address.packed),
-                                           FROM_CONTROLLER, port.number, tunnel))
-                for port, tunnel, address in asked if not (only_unknown and address in switch.neighbours)]
+            return None
+        port, tunnel = (ports.to(hop.tunnel), hop.tunnel) if hop else (ports.external, None)
+        return switch.lb.name, PacketOut(neighbours.probe(parse_mac(port.mac), address.packed), FROM_CONTROLLER, port.number, tunnel)
 
     def announce_all(self, name: str, now: float) -> Outbox:
         out: Outbox = []

@@ -44,7 +44,7 @@ def _become(control: ControlFunction, serving: Serving, wanted: ExternalIp) -> O
     out: Outbox = []
     for name, switch in control.switches.items():
         out += [(name, message) for message in switch.change(before, after, others)]
-        out += control.neighbourhood.ask(switch, added)
+        out += control.neighbourhood.ask(switch, {hop.address for hop in added})
     return out
 
 

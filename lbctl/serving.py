@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
 
 from lbctl.access_table import AccessTable, Entry, reply_key
 from lbctl.echo import Echoes
@@ -146,6 +146,9 @@ class Directory:
         self._by_server: dict[bytes, Serving] = {}
         self._inside: list[tuple[int, int, int, Serving]] = []
         """(bytes of an address, network, mask, serving)"""
+        self._hops: dict[Address, Hop] = {}
+        self._routers: set[Address] = set()
+        self._behind: dict[Address, list[ExternalIp]] = {}
 
     def __iter__(self) -> Iterator[Serving]:
         return iter(self.by_address.values())
@@ -160,6 +163,12 @@ class Directory:
         self._by_server = {server.packed: serving for serving in servings if serving.config.nat == "destination"
                            for server in serving.config.server_addresses()}
         self._inside = [(*_mask(prefix), serving) for serving in servings for prefix in serving.config.inside]
+        self._hops = {hop.address: hop for serving in servings for hop in serving.config.hops().values()}
+        self._routers = {serving.config.router for serving in servings if serving.config.router}
+        self._behind = {}
+        for serving in servings:
+            for address in {hop.address for hop in serving.config.hops().values()}:
+                self._behind.setdefault(address, []).append(serving.config)
 
     def of_packet(self, src: bytes, dst: bytes, inward: bool) -> Serving | None:
         """Whose packet it is; the order is that of the priorities in table transfer_mode."""
@@ -172,13 +181,17 @@ class Directory:
         return next((serving for length, network, mask, serving in self._inside
                      if length == size and number & mask == network), None)
 
-    def hops(self) -> dict[Address, Hop]:
+    def hops(self) -> Mapping[Address, Hop]:
         """The next hops to all servers, whose MACs the LBs must know, by their addresses."""
-        return {hop.address: hop for serving in self for hop in serving.config.hops().values()}
+        return self._hops
 
-    def routers(self) -> set[Address]:
+    def routers(self) -> Set[Address]:
         """The routers on the external network, whose MACs the LBs must know."""
-        return {serving.config.router for serving in self if serving.config.router}
+        return self._routers
+
+    def behind(self, hop: Address) -> list[ExternalIp]:
+        """The external IPs with servers whose next hop that is."""
+        return self._behind.get(hop, [])
 
 
 def _mask(prefix: Network) -> tuple[int, int, int]:

@@ -137,7 +137,7 @@ class Switch:
         return self._apply(new, {identity: flow for identity, flow in old.items() if identity not in kept})
 
     def set_neighbour(self, hop: Address, mac: str, external_ips: Iterable[ExternalIp]) -> list[Message]:
-        """The MAC of that next hop (or router) is this now."""
+        """The MAC of that next hop (or router) is this now. external_ips: those with servers behind it."""
         if self.neighbours.get(hop) == mac:
             return []
         self.neighbours[hop] = mac

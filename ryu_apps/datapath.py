@@ -129,6 +129,7 @@ class LeanDatapath(controller.Datapath):
                 break
             if not data:
                 break
+            self.unreplied_echo_requests.clear()  # whatever it says, it lives: its reply may wait behind much else
             self._corked = True
             rest = self._messages(rest + data)
             self._corked = False

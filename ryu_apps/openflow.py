@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ryu.lib.pack_utils import msg_pack_into
-from ryu.ofproto.ofproto_v1_4_parser import OFPAction
+from ryu.ofproto import ofproto_v1_4 as ofp
+from ryu.ofproto import ofproto_v1_4_parser as parser
+from ryu.ofproto.ofproto_protocol import ProtocolDesc
 
 from lbctl.messages import (
     AddEntries,
@@ -25,12 +28,24 @@ from lbctl.messages import (
 )
 from lbctl.openflow.entries import EntryCodec
 from lbctl.openflow.outbound import packet_out
-from lbctl.pipeline.flow import Action, CheckLarger, FinTimeout, Flow, Learn, Move, Output, Resubmit, SetField, SetTtl, Simple
+from lbctl.pipeline.flow import (
+    KEPT_FLOWS,
+    Action,
+    CheckLarger,
+    FinTimeout,
+    Flow,
+    Learn,
+    Move,
+    Output,
+    Resubmit,
+    SetField,
+    SetTtl,
+    Simple,
+)
 from lbctl.pipeline.tables import number
 
-if TYPE_CHECKING:
-    from ryu.controller.controller import Datapath
-
+SWITCH = ProtocolDesc(ofp.OFP_VERSION)
+"""What Ryu's classes of messages are told of any switch."""
 XID_MARK = 0x4C000000
 """The high byte of our xids; the token is in the other 24 bits (0: nothing waits for an answer)."""
 ALL_TABLES, NO_BUFFER, WHOLE_PACKET = 0xFF, 0xFFFFFFFF, 0xFFFF
@@ -52,9 +67,13 @@ def token_of(xid: int) -> int | None:
     return xid & 0xFFFFFF if xid & 0xFF000000 == XID_MARK else None
 
 
-def encode(datapath: Datapath, message: Message, codec: EntryCodec) -> bytes:
+def encode(message: Message, codec: EntryCodec) -> bytes:
     """One or more whole OpenFlow messages. Raises TypeError for what no switch understands."""
     match message:
+        case AddFlows(flows):
+            return b"".join([_encoded(flow, ofp.OFPFC_ADD) for flow in flows])
+        case DeleteFlows(flows):
+            return b"".join([_encoded(flow, ofp.OFPFC_DELETE_STRICT) for flow in flows])
         case AddEntries(entries, None):
             return b"".join([codec.add(entry) for entry in entries])
         case AddEntries(entries, token):
@@ -63,7 +82,7 @@ def encode(datapath: Datapath, message: Message, codec: EntryCodec) -> bytes:
             return packet_out(message, XID_MARK)
         case DeleteEntries(entries):
             return codec.delete(entries)
-    return b"".join([_serialized(item, xid) for item, xid in _by_ryu(datapath, message)])
+    return b"".join([_serialized(item, xid) for item, xid in _by_ryu(message)])
 
 
 def _serialized(item: Any, token: int) -> bytes:
@@ -72,51 +91,51 @@ def _serialized(item: Any, token: int) -> bytes:
     return bytes(item.buf)
 
 
-def _by_ryu(datapath: Datapath, message: Message) -> list[tuple[Any, int]]:
+def _by_ryu(message: Message) -> list[tuple[Any, int]]:
     """Ryu messages, each with its token (0: none)."""
-    ofp, parser = datapath.ofproto, datapath.ofproto_parser
     match message:
-        case AddFlows(flows):
-            return [(_flow_mod(datapath, flow, ofp.OFPFC_ADD), 0) for flow in flows]
-        case DeleteFlows(flows):
-            return [(_flow_mod(datapath, flow, ofp.OFPFC_DELETE_STRICT), 0) for flow in flows]
         case DeleteCookie(table, cookie, mask):
-            return [(parser.OFPFlowMod(datapath, cookie, mask, number(table), ofp.OFPFC_DELETE,
+            return [(parser.OFPFlowMod(SWITCH, cookie, mask, number(table), ofp.OFPFC_DELETE,
                                        out_port=ofp.OFPP_ANY, out_group=ofp.OFPG_ANY), 0)]
         case Barrier(token):
-            return [(parser.OFPBarrierRequest(datapath), token)]
+            return [(parser.OFPBarrierRequest(SWITCH), token)]
         case ReadFlows(table, cookie, mask, token):
             table_id = ALL_TABLES if table is None else number(table)
-            return [(parser.OFPFlowStatsRequest(datapath, 0, table_id, ofp.OFPP_ANY, ofp.OFPG_ANY, cookie, mask),
+            return [(parser.OFPFlowStatsRequest(SWITCH, 0, table_id, ofp.OFPP_ANY, ofp.OFPG_ANY, cookie, mask),
                      token)]
         case ReadPorts(token):
-            return [(parser.OFPPortStatsRequest(datapath, 0, ofp.OFPP_ANY), token)]
+            return [(parser.OFPPortStatsRequest(SWITCH, 0, ofp.OFPP_ANY), token)]
         case SetMeter(meter, rate, burst):
             band = parser.OFPMeterBandDrop(rate=rate, burst_size=burst)
             flags = ofp.OFPMF_PKTPS | ofp.OFPMF_BURST | ofp.OFPMF_STATS
             # ADD fails where the meter is there already, which load_balancer.py knows; MODIFY then sets its rate.
-            return [(parser.OFPMeterMod(datapath, command, flags, meter, [band]), 0)
+            return [(parser.OFPMeterMod(SWITCH, command, flags, meter, [band]), 0)
                     for command in (ofp.OFPMC_ADD, ofp.OFPMC_MODIFY)]
         case Configure():
             reasons = 1 << ofp.OFPRR_IDLE_TIMEOUT | 1 << ofp.OFPRR_HARD_TIMEOUT
             ask = parser.OFPAsyncConfigPropReasons(ofp.OFPACPT_FLOW_REMOVED_MASTER, 8, reasons)
-            return [(parser.OFPSetAsync(datapath, [ask]), 0)]
+            return [(parser.OFPSetAsync(SWITCH, [ask]), 0)]
     raise TypeError(f"{message!r} is not for a switch")
 
 
-def _flow_mod(datapath: Datapath, flow: Flow, command: int) -> Any:
-    ofp, parser = datapath.ofproto, datapath.ofproto_parser
+@lru_cache(maxsize=KEPT_FLOWS)
+def _encoded(flow: Flow, command: int) -> bytes:
+    """Most flows are the same on all LBs, and Ryu needs 215 us for one."""
+    return _serialized(_flow_mod(flow, command), 0)
+
+
+def _flow_mod(flow: Flow, command: int) -> Any:
     instructions = []
     if command == ofp.OFPFC_ADD:
         if flow.meter is not None:
             instructions.append(parser.OFPInstructionMeter(flow.meter))
         if flow.actions:
-            actions = [_action(datapath, action) for action in flow.actions]
+            actions = [_action(action) for action in flow.actions]
             instructions.append(parser.OFPInstructionActions(ofp.OFPIT_APPLY_ACTIONS, actions))
         if flow.goto:
             instructions.append(parser.OFPInstructionGotoTable(number(flow.goto)))
     return parser.OFPFlowMod(
-        datapath, flow.cookie, 0 if command == ofp.OFPFC_ADD else 0xFFFFFFFFFFFFFFFF, number(flow.table), command,
+        SWITCH, flow.cookie, 0 if command == ofp.OFPFC_ADD else 0xFFFFFFFFFFFFFFFF, number(flow.table), command,
         priority=flow.priority, out_port=ofp.OFPP_ANY, out_group=ofp.OFPG_ANY,
         flags=ofp.OFPFF_SEND_FLOW_REM if flow.send_removed else 0,
         match=parser.OFPMatch(_ordered_fields=_match_fields(flow)), instructions=instructions)
@@ -137,7 +156,7 @@ def _masked(value: Any) -> Any:
     return value
 
 
-class _RawSetField(OFPAction):
+class _RawSetField(parser.OFPAction):
     """The action set_field of a field that Ryu has no name for, as far as a flow-mod needs it (OpenFlow 1.4.0 7.2.4)."""
 
     def __init__(self, header: bytes, value: int) -> None:
@@ -152,8 +171,7 @@ class _RawSetField(OFPAction):
         msg_pack_into(f"!{self.len}s", buf, offset, self._bytes)
 
 
-def _action(datapath: Datapath, action: Action) -> Any:
-    ofp, parser = datapath.ofproto, datapath.ofproto_parser
+def _action(action: Action) -> Any:
     match action:
         case SetField(field, value) if field in UNKNOWN_TO_RYU:
             return _RawSetField(UNKNOWN_TO_RYU[field], value)

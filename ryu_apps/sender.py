@@ -28,7 +28,7 @@ class Sender:
     def send(self, message: Message) -> bool:
         """False if the queue is full: the switch has been disconnected."""
         if not self._queue and not self._datapath.busy:
-            self._datapath.send(encode(self._datapath, message, self._codec))
+            self._datapath.send(encode(message, self._codec))
             return True
         if len(self._queue) >= MAX_QUEUED:
             self._datapath.close()
@@ -51,6 +51,6 @@ class Sender:
             while self._queue:
                 self._datapath.wait_idle()
                 while self._queue and not self._datapath.busy:
-                    self._datapath.send(encode(self._datapath, self._queue[0], self._codec))
+                    self._datapath.send(encode(self._queue[0], self._codec))
                     self._queue.popleft()
                 hub.sleep(0)

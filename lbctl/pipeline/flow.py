@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
 
 from lbctl.model import ICMP, ICMPV6, TCP, UDP
 from lbctl.pipeline.cookies import Kind, flow_cookie
@@ -91,6 +93,10 @@ class PipelineError(ValueError):
     """A flow that its table's declaration does not allow: a programming error, found when the flow is built."""
 
 
+KEPT_FLOWS = 1 << 16
+"""Flows that are not built again for the next LB: most are the same on all of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Flow:
     """A flow. `match` is sorted (field, value) pairs; a (value, mask) pair is a masked match.
@@ -142,7 +148,12 @@ class Flow:
 def flow(kind: Kind, external_ip: int, table: str, priority: int, match: dict[str, MatchValue], *actions: Action,
          goto: str | None = None, meter: int | None = None) -> Flow:
     """Builds a flow with the cookie that its kind, external IP (0: none) and content give it."""
-    bare = Flow(table, priority, tuple(sorted(match.items())), actions, goto, meter)
+    return _flow(kind, external_ip, table, priority, tuple(sorted(match.items())), actions, goto, meter)
+
+
+@lru_cache(maxsize=KEPT_FLOWS)
+def _flow(kind: Kind, external_ip: int, *content: Any) -> Flow:
+    bare = Flow(*content)
     return replace(bare, cookie=flow_cookie(kind, external_ip, bare.text(with_cookie=False)))
 
 

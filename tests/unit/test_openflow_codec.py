@@ -109,7 +109,7 @@ def body(flow_mod: bytes) -> tuple:
 @pytest.mark.parametrize("shape", SHAPES, ids=words)
 def test_each_shape_says_what_the_pipeline_says(shape) -> None:
     entry = entry_of(shape)
-    theirs = split(encode(Datapath, m.AddFlows(entry_flows(entry, LINGER)), CODEC))
+    theirs = split(encode(m.AddFlows(entry_flows(entry, LINGER)), CODEC))
     assert list(map(body, split(CODEC.add(entry)))) == list(map(body, theirs))
     assert entry.shape == shape
 
@@ -117,7 +117,7 @@ def test_each_shape_says_what_the_pipeline_says(shape) -> None:
 @given(entries)
 def test_an_added_entry_says_what_the_pipeline_says(entry) -> None:
     ours = split(CODEC.add(entry))
-    theirs = split(encode(Datapath, m.AddFlows(entry_flows(entry, LINGER)), CODEC))
+    theirs = split(encode(m.AddFlows(entry_flows(entry, LINGER)), CODEC))
     assert list(map(body, ours)) == list(map(body, theirs))
     assert list(map(len, ours)) == list(map(len, theirs))
 
@@ -131,7 +131,7 @@ def test_a_deleted_entry_says_what_the_pipeline_says(some) -> None:
 
     ours = list(map(body, split(CODEC.delete(some))))
     theirs = [body(message) for entry in some
-              for message in split(encode(Datapath, m.DeleteFlows(entry_flows(entry, LINGER)), CODEC))]
+              for message in split(encode(m.DeleteFlows(entry_flows(entry, LINGER)), CODEC))]
     assert list(map(where, ours)) == list(map(where, theirs))
     assert {mod[1] for mod in ours} == {0}
 
@@ -162,9 +162,9 @@ def test_a_bundle_of_all_shapes() -> None:
 
 def test_entries_are_sent_by_the_codec() -> None:
     some = (one_entry(), one_entry())
-    assert encode(Datapath, m.AddEntries(some), CODEC) == CODEC.add(some[0]) * 2
-    assert encode(Datapath, m.AddEntries(some, 5), CODEC) == CODEC.bundle(some, XID_MARK | 5)
-    assert encode(Datapath, m.DeleteEntries(some), CODEC) == CODEC.delete(some)
+    assert encode(m.AddEntries(some), CODEC) == CODEC.add(some[0]) * 2
+    assert encode(m.AddEntries(some, 5), CODEC) == CODEC.bundle(some, XID_MARK | 5)
+    assert encode(m.DeleteEntries(some), CODEC) == CODEC.delete(some)
 
 
 # Everything else that is sent.
@@ -174,14 +174,14 @@ def test_entries_are_sent_by_the_codec() -> None:
 def test_every_flow_of_the_pipeline_can_be_encoded(role) -> None:
     external_ips = kinds.EXTERNAL_IPS.values()
     flows = all_flows(external_ips, {ip.address: role for ip in external_ips}, kinds.NEIGHBOURS, kinds.PORTS)
-    mods = [body(message) for message in split(encode(Datapath, m.AddFlows(tuple(flows)), CODEC))]
+    mods = [body(message) for message in split(encode(m.AddFlows(tuple(flows)), CODEC))]
     for flow, mod in zip(flows, mods, strict=True):
         assert (mod[0], mod[2], mod[4]) == (flow.cookie, number(flow.table), flow.priority), flow.text()
         assert len(mod[11]) == len(flow.match), flow.text()
         assert {name.removesuffix("_nxm") for name in mod[11]} == {name for name, _ in flow.match}
         goto = [part["OFPInstructionGotoTable"]["table_id"] for part in mod[12] if "OFPInstructionGotoTable" in part]
         assert goto == ([number(flow.goto)] if flow.goto else []), flow.text()
-    deletes = [body(message) for message in split(encode(Datapath, m.DeleteFlows(tuple(flows)), CODEC))]
+    deletes = [body(message) for message in split(encode(m.DeleteFlows(tuple(flows)), CODEC))]
     assert {mod[1] for mod in deletes} == {(1 << 64) - 1}, "deleted by cookie as well"
     assert {mod[3] for mod in deletes} == {ofproto_v1_4.OFPFC_DELETE_STRICT}
 
@@ -189,7 +189,7 @@ def test_every_flow_of_the_pipeline_can_be_encoded(role) -> None:
 def test_prefixes_are_encoded_with_their_mask() -> None:
     gateway = replace(kinds.EXTERNAL_IPS["nat-gateway", 4], inside=(ip_network("10.0.0.192/26"), ip_network("fd00:1::/64")))
     flows = [flow for flow in all_flows([gateway], {}, {}, PORTS) if any("/" in str(value) for _, value in flow.match)]
-    found = [dict(body(message)[11]) for message in split(encode(Datapath, m.AddFlows(tuple(flows)), CODEC))]
+    found = [dict(body(message)[11]) for message in split(encode(m.AddFlows(tuple(flows)), CODEC))]
     assert [match.get("ipv4_src") or match.get("ipv6_src") for match in found] == [
         ("10.0.0.192", "255.255.255.192"), ("fd00:1::", "ffff:ffff:ffff:ffff::")]
 
@@ -216,7 +216,7 @@ def test_packet_out_through_one_table() -> None:
     (m.Configure(), [28]), (m.SetMeter(1, 100, 50), [29, 29]), (m.Barrier(3), [20]),
     (m.ReadFlows("access_in", 1, 2, 3), [18]), (m.ReadFlows(None, 1, 2, 3), [18]), (m.DeleteCookie("arp", 1, 2), [14])])
 def test_other_messages(message, kinds) -> None:
-    packed = split(encode(Datapath, message, CODEC))
+    packed = split(encode(message, CODEC))
     assert [item[1] for item in packed] == kinds
     tokens = {token_of(struct.unpack_from("!I", item, 4)[0]) for item in packed}
     assert tokens == {getattr(message, "token", 0)}
@@ -224,7 +224,7 @@ def test_other_messages(message, kinds) -> None:
 
 def test_what_is_not_for_a_switch_is_refused() -> None:
     with pytest.raises(TypeError, match="not for a switch"):
-        encode(Datapath, m.Save(None), CODEC)
+        encode(m.Save(None), CODEC)
 
 
 def test_tokens() -> None:
@@ -331,7 +331,7 @@ def test_entry_statistics(some) -> None:
         assert (stats.packets, stats.duration, stats.finished) == (packets, theirs.duration_sec, finished)
         assert (theirs.packet_count, theirs.idle_timeout != 0, theirs.priority) == (packets, finished, 100)
         instructions = [part.to_jsondict() for part in theirs.instructions]
-        made = body(split(encode(Datapath, m.AddFlows((entry_flows(entry, LINGER)[0 if inward else 1],)), CODEC))[0])
+        made = body(split(encode(m.AddFlows((entry_flows(entry, LINGER)[0 if inward else 1],)), CODEC))[0])
         assert instructions == made[12], "the fake switch reports what was sent"
 
 
@@ -379,7 +379,7 @@ def test_neighbours_by_ryu_s_encoder() -> None:
         (flow,) = delivery_flows({server: Hop(server)}, {server: "02:00:00:00:00:11"}, PORTS)
         record = fake_switch.stats_record(Installed(flow, 0.0, 0.0), 1.0)
         theirs = ofproto_v1_4_parser.OFPFlowStats.parser(record, 0)
-        made = body(encode(Datapath, m.AddFlows((flow,)), CODEC))
+        made = body(encode(m.AddFlows((flow,)), CODEC))
         assert dict(theirs.match.items()) == made[11]
         assert [part.to_jsondict() for part in theirs.instructions] == made[12]
 

@@ -171,7 +171,7 @@ def test_deliveries_through_a_tunnel_are_read_back(server: IPv4Address | IPv6Add
     assert [flow.table for flow in flows] == ["deliver_server", "deliver_tunnel"]
     data = b""
     for flow in flows:
-        made = encode(Datapath, AddFlows((flow,)), EntryCodec(2))
+        made = encode(AddFlows((flow,)), EntryCodec(2))
         tail = made[48:]
         data += struct.pack("!HBx", 48 + len(tail), number(flow.table)) + bytes(44) + tail
         if flow.table == "deliver_server":
