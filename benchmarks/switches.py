@@ -30,6 +30,7 @@ _HEADER = struct.Struct("!BBHI")
 _FLOW_MOD = struct.Struct("!QQBB")
 _FLOW_REQUEST = struct.Struct("!B15xQQ")
 _PACKET_IN = struct.Struct("!BBHIIHBBQHHIIxxxxxx")
+_FLOW = struct.Struct("!HBxIIHHHHHxxQQQ")
 _PORT = struct.Struct("!IH2x6s2x16sIIHH4xIIIIII")
 
 PacketOut = Callable[["SimulatedSwitch", bytes], None]
@@ -144,16 +145,15 @@ class SimulatedSwitch:
 
     def _flow_stats(self, table: int, cookie: int, mask: int) -> list[bytes]:
         found = []
-        for number in [table] if table != ALL_TABLES else self._flows:
-            cookies = self._flows.get(number, {})
+        for place in [table] if table != ALL_TABLES else self._flows:
+            cookies = self._flows.get(place, {})
             if mask == 0xFFFFFFFFFFFFFFFF:
                 chosen = [cookie] if cookie in cookies else []
             else:
                 chosen = [each for each in cookies if each & mask == cookie & mask]
             for each in chosen:
-                for place, tail in cookies[each].items():
-                    found.append(struct.pack("!HBxIIHHHHHxxQQQ", 48 + len(tail), number, 0, 0, int.from_bytes(place[:2]), 0, 0, 1, 0,
-                                             each, 0, 0) + tail)
+                found += [_FLOW.pack(48 + len(tail), place, 0, 0, int.from_bytes(key[:2]), 0, 0, 1, 0, each, 0, 0) + tail
+                          for key, tail in cookies[each].items()]
         return found
 
     def _flow_mod(self, _: int, body: bytes) -> None:

@@ -1,8 +1,8 @@
 """How much each external IP carries, from the counters of the flows that its packets pass in table transfer_mode.
 
-One request for each LB and period reads them all: that table is small, and every packet of an external IP meets exactly one
-of its flows there, whichever way it goes. (The access table would tell the same by a request for each external IP, but Open vSwitch
-would look at every entry for each of them.)
+One request for each LB and period reads those of its own external IPs, or of all after its own have changed: every packet of an
+external IP meets exactly one of its flows there, whichever way it goes. (The access table would tell the same by a request for each
+external IP, but Open vSwitch would look at every entry for each of them.)
 
 A flow that takes another's place, as when the transfer mode changes, goes on with its counters (OpenFlow 1.4.0 6.4: no
 OFPFF_RESET_COUNTS). What counters say at first is where they start, not what has just been carried; where they have shrunk, the
@@ -12,14 +12,15 @@ switch was restarted, and they started from zero. What an external IP carries is
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lbctl.messages import Outbox, ReadFlows
+from lbctl.model import Address
 from lbctl.openflow.inbound import FlowStats
-from lbctl.pipeline.cookies import MARK, MASK_MARK, owner_in
+from lbctl.pipeline.cookies import MARK, MASK_KIND, MASK_MARK, Kind, owner_in
 from lbctl.serving import Serving
 from lbctl.switch import Switch
 
@@ -28,6 +29,8 @@ PERIODS = 3.0
 """Periods after which a change has gone into the smoothed value by 1 - 1/e."""
 UNANSWERED = 3
 """Periods after which an LB is asked again though it has not answered."""
+ASKED_AT_ONCE = 25
+"""LBs that are asked at a tick, at most: their answers come together."""
 
 
 class Load(NamedTuple):
@@ -52,15 +55,18 @@ class Asked:
 
     lb: str
     at: float
+    served: frozenset[Address]
     found: dict[int, tuple[int, int]] = field(default_factory=dict)
     """Owner -> packets, bytes."""
 
 
 @dataclass(slots=True)
 class Reading:
-    """What an LB has said last. counts: owner -> packets, bytes; rates: owner -> packets/s, bytes/s since the reading before."""
+    """What an LB has said last. served: its external IPs then; counts: owner -> packets, bytes, as last read; rates: owner -> packets/s,
+    bytes/s since the reading before."""
 
     at: float
+    served: frozenset[Address]
     counts: dict[int, tuple[int, int]]
     rates: dict[int, tuple[float, float]]
 
@@ -85,23 +91,33 @@ class Loads:
         self._smoothed: dict[int, Smoothed] = {}
         self._next = float("-inf")
         self._then = 0.0
+        self._to_ask: deque[str] = deque()
+        """LBs that are still to be asked in this period."""
 
     def tick(self, switches: Mapping[str, Switch], servings: Iterable[Serving], new_token, now: float) -> Outbox:
         """To be called often: smooths what has come in, and asks again, once in a period."""
-        if now < self._next:
-            return []
-        if self._next > float("-inf"):
-            self._smooth(servings, now - self._then, now)
-        self._next, self._then = max(self._next + self.period, now), now
-        self._asked = {token: asked for token, asked in self._asked.items() if now - asked.at < UNANSWERED * self.period}
-        busy = {asked.lb for asked in self._asked.values()}
+        if now >= self._next:
+            if self._next > float("-inf"):
+                self._smooth(servings, now - self._then, now)
+            self._next, self._then = max(self._next + self.period, now), now
+            self._asked = {token: asked for token, asked in self._asked.items() if now - asked.at < UNANSWERED * self.period}
+            busy = {asked.lb for asked in self._asked.values()}
+            self._to_ask = deque(name for name in switches if name not in busy)
         out: Outbox = []
-        for name, switch in switches.items():
-            if switch.ready and name not in busy:
-                token = new_token()
-                self._asked[token] = Asked(name, now)
-                out.append((name, ReadFlows(TABLE, MARK << 56, MASK_MARK, token)))
+        while self._to_ask and len(out) < ASKED_AT_ONCE:
+            name = self._to_ask.popleft()
+            if name in switches and switches[name].ready:
+                out.append(self._question(switches[name], new_token(), now))
         return out
+
+    def _question(self, switch: Switch, token: int, now: float) -> tuple[str, ReadFlows]:
+        """The flows of external IPs that it does not serve count next to nothing, but are many in a large site. What they count belongs
+        to the load when it has served one until now, or does so from now on."""
+        name, served = switch.lb.name, switch.served()
+        self._asked[token] = Asked(name, now, served)
+        if name in self._readings and self._readings[name].served == served:
+            return name, ReadFlows(TABLE, MARK << 56 | Kind.MODE << 48, MASK_KIND, token)
+        return name, ReadFlows(TABLE, MARK << 56, MASK_MARK, token)
 
     def asked(self, token: int) -> bool:
         return token in self._asked
@@ -117,7 +133,7 @@ class Loads:
             self._count(asked, now)
 
     def _count(self, asked: Asked, now: float) -> None:
-        before = self._readings.get(asked.lb) or Reading(now - self.period, asked.found, {})
+        before = self._readings.get(asked.lb) or Reading(now - self.period, asked.served, asked.found, {})
         elapsed = max(now - before.at, self.period / 2)
         rates: dict[int, tuple[float, float]] = {}
         for owner, counts in asked.found.items():
@@ -126,7 +142,8 @@ class Loads:
             self.totals[asked.lb, owner, "packets"] += packets
             self.totals[asked.lb, owner, "bytes"] += size
             rates[owner] = packets / elapsed, size / elapsed
-        self._readings[asked.lb] = Reading(now, asked.found, rates)
+            before.counts[owner] = counts
+        self._readings[asked.lb] = Reading(now, asked.served, before.counts, rates)
 
     def _smooth(self, servings: Iterable[Serving], seconds: float, now: float) -> None:
         share = 1.0 - math.exp(-seconds / (PERIODS * self.period))

@@ -91,6 +91,10 @@ class Switch:
     def role(self, address: Address) -> Role:
         return self.roles.get(address, ABSENT)
 
+    def served(self) -> frozenset[Address]:
+        """The external IPs that have a transfer mode here."""
+        return frozenset(address for address, role in self.roles.items() if role.mode)
+
     def disconnected(self, reason: str) -> None:
         self.state, self.reason = "disconnected", reason
         self._held.clear()

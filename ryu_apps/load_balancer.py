@@ -27,6 +27,7 @@ from lbctl.messages import KEEPERS, SOLVER, STORE, Outbox
 from lbctl.openflow.entries import EntryCodec
 from lbctl.store import FileStore, StoreError, new_fence_code
 from lbctl.switch import PortState
+from ryu_apps import collector
 from ryu_apps import datapath as of
 from ryu_apps.keepers import KeeperCalls
 from ryu_apps.openflow import token_of
@@ -110,7 +111,8 @@ class LoadBalancerApp(app_manager.RyuApp):
         self._codec = EntryCodec(self.control.site.settings.linger)
         of.install(self._on_raw)
         signal.signal(signal.SIGHUP, self._on_hangup)
-        self._threads = [spawn(self._tick_loop), spawn(self._save_loop)]
+        collector.install()
+        self._threads = [spawn(self._tick_loop), spawn(self._save_loop), spawn(self._thaw_loop)]
 
     def now(self) -> float:
         """Seconds since the epoch, on a clock that does not jump."""
@@ -293,6 +295,12 @@ class LoadBalancerApp(app_manager.RyuApp):
                 self._send(done)
 
     # Time, and the site file.
+
+    @staticmethod
+    def _thaw_loop() -> None:
+        while True:
+            hub.sleep(collector.THAW_INTERVAL)
+            collector.thaw()
 
     def _tick_loop(self) -> None:
         while True:

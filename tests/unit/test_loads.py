@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,10 @@ OWNER = 0xC6336401
 PERIOD = 2.0
 
 
+def switch(name: str, ready: bool = True, served: set[int] = frozenset()):
+    return SimpleNamespace(lb=SimpleNamespace(name=name), ready=ready, served=lambda: frozenset(served))
+
+
 class World:
     """Switches whose flows carry `rate` packets of 100 bytes a second."""
 
@@ -25,24 +30,37 @@ class World:
         self.flows: dict[str, dict[int, list[float]]] = {"lb-a": {}, "lb-b": {}}
         """LB -> cookie -> [packets, since when]"""
         self.ready = {"lb-a", "lb-b"}
+        self.served: dict[str, set[int]] = {"lb-a": set(), "lb-b": set()}
+        self.read: Counter[str] = Counter()
         self.tokens = itertools.count(1)
         self.seen: list[float] = []
 
-    def cookie(self, digest: int = 1) -> int:
-        return MARK << 56 | Kind.MODE << 48 | digest << 32 | OWNER
+    def cookie(self, digest: int = 1, kind: Kind = Kind.MODE) -> int:
+        return MARK << 56 | kind << 48 | digest << 32 | OWNER
 
     def install(self, lb: str, digest: int = 1, packets: float = 0.0) -> None:
         self.flows[lb][self.cookie(digest)] = [packets, self.now]
+        self.served[lb].add(OWNER)
+
+    def forget(self, lb: str) -> None:
+        """The flow of the external IP there becomes one that answers with errors, with the same counters."""
+        self.flows[lb][self.cookie(2, Kind.UNASSIGNED)] = self.flows[lb].pop(self.cookie())
+        self.served[lb].discard(OWNER)
+
+    def come_back(self, lb: str) -> None:
+        self.flows[lb][self.cookie()] = self.flows[lb].pop(self.cookie(2, Kind.UNASSIGNED))
+        self.served[lb].add(OWNER)
 
     def run(self, seconds: float, rate: float, lb: str = "lb-a", digest: int = 1, step: float = 0.5) -> None:
         for _ in range(int(seconds / step)):
             self.now += step
             if self.cookie(digest) in self.flows[lb]:
                 self.flows[lb][self.cookie(digest)][0] += rate * step
-            switches = {name: SimpleNamespace(ready=name in self.ready) for name in self.flows}
+            switches = {name: switch(name, name in self.ready, self.served[name]) for name in self.flows}
             for name, message in self.loads.tick(switches, [self.serving], lambda: next(self.tokens), self.now):
                 stats = [FlowStats(10, cookie, int(packets), int(packets) * 100)
-                         for cookie, (packets, _) in self.flows[name].items()]
+                         for cookie, (packets, _) in self.flows[name].items() if cookie & message.mask == message.cookie]
+                self.read[name] += len(stats)
                 self.loads.answer(message.token, stats, False, self.now)
             self.seen.append(self.loads.of(self.serving).packets)
 
@@ -98,6 +116,30 @@ def test_a_move(world: World) -> None:
     assert world.loads.totals["lb-b", OWNER, "packets"] == pytest.approx(21_500, rel=0.05)
 
 
+def test_there_and_back(world: World) -> None:
+    """Between its stays only errors are counted where it was, and they are not read; what was carried before is counted once."""
+    for source, target in (("lb-a", "lb-b"), ("lb-b", "lb-a")):
+        world.serving.assigned = target
+        (world.come_back if world.flows[target] else world.install)(target)
+        world.run(3, 500, lb=target)
+        world.forget(source)
+        world.run(7, 500, lb=target)
+        read = world.read[source]
+        world.run(30, 500, lb=target)
+        assert world.read[source] == read
+    steady(world)
+    assert world.loads.totals["lb-a", OWNER, "packets"] == pytest.approx(40_000, rel=0.05)
+    assert world.loads.totals["lb-b", OWNER, "packets"] == pytest.approx(20_000, rel=0.05)
+
+
+def test_many_lbs_are_asked_a_few_at_a_tick() -> None:
+    loads, tokens = Loads(PERIOD), itertools.count(1)
+    switches = {f"lb-{number}": switch(f"lb-{number}") for number in range(120)}
+    asked = [[name for name, _ in loads.tick(switches, [], lambda: next(tokens), 1000 + number / 20)] for number in range(20)]
+    assert max(map(len, asked)) <= 25
+    assert sorted(name for names in asked for name in names) == sorted(switches), "each once in a period"
+
+
 def test_a_switch_that_reconnects_has_counted_on(world: World) -> None:
     """It forwards meanwhile, and its counters tell so afterwards."""
     world.ready.discard("lb-a")
@@ -127,5 +169,5 @@ def test_new_connections(world: World) -> None:
 def test_a_switch_that_does_not_answer_is_asked_again() -> None:
     loads, serving = Loads(PERIOD), SimpleNamespace(owner=OWNER, opened=0, assigned="lb-a")
     tokens = itertools.count(1)
-    asked = [len(loads.tick({"lb-a": SimpleNamespace(ready=True)}, [serving], lambda: next(tokens), float(now))) for now in range(0, 40)]
+    asked = [len(loads.tick({"lb-a": switch("lb-a")}, [serving], lambda: next(tokens), float(now))) for now in range(0, 40)]
     assert 3 <= sum(asked) <= 7
