@@ -7,7 +7,7 @@ It takes orders from its standard input, one JSON object a line, and answers eac
     {"rate": 4000, "seconds": 10}          so many in a second, at random (Poisson) times, whatever the controller does
     {"outstanding": 400, "seconds": 10}    the next one when one is done, so many at once: saturation
 
-A time counts from when the SYN was due, not from when it was sent: a load that comes late makes no latency look better. `late` says how late.
+A time counts from when the SYN was due, not from when it was sent, so that a late load makes no latency look better. `late` says how late.
 """
 
 from __future__ import annotations

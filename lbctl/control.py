@@ -318,7 +318,7 @@ class ControlFunction:
             # Else an edited site file would assign an external IP elsewhere at the next start, away from its entries.
             self._saved = True
             out.append((STORE, Save(self.state())))
-        requests, idle = self._sweep.tick(list(self.directory), self.switches, self.new_token, now)
+        requests, idle = self._sweep.tick(self.directory, self.switches, self.new_token, now)
         for serving, entries in idle:
             self.counters["entries_expired"] += len(entries)
             out += self.connections.end_all(serving, entries)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from lbctl.access_table import NO_HOP, Entry
@@ -11,10 +12,15 @@ from lbctl.messages import Outbox, ReadFlows
 from lbctl.model import TCP, UDP, Settings
 from lbctl.openflow.inbound import EntryStats
 from lbctl.pipeline.cookies import MASK_ALL, Kind, entry_cookie
-from lbctl.serving import Serving
+from lbctl.serving import Directory, Serving
 from lbctl.switch import Switch
 
 SHORTEST, LONGEST = 0.5, 60.0
+ASKED_AT_ONCE, LOOKS_AT_ONCE = 50, 500
+"""Requests at a tick, about, and external IPs looked at: in a large site rounds take longer, else the controller would do nothing but
+read."""
+SOON = 0.01
+"""Seconds: not at this tick any more."""
 DIRECTIONS = (("access_in", Kind.ENTRY_IN), ("access_out", Kind.ENTRY_OUT))
 
 
@@ -48,6 +54,12 @@ class Round:
     work: deque[int]
     open: int = 0
     """Buckets that have been asked for and not answered."""
+    tokens: list[int] = field(default_factory=list)
+    """Of all that has been asked."""
+
+    def due_at(self, bucket: int) -> float:
+        """When its bucket of that number (from 0) is to be asked for, at the earliest: the first tenth at once."""
+        return self.started + (bucket / self.size - 0.1) * self.interval / 2
 
 
 class Sweep:
@@ -56,41 +68,65 @@ class Sweep:
     def __init__(self) -> None:
         self._rounds: dict[int, Round] = {}
         self._asked: dict[int, Asked] = {}
+        self._agenda: list[tuple[float, int]] = []
+        """A heap: when to look at which owner."""
+        self._known: Mapping[int, Serving] = {}
+        """What is on the agenda: by_owner of the directory, as it was."""
 
-    def tick(self, servings: Iterable[Serving], switches: dict[str, Switch], new_token: Callable[[], int],
+    def tick(self, directory: Directory, switches: Mapping[str, Switch], new_token: Callable[[], int],
              now: float) -> tuple[Outbox, list[tuple[Serving, list[Entry]]]]:
-        """The requests that are due, and the idle entries."""
+        """The requests that are due, and the idle entries. Costs what is due, not what there is."""
+        self._enlist(directory.by_owner, now)
         out: Outbox = []
-        idle = []
-        known = {}
-        for serving in servings:
-            if not switches[serving.assigned].ready:
-                continue
-            current = known[serving.owner] = self._rounds.get(serving.owner) or Round(float("-inf"), 0.0, 0, deque())
-            if not current.work and now - current.started >= current.interval:
-                if current.open == 0 and (entries := serving.idle_since(now)):
-                    idle.append((serving, entries))
-                self._drop_requests(serving)
-                buckets = deque(sorted({entry.bucket for entry in serving.table.entries()}))
-                current = known[serving.owner] = Round(now, interval(serving), len(buckets), buckets)
-            out += self._due(serving, current, new_token, now)
-        self._rounds = known
+        idle: list[tuple[Serving, list[Entry]]] = []
+        for _ in range(LOOKS_AT_ONCE):
+            if not self._agenda or self._agenda[0][0] > now or len(out) >= ASKED_AT_ONCE:
+                break
+            owner = self._agenda[0][1]
+            if serving := self._known.get(owner):
+                heapq.heapreplace(self._agenda, (self._look(serving, switches, new_token, now, out, idle), owner))
+            else:
+                heapq.heappop(self._agenda)
+                self._rounds.pop(owner, None)
         return out, idle
 
-    def _drop_requests(self, serving: Serving) -> None:
-        """What has not been answered by now will not be."""
-        self._asked = {token: asked for token, asked in self._asked.items() if asked.serving is not serving}
+    def _enlist(self, servings: Mapping[int, Serving], now: float) -> None:
+        """Puts new external IPs on the agenda."""
+        if servings is not self._known:
+            listed = {owner for _, owner in self._agenda}
+            for owner in servings.keys() - listed:
+                heapq.heappush(self._agenda, (now, owner))
+            self._known = servings
+
+    def _look(self, serving: Serving, switches: Mapping[str, Switch], new_token: Callable[[], int], now: float, out: Outbox,
+              idle: list[tuple[Serving, list[Entry]]]) -> float:
+        """Does what is due, adding to `out` and `idle`. Returns when to look again."""
+        if not switches[serving.assigned].ready:
+            self._rounds.pop(serving.owner, None)
+            return now + SHORTEST
+        current = self._rounds.get(serving.owner) or Round(float("-inf"), 0.0, 0, deque())
+        if not current.work and now - current.started >= current.interval:
+            if current.open == 0 and (entries := serving.idle_since(now)):
+                idle.append((serving, entries))
+            for token in current.tokens:
+                self._asked.pop(token, None)  # what has not been answered by now will not be
+            buckets = deque(sorted({entry.bucket for entry in serving.table.entries()}))
+            current = self._rounds[serving.owner] = Round(now, interval(serving), len(buckets), buckets)
+        out += self._due(serving, current, new_token, now)
+        if not current.work:
+            return current.started + current.interval
+        return max(current.due_at(current.size - len(current.work)), now + SOON)
 
     def _due(self, serving: Serving, current: Round, new_token: Callable[[], int], now: float) -> Outbox:
-        due = current.size * min(1.0, (now - current.started) / (current.interval / 2) + 0.1)
         out: Outbox = []
-        while current.work and current.size - len(current.work) < due:
+        while current.work and now >= current.due_at(current.size - len(current.work)) and len(out) < ASKED_AT_ONCE:
             bucket = current.work.popleft()
             current.open += 1
             asked = Asked(serving)
             for table, kind in DIRECTIONS:
                 token = new_token()
                 self._asked[token] = asked
+                current.tokens.append(token)
                 out.append((serving.assigned, ReadFlows(table, entry_cookie(kind, serving.owner, bucket), MASK_ALL, token)))
         return out
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
+from types import SimpleNamespace
+
 import pytest
 
 from lbctl.access_table import Entry, pack_key, reply_key, unpack_key
@@ -9,7 +13,7 @@ from lbctl.messages import AddEntries, ReadFlows
 from lbctl.model import UDP, Settings, Strategy
 from lbctl.pipeline.entries import entry_flows
 from lbctl.serving import Serving
-from lbctl.sweep import LONGEST, SHORTEST, interval
+from lbctl.sweep import ASKED_AT_ONCE, LONGEST, SHORTEST, Sweep, interval
 from tests.unit.fake_site import EXTERNAL, INTERNAL, ROUTER_MAC, FakeSite, site
 from tests.unit.fake_switch import Installed
 from tests.unit.frames import datagram
@@ -234,3 +238,30 @@ def test_a_round_is_a_quarter_of_the_shortest_timeout(kind, settings, expected) 
 
 def test_tcp_alone_has_longer_rounds() -> None:
     assert interval(Serving(site().external_ips[0], "lb-a", Settings())) == LONGEST
+
+
+def test_a_large_site_is_read_a_little_at_each_tick_and_all_of_it() -> None:
+    """600 external IPs with 40 buckets each: more than the half of a round has ticks for."""
+    entries = [SimpleNamespace(bucket=bucket) for bucket in range(40)]
+    table = SimpleNamespace(entries=lambda: entries)
+    servings = {owner: SimpleNamespace(owner=owner, assigned="lb-a", table=table, services={(6, 80): None}, settings=Settings(),
+                                       idle_since=lambda _: []) for owner in range(1, 601)}
+    sweep, tokens, now = Sweep(), itertools.count(1), 1000.0
+    asked: Counter[int] = Counter()
+    for _ in range(1150):
+        now += 0.05
+        out, idle = sweep.tick(SimpleNamespace(by_owner=servings), {"lb-a": SimpleNamespace(ready=True)}, lambda: next(tokens), now)
+        assert len(out) <= 2 * ASKED_AT_ONCE and not idle
+        asked.update(message.cookie for _, message in out)
+    assert len(asked) == 2 * 600 * 40 and set(asked.values()) == {1}
+
+
+def test_the_requests_of_a_small_site_are_spread() -> None:
+    """Over half of a round, so that no switch is asked for all at once."""
+    table = SimpleNamespace(entries=lambda: [SimpleNamespace(bucket=bucket) for bucket in range(100)])
+    serving = SimpleNamespace(owner=1, assigned="lb-a", table=table, services={(6, 80): None}, settings=Settings(), idle_since=lambda _: [])
+    sweep, tokens = Sweep(), itertools.count(1)
+    asked = [len(sweep.tick(SimpleNamespace(by_owner={1: serving}), {"lb-a": SimpleNamespace(ready=True)}, lambda: next(tokens),
+                            1000 + seconds / 10)[0]) for seconds in range(300)]
+    assert sum(asked) == 200 and asked[0] == 2 * 11 and max(asked[1:]) <= 4
+    assert sum(asked[:150]) == pytest.approx(120, abs=4)
