@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks import assignment, bulk_copy, failover, full_nat, health_checks, memory, move, new_connections, pages, read_back
+from benchmarks import assignment, bulk_copy, capacity, failover, full_nat, health_checks, memory, move, new_connections, pages, read_back
 from benchmarks.results import Result, table
 
 ALL = {
@@ -22,6 +22,7 @@ ALL = {
     "memory": memory.main,
     "pages": pages.main,
     "assignment": assignment.main,
+    "capacity": capacity.main,
 }
 
 

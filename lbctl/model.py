@@ -6,7 +6,6 @@ Everything here is immutable and comparable, knows nothing of OpenFlow, and does
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Generic, NamedTuple, TypeVar
@@ -226,14 +225,13 @@ class ExternalIp:
     """The LBs that it may be assigned to; empty: all. (An assignment heeds this, a failover where it can, an order does not.)"""
     not_with: frozenset[Address] = frozenset()
     """External IPs that shall be on other LBs."""
-    _hops: Mapping[Address, Hop] = field(init=False, repr=False, compare=False)
+    _hops: dict[Address, Hop] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        found = dict(self.former_servers)
-        found.update((server.address, server.hop) for service in self.services for server in service.servers)
+        found = {**dict(self.former_servers), **{server.address: server.hop for service in self.services for server in service.servers}}
         object.__setattr__(self, "_hops", {address: found[address] for address in sorted(found, key=address_order)})
 
-    def hops(self) -> Mapping[Address, Hop]:
+    def hops(self) -> dict[Address, Hop]:
         """How each of its services' servers is reached, and of the former ones; in ascending order of addresses."""
         return self._hops
 

@@ -19,7 +19,7 @@ from ryu.controller.handler import DEAD_DISPATCHER, MAIN_DISPATCHER, set_ev_cls
 from ryu.lib import hub
 from ryu.ofproto import ofproto_v1_4
 
-from lbctl.assignment import Unassignable, assign
+from lbctl.assignment import Unassignable
 from lbctl.config import ConfigError, load
 from lbctl.control import ControlFunction, Refused
 from lbctl.keeper.client import KeeperError
@@ -32,9 +32,9 @@ from ryu_apps import datapath as of
 from ryu_apps.keepers import KeeperCalls
 from ryu_apps.openflow import token_of
 from ryu_apps.sender import Sender
+from ryu_apps.solver import solve
 
 TICK = 0.05
-SOLVER_SECONDS = 5.0
 METER_MOD_FAILED, METER_EXISTS = 12, 1
 ECHO_INTERVAL, ECHO_UNREPLIED = 2, 3
 
@@ -70,14 +70,6 @@ def fatal(function):
             os._exit(70)
 
     return guarded
-
-
-def _solve(problem, algorithm: str):
-    """A plan, or why there is none."""
-    try:
-        return assign(problem, algorithm, SOLVER_SECONDS)
-    except Unassignable as error:
-        return error
 
 
 def spawn(function, *args):
@@ -139,7 +131,7 @@ class LoadBalancerApp(app_manager.RyuApp):
     def plan(self, algorithm):
         """An assignment for the loads of now. Raises Unassignable. Solved in a thread: nothing waits for it but the caller."""
         balancing = self.control.balancing
-        plan = tpool.execute(_solve, balancing.problem(), algorithm or self.control.site.rebalance.algorithm)
+        plan = solve(balancing.problem(), algorithm or self.control.site.rebalance.algorithm)
         if isinstance(plan, Unassignable):
             raise plan
         return plan
@@ -158,7 +150,7 @@ class LoadBalancerApp(app_manager.RyuApp):
         self._wait_while(lambda: run.state == "running", timeout)
 
     def _solve_loop(self, message) -> None:
-        self._send(self.control.balancing.solved(tpool.execute(_solve, message.problem, message.algorithm), self.now()))
+        self._send(self.control.balancing.solved(solve(message.problem, message.algorithm), self.now()))
 
     def abort_move(self, move_id: str) -> None:
         """Raises Refused."""

@@ -8,8 +8,7 @@ With headroom h asked for: for each LB f that may be lost, and each i that may b
 sum over j of y[f, i, j] = x[i, f], and for each j other than f the load by x and y[f] at most h times its capacity. If that cannot be,
 or is not found in time, the programs are solved without, and the plan's after_loss tells.
 
-HiGHS releases the GIL while it runs, so a thread of its own (eventlet.tpool) is enough (measured: docs/assignment.md). It prints a
-line of its own to standard output now and then; scipy cannot stop that.
+HiGHS prints a line of its own to standard output now and then; scipy cannot stop that.
 """
 
 from __future__ import annotations

@@ -1,0 +1,50 @@
+"""`python -m lbctl.assignment`: computes one assignment, in a process of its own. What it reads and writes is pickled.
+
+It reads an algorithm; a problem without external IPs; these (Demand) in portions; where they are now, (address, LB), in portions. It
+writes the plan, or the Unassignable that says why there is none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import sys
+from dataclasses import replace
+from typing import BinaryIO
+
+from lbctl.assignment import Plan, Problem, Unassignable, assign
+
+EXACT_SECONDS = 5.0
+"""For the exact algorithm, which then gives the best that it knows."""
+NICE = 10
+
+
+def read(file: BinaryIO) -> Problem:
+    """A problem in portions, to the end of the file."""
+    bare, demands, current = pickle.load(file), [], {}
+    with contextlib.suppress(EOFError):
+        while portion := pickle.load(file):
+            if isinstance(portion[0], tuple):
+                current.update(portion)
+            else:
+                demands += portion
+    return replace(bare, demands=tuple(demands), current=current)
+
+
+def main() -> None:
+    """Solves one problem."""
+    os.nice(NICE)
+    answer = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # HiGHS prints now and then
+    algorithm = pickle.load(sys.stdin.buffer)
+    try:
+        plan: Plan | Unassignable = assign(read(sys.stdin.buffer), algorithm, EXACT_SECONDS)
+    except Unassignable as error:
+        plan = error
+    with answer:
+        pickle.dump(plan, answer)
+
+
+if __name__ == "__main__":
+    main()

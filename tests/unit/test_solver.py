@@ -1,0 +1,45 @@
+"""The process that computes assignments: gets the same problem, and gives the same plan or refusal."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.assignment import problem
+from lbctl.assignment import Unassignable, assign
+from lbctl.assignment.__main__ import read
+from ryu_apps import solver
+
+
+@pytest.mark.parametrize("count", [0, 1, solver.PORTION, 2 * solver.PORTION + 7])
+def test_a_problem_in_portions(count: int) -> None:
+    given = problem(count, 3, "uniform", 1)
+    file = io.BytesIO(b"".join(map(pickle.dumps, solver._portions(given))))
+    assert read(file) == given
+
+
+def test_a_plan_from_the_process() -> None:
+    given = problem(30, 4, "uniform", 1)
+    plan = solver.solve(given, "heuristic")
+    assert plan == assign(given, "heuristic", 1.0) and plan.moves
+
+
+def test_a_refusal_from_the_process() -> None:
+    given = problem(3, 2, "uniform", 1)
+    drained = replace(given, capacities=tuple(replace(capacity, drained=True) for capacity in given.capacities))
+    refusal = solver.solve(drained, "heuristic")
+    with pytest.raises(Unassignable) as expected:
+        assign(drained, "heuristic", 1.0)
+    assert isinstance(refusal, Unassignable) and str(refusal) == str(expected.value)
+
+
+def test_a_process_that_fails_or_takes_too_long_is_a_refusal(monkeypatch) -> None:
+    given = problem(3, 2, "uniform", 1)
+    refusal = solver.solve(replace(given, tolerance="wrong"), "heuristic")
+    assert isinstance(refusal, Unassignable) and "has ended (status 1)" in str(refusal)
+    monkeypatch.setattr(solver, "PATIENCE", 0.01)
+    refusal = solver.solve(given, "heuristic")
+    assert isinstance(refusal, Unassignable) and "within" in str(refusal)
