@@ -58,11 +58,6 @@ def address_order(address: Address) -> tuple[int, bytes]:
     return address.version, address.packed
 
 
-def asked_by(address: Address | str) -> str:
-    """What asks for the MAC of an address: the protocol's name for people."""
-    return "neighbour discovery" if ":" in str(address) else "ARP"
-
-
 class TransferMode(enum.Enum):
     """How an LB treats packets of an external IP (seed figure 7, column 71). No mode at all: not ours."""
 

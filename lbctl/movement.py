@@ -9,7 +9,7 @@ from lbctl.detection import Failure
 from lbctl.failover import Restoration, Takeover
 from lbctl.held import HeldPackets
 from lbctl.messages import STORE, AddEntries, Barrier, DeleteCookie, Outbox, ReadFlows, Save
-from lbctl.model import Address, Strategy, asked_by
+from lbctl.model import Address, Strategy
 from lbctl.move import (
     HOLDING,
     SERVING_UNANNOUNCED,
@@ -29,6 +29,7 @@ from lbctl.move import (
     SetHolder,
     SetRole,
 )
+from lbctl.neighbours import asked_by
 from lbctl.openflow.inbound import EntryStats
 from lbctl.pipeline.cookies import BUCKETS, MASK_ALL, Kind
 from lbctl.readback import bucket_cookies

@@ -11,7 +11,7 @@ from lbctl import neighbours
 from lbctl.announcements import Announcements
 from lbctl.answers import FROM_CONTROLLER
 from lbctl.messages import Outbox, PacketOut
-from lbctl.model import Address, Hop
+from lbctl.model import Address
 from lbctl.openflow.inbound import PacketIn
 from lbctl.packets import Malformed, parse_mac
 from lbctl.serving import Serving

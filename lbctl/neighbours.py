@@ -6,7 +6,7 @@ Frames in, frames out. MAC addresses are 6 bytes, IP addresses 4 or 16 bytes (`.
 from __future__ import annotations
 
 from lbctl import icmp, packets
-from lbctl.model import ICMPV6
+from lbctl.model import ICMPV6, Address
 from lbctl.packets import Malformed
 
 SOLICITATION, ADVERTISEMENT = 135, 136
@@ -19,6 +19,11 @@ ALL_NODES = bytes.fromhex("ff020000000000000000000000000001")
 _SOLICITED_NODE = bytes.fromhex("ff0200000000000000000001ff")
 _SOURCE_MAC, _TARGET_MAC = b"\1\1", b"\2\1"
 """Type and length (in 8 bytes) of the option that holds the sender's, or the target's, MAC."""
+
+
+def asked_by(address: Address | str) -> str:
+    """What asks for the MAC of an address: the protocol's name for people."""
+    return "neighbour discovery" if ":" in str(address) else "ARP"
 
 
 def probe(source_mac: bytes, target: bytes) -> bytes:

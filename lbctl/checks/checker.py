@@ -19,7 +19,8 @@ from lbctl.checks.targets import Target, Targets
 from lbctl.checks.verdict import Attempt, Said, Segment, Verdict
 from lbctl.icmp_translation import quoted
 from lbctl.messages import AT_ONCE, Barrier, Outbox, PacketOut
-from lbctl.model import CHECK_PORTS, TCP, UDP, asked_by
+from lbctl.model import CHECK_PORTS, TCP, UDP
+from lbctl.neighbours import asked_by
 from lbctl.openflow.inbound import PacketIn
 from lbctl.packets import Malformed, Packet
 from lbctl.serving import Serving

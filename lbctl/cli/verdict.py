@@ -9,7 +9,8 @@ from typing import Any
 from lbctl.access_table import Entry, pack_key, reply_key
 from lbctl.cli import output
 from lbctl.cli.walk import Hit, Packet, walk
-from lbctl.model import PROTOCOL_NUMBERS, TCP, Address, Endpoint, ExternalIp, Server, Service, TransferMode, Tunnel, asked_by
+from lbctl.model import PROTOCOL_NUMBERS, TCP, Address, Endpoint, ExternalIp, Server, Service, TransferMode, Tunnel
+from lbctl.neighbours import asked_by
 from lbctl.packets import parse_mac
 from lbctl.pipeline import flow as f
 from lbctl.pipeline.cookies import Kind, kind_of
