@@ -8,7 +8,20 @@ import subprocess
 import sys
 import time
 
-from benchmarks import assignment, bulk_copy, capacity, failover, full_nat, health_checks, memory, move, new_connections, pages, read_back
+from benchmarks import (
+    assignment,
+    bulk_copy,
+    capacity,
+    failover,
+    full_nat,
+    health_checks,
+    memory,
+    move,
+    new_connections,
+    pages,
+    read_back,
+    solving,
+)
 from benchmarks.results import Result, table
 
 ALL = {
@@ -23,6 +36,7 @@ ALL = {
     "pages": pages.main,
     "assignment": assignment.main,
     "capacity": capacity.main,
+    "solving": solving.main,
 }
 
 

@@ -1,6 +1,6 @@
 """A Ryu app for `benchmarks.solving`, beside those of lbctl: has the controller solve problems of that size, as it solves its own.
 
-SIGUSR1: exact, 100 external IPs on 8 LBs. SIGUSR2: heuristic, 10 000 on 1 000. Again and again for SECONDS; each is logged.
+At a signal, again and again for SECONDS; each is logged.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from ryu.base import app_manager
 from ryu.lib import hub
 
 from benchmarks.assignment import problem
-from ryu_apps.load_balancer import solve
+from benchmarks.solving import ORDERS
+from ryu_apps.solver import solve
 
 SECONDS = 12.0
-ORDERS = {signal.SIGUSR1: ("exact", 100, 8), signal.SIGUSR2: ("heuristic", 10_000, 1_000)}
 
 
 class SolverApp(app_manager.RyuApp):
