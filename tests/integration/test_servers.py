@@ -143,7 +143,7 @@ def test_a_drained_server_finishes_what_it_has_and_gets_nothing_new(live: Bed, a
         assert "is drained, " in live.controller.cli("drain-server", f"{server}:8080", "--service", "tcp/80").stdout
         assert answering(live, address=address) == others and talk.goes_on()
         gave_up = live.controller.cli("drain-server", server, "--service", "tcp/80", "--wait", "--timeout", "2.5")
-        assert gave_up.returncode == 1 and "still has 1 connections. It stays drained" in gave_up.stderr, gave_up
+        assert gave_up.returncode == 1 and "still has 1 connection. It stays drained" in gave_up.stderr, gave_up
         waiting = Waiting(live, server, "--service", "tcp/80")
         assert talk.goes_on() and waiting.run is None
     done = waiting.end()
