@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from lbctl.access_table import AccessTable, server_key
-from lbctl.model import Endpoint, Server, Service
+from lbctl.model import Address, Endpoint, Hop, Server, Service
 
 Place = tuple[int, int]
 """Of a service on its external IP: protocol number and port."""
@@ -29,6 +29,14 @@ class ServerState(NamedTuple):
     connections: int
     reason: str | None = None
     since: float | None = None
+
+
+class FormerServer(NamedTuple):
+    """A server that no service of its external IP has any more, and how many connections it has still."""
+
+    address: Address
+    hop: Hop
+    connections: int
 
 
 class _Bar(NamedTuple):

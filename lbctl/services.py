@@ -10,7 +10,7 @@ from lbctl.messages import Outbox
 from lbctl.model import Address, Endpoint, Instead, Server, Service, ServiceName, ServiceOrder, Site
 from lbctl.movement import Refused
 from lbctl.server_change import change_servers
-from lbctl.server_states import ServerState
+from lbctl.server_states import FormerServer, ServerState
 from lbctl.service_orders import InForce, Orders, in_force
 from lbctl.site_change import change_site
 
@@ -42,11 +42,12 @@ class Services:
     def server_state(self, address: Address, service: Service, server: Server) -> ServerState:
         return self._control.serving(address).servers.state((service.protocol_number, service.port), server)
 
-    def former_servers(self, address: Address) -> dict[Address, int]:
-        """Servers that its services do not have any more, and how many connections go there still."""
+    def former_servers(self, address: Address) -> list[FormerServer]:
+        """Those with connections."""
         serving = self._control.serving(address)
         connections = serving.table.servers() if serving.config.former_servers else {}
-        return {server: connections.get(server.packed, 0) for server, _ in serving.config.former_servers}
+        return [FormerServer(server, hop, connections[server.packed]) for server, hop in serving.config.former_servers
+                if server.packed in connections]
 
     # Orders.
 

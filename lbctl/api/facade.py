@@ -16,7 +16,7 @@ from lbctl.feeds import KeeperState
 from lbctl.loads import Load
 from lbctl.model import Address, Endpoint, Server, Service, ServiceName, ServiceOrder, Site, Strategy, TransferMode
 from lbctl.move import Move, MoveRecord
-from lbctl.server_states import ServerState
+from lbctl.server_states import FormerServer, ServerState
 from lbctl.switch import Switch
 
 
@@ -25,7 +25,7 @@ class Services(Protocol):
 
     def order(self, address: Address, service: Service) -> ServiceOrder: ...
     def server_state(self, address: Address, service: Service, server: Server) -> ServerState: ...
-    def former_servers(self, address: Address) -> Mapping[Address, int]: ...
+    def former_servers(self, address: Address) -> Sequence[FormerServer]: ...
 
 
 class Control(Protocol):

@@ -97,3 +97,6 @@ class FormerServerView(BaseModel):
 
     address: str
     connections: int = Field(description="that go there until they end")
+    mac: str | None = Field(description="its own or its next hop's; null while the load balancer has not found it")
+    next_hop: str | None
+    tunnel: TunnelView | None

@@ -54,8 +54,10 @@ def external_ip(control: Control, ip: ExternalIp) -> t.ExternalIpView:
         port_range=list(ip.port_range) if ip.internal_ips or ip.inside else [],
         router=t.RouterView(address=str(ip.router), mac=control.neighbour(lb_name, ip.router)) if ip.router else None,
         services=[service_of(control, ip, service) for service in ip.services],
-        former_servers=[s.FormerServerView(address=str(server), connections=count)
-                        for server, count in control.services.former_servers(ip.address).items() if count],
+        former_servers=[s.FormerServerView(
+            address=str(former.address), connections=former.connections, mac=control.neighbour(lb_name, former.hop.address),
+            next_hop=str(former.hop.address) if former.hop.address != former.address else None,
+            tunnel=_tunnel(former.hop.tunnel)) for former in control.services.former_servers(ip.address)],
         connections=control.connection_count(ip.address), load=_load(control.load(ip.address)), move=running_move(control, ip.address))
 
 

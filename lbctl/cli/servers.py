@@ -16,6 +16,7 @@ from lbctl.cli.services import (
     Server,
     Service,
     find,
+    find_former,
     split_server,
     split_service,
 )
@@ -34,11 +35,13 @@ def show(external_ip: OnlyExternalIp = None, service: OnlyService = None, json: 
     """Show servers: which take connections, and how many they have."""
     client = Client.from_environment()
     found = find(client, external_ip, service)
+    former = find_former(client, external_ip) if service is None else []
     if json:
-        output.print_json({"servers": [each.json for each in found]})
+        output.print_json({"servers": [each.json for each in found], "former_servers": former})
         return
     rows = [(each.external_ip, each.service, each.name, each.view["state"], each.view["connections"], each.view["max_connections"],
              each.view["weight"], _way(each.view), _remark(each.view)) for each in found]
+    rows += [(each["external_ip"], None, each["address"], "removed", each["connections"], None, None, _way(each), None) for each in former]
     output.print_table("", COLUMNS, rows, "No servers.", optional=("limit", "remark"))
 
 

@@ -69,6 +69,12 @@ def find(client: Client, external_ip: str | None = None, service: str | None = N
             if wanted in (None, f"{of['protocol']}/{of['port']}") for server in of["servers"]]
 
 
+def find_former(client: Client, external_ip: str | None = None) -> list[dict[str, Any]]:
+    """The servers that services do not have any more and that have connections still. Raises Failure if there is no such external IP."""
+    views = [client.get("external-ips", external_ip)] if external_ip else client.get("external-ips")["external_ips"]
+    return [{"external_ip": ip["address"], **server} for ip in views for server in ip["former_servers"]]
+
+
 def find_server(client: Client, server: str, external_ip: str | None, service: str | None) -> list[Found]:
     """That server, wherever it is: ADDRESS or ADDRESS:PORT. Raises Failure if it is nowhere, BadParameter if it is neither."""
     try:

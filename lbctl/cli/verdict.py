@@ -9,7 +9,7 @@ from typing import Any
 from lbctl.access_table import Entry, pack_key, reply_key
 from lbctl.cli import output
 from lbctl.cli.walk import Hit, Packet, walk
-from lbctl.model import PROTOCOL_NUMBERS, TCP, Address, Endpoint, ExternalIp, Server, Service, TransferMode, Tunnel
+from lbctl.model import PROTOCOL_NUMBERS, TCP, Address, Endpoint, ExternalIp, Hop, Server, Service, TransferMode, Tunnel
 from lbctl.neighbours import asked_by
 from lbctl.packets import parse_mac
 from lbctl.pipeline import flow as f
@@ -77,8 +77,8 @@ def ports_of(load_balancer: dict[str, Any]) -> Ports | None:
 
 def _flows(situation: Situation, ports: Ports) -> list[f.Flow]:
     external_ip = _external_ip(situation.external_ip)
-    neighbours = {_server(server).hop.address: server["mac"]
-                  for service in situation.external_ip["services"] for server in service["servers"] if server["mac"]}
+    servers = [server for service in situation.external_ip["services"] for server in service["servers"]]
+    neighbours = {_hop(server).address: server["mac"] for server in [*servers, *situation.external_ip["former_servers"]] if server["mac"]}
     flows = all_flows([external_ip], {external_ip.address: _role(situation)}, neighbours, ports)
     if situation.entry:
         flows += entry_flows(_entry(situation.entry), linger=0)
@@ -88,15 +88,21 @@ def _flows(situation: Situation, ports: Ports) -> list[f.Flow]:
 def _external_ip(view: dict[str, Any]) -> ExternalIp:
     services = tuple(Service(service["protocol"], service["port"], service["scheduler"], tuple(map(_server, service["servers"])))
                      for service in view["services"])
-    return ExternalIp(ip_address(view["address"]), view["load_balancer"], _optional(view["gateway"]), view["nat"], services,
+    former = tuple((ip_address(server["address"]), _hop(server)) for server in view["former_servers"])
+    return ExternalIp(ip_address(view["address"]), view["load_balancer"], _optional(view["gateway"]), view["nat"], services, former,
                       kind=view["kind"], internal_ips=tuple(map(ip_address, view["internal_ips"])),
                       inside=tuple(map(ip_network, view["inside"])), router=_optional(view["router"] and view["router"]["address"]))
 
 
 def _server(view: dict[str, Any]) -> Server:
+    return Server(ip_address(view["address"]), view["port"], view["weight"], _optional(view["next_hop"]), _hop(view).tunnel)
+
+
+def _hop(view: dict[str, Any]) -> Hop:
+    """Of a server, or a former one."""
     tunnel = view["tunnel"] and Tunnel(view["tunnel"]["transport"], ip_address(view["tunnel"]["remote"]), view["tunnel"]["key"],
                                        view["tunnel"]["mtu"])
-    return Server(ip_address(view["address"]), view["port"], view["weight"], _optional(view["next_hop"]), tunnel)
+    return Hop(ip_address(view["next_hop"] or view["address"]), tunnel)
 
 
 def _optional(text: str | None) -> Address | None:
@@ -138,14 +144,16 @@ def _outcome(situation: Situation, last: Hit) -> tuple[str, str]:
     if last.flow is None and last.table == "deliver_server" and entry:
         return "dropped", (f"dropped in {where}: the server {entry['server']} has not answered {lb}'s {asked_by(entry['server'])}; "
                            "is it up, and where the site file says?")
+    outcome, answer = ("reset", "a RST") if PROTOCOL_NUMBERS[situation.protocol] == TCP else ("unreachable", "ICMP port unreachable")
     match kind_of(last.flow.cookie) if last.flow else None:
         case Kind.DELIVER:
             return _delivered(situation)
         case Kind.NEW:
+            if not (situation.entry or situation.outward or _taking(situation)):
+                return outcome, (f"{where} shows it to the controller, which answers with {answer}: no server takes connections "
+                                 "(`lbctl server list` says why)")
             return "new", f"{where} shows it to the controller, {_new(situation)}"
         case Kind.STRAY:
-            outcome, answer = ("reset", "a RST") if PROTOCOL_NUMBERS[situation.protocol] == TCP else (
-                "unreachable", "ICMP port unreachable")
             return outcome, f"{where} shows it to the controller, which answers with {answer}: there is no entry" + (
                 f", and connections are opened from inside only: {external} is a NAT gateway" if situation.external_ip["inside"] else
                 "" if _service(situation) else f", and no {situation.protocol} service on port {situation.destination.port}")
@@ -178,6 +186,10 @@ def _new(situation: Situation) -> str:
         router = situation.external_ip["router"]
         unknown = "" if router["mac"] else f"; not before the router {router['address']} has told its MAC"
         return f"which makes an entry with a port of {situation.external_ip['address']}{unknown}"
-    service = _service(situation)
-    servers = ", ".join(output.endpoint(server["address"], server["port"]) for server in service["servers"])
-    return f"which makes an entry for a server by {service['scheduler']}, one of {servers}"
+    servers = ", ".join(output.endpoint(server["address"], server["port"]) for server in _taking(situation))
+    return f"which makes an entry for a server by {_service(situation)['scheduler']}, one of {servers}"
+
+
+def _taking(situation: Situation) -> list[dict[str, Any]]:
+    """The servers that take connections of the service."""
+    return [server for server in _service(situation)["servers"] if server["state"] == "up"]

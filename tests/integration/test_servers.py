@@ -251,6 +251,10 @@ def test_servers_come_and_go_under_traffic(quiet_bed: Bed) -> None:
         assert bed.rest("DELETE", f"{path('udp')}/{ONE}").status == 200
         former = bed.rest("GET", f"/v1/external-ips/{FIRST}").json["former_servers"]
         assert [server["address"] for server in former] == [SERVERS[0]] and former[0]["connections"] >= 1
+        asked = bed.controller.cli("where", ":".join(map(str, talk.local)), f"{FIRST}:80").stdout
+        assert f"goes to server {ONE} by its entry" in asked, asked
+        listed = [line.split() for line in bed.controller.cli("server", "list").stdout.splitlines()]
+        assert [FIRST, "-", SERVERS[0], "removed"] in [row[:4] for row in listed], listed
         assert talk.goes_on()
         bed.move(FIRST, "lb-b")
         assert answering(bed) == set(SERVERS[1:]) and talk.goes_on()

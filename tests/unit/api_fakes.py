@@ -30,7 +30,7 @@ from lbctl.model import (
     Tunnel,
 )
 from lbctl.move import MoveRecord, StepRecord
-from lbctl.server_states import ServerState
+from lbctl.server_states import FormerServer, ServerState
 from lbctl.service_orders import in_force
 from lbctl.switch import PortState, Switch
 from lbctl.translation import full_reply
@@ -98,7 +98,7 @@ class FakeServices:
         self._control = control
         self.in_force = in_force(control.site, {})
         self.states: dict[tuple[Address, Endpoint], ServerState] = {}
-        self.former: dict[Address, int] = {}
+        self.former: list[FormerServer] = []
 
     def order(self, address: Address, service: Service) -> ServiceOrder:
         return self.in_force.order(address, service)
@@ -107,7 +107,7 @@ class FakeServices:
         drained = server.endpoint in self.order(address, service).drained
         return self.states.get((address, server.endpoint), ServerState("drained" if drained else "up", 0))
 
-    def former_servers(self, address: Address) -> dict[Address, int]:
+    def former_servers(self, address: Address) -> list[FormerServer]:
         return self.former
 
     def change(self, name: ServiceName, **fields: Any) -> None:

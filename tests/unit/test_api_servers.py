@@ -8,8 +8,8 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from lbctl.model import Endpoint, Server, Tunnel
-from lbctl.server_states import ServerState
+from lbctl.model import Endpoint, Hop, Server, Tunnel
+from lbctl.server_states import FormerServer, ServerState
 from tests.unit.api_fakes import FULL, IP_1, SERVER_1, SERVER_2, SIX, START, Api, problem, site_of_all_kinds
 
 SERVERS = f"/v1/external-ips/{IP_1}/services/tcp/80/servers"
@@ -74,8 +74,13 @@ def test_ipv6_servers_are_in_brackets() -> None:
 
 def test_servers_that_have_been_removed_are_shown_while_they_have_connections() -> None:
     api = Api()
-    api.control.services.former = {SERVER_1: 2, SERVER_2: 0}
-    assert api.get(f"/v1/external-ips/{IP_1}")["former_servers"] == [{"address": "10.0.0.11", "connections": 2}]
+    tunnel = Tunnel("vxlan", IPv4Address("198.18.2.12"), 7)
+    api.control.services.former = [FormerServer(SERVER_1, Hop(SERVER_1), 2),
+                                   FormerServer(IPv4Address("10.9.0.1"), Hop(SERVER_2, tunnel), 1)]
+    assert api.get(f"/v1/external-ips/{IP_1}")["former_servers"] == [
+        {"address": "10.0.0.11", "connections": 2, "mac": "02:00:00:00:00:11", "next_hop": None, "tunnel": None},
+        {"address": "10.9.0.1", "connections": 1, "mac": None, "next_hop": "10.0.0.12",
+         "tunnel": {"transport": "vxlan", "remote": "198.18.2.12", "key": 7, "mtu": 1450}}]
 
 
 @pytest.mark.parametrize("method, path, body, status, detail", [

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from ipaddress import IPv4Address
 
 import pytest
 
-from lbctl.model import Endpoint
-from lbctl.server_states import ServerState
+from lbctl.model import Endpoint, Hop
+from lbctl.server_states import FormerServer, ServerState
 from tests.unit.api_fakes import IP_1, SERVER_1, START, site_of_all_kinds
 from tests.unit.cli_harness import Command, serving
 
@@ -46,6 +47,14 @@ def test_list(lbctl) -> None:
 def test_list_says_how_servers_are_reached(all_kinds) -> None:
     out = all_kinds("server", "list").out
     assert "directly" in out and "via 10.0.0.11" in out and "by vxlan" in out and "[2001:db8:2::11]:80" in out
+
+
+def test_removed_servers_are_listed_while_they_have_connections(lbctl) -> None:
+    lbctl.control.services.former = [FormerServer(IPv4Address("10.0.0.19"), Hop(IPv4Address("10.0.0.19")), 2)]
+    line = next(line for line in lbctl("server", "list").out.splitlines() if "10.0.0.19" in line)
+    assert line.split() == ["198.51.100.1", "-", "10.0.0.19", "removed", "2", "-", "directly", "-"]
+    assert lbctl("server", "list", "--json").json["former_servers"][0]["connections"] == 2
+    assert "10.0.0.19" not in lbctl("server", "list", "--service", "tcp/80").out
 
 
 def test_add_change_remove(lbctl) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 
 import pytest
 
@@ -10,8 +10,9 @@ from lbctl.api.views import entry as entry_view
 from lbctl.cli.trace import _flow as packet_text
 from lbctl.cli.trace import annotate
 from lbctl.cli.verdict import Situation
-from lbctl.model import Strategy, TransferMode
-from tests.unit.api_fakes import IP_1, SERVER_2, VXLAN_SERVER, Api, entry, entry_of, site_of_all_kinds
+from lbctl.model import Endpoint, Hop, Strategy, TransferMode
+from lbctl.server_states import FormerServer, ServerState
+from tests.unit.api_fakes import IP_1, SERVER_1, SERVER_2, VXLAN_SERVER, Api, entry, entry_of, site_of_all_kinds
 from tests.unit.cli_harness import Command, serving
 
 CLIENT, EXTERNAL = "203.0.113.9:1000", "198.51.100.1:80"
@@ -70,6 +71,23 @@ def test_a_new_connection(lbctl):
     assert outcomes(lbctl) == {"syn": ("new", [*FLAGS, "no_entry"]),
                                "segment": ("reset", [*FLAGS, "access_in", "no_entry"])}
     assert "by weighted-round-robin, one of 10.0.0.11:80, 10.0.0.12:8080" in lbctl("where", CLIENT, EXTERNAL).out
+
+
+def test_only_servers_that_take_connections_are_named(lbctl):
+    states = lbctl.control.services.states
+    states[IP_1, Endpoint(SERVER_1, 80)] = ServerState("drained", 1)
+    assert "one of 10.0.0.12:8080." in lbctl("where", CLIENT, EXTERNAL).out
+    states[IP_1, Endpoint(SERVER_2, 8080)] = ServerState("full", 1)
+    assert outcomes(lbctl)["syn"] == ("reset", [*FLAGS, "no_entry"])
+    assert "answers with a RST: no server takes connections" in lbctl("where", CLIENT, EXTERNAL).out
+
+
+def test_a_removed_server_is_reached_by_its_connections(lbctl):
+    gone = IPv4Address("10.0.0.19")
+    lbctl.control.table[IP_1] = [entry("203.0.113.9", 1000, server=gone)]
+    assert outcomes(lbctl)["segment"][0] == "dropped"
+    lbctl.control.services.former = [FormerServer(gone, Hop(SERVER_1), 1)]
+    assert outcomes(lbctl)["segment"] == ("server", [*FLAGS, "access_in", "deliver_server"])
 
 
 def test_no_service_on_that_port(lbctl):

@@ -16,6 +16,7 @@ from lbctl.model import (
     SCHEDULERS,
     Endpoint,
     ExternalIp,
+    Hop,
     Instead,
     Keeper,
     Keepers,
@@ -30,6 +31,7 @@ from lbctl.model import (
     Tunnel,
 )
 from lbctl.packets import ACK, FIN
+from lbctl.server_states import FormerServer
 from lbctl.service_orders import in_force
 from lbctl.store import State
 from lbctl.switch import PortState
@@ -150,7 +152,7 @@ def test_an_added_server_gets_connections_and_a_removed_one_keeps_its_own(world)
     world.settle(1.0)
     assert set(opened(world, 6)) == {in_file(world)[1].endpoint, THIRD_SERVER.endpoint}
     assert any(conversation.live and conversation.server == gone for conversation in world.conversations)
-    assert world.control.services.former_servers(FIRST.external_ip) == {gone.address: 1}
+    assert world.control.services.former_servers(FIRST.external_ip) == [FormerServer(gone.address, Hop(gone.address), 1)]
     everybody_talks(world)
 
 
