@@ -32,6 +32,8 @@ PACKETS = 50.0
 """Of a connection, so that half of a load is packets and half is new connections in packets' terms."""
 MOVE_TIME = 4.5
 """Seconds that a move takes (settle 1 s, grace 3 s; docs/performance.md). The new LB serves from its end on."""
+TICK = 0.05
+"""Seconds: the shell's."""
 ENTRY_RATE = 0.02
 """Entries for each unit of load."""
 
@@ -55,6 +57,20 @@ class SimulatedServing:
     def next_hops(self) -> set[IPv4Address]:
         """None that an LB might not reach."""
         return set()
+
+
+@dataclass(slots=True)
+class SimulatedSwitch:
+    """addresses: of the external IPs that it has. neighbours: nobody needs any."""
+
+    lb: LoadBalancer
+    addresses: set[IPv4Address] = field(default_factory=set)
+    ready: bool = True
+    ports_up: bool = True
+    neighbours: dict[IPv4Address, str] = field(default_factory=dict)
+
+    def served(self) -> frozenset[IPv4Address]:
+        return frozenset(self.addresses)
 
 
 @dataclass(slots=True)
@@ -89,8 +105,12 @@ class SimulatedControl:
         ips = tuple(ExternalIp(FIRST + number, names[lb], None) for number, lb in enumerate(place))
         self.site = Site(balancers, (), (), ips, Settings(load_period=period), rebalance=rebalance)
         self.number = {name: number for number, name in enumerate(names)}
-        self.switches = {lb.name: SimpleNamespace(lb=lb, ready=True, ports_up=True, neighbours={}) for lb in balancers}
+        self.switches = {lb.name: SimulatedSwitch(lb) for lb in balancers}
         self.servings = [SimulatedServing(ip, ip.load_balancer, owner_of(ip.address.packed)) for ip in ips]
+        for serving in self.servings:
+            self.switches[serving.assigned].addresses.add(serving.address)
+        self._counters: dict[tuple[str, int], float] = {}
+        """What an external IP's flow had counted when it left an LB: it goes on there when it comes back."""
         self.directory = Directory()
         self.directory.by_address = {serving.address.packed: serving for serving in self.servings}
         self.loads = Loads(period)
@@ -134,9 +154,11 @@ class SimulatedControl:
         on: dict[str, list[FlowStats]] = {name: [] for name in self.switches}
         for serving in self.servings:
             on[serving.assigned].append(FlowStats(10, serving.owner, int(serving.carried), int(serving.carried)))
-        for name, message in self.loads.tick(self.switches, self.servings, lambda: next(self._tokens), now):
-            assert isinstance(message, ReadFlows)
-            self.loads.answer(message.token, on[name], False, now)
+        while out := self.loads.tick(self.switches, self.servings, lambda: next(self._tokens), now):
+            for name, message in out:
+                assert isinstance(message, ReadFlows)
+                self.loads.answer(message.token, on[name], False, now)
+            now += TICK
 
     def tick(self, now: float) -> None:
         """Moves that are under way end, and what is due is done: failovers, balancing."""
@@ -185,10 +207,11 @@ class SimulatedControl:
         self.tally.moves += 1
         self.tally.entries += len(move.serving.table)
 
-    @staticmethod
-    def _assign(serving: SimulatedServing, name: str) -> None:
-        """The new LB's flow begins to count at zero."""
-        serving.assigned, serving.carried = name, 0.0
+    def _assign(self, serving: SimulatedServing, name: str) -> None:
+        self._counters[serving.assigned, serving.owner] = serving.carried
+        self.switches[serving.assigned].addresses.discard(serving.address)
+        self.switches[name].addresses.add(serving.address)
+        serving.assigned, serving.carried = name, self._counters.get((name, serving.owner), 0.0)
 
     def places(self) -> np.ndarray:
         """The number of the LB that each external IP is on."""
