@@ -96,8 +96,9 @@ PARAGRAPHS: dict[Key, str] = {
         "from it at once. There are such flows for the next hops of all external IPs, so that an LB knows the way to every "
         "server before an external IP moves to it. Limited by meter 4.",
     ("arp", 100, Kind.SERVER_ARP): "The next hops' replies to the controller's own ARP requests go to the controller. It asks "
-        "every `arp_interval`, and twice a second for those whose MAC it does not know, by probes of RFC 5227, which have no "
-        "sender address and so leave the servers' own ARP caches alone. Neighbour advertisements likewise. Limited by meter 4.",
+        "every `arp_interval`, and twice a second for those whose MAC it does not know (in large sites more seldom), by probes of "
+        "RFC 5227, which have no sender address and so leave the servers' own ARP caches alone. Neighbour advertisements likewise. "
+        "Limited by meter 4.",
     ("arp", 105, Kind.ARP): "A neighbour solicitation without a source address: a host is about to take the address (RFC 4862). "
         "Everyone is told that it is taken.",
     ("arp", 100, Kind.ARP): "Who has the external IP (asked outside), or the gateway or internal IP (asked inside)? The flow turns the "

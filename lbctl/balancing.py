@@ -1,6 +1,6 @@
 """Acting on an assignment: a plan's moves, a few at a time; by order, or by itself where the site file says so.
 
-What is computed is for assignment.py, which takes its time elsewhere (a thread); here is what goes into it and what
+What is computed is for assignment.py, which takes its time elsewhere (a process); here is what goes into it and what
 comes of it. A plan that has begun is stopped when one of its moves fails, or when it would make the highest load worse than it is.
 """
 
