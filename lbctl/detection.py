@@ -7,12 +7,13 @@ still come in at their ports.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 
 from lbctl import packets
-from lbctl.messages import DeleteCookie, Outbox, ReadPorts
+from lbctl.messages import DeleteCookie, Message, Outbox, ReadPorts
 from lbctl.model import Settings
 from lbctl.packets import Malformed
 from lbctl.pipeline.cookies import MASK_ALL
@@ -23,6 +24,8 @@ from lbctl.switch import Switch
 Log = Callable[..., None]
 EARLY = 0.005
 """Seconds: a tick that comes so much too early will do."""
+PROBES_AT_ONCE = 100
+"""At a tick: what MOST_PROBES comes to, in ticks of 50 ms."""
 WINDOW = 3
 """Rounds for which ports' counters are compared."""
 WITNESSES = 3
@@ -79,6 +82,8 @@ class Detection:
     health: dict[str, Health] = field(default_factory=dict)
     _next: float = float("-inf")
     _round: int = 0
+    _unsent: deque[tuple[str, Message]] = field(default_factory=deque)
+    """Probes of this round."""
     _evidence: dict[str, Evidence] = field(default_factory=dict)
     _tokens: dict[int, str] = field(default_factory=dict)
     _silent_since: dict[str, int] = field(default_factory=dict)
@@ -134,19 +139,24 @@ class Detection:
         if not (self.settings.automatic_failover and self.fence_code) or len(self.switches) < 2:
             self.health.clear()
             self._silent_since.clear()
+            self._unsent.clear()
             self.probing.forget(set(self.switches))  # nobody is asked: what was heard once says nothing
             return []
-        if now < self._next - EARLY:
-            return []
+        if self._unsent or now < self._next - EARLY:
+            return self._part()
         interval = max(self.settings.probe_interval, len(NETWORKS) * len(self.switches) / MOST_PROBES)
         self._next = max(self._next + interval, now)
         self._round += 1
         self._forget((self.watched | self.health.keys()) - self.switches.keys())
-        out = self.probing.round(self.fence_code, set(to_fence))
-        out += self._collect_evidence(new_token)
+        self._unsent = deque(self.probing.round(self.fence_code, set(to_fence)))
+        out = self._part() + self._collect_evidence(new_token)
         for name in self.switches:
             self._judge(name, now)
         return out
+
+    def _part(self) -> Outbox:
+        """Some of the round's probes: all at once, and all their answers, would keep other packets waiting."""
+        return [self._unsent.popleft() for _ in range(min(PROBES_AT_ONCE, len(self._unsent)))]
 
     def _forget(self, gone: set[str]) -> None:
         """These LBs are not in the site any more."""

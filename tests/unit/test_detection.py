@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from lbctl import packets
 from lbctl.control import Refused
+from lbctl.detection import Detection
 from lbctl.messages import Barrier, PacketOut
-from lbctl.pipeline.probe_rules import LEARNED_COOKIE
+from lbctl.model import Settings
+from lbctl.pipeline.probe_rules import LEARNED_COOKIE, Watched
+from lbctl.pipeline.rules import Port, Ports
+from lbctl.probing import NETWORKS
 from lbctl.store import FileStore, State, StoreError
+from lbctl.switch import PortState
 from tests.unit.fake_site import EXTERNAL, INTERNAL, LB_NAMES
 from tests.unit.faulty_site import FaultySite, kept_site
 
@@ -292,3 +300,27 @@ def test_the_last_one_is_not_failed_because_nobody_asks_it(world) -> None:
     world.thaw("lb-b")
     world.rest()
     assert set(places(world)) == {"lb-b"}
+
+
+def test_the_probes_of_many_lbs_are_sent_at_several_ticks_and_none_is_taken_for_missed() -> None:
+    """Also if ticks come late: a round that has not been sent has not been missed."""
+
+    def lb(number: int) -> SimpleNamespace:
+        ports = Ports(*[Port(1 + side, f"02:00:0{side}:00:00:{number:02x}") for side in (0, 1)])
+        return SimpleNamespace(lb=SimpleNamespace(name=f"lb-{number}"), ready=True, state="ready", of_ports=ports,
+                               ports=dict.fromkeys(NETWORKS, PortState("p", 1, "", True)),
+                               watched=Watched(f"02:09:00:00:00:{number:02x}", "1.2.3.4"))
+
+    switches = {f"lb-{number}": lb(number) for number in range(1, 121)}
+    said: list[str] = []
+    detection = Detection(switches, Settings(), "1.2.3.4", lambda event, **_: said.append(event), set(), 1000.0)
+    now, tokens, sizes = 1000.0, itertools.count(1), []
+    for step in itertools.chain([0.05] * 60, [0.4] * 60):
+        now += step
+        out = detection.tick(lambda: next(tokens), (), now)
+        sizes.append(len(out))
+        for _, message in out:
+            asked = packets.decode_arp(message.frame)
+            detection.answered(packets.arp_question(b"\2" * 6, asked.sha, bytes(4), asked.sha, asked.spa))
+    assert max(sizes) <= 100 and sum(sizes) >= 20 * 240
+    assert said == [] and {detection.state(name)[0] for name in switches} == {"well"}
