@@ -26,7 +26,7 @@ ALL = (FIRST, FULL, TUNNEL, ROUTED, IPV6)
 LEAVES, UDP, BY_STATUS = 81, 53, 82
 """Ports of more services of FIRST: whose connections are left when a server goes down; checked by UDP; with own HTTP servers."""
 STATUS_PORT = 8082
-INTERVAL, TIMEOUT, RISE, FALL = 0.3, 0.25, 2, 3
+INTERVAL, TIMEOUT, RISE, FALL = 0.3, 0.3, 2, 3
 CHECK = HealthCheck("http", INTERVAL, TIMEOUT, RISE, FALL)
 NOTICED = INTERVAL * FALL + TIMEOUT
 """Seconds in which a server is down at the latest, on a machine that does nothing else."""
@@ -114,11 +114,9 @@ def wait_all_up(bed: Bed) -> None:
     bed.wait_until(all_up, 10.0, "all servers up")
 
 
-def wait_down(bed: Bed, address: str, server: str, reason: str, port: int = 80) -> float:
-    """Until it is down for that reason; how long it took."""
-    begun = time.monotonic()
+def wait_down(bed: Bed, address: str, server: str, reason: str, port: int = 80) -> None:
+    """Until it is down for that reason."""
     bed.wait_until(lambda: down(bed, address, port).get(server) == reason, NOTICED + SLACK, f"{server} down: {reason}")
-    return time.monotonic() - begun
 
 
 def end_server(bed: Bed, address: str) -> None:
@@ -156,7 +154,7 @@ def test_a_server_that_has_died(well: Bed, address: str) -> None:
     gone, other = servers_of(address)
     assert {request(well.clients[0], address)["server"] for _ in range(4)} == {gone, other}
     end_server(well, gone)
-    assert wait_down(well, address, gone, "connection refused") < NOTICED + 1.0
+    wait_down(well, address, gone, "connection refused")
     assert failures(well, address) == 0
     assert {request(well.remote, address)["server"] for _ in range(4)} == {other}
     well.start_servers()
@@ -176,7 +174,7 @@ def test_without_checks_requests_go_on_to_fail(quiet_bed: Bed) -> None:
 def test_a_server_that_hangs(well: Bed) -> None:
     gone, other = servers_of(FIRST)
     with stopped(well, gone):
-        assert wait_down(well, FIRST, gone, f"no HTTP status within {TIMEOUT:g} s") < NOTICED + 1.0
+        wait_down(well, FIRST, gone, f"no HTTP status within {TIMEOUT:g} s")
         assert failures(well, FIRST) == 0
     well.wait_until(lambda: down(well, FIRST) == {}, RISE * INTERVAL + SLACK, "up again")
     said = [line for line in well.controller.log_tail(200).splitlines() if gone in line and "tcp/80" in line and "no HTTP" in line]
@@ -219,8 +217,7 @@ def test_udp(well: Bed, own_servers: None) -> None:
                 plug.send(b"-opens")
             wait_down(well, FIRST, gone, f"no answer within {TIMEOUT:g} s", UDP)
             for plug in plugs:
-                plug.send(b"from the same port")
-                assert plug.recv(100).split()[0] == other.encode(), "another server takes it over"
+                well.wait_until(lambda: answers(plug) == other, 10, "another server takes it over")  # noqa: B023
     finally:
         os.kill(pid, signal.SIGCONT)
     well.wait_until(lambda: down(well, FIRST, UDP) == {}, RISE * INTERVAL + SLACK, "up again")
@@ -240,9 +237,15 @@ def test_udp(well: Bed, own_servers: None) -> None:
 def udp_plug(bed: Bed) -> socket.socket:
     """A client's socket, connected to the service by UDP."""
     plug = bed.clients[0].call(lambda: socket.socket(type=socket.SOCK_DGRAM))
-    plug.settimeout(2.0)
+    plug.settimeout(0.5)
     plug.connect((FIRST, UDP))
     return plug
+
+
+def answers(plug: socket.socket) -> str:
+    """Who answers one more datagram. Raises TimeoutError: Open vSwitch's cache may send one or two to the old server."""
+    plug.send(b"from the same port")
+    return plug.recv(100).split()[0].decode()
 
 
 # What clients notice.

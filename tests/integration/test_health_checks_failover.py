@@ -16,7 +16,7 @@ from tests.integration.failing import SETTINGS, begin, failover_of
 from tests.integration.hands import metric
 from tests.integration.moving import FIRST, Talks
 
-CHECK = HealthCheck("http", interval=0.2, timeout=0.2, rise=1, fall=1)
+CHECK = HealthCheck("http", interval=0.5, timeout=0.5, rise=1, fall=1)
 
 
 def site() -> Site:
@@ -43,14 +43,14 @@ def passed(bed: Bed) -> float:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_no_server_goes_down_with_its_lb(quiet_bed: Bed, fault: str) -> None:
     begin(quiet_bed)
-    quiet_bed.wait_until(lambda: passed(quiet_bed) > 40, 10, "checks go on")
+    quiet_bed.wait_until(lambda: passed(quiet_bed) > 20, 10, "checks go on")
     begun = quiet_bed.controller.log_tail(1_000_000).count("server down")
     with Talks(quiet_bed.clients[0], FIRST, 4) as talks:
         FAULTS[fault](quiet_bed)
         try:
             failover_of(quiet_bed)
             before = passed(quiet_bed)
-            quiet_bed.wait_until(lambda: passed(quiet_bed) > before + 80, 10, "checks go on by other LBs")
+            quiet_bed.wait_until(lambda: passed(quiet_bed) > before + 40, 10, "checks go on by other LBs")
             assert talks.broken() == []
             assert {request(quiet_bed.clients[0], FIRST)["server"] for _ in range(6)} == {"10.0.0.11", "10.0.0.12"}
         finally:
