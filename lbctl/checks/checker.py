@@ -41,6 +41,8 @@ RETRY = 0.25
 """Share of its timeout after which a check says again what was not answered; then after twice as long."""
 PATIENCE = 2.0
 """Seconds in which an LB that has just connected, or come to serve, finds out the servers' MACs."""
+SOON = 0.02
+"""Seconds after which a check is tried again that could not begin."""
 NO_MAC = bytes(6)
 """In frames to table deliver_server, which sets both MACs."""
 UDP_HEADER = 8
@@ -90,9 +92,13 @@ class Checker:
         self._ticked = now
         while self._starts.due(now) and self._allowance >= 1:
             target = self._starts.take()
-            if self._exists(target, now):
-                self._allowance -= 1
-                out += self._begin(target, now)
+            if not self._exists(target, now):
+                continue
+            if target.checked:  # its last check waits for the LB's confirmation
+                self._starts.add(now + SOON, target)
+                continue
+            self._allowance -= 1
+            out += self._begin(target, now)
         return out
 
     def _follow(self, now: float) -> None:
@@ -159,10 +165,10 @@ class Checker:
         self._starts.add(target.due, target)
         sender = self._sender(target.serving)
         resolved = sender and target.server.hop.address in sender.neighbours
-        if sender and not resolved and not target.checked:
+        if sender and not resolved:
             return self._unresolved(target, sender.lb.name, now)
         target.unresolved = None
-        key = self._key(target) if resolved and not target.checked else None
+        key = self._key(target) if resolved else None
         if key is None:
             self.counters["not_sent"] += 1
             return []

@@ -295,7 +295,7 @@ def test_an_lb_that_is_not_heard_any_more_blames_no_server() -> None:
         world.to_switch["lb-a"].clear()
     assert world.down() == world.down(1) == {} and counted(world, "timeout") == 0
     assert counted(world, "not_counted") - before >= 4
-    world.settle(2.0, 0.05)
+    world.settle(world.site.settings.barrier_timeout + 1.0, 0.05)
     world.manners["10.0.0.10"] = "silent"
     world.settle(2.0, 0.05)
     assert len(world.down()) == 1, "it is heard again"
@@ -419,6 +419,15 @@ def test_a_check_is_sent_three_times_within_its_time() -> None:
     assert [round(when - times[0], 1) for when in times] == [0.0, 0.5, 1.5]
     assert len({(packet.seq, packet.src_port) for _, _, packet in world.checks if packet.dst == ONE.address.packed}) == 1
     assert counted(world, "timeout") == 1
+
+
+def test_a_timeout_as_long_as_the_interval_delays_nothing() -> None:
+    world = world_of(replace(CHECK, interval=0.5, timeout=0.5))
+    world.manners["10.0.0.10"] = "silent"
+    begun = world.now
+    while not world.down():
+        world.settle(0.05, 0.05)
+    assert world.now - begun < 3 * 0.5 + 0.5 + 0.3
 
 
 def test_an_answer_to_the_second_packet_will_do(world) -> None:
