@@ -35,6 +35,8 @@ from ryu_apps.sender import Sender
 from ryu_apps.solver import solve
 
 TICK = 0.05
+SAVE_TIMEOUT = 5.0
+"""Seconds that an order waits for the state file before it is answered all the same."""
 METER_MOD_FAILED, METER_EXISTS = 12, 1
 ECHO_INTERVAL, ECHO_UNREPLIED = 2, 3
 
@@ -87,6 +89,8 @@ class LoadBalancerApp(app_manager.RyuApp):
         self._senders: dict[str, Sender] = {}
         self._datapaths: dict[str, object] = {}
         self._saves = hub.Queue()
+        self._to_save = self._saved = 0
+        """States that have been put into the queue, and that have come out of it and are on disk."""
         self._reload = False
         try:
             if not CONF.lbctl.site:
@@ -143,7 +147,7 @@ class LoadBalancerApp(app_manager.RyuApp):
         return run
 
     def drain(self, name: str, undo: bool) -> None:
-        self._send(self.control.balancing.drain(name, undo))
+        self._send_lasting(self.control.balancing.drain(name, undo))
 
     def wait_for_run(self, run, timeout: float) -> None:
         """Waits, in the caller's green thread, until the rebalancing has ended or the time (seconds) is over."""
@@ -158,16 +162,22 @@ class LoadBalancerApp(app_manager.RyuApp):
 
     def set_scheduler(self, name, scheduler: str) -> None:
         """Raises Refused, as all that changes a service."""
-        self._send(self.control.services.set_scheduler(name, scheduler))
+        self._send_lasting(self.control.services.set_scheduler(name, scheduler))
 
     def add_server(self, name, server) -> None:
-        self._send(self.control.services.add_server(name, server))
+        self._send_lasting(self.control.services.add_server(name, server))
 
     def remove_server(self, name, endpoint) -> None:
-        self._send(self.control.services.remove_server(name, endpoint))
+        self._send_lasting(self.control.services.remove_server(name, endpoint))
 
     def change_server(self, name, endpoint, fields, drained) -> None:
-        self._send(self.control.services.change_server(name, endpoint, fields, drained))
+        self._send_lasting(self.control.services.change_server(name, endpoint, fields, drained))
+
+    def _send_lasting(self, out) -> None:
+        """What is answered shall outlive the controller: returns when the state is saved (or could not be, which the log says)."""
+        self._send(out)
+        last = self._to_save
+        self._wait_while(lambda: self._saved < last, SAVE_TIMEOUT)
 
     def wait_for_move(self, move_id: str, timeout: float) -> None:
         """Waits, in the caller's green thread, until the move has ended or the time (seconds) is over."""
@@ -258,6 +268,7 @@ class LoadBalancerApp(app_manager.RyuApp):
     def _send(self, out: Outbox) -> None:
         for name, message in out:
             if name == STORE:
+                self._to_save += 1
                 self._saves.put(message)
             elif name == SOLVER:
                 spawn(self._solve_loop, message)
@@ -279,6 +290,7 @@ class LoadBalancerApp(app_manager.RyuApp):
         while True:
             message = self._saves.get()
             error = tpool.execute(self._save, self._store, message.state)
+            self._saved += 1
             if error:
                 log.error("state not saved", reason=error)
             if message.token is not None:
