@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -101,9 +101,12 @@ class Neighbourhood:
         return [(switch.lb.name, message) for message in switch.set_neighbour(address, mac, self._control.directory.behind(address))]
 
     def probe(self, switch: Switch) -> Outbox:
-        """Asks for the MACs of the next hops and routers that this LB needs now; for the others, they are searched for."""
-        needed = self._needed_by(switch.lb.name) | self._control.directory.routers()
-        return self.ask(switch, itertools.islice(needed, ASKED_AT_ONCE))
+        """Asks for the MACs of all next hops and routers; of a large site, of those that this LB needs now, and the others are searched
+        for."""
+        hosts = self._everywhere()
+        if len(hosts) > ASKED_AT_ONCE:
+            hosts = self._needed_by(switch.lb.name) | self._control.directory.routers()
+        return self.ask(switch, itertools.islice(hosts, ASKED_AT_ONCE))
 
     def ask(self, switch: Switch, addresses: Iterable[Address]) -> Outbox:
         """Asks for the MACs of these next hops and routers."""
@@ -132,7 +135,7 @@ class Neighbourhood:
             for address in self._everywhere():
                 yield None if address in switch.neighbours and not self._eager else self._question(switch, address)
 
-    def _everywhere(self) -> list[Address]:
+    def _everywhere(self) -> Collection[Address]:
         return [*self._control.directory.hops(), *self._control.directory.routers()]
 
     def _question(self, switch: Switch, address: Address) -> Question | None:
