@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from typing import Any
 from benchmarks.quiet import undisturbed
 from benchmarks.results import Result, median, milliseconds, per_second
 from benchmarks.set_ups import FIRST_EXTERNAL
+from benchmarks.usage import processor_time, resident
 from lbctl.model import ExternalIp, LoadBalancer, Server, Service, Settings, Site
 from testbed.controller import APPS, CHECKOUT, Controller, environment
 from testbed.namespaces import Namespace, Namespaces
@@ -37,7 +37,6 @@ PATIENCE = 300.0
 CONTROLLER_CORE, LOAD_CORE = 0, 1
 EXTERNAL, INTERNAL = IPv4Network("198.18.0.0/16"), IPv4Network("10.0.0.0/8")
 FIRST_GATEWAY, FIRST_SERVER = IPv4Address("10.1.0.1"), IPv4Address("10.2.0.1")
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def site(lbs: int, external_ips: int, **settings: Any) -> Site:
@@ -65,9 +64,9 @@ class Loaded:
 
     def measure(self, **order: float) -> dict[str, float]:
         """What benchmarks/set_ups.py measures; and cost: seconds of processor time for each set-up, whatever they were spent on."""
-        before = self.processor_time()
+        before = processor_time(self.pid)
         found = self._order(**order)
-        return found | {"cost": (self.processor_time() - before) / found["asked"]}
+        return found | {"cost": (processor_time(self.pid) - before) / found["asked"]}
 
     def close(self) -> None:
         """Ends the load."""
@@ -81,17 +80,6 @@ class Loaded:
         if not answer:
             raise RuntimeError("the load has ended: what it loads has closed a connection, or what it says is above")
         return json.loads(answer)
-
-    def processor_time(self) -> float:
-        """Seconds."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
-
-    def resident(self) -> int:
-        """Bytes."""
-        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
-        assert found
-        return int(found[1]) * 1024
 
 
 @dataclass
@@ -116,10 +104,10 @@ def controlled(given: Site, apps: Sequence[str] = APPS) -> Iterator[tuple[Contro
         begun = time.monotonic()
         loaded = Loaded(space, controller.process.pid, len(given.load_balancers))
         _wait(lambda: _lbs_ready(controller), controller)
-        ready, ready_processor = time.monotonic() - begun, loaded.processor_time()
+        ready, ready_processor = time.monotonic() - begun, processor_time(loaded.pid)
         pairs = len(given.load_balancers) * sum(len(ip.server_addresses()) for ip in given.external_ips)
         _wait(lambda: controller.log_file.read_text().count("neighbour found") == pairs, controller)
-        yield controller, loaded, Start(ready, ready_processor, time.monotonic() - begun, loaded.processor_time())
+        yield controller, loaded, Start(ready, ready_processor, time.monotonic() - begun, processor_time(loaded.pid))
         loaded.close()
 
 
@@ -198,14 +186,14 @@ def main() -> list[Result]:
         bare_most = repeated(loaded, 1, outstanding=OUTSTANDING, seconds=SECONDS / 2)
         bare_half = repeated(loaded, 1, rate=TARGET / 2, seconds=SECONDS / 2)
     with controlled(site(SWITCHES, EXTERNAL_IPS)) as (_, loaded, start):
-        print(f"{start}, {loaded.resident() / 1e6:.0f} MB", file=sys.stderr)
-        before = loaded.processor_time()
+        print(f"{start}, {resident(loaded.pid) / 1e6:.0f} MB", file=sys.stderr)
+        before = processor_time(loaded.pid)
         time.sleep(SECONDS)
-        idle, resident = (loaded.processor_time() - before) / SECONDS, loaded.resident()
+        idle, small = (processor_time(loaded.pid) - before) / SECONDS, resident(loaded.pid)
         half = repeated(loaded, rate=TARGET / 2, seconds=SECONDS)
         most = repeated(loaded, outstanding=OUTSTANDING, seconds=SECONDS)
         half_most = repeated(loaded, 1, rate=most.median("rate") / 2, seconds=SECONDS)
-        grown = (loaded.resident() - resident) / sum(run["asked"] for run in half.found + most.found + half_most.found)
+        grown = (resident(loaded.pid) - small) / sum(run["asked"] for run in half.found + most.found + half_most.found)
     rate, latency = most.median("rate"), half.median("p50")
     assert all(run["mods"] == 2 for run in half.found + most.found), "two flow-mods for each set-up"
     others = max(half.others, most.others)
@@ -218,7 +206,7 @@ def main() -> list[Result]:
                latency < LATENCY and not half.lost),
         Result(f"latency at half of saturation, {per_second(rate / 2)}", half_most.latency(), "none", "", "none", 1,
                half_most.others, True),
-        Result("controller without load", f"{idle:.0%} of a core, {resident / 1e6:.0f} MB, {grown:.0f} bytes more for each set-up", "none",
+        Result("controller without load", f"{idle:.0%} of a core, {small / 1e6:.0f} MB, {grown:.0f} bytes more for each set-up", "none",
                "", "none", 1, 0.0, True),
     ]
 

@@ -5,13 +5,13 @@ The servers are ports of a few hosts; each is checked every 2 s over the data pa
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import replace
 from statistics import median
 
 from benchmarks.quiet import watched
 from benchmarks.results import Result
+from benchmarks.usage import processor_time
 from lbctl.model import HealthCheck, Server, Site
 from testbed.bed import Bed, running_bed
 from testbed.sites import simple_site
@@ -71,16 +71,10 @@ def _passed(bed: Bed) -> float:
 
 def _used(pids: list[int]) -> list[float]:
     """Of each process, during SECONDS."""
-    begun, before = time.monotonic(), [_ticks(pid) for pid in pids]
+    begun, before = time.monotonic(), [processor_time(pid) for pid in pids]
     time.sleep(SECONDS)
     elapsed = time.monotonic() - begun
-    return [(_ticks(pid) - ticks) / os.sysconf("SC_CLK_TCK") / elapsed for pid, ticks in zip(pids, before, strict=True)]
-
-
-def _ticks(pid: int) -> int:
-    with open(f"/proc/{pid}/stat") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
+    return [(processor_time(pid) - used) / elapsed for pid, used in zip(pids, before, strict=True)]
 
 
 if __name__ == "__main__":

@@ -6,13 +6,12 @@ There is nothing to compare with; the target is absolute.
 from __future__ import annotations
 
 import gc
-import re
 import tracemalloc
-from pathlib import Path
 
 from benchmarks.results import Result
 from benchmarks.scene import Scene
 from benchmarks.seed import entries, seed
+from benchmarks.usage import resident
 from lbctl.access_table import AccessTable
 from testbed.sites import simple_site
 
@@ -52,10 +51,7 @@ def _resident(count: int) -> int:
         seed(scene, count)
         process = scene.controller.process
         assert process is not None
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+) kB", status)
-        assert found is not None
-        return int(found[1]) * 1024
+        return resident(process.pid)
 
 
 def _line(what: str, size: float) -> Result:

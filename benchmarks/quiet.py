@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-TICKS = os.sysconf("SC_CLK_TCK")
+from benchmarks.usage import TICKS
+
 TOLERATED = 0.05
 """Of the machine's CPU time."""
 ATTEMPTS = 2

@@ -17,6 +17,7 @@ from lbctl.messages import SOLVER, STORE, Outbox, Save, Solve
 from lbctl.model import PACKETS_PER_CONNECTION, Address, Strategy
 from lbctl.move import Move
 from lbctl.movement import Refused
+from lbctl.serving import Serving
 
 if TYPE_CHECKING:
     from lbctl.control import ControlFunction
@@ -70,26 +71,33 @@ class Balancing:
     def problem(self) -> Problem:
         """What there is to be assigned now. LBs that can't take anything over have no capacity."""
         control, usable = self._control, self._usable()
-        demands = tuple(Demand(serving.address, weight(control.loads.of(serving)), len(serving.table), serving.config.only_on,
+        demands = tuple(Demand(serving.address, self.weight(serving), len(serving.table), serving.config.only_on,
                                serving.config.not_with) for serving in control.directory)
         capacities = tuple(Capacity(name, switch.lb.capacity, switch.lb.standby, name not in usable)
                            for name, switch in control.switches.items())
         return Problem(demands, capacities, {serving.address: serving.assigned for serving in control.directory},
                        control.site.rebalance.headroom or None)
 
+    def weight(self, serving: Serving) -> float:
+        """Of an external IP, as it is now."""
+        return weight(self._control.loads.of(serving))
+
+    def loads(self) -> dict[str, float]:
+        """What each LB carries: the sum of its external IPs' weights."""
+        loads = dict.fromkeys(self._control.switches, 0.0)
+        for serving in self._control.directory:
+            loads[serving.assigned] += self.weight(serving)
+        return loads
+
+    def _relative(self) -> dict[str, float]:
+        """Each LB's load, for each unit of its capacity."""
+        return {name: load / self._capacity(name) for name, load in self.loads().items()}
+
     def _usable(self) -> set[str]:
         """The LBs that can take something over."""
         control = self._control
         unfit = self.drained | control.detection.failed().keys()
         return {name for name, switch in control.switches.items() if name not in unfit and switch.ready and switch.ports_up}
-
-    def _relative(self) -> dict[str, float]:
-        """Each LB's load, for each unit of its capacity."""
-        control = self._control
-        loads = dict.fromkeys(control.switches, 0.0)
-        for serving in control.directory:
-            loads[serving.assigned] += weight(control.loads.of(serving))
-        return {name: load / control.switches[name].lb.capacity for name, load in loads.items()}
 
     def drain(self, name: str, undo: bool) -> Outbox:
         """From now on that LB is to be empty, or may be used again; kept across a restart. Raises Refused: unknown LB."""
@@ -155,9 +163,9 @@ class Balancing:
             return f"{planned.target} can't take {planned.address} any more: it has gone, failed, or been drained"
         if planned.source in run.drained:
             return None
-        moved = weight(control.loads.of(serving))
+        moved = self.weight(serving)
         source, target = loads[planned.source], loads[planned.target]
-        after = target + moved / control.switches[planned.target].lb.capacity
+        after = target + moved / self._capacity(planned.target)
         if after > max(source, target, planned.brings) * (1 + control.site.rebalance.threshold):
             return f"the load has changed: {planned.address} would bring {planned.target} to {after:.3g}, planned was {planned.brings:.3g}"
         return None
@@ -173,10 +181,12 @@ class Balancing:
 
     def _shift(self, loads: dict[str, float], address: Address, source: str, target: str) -> None:
         """Counts an external IP at the target."""
-        control = self._control
-        moved = weight(control.loads.of(control.directory.get(address)))
-        loads[source] -= moved / control.switches[source].lb.capacity
-        loads[target] += moved / control.switches[target].lb.capacity
+        moved = self.weight(self._control.directory.get(address))
+        loads[source] -= moved / self._capacity(source)
+        loads[target] += moved / self._capacity(target)
+
+    def _capacity(self, name: str) -> float:
+        return self._control.switches[name].lb.capacity
 
     def _end(self, run: Run, now: float, reason: str | None) -> None:
         run.state, run.reason = ("stopped", reason) if reason else ("done", None)
@@ -201,10 +211,10 @@ class Balancing:
     def _is_uneven(self) -> bool:
         """Does an LB exceed what all had if the load were spread by capacity?"""
         usable = self._usable()
-        loads = {name: load for name, load in self._relative().items() if name in usable and not self._control.switches[name].lb.standby}
-        capacities = {name: self._control.switches[name].lb.capacity for name in loads}
-        total = sum(load * capacities[name] for name, load in loads.items())
-        return any(load * sum(capacities.values()) > total * (1 + self._control.site.rebalance.threshold) for load in loads.values())
+        loads = {name: load for name, load in self.loads().items() if name in usable and not self._control.switches[name].lb.standby}
+        capacity = sum(map(self._capacity, loads))
+        most = sum(loads.values()) * (1 + self._control.site.rebalance.threshold)
+        return any(load / self._capacity(name) * capacity > most for name, load in loads.items())
 
     def solved(self, plan: Plan | Unassignable, now: float) -> Outbox:
         """The answer to a Solve. A plan that gains less than the threshold is not worth its moves."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from lbctl.config_fields import FieldReader
+from lbctl.config_fields import FieldReader, named
 from lbctl.config_yaml import quoted
 from lbctl.model import CHECK_PORTS, CHECKS, WHEN_DOWN, HealthCheck, Service
 
@@ -28,6 +28,14 @@ _STATUS = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?")
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2}){1,512}")
 
 
+_DEFAULT = HealthCheck("tcp")
+
+
+def _usual_timeout(interval: float) -> float:
+    """Unless the site file says another."""
+    return min(interval, _DEFAULT.timeout)
+
+
 class CheckReader:
     """Reads the `health_check` of services."""
 
@@ -37,9 +45,8 @@ class CheckReader:
 
     def check(self, node: yaml.Node, protocol: str | None) -> HealthCheck | None:
         """protocol: the service's, which says the type if the check does not."""
-        pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        named = next((value for key, value in pairs if key.value == "type"), None)
-        kind = self._reader.choice(named, "type", CHECKS) if named else protocol
+        type_node = named(node, "type")
+        kind = self._reader.choice(type_node, "type", CHECKS) if type_node else protocol
         if kind is None:
             return None  # which other keys there may be is not known
         values = self._reader.mapping(node, "health_check", (), (*_ANY, *_KEYS[kind]), _ONLY_FOR)
@@ -49,8 +56,8 @@ class CheckReader:
         given = {key: read(values[key], key) for key, read in self._readers().items() if key in values}
         if len(self._reader.problems) > before:
             return None
-        interval = given.get("interval", HealthCheck.__dataclass_fields__["interval"].default)
-        given.setdefault("timeout", min(interval, HealthCheck.__dataclass_fields__["timeout"].default))
+        interval = given.get("interval", _DEFAULT.interval)
+        given.setdefault("timeout", _usual_timeout(interval))
         if given["timeout"] > interval:
             self._reader.problem(values["timeout"], f"timeout {given['timeout']:g} is longer than interval {interval:g}: a check must "
                                  "have ended when the next one begins")
@@ -133,7 +140,7 @@ def check_text(check: HealthCheck) -> dict[str, Any]:
     """What a site file says for it, without what is a default."""
     given = {each.name: getattr(check, each.name) for each in fields(check) if getattr(check, each.name) != each.default}
     given.pop("timeout", None)
-    if check.timeout != min(check.interval, 1.0):
+    if check.timeout != _usual_timeout(check.interval):
         given["timeout"] = check.timeout
     if "status" in given:
         given["status"] = [first if first == last else f"{first}-{last}" for first, last in check.status]

@@ -169,8 +169,7 @@ class FieldReader(Reader):
 
     def deciding(self, node: yaml.Node, key: str, known: tuple[str, ...]) -> str:
         """The key of a mapping that decides which other keys there may be; the first known word if it is missing or wrong."""
-        pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        value = next((value for name, value in pairs if name.value == key), None)
+        value = named(node, key)
         return (self.choice(value, key, known) if value is not None else None) or known[0]
 
     def same_version(self, found: Address | Network | None, other: Address | None, node: yaml.Node | None, what: str,
@@ -179,6 +178,12 @@ class FieldReader(Reader):
         if found is not None and other is not None and found.version != other.version:
             self.problem(node, f"{what} {found} is IPv{found.version}, and {of} {other} is IPv{other.version}: "
                          "a connection keeps its IP version")
+
+
+def named(node: yaml.Node, key: str) -> yaml.Node | None:
+    """What a mapping has under that key, before the whole of it is read."""
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    return next((value for name, value in pairs if name.value == key), None)
 
 
 def _address(text: str) -> Address | None:

@@ -334,7 +334,7 @@ class Connections:
             serving.remove(entry, self._now)
             self._ended.pop(entry.opening_key, None)
             self._ended[entry.opening_key] = self._now
-        return [(name, DeleteEntries(ended)) for name in serving.holders] if ended else []
+        return [(name, message) for name in serving.holders for message in portions(DeleteEntries, ended)]
 
     def tick(self, now: float) -> Outbox:
         """Ends what has lingered long enough."""

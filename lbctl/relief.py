@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from lbctl.balancing import weight
 from lbctl.detection import Failure
 from lbctl.messages import Outbox
 from lbctl.model import Address
@@ -93,19 +92,17 @@ class Relief:
         for serving in control.directory:
             for other in serving.config.not_with:
                 named_by.setdefault(other, set()).add(serving.address)
-        return {serving.address: Orphan(frozenset(serving.next_hops()), weight(control.loads.of(serving)), serving.config.only_on,
+        return {serving.address: Orphan(frozenset(serving.next_hops()), control.balancing.weight(serving), serving.config.only_on,
                                         serving.config.not_with | named_by.get(serving.address, set())) for serving in orphans}
 
     def _candidates(self, failed: str, now: float) -> list[Candidate]:
         control = self._control
         detection, drained = control.detection, control.balancing.drained
         unfit = {failed, *detection.failed()}
-        has: dict[str, set[Address]] = {}
-        loads: Counter[str] = Counter()
+        has, loads = defaultdict(set), control.balancing.loads()
         for serving in control.directory:
-            has.setdefault(serving.assigned, set()).add(serving.address)
-            loads[serving.assigned] += weight(control.loads.of(serving))
-        return [Candidate(name, frozenset(has.get(name, ())), frozenset(switch.neighbours), loads[name], switch.lb.capacity,
+            has[serving.assigned].add(serving.address)
+        return [Candidate(name, frozenset(has[name]), frozenset(switch.neighbours), loads[name], switch.lb.capacity,
                           detection.held_down(name, now) or name in drained)
                 for name, switch in control.switches.items()
                 if name not in unfit and switch.ready and switch.ports_up]

@@ -133,7 +133,7 @@ class LoadBalancerApp(app_manager.RyuApp):
         return [move.record for move in moves]
 
     def plan(self, algorithm):
-        """An assignment for the loads of now. Raises Unassignable. Solved in a thread: nothing waits for it but the caller."""
+        """An assignment for the loads of now. Raises Unassignable. Nothing waits for it but the caller."""
         balancing = self.control.balancing
         plan = solve(balancing.problem(), algorithm or self.control.site.rebalance.algorithm)
         if isinstance(plan, Unassignable):

@@ -18,7 +18,7 @@ from lbctl.checks.agenda import Agenda
 from lbctl.checks.targets import Target, Targets
 from lbctl.checks.verdict import Attempt, Said, Segment, Verdict
 from lbctl.icmp_translation import quoted
-from lbctl.messages import AT_ONCE, Barrier, Outbox, PacketOut
+from lbctl.messages import Barrier, Outbox, PacketOut
 from lbctl.model import CHECK_PORTS, TCP, UDP
 from lbctl.neighbours import asked_by
 from lbctl.openflow.inbound import PacketIn
@@ -296,10 +296,7 @@ class Checker:
         if to_server not in table.connections_to:
             return []
         doomed = [entry for entry in table.snapshot() if entry.reply.startswith(to_server) and entry.key.endswith(service)]
-        out: Outbox = []
-        for start in range(0, len(doomed), AT_ONCE):
-            out += self._control.connections.end_all(target.serving, doomed[start:start + AT_ONCE])
-        return out
+        return self._control.connections.end_all(target.serving, doomed)
 
 
 def _payload(packet: Packet, frame: bytes) -> bytes:

@@ -15,8 +15,9 @@ from lbctl.cli.services import (
     OnlyService,
     Server,
     Service,
-    find,
-    find_former,
+    external_ips,
+    former_servers,
+    servers,
     split_server,
     split_service,
 )
@@ -33,9 +34,9 @@ app = typer.Typer(no_args_is_help=True, help="The servers of services, and which
 @app.command("list")
 def show(external_ip: OnlyExternalIp = None, service: OnlyService = None, json: output.Json = False) -> None:
     """Show servers: which take connections, and how many they have."""
-    client = Client.from_environment()
-    found = find(client, external_ip, service)
-    former = find_former(client, external_ip) if service is None else []
+    views = external_ips(Client.from_environment(), external_ip)
+    found = servers(views, service)
+    former = former_servers(views) if service is None else []
     if json:
         output.print_json({"servers": [each.json for each in found], "former_servers": former})
         return

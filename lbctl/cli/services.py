@@ -61,17 +61,20 @@ def split_server(text: str) -> tuple[str, int]:
     return str(found.address), found.port
 
 
-def find(client: Client, external_ip: str | None = None, service: str | None = None) -> list[Found]:
-    """The servers of all services, or of those named. Raises Failure if there is no such external IP."""
+def external_ips(client: Client, external_ip: str | None = None) -> list[dict[str, Any]]:
+    """All, as the API shows them, or the one. Raises Failure if it does not exist."""
+    return [client.get("external-ips", external_ip)] if external_ip else client.get("external-ips")["external_ips"]
+
+
+def servers(views: list[dict[str, Any]], service: str | None = None) -> list[Found]:
+    """The servers of these external IPs' services, or of the one."""
     wanted = "/".join(split_service(service)) if service else None
-    views = [client.get("external-ips", external_ip)] if external_ip else client.get("external-ips")["external_ips"]
     return [Found(ip["address"], of["protocol"], of["port"], server) for ip in views for of in ip["services"]
             if wanted in (None, f"{of['protocol']}/{of['port']}") for server in of["servers"]]
 
 
-def find_former(client: Client, external_ip: str | None = None) -> list[dict[str, Any]]:
-    """The servers that services do not have any more and that have connections still. Raises Failure if there is no such external IP."""
-    views = [client.get("external-ips", external_ip)] if external_ip else client.get("external-ips")["external_ips"]
+def former_servers(views: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The servers that these external IPs' services do not have any more and that have connections still."""
     return [{"external_ip": ip["address"], **server} for ip in views for server in ip["former_servers"]]
 
 
@@ -81,7 +84,7 @@ def find_server(client: Client, server: str, external_ip: str | None, service: s
         address, port = str(ip_address(server)), None
     except ValueError:
         address, port = split_server(server)
-    everywhere = find(client, external_ip, service)
+    everywhere = servers(external_ips(client, external_ip), service)
     found = [each for each in everywhere if each.view["address"] == address and port in (None, each.view["port"])]
     if not found:
         known = ", ".join(dict.fromkeys(each.name for each in everywhere))
