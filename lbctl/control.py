@@ -10,33 +10,37 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
 
-from lbctl.access_table import Entry
-from lbctl.balancing import Balancing, Run
-from lbctl.checks.checker import Checker
-from lbctl.connections import Connections
-from lbctl.copies import Copies
-from lbctl.detection import Detection
-from lbctl.feeds import Feeds, KeeperState
-from lbctl.loads import Load, Loads
-from lbctl.messages import STORE, Configure, DeleteCookie, DeleteEntries, Outbox, Save
-from lbctl.meters import meters
-from lbctl.model import Address, ExternalIp, Keeper, LoadBalancer, Site, Strategy, TransferMode
-from lbctl.move import HOLDING
-from lbctl.movement import Movement, Refused
-from lbctl.neighbourhood import Neighbourhood
+from lbctl.changes.services import Services
+from lbctl.changes.site_change import keep_what_is_in_use
+from lbctl.connections.connections import Connections
+from lbctl.connections.recovery import recover
+from lbctl.connections.sweep import Sweep
+from lbctl.copies.feeds import Feeds, KeeperState
+from lbctl.copies.fetching import Copies
+from lbctl.entries.access_table import Entry
+from lbctl.failures.detection import Detection
+from lbctl.failures.relief import Relief
+from lbctl.ground.effects import STORE, Outbox, Save, ToSwitch, to_switch
+from lbctl.ground.serving import Directory, Serving
+from lbctl.health_checks.checker import Checker
+from lbctl.load.balancing import Balancing, Run
+from lbctl.load.loads import Load, Loads
+from lbctl.moves.move import HOLDING
+from lbctl.moves.movement import Movement
+from lbctl.networks.neighbourhood import Neighbourhood
+from lbctl.openflow.cookies import MASK_ALL, Kind, kind_of, owner_in
 from lbctl.openflow.inbound import EntryStatsDecoder, decode_entry_removed, decode_flow_stats, decode_packet_in
-from lbctl.pipeline.cookies import MASK_ALL, Kind, kind_of, owner_in
-from lbctl.pipeline.probe_rules import Watched
-from lbctl.pipeline.rules import SERVING
-from lbctl.readback import ReadBack
-from lbctl.recovery import recover
-from lbctl.relief import Relief
-from lbctl.services import Services
-from lbctl.serving import Directory, Serving
-from lbctl.site_change import keep_what_is_in_use
+from lbctl.openflow.messages import Configure, DeleteCookie, DeleteEntries
+from lbctl.openflow.meters import meters
+from lbctl.openflow.probe_rules import Watched
+from lbctl.openflow.rules import SERVING
+from lbctl.site.model import ExternalIp, Keeper, LoadBalancer, Site
 from lbctl.store import State
-from lbctl.sweep import Sweep
-from lbctl.switch import PortState, Switch
+from lbctl.switches.readback import ReadBack
+from lbctl.switches.switch import PortState, Switch
+from lbctl.values.addresses import Address
+from lbctl.values.refused import Refused
+from lbctl.values.transfer import Strategy, TransferMode
 
 __all__ = ["ControlFunction", "Refused"]
 
@@ -167,12 +171,12 @@ class ControlFunction:
         switch.set_ports(ports)
         self.log("switch connected", lb=name, dpid=f"{dpid:016x}")
         self._readbacks[name] = readback = ReadBack(self._stats)
-        requests = [(name, message) for message in readback.requests(self.new_token)]
-        return name, [(name, Configure()), *self.meters(name), *requests]
+        requests = to_switch(name, readback.requests(self.new_token))
+        return name, [ToSwitch(name, Configure()), *self.meters(name), *requests]
 
     def meters(self, name: str) -> Outbox:
         """The rates at which that LB's switch may send packets to the controller."""
-        return [(name, message) for message in meters(self.site.settings, len(self.switches))]
+        return to_switch(name, meters(self.site.settings, len(self.switches)))
 
     def switch_lost(self, name: str, reason: str, now: float) -> Outbox:
         self.log("switch lost", level="warning", lb=name, reason=reason)
@@ -190,7 +194,7 @@ class ControlFunction:
         if not switch.ready:
             return []
         self.log("ports changed", lb=name, reason=switch.reason)
-        out: Outbox = [(name, message) for message in switch.sync(self.external_ips())]
+        out: Outbox = to_switch(name, switch.sync(self.external_ips()))
         if not was_up and switch.ports_up:
             out += self.neighbourhood.announce_all(name, now) + self.neighbourhood.probe(switch)
         return out
@@ -200,7 +204,7 @@ class ControlFunction:
         if self._sweep.asked(token):
             entries, _ = self._stats.decode(body)
             unknown = self._sweep.answer(token, entries, more, now)
-            return [(name, DeleteEntries(unknown))] if unknown else []
+            return [ToSwitch(name, DeleteEntries(unknown))] if unknown else []
         if self.loads.asked(token):
             self.loads.answer(token, decode_flow_stats(body), more, now)
             return []
@@ -219,7 +223,7 @@ class ControlFunction:
         stale = [cookie for cookie in readback.answered_for() if owner_in(cookie) not in mine]
         for cookie in stale:
             del readback.cookies["arp", cookie]
-        return [(name, DeleteCookie("arp", cookie, MASK_ALL)) for cookie in stale]
+        return [ToSwitch(name, DeleteCookie("arp", cookie, MASK_ALL)) for cookie in stale]
 
     def _take_over(self, name: str, readback: ReadBack, now: float) -> Outbox:
         """All that the switch holds is known: sends what it misses, and nothing for what is right."""
@@ -229,17 +233,17 @@ class ControlFunction:
         for serving in hollow:
             serving.unread.add(name)
             switch.roles[serving.address] = HOLDING
-        out: Outbox = [(name, message) for message in outcome.messages]
+        out: Outbox = to_switch(name, outcome.messages)
         if outcome.taken_over:
             keep_what_is_in_use(self)
             for other in self.switches.values():
                 if other.ready:
-                    out += [(other.lb.name, message) for message in other.sync(self.external_ips())]
+                    out += to_switch(other.lb.name, other.sync(self.external_ips()))
         hops = {server.packed: hop for external_ip in self.external_ips() for server, hop in external_ip.hops().items()}
         for server, mac in readback.neighbours.items():
             if server in hops:
                 switch.neighbours.setdefault(hops[server].address, mac.hex(":"))
-        out += [(name, message) for message in switch.reconcile(self.external_ips(), readback.cookies)]
+        out += to_switch(name, switch.reconcile(self.external_ips(), readback.cookies))
         switch.state = "ready"
         self.detection.read_back(name, now)
         for serving, entry in outcome.ended:
@@ -278,7 +282,7 @@ class ControlFunction:
             return self.neighbourhood.told(switch, packet_in)
         if kind == Kind.PROBED:
             to_save, out = self.detection.answered(packet_in.frame)
-            return [*out, (STORE, Save(self.state()))] if to_save else out
+            return [*out, Save(self.state())] if to_save else out
         if kind == Kind.CHECKED:
             return self.checker.answered(switch, packet_in, now)
         if kind == Kind.TRANSLATE_ICMP and (found := self.checker.concerned(packet_in)):
@@ -317,7 +321,7 @@ class ControlFunction:
         if not self._saved:
             # Else an edited site file would assign an external IP elsewhere at the next start, away from its entries.
             self._saved = True
-            out.append((STORE, Save(self.state())))
+            out.append(Save(self.state()))
         requests, idle = self._sweep.tick(self.directory, self.switches, self.new_token, now)
         for serving, entries in idle:
             self.counters["entries_expired"] += len(entries)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from lbctl.api.tokens import TokenError, read_token
-from lbctl.keeper.client import Client, KeeperError, tls_context
-from lbctl.messages import FetchCopy, SendBatch
-from lbctl.model import Keeper, Keepers
+from lbctl.copies.client import Client, KeeperError, tls_context
+from lbctl.ground.effects import FetchCopy, SendBatch
+from lbctl.http.tokens import TokenError, read_token
+from lbctl.site.model import Keeper, Keepers
 
 
 class KeeperCalls:

@@ -20,13 +20,14 @@ from ryu.lib import hub
 from ryu.ofproto import ofproto_v1_4
 
 from lbctl.assignment import Unassignable
-from lbctl.config import ConfigError, load
-from lbctl.control import ControlFunction, Refused
-from lbctl.keeper.client import KeeperError
-from lbctl.messages import KEEPERS, SOLVER, STORE, Outbox
-from lbctl.openflow.entries import EntryCodec
+from lbctl.control import ControlFunction
+from lbctl.copies.client import KeeperError
+from lbctl.ground.effects import STORE, FetchCopy, Outbox, Save, SendBatch, Solve, ToSwitch
+from lbctl.openflow.entry_codec import EntryCodec
+from lbctl.site.file import ConfigError, load
 from lbctl.store import FileStore, StoreError, new_fence_code
-from lbctl.switch import PortState
+from lbctl.switches.switch import PortState
+from lbctl.values.refused import Refused
 from ryu_apps import collector
 from ryu_apps import datapath as of
 from ryu_apps.keepers import KeeperCalls
@@ -266,17 +267,18 @@ class LoadBalancerApp(app_manager.RyuApp):
     # Messages out.
 
     def _send(self, out: Outbox) -> None:
-        for name, message in out:
-            if name == STORE:
-                self._to_save += 1
-                self._saves.put(message)
-            elif name == SOLVER:
-                spawn(self._solve_loop, message)
-            elif name == KEEPERS:
-                self._keepers.call(message)
-            elif name in self._senders:
-                if not self._senders[name].send(message):
-                    self.control.switches[name].counters["dropped_send_queue_full"] += 1
+        for effect in out:
+            match effect:
+                case ToSwitch(name, message):
+                    if name in self._senders and not self._senders[name].send(message):
+                        self.control.switches[name].counters["dropped_send_queue_full"] += 1
+                case Save():
+                    self._to_save += 1
+                    self._saves.put(effect)
+                case Solve():
+                    spawn(self._solve_loop, effect)
+                case FetchCopy() | SendBatch():
+                    self._keepers.call(effect)
 
     @staticmethod
     def _save(store: FileStore, state) -> str | None:

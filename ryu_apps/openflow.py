@@ -12,7 +12,9 @@ from ryu.ofproto import ofproto_v1_4 as ofp
 from ryu.ofproto import ofproto_v1_4_parser as parser
 from ryu.ofproto.ofproto_protocol import ProtocolDesc
 
-from lbctl.messages import (
+from lbctl.openflow.entry_codec import EntryCodec
+from lbctl.openflow.flow import KEPT_FLOWS, Action, CheckLarger, FinTimeout, Flow, Learn, Move, Output, Resubmit, SetField, SetTtl, Simple
+from lbctl.openflow.messages import (
     AddEntries,
     AddFlows,
     Barrier,
@@ -26,23 +28,8 @@ from lbctl.messages import (
     ReadPorts,
     SetMeter,
 )
-from lbctl.openflow.entries import EntryCodec
 from lbctl.openflow.outbound import packet_out
-from lbctl.pipeline.flow import (
-    KEPT_FLOWS,
-    Action,
-    CheckLarger,
-    FinTimeout,
-    Flow,
-    Learn,
-    Move,
-    Output,
-    Resubmit,
-    SetField,
-    SetTtl,
-    Simple,
-)
-from lbctl.pipeline.tables import number
+from lbctl.openflow.tables import number
 
 SWITCH = ProtocolDesc(ofp.OFP_VERSION)
 """What Ryu's classes of messages are told of any switch."""

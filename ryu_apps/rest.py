@@ -16,8 +16,8 @@ from ryu.base import app_manager
 from webob import Response as WebResponse
 
 from lbctl.api.dispatch import dispatch, failure
-from lbctl.api.http import BODY_LIMIT, Request, Response
-from lbctl.api.tokens import TokenError, read_token
+from lbctl.http.message import BODY_LIMIT, Request, Response
+from lbctl.http.tokens import TokenError, read_token
 
 CONF = cfg.CONF
 CONF.set_default("wsapi_host", "127.0.0.1")

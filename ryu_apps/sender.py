@@ -6,8 +6,8 @@ from collections import deque
 
 from ryu.lib import hub
 
-from lbctl.messages import Message
-from lbctl.openflow.entries import EntryCodec
+from lbctl.openflow.entry_codec import EntryCodec
+from lbctl.openflow.messages import Message
 from ryu_apps.datapath import LeanDatapath
 from ryu_apps.openflow import encode
 

@@ -67,7 +67,7 @@ def pytest_keyboard_interrupt() -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Removes what a worker that was killed nevertheless has left."""
     if _workers and os.geteuid() == 0:
-        from testbed import namespaces
+        from tests.bed import namespaces
         from topologies import rundir
 
         namespaces.remove_leftovers()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mininet.node import Controller
 
-from testbed.processes import wait_gone
+from tests.bed.processes import wait_gone
 from topologies import plan, rundir
 from topologies.plan import Plan
 from topologies.rundir import LabError

@@ -17,7 +17,7 @@ from mininet.log import setLogLevel
 from mininet.net import Mininet
 from mininet.node import Node
 
-from testbed.namespaces import call_inside
+from tests.bed.namespaces import call_inside
 from topologies import plan, rundir
 from topologies.controller import APPS, ControlFunctionProcess, credentials, namespace
 from topologies.plan import Plan

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 from mininet.node import Node, Switch
 
-from lbctl.model import Keeper
-from testbed.ovs import OvsError, PrivateOvs
-from testbed.processes import end, is_alive, mentions, read_pid
+from lbctl.site.model import Keeper
+from tests.bed.ovs import OvsError, PrivateOvs
+from tests.bed.processes import end, is_alive, mentions, read_pid
 from topologies import plan, rundir
 from topologies.queues import long_receive_queues
 from topologies.rundir import KEEPER_TOKEN, LabError, secret

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
-from lbctl.config_text import site_text
-from lbctl.model import KEEPER_PORT, ExternalIp, Keeper, Keepers, LoadBalancer, Server, Service, Settings, Site
+from lbctl.site.file.text import site_text
+from lbctl.site.model import KEEPER_PORT, ExternalIp, Keeper, Keepers, LoadBalancer, Server, Service, Settings, Site
 from topologies.rundir import KEEPER_TOKEN
 
 EXTERNAL_NETWORK = IPv4Network("198.51.100.0/24")

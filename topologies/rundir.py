@@ -15,7 +15,7 @@ import signal
 import time
 from pathlib import Path
 
-from testbed.processes import is_alive, start_time
+from tests.bed.processes import is_alive, start_time
 
 BASE = Path("/run/lbctl-lab")
 MARK = "LBCTL_LAB"

@@ -15,11 +15,11 @@ from pydantic import ValidationError
 
 from lbctl.api import operations, problems
 from lbctl.api.facade import Orders
-from lbctl.api.http import BODY_LIMIT, Request, Response
 from lbctl.api.operations import Call, Result
 from lbctl.api.problems import ApiProblem
 from lbctl.api.routes import Found, Route, allowed, find
-from lbctl.api.tokens import missing_token
+from lbctl.http.message import BODY_LIMIT, Request, Response
+from lbctl.http.tokens import missing_token
 
 LOG = logging.getLogger(__name__)
 

@@ -9,15 +9,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from lbctl.access_table import Entry
 from lbctl.assignment import Plan
-from lbctl.balancing import Run
-from lbctl.feeds import KeeperState
-from lbctl.loads import Load
-from lbctl.model import Address, Endpoint, Server, Service, ServiceName, ServiceOrder, Site, Strategy, TransferMode
-from lbctl.move import Move, MoveRecord
-from lbctl.server_states import FormerServer, ServerState
-from lbctl.switch import Switch
+from lbctl.copies.feeds import KeeperState
+from lbctl.entries.access_table import Entry
+from lbctl.ground.move_record import MoveRecord
+from lbctl.load.balancing import Run
+from lbctl.load.loads import Load
+from lbctl.moves.move import Move
+from lbctl.servers.states import FormerServer, ServerState
+from lbctl.site.model import Server, Service, ServiceName, ServiceOrder, Site
+from lbctl.switches.switch import Switch
+from lbctl.values.addresses import Address, Endpoint
+from lbctl.values.transfer import Strategy, TransferMode
 
 
 class Services(Protocol):

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from lbctl import __version__
 from lbctl.api import views
 from lbctl.api.facade import Control
-from lbctl.pipeline.cookies import owner_of
+from lbctl.values.owners import owner_of
 
 __all__ = ["CONTENT_TYPE", "exposition"]
 

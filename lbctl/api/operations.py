@@ -18,10 +18,11 @@ from lbctl.api.facade import Control, Orders
 from lbctl.api.paging import START, entry_filter, page, parse_cursor
 from lbctl.api.problems import ApiProblem, not_found
 from lbctl.assignment import Unassignable
-from lbctl.control import Refused
-from lbctl.model import TUNNEL_OVERHEAD, Address, ExternalIp, LoadBalancer, Server, Service, ServiceName, Tunnel
-from lbctl.move import MoveRecord
-from lbctl.server_documents import endpoint_of
+from lbctl.ground.move_record import MoveRecord
+from lbctl.site.model import TUNNEL_OVERHEAD, ExternalIp, LoadBalancer, Server, Service, ServiceName, Tunnel
+from lbctl.site.server_documents import endpoint_of
+from lbctl.values.addresses import Address
+from lbctl.values.refused import Refused
 
 WAIT_LIMIT = 300.0
 """Seconds that `wait` waits for a move to end. After it the answer is 202, as without `wait`."""

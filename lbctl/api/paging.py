@@ -14,8 +14,10 @@ import heapq
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from lbctl.access_table import ENDING, KEY_SIZES, STATES, Entry
-from lbctl.model import PROTOCOL_NUMBERS, Address, address_order
+from lbctl.entries.access_table import ENDING, STATES, Entry
+from lbctl.values.addresses import Address, address_order
+from lbctl.values.keys import KEY_SIZES
+from lbctl.values.protocols import PROTOCOL_NUMBERS
 
 Filter = Callable[[Entry], bool]
 

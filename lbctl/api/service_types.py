@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field, model_validator
 
 from lbctl.api.fields import AddressText, Closed
-from lbctl.model import MAX_CONNECTIONS, MAX_WEIGHT, SCHEDULERS, TRANSPORTS
+from lbctl.site.model import MAX_CONNECTIONS, MAX_WEIGHT, SCHEDULERS, TRANSPORTS
 
 Scheduler = Literal[SCHEDULERS]
 ServerState = Literal["up", "down", "drained", "full"]

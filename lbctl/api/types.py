@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field
 
 from lbctl.api.fields import AddressText, Closed
 from lbctl.api.service_types import FormerServerView, ServiceView
-from lbctl.model import ALGORITHMS, Strategy
+from lbctl.site.model import ALGORITHMS
+from lbctl.values.transfer import Strategy
 
 Algorithm = Literal[ALGORITHMS]
 PAGE_LIMIT = 1000

@@ -7,17 +7,20 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from socket import AF_INET, AF_INET6, inet_ntop
 
-from lbctl.access_table import Entry, unpack_key
 from lbctl.api import service_types as s
 from lbctl.api import types as t
 from lbctl.api.facade import Control
 from lbctl.assignment import Plan
-from lbctl.balancing import Run
-from lbctl.feeds import KeeperState
-from lbctl.loads import Load
-from lbctl.model import PROTOCOL_NAMES, Address, ExternalIp, LoadBalancer, Server, Service, Tunnel, address_order
-from lbctl.move import MoveRecord
-from lbctl.switch import PortState
+from lbctl.copies.feeds import KeeperState
+from lbctl.entries.access_table import Entry
+from lbctl.ground.move_record import MoveRecord
+from lbctl.load.balancing import Run
+from lbctl.load.loads import Load
+from lbctl.site.model import ExternalIp, LoadBalancer, Server, Service, Tunnel
+from lbctl.switches.switch import PortState
+from lbctl.values.addresses import Address, address_order
+from lbctl.values.keys import unpack_key
+from lbctl.values.protocols import PROTOCOL_NAMES
 
 DROPPED = "dropped_"
 """What a counter's name begins with when it counts dropped packets; the reason follows."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lbctl.assignment.problem import Indexed, Unassignable
 from lbctl.assignment.state import NOWHERE, State
-from lbctl.model import Address
+from lbctl.values.addresses import Address
 
 STEPS = 50_000
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from lbctl.model import Address, address_order
+from lbctl.values.addresses import Address, address_order
 
 MOVE_COST = 100.0
 """What a move weighs beside its entries, in entries."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lbctl.cli import output
-from lbctl.config import ConfigError, load
+from lbctl.site.file import ConfigError, load
 
 app = typer.Typer(no_args_is_help=True, help="Work on site files.", rich_markup_mode=None)
 

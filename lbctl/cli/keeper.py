@@ -15,13 +15,14 @@ from urllib.parse import urlsplit
 
 import typer
 
-from lbctl.api.tokens import TokenError, read_token
 from lbctl.cli import output
 from lbctl.cli.failure import Failure
+from lbctl.http.tokens import TokenError, read_token
 from lbctl.keeper.copy import Copy
 from lbctl.keeper.journal import JournalError, KeptCopy
 from lbctl.keeper.server import KeeperServer
-from lbctl.model import KEEPER_PORT, Address
+from lbctl.site.model import KEEPER_PORT
+from lbctl.values.addresses import Address
 
 DIRECTORY = Path("/var/lib/lbctl-keeper")
 

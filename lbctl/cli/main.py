@@ -8,8 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from lbctl import __version__
-from lbctl.cli import config, doctor, drain_server, keeper, move, rebalance, scheduler, servers, status, table, where
+from lbctl.cli import config, drain_server, keeper, move, rebalance, scheduler, servers, status, table
+from lbctl.cli.doctor import command as doctor
 from lbctl.cli.failure import Failure
+from lbctl.cli.where import command as where
 
 
 class _Lbctl(typer.Typer):

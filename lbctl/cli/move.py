@@ -13,7 +13,7 @@ from rich.status import Status
 
 from lbctl.cli import output
 from lbctl.cli.client import Client
-from lbctl.model import Strategy
+from lbctl.values.transfer import Strategy
 
 COLUMNS = ("id", "kind", "external IP", "from", "to", "strategy", "state", "step", "started", "seconds", "entries", "held", "lost",
            "remark")

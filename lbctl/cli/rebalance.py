@@ -10,7 +10,7 @@ import typer
 from lbctl.cli import output
 from lbctl.cli.client import Client
 from lbctl.cli.move import INTERVAL
-from lbctl.model import ALGORITHMS, PACKETS_PER_CONNECTION
+from lbctl.site.model import ALGORITHMS, PACKETS_PER_CONNECTION
 
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end of the moves; fail if they were stopped.")]
 

@@ -10,7 +10,7 @@ import typer
 from lbctl.cli import output
 from lbctl.cli.client import Client
 from lbctl.cli.services import ExternalIp, Service, split_service
-from lbctl.model import SCHEDULERS
+from lbctl.site.model import SCHEDULERS
 
 Name = enum.Enum("Name", {name: name for name in SCHEDULERS})
 

@@ -21,7 +21,7 @@ from lbctl.cli.services import (
     split_server,
     split_service,
 )
-from lbctl.model import MAX_CONNECTIONS, MAX_WEIGHT, TRANSPORTS
+from lbctl.site.model import MAX_CONNECTIONS, MAX_WEIGHT, TRANSPORTS
 
 COLUMNS = ("external IP", "service", "server", "state", "connections", "limit", "weight", "reached", "remark")
 Transport = enum.Enum("Transport", {name: name for name in TRANSPORTS})

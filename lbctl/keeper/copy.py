@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-from lbctl.access_table import GONE
+from lbctl.entries.access_table import GONE
 from lbctl.keeper.batches import Answer, Batch, BatchKind, Reply
 from lbctl.keeper.rows import Kind, Section, Stream, identity_size, row_size, version_of
 

@@ -11,16 +11,17 @@ from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Any
 
-from lbctl.access_table import NO_HOP, STATES, Entry
-from lbctl.api.http import Request, Response
-from lbctl.api.tokens import missing_token
+from lbctl.entries.access_table import NO_HOP, STATES, Entry
+from lbctl.http.message import Request, Response
+from lbctl.http.tokens import missing_token
 from lbctl.keeper import sockets
 from lbctl.keeper.batches import CONTENT_TYPE, Answer, Batch, BatchKind, Malformed, decode, encode
 from lbctl.keeper.copy import ServerCopy, Session
 from lbctl.keeper.journal import KeptCopy
 from lbctl.keeper.metrics import exposition
 from lbctl.keeper.rows import Row, entries, row_size, version_of
-from lbctl.model import PROTOCOL_NAMES, Address
+from lbctl.values.addresses import Address
+from lbctl.values.protocols import PROTOCOL_NAMES
 
 BODY_LIMIT = 8 * 1024 * 1024
 """Bytes of a batch."""

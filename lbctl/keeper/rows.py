@@ -24,11 +24,12 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from lbctl.access_table import ENDING, GONE, NO_HOP
-from lbctl.model import Address, ExternalIp
+from lbctl.entries.access_table import ENDING, GONE, NO_HOP
+from lbctl.site.model import ExternalIp
+from lbctl.values.addresses import Address
 
 if TYPE_CHECKING:
-    from lbctl.access_table import Entry
+    from lbctl.entries.access_table import Entry
 
 STATE = ENDING | GONE
 _STATES = tuple(bytes([flags & STATE]) for flags in range(64))

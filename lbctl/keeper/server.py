@@ -14,7 +14,7 @@ from socketserver import TCPServer, ThreadingMixIn
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from lbctl import __version__
-from lbctl.api.http import Request, Response
+from lbctl.http.message import Request, Response
 from lbctl.keeper.journal import KeptCopy
 from lbctl.keeper.resources import BODY_LIMIT, Resources, problem
 

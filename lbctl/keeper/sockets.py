@@ -12,9 +12,9 @@ import struct
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 
-from lbctl.access_table import FIN_IN, FIN_OUT, NO_HOP
+from lbctl.entries.access_table import FIN_IN, FIN_OUT, NO_HOP
 from lbctl.keeper.rows import Kind, Section, Stream, pack_ports
-from lbctl.model import TCP
+from lbctl.values.protocols import TCP
 
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20

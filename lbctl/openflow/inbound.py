@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lbctl.access_table import KEY_SIZES, Shape
-from lbctl.model import TCP, Tunnel
+from lbctl.entries.access_table import Shape
+from lbctl.openflow.cookies import Kind, kind_of
 from lbctl.openflow.layout import IN, KEY_DTYPES, OUT, SHAPES, Layout, stats_layout
-from lbctl.pipeline.cookies import Kind, kind_of
-from lbctl.pipeline.tables import number
+from lbctl.openflow.tables import number
+from lbctl.site.model import Tunnel
+from lbctl.values.keys import KEY_SIZES
+from lbctl.values.protocols import TCP
 
 PACKET_IN, FLOW_REMOVED = 10, 11
 REMOVED_IDLE, REMOVED_HARD = 0, 1

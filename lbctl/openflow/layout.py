@@ -19,10 +19,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lbctl.access_table import KEY_SIZES, Shape
-from lbctl.model import TCP, UDP
-from lbctl.pipeline.entries import ENTRY_PRIORITY, deliver_table
-from lbctl.pipeline.tables import number
+from lbctl.entries.access_table import Shape
+from lbctl.openflow.entry_flows import ENTRY_PRIORITY, deliver_table
+from lbctl.openflow.tables import number
+from lbctl.values.keys import KEY_SIZES
+from lbctl.values.protocols import TCP, UDP
 
 SEND_FLOW_REM = 1
 NICIRA = 0x00002320

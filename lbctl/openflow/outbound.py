@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import struct
 
-from lbctl.messages import OUTPUT_TABLE, PacketOut
-from lbctl.pipeline.tables import number
+from lbctl.openflow.messages import OUTPUT_TABLE, PacketOut
+from lbctl.openflow.tables import number
 
 OFPP_TABLE, OFPP_IN_PORT_NXM = 0xFFFFFFF9, 0xFFF8
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
-from lbctl.model import Address, ServiceName, ServiceOrder, Strategy
+from lbctl.site.model import ServiceName, ServiceOrder
 from lbctl.store.orders import orders_of, rows_of
+from lbctl.values.addresses import Address
+from lbctl.values.transfer import Strategy
 
 FORMAT = 1
 

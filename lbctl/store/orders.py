@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 
-from lbctl.model import PROTOCOL_NUMBERS, SCHEDULERS, Instead, Server, ServiceName, ServiceOrder
-from lbctl.server_documents import document_of, endpoint_of, server_of
+from lbctl.site.model import SCHEDULERS, Instead, Server, ServiceName, ServiceOrder
+from lbctl.site.server_documents import document_of, endpoint_of, server_of
+from lbctl.values.protocols import PROTOCOL_NUMBERS
 
 
 def rows_of(orders: Mapping[ServiceName, ServiceOrder]) -> list[dict[str, Any]]:

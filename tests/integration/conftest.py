@@ -1,6 +1,6 @@
 """A bed for each test module, clean for each test; what a failed test needs to be understood is added to its report.
 
-A module says what bed it wants with `BED = {...}` (arguments of testbed.bed.Bed).
+A module says what bed it wants with `BED = {...}` (arguments of tests.bed.bed.Bed).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import pytest
 
 pytest.register_assert_rewrite(*(f"tests.integration.{name}" for name in ("gate", "hands", "moving", "slow_moves")))
 
-from testbed.bed import Bed, NotInTime  # noqa: E402
-from testbed.controller import APPS, environment  # noqa: E402
-from testbed.starter import Starter  # noqa: E402
+from tests.bed.bed import Bed, NotInTime  # noqa: E402
+from tests.bed.controller import APPS, environment  # noqa: E402
+from tests.bed.starter import Starter  # noqa: E402
 from tests.integration.moving import NAIVE_APPS  # noqa: E402
 from topologies.queues import long_receive_queues  # noqa: E402
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lbctl.model import Site
-from testbed.bed import Bed
+from lbctl.site.model import Site
+from tests.bed.bed import Bed
 from tests.integration.moving import FIRST, wait_reached
 
 SETTINGS = {"grace": 0.5, "linger": 1, "arp_interval": 2.0, "copy_interval": 0.2}

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 
-from testbed.bed import CONTROLLER_ADDRESS, BalancerNode, Bed
+from tests.bed.bed import CONTROLLER_ADDRESS, BalancerNode, Bed
 from tests.integration.moving import wait_reached
 
 PORT = 6654

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from testbed import frames
-from testbed.bed import Bed
-from testbed.frames import ACK, FIN, SYN, Frame
-from testbed.namespaces import Namespace
-from testbed.traffic import RawPort, connect
+from tests.bed import frames
+from tests.bed.bed import Bed
+from tests.bed.frames import ACK, FIN, SYN, Frame
+from tests.bed.namespaces import Namespace
+from tests.bed.traffic import RawPort, connect
 
 _ports = itertools.count(20_000)
 """Each hand-made connection has a client port of its own, so that tests on one bed do not meet."""

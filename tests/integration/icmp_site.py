@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 
-from lbctl.model import ExternalIp, Server, Service, Site
-from testbed.bed import Bed
-from testbed.sites import simple_site, together, with_nat_gateway
+from lbctl.site.model import ExternalIp, Server, Service, Site
+from tests.bed.bed import Bed
+from tests.bed.sites import simple_site, together, with_nat_gateway
 
 
 @dataclass(frozen=True)

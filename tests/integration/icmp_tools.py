@@ -9,7 +9,7 @@ import struct
 import time
 from typing import NamedTuple
 
-from testbed.namespaces import Namespace
+from tests.bed.namespaces import Namespace
 
 IPPROTO, TTL = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6}, {4: socket.IP_TTL, 6: socket.IPV6_UNICAST_HOPS}
 RECVERR, MTU_DISCOVER, PMTUDISC_DO = {4: 11, 6: 25}, {4: 10, 6: 23}, 2

@@ -7,12 +7,12 @@ import socket
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
-from lbctl.pipeline.cookies import owner_of
-from testbed.bed import Bed
-from testbed.controller import APPS
-from testbed.faults import wait_reached as wait_reached
-from testbed.namespaces import Namespace
-from testbed.traffic import Load, LoadResult, connect
+from lbctl.values.owners import owner_of
+from tests.bed.bed import Bed
+from tests.bed.controller import APPS
+from tests.bed.faults import wait_reached as wait_reached
+from tests.bed.namespaces import Namespace
+from tests.bed.traffic import Load, LoadResult, connect
 
 FIRST, SECOND = "198.51.100.1", "198.51.100.2"
 STRATEGIES = ("precopy", "buffered")

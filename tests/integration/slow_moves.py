@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from testbed.bed import Bed
-from testbed.controller import APPS
-from testbed.traffic import Load
+from tests.bed.bed import Bed
+from tests.bed.controller import APPS
+from tests.bed.traffic import Load
 from tests.integration.gate import gates
 from tests.integration.moving import FIRST, Talks, harm, mixed_load, wait_ended, wait_step
 

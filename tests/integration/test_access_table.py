@@ -11,11 +11,11 @@ from dataclasses import replace
 
 import pytest
 
-from testbed import frames
-from testbed.bed import Bed
-from testbed.frames import ACK, FIN, PSH, RST, SYN
-from testbed.sites import simple_site
-from testbed.traffic import RawPort, connect
+from tests.bed import frames
+from tests.bed.bed import Bed
+from tests.bed.frames import ACK, FIN, PSH, RST, SYN
+from tests.bed.sites import simple_site
+from tests.bed.traffic import RawPort, connect
 from tests.integration.hands import (
     HandClient,
     Talk,

@@ -11,10 +11,10 @@ import time
 
 import pytest
 
-from testbed import frames
-from testbed.bed import CONTROLLER_ADDRESS, BalancerNode, Bed
-from testbed.frames import ACK, PSH, SYN
-from testbed.traffic import RawPort, connect, request
+from tests.bed import frames
+from tests.bed.bed import CONTROLLER_ADDRESS, BalancerNode, Bed
+from tests.bed.frames import ACK, PSH, SYN
+from tests.bed.traffic import RawPort, connect, request
 from tests.integration.hands import (
     Talk,
     counters,

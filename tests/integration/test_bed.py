@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from testbed import frames
-from testbed.bed import Bed, NotInTime
-from testbed.namespaces import NAMED, remove_leftovers
-from testbed.ovs import OvsError
-from testbed.processes import CommandFailed, is_alive
-from testbed.traffic import RawPort, TrafficError, request
+from tests.bed import frames
+from tests.bed.bed import Bed, NotInTime
+from tests.bed.namespaces import NAMED, remove_leftovers
+from tests.bed.ovs import OvsError
+from tests.bed.processes import CommandFailed, is_alive
+from tests.bed.traffic import RawPort, TrafficError, request
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SERVER = "10.0.0.11"
@@ -175,7 +175,7 @@ def test_building_is_quick_and_leaves_nothing() -> None:
 def test_what_a_killed_owner_leaves_is_removed_by_the_next() -> None:
     code = """
 import time
-from testbed.bed import Bed
+from tests.bed.bed import Bed
 with Bed() as bed:
     pids = [node.ovs.vswitchd_pid for node in bed.lbs.values()] + [s.process.pid for s in bed.server_scripts.values()]
     print(bed.directory, bed.switch.full_name, *pids, flush=True)

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from testbed import faults
-from testbed.bed import Bed
-from testbed.sites import simple_site, with_keepers
-from testbed.traffic import request
+from tests.bed import faults
+from tests.bed.bed import Bed
+from tests.bed.sites import simple_site, with_keepers
+from tests.bed.traffic import request
 from tests.integration.failing import SETTINGS, begin, copied, failover_of, with_copies
 from tests.integration.moving import FIRST, Talks, assigned, move, wait_ended, wait_reached, wait_state
 

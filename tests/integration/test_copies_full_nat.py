@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from lbctl.model import Service
-from testbed import faults
-from testbed.bed import Bed
-from testbed.sites import full_nat_site, with_keepers
+from lbctl.site.model import Service
+from tests.bed import faults
+from tests.bed.bed import Bed
+from tests.bed.sites import full_nat_site, with_keepers
 from tests.integration.failing import SETTINGS, begin, copied, failover_of
 from tests.integration.moving import FIRST, Talks
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from lbctl.model import Server, Service, Site
-from testbed import frames
-from testbed.bed import Bed
-from testbed.frames import ACK, PSH, SYN
-from testbed.sites import simple_site
-from testbed.traffic import RawPort, connect, request
+from lbctl.site.model import Server, Service, Site
+from tests.bed import frames
+from tests.bed.bed import Bed
+from tests.bed.frames import ACK, PSH, SYN
+from tests.bed.sites import simple_site
+from tests.bed.traffic import RawPort, connect, request
 from tests.integration.hands import (
     HandClient,
     Talk,

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from lbctl.model import Site
-from testbed import faults, frames
-from testbed.bed import Bed
-from testbed.traffic import RawPort, request
+from lbctl.site.model import Site
+from tests.bed import faults, frames
+from tests.bed.bed import Bed
+from tests.bed.traffic import RawPort, request
 from tests.integration.failing import failover_of, health, wait_watched
 from tests.integration.hands import external_mac, internal_mac
 from tests.integration.moving import FIRST, Talks, assert_unharmed, assigned, mixed_load, wait_reached, wait_state

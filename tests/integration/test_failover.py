@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from testbed.bed import Bed
-from testbed.traffic import request
+from tests.bed.bed import Bed
+from tests.bed.traffic import request
 from tests.integration.moving import FIRST, SECOND, Talks, assert_unharmed, assigned, mixed_load, wait_reached, wait_state
 
 BED = {"lbs": 3, "external_ips": 6, "servers": 1, "settings": {"grace": 0.5, "linger": 1, "arp_interval": 2.0}}

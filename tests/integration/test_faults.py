@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from testbed import faults
-from testbed.bed import Bed
-from testbed.faults import Established, Fates
-from testbed.traffic import connect
+from tests.bed import faults
+from tests.bed.bed import Bed
+from tests.bed.faults import Established, Fates
+from tests.bed.traffic import connect
 from tests.integration.moving import FIRST
 
 BED = {"settings": {"automatic_failover": False}}

@@ -9,13 +9,13 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from lbctl.model import Server, Service, Site
-from testbed import frames
-from testbed.bed import Bed
-from testbed.frames import ACK, PSH, SYN
-from testbed.namespaces import Namespace
-from testbed.sites import SERVER_PORT, full_nat_site
-from testbed.traffic import RawPort, connect, request
+from lbctl.site.model import Server, Service, Site
+from tests.bed import frames
+from tests.bed.bed import Bed
+from tests.bed.frames import ACK, PSH, SYN
+from tests.bed.namespaces import Namespace
+from tests.bed.sites import SERVER_PORT, full_nat_site
+from tests.bed.traffic import RawPort, connect, request
 from tests.integration.hands import counters, entries_of, external_mac, hand_client, internal_mac, live, metric, server_space
 from tests.integration.moving import FIRST, SECOND, Talks
 

@@ -10,11 +10,11 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from lbctl.model import Server, Service, Site
-from testbed import frames
-from testbed.bed import Bed
-from testbed.sites import SERVER_PORT, full_nat_site
-from testbed.traffic import RawPort, connect
+from lbctl.site.model import Server, Service, Site
+from tests.bed import frames
+from tests.bed.bed import Bed
+from tests.bed.sites import SERVER_PORT, full_nat_site
+from tests.bed.traffic import RawPort, connect
 from tests.integration.gate import gates
 from tests.integration.hands import server_space
 from tests.integration.moving import (

@@ -10,12 +10,12 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from lbctl.model import ExternalIp, Site
-from testbed import frames
-from testbed.bed import Bed
-from testbed.frames import SYN
-from testbed.sites import full_nat_site
-from testbed.traffic import RawPort, connect
+from lbctl.site.model import ExternalIp, Site
+from tests.bed import frames
+from tests.bed.bed import Bed
+from tests.bed.frames import SYN
+from tests.bed.sites import full_nat_site
+from tests.bed.traffic import RawPort, connect
 from tests.integration.hands import entries_of, external_mac, fresh, internal_mac, metric, server_space
 from tests.integration.moving import FIRST, SECOND, Talks, wait_reached
 

@@ -14,10 +14,10 @@ from ipaddress import ip_address
 
 import pytest
 
-from lbctl.model import CHECK_PORTS, ExternalIp, HealthCheck, Server, Service, Site
-from testbed.bed import Bed
-from testbed.sites import behind_tunnels, simple_site, together
-from testbed.traffic import Script, connect, request
+from lbctl.site.model import CHECK_PORTS, ExternalIp, HealthCheck, Server, Service, Site
+from tests.bed.bed import Bed
+from tests.bed.sites import behind_tunnels, simple_site, together
+from tests.bed.traffic import Script, connect, request
 from tests.integration.hands import metric, server_space
 from tests.integration.moving import STRATEGIES, Talks, assert_unharmed, mixed_load, wait_reached
 

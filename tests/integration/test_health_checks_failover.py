@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from lbctl.model import HealthCheck, Site
-from testbed import faults
-from testbed.bed import Bed
-from testbed.sites import simple_site
-from testbed.traffic import request
+from lbctl.site.model import HealthCheck, Site
+from tests.bed import faults
+from tests.bed.bed import Bed
+from tests.bed.sites import simple_site
+from tests.bed.traffic import request
 from tests.integration.failing import SETTINGS, begin, failover_of
 from tests.integration.hands import metric
 from tests.integration.moving import FIRST, Talks

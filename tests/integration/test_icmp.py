@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import pytest
 
-from testbed import frames
-from testbed.bed import Bed
-from testbed.namespaces import Namespace
-from testbed.traffic import RawPort, connect, request
+from tests.bed import frames
+from tests.bed.bed import Bed
+from tests.bed.namespaces import Namespace
+from tests.bed.traffic import RawPort, connect, request
 from tests.integration import icmp_site
 from tests.integration.hands import counters, dropped, external_mac, live, own_server, server_space
 from tests.integration.icmp_site import NETS, Net

@@ -14,10 +14,10 @@ import time
 
 import pytest
 
-from testbed import frames
-from testbed.bed import Bed
-from testbed.namespaces import Namespace
-from testbed.traffic import LoadResult, RawPort
+from tests.bed import frames
+from tests.bed.bed import Bed
+from tests.bed.namespaces import Namespace
+from tests.bed.traffic import LoadResult, RawPort
 from tests.integration import icmp_site
 from tests.integration.hands import counters, dropped, external_mac, internal_mac, live, server_space
 from tests.integration.icmp_site import NETS, Net

@@ -13,13 +13,13 @@ from ipaddress import IPv6Address
 
 import pytest
 
-from lbctl.model import ExternalIp, Server, Service, Site
-from testbed import frames
-from testbed.bed import Bed
-from testbed.frames import ACK, SYN, Frame
-from testbed.namespaces import Namespace
-from testbed.sites import simple_site, together
-from testbed.traffic import Load, RawPort, connect, request
+from lbctl.site.model import ExternalIp, Server, Service, Site
+from tests.bed import frames
+from tests.bed.bed import Bed
+from tests.bed.frames import ACK, SYN, Frame
+from tests.bed.namespaces import Namespace
+from tests.bed.sites import simple_site, together
+from tests.bed.traffic import Load, RawPort, connect, request
 from tests.integration.hands import Talk, counters, eventually, external_mac, fresh, hand_client, internal_mac, live, server_space
 from tests.integration.moving import STRATEGIES, Talks, assert_unharmed, mixed_load, serves_alone, wait_ended, wait_reached, wait_state
 from tests.integration.slow_moves import harm_by_a_slow_lb

@@ -10,11 +10,11 @@ from ipaddress import IPv6Address
 
 import pytest
 
-from lbctl.model import ExternalIp, Server, Service, Site
-from testbed.bed import Bed
-from testbed.namespaces import Namespace
-from testbed.sites import simple_site, with_nat_gateway
-from testbed.traffic import Script, connect, request
+from lbctl.site.model import ExternalIp, Server, Service, Site
+from tests.bed.bed import Bed
+from tests.bed.namespaces import Namespace
+from tests.bed.sites import simple_site, with_nat_gateway
+from tests.bed.traffic import Script, connect, request
 from tests.integration.hands import counters, live, server_space
 from tests.integration.moving import STRATEGIES, Talks, assert_unharmed, wait_reached
 

@@ -19,14 +19,16 @@ from typing import TypeVar
 
 import pytest
 
-from lbctl.access_table import FIN_IN, FIN_OUT, NO_HOP, Entry, pack_key, reply_key
+from lbctl.copies.client import Client, KeeperError, tls_context
+from lbctl.copies.publisher import Publisher
+from lbctl.entries.access_table import FIN_IN, FIN_OUT, NO_HOP, Entry
 from lbctl.keeper.batches import Answer, BatchKind
-from lbctl.keeper.client import Client, KeeperError, tls_context
-from lbctl.keeper.publisher import Publisher
 from lbctl.keeper.rows import Row
-from lbctl.model import Address, ExternalIp, Server, Service
-from testbed.namespaces import Namespace, Namespaces
-from testbed.processes import end, run
+from lbctl.site.model import ExternalIp, Server, Service
+from lbctl.values.addresses import Address
+from lbctl.values.keys import pack_key, reply_key
+from tests.bed.namespaces import Namespace, Namespaces
+from tests.bed.processes import end, run
 
 SERVER, SERVER_6, EXTERNAL, EXTERNAL_6 = map(ip_address, ("10.0.0.11", "fd00::11", "198.51.100.1", "2001:db8:1::1"))
 CONTROL = "10.0.0.1"

@@ -12,13 +12,14 @@ from ipaddress import IPv4Address, ip_address
 
 import pytest
 
-from lbctl.cli.checks_addresses import check_addresses
-from lbctl.cli.finding import Level
-from lbctl.model import Endpoint, Service, Site
-from testbed.bed import Bed
-from testbed.namespaces import Namespace
-from testbed.sites import simple_site, together, with_nat_gateway
-from testbed.traffic import connect
+from lbctl.cli.doctor.addresses import check_addresses
+from lbctl.cli.doctor.finding import Level
+from lbctl.site.model import Service, Site
+from lbctl.values.addresses import Endpoint
+from tests.bed.bed import Bed
+from tests.bed.namespaces import Namespace
+from tests.bed.sites import simple_site, together, with_nat_gateway
+from tests.bed.traffic import connect
 from tests.integration.hands import live  # noqa: F401
 
 EXTERNAL, FULL, GATEWAY, IPV6 = "198.51.100.1", "198.51.100.3", "198.51.100.200", "2001:db8:1::1"

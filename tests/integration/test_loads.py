@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from testbed.bed import Bed
+from tests.bed.bed import Bed
 from tests.integration.moving import FIRST, Talks, mixed_load, stopped, wait_reached
 
 BED = {"external_ips": 2, "servers": 1, "settings": {"load_period": 0.5, "grace": 0.5, "linger": 1, "arp_interval": 2.0}}

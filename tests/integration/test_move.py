@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from testbed import frames
-from testbed.bed import Bed
-from testbed.traffic import RawPort, connect, request
+from tests.bed import frames
+from tests.bed.bed import Bed
+from tests.bed.traffic import RawPort, connect, request
 from tests.integration.gate import gates
 from tests.integration.moving import (
     FIRST,

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from testbed.bed import Bed
-from testbed.traffic import request
+from tests.bed.bed import Bed
+from tests.bed.traffic import request
 from tests.integration.gate import gates
 from tests.integration.moving import (
     FIRST,

@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
-from testbed.bed import Bed
-from testbed.sites import simple_site, with_nat_gateway
-from testbed.traffic import Script, connect
+from tests.bed.bed import Bed
+from tests.bed.sites import simple_site, with_nat_gateway
+from tests.bed.traffic import Script, connect
 from tests.integration.hands import live  # noqa: F401
 from tests.integration.moving import STRATEGIES, Talks, assert_unharmed
 from tests.integration.slow_moves import harm_by_a_slow_lb

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from lbctl.model import Rebalance, Site
-from testbed.bed import Bed
-from testbed.sites import simple_site
+from lbctl.site.model import Rebalance, Site
+from tests.bed.bed import Bed
+from tests.bed.sites import simple_site
 from tests.integration.hands import metric
 from tests.integration.moving import assert_unharmed, assigned, mixed_load, wait_reached
 

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from lbctl.recovery import UNDER_WAY
-from testbed.bed import Bed
-from testbed.controller import ControllerError
-from testbed.traffic import connect
+from lbctl.connections.recovery import UNDER_WAY
+from tests.bed.bed import Bed
+from tests.bed.controller import ControllerError
+from tests.bed.traffic import connect
 from tests.integration.gate import gates, restart, start_again
 from tests.integration.moving import (
     FIRST,

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import pytest
 
-from lbctl.model import SCHEDULERS
-from testbed import faults
-from testbed.bed import Bed
-from testbed.sites import simple_site
-from testbed.traffic import connect
+from lbctl.site.model import SCHEDULERS
+from tests.bed import faults
+from tests.bed.bed import Bed
+from tests.bed.sites import simple_site
+from tests.bed.traffic import connect
 from tests.integration.failing import wait_watched
 from tests.integration.hands import Talk, eventually, live, who_answers  # noqa: F401
 from tests.integration.moving import FIRST, assigned, wait_reached

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from lbctl.model import SCHEDULERS, Service, Site
-from testbed.bed import Bed
-from testbed.controller import APPS
-from testbed.namespaces import Namespace
-from testbed.sites import simple_site
-from testbed.traffic import Script, connect
+from lbctl.site.model import SCHEDULERS, Service, Site
+from tests.bed.bed import Bed
+from tests.bed.controller import APPS
+from tests.bed.namespaces import Namespace
+from tests.bed.sites import simple_site
+from tests.bed.traffic import Script, connect
 from tests.integration.hands import Talk, counters, eventually, live, who_answers  # noqa: F401
 from tests.integration.moving import FIRST, SECOND, assigned, wait_reached
 

@@ -11,11 +11,11 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from lbctl.config_text import site_text
-from lbctl.model import Server, Service, Site
-from testbed.bed import Bed
-from testbed.sites import simple_site
-from testbed.traffic import connect, request
+from lbctl.site.file.text import site_text
+from lbctl.site.model import Server, Service, Site
+from tests.bed.bed import Bed
+from tests.bed.sites import simple_site
+from tests.bed.traffic import connect, request
 from tests.integration.hands import Talk, entries_of, entry_flows_of, eventually, metric, who_answers
 
 PLAIN = simple_site(external_ips=3, servers=3, ports={80: 8080, 81: 9081}, settings={"linger": 1, "arp_interval": 1.0})

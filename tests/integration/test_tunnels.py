@@ -1,6 +1,6 @@
 """Servers behind tunnels (seed modification 5): LB and server share no network, requests and answers go through the tunnel.
 
-The far end of vxlan is Linux's, that of geneve and gre another Open vSwitch (testbed/tunnels.py).
+The far end of vxlan is Linux's, that of geneve and gre another Open vSwitch (tests/bed/tunnels.py).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from lbctl.model import ExternalIp, Site
-from testbed import frames, tunnels
-from testbed.bed import Bed
-from testbed.sites import behind_tunnels, simple_site, together
-from testbed.traffic import RawPort, connect, request
+from lbctl.site.model import ExternalIp, Site
+from tests.bed import frames, tunnels
+from tests.bed.bed import Bed
+from tests.bed.sites import behind_tunnels, simple_site, together
+from tests.bed.traffic import RawPort, connect, request
 from tests.integration.hands import internal_mac, live, server_space
 from tests.integration.icmp_tools import plain_socket
 from tests.integration.moving import STRATEGIES, Talks, assert_unharmed, entry_flows, mixed_load, wait_reached, wait_state

@@ -13,13 +13,13 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from lbctl.model import Server, Service, Site
-from testbed import frames
-from testbed.bed import Bed
-from testbed.dns import NAME, DnsLoad, dns_servers
-from testbed.namespaces import Namespace
-from testbed.sites import simple_site
-from testbed.traffic import RawPort, Script, request
+from lbctl.site.model import Server, Service, Site
+from tests.bed import frames
+from tests.bed.bed import Bed
+from tests.bed.dns import NAME, DnsLoad, dns_servers
+from tests.bed.namespaces import Namespace
+from tests.bed.sites import simple_site
+from tests.bed.traffic import RawPort, Script, request
 from tests.integration.hands import counters, entries_of, entry_flows_of, external_mac, live, server_space  # noqa: F401
 from tests.integration.moving import STRATEGIES, Talks, wait_reached
 from tests.integration.slow_moves import harm_by_a_slow_lb

@@ -8,32 +8,21 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from typing import Any
 
-from lbctl.access_table import Entry, pack_key, reply_key
 from lbctl.api.dispatch import dispatch
-from lbctl.api.http import Request, Response
-from lbctl.control import Refused
-from lbctl.feeds import KeeperState
-from lbctl.loads import Load
-from lbctl.model import (
-    Address,
-    Endpoint,
-    ExternalIp,
-    Instead,
-    LoadBalancer,
-    Server,
-    Service,
-    ServiceName,
-    ServiceOrder,
-    Site,
-    Strategy,
-    TransferMode,
-    Tunnel,
-)
-from lbctl.move import MoveRecord, StepRecord
-from lbctl.server_states import FormerServer, ServerState
-from lbctl.service_orders import in_force
-from lbctl.switch import PortState, Switch
-from lbctl.translation import full_reply
+from lbctl.copies.feeds import KeeperState
+from lbctl.entries.access_table import Entry
+from lbctl.entries.translation import full_reply
+from lbctl.ground.move_record import MoveRecord, StepRecord
+from lbctl.http.message import Request, Response
+from lbctl.load.loads import Load
+from lbctl.servers.states import FormerServer, ServerState
+from lbctl.site.model import ExternalIp, Instead, LoadBalancer, Server, Service, ServiceName, ServiceOrder, Site, Tunnel
+from lbctl.site.orders import in_force
+from lbctl.switches.switch import PortState, Switch
+from lbctl.values.addresses import Address, Endpoint
+from lbctl.values.keys import pack_key, reply_key
+from lbctl.values.refused import Refused
+from lbctl.values.transfer import Strategy, TransferMode
 
 IP_1, IP_2 = IPv4Address("198.51.100.1"), IPv4Address("198.51.100.2")
 SERVER_1, SERVER_2 = IPv4Address("10.0.0.11"), IPv4Address("10.0.0.12")

@@ -14,9 +14,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from lbctl.api.dispatch import dispatch
-from lbctl.api.http import Request
 from lbctl.cli.main import app
-from lbctl.model import Site
+from lbctl.http.message import Request
+from lbctl.site.model import Site
 from tests.unit.api_fakes import FakeOrders
 
 

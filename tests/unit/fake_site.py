@@ -11,12 +11,14 @@ from collections import deque
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
-from lbctl import packets
 from lbctl.control import ControlFunction
-from lbctl.messages import KEEPERS, STORE, Outbox
-from lbctl.model import UDP, Endpoint, ExternalIp, LoadBalancer, Server, Service, Settings, Site
-from lbctl.packets import ACK, FIN, RST, SYN
+from lbctl.frames import packets
+from lbctl.frames.packets import ACK, FIN, RST, SYN
+from lbctl.ground.effects import STORE, Outbox, Save, ToSwitch
+from lbctl.site.model import ExternalIp, LoadBalancer, Server, Service, Settings, Site
 from lbctl.store import State
+from lbctl.values.addresses import Endpoint
+from lbctl.values.protocols import UDP
 from tests.unit.fake_switch import Event, FakeSwitch, Sent
 
 ROUTER_MAC = bytes.fromhex("02000000c0fe")
@@ -119,13 +121,13 @@ class FakeSite:
 
     def post(self, out: Outbox) -> None:
         """Puts the controller's messages on their way; those for a switch that is not connected are lost."""
-        for name, message in out:
-            if name == STORE:
-                self.saves.append(message)
-            elif name == KEEPERS:
-                self.calls.append(message)
-            elif name in self.connected:
-                self.to_switch[name].append(message)
+        for effect in out:
+            if isinstance(effect, Save):
+                self.saves.append(effect)
+            elif not isinstance(effect, ToSwitch):
+                self.calls.append(effect)
+            elif effect.lb in self.connected:
+                self.to_switch[effect.lb].append(effect.message)
 
     def deliver(self, name: str, count: int = 1 << 30) -> bool:
         """Lets messages through to the switch. True if there were any."""

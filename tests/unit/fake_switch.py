@@ -15,28 +15,16 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import NamedTuple
 
-from lbctl import messages as m
-from lbctl.access_table import pack_key, unpack_key
-from lbctl.model import Address, Tunnel
-from lbctl.pipeline.entries import entry_flows
-from lbctl.pipeline.flow import (
-    Action,
-    CheckLarger,
-    FinTimeout,
-    Flow,
-    Learn,
-    MatchValue,
-    Move,
-    Output,
-    Resubmit,
-    SetField,
-    SetTtl,
-    Simple,
-)
-from lbctl.pipeline.probe_rules import METER_PROBE
-from lbctl.pipeline.rules import METER_ARP, METER_CHECK, METER_ERROR, METER_HOLD, METER_ICMP, METER_NEW, METER_RESET
-from lbctl.pipeline.tables import TABLES, number
-from lbctl.switch import PortState
+from lbctl.openflow import messages as m
+from lbctl.openflow.entry_flows import entry_flows
+from lbctl.openflow.flow import Action, CheckLarger, FinTimeout, Flow, Learn, MatchValue, Move, Output, Resubmit, SetField, SetTtl, Simple
+from lbctl.openflow.probe_rules import METER_PROBE
+from lbctl.openflow.rules import METER_ARP, METER_CHECK, METER_ERROR, METER_HOLD, METER_ICMP, METER_NEW, METER_RESET
+from lbctl.openflow.tables import TABLES, number
+from lbctl.site.model import Tunnel
+from lbctl.switches.switch import PortState
+from lbctl.values.addresses import Address
+from lbctl.values.keys import pack_key, unpack_key
 
 FIN_OR_RST = 0x05
 METERS = dict.fromkeys((METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP, METER_PROBE, METER_CHECK), 1)

@@ -8,14 +8,16 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address
 
-from lbctl.access_table import NO_HOP, reply_key
 from lbctl.control import ControlFunction
+from lbctl.entries.access_table import NO_HOP
+from lbctl.ground.effects import FetchCopy, SendBatch
 from lbctl.keeper.batches import Answer
 from lbctl.keeper.copy import Copy
 from lbctl.keeper.rows import Row, entries
-from lbctl.messages import FetchCopy, SendBatch
-from lbctl.model import TCP, Keeper, Keepers, Site
-from lbctl.pipeline.probe_rules import LEARNED_COOKIE
+from lbctl.openflow.probe_rules import LEARNED_COOKIE
+from lbctl.site.model import Keeper, Keepers, Site
+from lbctl.values.keys import reply_key
+from lbctl.values.protocols import TCP
 from tests.unit.fake_site import EXTERNAL, INTERNAL, Conversation, FakeSite, site
 from tests.unit.fake_switch import Event, Sent
 

@@ -6,8 +6,8 @@ from ipaddress import IPv6Address
 
 from hypothesis import strategies as st
 
-from lbctl import packets
-from lbctl.packets import SYN
+from lbctl.frames import packets
+from lbctl.frames.packets import SYN
 
 CLIENT_MAC, LB_MAC = bytes.fromhex("02000000c001"), bytes.fromhex("020000000001")
 CLIENT, EXTERNAL, GATEWAY = bytes([203, 0, 113, 7]), bytes([198, 51, 100, 1]), bytes([10, 0, 0, 1])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lbctl.access_table import NO_HOP, Entry, pack_key, reply_key
+from lbctl.entries.access_table import NO_HOP, Entry
 from lbctl.keeper.rows import Ports, Row, Section, Stream, entries
-from lbctl.model import TCP, UDP
+from lbctl.values.keys import pack_key, reply_key
+from lbctl.values.protocols import TCP, UDP
 
 SERVER, OTHER_SERVER, SERVER_6 = bytes([10, 0, 0, 11]), bytes([10, 0, 0, 12]), bytes.fromhex("fd000000000000000000000000000011")
 EXTERNAL, FULL, GATEWAY = (bytes([198, 51, 100, number]) for number in (1, 2, 3))

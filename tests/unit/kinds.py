@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
 
-from lbctl.access_table import Entry, pack_key, reply_key
-from lbctl.model import TCP, ExternalIp, Server, Service, Tunnel
-from lbctl.pipeline.rules import Port, Ports
-from lbctl.translation import full_reply, outbound_keys
+from lbctl.entries.access_table import Entry
+from lbctl.entries.translation import full_reply, outbound_keys
+from lbctl.openflow.rules import Port, Ports
+from lbctl.site.model import ExternalIp, Server, Service, Tunnel
+from lbctl.values.keys import pack_key, reply_key
+from lbctl.values.protocols import TCP
 
 PORTS = Ports(Port(1, "02:00:00:00:aa:01"), Port(2, "02:00:00:00:aa:02"), {"vxlan": Port(3, "02:00:00:00:aa:02")})
 EXTERNAL_MAC, INTERNAL_MAC = (bytes.fromhex(port.mac.replace(":", "")) for port in (PORTS.external, PORTS.internal))

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl.access_table import FIN_IN, FIN_OUT, GONE, RESET, AccessTable, Entry, pack_key, reply_key
-from lbctl.model import Connection, Endpoint
-from lbctl.translation import Allocation, full_reply
+from lbctl.entries.access_table import FIN_IN, FIN_OUT, GONE, RESET, AccessTable, Entry
+from lbctl.entries.connection import Connection
+from lbctl.entries.translation import Allocation, full_reply
+from lbctl.values.addresses import Endpoint
+from lbctl.values.keys import pack_key, reply_key
 
 CLIENT, EXTERNAL, SERVER = bytes([203, 0, 113, 9]), bytes([198, 51, 100, 1]), bytes([10, 0, 0, 11])
 HOP = bytes.fromhex("02000000c0fe")

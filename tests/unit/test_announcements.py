@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 
-from lbctl.announcements import SPACING, TIMES, Announcements
+from lbctl.networks.announcements import SPACING, TIMES, Announcements
 
 ADDRESS, OTHER = IPv4Address("198.51.100.1"), IPv4Address("198.51.100.2")
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from lbctl.api import operations
 from lbctl.api.dispatch import dispatch
-from lbctl.api.http import Request
 from lbctl.api.routes import ROUTES
+from lbctl.http.message import Request
 from tests.unit.api_fakes import IP_1, Api, problem
 
 MOVE = f"/v1/external-ips/{IP_1}/move"

@@ -8,8 +8,9 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from lbctl.model import Endpoint, Hop, Server, Tunnel
-from lbctl.server_states import FormerServer, ServerState
+from lbctl.servers.states import FormerServer, ServerState
+from lbctl.site.model import Hop, Server, Tunnel
+from lbctl.values.addresses import Endpoint
 from tests.unit.api_fakes import FULL, IP_1, SERVER_1, SERVER_2, SIX, START, Api, problem, site_of_all_kinds
 
 SERVERS = f"/v1/external-ips/{IP_1}/services/tcp/80/servers"

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl.access_table import RESET
 from lbctl.api import openapi
 from lbctl.api.paging import START, page
 from lbctl.api.routes import ROUTES
-from lbctl.move import StepRecord
+from lbctl.entries.access_table import RESET
+from lbctl.ground.move_record import StepRecord
 from tests.unit.api_fakes import FULL, GATEWAY, IP_1, IP_2, SERVER_2, Api, entry, entry_of, problem, site_of_all_kinds
 
 TABLE = "/v1/load-balancers/lb-a/access-table"

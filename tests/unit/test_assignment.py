@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from lbctl.api.types import RebalanceRequest
 from lbctl.assignment import ALGORITHMS, Capacity, Demand, Plan, Problem, Unassignable, assign
 from lbctl.assignment.problem import Indexed, checked
-from lbctl.model import ALGORITHMS as SITE_ALGORITHMS
+from lbctl.site.model import ALGORITHMS as SITE_ALGORITHMS
 
 FIRST = IPv4Address("198.51.100.1")
 

@@ -10,11 +10,12 @@ from ipaddress import IPv4Address
 import pytest
 
 from lbctl.assignment import Plan, PlannedMove, Unassignable, assign
-from lbctl.balancing import PACKETS_PER_CONNECTION, weight
-from lbctl.loads import PERIODS, Load
-from lbctl.messages import SOLVER
-from lbctl.model import Rebalance, Strategy
-from lbctl.movement import Refused
+from lbctl.ground.effects import Solve
+from lbctl.load.balancing import PACKETS_PER_CONNECTION, weight
+from lbctl.load.loads import PERIODS, Load
+from lbctl.site.model import Rebalance
+from lbctl.values.refused import Refused
+from lbctl.values.transfer import Strategy
 from tests.unit.fake_site import FakeSite, site
 
 IPS = tuple(IPv4Address(f"198.51.100.{number}") for number in range(1, 5))
@@ -35,8 +36,8 @@ class World(FakeSite):
 
     def post(self, out) -> None:
         """Plans are found at once."""
-        super().post([item for item in out if item[0] != SOLVER])
-        for message in [message for name, message in out if name == SOLVER]:
+        super().post([effect for effect in out if not isinstance(effect, Solve)])
+        for message in [effect for effect in out if isinstance(effect, Solve)]:
             self.plans += 1
             super().post(self.control.balancing.solved(assign(message.problem, message.algorithm), self.now))
 

@@ -10,15 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl import icmp, packets
-from lbctl.access_table import Entry, inverse_key, pack_key, unpack_key
-from lbctl.checks.checker import BURST, MOST_CHECKS, Flight
-from lbctl.control import Refused
-from lbctl.messages import PacketOut
-from lbctl.model import CHECK_PORTS, TCP, UDP, Endpoint, HealthCheck, Server, ServiceName, Site, Strategy
-from lbctl.packets import ACK, FIN, RST, SYN
-from lbctl.pipeline.cookies import MARK, Kind
-from lbctl.server_states import Down
+from lbctl.entries.access_table import Entry
+from lbctl.frames import icmp, packets
+from lbctl.frames.packets import ACK, FIN, RST, SYN
+from lbctl.health_checks.checker import BURST, MOST_CHECKS, Flight
+from lbctl.openflow.cookies import MARK, Kind
+from lbctl.openflow.messages import PacketOut
+from lbctl.servers.states import Down
+from lbctl.site.model import CHECK_PORTS, HealthCheck, Server, ServiceName, Site
+from lbctl.values.addresses import Endpoint
+from lbctl.values.keys import inverse_key, pack_key, unpack_key
+from lbctl.values.protocols import TCP, UDP
+from lbctl.values.refused import Refused
+from lbctl.values.transfer import Strategy
 from tests.unit.fake_site import FakeSite, site
 from tests.unit.fake_switch import packet_in
 

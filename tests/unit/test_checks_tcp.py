@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl.checks.tcp import LONGEST_LINE, MOST_PIECES, HttpQuestion, TcpCheck
-from lbctl.checks.udp import UdpCheck
-from lbctl.checks.verdict import Judgement, Segment, Verdict
-from lbctl.packets import ACK, FIN, PSH, RST, SYN, Packet
+from lbctl.frames.packets import ACK, FIN, PSH, RST, SYN, Packet
+from lbctl.health_checks.tcp import LONGEST_LINE, MOST_PIECES, HttpQuestion, TcpCheck
+from lbctl.health_checks.udp import UdpCheck
+from lbctl.health_checks.verdict import Judgement, Segment, Verdict
 
 NUMBERS = 1 << 32
 ISN, SERVER_ISN = NUMBERS - 3, NUMBERS - 2

@@ -11,7 +11,7 @@ import pytest
 
 from lbctl.api import problems
 from lbctl.cli import main
-from lbctl.model import Strategy
+from lbctl.values.transfer import Strategy
 from tests.unit.api_fakes import IP_1, START, entry, entry_of, site_of_all_kinds
 from tests.unit.cli_harness import Command, serving
 

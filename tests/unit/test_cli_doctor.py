@@ -9,11 +9,11 @@ from ipaddress import ip_address
 
 import pytest
 
-from lbctl.cli import checks_controller
-from lbctl.cli.checks_switch import check_version
-from lbctl.cli.finding import Level
+from lbctl.cli.doctor import controller as checks_controller
+from lbctl.cli.doctor.finding import Level
+from lbctl.cli.doctor.switch import check_version
 from lbctl.cli.ovs import Ovs
-from lbctl.server_states import ServerState
+from lbctl.servers.states import ServerState
 from tests.unit.api_fakes import site_of_all_kinds
 from tests.unit.cli_harness import Command, serving
 

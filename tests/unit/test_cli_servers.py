@@ -7,8 +7,9 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from lbctl.model import Endpoint, Hop
-from lbctl.server_states import FormerServer, ServerState
+from lbctl.servers.states import FormerServer, ServerState
+from lbctl.site.model import Hop
+from lbctl.values.addresses import Endpoint
 from tests.unit.api_fakes import IP_1, SERVER_1, START, site_of_all_kinds
 from tests.unit.cli_harness import Command, serving
 

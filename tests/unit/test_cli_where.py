@@ -7,11 +7,13 @@ from ipaddress import IPv4Address, ip_address
 import pytest
 
 from lbctl.api.views import entry as entry_view
-from lbctl.cli.trace import _flow as packet_text
-from lbctl.cli.trace import annotate
-from lbctl.cli.verdict import Situation
-from lbctl.model import Endpoint, Hop, Strategy, TransferMode
-from lbctl.server_states import FormerServer, ServerState
+from lbctl.cli.where.trace import _flow as packet_text
+from lbctl.cli.where.trace import annotate
+from lbctl.cli.where.verdict import Situation
+from lbctl.servers.states import FormerServer, ServerState
+from lbctl.site.model import Hop
+from lbctl.values.addresses import Endpoint
+from lbctl.values.transfer import Strategy, TransferMode
 from tests.unit.api_fakes import IP_1, SERVER_1, SERVER_2, VXLAN_SERVER, Api, entry, entry_of, site_of_all_kinds
 from tests.unit.cli_harness import Command, serving
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl import config
-from lbctl.config import ConfigError
-from lbctl.config_text import site_text
-from lbctl.model import ExternalIp, LoadBalancer, Server, Service, Settings, Site
+from lbctl.site import file as config
+from lbctl.site.file import ConfigError
+from lbctl.site.file.text import site_text
+from lbctl.site.model import ExternalIp, LoadBalancer, Server, Service, Settings, Site
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -444,7 +444,7 @@ def test_an_ipv6_address_needs_no_quotes_between_dashes_and_needs_them_in_bracke
 
 
 def test_external_ips_that_cookies_cannot_tell_apart_are_refused(monkeypatch):
-    monkeypatch.setattr("lbctl.config_external_ips.owner_of", lambda address: address[0])
+    monkeypatch.setattr("lbctl.site.file.external_ips.owner_of", lambda address: address[0])
     assert problems(KINDS)[0] == (
         "site.yaml:17: the external IP 198.51.100.20 can't be told from 198.51.100.11 (line 6) in the switches' cookies, "
         "which hold a checksum of IPv6 addresses: take another address")

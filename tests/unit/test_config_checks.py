@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl import config
-from lbctl.config import ConfigError
-from lbctl.config_text import site_text
-from lbctl.model import CHECK_PORTS, HealthCheck
+from lbctl.site import file as config
+from lbctl.site.file import ConfigError
+from lbctl.site.file.text import site_text
+from lbctl.site.model import CHECK_PORTS, HealthCheck
 from tests.unit.fake_site import site
 
 SITE = """\

@@ -6,9 +6,9 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from lbctl import config
-from lbctl.config_text import site_text
-from lbctl.model import Keeper, Keepers
+from lbctl.site import file as config
+from lbctl.site.file.text import site_text
+from lbctl.site.model import Keeper, Keepers
 from tests.unit.test_config import SITE, problems
 
 KEEPERS = """\

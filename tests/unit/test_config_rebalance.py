@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lbctl import config
-from lbctl.config_text import site_text
-from lbctl.model import Rebalance
+from lbctl.site import file as config
+from lbctl.site.file.text import site_text
+from lbctl.site.model import Rebalance
 from tests.unit.test_config import SITE, problems
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "assignment.md"

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from lbctl import packets
-from lbctl.access_table import FIN_IN, FIN_OUT, NO_HOP, Entry, pack_key, reply_key
-from lbctl.answers import FROM_CONTROLLER
-from lbctl.messages import OUTPUT_TABLE, AddEntries, AddFlows, DeleteEntries, PacketOut
-from lbctl.model import Strategy
-from lbctl.packets import ACK, FIN, RST, SYN
-from lbctl.pipeline.cookies import Kind
-from lbctl.pipeline.entries import entry_flows
+from lbctl.entries.access_table import FIN_IN, FIN_OUT, NO_HOP, Entry
+from lbctl.frames import packets
+from lbctl.frames.packets import ACK, FIN, RST, SYN
+from lbctl.openflow.cookies import Kind
+from lbctl.openflow.entry_flows import entry_flows
+from lbctl.openflow.messages import FROM_CONTROLLER, OUTPUT_TABLE, AddEntries, AddFlows, DeleteEntries, PacketOut
+from lbctl.values.keys import pack_key, reply_key
+from lbctl.values.transfer import Strategy
 from tests.unit import fake_switch
 from tests.unit.fake_site import ROUTER_MAC, FakeSite, site
 from tests.unit.fake_switch import Installed

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl.control import Refused
-from lbctl.messages import STORE, AddFlows, PacketOut, Save
-from lbctl.model import Strategy, TransferMode
+from lbctl.ground.effects import STORE, Save
+from lbctl.openflow.messages import AddFlows, PacketOut
 from lbctl.store import State
+from lbctl.values.refused import Refused
+from lbctl.values.transfer import Strategy, TransferMode
 from tests.unit.fake_site import FakeSite, site
 
 ADDRESS = IPv4Address("198.51.100.1")
@@ -214,5 +215,5 @@ def test_a_stored_lb_that_is_gone_counts_for_nothing() -> None:
 
 def test_the_first_state_is_saved() -> None:
     control = FakeSite(site()).control
-    saves = [message for name, message in control.tick(1e6) if name == STORE]
-    assert saves == [Save(control.state())] and not [1 for name, _ in control.tick(1e6 + 1) if name == STORE]
+    saves = [effect for effect in control.tick(1e6) if isinstance(effect, Save)]
+    assert saves == [Save(control.state())] and not [effect for effect in control.tick(1e6 + 1) if isinstance(effect, Save)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from lbctl.access_table import NO_HOP
-from lbctl.messages import FetchCopy, SendBatch
-from lbctl.model import Strategy
-from lbctl.packets import ACK, FIN
+from lbctl.entries.access_table import NO_HOP
+from lbctl.frames.packets import ACK, FIN
+from lbctl.ground.effects import FetchCopy, SendBatch
+from lbctl.values.transfer import Strategy
 from tests.unit.fake_site import ROUTER_MAC
 from tests.unit.faulty_site import FaultySite, kept_site
 

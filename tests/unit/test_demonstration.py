@@ -10,17 +10,20 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from demonstration import __main__ as command
-from demonstration.loads import common
-from demonstration.naive import MOVES, NaiveMove
-from demonstration.orders import BUFFERED, ORDERS, PRECOPY, ROUTE_FIRST, TABLE_FIRST, Order
-from demonstration.page import page
-from demonstration.report import table
-from demonstration.results import MoveResult, OrderResult, ProbeResult, Step, sentence
-from lbctl import config
-from lbctl.access_table import AccessTable, Entry, pack_key, reply_key
-from lbctl.model import Settings, Strategy, TransferMode
-from lbctl.move import Announce, Assign, Copy, Forget, Move, MoveRecord, SetRole
+from evaluation.demonstration import __main__ as command
+from evaluation.demonstration.loads import common
+from evaluation.demonstration.naive import MOVES, NaiveMove
+from evaluation.demonstration.orders import BUFFERED, ORDERS, PRECOPY, ROUTE_FIRST, TABLE_FIRST, Order
+from evaluation.demonstration.page import page
+from evaluation.demonstration.report import table
+from evaluation.demonstration.results import MoveResult, OrderResult, ProbeResult, Step, sentence
+from lbctl.entries.access_table import AccessTable, Entry
+from lbctl.ground.move_record import MoveRecord
+from lbctl.moves.move import Announce, Assign, Copy, Forget, Move, SetRole
+from lbctl.site import file as config
+from lbctl.site.model import Settings
+from lbctl.values.keys import pack_key, reply_key
+from lbctl.values.transfer import Strategy, TransferMode
 from topologies import fig1, fig2, fig3, fig3_full_nat
 from topologies.plan import Plan, site_yaml
 

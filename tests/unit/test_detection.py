@@ -1,4 +1,4 @@
-"""What makes an LB failed, and what does not: each rule of lbctl/detection.py and lbctl/relief.py, in the site of faulty_site.py."""
+"""What makes an LB failed, and what does not: each rule of lbctl/failures/detection.py and relief.py, in the site of faulty_site.py."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from lbctl import packets
-from lbctl.control import Refused
-from lbctl.detection import Detection
-from lbctl.messages import Barrier, PacketOut
-from lbctl.model import Settings
-from lbctl.pipeline.probe_rules import LEARNED_COOKIE, Watched
-from lbctl.pipeline.rules import Port, Ports
-from lbctl.probing import NETWORKS
+from lbctl.failures.detection import Detection
+from lbctl.failures.probing import NETWORKS
+from lbctl.frames import packets
+from lbctl.openflow.messages import Barrier, PacketOut
+from lbctl.openflow.probe_rules import LEARNED_COOKIE, Watched
+from lbctl.openflow.rules import Port, Ports
+from lbctl.site.model import Settings
 from lbctl.store import FileStore, State, StoreError
-from lbctl.switch import PortState
+from lbctl.switches.switch import PortState
+from lbctl.values.refused import Refused
 from tests.unit.fake_site import EXTERNAL, INTERNAL, LB_NAMES
 from tests.unit.faulty_site import FaultySite, kept_site
 

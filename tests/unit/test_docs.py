@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-FOLDERS = "lbctl|ryu_apps|tests|testbed|topologies|demonstration|experiment|simulator|benchmarks|docs|examples|requirements|scripts"
+FOLDERS = "lbctl|ryu_apps|tests|topologies|evaluation|docs|examples|requirements|scripts"
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl import echo
-from lbctl.access_table import pack_key, unpack_key
-from lbctl.echo import Echoes
-from lbctl.model import ICMP
+from lbctl.entries import echo
+from lbctl.entries.echo import Echoes
+from lbctl.values.keys import pack_key, unpack_key
+from lbctl.values.protocols import ICMP
 
 EXTERNAL, OUTSIDE = bytes([198, 51, 100, 200]), bytes([203, 0, 113, 1])
 HOP, INNER = bytes(6), b"\x02" + bytes(5)

@@ -7,8 +7,8 @@ import itertools
 
 import pytest
 
-from experiment.results import BIN, Move, Request, Run, Sample, quantile, table
-from experiment.shape import GROUPS, LINK, ON_THE_WIRE, PHASES, UTILISATION, Shape
+from evaluation.experiment.results import BIN, Move, Request, Run, Sample, quantile, table
+from evaluation.experiment.shape import GROUPS, LINK, ON_THE_WIRE, PHASES, UTILISATION, Shape
 
 SHAPE = Shape(seed=3, phase=20.0, lbs=3)
 

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl.succession import Candidate, Orphan, spread
+from lbctl.failures.succession import Candidate, Orphan, spread
 from tests.unit.api_fakes import Api
 
 FIRST = IPv4Address("198.51.100.1")

@@ -11,13 +11,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from lbctl import movement
-from lbctl.control import ControlFunction, Refused
-from lbctl.detection import Detection
-from lbctl.failover import Takeover
-from lbctl.model import Strategy
-from lbctl.move import Fence
-from lbctl.packets import ACK, FIN, RST, SYN
+from lbctl.control import ControlFunction
+from lbctl.failures.detection import Detection
+from lbctl.frames.packets import ACK, FIN, RST, SYN
+from lbctl.moves import movement
+from lbctl.moves.move import Fence
+from lbctl.moves.takeover import Takeover
+from lbctl.values.refused import Refused
+from lbctl.values.transfer import Strategy
 from tests.unit.fake_site import LB_NAMES
 from tests.unit.faulty_site import PORTS, FaultySite, kept_site
 from tests.unit.test_move_machine import ANY, FEW, IPS, PROFILE, RARELY

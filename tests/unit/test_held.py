@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl.held import HeldPacket, HeldPackets
-from lbctl.model import Settings
+from lbctl.entries.held import HeldPacket, HeldPackets
+from lbctl.site.model import Settings
 
 
 def queue(packets: int = 3, size: int = 100) -> HeldPackets:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl import icmp, packets
-from lbctl.model import ICMP, ICMPV6
+from lbctl.frames import icmp, packets
+from lbctl.values.protocols import ICMP, ICMPV6
 from tests.unit.frames import (
     CLIENT,
     CLIENT_MAC,

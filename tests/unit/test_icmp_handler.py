@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl import icmp, packets
-from lbctl.access_table import NO_HOP, inverse_key
-from lbctl.icmp_translation import quoted
-from lbctl.messages import PacketOut
-from lbctl.packets import ACK
-from lbctl.pipeline.cookies import Kind
+from lbctl.entries.access_table import NO_HOP
+from lbctl.frames import icmp, packets
+from lbctl.frames.icmp_translation import quoted
+from lbctl.frames.packets import ACK
+from lbctl.openflow.cookies import Kind
+from lbctl.openflow.messages import PacketOut
+from lbctl.values.keys import inverse_key
 from tests.unit.fake_site import ROUTER_MAC, FakeSite, site
 from tests.unit.test_connections import ADDRESS, CLIENT, SERVERS, add, from_client, from_server, lb_mac, packet_in, world
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl import icmp, packets
-from lbctl.access_table import inverse_key, pack_key, unpack_key
-from lbctl.icmp_translation import Carried, carried, quoted, readdressed, readdressed_frame, translated_error
-from lbctl.model import ICMP, ICMPV6, TCP, UDP
+from lbctl.frames import icmp, packets
+from lbctl.frames.icmp_translation import Carried, carried, quoted, readdressed, readdressed_frame, translated_error
+from lbctl.values.keys import inverse_key, pack_key, unpack_key
+from lbctl.values.protocols import ICMP, ICMPV6, TCP, UDP
 
 LB_MAC, ROUTER_MAC, HOP_MAC = b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02", b"\x02\0\0\0\0\x03"
 CHECKSUM = {TCP: 16, UDP: 6, ICMP: 2, ICMPV6: 2}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lbctl.access_table import GONE
+from lbctl.entries.access_table import GONE
 from lbctl.keeper import journal
 from lbctl.keeper.batches import Answer, Batch, BatchKind, encode
 from lbctl.keeper.copy import ENDED_SESSIONS, Copy

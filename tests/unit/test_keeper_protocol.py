@@ -15,12 +15,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from lbctl.access_table import ENDING, GONE, AccessTable
+from lbctl.copies.publisher import Pace, Publisher
+from lbctl.entries.access_table import ENDING, GONE, AccessTable
 from lbctl.keeper import journal
 from lbctl.keeper.batches import Answer, Batch, BatchKind, Reply, decode, encode
 from lbctl.keeper.copy import Copy, Session
 from lbctl.keeper.journal import KeptCopy
-from lbctl.keeper.publisher import Pace, Publisher
 from lbctl.keeper.rows import Ports, Row, Section, Stream, identity_size, row_size, version_of
 from tests.unit.keeper_entries import DERIVED, OTHER_SERVER, SERVER, entry, rows, rows_of
 

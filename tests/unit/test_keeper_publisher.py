@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from lbctl.access_table import FIN_IN, AccessTable
+from lbctl.copies.publisher import Pace, Publisher
+from lbctl.entries.access_table import FIN_IN, AccessTable
 from lbctl.keeper.batches import Answer, BatchKind, Reply
-from lbctl.keeper.publisher import Pace, Publisher
 from tests.unit.keeper_entries import DERIVED, SERVER, entry, ports, rows, rows_of
 
 TAKEN = Reply(Answer.ACKNOWLEDGED)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl.access_table import FIN_IN, FIN_OUT, GONE, NO_HOP, RESET, REUSED
+from lbctl.entries.access_table import FIN_IN, FIN_OUT, GONE, NO_HOP, RESET, REUSED
 from lbctl.keeper.batches import MAGIC, Batch, BatchKind, Malformed, decode, encode
 from lbctl.keeper.rows import Kind, count, derived_ports, entries, row_size, sections, unpack_ports
-from lbctl.model import ExternalIp, Server, Service
+from lbctl.site.model import ExternalIp, Server, Service
 from tests.unit.keeper_entries import DERIVED, EXTERNAL, KINDS, SERVER, SERVER_6, entry, ports, row, rows, rows_of
 
 HOPS = st.sampled_from([NO_HOP, bytes.fromhex("02000000c0fe"), bytes.fromhex("ffffffffffff")])

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from lbctl.loads import Loads
+from lbctl.load.loads import Loads
+from lbctl.openflow.cookies import MARK, Kind
 from lbctl.openflow.inbound import FlowStats
-from lbctl.pipeline.cookies import MARK, Kind
 
 OWNER = 0xC6336401
 PERIOD = 2.0

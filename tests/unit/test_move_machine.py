@@ -14,12 +14,13 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from lbctl import movement
-from lbctl.access_table import server_key
-from lbctl.control import ControlFunction, Refused
-from lbctl.model import Strategy
-from lbctl.move import ABSENT, SERVING, Announce, Assign, Confirm, Forget, Move, SetHolder, SetRole
-from lbctl.packets import ACK, FIN, RST, SYN
+from lbctl.control import ControlFunction
+from lbctl.frames.packets import ACK, FIN, RST, SYN
+from lbctl.moves import movement
+from lbctl.moves.move import ABSENT, SERVING, Announce, Assign, Confirm, Forget, Move, SetHolder, SetRole
+from lbctl.values.keys import server_key
+from lbctl.values.refused import Refused
+from lbctl.values.transfer import Strategy
 from tests.unit.fake_site import LB_NAMES, FakeSite, site
 
 EXAMPLES = int(os.environ.get("LBCTL_EXAMPLES", "100"))

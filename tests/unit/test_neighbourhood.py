@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 
-from lbctl.messages import PacketOut
-from lbctl.neighbourhood import ASKED_AT_ONCE, LOOKED_AT_ONCE, Walk
+from lbctl.networks.neighbourhood import ASKED_AT_ONCE, LOOKED_AT_ONCE, Walk
+from lbctl.openflow.messages import PacketOut
 from tests.unit.fake_site import FakeSite, site
 
 

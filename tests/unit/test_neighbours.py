@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl import icmp, neighbours, packets
-from lbctl.packets import Malformed
+from lbctl.frames import icmp, neighbours, packets
+from lbctl.frames.packets import Malformed
 
 LB_MAC, SERVER_MAC = bytes.fromhex("020000000aa1"), bytes.fromhex("020000000b11")
 LINK_LOCAL = "fe80::ff:fe00:aa1"

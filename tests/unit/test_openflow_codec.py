@@ -12,17 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ryu.ofproto import ofproto_v1_4, ofproto_v1_4_parser
 
-from lbctl import messages as m
-from lbctl.access_table import Entry, Shape, pack_key, reply_key, unpack_key
-from lbctl.model import Hop, TransferMode
+from lbctl.entries.access_table import Entry, Shape
+from lbctl.ground.effects import Save
 from lbctl.openflow import inbound
-from lbctl.openflow.entries import EntryCodec
+from lbctl.openflow import messages as m
+from lbctl.openflow.cookies import Kind, entry_cookie
+from lbctl.openflow.entry_codec import EntryCodec
+from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.layout import SHAPES, stats_layout
 from lbctl.openflow.outbound import packet_out
-from lbctl.pipeline.cookies import Kind, entry_cookie
-from lbctl.pipeline.entries import entry_flows
-from lbctl.pipeline.rules import Port, Ports, Role, all_flows, delivery_flows
-from lbctl.pipeline.tables import number
+from lbctl.openflow.rules import Port, Ports, Role, all_flows, delivery_flows
+from lbctl.openflow.tables import number
+from lbctl.site.model import Hop
+from lbctl.values.keys import pack_key, reply_key, unpack_key
+from lbctl.values.transfer import TransferMode
 from ryu_apps.openflow import XID_MARK, encode, token_of
 from tests.unit import fake_switch, kinds
 from tests.unit.fake_site import site
@@ -224,7 +227,7 @@ def test_other_messages(message, kinds) -> None:
 
 def test_what_is_not_for_a_switch_is_refused() -> None:
     with pytest.raises(TypeError, match="not for a switch"):
-        encode(m.Save(None), CODEC)
+        encode(Save(None), CODEC)
 
 
 def test_tokens() -> None:

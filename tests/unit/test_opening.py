@@ -8,12 +8,14 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from lbctl import icmp, packets
-from lbctl.access_table import NO_HOP, pack_key, unpack_key
-from lbctl.messages import STORE
-from lbctl.model import TCP, UDP, ExternalIp
-from lbctl.packets import ACK, FIN, RST, SYN
-from lbctl.pipeline.entries import entry_flows
+from lbctl.entries.access_table import NO_HOP
+from lbctl.frames import icmp, packets
+from lbctl.frames.packets import ACK, FIN, RST, SYN
+from lbctl.ground.effects import ToSwitch
+from lbctl.openflow.entry_flows import entry_flows
+from lbctl.site.model import ExternalIp
+from lbctl.values.keys import pack_key, unpack_key
+from lbctl.values.protocols import TCP, UDP
 from tests.unit.fake_site import EXTERNAL, INTERNAL, ROUTER_MAC, FakeSite, site
 from tests.unit.fake_switch import Sent
 from tests.unit.frames import datagram
@@ -44,11 +46,11 @@ class World(FakeSite):
         waiting = deque((name, event) for event in events)
         while waiting:
             name, event = waiting.popleft()
-            for target, message in getattr(self.control, event.name)(name, *event.arguments, self.now):
-                if target != STORE:
-                    more, events = self.switches[target].apply(message, self.now)
+            for effect in getattr(self.control, event.name)(name, *event.arguments, self.now):
+                if isinstance(effect, ToSwitch):
+                    more, events = self.switches[effect.lb].apply(effect.message, self.now)
                     sent += more
-                    waiting += [(target, event) for event in events]
+                    waiting += [(effect.lb, event) for event in events]
         return sent
 
     def packet(self, key: bytes, port: int, flags: int = SYN, seq: int = 1, mac: bytes | None = None) -> bytes:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 from itertools import pairwise
 
-from lbctl import movement
-from lbctl.access_table import Entry, pack_key, reply_key
-from lbctl.messages import AddEntries, DeleteCookie, Message
-from lbctl.model import Strategy
-from lbctl.move import CHUNK
-from lbctl.pipeline.cookies import BUCKETS, Kind, kind_of
+from lbctl.entries.access_table import Entry
+from lbctl.moves import movement
+from lbctl.moves.move import CHUNK
+from lbctl.openflow.cookies import BUCKETS, Kind, kind_of
+from lbctl.openflow.messages import AddEntries, DeleteCookie, Message
+from lbctl.values.keys import pack_key, reply_key
+from lbctl.values.transfer import Strategy
 from tests.unit.fake_site import ROUTER_MAC, FakeSite, site
 
 ADDRESS, SERVER = IPv4Address("198.51.100.1"), IPv4Address("10.0.0.10").packed

@@ -21,11 +21,11 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = sorted((CHECKOUT / "requirements").glob("*.txt"))
 MODULES = sorted(
     path
-    for folder in ("lbctl", "ryu_apps", "topologies", "testbed", "demonstration", "benchmarks", "experiment", "simulator")
+    for folder in ("lbctl", "ryu_apps", "topologies", "evaluation", "tests/bed")
     for path in (CHECKOUT / folder).rglob("*.py")
 )
 SHELL_ONLY = {"ryu", "eventlet", "os_ken"}
-OURS_OUTSIDE_LBCTL = {"ryu_apps", "topologies", "testbed", "demonstration", "benchmarks", "experiment", "simulator", "tests"}
+OURS_OUTSIDE_LBCTL = {"ryu_apps", "topologies", "evaluation", "tests"}
 MAXIMUM_LINES = 400
 PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[0-9][A-Za-z0-9.]*(; python_version [<>]=? \"3\.\d+\")?")
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lbctl import packets
-from lbctl.model import TCP, UDP
-from lbctl.packets import ACK, FIN, PSH, RST, SYN, Malformed
+from lbctl.frames import packets
+from lbctl.frames.packets import ACK, FIN, PSH, RST, SYN, Malformed
+from lbctl.values.protocols import TCP, UDP
 from tests.unit.frames import (
     CLIENT,
     CLIENT_MAC,

@@ -14,27 +14,20 @@ from pathlib import Path
 
 import pytest
 
-from lbctl import packets
-from lbctl.access_table import Entry, pack_key, reply_key
-from lbctl.messages import AddEntries, AddFlows
-from lbctl.model import TCP, UDP, ExternalIp, Hop, Server, Service, TransferMode
-from lbctl.packets import ACK, FIN, RST, SYN
-from lbctl.pipeline import cookies
-from lbctl.pipeline.cookies import Kind
-from lbctl.pipeline.entries import entry_flows
-from lbctl.pipeline.flow import CONTROLLER, Flow, Output, PipelineError, Resubmit, SetField, flow
-from lbctl.pipeline.rules import (
-    ABSENT,
-    SERVING,
-    Port,
-    Ports,
-    Role,
-    all_flows,
-    base_flows,
-    delivery_flows,
-    external_ip_flows,
-)
-from lbctl.pipeline.tables import TABLES, name_of, number
+from lbctl.entries.access_table import Entry
+from lbctl.frames import packets
+from lbctl.frames.packets import ACK, FIN, RST, SYN
+from lbctl.openflow import cookies
+from lbctl.openflow.cookies import Kind
+from lbctl.openflow.entry_flows import entry_flows
+from lbctl.openflow.flow import CONTROLLER, Flow, Output, PipelineError, Resubmit, SetField, flow
+from lbctl.openflow.messages import AddEntries, AddFlows
+from lbctl.openflow.rules import ABSENT, SERVING, Port, Ports, Role, all_flows, base_flows, delivery_flows, external_ip_flows
+from lbctl.openflow.tables import TABLES, name_of, number
+from lbctl.site.model import ExternalIp, Hop, Server, Service
+from lbctl.values.keys import pack_key, reply_key
+from lbctl.values.protocols import TCP, UDP
+from lbctl.values.transfer import TransferMode
 from tests.unit import kinds
 from tests.unit.fake_switch import METERS, FakeSwitch
 

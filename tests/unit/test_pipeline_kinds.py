@@ -7,15 +7,18 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from lbctl import icmp, neighbours, packets
-from lbctl.access_table import inverse_key, pack_key, unpack_key
-from lbctl.messages import AddEntries, AddFlows, PacketOut
-from lbctl.model import ICMP, ICMPV6, TCP, UDP, ExternalIp, Server, Service, TransferMode, Tunnel
-from lbctl.packets import ACK, FIN, RST, SYN
-from lbctl.pipeline import cookies
-from lbctl.pipeline.cookies import Kind
-from lbctl.pipeline.flow import CONTROLLER
-from lbctl.pipeline.rules import ABSENT, SERVING, Role, all_flows
+from lbctl.frames import icmp, neighbours, packets
+from lbctl.frames.packets import ACK, FIN, RST, SYN
+from lbctl.openflow import cookies
+from lbctl.openflow.cookies import Kind
+from lbctl.openflow.flow import CONTROLLER
+from lbctl.openflow.messages import AddEntries, AddFlows, PacketOut
+from lbctl.openflow.rules import ABSENT, SERVING, Role, all_flows
+from lbctl.site.model import ExternalIp, Server, Service, Tunnel
+from lbctl.values.keys import inverse_key, pack_key, unpack_key
+from lbctl.values.owners import owner_of
+from lbctl.values.protocols import ICMP, ICMPV6, TCP, UDP
+from lbctl.values.transfer import TransferMode
 from tests.unit import kinds
 from tests.unit.fake_switch import METERS, FakeSwitch, Sent
 from tests.unit.frames import datagram, patched, with_extension
@@ -334,7 +337,7 @@ def test_all_kinds_fit_into_one_lb(role) -> None:
     for item in flows:
         assert (item.meter is not None) == (CONTROLLER in item.actions), item.text()
         assert cookies.kind_of(item.cookie) in set(Kind)
-        assert cookies.owner_in(item.cookie) in {0, *(cookies.owner_of(config.address.packed) for config in EXTERNAL_IPS.values())}
+        assert cookies.owner_in(item.cookie) in {0, *(owner_of(config.address.packed) for config in EXTERNAL_IPS.values())}
 
 
 @pytest.mark.parametrize("kind, version", EVERY)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from lbctl.access_table import Entry, pack_key, reply_key
-from lbctl.messages import AddEntries, AddFlows, DeleteCookie, DeleteEntries, DeleteFlows
-from lbctl.model import Strategy
-from lbctl.packets import ACK, FIN, RST, SYN
+from lbctl.entries.access_table import Entry
+from lbctl.frames.packets import ACK, FIN, RST, SYN
+from lbctl.openflow.messages import AddEntries, AddFlows, DeleteCookie, DeleteEntries, DeleteFlows
+from lbctl.values.keys import pack_key, reply_key
+from lbctl.values.transfer import Strategy
 from tests.unit.fake_site import FakeSite, site
 
 CHANGES = (AddFlows, DeleteFlows, DeleteCookie, AddEntries, DeleteEntries)

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl.access_table import server_key
-from lbctl.model import SCHEDULERS, TCP, Server, Service
-from lbctl.schedulers import Scheduler, scheduler_for
+from lbctl.servers.schedulers import Scheduler, scheduler_for
+from lbctl.site.model import SCHEDULERS, Server, Service
+from lbctl.values.keys import server_key
+from lbctl.values.protocols import TCP
 
 TURNS = ("round-robin", "weighted-round-robin", "least-connections")
 HASHED = ("source-hash", "maglev")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lbctl.maglev import SIZE, lookup_table, place_of
+from lbctl.servers.maglev import SIZE, lookup_table, place_of
 
 IDEAL = {"leaves": lambda servers: 1 / servers, "joins": lambda servers: 1 / (servers + 1)}
 

@@ -9,11 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl.access_table import AccessTable, Entry, pack_key, reply_key, unpack_key
-from lbctl.model import SCHEDULERS, TCP, UDP, Endpoint, Server, Service
-from lbctl.packets import RST
-from lbctl.schedulers import scheduler_for
-from lbctl.server_states import Down, ServerState, ServerStates
+from lbctl.entries.access_table import AccessTable, Entry
+from lbctl.frames.packets import RST
+from lbctl.servers.schedulers import scheduler_for
+from lbctl.servers.states import Down, ServerState, ServerStates
+from lbctl.site.model import SCHEDULERS, Server, Service
+from lbctl.values.addresses import Endpoint
+from lbctl.values.keys import pack_key, reply_key, unpack_key
+from lbctl.values.protocols import TCP, UDP
 from tests.unit.fake_site import EXTERNAL, INTERNAL, site
 from tests.unit.test_opening import ADDRESS, World, from_client, kind_of, reply_to
 

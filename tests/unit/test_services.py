@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl.control import ControlFunction, Refused
-from lbctl.model import (
+from lbctl.control import ControlFunction
+from lbctl.frames.packets import ACK, FIN
+from lbctl.servers.states import FormerServer
+from lbctl.site.model import (
     SCHEDULERS,
-    Endpoint,
     ExternalIp,
     Hop,
     Instead,
@@ -27,14 +28,14 @@ from lbctl.model import (
     ServiceOrder,
     Settings,
     Site,
-    Strategy,
     Tunnel,
 )
-from lbctl.packets import ACK, FIN
-from lbctl.server_states import FormerServer
-from lbctl.service_orders import in_force
+from lbctl.site.orders import in_force
 from lbctl.store import State
-from lbctl.switch import PortState
+from lbctl.switches.switch import PortState
+from lbctl.values.addresses import Endpoint
+from lbctl.values.refused import Refused
+from lbctl.values.transfer import Strategy
 from tests.unit.fake_site import FakeSite, site
 from tests.unit.test_site_change import busy_site, change, everybody_talks, flows_to
 

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl.access_table import pack_key, unpack_key
-from lbctl.model import TCP, UDP, Settings
-from lbctl.pipeline.rules import SERVING, all_flows
-from lbctl.serving import Directory, Serving
+from lbctl.ground.serving import Directory, Serving
+from lbctl.openflow.rules import SERVING, all_flows
+from lbctl.site.model import Settings
+from lbctl.values.keys import pack_key, unpack_key
+from lbctl.values.protocols import TCP, UDP
 from tests.unit import kinds
 from tests.unit.kinds import ADDRESSES, EXTERNAL_IPS, NEIGHBOURS, PORTS
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evaluation.simulator.day import simulate
+from evaluation.simulator.load import DAY, UNIT, UTILISATION, Day
+from evaluation.simulator.site import SimulatedControl, relative
 from lbctl.assignment import assign
-from lbctl.loads import Load
-from lbctl.model import Rebalance
-from simulator.day import simulate
-from simulator.load import DAY, UNIT, UTILISATION, Day
-from simulator.site import SimulatedControl, relative
+from lbctl.load.loads import Load
+from lbctl.site.model import Rebalance
 
 
 def control(loads: list[float], place: list[int], capacity: list[float], **rebalance) -> SimulatedControl:

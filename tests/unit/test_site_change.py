@@ -7,10 +7,13 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from lbctl.control import Refused
-from lbctl.messages import STORE, AddFlows, DeleteEntries, DeleteFlows
-from lbctl.model import ExternalIp, LoadBalancer, Server, Service, Settings, Site, Strategy
-from lbctl.packets import ACK, FIN, RST
+from lbctl.frames.packets import ACK, FIN, RST
+from lbctl.ground.effects import Save
+from lbctl.openflow.messages import AddFlows, DeleteEntries, DeleteFlows
+from lbctl.site.model import ExternalIp, LoadBalancer, Server, Service, Settings, Site
+from lbctl.values.refused import Refused
+from lbctl.values.transfer import Strategy
+from tests.unit.effects import sent
 from tests.unit.fake_site import FakeSite, site
 from tests.unit.fake_switch import FakeSwitch
 
@@ -55,7 +58,7 @@ def everybody_talks(world: FakeSite) -> None:
 
 
 def flows_to(out, name: str) -> list:
-    return [flow for lb, message in out if lb == name and isinstance(message, AddFlows | DeleteFlows) for flow in message.flows]
+    return [flow for message in sent(out, name) if isinstance(message, AddFlows | DeleteFlows) for flow in message.flows]
 
 
 def test_the_same_file_changes_nothing(world) -> None:
@@ -127,7 +130,7 @@ def test_a_server_less_keeps_its_connections_at_a_restart(world) -> None:
 def test_an_external_ip_less(world) -> None:
     first, second = world.site.external_ips
     out = change(world, replace(world.site, external_ips=(first,)))
-    assert any(isinstance(message, DeleteEntries) for _, message in out)
+    assert any(isinstance(message, DeleteEntries) for message in sent(out))
     world.drain()
     assert not world.switches["lb-a"].entries(second.address)
     assert not world.answers_arp(second.address.packed, 1)
@@ -199,7 +202,7 @@ def test_the_turn_goes_on_where_it_was(world) -> None:
 
 def test_other_settings_are_used(world) -> None:
     out = change(world, replace(world.site, settings=Settings(linger=9, new_rate=7)))
-    assert {message.rate for _, message in out if type(message).__name__ == "SetMeter"} >= {7}
+    assert {message.rate for message in sent(out) if type(message).__name__ == "SetMeter"} >= {7}
     conversation = world.open(0)
     world.drain()
     world.from_client(conversation, RST)
@@ -241,7 +244,7 @@ def test_what_cannot_be_is_refused_and_nothing_changes(world, what, words) -> No
 def test_a_change_is_kept(world) -> None:
     """The state on disk names the external IPs of the new file."""
     out = change(world, replace(world.site, external_ips=world.site.external_ips[:1]))
-    assert [message.state.assigned for name, message in out if name == STORE][-1] == {
+    assert [effect.state.assigned for effect in out if isinstance(effect, Save)][-1] == {
         world.site.external_ips[0].address: "lb-a"}
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.assignment import problem
+from evaluation.benchmarks.assignment import problem
 from lbctl.assignment import Unassignable, assign
 from lbctl.assignment.__main__ import read
 from ryu_apps import solver

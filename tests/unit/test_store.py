@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl.model import SCHEDULERS, TUNNEL_OVERHEAD, Endpoint, Instead, Server, ServiceName, ServiceOrder, Strategy, Tunnel
+from lbctl.site.model import SCHEDULERS, TUNNEL_OVERHEAD, Instead, Server, ServiceName, ServiceOrder, Tunnel
 from lbctl.store import FileStore, State, StoreError, UnfinishedMove
+from lbctl.values.addresses import Endpoint
+from lbctl.values.transfer import Strategy
 
 ADDRESS = IPv4Address("198.51.100.1")
 SERVER = Server(IPv4Address("10.0.0.11"), 80)

@@ -8,12 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from lbctl.access_table import Entry, pack_key, reply_key, unpack_key
-from lbctl.messages import AddEntries, ReadFlows
-from lbctl.model import UDP, Settings, Strategy
-from lbctl.pipeline.entries import entry_flows
-from lbctl.serving import Serving
-from lbctl.sweep import ASKED_AT_ONCE, LONGEST, SHORTEST, Sweep, interval
+from lbctl.connections.sweep import ASKED_AT_ONCE, LONGEST, SHORTEST, Sweep, interval
+from lbctl.entries.access_table import Entry
+from lbctl.ground.serving import Serving
+from lbctl.openflow.entry_flows import entry_flows
+from lbctl.openflow.messages import AddEntries, ReadFlows
+from lbctl.site.model import Settings
+from lbctl.values.keys import pack_key, reply_key, unpack_key
+from lbctl.values.protocols import UDP
+from lbctl.values.transfer import Strategy
 from tests.unit.fake_site import EXTERNAL, INTERNAL, ROUTER_MAC, FakeSite, site
 from tests.unit.fake_switch import Installed
 from tests.unit.frames import datagram

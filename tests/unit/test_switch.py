@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl.messages import AddFlows, DeleteCookie, DeleteFlows
-from lbctl.model import TransferMode
-from lbctl.pipeline.rules import ABSENT, SERVING, Role
-from lbctl.switch import PortState, Switch
+from lbctl.openflow.messages import AddFlows, DeleteCookie, DeleteFlows
+from lbctl.openflow.rules import ABSENT, SERVING, Role
+from lbctl.switches.switch import PortState, Switch
+from lbctl.values.transfer import TransferMode
 from tests.unit.fake_site import site
 from tests.unit.fake_switch import METERS, FakeSwitch
 

@@ -11,8 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from lbctl.access_table import AccessTable, Entry, inverse_key, pack_key, reply_key, unpack_key
-from lbctl.translation import Allocation, Place, Places, full_reply, outbound_keys
+from lbctl.entries.access_table import AccessTable, Entry
+from lbctl.entries.translation import Allocation, Place, Places, full_reply, outbound_keys
+from lbctl.values.keys import inverse_key, pack_key, reply_key, unpack_key
 
 HOP = bytes.fromhex("02000000c0fe")
 REST = 60.0

@@ -11,18 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ryu.ofproto import ofproto_v1_4, ofproto_v1_4_parser
 
-from lbctl.config import ConfigError, parse
-from lbctl.config_text import site_text
-from lbctl.messages import OUTPUT_TABLE, AddFlows, PacketOut
-from lbctl.model import Hop, Site, Tunnel
-from lbctl.openflow.entries import EntryCodec
+from lbctl.openflow.entry_codec import EntryCodec
 from lbctl.openflow.inbound import decode_neighbours
+from lbctl.openflow.messages import OUTPUT_TABLE, AddFlows, PacketOut
 from lbctl.openflow.outbound import packet_out
-from lbctl.pipeline.rules import SERVING, Port, Ports, all_flows, delivery_flows, external_ip_flows
-from lbctl.pipeline.tables import number
-from lbctl.switch import PortState, Switch
+from lbctl.openflow.rules import SERVING, Port, Ports, all_flows, delivery_flows, external_ip_flows
+from lbctl.openflow.tables import number
+from lbctl.site.file import ConfigError, parse
+from lbctl.site.file.text import site_text
+from lbctl.site.model import Hop, Site, Tunnel
+from lbctl.switches.switch import PortState, Switch
 from ryu_apps.openflow import encode
-from testbed.sites import behind_tunnels, full_nat_site, simple_site
+from tests.bed.sites import behind_tunnels, full_nat_site, simple_site
 
 MAC = "02:00:00:00:aa:02"
 PORTS = Ports(Port(1, "02:00:00:00:aa:01"), Port(2, MAC), {"vxlan": Port(11, MAC), "gre": Port(12, MAC)})

@@ -1,0 +1,56 @@
+"""Bulk copy of entries to a switch: the copy step of a move, and `ovs-ofctl --bundle add-flows` of the same flows.
+
+Ours is the whole way: the controller's entries as OpenFlow bundles, sent, and confirmed by the switch.
+"""
+
+from __future__ import annotations
+
+import time
+
+from evaluation.benchmarks.quiet import undisturbed
+from evaluation.benchmarks.results import Result, median, per_second
+from evaluation.benchmarks.scene import Scene
+from evaluation.benchmarks.seed import add_flows, seed
+from lbctl.openflow.tables import number
+
+ENTRIES = 50_000
+FLOWS = 2 * ENTRIES
+RUNS = 3
+TARGET = 0.5
+
+
+def main() -> list[Result]:
+    """Measures, and returns a line of the table."""
+    with Scene(lbs=2, external_ips=1, servers=2, clients=1) as scene:
+        path = seed(scene, ENTRIES)
+        source, target = scene.lbs.values()
+        address = scene.site.external_ips[0].address
+
+        def ofctl() -> float:
+            begun = time.monotonic()
+            add_flows(target, path)
+            return FLOWS / (time.monotonic() - begun)
+
+        def one() -> tuple[float, float]:
+            """Each adds the flows to the same switch, which holds none of them before."""
+            theirs = ofctl()
+            for table in ("access_in", "access_out"):
+                target.ovs.ofctl("del-flows", target.bridge, f"table={number(table)},tcp")
+            record = scene.move(address, target.bridge)
+            assert record["state"] == "done" and record["entries_copied"] == ENTRIES, record
+            seconds = next(step["seconds"] for step in record["steps"] if step["name"] == "copy")
+            assert scene.move(address, source.bridge)["state"] == "done"
+            return FLOWS / seconds, theirs
+
+        measured = [undisturbed(one, scene.namespaces) for _ in range(RUNS)]
+    runs = [run for run, _ in measured]
+    ours, yardstick = median([run[0] for run in runs]), median([run[1] for run in runs])
+    return [Result(f"bulk copy of {FLOWS} flows", per_second(ours), f"ovs-ofctl --bundle {per_second(yardstick)}",
+                   f"{ours / yardstick:.2f}", f">= {TARGET:g}", RUNS,
+                   max(others for _, others in measured), ours / yardstick >= TARGET)]
+
+
+if __name__ == "__main__":
+    from evaluation.benchmarks.results import table
+
+    print(table(main()))

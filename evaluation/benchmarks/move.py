@@ -1,0 +1,139 @@
+"""The move of an external IP, as a client notices it: the longest gap of a 1 kHz probe, by number of entries.
+
+Yardstick: the longest gap of the same probe, in the same run, in an equally long time without a move.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from evaluation.benchmarks.quiet import undisturbed
+from evaluation.benchmarks.results import Result, median, milliseconds
+from evaluation.benchmarks.scene import Scene
+from evaluation.benchmarks.seed import connections, seed
+from lbctl.site.model import Site
+from tests.bed.namespaces import Namespace
+from tests.bed.sites import simple_site
+from tests.bed.traffic import Script
+
+SIZES = (1_000, 10_000, 100_000)
+RUNS = 5
+AFTER = 1.0
+"""Seconds after a move that still count: caches may follow late."""
+GAP_TARGET, GROWTH_TARGET = 0.020, 1.5
+
+
+@dataclass(frozen=True)
+class Run:
+    """One move. Seconds; `lost`: TCP retransmissions of the probe's client and its servers; `others`: see Result."""
+
+    gap: float
+    gap_without: float
+    lost: int
+    copy: float
+    others: float
+
+
+@dataclass(frozen=True)
+class Window:
+    """A span of the monotonic clock, and the retransmissions in it."""
+
+    begun: float
+    ended: float
+    lost: int
+    copy: float = 0.0
+
+
+class Probe:
+    """The probe, running on the first client."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._path = scene.directory / "probe.bin"
+        program = Path(__file__).resolve().with_name("probe.py")
+        address, port = scene.site.external_ips[0].address, scene.site.external_ips[0].services[0].port
+        self._script = Script(scene.clients[0], scene.directory / "probe.log", str(program), address, port, self._path)
+
+    def finish(self) -> array:
+        """The times of all answers. Raises TrafficError if the connection broke."""
+        self._script.finish()
+        answers = array("d")
+        answers.frombytes(self._path.read_bytes())
+        return answers
+
+
+def main() -> list[Result]:
+    """Measures, and returns a line for each size and one for the growth."""
+    runs = {size: measure(size) for size in SIZES}
+    results = [result(size, runs[size]) for size in SIZES]
+    small, large = (median([run.gap for run in runs[size]]) for size in (SIZES[0], SIZES[-1]))
+    growth = large / small
+    results.append(Result(f"longest gap, {SIZES[-1]} entries against {SIZES[0]}", milliseconds(large), milliseconds(small),
+                          f"{growth:.2f}", f"<= {GROWTH_TARGET}", RUNS,
+                          max(result.others for result in results), growth <= GROWTH_TARGET))
+    return results
+
+
+def measure(size: int, site: Site | None = None) -> list[Run]:
+    """Moves of the site's first external IP, with so many entries."""
+    with Scene(site or simple_site(lbs=2, external_ips=1, servers=2), clients=1) as scene:
+        seed(scene, size)
+        probe = Probe(scene)
+        windows = [undisturbed(lambda: _pair(scene), scene.namespaces) for _ in range(RUNS)]
+        assert connections(scene, scene.site.external_ips[0].address) == size + 1
+        answers = probe.finish()
+    return [Run(_longest_gap(answers, moved), _longest_gap(answers, still), moved.lost, moved.copy, others)
+            for (still, moved), others in windows]
+
+
+def _pair(scene: Scene) -> tuple[Window, Window]:
+    """A move to the other LB, and then an equally long time without one."""
+    address = scene.site.external_ips[0].address
+    here = scene.rest("GET", f"/v1/external-ips/{address}").json["load_balancer"]
+    there = next(name for name in scene.lbs if name != here)
+    lost, begun = _retransmissions(scene), time.monotonic()
+    record = scene.move(address, there)
+    assert record["state"] == "done", record
+    time.sleep(AFTER)
+    ended = time.monotonic()
+    copy = next(step["seconds"] for step in record["steps"] if step["name"] == "copy")
+    moved = Window(begun, ended, _retransmissions(scene) - lost, copy)
+    time.sleep(5.0)  # the gratuitous ARP of the move goes on for so long
+    begun = time.monotonic()
+    time.sleep(moved.ended - moved.begun)
+    return Window(begun, time.monotonic(), 0), moved
+
+
+def _longest_gap(answers: array, window: Window) -> float:
+    inside = [when for when in answers if window.begun <= when <= window.ended]
+    return max((late - early for early, late in pairwise(inside)), default=window.ended - window.begun)
+
+
+def _retransmissions(scene: Scene) -> int:
+    return sum(_segments_sent_again(space) for space in (scene.clients[0], *scene.servers))
+
+
+def _segments_sent_again(space: Namespace) -> int:
+    text = space.call(lambda: Path("/proc/thread-self/net/snmp").read_text())
+    names, values = (line.split() for line in text.splitlines() if line.startswith("Tcp:"))
+    return int(values[names.index("RetransSegs")])
+
+
+def result(size: int, runs: list[Run], what: str = "entries") -> Result:
+    """The line of the table for moves with so many entries."""
+    gap, without = median([run.gap for run in runs]), median([run.gap_without for run in runs])
+    lost = sum(run.lost for run in runs)
+    shown = f"{milliseconds(gap)} (worst {milliseconds(max(run.gap for run in runs))}), {lost} lost, " \
+            f"copied in {median([run.copy for run in runs]):.2f} s"
+    return Result(f"longest gap in a move, {size} {what}", shown, f"no move {milliseconds(without)}", f"{gap / without:.2f}",
+                  f"< {milliseconds(GAP_TARGET)}, 0 lost", len(runs),
+                  max(run.others for run in runs), gap < GAP_TARGET and lost == 0)
+
+
+if __name__ == "__main__":
+    from evaluation.benchmarks.results import table
+
+    print(table(main()))

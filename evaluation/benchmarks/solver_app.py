@@ -1,0 +1,36 @@
+"""A Ryu app for `evaluation.benchmarks.solving`, beside those of lbctl: has the controller solve problems of that size, as it solves its own.
+
+At a signal, again and again for SECONDS; each is logged.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from ryu.base import app_manager
+from ryu.lib import hub
+
+from evaluation.benchmarks.assignment import problem
+from evaluation.benchmarks.solving import ORDERS
+from ryu_apps.solver import solve
+
+SECONDS = 12.0
+
+
+class SolverApp(app_manager.RyuApp):
+    """Solves on order."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._problems = {number: problem(count, lbs, "exponential", 1) for number, (_, count, lbs) in ORDERS.items()}
+        for number in ORDERS:
+            signal.signal(number, lambda number, _: hub.spawn(self._solve, number))
+
+    def _solve(self, number: int) -> None:
+        algorithm, count, lbs = ORDERS[signal.Signals(number)]
+        until = time.monotonic() + SECONDS
+        while time.monotonic() < until:
+            begun = time.monotonic()
+            solve(self._problems[number], algorithm)
+            print(f"solved {algorithm} {count} {lbs} in {time.monotonic() - begun:.3f} s", flush=True)

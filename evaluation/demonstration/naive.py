@@ -1,0 +1,70 @@
+"""The orders that break connections: the product's own steps, but without transition mode, and with LBs of the prior art.
+
+There, an LB that gets a packet answers it by its own access table alone: without an entry, with an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from evaluation.demonstration.orders import ROUTE_FIRST, TABLE_FIRST
+from lbctl.connections.connections import Connections
+from lbctl.entries.access_table import Entry
+from lbctl.frames.packets import Packet
+from lbctl.ground.effects import Outbox
+from lbctl.ground.serving import Serving
+from lbctl.moves.move import ABSENT, SERVING, SERVING_UNANNOUNCED, Action, Announce, Assign, Confirm, Forget, Move, SetHolder, SetRole
+from lbctl.openflow.inbound import PacketIn
+from lbctl.switches.switch import Switch
+
+
+class NaiveMove(Move):
+    """What both naive orders share. Their grace time is the product's: packets on their way to the source go through."""
+
+    def _route(self) -> Iterator[list[Action]]:
+        source, target = self.record.source, self.record.target
+        self._begin("route")
+        yield [SetRole(source, SERVING_UNANNOUNCED), Confirm(source, "route-source")]
+        self._routed = True
+        yield [Assign(target, True, "saved")]
+        # From here on new connections are made at the target only.
+        yield [
+            *(SetHolder(target, True), SetHolder(source, False)),
+            *(SetRole(target, SERVING), Announce(target), Confirm(target, "route-target")),
+        ]
+
+    def _grace(self) -> Iterator[list[Action]]:
+        self._begin("grace")
+        self._deadline = self._now + self._settings.grace
+        yield []
+        yield [SetRole(self.record.source, ABSENT), Forget(self.record.source), Assign(self.record.target, False)]
+
+
+class RouteFirst(NaiveMove):
+    """Packets reach an LB that does not know their connections yet."""
+
+    def _steps(self) -> Iterator[list[Action]]:
+        yield from self._route()
+        yield from self._copy()
+        yield from self._grace()
+
+
+class TableFirst(NaiveMove):
+    """Packets still reach the source when its entries have gone; what it learns meanwhile, the target never gets."""
+
+    def _steps(self) -> Iterator[list[Action]]:
+        yield from self._copy()
+        yield [*(SetHolder(self.record.source, False), Forget(self.record.source), Confirm(self.record.source, "moved"))]
+        yield [SetHolder(self.record.source, True)]
+        yield from self._route()
+        yield from self._grace()
+
+
+class PriorArtConnections(Connections):
+    """Nobody but the LB itself knows its entries, so nobody can put a missing one back."""
+
+    def _put_back(self, switch: Switch, serving: Serving, entry: Entry, packet: Packet, packet_in: PacketIn, inward: bool) -> Outbox:
+        return self._answer(switch, serving, packet, packet_in, inward)
+
+
+MOVES: dict[str, type[Move]] = {ROUTE_FIRST.name: RouteFirst, TABLE_FIRST.name: TableFirst}

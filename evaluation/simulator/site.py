@@ -1,0 +1,225 @@
+"""A control function without switches: lbctl's own Loads, Balancing, Relief and assign, and in the place of switches and moves what
+takes their time and has their outcome.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from types import SimpleNamespace
+
+import numpy as np
+
+from lbctl.assignment import assign
+from lbctl.failures.relief import Relief
+from lbctl.ground.effects import Outbox, Solve
+from lbctl.ground.serving import Directory
+from lbctl.load.balancing import PACKETS_PER_CONNECTION, Balancing
+from lbctl.load.loads import Loads
+from lbctl.openflow.inbound import FlowStats
+from lbctl.openflow.messages import ReadFlows
+from lbctl.site.model import ExternalIp, LoadBalancer, Rebalance, Settings, Site
+from lbctl.values.owners import owner_of
+from lbctl.values.refused import Refused
+from lbctl.values.transfer import Strategy
+
+STOPS = ("the load has changed", "can't take", "is not at", "a load balancer has failed")
+"""What the reasons have in common for which runs are stopped."""
+FIRST = IPv4Address("198.18.0.0")
+PACKETS = 50.0
+"""Of a connection, so that half of a load is packets and half is new connections in packets' terms."""
+MOVE_TIME = 4.5
+"""Seconds that a move takes (settle 1 s, grace 3 s; docs/performance.md). The new LB serves from its end on."""
+TICK = 0.05
+"""Seconds: the shell's."""
+ENTRY_RATE = 0.02
+"""Entries for each unit of load."""
+
+
+@dataclass(slots=True, eq=False)
+class SimulatedServing:
+    """An external IP at work, as far as loads and balancing look at it. carried: packets counted by the LB that has it now."""
+
+    config: ExternalIp
+    assigned: str
+    owner: int
+    opened: float = 0.0
+    carried: float = 0.0
+    table: range = range(0)
+    move: None = None
+
+    @property
+    def address(self) -> IPv4Address:
+        return self.config.address
+
+    def next_hops(self) -> set[IPv4Address]:
+        """None that an LB might not reach."""
+        return set()
+
+
+@dataclass(slots=True)
+class SimulatedSwitch:
+    """addresses: of the external IPs that it has. neighbours: nobody needs any."""
+
+    lb: LoadBalancer
+    addresses: set[IPv4Address] = field(default_factory=set)
+    ready: bool = True
+    ports_up: bool = True
+    neighbours: dict[IPv4Address, str] = field(default_factory=dict)
+
+    def served(self) -> frozenset[IPv4Address]:
+        return frozenset(self.addresses)
+
+
+@dataclass(slots=True)
+class SimulatedMove:
+    """ends: when."""
+
+    record: SimpleNamespace
+    serving: SimulatedServing
+    ends: float
+    ended: bool = False
+
+
+@dataclass
+class Tally:
+    """What automatic rebalancing has done. plans: (seconds of the day, seconds that it took, moves, highest load before and after,
+    bound); runs: how plans that were carried out ended -> how many."""
+
+    moves: int = 0
+    entries: int = 0
+    failures: int = 0
+    plans: list[tuple[float, float, int, float, float, float]] = field(default_factory=list)
+    runs: Counter[str] = field(default_factory=Counter)
+
+
+class SimulatedControl:
+    """What Balancing asks a control function for. external IP i is on the LB with number place[i] at first."""
+
+    def __init__(self, capacity: Sequence[float], place: Sequence[int], rebalance: Rebalance, period: float) -> None:
+        names = [f"lb-{number}" for number in range(len(capacity))]
+        balancers = tuple(LoadBalancer(name, number + 1, "ext", "int", capacity=float(each))
+                          for number, (name, each) in enumerate(zip(names, capacity, strict=True)))
+        ips = tuple(ExternalIp(FIRST + number, names[lb], None) for number, lb in enumerate(place))
+        self.site = Site(balancers, (), (), ips, Settings(load_period=period), rebalance=rebalance)
+        self.number = {name: number for number, name in enumerate(names)}
+        self.switches = {lb.name: SimulatedSwitch(lb) for lb in balancers}
+        self.servings = [SimulatedServing(ip, ip.load_balancer, owner_of(ip.address.packed)) for ip in ips]
+        for serving in self.servings:
+            self.switches[serving.assigned].addresses.add(serving.address)
+        self._counters: dict[tuple[str, int], float] = {}
+        """What an external IP's flow had counted when it left an LB: it goes on there when it comes back."""
+        self.directory = Directory()
+        self.directory.by_address = {serving.address.packed: serving for serving in self.servings}
+        self.loads = Loads(period)
+        self.failed: dict[str, str] = {}
+        self.detection = SimpleNamespace(failed=lambda: self.failed, held_down=lambda name, now: False)
+        self.movement = SimpleNamespace(start=self._start, take_over=self._take_over)
+        self.copies = SimpleNamespace(remote=lambda serving: False)
+        self.moving: dict[IPv4Address, SimulatedMove] = {}
+        self.move_times: Iterator[float] = itertools.repeat(MOVE_TIME)
+        self.tally = Tally()
+        self._ids, self._tokens = itertools.count(1), itertools.count(1)
+        self.balancing = Balancing(self, frozenset())
+        self.relief = Relief(self)
+
+    def log(self, event: str, **keys: object) -> None:
+        """Counts how runs end."""
+        if event == "rebalancing ended":
+            reason = str(keys["reason"] or "done")
+            self.tally.runs[next((kind for kind in STOPS if kind in reason), reason)] += 1
+
+    # What happens to LBs.
+
+    def fail(self, name: str) -> None:
+        """It loses its external IPs at the next tick."""
+        self.failed[name], self.switches[name].ready = "simulated", False
+        self.tally.failures += 1
+
+    def come_back(self, name: str) -> None:
+        del self.failed[name]
+        self.switches[name].ready = True
+
+    # Time.
+
+    def measure(self, load: np.ndarray, seconds: float, now: float) -> None:
+        """Every external IP has carried so much for so long; half of it packets, half new connections."""
+        packets = load * (PACKETS / (PACKETS + PACKETS_PER_CONNECTION))
+        for serving, each, entries in zip(self.servings, packets.tolist(), (load * ENTRY_RATE).astype(int).tolist(), strict=True):
+            serving.carried += each * seconds
+            serving.opened += each * seconds / PACKETS
+            serving.table = range(entries)
+        on: dict[str, list[FlowStats]] = {name: [] for name in self.switches}
+        for serving in self.servings:
+            on[serving.assigned].append(FlowStats(10, serving.owner, int(serving.carried), int(serving.carried)))
+        while out := self.loads.tick(self.switches, self.servings, lambda: next(self._tokens), now):
+            for name, message in out:
+                assert isinstance(message, ReadFlows)
+                self.loads.answer(message.token, on[name], False, now)
+            now += TICK
+
+    def tick(self, now: float) -> None:
+        """Moves that are under way end, and what is due is done: failovers, balancing."""
+        for move in [move for move in self.moving.values() if move.ends <= now]:
+            self._end(move)
+        self.relief.tick(now)
+        self._post(self.balancing.tick(now), now)
+
+    def _post(self, out: Outbox, now: float) -> None:
+        for message in [effect for effect in out if isinstance(effect, Solve)]:
+            begun = time.perf_counter()
+            plan = assign(message.problem, message.algorithm)
+            self.tally.plans.append((now, time.perf_counter() - begun, len(plan.moves), max(plan.before.values()), max(plan.after.values()),
+                                     plan.bound))
+            self._post(self.balancing.solved(plan, now), now)
+
+    # Moves.
+
+    def _start(self, address: IPv4Address, target: str, strategy: Strategy, now: float) -> tuple[SimulatedMove, Outbox]:
+        """As Movement.start. Raises Refused."""
+        serving = self.directory.get(address)
+        assert serving is not None
+        if not self.switches[target].ready:
+            raise Refused(409, "Load balancer not ready", f"{target} is not ready")
+        record = SimpleNamespace(id=str(next(self._ids)), external_ip=address, source=serving.assigned, target=target, state="running",
+                                 reason=None)
+        self.moving[address] = move = SimulatedMove(record, serving, now + next(self.move_times))
+        return move, []
+
+    def _take_over(self, serving: SimulatedServing, target: str, *_: object) -> tuple[SimulatedMove, Outbox]:
+        """As Movement.take_over; at once."""
+        move = SimulatedMove(SimpleNamespace(state="done"), serving, 0.0, ended=True)
+        self._assign(serving, target)
+        return move, []
+
+    def _end(self, move: SimulatedMove) -> None:
+        """It is done, unless its source or target has failed meanwhile."""
+        record = move.record
+        move.ended = True
+        del self.moving[record.external_ip]
+        if move.serving.assigned != record.source or not self.switches[record.target].ready:
+            record.state, record.reason = "rolled-back", "a load balancer has failed"
+            return
+        record.state = "done"
+        self._assign(move.serving, record.target)
+        self.tally.moves += 1
+        self.tally.entries += len(move.serving.table)
+
+    def _assign(self, serving: SimulatedServing, name: str) -> None:
+        self._counters[serving.assigned, serving.owner] = serving.carried
+        self.switches[serving.assigned].addresses.discard(serving.address)
+        self.switches[name].addresses.add(serving.address)
+        serving.assigned, serving.carried = name, self._counters.get((name, serving.owner), 0.0)
+
+    def places(self) -> np.ndarray:
+        """The number of the LB that each external IP is on."""
+        return np.fromiter((self.number[serving.assigned] for serving in self.servings), int, len(self.servings))
+
+
+def relative(load: np.ndarray, place: np.ndarray, capacity: np.ndarray) -> np.ndarray:
+    """The relative load of each LB."""
+    return np.bincount(place, load, len(capacity)) / capacity

@@ -1,0 +1,185 @@
+"""What the control function asks of keepers, over HTTP. Blocking, with a time limit; in Ryu's process a green thread waits.
+
+One Client for each keeper. It keeps connections open, and may be used by several threads at once: who fetches a copy does
+not wait for a batch that is being sent.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote, urlencode, urlsplit
+
+from lbctl.keeper.batches import CONTENT_TYPE, Answer, Batch, Reply, decode, encode
+from lbctl.keeper.rows import Row, derived_ports, entries
+from lbctl.site.model import KEEPER_PORT, ExternalIp
+from lbctl.values.addresses import Address
+from lbctl.values.protocols import PROTOCOL_NAMES, TCP
+
+BODY_LIMIT = 256 * 1024 * 1024
+"""Bytes that a keeper's answer may have: a million rows of any kind are less than a quarter of it."""
+ERROR_LIMIT = 64 * 1024
+IDLE_CONNECTIONS = 2
+
+
+class KeeperError(Exception):
+    """The keeper did not do it. The message says which keeper, what happened, and what to do."""
+
+
+class Fetched(NamedTuple):
+    """What a keeper has of a stream, as of the batch with that number of that session, which came `age` seconds ago."""
+
+    session: int
+    sequence: int
+    age: float
+    rows: list[Row]
+
+
+def tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Trusts the certificates in that file (None: the system's). Raises KeeperError if it can't be read."""
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise KeeperError(f"the keepers' CA file {ca_file} cannot be read: {error}") from error
+
+
+class Client:
+    """url: http://ADDRESS:PORT or https://... Raises ValueError if it is neither. timeout: seconds without progress that end a call."""
+
+    def __init__(self, url: str, token: str | None = None, timeout: float = 2.0, tls: ssl.SSLContext | None = None) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+            raise ValueError(f"{url!r} is no address of a keeper; one is http://10.0.0.11:{KEEPER_PORT}")
+        self.url = url.rstrip("/")
+        self._host, self._port = parts.hostname, parts.port or KEEPER_PORT
+        self._timeout = timeout
+        self._tls = (tls or tls_context(None)) if parts.scheme == "https" else None
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._idle: list[http.client.HTTPConnection] = []
+
+    def send(self, batch: Batch) -> Reply:
+        """Gives a batch to the keeper. Raises KeeperError if it is not known whether the keeper has taken it."""
+        status, _, body = self._call("POST", "/v1/copies", encode(batch))
+        try:
+            content = json.loads(body)
+            if status == 200:
+                return Reply(Answer(content["answer"]), int(content["sequence"]), str(content.get("detail", "")))
+        except (ValueError, KeyError, TypeError):
+            raise self._stranger(status) from None
+        raise self._refused(status, body)
+
+    def fetch(self, external: Address, server: Address) -> Fetched:
+        """The copy of that external IP's entries that lead to that server. Raises KeeperError."""
+        batch, age = self._get(f"/v1/copies/{quote(str(external), safe='')}?{urlencode({'server': server})}")
+        return Fetched(batch.session, batch.sequence, age, self._rows(batch))
+
+    def fetch_sockets(self, external_ip: ExternalIp, server: Address) -> list[Row]:
+        """That server's TCP connections as its kernel knows them (seed figure 14); next hops are not among it. Raises KeeperError.
+
+        Only with destination NAT: else the kernel does not know the clients' addresses.
+        """
+        ports = socket_ports(external_ip, server)
+        query = urlencode([("external_ip", external_ip.address), ("server", server), *(("port", f"{a}:{b}") for a, b in ports.items())])
+        return self._rows(self._get(f"/v1/sockets?{query}")[0]) if ports else []
+
+    def close(self) -> None:
+        """Closes what is open and idle; the client can still be used."""
+        while connection := self._take_idle():
+            connection.close()
+
+    def _get(self, target: str) -> tuple[Batch, float]:
+        status, headers, body = self._call("GET", target)
+        if status != 200:
+            raise self._refused(status, body)
+        try:
+            return decode(body), float(headers.get("lbctl-age", 0.0))
+        except ValueError as error:
+            raise KeeperError(f"what the keeper at {self.url} gave back cannot be read: {error}") from error
+
+    def _rows(self, batch: Batch) -> list[Row]:
+        rows = [row for section in batch.sections for row in entries(section)]
+        if not {row.key[0] for row in rows} <= PROTOCOL_NAMES.keys():
+            raise KeeperError(f"the copy of the keeper at {self.url} has entries of unknown protocols; is it of another release?")
+        return rows
+
+    def _call(self, method: str, target: str, body: bytes | None = None) -> tuple[int, http.client.HTTPMessage, bytes]:
+        """Status, headers and body of the answer; once more if a connection that had been idle turns out to be closed."""
+        while True:
+            connection = self._take_idle()
+            reused = connection is not None
+            try:
+                connection = connection or self._connect()
+                return self._exchange(connection, method, target, body)
+            except BaseException as error:
+                if connection is not None:
+                    connection.close()
+                if isinstance(error, ConnectionError) and reused:
+                    continue
+                if isinstance(error, (OSError, http.client.HTTPException)):
+                    raise self._unreachable(error) from error
+                raise
+
+    def _take_idle(self) -> http.client.HTTPConnection | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self._tls:
+            connection = http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=self._tls)
+        else:
+            connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
+        connection.connect()
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+
+    def _exchange(self, connection: http.client.HTTPConnection, method: str, target: str,
+                  body: bytes | None) -> tuple[int, http.client.HTTPMessage, bytes]:
+        kind = "Accept" if body is None else "Content-Type"
+        connection.request(method, target, body, {**self._headers, kind: CONTENT_TYPE})
+        response = connection.getresponse()
+        content = response.read(BODY_LIMIT)
+        if response.will_close or not response.isclosed() or len(self._idle) >= IDLE_CONNECTIONS:
+            connection.close()
+        else:
+            self._idle.append(connection)
+        return response.status, response.headers, content
+
+    def _unreachable(self, error: Exception) -> KeeperError:
+        if isinstance(error, TimeoutError):
+            return KeeperError(f"the keeper at {self.url} does not answer within {self._timeout:g} s")
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return KeeperError(f"the certificate of the keeper at {self.url} is not trusted ({error.verify_message}); see keeper_ca_file")
+        cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
+        return KeeperError(f"there is no keeper at {self.url} ({cause}); start it there: lbctl keeper")
+
+    def _stranger(self, status: int) -> KeeperError:
+        return KeeperError(f"what answers at {self.url} (status {status}) is no keeper")
+
+    def _refused(self, status: int, body: bytes) -> KeeperError:
+        try:
+            detail = json.loads(body[:ERROR_LIMIT])["detail"]
+        except (ValueError, KeyError, TypeError):
+            return self._stranger(status)
+        return KeeperError(f"the keeper at {self.url}: {detail}")
+
+
+def socket_ports(external_ip: ExternalIp, server: Address) -> dict[int, int]:
+    """TCP port of that server -> external port, for a fetch of its sockets. Raises KeeperError if they don't tell the entries."""
+    if external_ip.nat != "destination" or external_ip.kind != "service":
+        raise KeeperError(f"{external_ip.address}: the servers' sockets tell its connections only with destination NAT; "
+                          "take `copies: keeper`")
+    derived = derived_ports(external_ip, server)
+    ports = {each.port for service in external_ip.services if service.protocol_number == TCP
+             for each in service.servers if each.address == server}
+    found = {port: derived.get(bytes([TCP]) + port.to_bytes(2)) for port in sorted(ports)}
+    unclear = [str(port) for port, external in found.items() if external is None]
+    if unclear:
+        raise KeeperError(f"{external_ip.address}: several services lead to port {', '.join(unclear)} of {server}, so its sockets "
+                          "don't tell which one a connection is of; take `copies: keeper`")
+    return {port: int.from_bytes(external) for port, external in found.items()}

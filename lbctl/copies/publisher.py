@@ -1,0 +1,222 @@
+"""The sender's side of the copy of one server's entries on its keeper: which batch goes out next.
+
+The control function tells it each entry that has been added, changed or removed, on its hot path: that costs one place in a
+dict. A loop of its own asks for the batch that is due, sends it (lbctl.keeper.client), and tells what came of it. So a keeper that
+is slow or dead costs no time, and no more memory than `changes` entries.
+
+Nothing goes out before `begin`: a session's full copy replaces what the keeper has, which a control function that
+has just started may still need. Not for several threads; green threads are fine, since nothing here waits.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lbctl.entries.access_table import GONE
+from lbctl.keeper.batches import Answer, Batch, BatchKind, Reply
+from lbctl.keeper.rows import Ports, Stream, sections
+
+if TYPE_CHECKING:
+    from lbctl.entries.access_table import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Times in seconds."""
+
+    interval: float = 1.0
+    """Between two batches of changes, unless `rows` changes are waiting."""
+    rows: int = 2000
+    """At most in a batch."""
+    max_delay: float = 5.0
+    """A copy that lacks changes for longer is behind. A keeper that there is nothing for hears from us this often."""
+    changes: int = 50_000
+    """That many changes are remembered; with more, the full copy is sent anew."""
+    retry: tuple[float, float] = (0.2, 10.0)
+    """Before a batch that failed is sent again: at first, doubled each time, at most."""
+    calm: float = 30.0
+    """A session that has lasted this long was no failure: the next one begins at once."""
+
+
+class Publisher:
+    """server: packed. entries: all its entries that the keeper shall have, whenever a full copy begins. ports: the external ports
+    that follow from a stream's server ports (`rows.derived_ports`). new_session: another number each time."""
+
+    def __init__(self, server: bytes, entries: Callable[[], Iterable[Entry]], ports: Callable[[Stream], Ports], pace: Pace | None = None,
+                 new_session: Callable[[], int] = lambda: secrets.randbits(64)) -> None:
+        self.pace = pace or Pace()
+        self.counters: Counter[str] = Counter()
+        self.last_failure = ""
+        """What the keeper, or the way to it, said last when a batch was not taken; empty since one was."""
+        self._server, self._entries, self._ports, self._new_session = server, entries, ports, new_session
+        self._changes: dict[bytes, Entry] = {}
+        self._limit = 0
+        """Of changes that are remembered: 0 while the full copy is still to begin, which will have them."""
+        self._begun = False
+        self._full: list[Entry] | None = None
+        """What is left of the full copy, the first at the end; None once its last part is built."""
+        self._used_ports: dict[Stream, Ports] = {}
+        self._ports_changed = False
+        self._session = self._sequence = 0
+        self._batch: Batch | None = None
+        self._under_way = self._synced = False
+        self._failures = self._resyncs = 0
+        self._not_before = self._session_began = self._built_at = 0.0
+        self._covers = self._complete = 0.0
+
+    def begin(self, now: float) -> None:
+        """The access tables are known: the keeper's copy may be replaced by them. Does nothing the second time."""
+        if not self._begun:
+            self._begun, self._complete = True, now
+
+    def changed(self, entry: Entry) -> None:
+        """An entry has been added, has another state or next hop, or has been removed (GONE). Costs less than 1 us."""
+        if len(self._changes) < self._limit:
+            self._changes[entry.key + entry.reply] = entry
+        elif self._limit:
+            self.counters["overflows"] += 1
+            self._lose("more changes waited than are remembered")
+
+    @property
+    def synced(self) -> bool:
+        """The keeper has a full copy of this control function's, and all increments but those that lag() tells of."""
+        return self._synced
+
+    @property
+    def session(self) -> int:
+        return self._session
+
+    def lag(self, now: float) -> float:
+        """Seconds that the copy is behind: how long ago it was last known to lack nothing; 0 if it lacks nothing.
+
+        It may be too long by the time between two calls of due().
+        """
+        if not self._begun or self._synced and not self._changes and self._batch is None:
+            return 0.0
+        return max(0.0, now - self._complete)
+
+    def behind(self, now: float) -> bool:
+        """The copy lacks changes for longer than it may."""
+        return self.lag(now) > self.pace.max_delay
+
+    def due(self, now: float) -> Batch | None:
+        """The batch to send now, if any. It is under way until `answered` or `failed` is called."""
+        if self._under_way or not self._begun or now < self._not_before:
+            return None
+        if self._batch is None:
+            self._batch = self._next(now)
+            if self._batch is None:
+                return None
+            self.counters["rows_sent"] += self._batch.rows
+        self._under_way = True
+        self.counters["batches_sent"] += 1
+        return self._batch
+
+    def answered(self, reply: Reply, now: float) -> None:
+        """What the keeper replied to the batch under way."""
+        batch, self._batch, self._under_way = self._batch, None, False
+        if batch is None:
+            return
+        if reply.answer is Answer.ACKNOWLEDGED and batch.session == self._session:
+            self._acknowledged(batch, now)
+        elif reply.answer is not Answer.ACKNOWLEDGED:
+            self.counters[reply.answer.value] += 1
+            self._lose(reply.detail, now, wait=reply.answer is Answer.REFUSED)
+
+    def failed(self, detail: str, now: float) -> None:
+        """The batch under way may or may not have come through: it will be sent again, as it was."""
+        self._under_way = False
+        if self._batch and self._batch.session != self._session:
+            self._batch = None
+        self.last_failure = detail
+        self.counters["failures"] += 1
+        self._failures += 1
+        self._not_before = now + self._back_off(self._failures)
+
+    def _acknowledged(self, batch: Batch, now: float) -> None:
+        self._failures, self.last_failure = 0, ""
+        if batch.kind is BatchKind.PART:
+            return
+        if not self._synced:
+            self._synced = True
+            self.counters["full_copies"] += 1
+        self._complete = max(self._complete, self._covers)
+        if not self._changes:
+            self._complete = now
+        if now - self._session_began > self.pace.calm:
+            self._resyncs = 0
+
+    def _next(self, now: float) -> Batch | None:
+        if not self._session:
+            self._start_session(now)
+        if self._full is not None:
+            batch = self._part(self._full)
+        elif self._wanted(now):
+            batch = self._increment(now)
+        else:
+            return None
+        self._built_at = now
+        if self._ports_changed:  # what the keeper has does not say so
+            self._lose("other external ports follow from the servers' ports")
+            return None
+        self._sequence = batch.sequence
+        return batch
+
+    def _start_session(self, now: float) -> None:
+        self._session, self._sequence, self._session_began = self._new_session(), 0, now
+        self._full = list(self._entries())
+        self._limit, self._covers = self.pace.changes, now
+        self._used_ports.clear()
+        self._ports_changed = False
+
+    def _part(self, left: list[Entry]) -> Batch:
+        chunk, self._full = left[:self.pace.rows], left[self.pace.rows:] or None
+        kind = BatchKind.PART if self._full else BatchKind.LAST_PART
+        return self._pack(kind, [entry for entry in chunk if not entry.flags & GONE])
+
+    def _wanted(self, now: float) -> bool:
+        """Is an increment due?"""
+        if self._changes:
+            return len(self._changes) >= self.pace.rows or now >= self._built_at + self.pace.interval
+        if self._synced:
+            self._complete = now
+        return now >= self._built_at + self.pace.max_delay
+
+    def _increment(self, now: float) -> Batch:
+        taken = self._changes
+        if len(taken) > self.pace.rows:
+            taken = {identity: taken[identity] for identity in itertools.islice(taken, self.pace.rows)}
+            for identity in taken:
+                del self._changes[identity]
+        else:
+            self._changes, self._covers = {}, now
+        return self._pack(BatchKind.INCREMENT, taken.values())
+
+    def _pack(self, kind: BatchKind, entries: Iterable[Entry]) -> Batch:
+        return Batch(kind, self._server, self._session, self._sequence + 1, sections(entries, self._checked_ports))
+
+    def _checked_ports(self, stream: Stream) -> Ports:
+        ports = self._ports(stream)
+        self._ports_changed |= self._used_ports.setdefault(stream, ports) != ports
+        return ports
+
+    def _lose(self, why: str, now: float | None = None, wait: bool = False) -> None:
+        """The session is over. The next one begins at once; after a while (from `now`), if sessions keep ending or `wait` is set."""
+        self.last_failure = why
+        self._changes.clear()
+        self._limit, self._full, self._session, self._synced = 0, None, 0, False
+        if not self._under_way:
+            self._batch = None
+        if now is not None:
+            self._resyncs += 1
+            if wait or self._resyncs > 1:
+                self._not_before = now + self._back_off(self._resyncs)
+
+    def _back_off(self, times: int) -> float:
+        first, most = self.pace.retry
+        return min(most, first * 2 ** min(times - 1, 20))

@@ -1,0 +1,300 @@
+"""What is a failed LB: told from its OpenFlow connection, its ports, and the probes that other LBs send it (docs/failover.md).
+
+A lost connection alone is no failure: such an LB forwards, and answers ARP. It is *unmanaged*, and fenced before others take over.
+Silence alone is none either while the LB obeys: which of two LBs that don't hear each other is cut off is told by the frames that
+still come in at their ports.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address
+
+from lbctl.failures.probing import MOST_PROBES, NETWORKS, Probing
+from lbctl.frames import packets
+from lbctl.frames.packets import Malformed
+from lbctl.ground.effects import Outbox, ToSwitch
+from lbctl.moves.takeover import Failure
+from lbctl.openflow.cookies import MASK_ALL
+from lbctl.openflow.messages import DeleteCookie, ReadPorts
+from lbctl.openflow.probe_rules import FENCED, LEARNED_COOKIE
+from lbctl.site.model import Settings
+from lbctl.switches.switch import Switch
+
+Log = Callable[..., None]
+EARLY = 0.005
+"""Seconds: a tick that comes so much too early will do."""
+PROBES_AT_ONCE = 100
+"""At a tick: what MOST_PROBES comes to, in ticks of 50 ms."""
+WINDOW = 3
+"""Rounds for which ports' counters are compared."""
+WITNESSES = 3
+"""LBs that are asked what they receive, besides the silent ones."""
+HUNG_ROUNDS = 10
+"""Rounds for which a connected LB must not have said anything at all."""
+LONGEST_HOLD_DOWN = 600.0
+FIRST_CONNECTION = 2.0
+"""Seconds after the start of the control function in which a silent LB may still connect: one that has just started has no rules."""
+RECONNECTION = 15.0
+"""Seconds after the start of the control function in which an LB may still connect: Open vSwitch tries every 8 s at most."""
+
+
+@dataclass(slots=True)
+class Evidence:
+    """Frames received by each port of one LB: (round, network -> frames)."""
+
+    first: tuple[int, dict[str, int]]
+    last: tuple[int, dict[str, int]]
+
+
+@dataclass(slots=True)
+class Health:
+    """Of one LB."""
+
+    failure: Failure | None = None
+    failures: int = 0
+    """In a row: since it was last held down for nothing."""
+    back_at: float = float("-inf")
+    """When it last became well again."""
+
+
+@dataclass(slots=True)
+class Detection:
+    """`switches` belongs to the control function. watched: LBs whose data path has answered on both networks, now or to an earlier
+    control function; only their silence means something."""
+
+    switches: Mapping[str, Switch]
+    settings: Settings
+    fence_code: str
+    log: Log
+    watched: set[str]
+    started: float
+    probing: Probing = field(init=False)
+    health: dict[str, Health] = field(default_factory=dict)
+    _next: float = float("-inf")
+    _round: int = 0
+    _unsent: deque[ToSwitch] = field(default_factory=deque)
+    """Probes of this round."""
+    _evidence: dict[str, Evidence] = field(default_factory=dict)
+    _tokens: dict[int, str] = field(default_factory=dict)
+    _silent_since: dict[str, int] = field(default_factory=dict)
+    """LB -> round since when it has been connected and silent."""
+
+    def __post_init__(self) -> None:
+        self.probing = Probing(self.switches)
+        for name in self.watched:
+            for network in NETWORKS:
+                self.probing.path(name, network).heard = True
+
+    # What comes in.
+
+    def answered(self, frame: bytes) -> tuple[bool, Outbox]:
+        """An answer to a probe. True if an LB is watched from now on, which is to be saved; and what is to be sent."""
+        try:
+            arp = packets.decode_arp(frame)
+        except Malformed:
+            return False, []
+        found = self.probing.answer(arp)
+        new = bool(found and found not in self.watched and all(self.probing.path(found, network).heard for network in NETWORKS))
+        if new:
+            self.watched.add(found)
+        return new, self._unfence(arp)
+
+    def _unfence(self, arp: packets.Arp) -> Outbox:
+        """A fence may come late, out of the queue of an LB that was hung: to one that obeys by now, and may have external IPs."""
+        if arp.spa != IPv4Address(FENCED).packed:
+            return []
+        return [ToSwitch(name, DeleteCookie("classify", LEARNED_COOKIE, MASK_ALL)) for name, switch in self.switches.items()
+                if switch.ready and arp.sha.hex(":") in (switch.of_ports.external.mac, switch.of_ports.internal.mac)]
+
+    def ports_read(self, token: int, received: Mapping[int, int]) -> None:
+        """Frames received by each port (OpenFlow number)."""
+        name = self._tokens.pop(token, "")
+        ports = self.switches[name].of_ports if name in self.switches else None
+        if ports is None:
+            return
+        now = self._round, {network: received.get(getattr(ports, network).number, 0) for network in NETWORKS}
+        found = self._evidence.setdefault(name, Evidence(now, now))
+        found.last = now
+
+    def read_back(self, name: str, now: float) -> None:
+        """That LB is connected, and holds what it should: its failure may be over before the next round."""
+        if name in self.health:
+            self._judge(name, now)
+
+    # Time.
+
+    def tick(self, new_token: Callable[[], int], to_fence: Iterable[str], now: float) -> Outbox:
+        """What is to be sent now: the probes of a round, and questions about ports while an LB is silent. to_fence: LBs whose
+        external IPs are being taken away, or have been, and that are not connected."""
+        if not (self.settings.automatic_failover and self.fence_code) or len(self.switches) < 2:
+            self.health.clear()
+            self._silent_since.clear()
+            self._unsent.clear()
+            self.probing.forget(set(self.switches))  # nobody is asked: what was heard once says nothing
+            return []
+        if self._unsent or now < self._next - EARLY:
+            return self._part()
+        interval = max(self.settings.probe_interval, len(NETWORKS) * len(self.switches) / MOST_PROBES)
+        self._next = max(self._next + interval, now)
+        self._round += 1
+        self._forget((self.watched | self.health.keys()) - self.switches.keys())
+        self._unsent = deque(self.probing.round(self.fence_code, set(to_fence)))
+        out = self._part() + self._collect_evidence(new_token)
+        for name in self.switches:
+            self._judge(name, now)
+        return out
+
+    def _part(self) -> Outbox:
+        """Some of the round's probes: all at once, and all their answers, would keep other packets waiting."""
+        return [self._unsent.popleft() for _ in range(min(PROBES_AT_ONCE, len(self._unsent)))]
+
+    def _forget(self, gone: set[str]) -> None:
+        """These LBs are not in the site any more."""
+        self.probing.forget(gone)
+        self.watched -= gone
+        for name in gone:
+            self.health.pop(name, None)
+            self._silent_since.pop(name, None)
+
+    def _silent(self, name: str) -> list[str]:
+        """The networks on which it does not answer any more."""
+        return [network for network in NETWORKS if self.probing.silent(name, network, self.settings.probe_misses)]
+
+    def alive(self, name: str) -> bool:
+        """Does it answer on some network?"""
+        return any(self.probing.lively(name, network, self.settings.probe_misses) for network in NETWORKS)
+
+    def fenced(self, name: str) -> bool:
+        """Does it answer ARP for nobody any more, wherever it can be heard?"""
+        return all(self.probing.path(name, network).fenced or not self.probing.lively(name, network, self.settings.probe_misses)
+                   for network in NETWORKS)
+
+    def _collect_evidence(self, new_token: Callable[[], int]) -> Outbox:
+        """While a connected LB is silent, it and a few others are asked what their ports receive."""
+        ready = [name for name, switch in self.switches.items() if switch.ready]
+        silent = [name for name in ready if self._silent(name)]
+        if not silent:
+            self._evidence.clear()
+            self._tokens.clear()
+            return []
+        others = [name for name in ready if name not in silent][:WITNESSES]
+        out: Outbox = []
+        for name in silent + others:
+            token = new_token()
+            self._tokens[token] = name
+            out.append(ToSwitch(name, ReadPorts(token)))
+        while len(self._tokens) > 4 * HUNG_ROUNDS * len(self.switches):
+            del self._tokens[next(iter(self._tokens))]
+        return out
+
+    # Judging.
+
+    def _judge(self, name: str, now: float) -> None:
+        health = self.health.setdefault(name, Health())
+        before, health.failure = health.failure, self._failure(name, now)
+        if health.failure and not before:
+            if now > health.back_at + LONGEST_HOLD_DOWN:
+                health.failures = 0
+            health.failures += 1
+            self.log("load balancer failed", level="error", lb=name, cause=health.failure.cause)
+        elif before and not health.failure:
+            health.back_at = now
+            self.log("load balancer well again", lb=name, held_down=self._hold_down(health))
+
+    def _failure(self, name: str, now: float) -> Failure | None:
+        switch, silent = self.switches[name], self._silent(name)
+        if switch.state == "disconnected":
+            self._silent_since.pop(name, None)
+            return self._unconnected(name, switch, silent, now)
+        if not switch.ready:
+            return self.health[name].failure
+        down = [port.name for network, port in switch.ports.items() if network in NETWORKS and not port.up]
+        if down:
+            return Failure(f"its port {' and '.join(down)} is down", obeys=True)
+        if not silent:
+            self._silent_since.pop(name, None)
+            return None
+        return self._connected_and_silent(name, silent)
+
+    def _unconnected(self, name: str, switch: Switch, silent: list[str], now: float) -> Failure | None:
+        before, watched = self.health[name].failure, name in self.watched
+        if watched and len(silent) == len(NETWORKS):
+            if not switch.lost_at and now - self.started < FIRST_CONNECTION:
+                return None
+            return Failure("its OpenFlow connection is lost, and it answers no probe")
+        if before:
+            return replace(before, obeys=False, fence=self.alive(name))  # it has old rules until it has been read back
+        if not watched or not self.alive(name):
+            return None  # its silence means nothing, or nobody can ask it
+        if silent:
+            return Failure(f"its OpenFlow connection is lost, and it answers no probe on the {silent[0]} network", fence=True)
+        since, patience = (switch.lost_at, self.settings.relieve_after) if switch.lost_at else (self.started, RECONNECTION)
+        if now - since >= patience:
+            return Failure(f"it forwards, but has had no OpenFlow connection for {patience:g} s", fence=True)
+        return None
+
+    def _connected_and_silent(self, name: str, silent: list[str]) -> Failure | None:
+        since = self._silent_since.setdefault(name, self._round)
+        if self._round - since < WINDOW:
+            return None
+        mine = self._evidence.get(name)
+        if mine is None or mine.last[0] < self._round - HUNG_ROUNDS:
+            hung = len(silent) == len(NETWORKS) and self._round - since >= HUNG_ROUNDS
+            return Failure("it answers neither probes nor OpenFlow requests") if hung else None
+        for network in silent:
+            others = [found for other, found in self._evidence.items() if other != name and self.switches[other].ready]
+            if _received(mine, network) is False and any(_received(found, network) for found in others):
+                return Failure(f"no frame reaches its {network} port {self.switches[name].ports[network].name}", obeys=True)
+        return None
+
+    def declare(self, name: str, cause: str) -> Failure:
+        """That LB, which is not connected, shall be taken for failed until it has been read back."""
+        health = self.health.setdefault(name, Health())
+        health.failure, health.failures = Failure(cause, fence=self.alive(name)), health.failures + 1
+        self.log("load balancer failed", level="error", lb=name, cause=cause)
+        return health.failure
+
+    # What others ask.
+
+    @property
+    def doubtful(self) -> bool:
+        """Is a connected LB silent, and not known yet which one is cut off?"""
+        return bool(self._silent_since)
+
+    def failed(self) -> dict[str, Failure]:
+        """LB -> why."""
+        return {name: health.failure for name, health in self.health.items() if health.failure and name in self.switches}
+
+    def state(self, name: str) -> tuple[str, str | None]:
+        """For people: well, silent, unmanaged, failed, or unwatched; and why."""
+        health, switch = self.health.get(name), self.switches[name]
+        if health and health.failure:
+            return "failed", health.failure.cause
+        if name not in self.watched or not self.settings.automatic_failover:
+            return "unwatched", "its failure would not be noticed: " + (
+                "automatic_failover is off" if not self.settings.automatic_failover else
+                "no other load balancer has heard an answer to a probe from it on both networks")
+        if switch.state == "disconnected" and self.alive(name):
+            return "unmanaged", "it forwards, but has no OpenFlow connection: no new connections there"
+        if silent := self._silent(name):
+            return "silent", f"it answers no probe on the {' and the '.join(silent)} network"
+        return "well", None
+
+    def held_down(self, name: str, now: float) -> bool:
+        """Has it failed so lately that it shall take nothing over?"""
+        health = self.health.get(name)
+        return bool(health and (health.failure or now < health.back_at + self._hold_down(health)))
+
+    def _hold_down(self, health: Health) -> float:
+        """Seconds: doubled with each failure in a row."""
+        return min(self.settings.hold_down * 2 ** (health.failures - 1), LONGEST_HOLD_DOWN) if health.failures else 0.0
+
+
+def _received(found: Evidence, network: str) -> bool | None:
+    """Did frames come in meanwhile? None: it has not been looked at for long enough."""
+    if found.last[0] - found.first[0] < WINDOW:
+        return None
+    return found.last[1][network] > found.first[1][network]

@@ -1,0 +1,123 @@
+"""Probes: frames that LBs send each other over both networks, and that the receiver's switch answers by itself.
+
+The frames are those of pipeline/probe_rules.py. The control function lets two LBs ask each other one, on each network, and counts
+how many probes in a row were not answered. Rounds are counted, not seconds: a control function that was busy itself takes nobody
+for dead.
+"""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from lbctl.frames import packets
+from lbctl.ground.effects import Outbox, ToSwitch
+from lbctl.openflow.messages import FROM_CONTROLLER, PacketOut
+from lbctl.openflow.probe_rules import ASKED, FENCED
+from lbctl.switches.switch import Switch
+
+NETWORKS = ("external", "internal")
+PROBERS = 2
+"""LBs that ask one that has missed a probe: so that the failure of one of them is not taken for its own."""
+MOST_PROBES = 2000
+"""In a second, of all LBs: with more than 50 LBs rounds are rarer."""
+NUMBERS = 1 << 24
+"""Numbers of probes: 0.0.0.1 to 0.255.255.255, which are nobody's addresses (RFC 1122 3.2.1.3)."""
+FORGOTTEN = 4
+"""Rounds after which an answer is too late."""
+
+
+@dataclass(slots=True)
+class Path:
+    """The data path to an LB over one network."""
+
+    missed: int = 0
+    """Rounds in a row without an answer."""
+    heard: bool = False
+    """Has it ever answered?"""
+    fenced: bool = False
+    """Has the last fence been answered?"""
+    asked: bool = False
+    """In the last round."""
+    answered: bool = True
+    """The last round's probe."""
+
+
+class Probing:
+    """What is known of all LBs' data paths. `switches` belongs to the control function."""
+
+    def __init__(self, switches: Mapping[str, Switch]) -> None:
+        self._switches = switches
+        self._paths: dict[tuple[str, str], Path] = {}
+        self._number = 0
+        self._rounds: list[dict[int, tuple[str, str, bool]]] = []
+        """Of the last rounds, the newest first: number of each probe -> LB asked, network, was it a fence?"""
+
+    def path(self, name: str, network: str) -> Path:
+        return self._paths.setdefault((name, network), Path())
+
+    def round(self, fence_code: str, to_fence: set[str]) -> Outbox:
+        """One probe on each way (a fence to those of to_fence). Counts what the last round has missed."""
+        for path in self._paths.values():
+            if path.asked:
+                path.missed = 0 if path.answered else path.missed + 1
+            path.asked = path.answered = False
+        asked: dict[int, tuple[str, str, bool]] = {}
+        self._rounds = [asked, *self._rounds[:FORGOTTEN - 1]]
+        out: Outbox = []
+        for network in NETWORKS:
+            able = sorted(name for name, switch in self._switches.items()
+                          if switch.ready and switch.of_ports and switch.ports[network].up)
+            for name, switch in self._switches.items():
+                path = self.path(name, network)
+                fence = name in to_fence
+                target = IPv4Address(fence_code if fence else ASKED).packed
+                for prober in self._probers(name, able, PROBERS if path.missed else 1):
+                    self._number = self._number % (NUMBERS - 1) + 1
+                    asked[self._number] = name, network, fence
+                    path.asked = True
+                    out.append(self._probe(prober, switch, network, self._number, target))
+        return out
+
+    def _probers(self, name: str, able: list[str], count: int) -> Iterator[Switch]:
+        """The next ones in the order of names. able: those that could, in that order."""
+        start = bisect_right(able, name)
+        others = (able[(start + place) % len(able)] for place in range(min(count + 1, len(able))))
+        return (self._switches[other] for other in itertools.islice((other for other in others if other != name), count))
+
+    @staticmethod
+    def _probe(prober: Switch, asked: Switch, network: str, number: int, target: bytes) -> ToSwitch:
+        port = getattr(prober.of_ports, network)
+        # A new control function has not seen the ports of an LB that is not connected.
+        mac = getattr(asked.of_ports, network).mac if asked.of_ports else "ff:ff:ff:ff:ff:ff"
+        source, destination, identity = (packets.parse_mac(text) for text in (port.mac, mac, asked.watched.identity))
+        frame = packets.arp_question(source, destination, number.to_bytes(4), identity, target)
+        return ToSwitch(prober.lb.name, PacketOut(frame, FROM_CONTROLLER, port.number))
+
+    def answer(self, arp: packets.Arp) -> str | None:
+        """Notes an answer. Returns the LB, or None if no probe of the last rounds was asked so."""
+        number = int.from_bytes(arp.tpa)
+        name, network, fence = next((asked[number] for asked in self._rounds if number in asked), ("", "", False))
+        if not name:
+            return None
+        path = self.path(name, network)
+        path.missed, path.answered, path.heard = 0, True, True
+        path.fenced = fence and arp.spa == IPv4Address(FENCED).packed
+        return name
+
+    def silent(self, name: str, network: str, misses: int) -> bool:
+        """Has it answered before, and does not now? False also if nobody can ask."""
+        path = self.path(name, network)
+        return path.heard and path.asked and path.missed >= misses
+
+    def lively(self, name: str, network: str, misses: int) -> bool:
+        """Has it answered one of the last probes?"""
+        path = self.path(name, network)
+        return path.heard and path.missed < misses
+
+    def forget(self, names: set[str]) -> None:
+        """These LBs are gone."""
+        self._paths = {place: path for place, path in self._paths.items() if place[0] not in names}

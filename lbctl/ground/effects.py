@@ -1,0 +1,70 @@
+"""What the core asks of the world: values, in order, which the shell (ryu_apps/) carries out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from lbctl.assignment import Problem
+from lbctl.keeper.batches import Batch
+from lbctl.openflow.messages import Message
+from lbctl.site.model import ExternalIp, Keeper
+from lbctl.store import State
+from lbctl.values.addresses import Address
+
+
+class ToSwitch(NamedTuple):
+    """A message for the switch of that LB. One LB's messages arrive in their order, or, from some point on, not at all; between
+    LBs there is no order but what confirmations make."""
+
+    lb: str
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Not for a switch: keep this across a restart, and confirm it by its token (None: no need)."""
+
+    state: State
+    token: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FetchCopy:
+    """Not for a switch: get that server's entries of the external IP from the keeper's copy (`keeper`), or from the server's socket
+    table (`sockets`)."""
+
+    keeper: Keeper
+    external_ip: ExternalIp
+    server: Address
+    copy: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendBatch:
+    """Not for a switch: give the keeper this batch, and tell what it replies."""
+
+    keeper: Keeper
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Solve:
+    """Not for a switch: find an assignment, without keeping anything waiting."""
+
+    problem: Problem
+    algorithm: str
+
+
+STORE = "store"
+"""Who confirms a Save, in place of an LB's name."""
+
+Effect = ToSwitch | Save | FetchCopy | SendBatch | Solve
+Outbox = list[Effect]
+
+
+def to_switch(lb: str, messages: Iterable[Message]) -> Outbox:
+    """These messages, in order, to one LB."""
+    return [ToSwitch(lb, message) for message in messages]

@@ -1,0 +1,200 @@
+"""What the control function keeps for each external IP, and finds it by: an address in a packet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Set
+
+from lbctl.entries.access_table import AccessTable, Entry
+from lbctl.entries.echo import Echoes
+from lbctl.entries.held import HeldPackets
+from lbctl.entries.translation import Allocation, full_reply
+from lbctl.moves.move import Move
+from lbctl.servers.schedulers import Scheduler, scheduler_for
+from lbctl.servers.states import Place, ServerStates
+from lbctl.site.model import ExternalIp, Hop, Server, Service, Settings, Tunnel
+from lbctl.values.addresses import Address, Endpoint, Network
+from lbctl.values.keys import reply_key
+from lbctl.values.owners import owner_of
+
+
+class Serving:
+    """One external IP at work. seed: where its translated ports start, see Allocation. drained: see ServerStates.configure."""
+
+    def __init__(self, config: ExternalIp, assigned: str, settings: Settings, seed: int = 0,
+                 drained: Iterable[tuple[Place, Endpoint]] = ()) -> None:
+        self.config = config
+        self.settings = settings
+        self.assigned = assigned
+        self.table = AccessTable()
+        self.holders: set[str] = {assigned}
+        """The LBs that are given its entries: one, or two while it moves."""
+        self.unread: set[str] = {assigned}
+        """The LBs whose entries are still to be taken over from an earlier controller."""
+        self.move: Move | None = None
+        self.held = HeldPackets(settings)
+        self.services: dict[Place, Service] = {}
+        """By protocol number and port."""
+        self.schedulers: dict[Place, Scheduler] = {}
+        self.servers = ServerStates(self.table)
+        self.allocation: Allocation | None = None
+        """None: destination NAT, where ports stay as they are."""
+        self.hopless: list[Entry] = []
+        """Entries whose next hop no copy has told."""
+        self.echoes = Echoes()
+        self.opened = 0
+        """Connections, since the control function started."""
+        self._seed = seed
+        self._set_services(config, drained)
+        self._set_allocation()
+
+    @property
+    def address(self) -> Address:
+        return self.config.address
+
+    @property
+    def outbound(self) -> bool:
+        """A NAT gateway: connections are opened from inside."""
+        return self.config.kind == "nat-gateway"
+
+    @property
+    def owner(self) -> int:
+        """What it is in cookies."""
+        return owner_of(self.address.packed)
+
+    def reconfigure(self, config: ExternalIp, settings: Settings, drained: Iterable[tuple[Place, Endpoint]] = ()) -> None:
+        """Another site file or order: connections stay, new ones follow the new services."""
+        before, self.config, self.settings = self.config, config, settings
+        self._set_services(config, drained)
+        if _translated_to(before) != _translated_to(config):
+            self._set_allocation()
+
+    def tunnel_to(self, server: bytes) -> Tunnel | None:
+        """The tunnel that the server (packed) is behind; None: no server, or on the internal network."""
+        return self._tunnels.get(server)
+
+    def _set_services(self, config: ExternalIp, drained: Iterable[tuple[Place, Endpoint]]) -> None:
+        """A scheduler goes on where it was if its service has not changed."""
+        self._tunnels = {server.packed: hop.tunnel for server, hop in config.hops().items() if hop.tunnel}
+        before = self.services
+        self.services = {(service.protocol_number, service.port): service for service in config.services}
+        self.schedulers = {place: self.schedulers[place] if before.get(place) == service
+                           else scheduler_for(service, self.table.connections_to) for place, service in self.services.items()}
+        self.servers.configure(self.services, drained)
+
+    def _set_allocation(self) -> None:
+        addresses, ports, outbound = _translated_to(self.config)
+        if not addresses:
+            self.allocation = None
+        elif self.allocation:
+            self.allocation.change(addresses, ports)
+        else:
+            self.allocation = Allocation(self.table, addresses, ports, outbound, self._seed)
+
+    def can_translate(self, key: bytes, server: Server, now: float) -> bool:
+        """Can a connection of that key go to that server?"""
+        if self.allocation is None:
+            return self.table.by_reply(reply_key(key, server.address.packed, server.port)) is None
+        return self.allocation.available((key[0], server.address.packed, server.port), now, self.settings.time_wait)
+
+    def translate(self, key: bytes, server: Server, now: float) -> bytes | None:
+        """The reply key of a connection of that key to that server; takes a port where one is needed. None: there is none."""
+        if self.allocation is None:
+            return reply_key(key, server.address.packed, server.port)
+        place = self.allocation.give((key[0], server.address.packed, server.port), now, self.settings.time_wait)
+        return full_reply(key, server.address.packed, server.port, place) if place else None
+
+    def remove(self, entry: Entry, now: float) -> None:
+        """Takes an entry out of the table, and frees its port."""
+        if self.allocation:
+            self.allocation.freed(entry, now)
+        self.table.remove(entry)
+
+    def next_hops(self) -> set[Address]:
+        """The next hops and routers that an LB must reach to serve it."""
+        return {hop.address for hop in self.config.hops().values()} | ({self.config.router} if self.config.router else set())
+
+    def tidy(self, now: float) -> None:
+        """Forgets what nobody needs any more. To be called now and then."""
+        if self.allocation:
+            self.allocation.tidy(now, self.settings.time_wait)
+
+    def error_source(self, destination: bytes, inward: bool) -> bytes:
+        """Whom an error comes from that answers a packet to `destination` (packed): the address that was asked, if it is one
+        of this external IP's; else the gateway."""
+        if inward or any(destination == address.packed for address in self.config.internal_addresses()):
+            return destination
+        return self.config.internal_addresses()[0].packed
+
+    def idle_since(self, now: float) -> list[Entry]:
+        """The entries that have been idle for too long."""
+        limits = {protocol: now - self.settings.idle_timeout_of(protocol) for protocol in {e.key[0] for e in self.table.entries()}}
+        return [entry for entry in self.table.entries() if entry.last_seen <= limits[entry.key[0]]]
+
+
+def _translated_to(config: ExternalIp) -> tuple[tuple[bytes, ...], tuple[int, int], bool]:
+    """Addresses and ports that connections are translated to, and whether they are opened from inside."""
+    outbound = config.kind == "nat-gateway"
+    addresses = (config.address,) if outbound else config.internal_ips
+    return tuple(address.packed for address in addresses), config.port_range, outbound
+
+
+class Directory:
+    """Every external IP, found by an address in a packet (packed)."""
+
+    def __init__(self) -> None:
+        self.by_address: dict[bytes, Serving] = {}
+        self.by_owner: dict[int, Serving] = {}
+        self._by_internal: dict[bytes, Serving] = {}
+        self._by_server: dict[bytes, Serving] = {}
+        self._inside: list[tuple[int, int, int, Serving]] = []
+        """(bytes of an address, network, mask, serving)"""
+        self._hops: dict[Address, Hop] = {}
+        self._routers: set[Address] = set()
+        self._behind: dict[Address, list[ExternalIp]] = {}
+
+    def __iter__(self) -> Iterator[Serving]:
+        return iter(self.by_address.values())
+
+    def get(self, address: Address) -> Serving | None:
+        return self.by_address.get(address.packed)
+
+    def replace(self, servings: list[Serving]) -> None:
+        self.by_address = {serving.address.packed: serving for serving in servings}
+        self.by_owner = {serving.owner: serving for serving in servings}
+        self._by_internal = {address.packed: serving for serving in servings for address in serving.config.every_internal_ip()}
+        self._by_server = {server.packed: serving for serving in servings if serving.config.nat == "destination"
+                           for server in serving.config.server_addresses()}
+        self._inside = [(*_mask(prefix), serving) for serving in servings for prefix in serving.config.inside]
+        self._hops = {hop.address: hop for serving in servings for hop in serving.config.hops().values()}
+        self._routers = {serving.config.router for serving in servings if serving.config.router}
+        self._behind = {}
+        for serving in servings:
+            for address in {hop.address for hop in serving.config.hops().values()}:
+                self._behind.setdefault(address, []).append(serving.config)
+
+    def of_packet(self, src: bytes, dst: bytes, inward: bool) -> Serving | None:
+        """Whose packet it is; the order is that of the priorities in table transfer_mode."""
+        if inward:
+            return self.by_address.get(dst)
+        return self._by_internal.get(dst) or self._by_server.get(src) or self._of_inside(src)
+
+    def _of_inside(self, src: bytes) -> Serving | None:
+        number, size = int.from_bytes(src), len(src)
+        return next((serving for length, network, mask, serving in self._inside
+                     if length == size and number & mask == network), None)
+
+    def hops(self) -> Mapping[Address, Hop]:
+        """The next hops to all servers, whose MACs the LBs must know, by their addresses."""
+        return self._hops
+
+    def routers(self) -> Set[Address]:
+        """The routers on the external network, whose MACs the LBs must know."""
+        return self._routers
+
+    def behind(self, hop: Address) -> list[ExternalIp]:
+        """The external IPs with servers whose next hop that is."""
+        return self._behind.get(hop, [])
+
+
+def _mask(prefix: Network) -> tuple[int, int, int]:
+    return prefix.max_prefixlen // 8, int(prefix.network_address), int(prefix.netmask)

@@ -1,0 +1,129 @@
+"""The servers that are checked: those of all services with a health check, as the services are now."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from lbctl.ground.serving import Directory, Serving
+from lbctl.health_checks.tcp import HttpQuestion, TcpCheck
+from lbctl.health_checks.udp import UdpCheck
+from lbctl.health_checks.verdict import Attempt, Judgement
+from lbctl.servers.states import Place
+from lbctl.site.model import CHECK_PORTS, HealthCheck, Server, Service
+from lbctl.values.addresses import Address, Endpoint
+
+ISN_SECOND = 250_000
+"""How much initial sequence numbers grow in a second (RFC 9293 3.4.1)."""
+_NUMBERS = 1 << 32
+
+Key = tuple[Place, Endpoint]
+"""Service of an external IP, and server."""
+
+
+@dataclass(eq=False, slots=True)
+class Target:
+    """A server of a service that is checked. number: any, the same in each run; what spreads the targets over time and ports."""
+
+    serving: Serving
+    services: Mapping[Place, Service]
+    """Of the external IP, when this was made."""
+    place: Place
+    service: Service
+    server: Server
+    judgement: Judgement
+    number: int
+    source_port: int
+    """Where its checks come from; always the same as long as that is free, since Open vSwitch's cache knows the answers then."""
+    due: float
+    """When the next check is to begin."""
+    reason: str = ""
+    """Why it is down."""
+    since: float = 0.0
+    """It has been down since then."""
+    unresolved: tuple[str, float] | None = None
+    """The LB that is asking for the MAC of its next hop, and since when."""
+    checked: bool = False
+    """Is a check under way?"""
+    gone: bool = False
+
+    @property
+    def check(self) -> HealthCheck:
+        assert self.service.health_check is not None
+        return self.service.health_check
+
+    @property
+    def to(self) -> tuple[bytes, int]:
+        """Packed address and port that are asked."""
+        return self.server.address.packed, self.check.port or self.server.port
+
+    def attempt(self, seed: int, now: float) -> Attempt:
+        """A new check. seed: another one in each run, so that sequence numbers can't be guessed from the site file (RFC 6528)."""
+        check = self.check
+        if check.type == "udp":
+            return UdpCheck(check.request, check.answer, check.timeout)
+        isn = ((self.number ^ zlib.crc32(seed.to_bytes(8))) + int(now * ISN_SECOND)) % _NUMBERS
+        address = self.serving.address
+        host = check.host or (str(address) if address.version == 4 else f"[{address}]")
+        return TcpCheck(isn, check.timeout, HttpQuestion(check.path, host, check.status) if check.type == "http" else None)
+
+
+class Targets:
+    """By external IP."""
+
+    def __init__(self) -> None:
+        self._each: dict[Address, dict[Key, Target]] = {}
+        self._followed: dict[Address, tuple[Serving, object]] = {}
+        """The services that the targets of an external IP were made of."""
+
+    def follow(self, directory: Directory, now: float) -> list[Target]:
+        """Makes them those of the services as they are now. Returns the new ones, each due at a time of its own; what is not a target
+        any more is `gone`. A server that stays, stays up or down."""
+        new: list[Target] = []
+        known = set()
+        for serving in directory:
+            known.add(serving.address)
+            seen = self._followed.get(serving.address)
+            if not seen or seen[0] is not serving or seen[1] is not serving.services:
+                self._followed[serving.address] = serving, serving.services
+                new += self._retarget(serving, now)
+        for address in self._followed.keys() - known:
+            _drop(self._each.pop(address, {}).values())
+            del self._followed[address]
+        return new
+
+    def _retarget(self, serving: Serving, now: float) -> list[Target]:
+        before, targets = self._each.pop(serving.address, {}), {}
+        for place, service in serving.services.items():
+            for server in service.servers if service.health_check else ():
+                key = place, server.endpoint
+                targets[key] = _target(serving, place, service, server, before.get(key), now)
+        _drop(before.values())
+        for place, endpoint in before.keys() - targets.keys():
+            serving.servers.set_up(place, endpoint)
+        if targets:
+            self._each[serving.address] = targets
+        return list(targets.values())
+
+
+def _target(serving: Serving, place: Place, service: Service, server: Server, before: Target | None, now: float) -> Target:
+    check = service.health_check
+    number = zlib.crc32(f"{serving.address} {place} {server.endpoint}".encode())
+    first, last = CHECK_PORTS
+    port = before.source_port if before else first + number % (last - first + 1)
+    found = Target(serving, serving.services, place, service, server, Judgement(check.rise, check.fall), number, port,
+                   now + check.interval * number / _NUMBERS)
+    if before is None:
+        return found
+    found.judgement.up, found.judgement.against = before.judgement.up, before.judgement.against
+    found.due = min(before.due, found.due)
+    if not found.judgement.up:
+        found.reason, found.since = before.reason, before.since
+        serving.servers.set_down(place, server.endpoint, found.reason, found.since)
+    return found
+
+
+def _drop(targets: Iterable[Target]) -> None:
+    for target in targets:
+        target.gone = True

@@ -1,0 +1,177 @@
+"""How much each external IP carries, from the counters of the flows that its packets pass in table transfer_mode.
+
+One request for each LB and period reads those of its own external IPs, or of all after its own have changed: every packet of an
+external IP meets exactly one of its flows there, whichever way it goes. (The access table would tell the same by a request for each
+external IP, but Open vSwitch would look at every entry for each of them.)
+
+A flow that takes another's place, as when the transfer mode changes, goes on with its counters (OpenFlow 1.4.0 6.4: no
+OFPFF_RESET_COUNTS). What counters say at first is where they start, not what has just been carried; where they have shrunk, the
+switch was restarted, and they started from zero. What an external IP carries is the sum over all LBs, so a move makes no gap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from lbctl.ground.effects import Outbox, ToSwitch
+from lbctl.ground.serving import Serving
+from lbctl.openflow.cookies import MARK, MASK_KIND, MASK_MARK, Kind, owner_in
+from lbctl.openflow.inbound import FlowStats
+from lbctl.openflow.messages import ReadFlows
+from lbctl.switches.switch import Switch
+from lbctl.values.addresses import Address
+
+TABLE = "transfer_mode"
+PERIODS = 3.0
+"""Periods after which a change has gone into the smoothed value by 1 - 1/e."""
+UNANSWERED = 3
+"""Periods after which an LB is asked again though it has not answered."""
+ASKED_AT_ONCE = 25
+"""LBs that are asked at a tick, at most: their answers come together."""
+
+
+class Load(NamedTuple):
+    """Of an external IP, or of all of an LB's: rates per second, both directions together."""
+
+    packets: float = 0.0
+    bytes: float = 0.0
+    opened: float = 0.0
+
+    def __add__(self, other: Load) -> Load:  # type: ignore[override]
+        return Load(self.packets + other.packets, self.bytes + other.bytes, self.opened + other.opened)
+
+    def towards(self, other: Load, share: float) -> Load:
+        """A share (0 to 1) of the way to the other."""
+        return Load(self.packets + share * (other.packets - self.packets), self.bytes + share * (other.bytes - self.bytes),
+                    self.opened + share * (other.opened - self.opened))
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request under way to that LB."""
+
+    lb: str
+    at: float
+    served: frozenset[Address]
+    found: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Owner -> packets, bytes."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """What an LB has said last. served: its external IPs then; counts: owner -> packets, bytes, as last read; rates: owner -> packets/s,
+    bytes/s since the reading before."""
+
+    at: float
+    served: frozenset[Address]
+    counts: dict[int, tuple[int, int]]
+    rates: dict[int, tuple[float, float]]
+
+
+@dataclass(slots=True)
+class Smoothed:
+    """One external IP's. opened: connections, as of the last smoothing."""
+
+    load: Load | None
+    opened: int
+
+
+class Loads:
+    """Of all external IPs of a control function. period: seconds."""
+
+    def __init__(self, period: float) -> None:
+        self.period = period
+        self.totals: Counter[tuple[str, int, str]] = Counter()
+        """(LB, owner, packets or bytes) -> counted since the control function started."""
+        self._asked: dict[int, Asked] = {}
+        self._readings: dict[str, Reading] = {}
+        self._smoothed: dict[int, Smoothed] = {}
+        self._next = float("-inf")
+        self._then = 0.0
+        self._to_ask: deque[str] = deque()
+        """LBs that are still to be asked in this period."""
+
+    def tick(self, switches: Mapping[str, Switch], servings: Iterable[Serving], new_token, now: float) -> Outbox:
+        """To be called often: smooths what has come in, and asks again, once in a period."""
+        if now >= self._next:
+            if self._next > float("-inf"):
+                self._smooth(servings, now - self._then, now)
+            self._next, self._then = max(self._next + self.period, now), now
+            self._asked = {token: asked for token, asked in self._asked.items() if now - asked.at < UNANSWERED * self.period}
+            busy = {asked.lb for asked in self._asked.values()}
+            self._to_ask = deque(name for name in switches if name not in busy)
+        out: Outbox = []
+        while self._to_ask and len(out) < ASKED_AT_ONCE:
+            name = self._to_ask.popleft()
+            if name in switches and switches[name].ready:
+                out.append(self._question(switches[name], new_token(), now))
+        return out
+
+    def _question(self, switch: Switch, token: int, now: float) -> ToSwitch:
+        """The flows of external IPs that it does not serve count next to nothing, but are many in a large site. What they count belongs
+        to the load when it has served one until now, or does so from now on."""
+        name, served = switch.lb.name, switch.served()
+        self._asked[token] = Asked(name, now, served)
+        if name in self._readings and self._readings[name].served == served:
+            return ToSwitch(name, ReadFlows(TABLE, MARK << 56 | Kind.MODE << 48, MASK_KIND, token))
+        return ToSwitch(name, ReadFlows(TABLE, MARK << 56, MASK_MARK, token))
+
+    def asked(self, token: int) -> bool:
+        return token in self._asked
+
+    def answer(self, token: int, flows: Iterable[FlowStats], more: bool, now: float) -> None:
+        """One part of the answer to a ReadFlows."""
+        asked = self._asked[token]
+        for flow in flows:
+            packets, size = asked.found.get(owner_in(flow.cookie), (0, 0))
+            asked.found[owner_in(flow.cookie)] = packets + flow.packets, size + flow.bytes
+        if not more:
+            del self._asked[token]
+            self._count(asked, now)
+
+    def _count(self, asked: Asked, now: float) -> None:
+        before = self._readings.get(asked.lb) or Reading(now - self.period, asked.served, asked.found, {})
+        elapsed = max(now - before.at, self.period / 2)
+        rates: dict[int, tuple[float, float]] = {}
+        for owner, counts in asked.found.items():
+            old = before.counts.get(owner, (0, 0))
+            packets, size = counts if counts[0] < old[0] or counts[1] < old[1] else (counts[0] - old[0], counts[1] - old[1])
+            self.totals[asked.lb, owner, "packets"] += packets
+            self.totals[asked.lb, owner, "bytes"] += size
+            rates[owner] = packets / elapsed, size / elapsed
+            before.counts[owner] = counts
+        self._readings[asked.lb] = Reading(now, asked.served, before.counts, rates)
+
+    def _smooth(self, servings: Iterable[Serving], seconds: float, now: float) -> None:
+        share = 1.0 - math.exp(-seconds / (PERIODS * self.period))
+        servings, smoothed = list(servings), {}
+        rates = self._rates({serving.owner: serving.assigned for serving in servings}, now)
+        for serving in servings:
+            before = self._smoothed.get(serving.owner) or Smoothed(None, serving.opened)
+            packets, size = rates.get(serving.owner, (0.0, 0.0))
+            load = Load(packets, size, (serving.opened - before.opened) / seconds)
+            if before.load:
+                load = before.load.towards(load, share)
+            smoothed[serving.owner] = Smoothed(load, serving.opened)
+        self._smoothed = smoothed
+
+    def _rates(self, assigned: Mapping[int, str], now: float) -> dict[int, tuple[float, float]]:
+        """Of each owner, over all LBs, as of the last readings. The LB that has it counts also when it can't be read: it goes on
+        forwarding."""
+        sums: dict[int, tuple[float, float]] = {}
+        for lb, reading in self._readings.items():
+            recent = now - reading.at < 2 * self.period
+            for owner, (packets, size) in reading.rates.items():
+                if recent or assigned.get(owner) == lb:
+                    before = sums.get(owner, (0.0, 0.0))
+                    sums[owner] = before[0] + packets, before[1] + size
+        return sums
+
+    def of(self, serving: Serving) -> Load:
+        """What it carries now, smoothed."""
+        found = self._smoothed.get(serving.owner)
+        return found.load or Load() if found else Load()

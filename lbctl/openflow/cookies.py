@@ -1,0 +1,80 @@
+"""What the bits of a flow's cookie mean.
+
+    63..56  0x1b, our mark: flows without it are not ours and never touched
+    55..48  kind of flow
+    47..32  for an entry: its bucket (0..1023); otherwise a digest of the flow
+    31..0   the owner: the external IP (IPv6: see owner_of), or 0 for flows that belong to none
+
+An entry's cookie is the same on every LB. The bucket lets one exact-cookie request, which OVS serves from an
+index, read or delete a 1024th of an external IP's entries without stalling the switch. The digest tells a flow
+that is right from one that an older release or another site file left: a switch is compared by cookies alone.
+"""
+
+from __future__ import annotations
+
+import enum
+import zlib
+
+MARK = 0x1B
+BUCKETS = 1024
+
+MASK_MARK = 0xFF << 56
+MASK_KIND = 0xFFFF << 48
+MASK_KIND_AND_IP = MASK_KIND | 0xFFFFFFFF
+MASK_ALL = 0xFFFFFFFFFFFFFFFF
+
+
+class Kind(enum.IntEnum):
+    """What a flow is for; packets that a flow sends to the controller arrive with its kind."""
+
+    PIPELINE = 1
+    ARP = 2
+    MODE = 3
+    ENTRY_IN = 4
+    ENTRY_OUT = 5
+    DELIVER = 6
+    NEW = 7
+    STRAY = 8
+    HOLD = 9
+    UNASSIGNED = 10
+    SERVER_ARP = 11
+    RESET = 12
+    FRAGMENT = 13
+    TRANSLATE_ICMP = 14
+    ECHO = 15
+    EXPIRED = 16
+    TOO_BIG = 17
+    FENCE = 18
+    PROBED = 19
+    CHECKED = 20
+
+
+def entry_cookie(kind: Kind, owner: int, bucket: int) -> int:
+    """The cookie of an access-table entry in one direction."""
+    return MARK << 56 | kind << 48 | bucket << 32 | owner
+
+
+def flow_cookie(kind: Kind, owner: int, content: str) -> int:
+    """The cookie of any other flow; `content` is the flow's text without its cookie."""
+    return MARK << 56 | kind << 48 | (zlib.crc32(content.encode()) & 0xFFFF) << 32 | owner
+
+
+def kind_of(cookie: int) -> int | None:
+    """The kind, or None if the cookie is not ours."""
+    return cookie >> 48 & 0xFF if cookie >> 56 == MARK else None
+
+
+def owner_in(cookie: int) -> int:
+    """The owner: 0, or what owner_of has made of an external IP."""
+    return cookie & 0xFFFFFFFF
+
+
+def bucket_of_key(key: bytes) -> int:
+    """The bucket of an entry: the low bits of the client's address and port and of the external port, so that each varies
+    it (the last one for outbound NAT, where many connections go to one place).
+
+    `key` is the entry's key (access_table.py).
+    """
+    low = len(key) // 2 - 2
+    high = key[low - 1] ^ key[low + 1] ^ key[-2]
+    return (high & 3) << 8 | key[low] ^ key[low + 2] ^ key[-1]

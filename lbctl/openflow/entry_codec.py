@@ -1,0 +1,158 @@
+"""The two flows of an access-table entry as OpenFlow 1.4 flow-mods: one at a time, and in bulk.
+
+Ryu needs 215 us to build such a flow-mod; this needs about one. lbctl/openflow/entry_flows.py says in words what these
+bytes say, and a test compares the two through Ryu's encoder. Source: OpenFlow 1.4.0 sections 7.3.4 and 7.3.9.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from lbctl.entries.access_table import Entry, Shape
+from lbctl.openflow.cookies import MARK, Kind, bucket_of_key
+from lbctl.openflow.entry_flows import ENTRY_PRIORITY
+from lbctl.openflow.layout import (
+    ADDRESS_SIZE,
+    IN,
+    KEY_DTYPES,
+    OUT,
+    SEND_FLOW_REM,
+    SHAPES,
+    Layout,
+    Part,
+    instruction_parts,
+    match_parts,
+    size_of,
+)
+from lbctl.openflow.tables import number
+from lbctl.values.keys import KEY_SIZES
+from lbctl.values.owners import owner_of
+
+ADD, DELETE_STRICT = 0, 4
+VERSION, FLOW_MOD, BUNDLE_CONTROL, BUNDLE_ADD = 5, 14, 33, 34
+OPEN_REQUEST, COMMIT_REQUEST = 0, 4
+BUNDLE_ATOMIC_ORDERED = 3
+_CONTROL = struct.Struct("!BBHIIHH")
+_COOKIE_HEAD = {IN: bytes([MARK, Kind.ENTRY_IN]), OUT: bytes([MARK, Kind.ENTRY_OUT])}
+
+
+class EntryCodec:
+    """Encodes entries for switches whose finished entries linger for that many seconds (1..65535)."""
+
+    def __init__(self, linger: int) -> None:
+        self._packers = {command: {shape: _packer(shape, command, linger) for shape in SHAPES} for command in (ADD, DELETE_STRICT)}
+        self._bundled = {(direction, shape): _mod_layout(direction, shape, ADD, linger, bundled=True)
+                         for direction in (IN, OUT) for shape in SHAPES}
+
+    def add(self, entry: Entry) -> bytes:
+        """Two flow-mods that add the entry, or put it back as it was."""
+        return self._packers[ADD][entry.shape](entry)
+
+    def delete(self, entries: Iterable[Entry]) -> bytes:
+        """Flow-mods that delete both flows of each entry."""
+        packers = self._packers[DELETE_STRICT]
+        return b"".join([packers[entry.shape](entry) for entry in entries])
+
+    def bundle(self, entries: Sequence[Entry], xid: int) -> bytes:
+        """An atomic, ordered bundle that adds the entries. Its number, and the xid of its commit, is `xid`.
+
+        All its messages carry that xid, because OVS demands that an inner message has the xid of its bundle-add.
+        """
+        packed = np.void(struct.pack("!I", xid))
+        by_shape: dict[Shape, list[Entry]] = {}
+        for entry in entries:
+            by_shape.setdefault(entry.shape, []).append(entry)
+        parts = [_CONTROL.pack(VERSION, BUNDLE_CONTROL, 16, xid, xid, OPEN_REQUEST, BUNDLE_ATOMIC_ORDERED)]
+        for direction in (IN, OUT):
+            for shape, alike in by_shape.items():
+                rows = _rows(self._bundled[direction, shape], direction, shape, alike)
+                rows["outer_xid"] = rows["bundle"] = rows["xid"] = packed
+                parts.append(rows.tobytes())
+        parts.append(_CONTROL.pack(VERSION, BUNDLE_CONTROL, 16, xid, xid, COMMIT_REQUEST, BUNDLE_ATOMIC_ORDERED))
+        return b"".join(parts)
+
+
+def _mod_layout(direction: str, shape: Shape, command: int, linger: int, bundled: bool = False) -> Layout:
+    table = number(f"access_{direction}")
+    body: list[Part] = [
+        ("cookie", 8), bytes(8) + struct.pack("!BBHHHIIIHH", table, command, 0, 0, ENTRY_PRIORITY, 0xFFFFFFFF, 0xFFFFFFFF,
+                                              0xFFFFFFFF, SEND_FLOW_REM, 0),
+        *match_parts(shape), *(instruction_parts(direction, shape, linger) if command == ADD else [])]
+    size = 8 + size_of(body)
+    head: list[Part] = [struct.pack("!BBH", VERSION, FLOW_MOD, size), ("xid", 4)]
+    if bundled:
+        head = [struct.pack("!BBH", VERSION, BUNDLE_ADD, size + 16), ("outer_xid", 4), ("bundle", 4),
+                struct.pack("!HH", 0, BUNDLE_ATOMIC_ORDERED), *head]
+    return Layout([*head, *body])
+
+
+def _packer(shape: Shape, command: int, linger: int) -> Callable[[Entry], bytes]:
+    """A function from an entry to both flow-mods, by splitting the constant bytes once, here."""
+    size = ADDRESS_SIZE[shape.version]
+    split = struct.Struct(f"!1x{size}s2s{size}s2s").unpack
+    inward, outward = _mod_layout(IN, shape, command, linger), _mod_layout(OUT, shape, command, linger)
+    cut_in, cut_out = inward.cuts(), outward.cuts()
+    adding, full, inner_hop = command == ADD, shape.full, shape.inner_hop
+    no_xid, head_in, head_out = bytes(4), _COOKIE_HEAD[IN], _COOKIE_HEAD[OUT]
+    parts = [b""] * (len(cut_in) * 2 - 1 + len(cut_out) * 2 - 1)
+    middle = len(cut_in) * 2 - 1
+    parts[0:middle:2], parts[middle::2] = cut_in, cut_out
+
+    def pack(entry: Entry) -> bytes:
+        key, reply = entry.key, entry.reply
+        client, client_port, external, external_port = split(key)
+        server, server_port, internal, internal_port = split(reply)
+        place = bucket_of_key(key).to_bytes(2) + (external if size == 4 else owner_of(external).to_bytes(4))
+        match_in = (no_xid, head_in + place, client, external, client_port, external_port)
+        match_out = (no_xid, head_out + place, server, internal, server_port, internal_port)
+        set_in = set_out = ()
+        if adding:
+            set_in, set_out = (server, server_port), (external, external_port)
+            if full:
+                set_in, set_out = (*set_in, internal, internal_port), (*set_out, client, client_port)
+            if inner_hop:
+                set_in = *set_in, entry.inner_hop
+            set_out = *set_out, entry.next_hop
+        parts[1:middle:2] = *match_in, *set_in
+        parts[middle + 1::2] = *match_out, *set_out
+        return b"".join(parts)
+
+    return pack
+
+
+def _rows(layout: Layout, direction: str, shape: Shape, entries: Sequence[Entry]) -> np.ndarray:
+    """The bundled flow-mods of entries of one shape."""
+    dtype = KEY_DTYPES[shape.version]
+    keys = np.frombuffer(b"".join([entry.key for entry in entries]), dtype)
+    replies = np.frombuffer(b"".join([entry.reply for entry in entries]), dtype)
+    rows = layout.rows(len(entries))
+    match, (side, source) = (keys, ("a", replies)) if direction == IN else (replies, ("b", keys))
+    for name in ("a", "a_port", "b", "b_port"):
+        rows[name] = match[name]
+    rows["address"], rows["port"] = source[side], source[f"{side}_port"]
+    if shape.full:
+        other = "b" if direction == IN else "a"
+        rows["other"], rows["other_port"] = source[other], source[f"{other}_port"]
+    if "hop" in layout.names:
+        hops = [entry.inner_hop for entry in entries] if direction == IN else [entry.next_hop for entry in entries]
+        rows["hop"] = np.frombuffer(b"".join(hops), "V6")
+    rows["cookie"] = _cookies(direction, shape.version, keys, entries)
+    return rows
+
+
+def _cookies(direction: str, version: int, keys: np.ndarray, entries: Sequence[Entry]) -> np.ndarray:
+    size = ADDRESS_SIZE[version]
+    raw = keys.view("u1").reshape(len(keys), KEY_SIZES[version])
+    cookies = np.empty((len(keys), 8), "u1")
+    cookies[:, :2] = np.frombuffer(_COOKIE_HEAD[direction], "u1")
+    cookies[:, 2] = (raw[:, size - 1] ^ raw[:, size + 1] ^ raw[:, -2]) & 3
+    cookies[:, 3] = raw[:, size] ^ raw[:, size + 2] ^ raw[:, -1]
+    if version == 4:
+        cookies[:, 4:8] = raw[:, 7:11]
+    else:
+        owners = b"".join([owner_of(entry.external).to_bytes(4) for entry in entries])
+        cookies[:, 4:8] = np.frombuffer(owners, "u1").reshape(len(keys), 4)
+    return cookies.view("V8").reshape(len(keys))

@@ -1,0 +1,60 @@
+"""An access-table entry as its two flows.
+
+They are the same on every LB: addresses, ports and next hops, never an LB's own MAC or port. The wire
+form of these flows, for the hot paths, is in lbctl/openflow/entries.py and tested against this one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lbctl.openflow import flow as f
+from lbctl.openflow.cookies import Kind, entry_cookie
+from lbctl.openflow.flow import Action, FinTimeout, Flow, SetField
+from lbctl.values.owners import owner_of
+from lbctl.values.protocols import PROTOCOL_NAMES, TCP
+
+if TYPE_CHECKING:
+    from lbctl.entries.access_table import Entry
+
+ENTRY_PRIORITY = 100
+
+
+def deliver_table(inward: bool, inner_hop: bool) -> str:
+    """Where an entry's packets go on."""
+    if not inward:
+        return "deliver_client"
+    return "deliver_inside" if inner_hop else "deliver_server"
+
+
+def entry_flows(entry: Entry, linger: int) -> tuple[Flow, Flow]:
+    """The flow from the external network and the one from the internal network.
+
+    linger: seconds that a direction's flow stays, unused, once it has seen FIN or RST.
+    """
+    protocol, client, external, server, next_hop, internal = entry.connection
+    version, transport = client.address.version, PROTOCOL_NAMES[protocol]
+    source, destination = f"ipv{version}_src", f"ipv{version}_dst"
+    source_port, destination_port = f"{transport}_src", f"{transport}_dst"
+    base = {"eth_type": f.ETH_IP if version == 4 else f.ETH_IPV6, "ip_proto": protocol}
+    at_server = internal or client
+    inward = {**base, source: str(client.address), source_port: client.port,
+              destination: str(external.address), destination_port: external.port}
+    outward = {**base, source: str(server.address), source_port: server.port,
+               destination: str(at_server.address), destination_port: at_server.port}
+    head: tuple[Action, ...] = (FinTimeout(linger),) if protocol == TCP else ()
+    set_in = [SetField(destination, str(server.address)), SetField(destination_port, server.port)]
+    set_out = [SetField(source, str(external.address)), SetField(source_port, external.port)]
+    if internal:
+        set_in += [SetField(source, str(internal.address)), SetField(source_port, internal.port)]
+        set_out += [SetField(destination, str(client.address)), SetField(destination_port, client.port)]
+    if entry.inner_hop:
+        set_in.append(SetField("eth_dst", entry.inner_hop.hex(":")))
+    set_out.append(SetField("eth_dst", next_hop))
+    owner, bucket = owner_of(external.address.packed), entry.bucket
+    return (
+        Flow("access_in", ENTRY_PRIORITY, tuple(sorted(inward.items())), (*head, *set_in),
+             deliver_table(True, bool(entry.inner_hop)), cookie=entry_cookie(Kind.ENTRY_IN, owner, bucket), send_removed=True),
+        Flow("access_out", ENTRY_PRIORITY, tuple(sorted(outward.items())), (*head, *set_out),
+             deliver_table(False, False), cookie=entry_cookie(Kind.ENTRY_OUT, owner, bucket), send_removed=True),
+    )

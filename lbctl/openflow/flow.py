@@ -1,0 +1,234 @@
+"""One OpenFlow flow as a value: checked against the declaration of its table, printable as `ovs-ofctl` text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from lbctl.openflow.cookies import Kind, flow_cookie
+from lbctl.openflow.tables import TABLES, number
+from lbctl.values.protocols import ICMP, ICMPV6, TCP, UDP
+
+ETH_IP, ETH_ARP, ETH_IPV6 = 0x0800, 0x0806, 0x86DD
+TCP_FIN, TCP_SYN, TCP_RST, TCP_ACK = 0x01, 0x02, 0x04, 0x10
+FRAGMENT_ANY = (1, 1)
+"""ip_frag, value and mask: any fragment (nicira-ext.h, NXM_NX_IP_FRAG)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetField:
+    field: str
+    value: str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Copies a whole field into another of the same width (`bits`)."""
+
+    source: str
+    target: str
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Simple:
+    """An action without a value: `in_port`, `controller` or `dec_ttl`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class FinTimeout:
+    """Once the flow has seen FIN or RST, it expires after `idle` seconds without a packet."""
+
+    idle: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resubmit:
+    table: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetTtl:
+    """Sets the TTL (IPv6: hop limit)."""
+
+    ttl: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckLarger:
+    """Sets a register to 1 if the frame (without checksum) has more than `length` bytes, else to 0."""
+
+    length: int
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Learn:
+    """Adds a flow that drops what it matches, for `seconds` after the last packet that came here (ovs-actions(7), learn)."""
+
+    table: str
+    priority: int
+    seconds: int
+    cookie: int
+    match: tuple[tuple[str, int], ...]
+
+
+Action = SetField | Move | Output | Simple | FinTimeout | Resubmit | SetTtl | CheckLarger | Learn
+MatchValue = str | int | tuple[int, int]
+
+CONTROLLER = Simple("controller")
+IN_PORT = Simple("in_port")
+DEC_TTL = Simple("dec_ttl")
+
+
+class PipelineError(ValueError):
+    """A flow that its table's declaration does not allow: a programming error, found when the flow is built."""
+
+
+KEPT_FLOWS = 1 << 16
+"""Flows that are not built again for the next LB: most are the same on all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A flow. `match` is sorted (field, value) pairs; a (value, mask) pair is a masked match.
+
+    Raises PipelineError if the table's declaration does not allow it.
+    """
+
+    table: str
+    priority: int
+    match: tuple[tuple[str, MatchValue], ...]
+    actions: tuple[Action, ...] = ()
+    goto: str | None = None
+    meter: int | None = None
+    cookie: int = 0
+    send_removed: bool = False
+
+    def __post_init__(self) -> None:
+        declared = TABLES[self.table]
+        for field, _ in self.match:
+            if field not in declared.matches:
+                raise PipelineError(f"table {self.table} may not match {field}")
+        for action in self.actions:
+            written = getattr(action, "field", None) or getattr(action, "target", None)
+            if written and written not in declared.writes:
+                raise PipelineError(f"table {self.table} may not write {written}")
+            if isinstance(action, Resubmit) and action.table not in declared.next:
+                raise PipelineError(f"table {self.table} may not resubmit to {action.table}")
+        if self.goto and (self.goto not in declared.next or number(self.goto) <= declared.number):
+            raise PipelineError(f"table {self.table} may not go to {self.goto}")
+
+    @property
+    def identity(self) -> tuple[str, int, tuple[tuple[str, MatchValue], ...]]:
+        """What a switch tells flows apart by."""
+        return self.table, self.priority, self.match
+
+    def text(self, with_cookie: bool = True) -> str:
+        """The flow as `ovs-ofctl add-flow` takes it and `ovs-ofctl --no-stats dump-flows` prints it (OVS 3.1)."""
+        parts = [f"cookie={self.cookie:#x}"] if with_cookie else []
+        if number(self.table):
+            parts.append(f"table={number(self.table)}")
+        match = ",".join([f"priority={self.priority}", *_match_text(dict(self.match))])
+        parts.append(f"send_flow_rem {match}" if self.send_removed else match)
+        actions = ([f"meter:{self.meter}"] if self.meter is not None else []) + [_action_text(a) for a in self.actions]
+        if self.goto:
+            actions.append(f"goto_table:{number(self.goto)}")
+        return ", ".join(parts) + " actions=" + (",".join(actions) or "drop")
+
+
+def flow(kind: Kind, external_ip: int, table: str, priority: int, match: dict[str, MatchValue], *actions: Action,
+         goto: str | None = None, meter: int | None = None) -> Flow:
+    """Builds a flow with the cookie that its kind, external IP (0: none) and content give it."""
+    return _flow(kind, external_ip, table, priority, tuple(sorted(match.items())), actions, goto, meter)
+
+
+@lru_cache(maxsize=KEPT_FLOWS)
+def _flow(kind: Kind, external_ip: int, *content: Any) -> Flow:
+    bare = Flow(*content)
+    return replace(bare, cookie=flow_cookie(kind, external_ip, bare.text(with_cookie=False)))
+
+
+_FLAG_NAMES = {TCP_FIN: "fin", TCP_SYN: "syn", TCP_RST: "rst", TCP_ACK: "ack"}
+_MATCH_NAMES = {"tunnel_id": "tun_id", "tun_ipv4_src": "tun_src",
+                "eth_dst": "dl_dst", "ipv4_src": "nw_src", "ipv4_dst": "nw_dst", "tcp_src": "tp_src", "tcp_dst": "tp_dst",
+                "udp_src": "tp_src", "udp_dst": "tp_dst", "icmpv4_type": "icmp_type", "icmpv6_type": "icmp_type",
+                "ipv6_nd_target": "nd_target"}
+_SET_NAMES = {"tunnel_id": "tun_id", "tun_ipv4_dst": "tun_dst",
+              "ipv4_src": "ip_src", "ipv4_dst": "ip_dst", "icmpv4_type": "icmp_type", "ipv6_nd_tll": "nd_tll"}
+_MOVE_NAMES = {"eth_src": "NXM_OF_ETH_SRC", "eth_dst": "NXM_OF_ETH_DST", "arp_sha": "NXM_NX_ARP_SHA",
+               "arp_tha": "NXM_NX_ARP_THA", "arp_spa": "NXM_OF_ARP_SPA", "arp_tpa": "NXM_OF_ARP_TPA",
+               "tun_ipv4_src": "NXM_NX_TUN_IPV4_SRC", "tun_ipv4_dst": "NXM_NX_TUN_IPV4_DST",
+               "ipv4_src": "NXM_OF_IP_SRC", "ipv4_dst": "NXM_OF_IP_DST", "ipv6_src": "NXM_NX_IPV6_SRC",
+               "ipv6_dst": "NXM_NX_IPV6_DST"}
+_LEARNED = {"eth_type": "eth_type", "arp_op": "arp_op", "ip_proto": "nw_proto", "icmpv6_type": "icmpv6_type"}
+_MATCH_ORDER = ("reg0", "reg1", "reg2", "tunnel_id", "tun_ipv4_src", "in_port", "eth_dst", "ipv4_src", "ipv4_dst", "ipv6_src",
+                "ipv6_dst", "arp_spa", "arp_tpa", "arp_op", "arp_sha", "arp_tha", "nw_ttl", "ip_frag", "icmpv4_type", "icmpv6_type",
+                "ipv6_nd_target", "tcp_src", "udp_src", "tcp_dst", "udp_dst", "tcp_flags")
+_HEX = ("reg0", "reg1", "reg2", "tunnel_id")
+_PROTOCOLS = {(ETH_ARP, None): "arp", (ETH_IP, None): "ip", (ETH_IP, ICMP): "icmp", (ETH_IP, TCP): "tcp", (ETH_IP, UDP): "udp",
+              (ETH_IPV6, None): "ipv6", (ETH_IPV6, ICMPV6): "icmp6", (ETH_IPV6, TCP): "tcp6", (ETH_IPV6, UDP): "udp6"}
+
+
+def _match_text(match: dict[str, MatchValue]) -> list[str]:
+    texts = [_PROTOCOLS[match["eth_type"], match.get("ip_proto")]] if "eth_type" in match else []
+    for field in _MATCH_ORDER:
+        if field not in match:
+            continue
+        value = match[field]
+        if field == "tcp_flags":
+            texts.append("tcp_flags=" + _flags_text(*value))
+        elif field == "ip_frag":
+            texts.append("nw_frag=yes")
+        elif field in _HEX:
+            texts.append(f"{_MATCH_NAMES.get(field, field)}={_hex(value)}")
+        elif isinstance(value, tuple):
+            texts.append(f"{_MATCH_NAMES.get(field, field)}={value[0]:#x}/{value[1]:#x}")
+        else:
+            texts.append(f"{_MATCH_NAMES.get(field, field)}={value}")
+    return texts
+
+
+def _flags_text(value: int, mask: int) -> str:
+    return "".join(("+" if value & bit else "-") + name for bit, name in _FLAG_NAMES.items() if mask & bit)
+
+
+def _hex(value: MatchValue) -> str:
+    return f"{value:#x}" if value else "0"
+
+
+def _action_text(action: Action) -> str:
+    match action:
+        case SetField(field, value):
+            return f"set_field:{_hex(value) if field in _HEX else value}->{_SET_NAMES.get(field, field)}"
+        case Move(source, target, _):
+            return f"move:{_MOVE_NAMES[source]}[]->{_MOVE_NAMES[target]}[]"
+        case Output(port):
+            return f"output:{port}"
+        case Simple("controller"):
+            return "CONTROLLER:65535"
+        case Simple("in_port"):
+            return "IN_PORT"
+        case Simple(name):
+            return name
+        case FinTimeout(idle):
+            return f"fin_timeout(idle_timeout={idle})"
+        case SetTtl(ttl):
+            return f"mod_nw_ttl:{ttl}"
+        case CheckLarger(length, field):
+            return f"check_pkt_larger({length})->NXM_NX_{field.upper()}[0]"
+        case Resubmit(table):
+            return f"resubmit(,{number(table)})"
+        case Learn(table, priority, seconds, cookie, match):
+            fields = ",".join(f"{_LEARNED[field]}={value:#x}" if field == "eth_type" else f"{_LEARNED[field]}={value}"
+                              for field, value in match)
+            return f"learn(table={number(table)},hard_timeout={seconds},priority={priority},cookie={cookie:#x},{fields})"
+    raise PipelineError(f"no text for {action!r}")

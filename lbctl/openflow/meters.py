@@ -1,0 +1,23 @@
+"""The rates at which a switch may send packets to the controller."""
+
+from __future__ import annotations
+
+from lbctl.health_checks.checker import MOST_CHECKS
+from lbctl.openflow.messages import SetMeter
+from lbctl.openflow.probe_rules import METER_PROBE
+from lbctl.openflow.rules import METER_ARP, METER_CHECK, METER_ERROR, METER_HOLD, METER_ICMP, METER_NEW, METER_RESET
+from lbctl.site.model import Settings
+
+LEAST_PROBES = 100
+ANSWERS = 5
+"""Packets that a server sends in answer to one health check."""
+
+
+def meters(settings: Settings, lbs: int) -> list[SetMeter]:
+    """For each LB of a site with so many."""
+    # Twice the answers that one gets which alone is there to ask all others, on both networks.
+    probes = max(LEAST_PROBES, int(4 * lbs / settings.probe_interval))
+    rates = {METER_NEW: settings.new_rate, METER_ERROR: settings.error_rate, METER_HOLD: settings.hold_rate,
+             METER_ARP: settings.arp_rate, METER_RESET: settings.new_rate, METER_ICMP: settings.icmp_rate, METER_PROBE: probes,
+             METER_CHECK: ANSWERS * MOST_CHECKS}
+    return [SetMeter(meter, rate, max(1, rate // 2)) for meter, rate in rates.items()]

@@ -1,0 +1,125 @@
+"""Which servers of an external IP take new connections: not one that is down, drained, or full (docs/servers.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from lbctl.entries.access_table import AccessTable
+from lbctl.site.model import Hop, Server, Service
+from lbctl.values.addresses import Address, Endpoint
+from lbctl.values.keys import server_key
+
+Place = tuple[int, int]
+"""Of a service on its external IP: protocol number and port."""
+
+
+class Down(NamedTuple):
+    """Why a server is down, and since when (seconds since the epoch)."""
+
+    reason: str
+    since: float
+
+
+class ServerState(NamedTuple):
+    """state: drained, down, full or up, the first of them that is true. connections: entries of the external IP that go there.
+
+    reason, since: why it is down (a drained server may be down as well), and since when; None: it isn't.
+    """
+
+    state: str
+    connections: int
+    reason: str | None = None
+    since: float | None = None
+
+
+class FormerServer(NamedTuple):
+    """A server that no service of its external IP has any more, and how many connections it has still."""
+
+    address: Address
+    hop: Hop
+    connections: int
+
+
+class _Bar(NamedTuple):
+    """What may keep connections away from a server. limit: connections that it may have, None: any number."""
+
+    closed: bool
+    key: bytes
+    limit: int | None
+
+
+class ServerStates:
+    """Of the servers of one external IP. What it is told of servers that the services do not name is forgotten."""
+
+    def __init__(self, table: AccessTable) -> None:
+        self._connections = table.connections_to
+        self._services: Mapping[Place, Service] = {}
+        self.down: dict[tuple[Place, Endpoint], Down] = {}
+        self.drained: frozenset[tuple[Place, Endpoint]] = frozenset()
+        self._bars: dict[Place, dict[Endpoint, _Bar]] = {}
+        """Only of services where one server is down, drained, or limited: `takes` is asked for each new connection."""
+
+    def takes(self, place: Place, server: Server) -> bool:
+        """May a new connection of that service go to that server?"""
+        bars = self._bars.get(place)
+        if bars is None:
+            return True
+        bar = bars.get(server.endpoint)
+        return bar is None or not bar.closed and (bar.limit is None or self._connections.get(bar.key, 0) < bar.limit)
+
+    def obstacle(self, place: Place) -> str:
+        """Of a service none of whose servers takes connections: full, down or drained, the first that one of them is."""
+        if any(not bar.closed for bar in self._bars[place].values()):
+            return "full"
+        return "down" if any(there == place and (there, server) not in self.drained for there, server in self.down) else "drained"
+
+    def configure(self, services: Mapping[Place, Service], drained: Iterable[tuple[Place, Endpoint]] = ()) -> None:
+        """Other services, with other servers or limits, and those that are drained from now on."""
+        self._services = services
+        known = {(place, server.endpoint) for place, service in services.items() for server in service.servers}
+        self.down = {server: down for server, down in self.down.items() if server in known}
+        self.drained = frozenset(drained) & known
+        self._bars = {}
+        for place in services:
+            self._bar(place)
+
+    def set_down(self, place: Place, endpoint: Endpoint, reason: str, now: float) -> None:
+        """No new connections until it is up. One that is down already gets the new reason, and stays down since then."""
+        before = self.down.get((place, endpoint))
+        if any(server.endpoint == endpoint for server in self._servers(place)):
+            self.down[place, endpoint] = Down(reason, before.since if before else now)
+            self._bar(place)
+
+    def set_up(self, place: Place, endpoint: Endpoint) -> None:
+        if self.down.pop((place, endpoint), None):
+            self._bar(place)
+
+    def state(self, place: Place, server: Server) -> ServerState:
+        """What there is to be shown of a server of that service."""
+        connections = self._connections.get(server_key(place[0], server.address.packed, server.port), 0)
+        down = self.down.get((place, server.endpoint))
+        if (place, server.endpoint) in self.drained:
+            state = "drained"
+        elif down:
+            state = "down"
+        else:
+            state = "up" if self.takes(place, server) else "full"
+        return ServerState(state, connections, down and down.reason, down and down.since)
+
+    def _servers(self, place: Place) -> tuple[Server, ...]:
+        service = self._services.get(place)
+        return service.servers if service else ()
+
+    def _bar(self, place: Place) -> None:
+        """What is in the way of each server of that service, after a change."""
+        bars = {}
+        for server in self._servers(place):
+            at = place, server.endpoint
+            if at in self.down or at in self.drained or server.max_connections is not None:
+                key = server_key(place[0], server.address.packed, server.port)
+                bars[server.endpoint] = _Bar(at in self.down or at in self.drained, key, server.max_connections)
+        if bars:
+            self._bars[place] = bars
+        else:
+            self._bars.pop(place, None)

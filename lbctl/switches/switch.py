@@ -1,0 +1,173 @@
+"""One LB's switch as the controller sees it: its connection, its ports, what it should hold and what it does hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lbctl.openflow.cookies import MASK_ALL
+from lbctl.openflow.flow import Flow
+from lbctl.openflow.messages import AddFlows, DeleteCookie, DeleteFlows, Message
+from lbctl.openflow.probe_rules import Watched
+from lbctl.openflow.rules import ABSENT, Port, Ports, Role, all_flows, delivery_flows, external_ip_flows
+from lbctl.site.model import ExternalIp, LoadBalancer
+from lbctl.values.addresses import Address
+
+
+@dataclass(frozen=True, slots=True)
+class PortState:
+    """A port of the site file as the switch reports it; number and mac are None if the switch has no such port."""
+
+    name: str
+    number: int | None = None
+    mac: str | None = None
+    up: bool = False
+
+
+class Switch:
+    """States: disconnected; reading (what it holds is being read back); ready; refused (see reason)."""
+
+    def __init__(self, lb: LoadBalancer, watched: Watched | None = None) -> None:
+        """watched: how other LBs' probes mean it; None: they don't."""
+        self.lb = lb
+        self.watched = watched
+        self.state = "disconnected"
+        self.reason: str | None = "has not connected yet"
+        self.ports = {role: PortState(name) for role, name in lb.ports().items()}
+        """By what they are for: external, internal, or a transport."""
+        self.roles: dict[Address, Role] = {}
+        self.neighbours: dict[Address, str] = {}
+        """The MACs of next hops and routers that are known here."""
+        self.counters: Counter[str] = Counter()
+        self.lost_at = 0.0
+        """When its last connection ended."""
+        self.ports_reported: tuple[PortState, ...] = ()
+        self._known_ports: Ports | None = None
+        self._held: dict[object, Flow] = {}
+
+    @property
+    def ready(self) -> bool:
+        return self.state == "ready"
+
+    @property
+    def of_ports(self) -> Ports | None:
+        """None until the switch has shown both networks' ports. A port that went away is remembered."""
+        return self._known_ports
+
+    @property
+    def ports_up(self) -> bool:
+        """Are all of its ports there, and up?"""
+        return all(port.up for port in self.ports.values())
+
+    def set_ports(self, reported: Iterable[PortState]) -> None:
+        """All ports that the switch has now."""
+        self.ports_reported = tuple(reported)
+        by_name = {port.name: port for port in self.ports_reported}
+        self.ports = {role: by_name.get(name, PortState(name)) for role, name in self.lb.ports().items()}
+        missing = [port.name for port in self.ports.values() if port.number is None]
+        down = [port.name for port in self.ports.values() if not port.up]
+        if missing:
+            self.reason = (f"the bridge has no port {' and no port '.join(missing)}: add it with "
+                           f"ovs-vsctl add-port, or correct the site file")
+        else:
+            self.reason = f"port {' and port '.join(down)} is down" if down else None
+        external, internal = self.ports["external"], self.ports["internal"]
+        if external.number is not None and internal.number is not None:
+            self._known_ports = Ports(Port(external.number, external.mac), Port(internal.number, internal.mac),
+                                      self._tunnel_ports(internal.mac))
+
+    def _tunnel_ports(self, mac: str) -> dict[str, Port]:
+        """By transport: those that there are, and those that went away."""
+        before = self._known_ports.tunnels if self._known_ports else {}
+        found = {transport: Port(self.ports[transport].number, mac) if self.ports[transport].number is not None
+                 else before.get(transport) for transport, _ in self.lb.tunnel_ports}
+        return {transport: port for transport, port in found.items() if port}
+
+    def rename_ports(self, lb: LoadBalancer) -> None:
+        """Another site file names other ports; found among those that the switch has reported."""
+        self.lb = lb
+        self.set_ports(self.ports_reported)
+
+    def role(self, address: Address) -> Role:
+        return self.roles.get(address, ABSENT)
+
+    def served(self) -> frozenset[Address]:
+        """The external IPs that have a transfer mode here."""
+        return frozenset(address for address, role in self.roles.items() if role.mode)
+
+    def disconnected(self, reason: str) -> None:
+        self.state, self.reason = "disconnected", reason
+        self._held.clear()
+
+    def reconcile(self, external_ips: Iterable[ExternalIp], held: Counter[tuple[str, int]]) -> list[Message]:
+        """After a read-back: `held` counts the (table, cookie) of the flows there. Sends the difference only."""
+        wanted = self._wanted(external_ips)
+        by_cookie: dict[tuple[str, int], list[Flow]] = {}
+        for flow in wanted.values():
+            by_cookie.setdefault((flow.table, flow.cookie), []).append(flow)
+        wrong = [place for place, count in held.items() if count != len(by_cookie.get(place, ()))]
+        missing = [flow for place, flows in by_cookie.items() if held.get(place) != len(flows) for flow in flows]
+        self._held = wanted
+        messages: list[Message] = [DeleteCookie(table, cookie, MASK_ALL) for table, cookie in wrong]
+        return [*messages, AddFlows(tuple(missing))] if missing else messages
+
+    def sync(self, external_ips: Iterable[ExternalIp]) -> list[Message]:
+        """Sends what has changed since the last time: after another site file, port, or neighbour."""
+        return self._apply(self._wanted(external_ips), self._held)
+
+    def set_role(self, external_ip: ExternalIp, role: Role) -> list[Message]:
+        """Changes what the LB does for one external IP; at once if it is ready, else when it has been read back."""
+        before = self.role(external_ip.address)
+        self.roles[external_ip.address] = role
+        ports = self.of_ports
+        if not self.ready or ports is None:
+            return []
+        old = {flow.identity: flow for flow in external_ip_flows(external_ip, before, ports)}
+        new = {flow.identity: flow for flow in external_ip_flows(external_ip, role, ports)}
+        return self._apply(new, old)
+
+    def has_role(self, external_ip: ExternalIp, role: Role, held: Counter[tuple[str, int]]) -> bool:
+        """Does a switch that holds these (table, cookie) do that for the external IP?"""
+        return self.of_ports is not None and all(
+            (flow.table, flow.cookie) in held for flow in external_ip_flows(external_ip, role, self.of_ports))
+
+    def change(self, before: ExternalIp, after: ExternalIp, others: Iterable[ExternalIp]) -> list[Message]:
+        """An external IP has become another. others: those that use what it has given up as well."""
+        ports = self.of_ports
+        if not self.ready or ports is None:
+            return []
+        old, new, kept = ({flow.identity: flow for flow in all_flows(external_ips, self.roles, self.neighbours, ports)}
+                          for external_ips in ([before], [after], others))
+        return self._apply(new, {identity: flow for identity, flow in old.items() if identity not in kept})
+
+    def set_neighbour(self, hop: Address, mac: str, external_ips: Iterable[ExternalIp]) -> list[Message]:
+        """The MAC of that next hop (or router) is this now. external_ips: those with servers behind it."""
+        if self.neighbours.get(hop) == mac:
+            return []
+        self.neighbours[hop] = mac
+        if not self.ready or self.of_ports is None:
+            return []
+        hops = {server: way for external_ip in external_ips for server, way in self.of_ports.hops(external_ip).items()
+                if way.address == hop}
+        return self._apply({flow.identity: flow for flow in delivery_flows(hops, {hop: mac}, self.of_ports)}, {})
+
+    def _wanted(self, external_ips: Iterable[ExternalIp]) -> dict[object, Flow]:
+        if self.of_ports is None:
+            return {}
+        return {flow.identity: flow for flow in all_flows(external_ips, self.roles, self.neighbours, self.of_ports, self.watched)}
+
+    def _apply(self, wanted: dict[object, Flow], old: dict[object, Flow]) -> list[Message]:
+        """Makes `old` into `wanted`: adds (or replaces) first, so that nothing that stays is ever missing."""
+        changed = tuple(flow for identity, flow in wanted.items() if self._held.get(identity) != flow)
+        gone = tuple(flow for identity, flow in old.items() if identity not in wanted)
+        for flow in gone:
+            self._held.pop(flow.identity, None)
+        for flow in changed:
+            self._held[flow.identity] = flow
+        messages: list[Message] = []
+        if changed:
+            messages.append(AddFlows(changed))
+        if gone:
+            messages.append(DeleteFlows(gone))
+        return messages

@@ -1,0 +1,400 @@
+"""A site to test on: LBs, servers and clients in network namespaces, as in the seed's figure 3.
+
+    clients  198.51.100.101 ...--+                                   +-- servers 10.0.0.11 ...
+                                 |                                   |   (default route: the gateway
+    remote --- router .254 ------+-- external --- LBs --- internal --+    of their external IP)
+    203.0.113.1 ...                                |
+                                               management 198.18.0.0/24 --- controller 198.18.0.1
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from lbctl.site.model import Keeper, LoadBalancer, Site, Tunnel
+from lbctl.values.addresses import Address, Network, address_order
+from tests.bed import tunnels
+from tests.bed.balancer import BalancerNode
+from tests.bed.controller import APPS, Controller, Reply
+from tests.bed.diagnostics import diagnostics
+from tests.bed.keepers import KeeperNode
+from tests.bed.namespaces import Namespace, Namespaces
+from tests.bed.ovs import OvsError, PrivateOvs, wait_crashed
+from tests.bed.sites import REMOTE_NETWORKS, gateways, host, server_ports, simple_site
+from tests.bed.starter import Starter
+from tests.bed.traffic import Load, Script
+
+CONTROLLER_ADDRESS = "198.18.0.1"
+ROUTER = 254
+"""Its number on each network."""
+FORWARDING = {4: {"ipv4__ip_forward": 1}, 6: {"ipv6__conf__all__forwarding": 1}}
+FAR_PREFIX = {4: 24, 6: 64}
+
+T = TypeVar("T")
+
+
+class NotInTime(AssertionError):
+    """What was waited for did not come; the message says what, and holds the bed's diagnostics."""
+
+
+class Plug(NamedTuple):
+    """The far end of a namespace's device: a port of the namespace "segments", and the bridge that it belongs to."""
+
+    port: str
+    segment: str
+
+
+class Bed:
+    """The network of `site` (or of simple_site(**plain)) and its controller. A context manager.
+
+    `lbs`: name -> BalancerNode. `clients`, `servers`: namespaces in order of address, with the device eth0. `remote`: the
+    client behind the router; `inside`: hosts of these addresses behind the site's NAT gateway; `inner_routers`: by address, those
+    that servers with a next_hop are behind; `keepers`: by server. The servers' processes and keepers run; the controller does not until
+    start_controller().
+    `starter`: starts it quicker than it would start by itself.
+    """
+
+    def __init__(
+        self,
+        site: Site | None = None,
+        *,
+        clients: int = 2,
+        inside: Sequence[str] = (),
+        remote_addresses: int = 1,
+        apps: Sequence[str] = APPS,
+        starter: Starter | None = None,
+        **plain: Any,
+    ) -> None:
+        if site is not None and plain:
+            raise ValueError("give a site, or the arguments of simple_site, not both")
+        self.site = site or simple_site(**plain)
+        self._client_count = clients
+        self._inside_addresses = tuple(inside)
+        self._remote_addresses = remote_addresses
+        self._apps = apps
+        self._starter = starter
+        self._loads: list[Load] = []
+        self._ports = 0
+        self.plugs: dict[tuple[str, str], Plug] = {}
+        """By namespace and device: where it is plugged in."""
+
+    # Life
+
+    def __enter__(self) -> Bed:
+        self._spaces = Namespaces()
+        try:
+            self._build()
+        except BaseException:
+            self._spaces.remove()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.controller.kill()
+        self._spaces.remove()
+
+    def reset(self) -> None:
+        """Back to the state after building: no load, no controller, everything up, no flow, no neighbour known."""
+        for load in self._loads:
+            load.kill()
+        self._loads.clear()
+        self.controller.kill()
+        self.switch.ip_batch(f"link set {plug.port} up master {plug.segment}" for plug in self.plugs.values())
+        for node in self.lbs.values():
+            self._reset_balancer(node)
+        for space in (*self.clients, *self.servers, *self.inner_routers.values(), self.router, self.remote):
+            space.ip("neigh", "flush", "all")
+        for keeper in self.keepers.values():
+            keeper.forget()
+        self.start_servers()
+        self.start_keepers()
+        self.controller.configure(self.site)
+
+    def start_keepers(self) -> None:
+        """Start the keepers that don't run (any more); returns when they listen."""
+        for keeper in self.keepers.values():
+            if keeper.process is None:
+                keeper.start()
+        for keeper in self.keepers.values():
+            self.wait_until(keeper.listens, 10.0, f"the keeper of {keeper.server} listening")
+
+    def start_servers(self) -> None:
+        """Start the servers' processes that don't run (any more)."""
+        for name, script in self.server_scripts.items():
+            if not script.running:
+                self.server_scripts[name] = self._start_server(self._spaces[name])
+
+    # Controller
+
+    def start_controller(self, *, wait: bool = True) -> None:
+        """Start the controller and, if `wait`, wait until every LB is ready and every server's MAC is known.
+
+        A switch learns of the controller here, when it first starts after building or reset(): one that had looked for it
+        in vain would try again after up to 8 s, whatever its max_backoff (OVS heeds that once it was connected).
+        """
+        self.controller.start()
+        new = [node for node in self.lbs.values() if not node.ovs.vsctl("get-controller", node.bridge).strip()]
+        for node in new:
+            node.ovs.set_controller(node.bridge, f"tcp:{CONTROLLER_ADDRESS}:6653")
+        if wait:
+            self.wait_ready()
+            for node in new:
+                node.ovs.purge()
+
+    def restart_controller(self, *, kill: bool = True) -> None:
+        """Kill (or stop) the controller and start it again, on the same files; returns when all is ready."""
+        if kill:
+            self.controller.kill()
+        else:
+            self.controller.stop()
+        self.start_controller()
+
+    def wait_ready(self, timeout: float = 15.0) -> None:
+        """Wait until every LB whose switch runs is ready, and every server's MAC is known."""
+        running = {name for name, node in self.lbs.items() if node.ovs.vswitchd_pid is not None}
+
+        def ready() -> bool:
+            balancers = self.rest("GET", "/v1/load-balancers").json["load_balancers"]
+            if any(lb["state"] != "ready" for lb in balancers if lb["name"] in running):
+                return False
+            external_ips = self.rest("GET", "/v1/external-ips").json["external_ips"]
+            services = (service for ip in external_ips for service in ip["services"])
+            return all(server["mac"] for service in services for server in service["servers"])
+
+        self.wait_until(ready, timeout, "every LB ready and every server's MAC known")
+
+    def rest(self, method: str, path: str, body: Any = None, **options: Any) -> Reply:
+        """One REST request to the controller: see Controller.rest."""
+        return self.controller.rest(method, path, body, **options)
+
+    def move(self, address: object, to: str, strategy: str = "precopy", *, wait: bool = True) -> dict[str, Any]:
+        """Order a move; its record (ended, if `wait`). Raises AssertionError when it is refused."""
+        query = "?wait=true" if wait else ""
+        reply = self.rest("POST", f"/v1/external-ips/{address}/move{query}", {"to": to, "strategy": strategy})
+        assert reply.status in (200, 202), f"move of {address} to {to} refused: {reply.status} {reply.text}"
+        return reply.json
+
+    def entries(self, lb: str) -> list[dict[str, Any]]:
+        """The access table of an LB, as the REST API gives it, all pages."""
+        found: list[dict[str, Any]] = []
+        cursor = ""
+        while True:
+            page = self.rest("GET", f"/v1/load-balancers/{lb}/access-table?limit=1000{cursor}").json
+            found += page["entries"]
+            if not page["next"]:
+                return found
+            cursor = f"&after={page['next']}"
+
+    # Traffic
+
+    def load(self, space: Namespace, address: object, port: int = 80, **options: Any) -> Load:
+        """Start a load (see traffic.Load); reset() kills it if nobody stopped it."""
+        load = Load(space, self._log(f"load-{len(self._loads)}"), address, port, **options)
+        self._loads.append(load)
+        return load
+
+    # Waiting and telling
+
+    def wait_until(self, condition: Callable[[], T], timeout: float, what: str) -> T:
+        """The first true result of `condition`, asked again and again (an OSError counts as "not yet").
+
+        Raises NotInTime after `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        failure: OSError | None = None
+        while True:
+            try:
+                failure = None
+                if result := condition():
+                    return result
+            except OSError as error:
+                failure = error
+            if time.monotonic() > deadline:
+                because = f" ({failure})" if failure else ""
+                raise NotInTime(f"not within {timeout:g} s: {what}{because}\n{self.diagnostics()}")
+            time.sleep(0.02)
+
+    def diagnostics(self) -> str:
+        """Everything one wants to see when a test fails."""
+        return diagnostics(self)
+
+    # Building
+
+    def _build(self) -> None:
+        self.directory = self._spaces.directory
+        self.switch = self._spaces.add("segments")
+        tunneled = any(lb.tunnel_ports for lb in self.site.load_balancers)
+        for segment in ("external", "internal", "management", *(tunnels.SEGMENTS if tunneled else ())):
+            self.switch.ip("link", "add", segment, "type", "bridge", "mcast_snooping", "0")
+            self.switch.set_link(segment, True)
+        if tunneled:
+            tunnels.add_router(self._spaces.add("under-router"), self._plug)
+        controller = self._host("controller", "management", [f"{CONTROLLER_ADDRESS}/24"])
+        self.controller = Controller(
+            controller, self.directory / "controller", CONTROLLER_ADDRESS, apps=self._apps, starter=self._starter
+        )
+        self.controller.configure(self.site)
+        self.lbs = {lb.name: self._balancer(lb, number) for number, lb in enumerate(self.site.load_balancers)}
+        with ThreadPoolExecutor(4) as pool:
+            switches = [pool.submit(self._start_switch, node) for node in self.lbs.values()]
+            self._build_hosts()
+            for switch in switches:
+                switch.result()
+        self.start_keepers()
+
+    def _build_hosts(self) -> None:
+        internal = {network.version: network.prefixlen for network in self.site.internal_networks}
+        self.servers = []
+        self.inner_routers: dict[Address, Namespace] = {}
+        hops = {address: hop for ip in self.site.external_ips for address, hop in ip.hops().items()}
+        for address, gateway in sorted(gateways(self.site).items(), key=lambda item: address_order(item[0])):
+            name, via, (hop, tunnel) = f"server-{address}", [gateway] if gateway else [], hops[address]
+            if tunnel:
+                self.servers.append(self._host_tunneled(name, address, tunnel, gateway))
+            elif hop == address:
+                self.servers.append(self._host(name, "internal", [f"{address}/{internal[address.version]}"], via))
+            else:
+                self.servers.append(self._host_behind(hop, name, address, f"{hop}/{internal[hop.version]}", via))
+        gateways_inside = [str(ip.gateway) for ip in self.site.external_ips if ip.kind == "nat-gateway"]
+        self.inside = [self._host(f"inside-{address}", "internal", [f"{address}/{internal[ip_address(address).version]}"],
+                                  [gateway for gateway in gateways_inside if (":" in gateway) == (":" in address)])
+                       for address in self._inside_addresses]
+        self.keepers = {keeper.server: self._keeper(keeper) for keeper in self.site.keepers.each}
+        self.server_scripts = {space.name: self._start_server(space, wait=False) for space in self.servers}
+        external = self.site.external_networks
+        routers = [host(network, ROUTER) for network in external]
+        self.clients = [
+            self._host(f"client{n + 1}", "external", [f"{host(network, 101 + n)}/{network.prefixlen}" for network in external], routers)
+            for n in range(self._client_count)
+        ]
+        self.router = self._host("router", "external", [f"{host(network, ROUTER)}/{network.prefixlen}" for network in external])
+        self.remote = self._spaces.add("remote")
+        if any(network.version == 6 for network in external):
+            self.remote.enable_ipv6()
+        self._spaces.veth(self.remote, "eth0", self.router, "eth1")
+        for network in external:
+            self._build_remote(REMOTE_NETWORKS[network.version])
+        for script in self.server_scripts.values():
+            script.wait_ready()
+
+    def _build_remote(self, network: Network) -> None:
+        """Addresses of the client behind the router, and the way there."""
+        gateway = host(network, ROUTER)
+        self.router.sysctl(**FORWARDING[network.version])
+        self.router.ip("addr", "add", f"{gateway}/{network.prefixlen}", "dev", "eth1")
+        addresses = [f"addr add {host(network, n + 1)}/{network.prefixlen} dev eth0" for n in range(self._remote_addresses)]
+        self.remote.ip_batch([*addresses, f"route add default via {gateway}"])
+
+    def _host(self, name: str, segment: str, addresses: Sequence[str], gateways: Sequence[object] = ()) -> Namespace:
+        """A namespace on that segment. addresses: with their prefix lengths; gateways: at most one of each IP version."""
+        space = self._spaces.add(name)
+        if any(":" in address for address in addresses):
+            space.enable_ipv6()
+        self._plug(space, "eth0", segment)
+        space.ip_batch([*(f"addr add {address} dev eth0" for address in addresses), *(f"route add default via {via}" for via in gateways)])
+        return space
+
+    def _host_behind(self, hop: Address, name: str, address: Address, hop_address: str, gateways: Sequence[object]) -> Namespace:
+        """A host behind a router of the internal network; the router's device `far` has .254 (::254) of the host's /24 (/64)."""
+        router = self.inner_routers.get(hop)
+        if router is None:
+            router = self.inner_routers[hop] = self._host(f"inner-{hop}", "internal", [hop_address], gateways)
+            router.sysctl(**FORWARDING[hop.version])
+            router.ip("link", "add", "far", "type", "bridge", "mcast_snooping", "0")
+            router.set_link("far", True)
+        network = ip_network(f"{address}/{FAR_PREFIX[address.version]}", strict=False)
+        far = f"{host(network, ROUTER)}/{network.prefixlen}"
+        if far not in router.ip("-o", "addr", "show", "far"):
+            router.ip("addr", "add", far, "dev", "far")
+        space, port = self._spaces.add(name), f"p{self._ports}"
+        self._ports += 1
+        if address.version == 6:
+            space.enable_ipv6()
+        self._spaces.veth(space, "eth0", router, port)
+        router.ip("link", "set", port, "master", "far")
+        space.ip_batch([f"addr add {address}/{network.prefixlen} dev eth0", f"route add default via {host(network, ROUTER)}"])
+        return space
+
+    def _host_tunneled(self, name: str, address: Address, tunnel: Tunnel, gateway: Address | None) -> Namespace:
+        """A host that has only a tunnel to the LBs."""
+        space = self._spaces.add(name)
+        self._plug(space, "eth0", "under-servers")
+        tunnels.far_end(space, self.directory / f"ovs-{name}", tunnel, address, len(self.site.load_balancers))
+        internal_ips = [internal for ip in self.site.external_ips if address in ip.hops() for internal in ip.internal_ips]
+        space.ip_batch(tunnels.routes(gateway, internal_ips))
+        return space
+
+    def _keeper(self, keeper: Keeper) -> KeeperNode:
+        """On its server, which gets a leg in the management network for it."""
+        space = self._spaces[f"server-{keeper.server}"]
+        node = KeeperNode(space, keeper.server, keeper.url, self.directory / f"keeper-{keeper.server}")
+        self._plug(space, "mgmt", "management")
+        space.ip("addr", "add", f"{node.address}/24", "dev", "mgmt")
+        return node
+
+    def _plug(self, space: Namespace, device: str, segment: str) -> None:
+        port = f"p{self._ports}"
+        self._ports += 1
+        self._spaces.veth(space, device, self.switch, port)
+        self.switch.ip("link", "set", port, "master", segment)
+        self.plugs[space.name, device] = Plug(port, segment)
+
+    def _balancer(self, lb: LoadBalancer, number: int) -> BalancerNode:
+        space = self._host(lb.name, "management", [f"198.18.0.{11 + number}/24"])
+        self._plug(space, lb.external_port, "external")
+        self._plug(space, lb.internal_port, "internal")
+        if lb.tunnel_ports:
+            self._plug(space, tunnels.DEVICE, "under-lbs")
+        rundir = self.directory / f"ovs-{lb.name}"
+        return BalancerNode(lb, number, space, PrivateOvs(lb.name, rundir, namespace=space.full_name))
+
+    def _start_switch(self, node: BalancerNode) -> None:
+        node.ovs.start()
+        ports = (node.lb.external_port, node.lb.internal_port)
+        node.ovs.add_bridge(node.bridge, node.lb.dpid, None, ports)
+        if node.lb.tunnel_ports:
+            tunnels.attach(node.ovs, node.space, node.lb, node.number)
+
+    def start_vswitchd(self, node: BalancerNode) -> None:
+        """Start an LB's ovs-vswitchd again, which was killed."""
+        node.ovs.start_vswitchd()
+        if node.lb.tunnel_ports:
+            tunnels.address_bridge(node.space, node.number)
+
+    def _reset_balancer(self, node: BalancerNode) -> None:
+        for device in (node.lb.external_port, node.lb.internal_port, "eth0"):
+            node.space.set_link(device, True)
+        node.ovs.vsctl("--no-wait", "del-controller", node.bridge)
+        if node.ovs.vswitchd_pid is not None:
+            try:
+                for command in ("del-flows", "del-groups", "del-meters"):
+                    node.ovs.ofctl(command, node.bridge)
+                node.ovs.purge()
+                return
+            except OvsError:
+                # Open vSwitch 3.1 may crash when flows are deleted whose FINs it has yet to account (docs/performance.md).
+                if not wait_crashed(node.ovs):
+                    raise
+        self.start_vswitchd(node)
+
+    def _start_server(self, space: Namespace, *, wait: bool = True) -> Script:
+        name = space.name.removeprefix("server-")
+        address = next(each for each in gateways(self.site) if str(each) == name)
+        return Script(space, self._log(space.name), "echo_server.py", name, *server_ports(self.site, address), wait=wait)
+
+    def _log(self, name: str) -> Path:
+        return self.directory / f"{name}.log"
+
+
+@contextmanager
+def running_bed(site: Site | None = None, **options: Any) -> Iterator[Bed]:
+    """A Bed whose controller runs and is ready."""
+    with Bed(site, **options) as bed:
+        bed.start_controller()
+        yield bed
