@@ -144,12 +144,20 @@ configure_root() {
     if [[ -d $HOME/.pip ]]; then cp -rL "$HOME/.pip" "$ROOT$HOME_INSIDE/"; fi
 }
 
-# Folders and files of this machine that pip's settings name: indexes, wheels, constraints, certificates
+# Folders and files of this machine that pip's settings name: indexes (with what lies beside them, since they refer to
+# it), wheels, constraints, certificates
 pip_paths() {
+    local word path
     { cat /etc/pip.conf /etc/xdg/pip/pip.conf "${PIP_CONFIG_FILE:-/dev/null}" "$HOME"/.config/pip/pip.conf \
         "$HOME"/.pip/pip.conf 2>/dev/null || true; env | grep '^PIP_' || true; } |
-        grep -v '^#' | grep -oE '(file://)?/[^][ ,"'\'']+' | sed 's,^file://,,' | sort -u |
-        while read -r path; do if [[ $path != /dev/null && -e $path ]]; then printf '%s\n' "$path"; fi; done
+        grep -v '^#' | grep -oE '(https?:/|file:/)?/[^][ ,"'\'']+' |
+        while read -r word; do
+            case $word in
+                file://*/simple | file://*/simple/) path=$(dirname "${word#file://}") ;;
+                *) path=${word#file://} ;;
+            esac
+            if [[ $path != /dev/null && -e $path ]]; then printf '%s\n' "$path"; fi
+        done | sort -u
 }
 
 clone_checkout() {
@@ -245,6 +253,8 @@ leave() {
         "$NO_ROOT") ;;
         *) say "Debian $RELEASE: failed with status $status. The log: $LOG" ;;
     esac
+    exec >&- 2>&-
+    wait "$TEE"    # or our last words would come after our end
     exit "$status"
 }
 
@@ -269,6 +279,7 @@ LOG=$ROOTS/lbctl-fresh-$RELEASE.log
 [[ $EUID -eq 0 ]] || no_root "this needs root: run it with sudo"
 : >"$LOG"
 exec > >(tee -i -a "$LOG") 2>&1
+TEE=$!
 trap leave EXIT
 trap 'hand_on INT' INT
 trap 'hand_on TERM' TERM
