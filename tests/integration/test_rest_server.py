@@ -110,6 +110,7 @@ def test_without_the_token_there_is_nothing(server):
     assert ("www-authenticate: bearer" in headers.lower()) == bool(server[2])
 
 
+@pytest.mark.quick
 def test_head_tells_the_length(server):
     _, headers, content = ask(server, "HEAD /v1/health HTTP/1.1\r\n")
     assert content == b"" and "Content-Length: 0" not in headers

@@ -98,6 +98,7 @@ def test_the_name_stands_for_all_external_ips_in_turn() -> None:
     assert set(servers) == {"s1", "s2", "s3"}
 
 
+@pytest.mark.quick
 def test_an_external_ip_moves_and_survives_its_lb() -> None:
     result = run(
         lab_command(

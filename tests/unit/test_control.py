@@ -167,6 +167,7 @@ def test_aborts(world) -> None:
         world.control.abort_move(second.record.id, world.now)
 
 
+@pytest.mark.long
 def test_records_are_kept_but_not_for_ever(world) -> None:
     for number in range(210):
         order(world)

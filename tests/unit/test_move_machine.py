@@ -297,6 +297,7 @@ class NoNewEntries(Move):
 
 @NATS
 @pytest.mark.parametrize("broken", [TableFirst, RouteFirst, TargetFirst, NeverForgets, NoNewEntries])
+@pytest.mark.long
 def test_a_broken_move_is_noticed(broken, nat, monkeypatch) -> None:
     monkeypatch.setattr(movement, "Move", broken)
     with pytest.raises(AssertionError):
