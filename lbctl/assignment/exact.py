@@ -22,7 +22,7 @@ from scipy.sparse import coo_array
 from lbctl.assignment import heuristic
 from lbctl.assignment.bounds import lower_bound
 from lbctl.assignment.headroom import after_loss
-from lbctl.assignment.problem import Found, Indexed
+from lbctl.assignment.problem import Indexed, Solution
 
 GAP = 1e-3
 """Relative; two values that differ by less are the same to this algorithm."""
@@ -32,7 +32,7 @@ SCENARIO_VARIABLES = 50_000
 """With more, headroom is not put into the programs: HiGHS would find nothing in time."""
 
 
-def solve(ix: Indexed, time_limit: float) -> Found:
+def solve(ix: Indexed, time_limit: float) -> Solution:
     """Each of the two programs gets half of the time (with headroom, a quarter, since they may be solved again without). What they
     do not find in time, the heuristic has found."""
     if ix.problem.headroom is not None:
@@ -46,7 +46,7 @@ def solve(ix: Indexed, time_limit: float) -> Found:
     return found if found is not None else heuristic.solve(ix, time_limit)
 
 
-def _solve(ix: Indexed, program: _Program, seconds: float) -> Found | None:
+def _solve(ix: Indexed, program: _Program, seconds: float) -> Solution | None:
     """None: there is no assignment with the headroom, or none was found in time."""
     bound, headroom = lower_bound(ix), program.headroom
     known = [heuristic.best_known(ix), heuristic.solve(ix, 0.0).place]
@@ -68,7 +68,7 @@ def _solve(ix: Indexed, program: _Program, seconds: float) -> Found | None:
     fit = [place for place in candidates if ix.valid(place) and max(ix.relative(place)) <= limit * (1 + ROUNDING)]
     chosen = min(fit, key=lambda place: (ix.moved(place), max(ix.relative(place))))
     worst = None if headroom is None else min(after_loss(ix, chosen), headroom)
-    return Found(chosen, bound, proved and second is not None and second[1], worst)
+    return Solution(chosen, bound, proved and second is not None and second[1], worst)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ general: few steps settle what people write in practice, and a bounded search wi
 
 from __future__ import annotations
 
+from lbctl.assignment.placement import NOWHERE, Placement
 from lbctl.assignment.problem import Indexed, Unassignable
-from lbctl.assignment.state import NOWHERE, State
 from lbctl.values.addresses import Address
 
 STEPS = 50_000
@@ -25,7 +25,7 @@ def kept(ix: Indexed) -> list[int]:
     loose = [item for item in bound if place[item] == NOWHERE]
     if not loose:
         return place
-    state = State(ix, place)
+    state = Placement(ix, place)
     for item in sorted(loose, key=lambda each: (len(ix.allowed[each]), -len(ix.enemies[each]), each)):
         free = [lb for lb in ix.allowed[item] if state.free(item, lb)]
         if not free:

@@ -9,13 +9,13 @@ Here y is made by LPT: where that stays within h, the headroom is there; where i
 
 from __future__ import annotations
 
+from lbctl.assignment.placement import Placement
 from lbctl.assignment.problem import Indexed
-from lbctl.assignment.state import State
 
 
 def after_loss(ix: Indexed, place: list[int]) -> float:
     """The highest relative load after the loss of the LB whose loss is worst; infinite if an external IP would have nowhere to go."""
-    state = State(ix, place)
+    state = Placement(ix, place)
     order = sorted((state.relative(lb), lb) for lb in range(len(ix.names)))
     alike: dict[float, list[int]] = {}
     for _, lb in order:
@@ -23,7 +23,7 @@ def after_loss(ix: Indexed, place: list[int]) -> float:
     return max((_lost(state, lb, order[-2:], alike) for lb in range(len(ix.names))), default=0.0)
 
 
-def _lost(state: State, failed: int, top: list[tuple[float, int]], alike: dict[float, list[int]]) -> float:
+def _lost(state: Placement, failed: int, top: list[tuple[float, int]], alike: dict[float, list[int]]) -> float:
     """top: the two most loaded. alike: capacity -> the LBs that have it, the least loaded first."""
     ix, gained = state.ix, dict[int, float]()
     # What was together on one LB may be so again: for not_with, only those that stay matter. Of the LBs that are alike, as many as

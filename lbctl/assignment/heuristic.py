@@ -12,21 +12,21 @@ from bisect import bisect_left, bisect_right, insort
 
 from lbctl.assignment.bounds import lower_bound
 from lbctl.assignment.feasible import kept
-from lbctl.assignment.problem import Found, Indexed
-from lbctl.assignment.state import NOWHERE, State
+from lbctl.assignment.placement import NOWHERE, Placement
+from lbctl.assignment.problem import Indexed, Solution
 
 LOOKS = 24
 """How many of the least loaded LBs an exchange is tried with."""
 STEPS_PER_LB = 20
 
 
-def solve(ix: Indexed, time_limit: float) -> Found:
+def solve(ix: Indexed, time_limit: float) -> Solution:
     """It proves nothing, except that staying is best where that is so, and needs no time limit."""
     bound = lower_bound(ix)
     start = kept(ix)
     enough = bound * (1 + ix.problem.tolerance)
     if start == ix.current and max(ix.relative(start)) <= enough:
-        return Found(start, bound, True)
+        return Solution(start, bound, True)
     found = [_mended(ix, start, enough)]
     if found[0].highest() > enough:
         found.append(_anew(ix, start, enough))
@@ -36,18 +36,18 @@ def solve(ix: Indexed, time_limit: float) -> Found:
         _return(state, limit)
     places = [state.place for state in found] + [start] * (NOWHERE not in start)
     fit = [place for place in places if max(ix.relative(place)) <= limit * (1 + 1e-9)]
-    return Found(min(fit, key=lambda place: (ix.moved(place), max(ix.relative(place)))), bound, False)
+    return Solution(min(fit, key=lambda place: (ix.moved(place), max(ix.relative(place)))), bound, False)
 
 
 def best_known(ix: Indexed) -> list[int]:
     """The assignment with the lowest highest load that the exchanges find, whatever it moves."""
     bound, start = lower_bound(ix), kept(ix)
     states = [_mended(ix, start, bound), _anew(ix, start, bound)]
-    return min(states, key=State.highest).place
+    return min(states, key=Placement.highest).place
 
 
-def _mended(ix: Indexed, start: list[int], limit: float) -> State:
-    state = State(ix, start)
+def _mended(ix: Indexed, start: list[int], limit: float) -> Placement:
+    state = Placement(ix, start)
     loose = [item for item, lb in enumerate(start) if lb == NOWHERE]
     for lb, capacity in enumerate(ix.capacity):
         loose += _shed(state, lb, state.load[lb] - limit * capacity)
@@ -56,15 +56,15 @@ def _mended(ix: Indexed, start: list[int], limit: float) -> State:
     return state
 
 
-def _anew(ix: Indexed, start: list[int], limit: float) -> State:
+def _anew(ix: Indexed, start: list[int], limit: float) -> Placement:
     # Those with enemies stay where `kept` has put them; exchanges may move them.
-    state = State(ix, [lb if enemies else NOWHERE for lb, enemies in zip(start, ix.enemies, strict=True)])
+    state = Placement(ix, [lb if enemies else NOWHERE for lb, enemies in zip(start, ix.enemies, strict=True)])
     _pack(state, [item for item, lb in enumerate(state.place) if lb == NOWHERE], limit)
     _exchange(state, limit)
     return state
 
 
-def _shed(state: State, lb: int, excess: float) -> list[int]:
+def _shed(state: Placement, lb: int, excess: float) -> list[int]:
     """Takes at least that load off an LB, as far as what is there may be elsewhere: the cheapest one that is enough, or those that
     are cheapest for their load."""
     if excess <= 0:
@@ -85,7 +85,7 @@ def _shed(state: State, lb: int, excess: float) -> list[int]:
     return chosen
 
 
-def _pack(state: State, loose: list[int], limit: float) -> None:
+def _pack(state: Placement, loose: list[int], limit: float) -> None:
     """Places them: the largest first, each where the least room is left over; where there is room nowhere, on the least loaded."""
     ix = state.ix
     wide = max(ix.allowed, key=len)
@@ -104,7 +104,7 @@ def _pack(state: State, loose: list[int], limit: float) -> None:
             insort(rooms, (room_of[lb], lb))
 
 
-def _exchange(state: State, limit: float) -> None:
+def _exchange(state: Placement, limit: float) -> None:
     """Moves one from the most loaded LB to another, or exchanges two, as long as the higher of the two loads falls by it."""
     ix = state.ix
     order = sorted((state.relative(lb), lb) for lb in frozenset().union(*set(ix.members)))
@@ -127,7 +127,7 @@ def _exchange(state: State, limit: float) -> None:
             insort(order, (state.relative(each), each))
 
 
-def _change(state: State, lb: int, others: list[int], highest: float, limit: float) -> tuple[int, int, int] | None:
+def _change(state: Placement, lb: int, others: list[int], highest: float, limit: float) -> tuple[int, int, int] | None:
     """Who goes from there, who comes back (or NOWHERE), and from where: the first that leaves both within the limit, else the best."""
     best: tuple[float, int, int, int] | None = None
     for other in others:
@@ -139,7 +139,7 @@ def _change(state: State, lb: int, others: list[int], highest: float, limit: flo
     return best[1:] if best is not None and best[0] < highest * (1 - 1e-9) else None
 
 
-def _between(state: State, lb: int, other: int) -> tuple[float, int, int, int] | None:
+def _between(state: Placement, lb: int, other: int) -> tuple[float, int, int, int] | None:
     """The best move or exchange between two LBs: the higher relative load after it, who goes, who comes back, the other LB."""
     ix = state.ix
     ours, theirs = ix.capacity[lb], ix.capacity[other]
@@ -160,11 +160,11 @@ def _between(state: State, lb: int, other: int) -> tuple[float, int, int, int] |
     return best
 
 
-def _may_swap(state: State, item: int, lb: int, back: int, other: int) -> bool:
+def _may_swap(state: Placement, item: int, lb: int, back: int, other: int) -> bool:
     return state.may(item, other, back) and (back == NOWHERE or state.may(back, lb, item))
 
 
-def _return(state: State, limit: float) -> None:
+def _return(state: Placement, limit: float) -> None:
     """Those that need not have moved go back, the costliest first, until none can."""
     ix = state.ix
     away = sorted((item for item, lb in enumerate(state.place) if lb != ix.current[item]), key=lambda item: (-ix.cost[item], item))
@@ -174,7 +174,7 @@ def _return(state: State, limit: float) -> None:
         away = [item for item in away if not _returned(state, item, limit)]
 
 
-def _returned(state: State, item: int, limit: float) -> bool:
+def _returned(state: Placement, item: int, limit: float) -> bool:
     ix = state.ix
     home = ix.current[item]
     if not state.may(item, home) or state.load[home] + ix.load[item] > limit * ix.capacity[home]:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from lbctl.assignment import heuristic
 from lbctl.assignment.headroom import after_loss
 from lbctl.assignment.ordering import ordered
-from lbctl.assignment.problem import Found, Indexed, Plan, PlannedMove, Problem, Unassignable, checked
+from lbctl.assignment.problem import Indexed, Plan, PlannedMove, Problem, Solution, Unassignable, checked
 
-Algorithm = Callable[[Indexed, float], Found]
+Algorithm = Callable[[Indexed, float], Solution]
 """A checked problem and a time limit in seconds -> what it finds. Raises Unassignable."""
 
 
-def _exact(ix: Indexed, time_limit: float) -> Found:
+def _exact(ix: Indexed, time_limit: float) -> Solution:
     from lbctl.assignment import exact  # scipy takes a third of a second to load: only who needs it pays
 
     return exact.solve(ix, time_limit)

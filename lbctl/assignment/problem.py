@@ -138,7 +138,7 @@ class Indexed:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Solution:
     """What an algorithm finds. place: LB of each external IP; bound, proved, after_loss: as in Plan (bound, optimal, after_loss);
     after_loss None: not looked at."""
 
