@@ -1,4 +1,5 @@
-"""Prometheus metrics, read from what is shown of the control function when they are asked for. Nothing is counted twice."""
+"""Prometheus metrics, made of what is shown of the control function when they are asked for: nothing is counted twice.
+"""
 
 from __future__ import annotations
 

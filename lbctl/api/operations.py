@@ -32,7 +32,7 @@ WAIT_LIMIT = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """orders: what the control function can be told. values: placeholders of the path. body, query: as the route declares."""
+    """orders: what the control function can be told. values: of the path's placeholders. body, query: as declared."""
 
     orders: Orders
     values: dict[str, str]
@@ -55,7 +55,8 @@ class Result(NamedTuple):
 
 def list_load_balancers(call: Call) -> Result:
     shown = call.shown
-    return Result(t.LoadBalancerList(load_balancers=[views.load_balancer(shown, lb) for lb in shown.site.load_balancers]))
+    views_of_all = [views.load_balancer(shown, lb) for lb in shown.site.load_balancers]
+    return Result(t.LoadBalancerList(load_balancers=views_of_all))
 
 
 def get_load_balancer(call: Call) -> Result:

@@ -14,8 +14,9 @@ from lbctl.values.refused import Refused
 
 def not_found(kind: str, name: str, known: Sequence[str]) -> RequestProblem:
     """404 for a name; lists up to ten names that there are."""
-    there_are = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
-    return RequestProblem(404, f"There is no {kind} {name}; " + (f"there are: {there_are}." if known else "there are none."))
+    names = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
+    there_are = f"there are: {names}" if known else "there are none"
+    return RequestProblem(404, f"There is no {kind} {name}; {there_are}.")
 
 
 def wrong_field(where: str, field: str, message: str) -> RequestProblem:

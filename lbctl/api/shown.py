@@ -1,7 +1,7 @@
 """What the REST API shows of the control function: this is the one list of it.
 
-`Shown` reads the control function's parts, and changes nothing. It is given the parts by name; each Protocol here says what is read
-of one part. `of` puts it together, and views and metrics turn what it tells into answers.
+`Shown` reads the control function's parts, and changes nothing. It is given the parts by name; each Protocol here says
+what is read of one part. `of` puts it together, and views and metrics turn what it tells into answers.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from lbctl.values.transfer import TransferMode
 
 
 class GroundRead(Protocol):
-    """site: in force, with what has been ordered for its services. switches: by the names of their LBs. counters: of what
-    concerns no single LB."""
+    """site: in force, with what has been ordered for its services. switches: by the names of their LBs. counters: of
+    what concerns no single LB."""
 
     @property
     def site(self) -> Site: ...

@@ -34,8 +34,8 @@ class MoveRequest(Closed):
 
     to: str = Field(min_length=1, description="name of the load balancer that is to serve the external IP")
     strategy: Strategy = Field(default=Strategy.PRECOPY, description="order of the steps, see docs/move.md")
-    entries: Literal["table", "copy"] = Field(default="table", description="from the controller's access table, or from "
-                                                                            "the copies")
+    entries: Literal["table", "copy"] = Field(
+        default="table", description="from the controller's access table, or from the copies")
 
 
 class RebalanceRequest(Closed):
@@ -184,7 +184,8 @@ class ExternalIpView(BaseModel):
     router: RouterView | None = Field(default=None, description="NAT gateway: its way to the outside")
     services: list[ServiceView]
     former_servers: list[FormerServerView] = Field(
-        default=[], description="servers without a service that still have connections, as of the last change of servers")
+        default=[], description="servers without a service that still have connections, as of the last change of "
+                                "servers")
     connections: int
     load: LoadView
     move: str | None = Field(description="id of the move that is running")
@@ -210,8 +211,9 @@ class MoveView(BaseModel):
     external_ip: str
     source: str = Field(serialization_alias="from")
     target: str = Field(serialization_alias="to")
-    kind: str = Field(description="move; failover: taken from a load balancer as if it had failed; restoration: entries "
-                                  "come back to a load balancer that was restarted together with the controller")
+    kind: str = Field(description="move; failover: taken from a load balancer as if it had failed; restoration: "
+                                  "entries come back to a load balancer that was restarted together with the "
+                                  "controller")
     strategy: str
     state: MoveState
     step: str | None

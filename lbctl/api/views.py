@@ -38,8 +38,9 @@ def load_balancer(shown: Shown, lb: LoadBalancer) -> t.LoadBalancerView:
     external_ips = shown.assigned_external_ips(lb)
     health, why = shown.health(lb)
     return t.LoadBalancerView(
-        name=lb.name, dpid=f"{lb.dpid:016x}", state=switch.state, reason=switch.reason, health=health, health_reason=why,
-        standby=lb.standby, ports=_ports(switch.ports), external_ips=list(map(str, external_ips)),
+        name=lb.name, dpid=f"{lb.dpid:016x}", state=switch.state, reason=switch.reason,
+        health=health, health_reason=why, standby=lb.standby, ports=_ports(switch.ports),
+        external_ips=list(map(str, external_ips)),
         connections=sum(map(shown.connection_count, external_ips)), drained=shown.drained(lb), capacity=lb.capacity,
         load=_load(shown.load(external_ips)), counters=counters(switch.counters))
 

@@ -1,9 +1,9 @@
 """The fast algorithm: mend the current assignment, and compute one anew only if that is too far from the lower bound.
 
-Mending takes what is cheapest off the overloaded LBs, packs it into the others (best fit, decreasing: the packing of MULTIFIT,
-Coffman, Garey and Johnson 1978, with the limit known beforehand), and then exchanges external IPs between the most loaded LB and
-others until the limit holds or nothing helps. Anew: LPT (Graham 1969), and the same exchanges. At the end, what may go back goes
-back.
+Mending takes what is cheapest off the overloaded LBs, packs it into the others (best fit, decreasing: the packing of
+MULTIFIT, Coffman, Garey and Johnson 1978, with the limit known beforehand), and then exchanges external IPs between the
+most loaded LB and others until the limit holds or nothing helps. Anew: LPT (Graham 1969), and the same exchanges. At
+the end, what may go back goes back.
 """
 
 from __future__ import annotations
@@ -65,13 +65,14 @@ def _anew(ix: Indexed, start: list[int], limit: float) -> Placement:
 
 
 def _shed(state: Placement, lb: int, excess: float) -> list[int]:
-    """Takes at least that load off an LB, as far as what is there may be elsewhere: the cheapest one that is enough, or those that
-    are cheapest for their load."""
+    """Takes at least that load off an LB, as far as what is there may be elsewhere: the cheapest one that is enough, or
+    those that are cheapest for their load."""
     if excess <= 0:
         return []
     ix = state.ix
     movable = [item for load, item in state.on[lb] if load > 0 and len(ix.allowed[item]) > 1]
-    alone = min((item for item in movable if ix.load[item] >= excess), key=lambda item: (ix.cost[item], ix.load[item], item), default=None)
+    alone = min((item for item in movable if ix.load[item] >= excess),
+                key=lambda item: (ix.cost[item], ix.load[item], item), default=None)
     several: list[int] = []
     shed = 0.0
     for item in sorted(movable, key=lambda item: (ix.cost[item] / ix.load[item], item)):
@@ -86,7 +87,8 @@ def _shed(state: Placement, lb: int, excess: float) -> list[int]:
 
 
 def _pack(state: Placement, loose: list[int], limit: float) -> None:
-    """Places them: the largest first, each where the least room is left over; where there is room nowhere, on the least loaded."""
+    """Places them: the largest first, each where the least room is left over; where there is room nowhere, on the least
+    loaded."""
     ix = state.ix
     wide = max(ix.allowed, key=len)
     rooms = sorted((limit * ix.capacity[lb] - state.load[lb], lb) for lb in wide)
@@ -105,7 +107,8 @@ def _pack(state: Placement, loose: list[int], limit: float) -> None:
 
 
 def _exchange(state: Placement, limit: float) -> None:
-    """Moves one from the most loaded LB to another, or exchanges two, as long as the higher of the two loads falls by it."""
+    """Moves one from the most loaded LB to another, or exchanges two, as long as the higher of the two loads falls by
+    it."""
     ix = state.ix
     order = sorted((state.relative(lb), lb) for lb in frozenset().union(*set(ix.members)))
     for _ in range(STEPS_PER_LB * len(order) + 100):
@@ -128,7 +131,8 @@ def _exchange(state: Placement, limit: float) -> None:
 
 
 def _change(state: Placement, lb: int, others: list[int], highest: float, limit: float) -> tuple[int, int, int] | None:
-    """Who goes from there, who comes back (or NOWHERE), and from where: the first that leaves both within the limit, else the best."""
+    """Who goes from there, who comes back (or NOWHERE), and from where: the first that leaves both within the limit,
+    else the best."""
     best: tuple[float, int, int, int] | None = None
     for other in others:
         found = _between(state, lb, other)
@@ -140,7 +144,8 @@ def _change(state: Placement, lb: int, others: list[int], highest: float, limit:
 
 
 def _between(state: Placement, lb: int, other: int) -> tuple[float, int, int, int] | None:
-    """The best move or exchange between two LBs: the higher relative load after it, who goes, who comes back, the other LB."""
+    """The best move or exchange between two LBs: the higher relative load after it, who goes, who comes back, the other
+    LB."""
     ix = state.ix
     ours, theirs = ix.capacity[lb], ix.capacity[other]
     ideal = (state.load[lb] * theirs - state.load[other] * ours) / (ours + theirs)
@@ -167,7 +172,8 @@ def _may_swap(state: Placement, item: int, lb: int, back: int, other: int) -> bo
 def _return(state: Placement, limit: float) -> None:
     """Those that need not have moved go back, the costliest first, until none can."""
     ix = state.ix
-    away = sorted((item for item, lb in enumerate(state.place) if lb != ix.current[item]), key=lambda item: (-ix.cost[item], item))
+    away = sorted((item for item, lb in enumerate(state.place) if lb != ix.current[item]),
+                  key=lambda item: (-ix.cost[item], item))
     before = len(away) + 1
     while len(away) < before:  # one that goes back makes room for others
         before = len(away)

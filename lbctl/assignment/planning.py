@@ -25,7 +25,8 @@ EXACT_UP_TO = 1_000
 
 
 def assign(problem: Problem, algorithm: str = "auto", time_limit: float = 10.0) -> Plan:
-    """The plan: the least highest relative load, then the least weight of moves. time_limit: seconds, for the exact algorithm only.
+    """The plan: the least highest relative load, then the least weight of moves. time_limit: seconds, for the exact
+    algorithm only.
 
     algorithm: "auto", or one of ALGORITHMS. Raises Unassignable with the reason for people.
     """
@@ -57,4 +58,5 @@ def _moves(ix: Indexed, place: list[int]) -> Iterator[PlannedMove]:
         loads[source] -= ix.load[item]
         loads[target] += ix.load[item]
         entries = round(ix.cost[item] - ix.problem.move_cost)
-        yield PlannedMove(ix.addresses[item], ix.names[source], ix.names[target], entries, loads[target] / ix.capacity[target])
+        brings = loads[target] / ix.capacity[target]
+        yield PlannedMove(ix.addresses[item], ix.names[source], ix.names[target], entries, brings)

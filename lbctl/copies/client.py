@@ -1,7 +1,8 @@
-"""What the control function asks of keepers, over HTTP. Blocking, with a time limit; in Ryu's process a green thread waits.
+"""What the control function asks of keepers, over HTTP. Blocking, with a time limit; in Ryu's process a green thread
+waits.
 
-One Client for each keeper. It keeps connections open, and may be used by several threads at once: who fetches a copy does
-not wait for a batch that is being sent.
+One Client for each keeper. It keeps connections open, and may be used by several threads at once: who fetches a copy
+does not wait for a batch that is being sent.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
 
 
 class Client:
-    """url: http://ADDRESS:PORT or https://... Raises ValueError if it is neither. timeout: seconds without progress that end a call."""
+    """url: http://ADDRESS:PORT or https://... Raises ValueError if it is neither. timeout: seconds without progress
+    that end a call."""
 
     def __init__(self, url: str, token: str | None = None, timeout: float = 2.0, tls: ssl.SSLContext | None = None) -> None:
         parts = urlsplit(url)
@@ -78,7 +80,8 @@ class Client:
         return Fetched(batch.session, batch.sequence, age, self._rows(batch))
 
     def fetch_sockets(self, external_ip: ExternalIp, server: Address) -> list[Row]:
-        """That server's TCP connections as its kernel knows them (seed figure 14); next hops are not among it. Raises KeeperError.
+        """That server's TCP connections as its kernel knows them (seed figure 14); next hops are not among it. Raises
+        KeeperError.
 
         Only with destination NAT: else the kernel does not know the clients' addresses.
         """
@@ -107,7 +110,8 @@ class Client:
         return rows
 
     def _call(self, method: str, target: str, body: bytes | None = None) -> tuple[int, http.client.HTTPMessage, bytes]:
-        """Status, headers and body of the answer; once more if a connection that had been idle turns out to be closed."""
+        """Status, headers and body of the answer; once more if a connection that had been idle turns out to be
+        closed."""
         while True:
             connection = self._take_idle()
             reused = connection is not None
@@ -170,7 +174,8 @@ class Client:
 
 
 def socket_ports(external_ip: ExternalIp, server: Address) -> dict[int, int]:
-    """TCP port of that server -> external port, for a fetch of its sockets. Raises KeeperError if they don't tell the entries."""
+    """TCP port of that server -> external port, for a fetch of its sockets. Raises KeeperError if they don't tell the
+    entries."""
     if external_ip.nat != "destination" or external_ip.kind != "service":
         raise KeeperError(f"{external_ip.address}: the servers' sockets tell its connections only with destination NAT; "
                           "take `copies: keeper`")
