@@ -19,6 +19,7 @@ from ryu.controller.handler import DEAD_DISPATCHER, MAIN_DISPATCHER, set_ev_cls
 from ryu.lib import hub
 from ryu.ofproto import ofproto_v1_4
 
+from lbctl.api import shown
 from lbctl.assignment import Unassignable
 from lbctl.control import ControlFunction
 from lbctl.copies.client import KeeperError
@@ -101,6 +102,7 @@ class LoadBalancerApp(app_manager.RyuApp):
             state = self._store.load()
             state = replace(state, fence_code=state.fence_code or new_fence_code())
             self.control = ControlFunction(load(self.site_path), state, self.now(), self._log)
+            self.shown = shown.of(self.control)
             self._keepers = KeeperCalls(self.site_path.parent, self.control, self._send, self.now, spawn)
             self._keepers.configure()
         except (ConfigError, StoreError, KeeperError) as error:

@@ -10,6 +10,7 @@ import time
 
 from evaluation.benchmarks.results import Result, median, milliseconds
 from evaluation.benchmarks.seed import entries
+from lbctl.api import shown
 from lbctl.api.dispatch import dispatch
 from lbctl.control import ControlFunction
 from lbctl.http.message import Request
@@ -26,7 +27,7 @@ class _Orders:
     """What the API wants of the Ryu app, as far as it is read."""
 
     def __init__(self, control: ControlFunction) -> None:
-        self.control = control
+        self.shown = shown.of(control)
 
 
 def main() -> list[Result]:
