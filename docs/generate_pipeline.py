@@ -14,12 +14,11 @@ from pathlib import Path
 
 from lbctl.entries.access_table import Entry
 from lbctl.entries.translation import full_reply, outbound_keys
-from lbctl.health_checks.checker import MOST_CHECKS
 from lbctl.openflow import rules
 from lbctl.openflow.cookies import MARK, Kind, kind_of
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.flow import Flow
-from lbctl.openflow.meters import ANSWERS
+from lbctl.openflow.meters import ANSWERS, MOST_CHECKS
 from lbctl.openflow.rules import ABSENT, SERVING, Port, Ports, Role
 from lbctl.openflow.tables import REGISTERS, TABLES, Table, number
 from lbctl.site.model import ExternalIp, HealthCheck, Server, Service, Settings, Tunnel

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 
 from lbctl.changes.services import Services
 from lbctl.changes.site_change import keep_what_is_in_use
-from lbctl.connections.connections import Connections
+from lbctl.connections.dispatch import Connections
 from lbctl.connections.recovery import recover
 from lbctl.connections.sweep import Sweep
 from lbctl.copies.feeds import Feeds, KeeperState
@@ -28,7 +28,7 @@ from lbctl.load.loads import Load, Loads
 from lbctl.moves.move import HOLDING
 from lbctl.moves.movement import Movement
 from lbctl.networks.neighbourhood import Neighbourhood
-from lbctl.openflow.cookies import MASK_ALL, Kind, kind_of, owner_in
+from lbctl.openflow.cookies import MASK_ALL, Kind, owner_in
 from lbctl.openflow.inbound import EntryStatsDecoder, decode_entry_removed, decode_flow_stats, decode_packet_in
 from lbctl.openflow.messages import Configure, DeleteCookie, DeleteEntries
 from lbctl.openflow.meters import meters
@@ -75,7 +75,7 @@ class ControlFunction:
         self.detection = Detection(self.switches, site.settings, state.fence_code, log, set(state.watched), now)
         self.copies = Copies(self)
         self.relief = Relief(self)
-        self.connections = Connections(self.switches, self.directory, site.settings, log, self.on_link)
+        self.connections = Connections(self.switches, self.directory, log, self.on_link)
         self.checker = Checker(self)
         self.balancing = Balancing(self, state.drained & {lb.name for lb in site.load_balancers})
         self.movement = Movement(self)
@@ -277,7 +277,7 @@ class ControlFunction:
         if packet_in is None or switch.of_ports is None:
             switch.counters["dropped_undecodable"] += 1
             return []
-        kind = kind_of(packet_in.cookie)
+        kind = packet_in.kind
         if kind == Kind.SERVER_ARP:
             return self.neighbourhood.told(switch, packet_in)
         if kind == Kind.PROBED:
@@ -359,7 +359,7 @@ class ControlFunction:
 
     def apply_settings(self) -> None:
         """After another site file."""
-        self.connections.opening.settings = self.detection.settings = self.site.settings
+        self.detection.settings = self.site.settings
         self.feeds.configure()
         self.loads.period = self.site.settings.load_period
 

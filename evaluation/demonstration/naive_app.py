@@ -11,7 +11,7 @@ import lbctl.control
 import lbctl.moves.movement
 from evaluation.demonstration.naive import MOVES, PriorArtConnections
 from evaluation.demonstration.orders import NAIVE_ORDER
-from lbctl.openflow.cookies import BUCKETS
+from lbctl.values.keys import BUCKETS
 
 lbctl.moves.movement.Move = MOVES[os.environ[NAIVE_ORDER]]
 lbctl.moves.movement.FORGET_AT_ONCE = 2 * BUCKETS

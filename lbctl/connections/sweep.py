@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from lbctl.entries.access_table import NO_HOP, Entry
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.serving import Directory, Serving
-from lbctl.openflow.cookies import MASK_ALL, Kind, entry_cookie
+from lbctl.openflow.cookies import MASK_ALL, entry_cookie
 from lbctl.openflow.inbound import EntryStats
 from lbctl.openflow.messages import ReadFlows
 from lbctl.site.model import Settings
 from lbctl.switches.switch import Switch
 from lbctl.values.protocols import TCP, UDP
+from lbctl.values.side import Side
 
 SHORTEST, LONGEST = 0.5, 60.0
 ASKED_AT_ONCE, LOOKS_AT_ONCE = 50, 500
@@ -23,7 +24,6 @@ ASKED_AT_ONCE, LOOKS_AT_ONCE = 50, 500
 read."""
 SOON = 0.01
 """Seconds: not at this tick any more."""
-DIRECTIONS = (("access_in", Kind.ENTRY_IN), ("access_out", Kind.ENTRY_OUT))
 
 
 def interval(serving: Serving) -> float:
@@ -39,7 +39,7 @@ class Asked:
     """A bucket whose counters are on their way."""
 
     serving: Serving
-    open: int = len(DIRECTIONS)
+    open: int = len(Side)
     """Directions that have not been answered whole."""
     counts: dict[bytes, list[int]] = field(default_factory=dict)
     """Key -> packets and bytes, of both directions."""
@@ -125,12 +125,12 @@ class Sweep:
             bucket = current.work.popleft()
             current.open += 1
             asked = Asked(serving)
-            for table, kind in DIRECTIONS:
+            for side in Side:
                 token = new_token()
                 self._asked[token] = asked
                 current.tokens.append(token)
-                cookie = entry_cookie(kind, serving.owner, bucket)
-                out.append(ToSwitch(serving.assigned, ReadFlows(table, cookie, MASK_ALL, token)))
+                cookie = entry_cookie(side, serving.owner, bucket)
+                out.append(ToSwitch(serving.assigned, ReadFlows(side.access_table, cookie, MASK_ALL, token)))
         return out
 
     def asked(self, token: int) -> bool:

@@ -120,19 +120,18 @@ def readdressed_frame(frame: bytes, packet: Packet, key: bytes, eth_dst: bytes) 
     return eth_dst + frame[6:_IP] + readdressed(frame[_IP:packet.payload_offset + packet.payload_length], header.transport, key)
 
 
-def translated_error(frame: bytes, packet: Packet, transport: int, key: bytes, source: bytes, destination: bytes,
-                     eth_dst: bytes) -> bytes:
-    """The frame of an ICMP error that tells the same from `source` to `destination` about the packet of `key`.
+def translated_error(frame: bytes, packet: Packet, transport: int, key: bytes, ends: tuple[bytes, bytes]) -> bytes:
+    """The frame of an ICMP error that tells the same about the packet of `key`.
 
-    transport: where in the quoted packet its TCP, UDP or ICMP header starts.
+    transport: where in the quoted packet its TCP, UDP or ICMP header starts. ends: source and destination of the error.
     """
+    source, destination = ends
     start, end = packet.payload_offset, packet.payload_offset + packet.payload_length
     old = frame[start + HEADER:end]
     new = readdressed(old, transport, key)
     first = _IP + _ADDRESSES[4 if len(source) == 4 else 6]
     addresses, new_addresses = slice(first, first + 2 * len(source)), source + destination
     out = bytearray(frame[:end])
-    out[:6] = eth_dst
     if len(source) == 4:
         _update(out, _IP + 10, frame[addresses], new_addresses)
         _update(out, start + 2, old, new)

@@ -23,6 +23,7 @@ from lbctl.health_checks.targets import Target, Targets
 from lbctl.health_checks.verdict import Attempt, Said, Segment, Verdict
 from lbctl.openflow.inbound import PacketIn
 from lbctl.openflow.messages import Barrier, PacketOut
+from lbctl.openflow.meters import MOST_CHECKS
 from lbctl.site.model import CHECK_PORTS
 from lbctl.switches.switch import Switch
 from lbctl.values.keys import inverse_key, pack_key, server_key, unpack_key
@@ -31,8 +32,6 @@ from lbctl.values.protocols import TCP, UDP
 if TYPE_CHECKING:
     from lbctl.control import ControlFunction
 
-MOST_CHECKS = 1000
-"""In a second, of the whole site; what is due beyond that is put off."""
 BURST = 0.1
 """Seconds: so much of a second's checks may begin at once."""
 FOLLOW_INTERVAL = 1.0

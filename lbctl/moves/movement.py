@@ -29,12 +29,13 @@ from lbctl.moves.move import (
     SetRole,
 )
 from lbctl.moves.takeover import Failure, Restoration, Takeover
-from lbctl.openflow.cookies import BUCKETS, MASK_ALL, Kind
+from lbctl.openflow.cookies import MASK_ALL, Kind
 from lbctl.openflow.inbound import EntryStats
 from lbctl.openflow.messages import AddEntries, Barrier, DeleteCookie, ReadFlows
 from lbctl.store import State, UnfinishedMove
 from lbctl.switches.readback import bucket_cookies
 from lbctl.values.addresses import Address
+from lbctl.values.keys import BUCKETS
 from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
 

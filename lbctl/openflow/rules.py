@@ -28,6 +28,7 @@ from lbctl.site.model import CHECK_PORTS, ExternalIp, Hop, Tunnel
 from lbctl.values.addresses import Address, Network, address_order
 from lbctl.values.owners import owner_of
 from lbctl.values.protocols import ICMP, ICMPV6, PROTOCOL_NAMES, PROTOCOL_NUMBERS, TCP
+from lbctl.values.side import EXTERNAL, INTERNAL, Side
 from lbctl.values.transfer import TransferMode
 
 METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP = 1, 2, 3, 4, 5, 6
@@ -64,6 +65,14 @@ class Ports:
     internal: Port
     tunnels: Mapping[str, Port] = field(default_factory=dict)
     """By transport. Their MAC is the internal port's: Open vSwitch gives a tunnel port another one each time that it starts."""
+
+    def side_of(self, number: int) -> Side:
+        """Where what comes in by the port with that OpenFlow number comes from."""
+        return EXTERNAL if number == self.external.number else INTERNAL
+
+    def of(self, side: Side, tunnel: Tunnel | None = None) -> Port:
+        """The port of that side; on the internal one, the port to that tunnel."""
+        return self.external if side is EXTERNAL else self.to(tunnel)
 
     def to(self, tunnel: Tunnel | None) -> Port:
         """The port to what is behind that tunnel; None: to the internal network. That one too if there is no such tunnel port:

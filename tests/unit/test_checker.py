@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from lbctl.entries.access_table import Entry
 from lbctl.frames import icmp, packets
 from lbctl.frames.packets import ACK, FIN, RST, SYN
-from lbctl.health_checks.checker import BURST, MOST_CHECKS, Flight
+from lbctl.health_checks.checker import BURST, Flight
 from lbctl.openflow.cookies import MARK, Kind
 from lbctl.openflow.messages import PacketOut
+from lbctl.openflow.meters import MOST_CHECKS
 from lbctl.servers.states import Down
 from lbctl.site.model import CHECK_PORTS, HealthCheck, Server, ServiceName, Site
 from lbctl.values.addresses import Endpoint
