@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lbctl.frames.packets import Packet, parse_mac
 from lbctl.ground.serving import Serving
-from lbctl.openflow.rules import Ports
+from lbctl.openflow.ports import Ports
 from lbctl.site.model import Tunnel
 from lbctl.switches.switch import Switch
 from lbctl.values.keys import pack_key
@@ -43,5 +43,6 @@ class Arrival:
         return parse_mac(self.ports.of(self.side).mac)
 
     def tunnel(self, serving: Serving) -> Tunnel | None:
-        """The tunnel that it has come by, if it belongs to that external IP: the flows let in only what its server sent."""
+        """The tunnel that it has come by, if it belongs to that external IP: the flows let in only what its server
+        sent."""
         return serving.tunnel_to(self.packet.src) if self.side is INTERNAL else None

@@ -26,7 +26,8 @@ from lbctl.values.log import Log
 
 
 class Connections:
-    """Packets and entries of all external IPs: what other rooms call. `switches` and `directory` belong to the control function.
+    """Packets and entries of all external IPs: what other rooms call. `switches` and `directory` belong to the control
+    function.
 
     Every method returns the messages that its event calls for.
     """

@@ -21,8 +21,9 @@ from lbctl.values.side import EXTERNAL, INTERNAL
 CACHED_SECONDS = 15.0
 """The datapath may remember an unused flow for this long: Open vSwitch's max-idle (10 s), and some more."""
 CLOCK_RATIO, CLOCK_STEP = 1.01, 0.5
-"""A switch's clock may run that much faster than ours; and a busy one reads its clock only so often (seconds). A flow that
-ran out was there for a second (the shortest linger) at least, so a new entry is told from an old flow all the same."""
+"""A switch's clock may run that much faster than ours; and a busy one reads its clock only so often (seconds). A flow
+that ran out was there for a second (the shortest linger) at least, so a new entry is told from an old flow all the
+same."""
 
 
 class Endings:
@@ -111,6 +112,6 @@ class Endings:
 
 
 def _has_finished(entry: Entry) -> bool:
-    """FIN both ways? Where the ports had been used shortly before, nobody knows: the datapath's cache may have told the flows
-    of the earlier connection's FINs. Such an entry stays until it is idle; a packet puts its flows back."""
+    """FIN both ways? Where the ports had been used shortly before, nobody knows: the datapath's cache may have told the
+    flows of the earlier connection's FINs. Such an entry stays until it is idle; a packet puts its flows back."""
     return entry.flags & (FIN_IN | FIN_OUT | REUSED) == FIN_IN | FIN_OUT

@@ -1,7 +1,7 @@
 """What happens at the controller to ICMP that concerns connections, and to packets whose TTL ends at an LB.
 
-An ICMP error is translated inside and out (RFC 5508 section 4): it goes to the end that had sent the packet that it quotes,
-as that end knows the packet. docs/icmp.md says the same with examples.
+An ICMP error is translated inside and out (RFC 5508 section 4): it goes to the end that had sent the packet that it
+quotes, as that end knows the packet. docs/icmp.md says the same with examples.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.serving import Directory, Serving
 from lbctl.openflow.entry_flows import deliver_table
 from lbctl.openflow.messages import FROM_CONTROLLER, PacketOut
-from lbctl.openflow.rules import ECHO_TYPES
+from lbctl.openflow.responder_rules import ECHO_TYPES
 from lbctl.values.keys import inverse_key, unpack_key
 from lbctl.values.protocols import ETHERNET_HEADER, ICMP, ICMPV6
 from lbctl.values.side import EXTERNAL, Side
@@ -68,14 +68,16 @@ class IcmpHandler:
     # The TTL.
 
     def expired(self, arrival: Arrival) -> Outbox:
-        """A packet that the switch has translated, and whose TTL ends here: its sender is told, with the packet as it was."""
+        """A packet that the switch has translated, and whose TTL ends here: its sender is told, with the packet as it
+        was."""
         found = self._as_it_came(arrival)
         if found is None:
             return drop(arrival.switch, "ttl_expired")
         return send_icmp_error(*found, icmp.TTL_EXPIRED)
 
     def too_big(self, arrival: Arrival) -> Outbox:
-        """A client's packet that the switch has translated, and that is larger than the tunnel to its server carries."""
+        """A client's packet that the switch has translated, and that is larger than the tunnel to its server
+        carries."""
         found = self._as_it_came(arrival) if arrival.side is EXTERNAL else None
         tunnel = found[1].tunnel_to(arrival.packet.dst) if found else None
         if found is None or tunnel is None or not may_not_be_fragmented(arrival.frame):
@@ -154,6 +156,7 @@ def _error_source(arrival: Arrival, serving: Serving, entry: Entry) -> bytes:
 
 
 def _delivered(arrival: Arrival, frame: bytes, inner_hop: bool = True) -> Outbox:
-    """The translated frame, to the other side. inner_hop: its destination MAC is right, also on the internal network."""
+    """The translated frame, to the other side. inner_hop: its destination MAC is right, also on the internal
+    network."""
     message = PacketOut(frame, FROM_CONTROLLER, deliver_table(arrival.side, inner_hop))
     return [ToSwitch(arrival.switch.lb.name, message)]

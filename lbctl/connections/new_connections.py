@@ -24,8 +24,8 @@ from lbctl.values.protocols import TCP
 from lbctl.values.transfer import TransferMode
 
 EARLY_SECONDS = 1.0
-"""A datagram may come here for so long after its entry was made, since the datapath does not know the flows yet. They are not
-sent again with each one: the datapath would be checked anew each time, and a burst last longer."""
+"""A datagram may come here for so long after its entry was made, since the datapath does not know the flows yet. They
+are not sent again with each one: the datapath would be checked anew each time, and a burst last longer."""
 
 
 class NewConnections:

@@ -1,5 +1,5 @@
-"""How a connection opens: from a client's first packet, for which a server is chosen; or from an inside host's, which a NAT
-gateway takes to the outside. Both end as an entry."""
+"""How a connection opens: from a client's first packet, for which a server is chosen; or from an inside host's, which a
+NAT gateway takes to the outside. Both end as an entry."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ class Opening:
         return Entry(*outbound_keys(reply, slot), parse_mac(mac), now, packet.seq, inner_hop=packet.eth_src)
 
     def _none_takes(self, switch: Switch, serving: Serving, place: Place, service: Service, now: float) -> None:
-        """No server takes connections. Counted by what is nearest to an end of that: a full one has room when a connection
-        ends, one that is down comes back, a drained one is up to the operator."""
+        """No server takes connections. Counted by what is nearest to an end of that: a full one has room when a
+        connection ends, one that is down comes back, a drained one is up to the operator."""
         reason = serving.servers.obstacle(place)
         switch.counters[f"servers_{reason}"] += 1
         name = f"{service.protocol}/{service.port}"

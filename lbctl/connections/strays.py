@@ -22,7 +22,8 @@ from lbctl.values.transfer import TransferMode
 class Strays:
     """`switches` belongs to the control function."""
 
-    def __init__(self, switches: Mapping[str, Switch], transition: Transition, on_link: Callable[[bytes], bool]) -> None:
+    def __init__(self, switches: Mapping[str, Switch], transition: Transition,
+                 on_link: Callable[[bytes], bool]) -> None:
         """on_link: is that client (packed address) on the external network itself?"""
         self._switches = switches
         self._transition = transition
@@ -37,7 +38,8 @@ class Strays:
         return self.put_back(arrival, serving, entry) if entry else refuse(arrival, serving)
 
     def put_back(self, arrival: Arrival, serving: Serving, entry: Entry) -> Outbox:
-        """The switch has lost a flow of this entry. Not the other side's: that one may have seen its FIN, and would forget it."""
+        """The switch has lost a flow of this entry. Not the other side's: that one may have seen its FIN, and would
+        forget it."""
         side, switch = arrival.side, arrival.switch
         both_lost, taught = False, list[Message]()
         if entry.next_hop == NO_HOP or serving.outbound and not entry.inner_hop:
@@ -55,13 +57,14 @@ class Strays:
         switch.counters["entries_put_back"] += 1
         flows = entry_flows(entry, serving.settings.linger)
         messages = [AddFlows(flows if both_lost else (flows[side.number],)), *taught]
-        out: Outbox = [ToSwitch(name, message) for message in messages for name in serving.holders if self._switches[name].ready]
+        holders = [name for name in serving.holders if self._switches[name].ready]
+        out: Outbox = [ToSwitch(name, message) for message in messages for name in holders]
         out.append(send_again(arrival, serving))
         return out
 
     def _teach(self, serving: Serving, entry: Entry) -> list[Message]:
-        """What a client's packet has told is the next hop of its other connections too; and if it came by a router, of all
-        others that do."""
+        """What a client's packet has told is the next hop of its other connections too; and if it came by a router, of
+        all others that do."""
         client = unpack_key(entry.key)[1]
         near = self._on_link(client)
         alike: list[Entry] = []

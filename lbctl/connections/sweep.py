@@ -20,8 +20,8 @@ from lbctl.values.side import Side
 
 SHORTEST, LONGEST = 0.5, 60.0
 ASKED_AT_ONCE, LOOKS_AT_ONCE = 50, 500
-"""Requests at a tick, about, and external IPs looked at: in a large site rounds take longer, else the controller would do nothing but
-read."""
+"""Requests at a tick, about, and external IPs looked at: in a large site rounds take longer, else the controller would
+do nothing but read."""
 SOON = 0.01
 """Seconds: not at this tick any more."""
 

@@ -12,7 +12,7 @@ from lbctl.frames.packets import parse_mac
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.serving import Serving
 from lbctl.openflow.messages import OUTPUT_TABLE, PacketOut
-from lbctl.openflow.rules import Ports
+from lbctl.openflow.ports import Ports
 from lbctl.switches.switch import Switch
 from lbctl.values.transfer import TransferMode
 

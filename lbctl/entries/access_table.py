@@ -1,12 +1,12 @@
 """The access table (seed figures 5 and 12): the connections of each external IP, as the controller knows them.
 
 An entry is found by its key (what a packet from the external network carries) or by its reply key (what a packet from
-the internal network carries). Both are packed: protocol, address, port, address, port, the sender's first; 13 bytes with
-IPv4, 37 with IPv6. Addresses and ports stay packed because 100 000 entries are kept here, and every new connection
+the internal network carries). Both are packed: protocol, address, port, address, port, the sender's first; 13 bytes
+with IPv4, 37 with IPv6. Addresses and ports stay packed because 100 000 entries are kept here, and every new connection
 passes through.
 
-What kind of NAT an entry does can be read off its keys: with full NAT (seed figure 11) the reply is not addressed to the
-client but to an internal IP, column 913, and a port of it, column 914.
+What kind of NAT an entry does can be read off its keys: with full NAT (seed figure 11) the reply is not addressed to
+the client but to an internal IP, column 913, and a port of it, column 914.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from lbctl.values.keys import bucket_of_key, receiver_half, sender_half, server_
 from lbctl.values.side import EXTERNAL, INTERNAL, Side
 
 FIN_IN, FIN_OUT, RESET = EXTERNAL.flag, INTERNAL.flag, 4
-"""Flags of an entry that say how far it has ended: its flow for packets from the client (for those to the client) ran out
-after FIN; a RST was seen. Its state follows from them, and from nothing else."""
+"""Flags of an entry that say how far it has ended: its flow for packets from the client (for those to the client) ran
+out after FIN; a RST was seen. Its state follows from them, and from nothing else."""
 REINSTALLED, GONE, REUSED = 8, 16, 32
 """Flags that say what has happened to it: a flow that had run out was installed again, there or at another LB; it is no
 longer in the table; an earlier connection had the same ports shortly before."""
@@ -36,7 +36,8 @@ NO_HOP = bytes(6)
 
 
 class Shape(NamedTuple):
-    """What decides which fields an entry's flows match and set; the bytes of their OpenFlow messages depend on nothing else."""
+    """What decides which fields an entry's flows match and set; the bytes of their OpenFlow messages depend on nothing
+    else."""
 
     version: int
     """of IP: 4 or 6"""
@@ -129,7 +130,8 @@ class AccessTable:
         self._by_reply: dict[bytes, Entry] = {}
         self._by_side = (self._by_key, self._by_reply)
         self.connections_to: dict[bytes, int] = {}
-        """server_key -> how many entries go to that server, if there are any (of a NAT gateway: to that inside host)."""
+        """server_key -> how many entries go to that server, if there are any (of a NAT gateway: to that inside
+        host)."""
         self.watcher: Callable[[Entry], None] | None = None
         """Is told of each entry that has come, gone, or changed."""
 

@@ -1,8 +1,8 @@
 """ICMP echo of inside hosts through a NAT gateway (RFC 5508 section 3): its identifiers take the place of ports.
 
-Open vSwitch cannot match an identifier, so the controller translates each echo and its reply itself, at whichever LB they come
-to. The table is therefore no part of an access table: a move has nothing to copy, and a restart of the controller
-loses the replies that are on their way at that moment.
+Open vSwitch cannot match an identifier, so the controller translates each echo and its reply itself, at whichever LB
+they come to. The table is therefore no part of an access table: a move has nothing to copy, and a restart of the
+controller loses the replies that are on their way at that moment.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ ATTEMPTS = 16
 
 
 class Echoes:
-    """The echoes of one NAT gateway, as entries in the order of their last use; the identifier is both ports of a key."""
+    """The echoes of one NAT gateway, as entries in the order of their last use; the identifier is both ports of a
+    key."""
 
     def __init__(self) -> None:
         self._by_key: dict[bytes, Entry] = {}
@@ -37,8 +38,8 @@ class Echoes:
                 idle: float) -> Entry | None:
         """The entry for an inside host's request of that key, sent out as `external`; None: no identifier or no room.
 
-        The identifier stays as it is if no other host uses it to the same address. idle: seconds after which an entry may
-        go.
+        The identifier stays as it is if no other host uses it to the same address. idle: seconds after which an entry
+        may go.
         """
         entry = self._by_reply.get(key)
         if entry is None:

@@ -1,9 +1,9 @@
-"""What a connection is translated to on the internal network: the client's own address (destination NAT), or an internal
-IP and a port of it (full NAT, seed figure 11). Outbound NAT gives a port of the external IP in the same way.
+"""What a connection is translated to on the internal network: the client's own address (destination NAT), or an
+internal IP and a port of it (full NAT, seed figure 11). Outbound NAT gives a port of the external IP in the same way.
 
-A port is given for each (internal IP, server address, server port, protocol): the same port serves one connection to each
-server. Which ports are taken is known from the access table alone, so what a new controller reads back from the switches
-is the allocation; nothing else is kept.
+A port is given for each (internal IP, server address, server port, protocol): the same port serves one connection to
+each server. Which ports are taken is known from the access table alone, so what a new controller reads back from the
+switches is the allocation; nothing else is kept.
 """
 
 from __future__ import annotations
@@ -143,7 +143,8 @@ class Allocation:
         self._of(peer).free(slot, now)
 
     def forget(self) -> None:
-        """The access table has been filled from outside: what is taken is found anew, and what rests goes on to rest."""
+        """The access table has been filled from outside: what is taken is found anew, and what rests goes on to
+        rest."""
         if self._slots is not None:
             self._rested = {peer: slots.resting() for peer, slots in self._slots.items()}
             self._slots = None

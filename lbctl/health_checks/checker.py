@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lbctl.frames import icmp, packets
+from lbctl.frames.discovery import asked_by
 from lbctl.frames.icmp_translation import quoted
-from lbctl.frames.neighbours import asked_by
 from lbctl.frames.packets import Malformed, Packet
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.serving import Serving

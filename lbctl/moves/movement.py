@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.entries.access_table import ENDING, REINSTALLED
 from lbctl.entries.held import HeldPackets
-from lbctl.frames.neighbours import asked_by
+from lbctl.frames.discovery import asked_by
 from lbctl.ground.effects import STORE, Outbox, Save, ToSwitch, to_switch
 from lbctl.ground.move_record import MoveRecord
 from lbctl.ground.serving import Serving

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from lbctl.frames import neighbours
+from lbctl.frames import discovery
 from lbctl.frames.packets import Malformed, parse_mac
 from lbctl.ground.effects import Outbox, ToSwitch, to_switch
 from lbctl.ground.serving import Serving
@@ -81,7 +81,7 @@ class Neighbourhood:
 
     def told(self, switch: Switch, packet_in: PacketIn) -> Outbox:
         try:
-            address, mac = neighbours.decode(packet_in.frame)
+            address, mac = discovery.decode(packet_in.frame)
         except Malformed:
             switch.counters["dropped_malformed"] += 1
             return []
@@ -143,7 +143,7 @@ class Neighbourhood:
         if not switch.ready or ports is None:
             return None
         port, tunnel = (ports.to(hop.tunnel), hop.tunnel) if hop else (ports.external, None)
-        frame = neighbours.probe(parse_mac(port.mac), address.packed)
+        frame = discovery.probe(parse_mac(port.mac), address.packed)
         return ToSwitch(switch.lb.name, PacketOut(frame, FROM_CONTROLLER, port.number, tunnel))
 
     def announce_all(self, name: str, now: float) -> Outbox:
@@ -165,7 +165,7 @@ class Neighbourhood:
             internal = [(*way, address) for way in ports.ways(serving.config.hops().values())
                         for address in serving.config.internal_addresses()]
             for port, tunnel, address in [(ports.external, None, serving.address), *internal]:
-                frame = neighbours.announcement(parse_mac(port.mac), address.packed,
+                frame = discovery.announcement(parse_mac(port.mac), address.packed,
                                                 address == serving.config.gateway)
                 out.append(ToSwitch(name, PacketOut(frame, FROM_CONTROLLER, port.number, tunnel)))
         return out

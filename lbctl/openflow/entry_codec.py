@@ -45,7 +45,8 @@ class EntryCodec:
     def __init__(self, linger: int) -> None:
         self._packers = {command: {shape: _packer(shape, command, linger) for shape in SHAPES}
                          for command in (ADD, DELETE_STRICT)}
-        self._bundled = {(side, shape): _bundled(_mod_parts(side, shape, ADD, linger)) for side in Side for shape in SHAPES}
+        self._bundled = {(side, shape): _bundled(_mod_parts(side, shape, ADD, linger))
+                         for side in Side for shape in SHAPES}
 
     def add(self, entry: Entry) -> bytes:
         """Two flow-mods that add the entry, or put it back as it was."""

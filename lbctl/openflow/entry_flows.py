@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lbctl.entries.access_table import Entry
 from lbctl.openflow.cookies import entry_cookie
-from lbctl.openflow.flow import Action, FinTimeout, Flow, MatchValue, SetField
+from lbctl.openflow.flow import Action, FinTimeout, Flow, Match, SetField
 from lbctl.values.owners import owner_of
 from lbctl.values.protocols import ETH_TYPES, PROTOCOL_NAMES, TCP
 from lbctl.values.side import EXTERNAL, INTERNAL, Side
@@ -17,7 +17,8 @@ ENTRY_PRIORITY = 100
 
 
 def deliver_table(side: Side, inner_hop: bool) -> str:
-    """Where an entry's packets from that side go on. inner_hop: the entry knows the next hop on the internal network."""
+    """Where an entry's packets from that side go on. inner_hop: the entry knows the next hop on the internal
+    network."""
     if side is INTERNAL:
         return "deliver_client"
     return "deliver_inside" if inner_hop else "deliver_server"
@@ -32,12 +33,12 @@ def entry_flows(entry: Entry, linger: int) -> tuple[Flow, Flow]:
     version, transport = client.address.version, PROTOCOL_NAMES[protocol]
     source, destination = f"ipv{version}_src", f"ipv{version}_dst"
     source_port, destination_port = f"{transport}_src", f"{transport}_dst"
-    base: dict[str, MatchValue] = {"eth_type": ETH_TYPES[version], "ip_proto": protocol}
+    base: Match = {"eth_type": ETH_TYPES[version], "ip_proto": protocol}
     at_server = internal or client
-    from_client: dict[str, MatchValue] = {
+    from_client: Match = {
         **base, source: str(client.address), source_port: client.port,
               destination: str(external.address), destination_port: external.port}
-    from_server: dict[str, MatchValue] = {
+    from_server: Match = {
         **base, source: str(server.address), source_port: server.port,
                destination: str(at_server.address), destination_port: at_server.port}
     head: tuple[Action, ...] = (FinTimeout(linger),) if protocol == TCP else ()
@@ -50,9 +51,10 @@ def entry_flows(entry: Entry, linger: int) -> tuple[Flow, Flow]:
         set_in.append(SetField("eth_dst", entry.inner_hop.hex(":")))
     set_out.append(SetField("eth_dst", next_hop))
     owner, bucket = owner_of(external.address.packed), entry.bucket
-    return (
-        Flow(EXTERNAL.access_table, ENTRY_PRIORITY, tuple(sorted(from_client.items())), (*head, *set_in),
-             deliver_table(EXTERNAL, bool(entry.inner_hop)), cookie=entry_cookie(EXTERNAL, owner, bucket), send_removed=True),
-        Flow(INTERNAL.access_table, ENTRY_PRIORITY, tuple(sorted(from_server.items())), (*head, *set_out),
-             deliver_table(INTERNAL, False), cookie=entry_cookie(INTERNAL, owner, bucket), send_removed=True),
-    )
+
+    def flow(side: Side, match: Match, fields: list[SetField]) -> Flow:
+        goto = deliver_table(side, bool(entry.inner_hop))
+        return Flow(side.access_table, ENTRY_PRIORITY, tuple(sorted(match.items())), (*head, *fields), goto,
+                    cookie=entry_cookie(side, owner, bucket), send_removed=True)
+
+    return flow(EXTERNAL, from_client, set_in), flow(INTERNAL, from_server, set_out)

@@ -90,7 +90,9 @@ def decode_entry_removed(message: bytes) -> EntryRemoved | None:
     if known_kind(cookie) not in ENTRY_KINDS.values():
         return None
     key = _entry_key(message, 48)
-    return EntryRemoved(EXTERNAL if table == TABLE_IN else INTERNAL, cookie, key, seconds + nanoseconds / 1e9) if key else None
+    if key is None:
+        return None
+    return EntryRemoved(EXTERNAL if table == TABLE_IN else INTERNAL, cookie, key, seconds + nanoseconds / 1e9)
 
 
 def _entry_key(message: bytes, offset: int) -> bytes | None:
@@ -114,7 +116,8 @@ def _entry_key(message: bytes, offset: int) -> bytes | None:
 class EntryStats(NamedTuple):
     """An entry's flow for packets from that side, as a switch holds it; keys as in access_table.py.
 
-    hop: the MAC that the flow sends to: from inside the entry's next_hop, from outside its inner_hop (b"": it has none).
+    hop: the MAC that the flow sends to: from inside the entry's next_hop, from outside its inner_hop (b"": it has
+    none).
     """
 
     side: Side
@@ -158,7 +161,8 @@ def _flow_stats(body: bytes, offset: int) -> FlowStats:
 
 
 def decode_neighbours(body: bytes) -> dict[bytes, bytes]:
-    """Server address -> MAC, both packed, as the flows of tables deliver_server and deliver_tunnel in a reply's body have them."""
+    """Server address -> MAC, both packed, as the flows of tables deliver_server and deliver_tunnel in a reply's body
+    have them."""
     neighbours = {}
     for offset, length, table in stats_records(body):
         if table not in TABLES_DELIVER:

@@ -4,7 +4,7 @@ A layout is constant bytes with named fields at fixed places; there is one for e
 the shape has them (widths in bytes):
 
     a, a_port, b, b_port       what the flow matches: source and destination (4 or 16, and 2)
-    address, port              the address and port that take the place of the external IP's, or that it takes the place of
+    address, port              the address and port that take the place of the external IP's, or whose place it takes
     other, other_port          full NAT: the same on the client's side
     hop                        MAC of the next hop (6)
 
@@ -34,8 +34,9 @@ SHAPES = tuple(Shape(version, protocol, full, inner_hop) for version in (4, 6) f
 """All shapes that an entry can have."""
 
 ADDRESS_SIZE = {4: 4, 6: 16}
-KEY_DTYPES = {version: np.dtype([("protocol", "u1"), ("a", f"V{size}"), ("a_port", "V2"), ("b", f"V{size}"), ("b_port", "V2")])
-              for version, size in ADDRESS_SIZE.items()}
+KEY_DTYPES = {
+    version: np.dtype([("protocol", "u1"), ("a", f"V{size}"), ("a_port", "V2"), ("b", f"V{size}"), ("b_port", "V2")])
+    for version, size in ADDRESS_SIZE.items()}
 assert all(KEY_DTYPES[version].itemsize == size for version, size in KEY_SIZES.items())
 
 Part = bytes | tuple[str, int]
@@ -62,8 +63,9 @@ def match_parts(shape: Shape) -> list[Part]:
     size = ADDRESS_SIZE[shape.version]
     fields: list[Part] = [
         oxm(OXM_ETH_TYPE, 2) + ETH_TYPES[shape.version].to_bytes(2) + oxm(OXM_SOURCE[shape.version], size), ("a", size),
-        oxm(OXM_DESTINATION[shape.version], size), ("b", size), oxm(OXM_IP_PROTO, 1) + bytes([shape.protocol])
-        + oxm(OXM_SOURCE_PORT[shape.protocol], 2), ("a_port", 2), oxm(OXM_DESTINATION_PORT[shape.protocol], 2), ("b_port", 2)]
+        oxm(OXM_DESTINATION[shape.version], size), ("b", size),
+        oxm(OXM_IP_PROTO, 1) + bytes([shape.protocol]) + oxm(OXM_SOURCE_PORT[shape.protocol], 2), ("a_port", 2),
+        oxm(OXM_DESTINATION_PORT[shape.protocol], 2), ("b_port", 2)]
     length = 4 + size_of(fields)
     return [struct.pack("!HH", 1, length), *fields, bytes(-length % 8)]
 
@@ -123,7 +125,8 @@ class Layout:
         return np.frombuffer(bytearray(self.constant * count), self.dtype)
 
     def fits(self, body: bytes) -> Booleans:
-        """For each message of this layout's size in `body`: are all constant bytes as they should be? Shape (count,), bool."""
+        """For each message of this layout's size in `body`: are all constant bytes as they should be? Shape (count,),
+        bool."""
         raw = np.frombuffer(body, "u1").reshape(-1, self.size)
         fits: Booleans = (raw[:, self._constant_places] == self._constant_bytes).all(axis=1)
         return fits
@@ -140,6 +143,7 @@ class Layout:
 def stats_layout(side: Side, shape: Shape) -> Layout:
     """A flow-statistics record of an entry's flow, whatever its linger."""
     parts = [*match_parts(shape), *instruction_parts(side, shape, None)]
-    return Layout([struct.pack("!HBx", 48 + size_of(parts), number(side.access_table)), ("duration", 4), ("nanoseconds", 4),
+    return Layout([struct.pack("!HBx", 48 + size_of(parts), number(side.access_table)),
+                   ("duration", 4), ("nanoseconds", 4),
                    struct.pack("!H", ENTRY_PRIORITY), ("idle", 2), bytes(2) + struct.pack("!HH2x", SEND_FLOW_REM, 0),
                    ("cookie", 8), ("packets", 8), ("bytes", 8), *parts])

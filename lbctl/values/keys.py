@@ -13,7 +13,8 @@ _IPV6_KEY = struct.Struct("!B16sH16sH")
 KEY_SIZES = {4: _IPV4_KEY.size, 6: _IPV6_KEY.size}
 """Bytes of a key, by IP version."""
 BUCKETS = 1024
-"""An external IP's entries are in so many buckets (see bucket_of_key), so that they can be read or deleted part by part."""
+"""An external IP's entries are in so many buckets (see bucket_of_key), so that they can be read or deleted part by
+part."""
 
 
 def pack_key(protocol: int, source: bytes, source_port: int, destination: bytes, destination_port: int) -> bytes:
@@ -38,7 +39,8 @@ def receiver_half(key: bytes) -> bytes:
 
 
 def server_key(protocol: int, server: bytes, port: int) -> bytes:
-    """What all reply keys of that server (packed address, port) begin with; AccessTable.connections_to is found by it."""
+    """What all reply keys of that server (packed address, port) begin with; AccessTable.connections_to is found by
+    it."""
     return bytes((protocol, *server)) + port.to_bytes(2)
 
 
@@ -64,13 +66,15 @@ def inverse_key(key: bytes) -> bytes:
 
 
 def reply_key(key: bytes, server: bytes, server_port: int) -> bytes:
-    """Destination NAT: the key of the server's packets for a connection of that key to that server (packed address, port)."""
+    """Destination NAT: the key of the server's packets for a connection of that key to that server (packed address,
+    port)."""
     return key[:1] + server + server_port.to_bytes(2) + key[1:len(key) + 1 >> 1]
 
 
 def bucket_of_key(key: bytes) -> int:
-    """The bucket (0 to 1023) of the entry with that key: the low bits of the client's address and port and of the external
-    port, so that each of them varies it (the last one for outbound NAT, where many connections go to one place)."""
+    """The bucket (0 to 1023) of the entry with that key: the low bits of the client's address and port and of the
+    external port, so that each of them varies it (the last one for outbound NAT, where many connections go to one
+    place)."""
     low = len(key) // 2 - 2
     high = key[low - 1] ^ key[low + 1] ^ key[-2]
     return (high & 3) << 8 | key[low] ^ key[low + 2] ^ key[-1]

@@ -29,4 +29,5 @@ class Side(enum.Enum):
 
 
 EXTERNAL, INTERNAL = Side.EXTERNAL, Side.INTERNAL
-"""To be used by these names: Side.EXTERNAL costs 60 ns with Python 3.11, and each packet of a new connection asks for it."""
+"""To be used by these names: Side.EXTERNAL costs 60 ns with Python 3.11, and each packet of a new connection asks for
+it."""

@@ -21,7 +21,8 @@ from lbctl.openflow.entry_codec import EntryCodec
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.layout import SHAPES, stats_layout
 from lbctl.openflow.outbound import packet_out
-from lbctl.openflow.rules import Port, Ports, Role, all_flows, delivery_flows
+from lbctl.openflow.ports import Port, Ports
+from lbctl.openflow.rules import Role, all_flows, delivery_flows
 from lbctl.openflow.tables import number
 from lbctl.site.model import Hop
 from lbctl.values.keys import pack_key, reply_key, unpack_key

@@ -22,7 +22,8 @@ from lbctl.openflow.cookies import Kind
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.flow import CONTROLLER, Flow, Output, PipelineError, Resubmit, SetField, flow
 from lbctl.openflow.messages import AddEntries, AddFlows
-from lbctl.openflow.rules import ABSENT, SERVING, Port, Ports, Role, all_flows, base_flows, delivery_flows, external_ip_flows
+from lbctl.openflow.ports import Port, Ports
+from lbctl.openflow.rules import ABSENT, SERVING, Role, all_flows, base_flows, delivery_flows, external_ip_flows
 from lbctl.openflow.tables import TABLES, name_of, number
 from lbctl.site.model import ExternalIp, Hop, Server, Service
 from lbctl.values.keys import BUCKETS, bucket_of_key, pack_key, reply_key
