@@ -6,7 +6,7 @@ what decides is the access table and the LB's role now.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from lbctl.connections.answers import drop, send_again, send_icmp_error
 from lbctl.connections.arrival import Arrival
@@ -18,39 +18,35 @@ from lbctl.connections.transition import Transition
 from lbctl.entries.access_table import Entry
 from lbctl.frames import icmp, packets
 from lbctl.ground.effects import Outbox
-from lbctl.ground.serving import Directory, Serving
+from lbctl.ground.ground import Ground
+from lbctl.ground.serving import Serving
 from lbctl.openflow.cookies import Kind
 from lbctl.openflow.inbound import EntryRemoved, EntryStats, PacketIn
 from lbctl.switches.switch import Switch
-from lbctl.values.log import Log
 
 
 class Connections:
-    """Packets and entries of all external IPs: what other rooms call. `switches` and `directory` belong to the control
-    function.
+    """Packets and entries of all external IPs: what other rooms call.
 
     Every method returns the messages that its event calls for.
     """
 
-    def __init__(self, switches: Mapping[str, Switch], directory: Directory, log: Log,
-                 on_link: Callable[[bytes], bool] = lambda _: False) -> None:
-        """on_link: is that client (packed address) on the external network itself?"""
-        self._directory = directory
-        self._endings = Endings(directory)
-        self._transition = transition = Transition(switches)
-        icmp_handler = IcmpHandler(directory)
-        strays = self.strays(switches, transition, on_link)
+    strays: type[Strays] = Strays
+    """What is done with packets that have no entry in the switch."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._directory = ground.external_ips
+        self._endings = endings = Endings(ground)
+        self._transition = transition = Transition(ground)
+        icmp_handler = IcmpHandler(ground.external_ips)
         self._by_kind: dict[Kind | None, Callable[[Arrival, Serving], Outbox]] = {
-            Kind.NEW: NewConnections(switches, transition, self._endings, log).arrived, Kind.STRAY: strays.arrived,
-            Kind.HOLD: transition.hold, Kind.UNASSIGNED: self._unassigned}
+            Kind.NEW: NewConnections(ground, transition, endings).arrived, Kind.HOLD: transition.hold,
+            Kind.STRAY: self.strays(ground, transition).arrived, Kind.UNASSIGNED: self._unassigned}
         """Those whose own addresses tell whose packets they are."""
         self._translated: dict[Kind | None, Callable[[Arrival], Outbox]] = {
-            Kind.RESET: self._endings.reset, Kind.EXPIRED: icmp_handler.expired, Kind.TOO_BIG: icmp_handler.too_big,
+            Kind.RESET: endings.reset, Kind.EXPIRED: icmp_handler.expired, Kind.TOO_BIG: icmp_handler.too_big,
             Kind.TRANSLATE_ICMP: icmp_handler.translate}
         """Those whose own addresses don't."""
-
-    strays: type[Strays] = Strays
-    """What handles packets without an entry in the switch."""
 
     def packet_in(self, switch: Switch, packet_in: PacketIn, now: float) -> Outbox:
         """A packet that has come to the controller, by whatever flow."""

@@ -10,7 +10,8 @@ from lbctl.connections.answers import drop
 from lbctl.connections.arrival import Arrival
 from lbctl.entries.access_table import FIN_IN, FIN_OUT, GONE, REINSTALLED, RESET, REUSED, Entry
 from lbctl.ground.effects import Outbox, ToSwitch
-from lbctl.ground.serving import Directory, Serving
+from lbctl.ground.ground import Ground
+from lbctl.ground.serving import Serving
 from lbctl.openflow.cookies import owner_in
 from lbctl.openflow.inbound import EntryRemoved, EntryStats
 from lbctl.openflow.messages import DeleteEntries, portions
@@ -27,10 +28,10 @@ same."""
 
 
 class Endings:
-    """Of the entries of all external IPs. `directory` belongs to the control function."""
+    """Of the entries of all external IPs."""
 
-    def __init__(self, directory: Directory) -> None:
-        self._directory = directory
+    def __init__(self, ground: Ground) -> None:
+        self._ground, self._directory = ground, ground.external_ips
         self._now = 0.0
         self._ended: dict[bytes, float] = {}
         """Keys of the opening packets of entries that ended in the last CACHED_SECONDS, and when; the oldest first."""
@@ -54,7 +55,7 @@ class Endings:
         if entry and not entry.flags & RESET:
             entry.flags |= RESET
             serving.table.changed(entry)
-            self._lingering.append((arrival.now + serving.settings.linger, serving, entry))
+            self._lingering.append((arrival.now + self._ground.settings.linger, serving, entry))
         return []
 
     def entry_removed(self, switch: Switch, removed: EntryRemoved, now: float) -> Outbox:

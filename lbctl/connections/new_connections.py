@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from ipaddress import ip_address
 
 from lbctl.connections.answers import drop, refuse, send_icmp_error
@@ -14,12 +13,11 @@ from lbctl.entries.access_table import ENDING, REINSTALLED, RESET, REUSED, Entry
 from lbctl.frames import icmp
 from lbctl.frames.packets import Packet
 from lbctl.ground.effects import Outbox, ToSwitch
+from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.openflow.messages import AddEntries, PacketOut
-from lbctl.switches.switch import Switch
 from lbctl.values.addresses import Endpoint
 from lbctl.values.keys import service_of
-from lbctl.values.log import Log
 from lbctl.values.protocols import TCP
 from lbctl.values.transfer import TransferMode
 
@@ -29,13 +27,13 @@ are not sent again with each one: the datapath would be checked anew each time, 
 
 
 class NewConnections:
-    """`switches` belongs to the control function."""
+    """What makes their entries known."""
 
-    def __init__(self, switches: Mapping[str, Switch], transition: Transition, endings: Endings, log: Log) -> None:
-        self._switches = switches
+    def __init__(self, ground: Ground, transition: Transition, endings: Endings) -> None:
+        self._switches = ground.switches
         self._transition = transition
         self._endings = endings
-        self._opening = Opening(log)
+        self._opening = Opening(ground)
 
     def arrived(self, arrival: Arrival, serving: Serving) -> Outbox:
         """A SYN, or the first datagram; or one that comes again before the switch knows the entry."""

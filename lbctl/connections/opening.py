@@ -9,13 +9,13 @@ from lbctl.connections.arrival import Arrival
 from lbctl.entries.access_table import Entry
 from lbctl.entries.translation import outbound_keys
 from lbctl.frames.packets import parse_mac
+from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.servers.states import Place
 from lbctl.site.model import Server, Service
 from lbctl.switches.switch import Switch
 from lbctl.values.addresses import Address
 from lbctl.values.keys import sender_half, service_of, unpack_key
-from lbctl.values.log import Log
 from lbctl.values.side import EXTERNAL
 
 LOG_INTERVAL = 60.0
@@ -37,8 +37,8 @@ class Refusal(Exception):
 class Opening:
     """Makes the entries of new connections; the caller puts them into the access table."""
 
-    def __init__(self, log: Log) -> None:
-        self._log = log
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
         self._told: dict[tuple[Address, str], float] = {}
         """When which trouble of an external IP was logged last."""
 
@@ -83,7 +83,7 @@ class Opening:
         if mac is None or serving.allocation is None:
             raise Refusal("router_unresolved")
         protocol, _, _, outside, port = unpack_key(reply)
-        slot = serving.allocation.give((protocol, outside, port), now, serving.settings.time_wait)
+        slot = serving.allocation.give((protocol, outside, port), now, self._ground.settings.time_wait)
         if slot is None:
             self._exhausted(switch, serving, now)
             raise Refusal()
@@ -97,14 +97,14 @@ class Opening:
         name = f"{service.protocol}/{service.port}"
         if self._to_be_told(serving, f"{name} {reason}", now):
             states = Counter(serving.servers.state(place, server).state for server in service.servers)
-            self._log("no server takes connections: clients are refused", level="warning", lb=switch.lb.name,
+            self._ground.log("no server takes connections: clients are refused", level="warning", lb=switch.lb.name,
                       external_ip=str(serving.address), service=name, **states, hint=HINTS[reason])
 
     def _exhausted(self, switch: Switch, serving: Serving, now: float) -> None:
         """Every connection that finds no port is counted; the log tells it once a minute."""
         switch.counters["ports_exhausted"] += 1
         if self._to_be_told(serving, "ports", now):
-            self._log("no translated port left", level="warning", lb=switch.lb.name, external_ip=str(serving.address),
+            self._ground.log("no translated port left", level="warning", lb=switch.lb.name, external_ip=str(serving.address),
                       hint="a larger port_range, more internal_ips or more servers give more ports")
 
     def _to_be_told(self, serving: Serving, trouble: str, now: float) -> bool:

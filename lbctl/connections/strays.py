@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 from lbctl.connections.answers import drop, refuse, send_again
 from lbctl.connections.arrival import Arrival
 from lbctl.connections.transition import Transition
 from lbctl.entries.access_table import GONE, NO_HOP, REINSTALLED, Entry
 from lbctl.frames.packets import parse_mac
 from lbctl.ground.effects import Outbox, ToSwitch
+from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.messages import AddEntries, AddFlows, DeleteEntries, Message, portions
-from lbctl.switches.switch import Switch
 from lbctl.values.keys import unpack_key
 from lbctl.values.side import EXTERNAL
 from lbctl.values.transfer import TransferMode
 
 
 class Strays:
-    """`switches` belongs to the control function."""
+    """They end at a known entry, or with an error."""
 
-    def __init__(self, switches: Mapping[str, Switch], transition: Transition,
-                 on_link: Callable[[bytes], bool]) -> None:
-        """on_link: is that client (packed address) on the external network itself?"""
-        self._switches = switches
+    def __init__(self, ground: Ground, transition: Transition) -> None:
+        self._ground = ground
         self._transition = transition
-        self._on_link = on_link
 
     def arrived(self, arrival: Arrival, serving: Serving) -> Outbox:
         """Put the flow of a known entry back, else answer with an error."""
@@ -55,9 +50,9 @@ class Strays:
             entry.flags &= ~side.flag
         serving.table.changed(entry)
         switch.counters["entries_put_back"] += 1
-        flows = entry_flows(entry, serving.settings.linger)
+        flows = entry_flows(entry, self._ground.settings.linger)
         messages = [AddFlows(flows if both_lost else (flows[side.number],)), *taught]
-        holders = [name for name in serving.holders if self._switches[name].ready]
+        holders = [name for name in serving.holders if self._ground.switches[name].ready]
         out: Outbox = [ToSwitch(name, message) for message in messages for name in holders]
         out.append(send_again(arrival, serving))
         return out
@@ -66,13 +61,13 @@ class Strays:
         """What a client's packet has told is the next hop of its other connections too; and if it came by a router, of
         all others that do."""
         client = unpack_key(entry.key)[1]
-        near = self._on_link(client)
+        near = self._ground.on_link(client)
         alike: list[Entry] = []
         rest: list[Entry] = []
         for other in serving.hopless:
             theirs = unpack_key(other.key)[1]
             if not other.flags & GONE and other.next_hop == NO_HOP:
-                (alike if theirs == client or not (near or self._on_link(theirs)) else rest).append(other)
+                (alike if theirs == client or not (near or self._ground.on_link(theirs)) else rest).append(other)
         serving.hopless = rest
         for other in alike:
             other.next_hop = entry.next_hop

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from lbctl.connections.answers import drop
 from lbctl.connections.arrival import Arrival
 from lbctl.entries.held import HeldPacket
 from lbctl.frames import packets
 from lbctl.frames.packets import parse_mac
 from lbctl.ground.effects import Outbox, ToSwitch
+from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.openflow.messages import OUTPUT_TABLE, PacketOut
 from lbctl.openflow.ports import Ports
@@ -18,10 +17,10 @@ from lbctl.values.transfer import TransferMode
 
 
 class Transition:
-    """`switches` belongs to the control function."""
+    """What holds packets, and lets them go."""
 
-    def __init__(self, switches: Mapping[str, Switch]) -> None:
-        self._switches = switches
+    def __init__(self, ground: Ground) -> None:
+        self._switches = ground.switches
 
     def hold(self, arrival: Arrival, serving: Serving) -> Outbox:
         """In transition: wait for the LB that the external IP is assigned to, or go to it if it is normal again."""
