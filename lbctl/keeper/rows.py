@@ -25,7 +25,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from lbctl.entries.access_table import ENDING, GONE, NO_HOP
+from lbctl.entries.access_table import ALL_FLAGS, ENDING, GONE, NO_HOP
 from lbctl.site.model import ExternalIp
 from lbctl.values.addresses import Address
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lbctl.entries.access_table import Entry
 
 STATE = ENDING | GONE
-_STATES = tuple(bytes([flags & STATE]) for flags in range(64))
+_STATES = tuple(bytes([flags & STATE]) for flags in range(ALL_FLAGS + 1))
 _PORTS = struct.Struct("!BHH")
 
 
