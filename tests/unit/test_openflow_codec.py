@@ -26,7 +26,8 @@ from lbctl.openflow.tables import number
 from lbctl.site.model import Hop
 from lbctl.values.keys import pack_key, reply_key, unpack_key
 from lbctl.values.transfer import TransferMode
-from ryu_apps.openflow import XID_MARK, encode, token_of
+from ryu_apps.library.openflow import encode
+from ryu_apps.shell.wire import XID_MARK, token_of
 from tests.unit import fake_switch, kinds
 from tests.unit.fake_site import site
 from tests.unit.fake_switch import FakeSwitch, Installed

@@ -21,7 +21,7 @@ from lbctl.site.file import ConfigError, parse
 from lbctl.site.file.text import site_text
 from lbctl.site.model import Hop, Site, Tunnel
 from lbctl.switches.switch import PortState, Switch
-from ryu_apps.openflow import encode
+from ryu_apps.library.openflow import encode
 from tests.bed.sites import behind_tunnels, full_nat_site, simple_site
 
 MAC = "02:00:00:00:aa:02"
