@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lbctl.api.orders import Orders
 from lbctl.copies.client import KeeperError
 from lbctl.site.file import ConfigError
 from lbctl.store import StoreError
@@ -42,7 +43,7 @@ class LoadBalancerApp(App):
         except (ConfigError, StoreError, KeeperError) as error:
             raise SystemExit(f"lbctl: {error}") from error
         self._events = controller.events
-        self.orders = controller.orders
+        self.orders: Orders = controller.orders
         install(fatal(self._events.message))
         controller.start()
 

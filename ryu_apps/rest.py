@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lbctl.api.facade import Orders
+from lbctl.api.orders import Orders
 from lbctl.http.tokens import TokenError, read_token
 from ryu_apps.library import web
 from ryu_apps.library.names import App, hub, lookup_service_brick

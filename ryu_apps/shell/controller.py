@@ -63,7 +63,7 @@ class Controller:
         self._threads.spawn(self._thaw_loop)
 
     def _codec(self) -> EntryCodec:
-        return EntryCodec(self._control.site.settings.linger)
+        return EntryCodec(self._control.ground.settings.linger)
 
     def _tick_loop(self) -> None:
         while True:
@@ -87,12 +87,12 @@ class Controller:
         try:
             site = load(self._site_file)
             keepers.check(site.keepers)
-            out = self._control.apply_site(site, self._now())
+            out = self._control.services.use_file(site, self._now())
         except (ConfigError, KeeperError, Refused) as error:
-            self._control.counters["site_files_refused"] += 1
+            self._control.ground.counters["site_files_refused"] += 1
             log.error("site file refused, the old one stays", reason=str(error))
             return
-        keepers.configure(self._control.site)
-        self._switchboard.keep(self._control.switches)
+        keepers.configure(self._control.ground.site)
+        self._switchboard.keep(self._control.ground.switches)
         self._switchboard.use(self._codec())
         self._effects.carry_out(out)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lbctl.control import ControlFunction
-from lbctl.ground.effects import STORE, FetchCopy, Outbox, Save, SendBatch, Solve, ToSwitch
+from lbctl.ground.effects import FetchCopy, Outbox, Save, SendBatch, Solve, ToSwitch
 from lbctl.keeper.batches import Reply
 from lbctl.keeper.rows import Row
 from lbctl.site.model import Keeper
@@ -25,7 +25,7 @@ class Effects:
                  threads: Threads, now: Callable[[], float]) -> None:
         self._control, self._threads, self._now = control, threads, now
         self._senders = switchboard.senders
-        self.keepers = KeeperCalls(directory, control.site, self._sent, self._fetched, threads)
+        self.keepers = KeeperCalls(directory, control.ground.site, self._sent, self._fetched, threads)
         self.saver = Saver(store, self._saved, threads)
 
     def carry_out(self, out: Outbox) -> None:
@@ -35,7 +35,7 @@ class Effects:
                 case ToSwitch(name, message):
                     sender = self._senders.get(name)
                     if sender is not None and not sender.send(message):
-                        self._control.switches[name].counters["dropped_send_queue_full"] += 1
+                        self._control.ground.switches[name].counters["dropped_send_queue_full"] += 1
                 case Save():
                     self.saver.save(effect)
                 case Solve():
@@ -47,9 +47,9 @@ class Effects:
 
     def _saved(self, token: int, error: str | None) -> None:
         if error is None:
-            self.carry_out(self._control.confirmed(STORE, token, self._now()))
+            self.carry_out(self._control.confirmed(token, self._now()))
         else:
-            self.carry_out(self._control.failed(STORE, token, error, self._now()))
+            self.carry_out(self._control.not_saved(token, error, self._now()))
 
     def _solve(self, order: Solve) -> None:
         answer = solve(order.problem, order.algorithm, self._threads)
@@ -59,4 +59,4 @@ class Effects:
         self._control.feeds.answered(keeper.server.packed, reply, detail, self._now())
 
     def _fetched(self, token: int, rows: list[Row] | None) -> None:
-        self.carry_out(self._control.copies.fetched(token, rows, self._now()))
+        self.carry_out(self._control.copy_fetched(token, rows, self._now()))

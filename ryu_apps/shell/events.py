@@ -50,7 +50,7 @@ class Events:
     def ports_read(self, xid: int, received: Mapping[int, int]) -> None:
         """Answers a ReadPorts: frames received, by number of the port."""
         if (token := token_of(xid)) is not None:
-            self._control.ports_read(token, dict(received))
+            self._control.ports_read(token, received)
 
     def message(self, connection: Connection, kind: int, xid: int, message: bytes) -> None:
         """A message of a type that comes often, whole."""
@@ -59,7 +59,7 @@ class Events:
             return
         now, control = self._now(), self._control
         if len(message) < wire.SHORTEST.get(kind, 8):
-            control.switches[name].counters["dropped_undecodable"] += 1
+            control.ground.switches[name].counters["dropped_undecodable"] += 1
         elif kind == wire.PACKET_IN:
             self._carry_out(control.packet_in(name, message, now))
         elif kind == wire.FLOW_REMOVED:
@@ -68,11 +68,11 @@ class Events:
             return
         elif kind == wire.MULTIPART_REPLY:
             more = bool(struct.unpack_from("!H", message, 10)[0] & 1)
-            self._carry_out(control.flow_stats(name, token, message[16:], more, now))
+            self._carry_out(control.flow_stats(token, message[16:], more, now))
         elif kind == wire.ERROR:
             self._on_error(name, token, message, now)
         elif kind == wire.BARRIER_REPLY or message[12:14] == wire.COMMIT_REPLY:
-            self._carry_out(control.confirmed(name, token, now))
+            self._carry_out(control.confirmed(token, now))
 
     def _on_error(self, name: str, token: int, message: bytes, now: float) -> None:
         kind, code = struct.unpack_from("!HH", message, 8)

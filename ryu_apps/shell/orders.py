@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
+from lbctl.api import shown
 from lbctl.assignment import Plan, Unassignable
 from lbctl.control import ControlFunction
 from lbctl.ground.effects import Outbox
@@ -28,42 +28,42 @@ class Orders:
     """`now` tells seconds since the epoch, on a clock that does not jump."""
 
     def __init__(self, control: ControlFunction, effects: Effects, threads: Threads, now: Callable[[], float]) -> None:
-        self.control = control
+        self.shown = shown.of(control)
         self.now = now
-        self._effects, self._threads = effects, threads
+        self._control, self._effects, self._threads = control, effects, threads
 
     def start_move(self, address: Address, to: str, strategy: Strategy, from_copies: bool) -> MoveRecord:
         """Returns the move's record. Raises Refused."""
-        move, out = self.control.start_move(address, to, strategy, self.now(), from_copies)
+        record, out = self._control.movement.start(address, to, strategy, self.now(), from_copies)
         self._effects.carry_out(out)
-        record: MoveRecord = move.record
         return record
 
     def fail_over(self, name: str) -> list[MoveRecord]:
         """Returns the records of its moves. Raises Refused."""
-        moves, out = self.control.fail_over(name, self.now())
+        records, out = self._control.relief.order(name, self.now())
         self._effects.carry_out(out)
-        return [move.record for move in moves]
+        return records
 
     def abort_move(self, id: str) -> None:
         """Raises Refused."""
-        self._effects.carry_out(self.control.abort_move(id, self.now()))
+        self._effects.carry_out(self._control.movement.abort(id, self.now()))
 
     def wait_for_move(self, id: str, timeout: float) -> None:
         """Waits until the move has ended or the time (seconds) is over."""
-        self._wait_while(lambda: (move := self.control.moves.get(id)) is not None and not move.ended, timeout)
+        records = self._control.movement.records
+        self._wait_while(lambda: (record := records().get(id)) is not None and record.ended is None, timeout)
 
     def plan(self, algorithm: str | None) -> Plan:
         """An assignment for the loads of now. Raises Unassignable. Nothing waits for it but the caller."""
-        balancing = self.control.balancing
-        plan = solve(balancing.problem(), algorithm or self.control.site.rebalance.algorithm, self._threads)
+        balancing = self._control.balancing
+        plan = solve(balancing.problem(), algorithm or self._control.ground.site.rebalance.algorithm, self._threads)
         if isinstance(plan, Unassignable):
             raise plan
         return plan
 
     def rebalance(self, plan: Plan) -> Run:
         """Carries a plan out. Returns its run. Raises Refused."""
-        run, out = self.control.balancing.begin(plan, self.now())
+        run, out = self._control.balancing.begin(plan, self.now())
         self._effects.carry_out(out)
         return run
 
@@ -73,21 +73,21 @@ class Orders:
 
     def drain(self, name: str, undo: bool) -> None:
         """Raises Refused."""
-        self._keep(self.control.balancing.drain(name, undo))
+        self._keep(self._control.balancing.drain(name, undo))
 
     def set_scheduler(self, name: ServiceName, scheduler: str) -> None:
         """Raises Refused, as all that changes a service."""
-        self._keep(self.control.services.set_scheduler(name, scheduler))
+        self._keep(self._control.services.set_scheduler(name, scheduler))
 
     def add_server(self, name: ServiceName, server: Server) -> None:
-        self._keep(self.control.services.add_server(name, server))
+        self._keep(self._control.services.add_server(name, server))
 
     def remove_server(self, name: ServiceName, endpoint: Endpoint) -> None:
-        self._keep(self.control.services.remove_server(name, endpoint))
+        self._keep(self._control.services.remove_server(name, endpoint))
 
-    def change_server(self, name: ServiceName, endpoint: Endpoint, fields: Mapping[str, Any],
+    def change_server(self, name: ServiceName, endpoint: Endpoint, fields: Mapping[str, int | None],
                       drained: bool | None) -> None:
-        self._keep(self.control.services.change_server(name, endpoint, fields, drained))
+        self._keep(self._control.services.change_server(name, endpoint, fields, drained))
 
     def _keep(self, out: Outbox) -> None:
         """Returns when the state is saved (or the log says why not): what is answered outlives the controller."""

@@ -9,7 +9,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from wsgiref.util import application_uri
 
 from lbctl.api.dispatch import dispatch, failure
-from lbctl.api.facade import Orders
+from lbctl.api.orders import Orders
 from lbctl.http.message import BODY_LIMIT, Request, Response
 
 NOT_LOADED = "The app ryu_apps/load_balancer.py is not loaded: start ryu-manager with it."

@@ -175,7 +175,7 @@ def test_the_token(lbctl, monkeypatch):
 
 def test_another_server_is_not_taken_for_the_controller(lbctl, monkeypatch):
     monkeypatch.setenv("LBCTL_URL", os.environ["LBCTL_URL"] + "/metrics")
-    monkeypatch.setattr(problems.ApiProblem, "body", lambda self: b"<html>not found</html>")
+    monkeypatch.setattr(problems.RequestProblem, "body", lambda self: b"<html>not found</html>")
     assert "is not lbctl's REST API" in lbctl("status").err
 
 
