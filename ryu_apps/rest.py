@@ -5,8 +5,9 @@ from __future__ import annotations
 from lbctl.api.orders import Orders
 from lbctl.http.tokens import TokenError, read_token
 from ryu_apps.library import web
-from ryu_apps.library.names import App, hub, lookup_service_brick
+from ryu_apps.library.names import App, lookup_service_brick
 from ryu_apps.library.options import CONF, config_path
+from ryu_apps.library.threads import GreenThreads
 from ryu_apps.shell.web import Application
 
 OPERATOR = "LoadBalancerApp"
@@ -23,7 +24,7 @@ class RestApp(App):
     def start(self) -> None:
         """When all apps are there."""
         super().start()
-        hub.spawn(web.serve, web.listen(), self._application)
+        GreenThreads().spawn(web.serve, web.listen(), self._application)
 
 
 def _orders() -> Orders | None:

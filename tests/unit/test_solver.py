@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import subprocess
-import threading
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -16,27 +12,7 @@ from evaluation.benchmarks.assignment import problem
 from lbctl.assignment import Unassignable, assign
 from lbctl.assignment.__main__ import read
 from ryu_apps.shell import solver
-
-
-class RealThreads:
-    """What the shell asks of green threads, by real ones; they are not ended, but end with the process."""
-
-    def spawn(self, function: Callable[..., object], *args: object, **kwargs: object) -> object:
-        threading.Thread(target=function, args=args, kwargs=kwargs, daemon=True).start()
-        return None
-
-    def kill(self, thread: object) -> None:
-        pass
-
-    sleep = staticmethod(time.sleep)
-    event = threading.Event
-
-    def apart(self, function: Callable[..., object], *args: object, **kwargs: object) -> object:
-        return function(*args, **kwargs)
-
-    def process(self, command: Sequence[str], directory: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(command, cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
+from tests.unit.real_threads import RealThreads
 
 THREADS = RealThreads()
 

@@ -1,4 +1,4 @@
-"""What lbctl asks of Ryu or os-ken (ryu_apps/library/names.pyi): nothing that the library does not have, and not all else."""
+"""What lbctl asks of Ryu or os-ken (ryu_apps/library/names.pyi): the library that is installed has all of it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ DECLARED = Path(names.__file__).with_suffix(".pyi")
 
 
 def declared() -> Iterator[tuple[str, str | None]]:
-    """(name, member or None) of all that is declared. Protocols are no names of the library: what has such a type is."""
+    """(name, member or None) of all that is declared; of a Protocol not its own name, but that of what has this type."""
     body = ast.parse(DECLARED.read_text()).body
     classes = {node.name: node for node in body if isinstance(node, ast.ClassDef)}
     for node in body:
         if isinstance(node, ast.FunctionDef):
             yield node.name, None
-        elif isinstance(node, ast.ClassDef) and not any(isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases):
+        elif isinstance(node, ast.ClassDef) and "Protocol" not in map(ast.unparse, node.bases):
             yield node.name, None
             yield from ((node.name, member.name) for member in node.body if isinstance(member, ast.FunctionDef))
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
