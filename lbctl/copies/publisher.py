@@ -221,4 +221,4 @@ class Publisher:
 
     def _back_off(self, times: int) -> float:
         first, most = self.pace.retry
-        return min(most, first * 2 ** min(times - 1, 20))
+        return min(most, first * (1 << min(times - 1, 20)))
