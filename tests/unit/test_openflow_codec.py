@@ -10,7 +10,6 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ryu.ofproto import ofproto_v1_4, ofproto_v1_4_parser
 
 from lbctl.entries.access_table import Entry, Shape
 from lbctl.ground.effects import Save
@@ -28,7 +27,10 @@ from lbctl.site.model import Hop
 from lbctl.values.keys import pack_key, reply_key, unpack_key
 from lbctl.values.side import EXTERNAL, Side
 from lbctl.values.transfer import TransferMode
-from ryu_apps.openflow import XID_MARK, encode, token_of
+from ryu_apps.library.names import ofp as ofproto_v1_4
+from ryu_apps.library.names import parser as ofproto_v1_4_parser
+from ryu_apps.library.openflow import encode
+from ryu_apps.shell.wire import XID_MARK, token_of
 from tests.unit import fake_switch, kinds
 from tests.unit.fake_site import site
 from tests.unit.fake_switch import FakeSwitch, Installed
