@@ -20,7 +20,7 @@ from lbctl.api.problems import ApiProblem, not_found
 from lbctl.assignment import Unassignable
 from lbctl.ground.move_record import MoveRecord
 from lbctl.site.model import TUNNEL_OVERHEAD, ExternalIp, LoadBalancer, Server, Service, ServiceName, Tunnel
-from lbctl.site.server_documents import endpoint_of
+from lbctl.site.documents import endpoint_of
 from lbctl.values.addresses import Address
 from lbctl.values.refused import Refused
 
