@@ -22,7 +22,7 @@ from lbctl.assignment import Unassignable
 from lbctl.ground.move_record import MoveRecord
 from lbctl.http.problems import RequestProblem
 from lbctl.site.model import TUNNEL_OVERHEAD, ExternalIp, LoadBalancer, Server, Service, ServiceName, Tunnel
-from lbctl.site.server_documents import endpoint_of
+from lbctl.site.documents import endpoint_of
 from lbctl.values.addresses import Address
 from lbctl.values.refused import Refused
 
