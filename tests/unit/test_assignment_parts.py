@@ -15,8 +15,8 @@ from lbctl.assignment.feasible import _coloured
 from lbctl.assignment.headroom import after_loss
 from lbctl.assignment.heuristic import _return
 from lbctl.assignment.ordering import ordered
-from lbctl.assignment.problem import Indexed, checked
 from lbctl.assignment.placement import Placement
+from lbctl.assignment.problem import Indexed, checked
 from tests.unit.test_assignment import FIRST, every_valid, large, problems
 
 
