@@ -35,7 +35,7 @@ def main() -> list[Result]:
     site = simple_site(lbs=1, external_ips=1)
     control = ControlFunction(site, State(), 0.0)
     external_ip = site.external_ips[0]
-    table = control.serving(external_ip.address).table
+    table = control.ground.external_ips.by_address[external_ip.address.packed].table
     for entry in entries(COUNT, external_ip, "02:00:00:00:00:01"):
         table.add(entry)
     some = next(iter(table.entries())).connection

@@ -9,30 +9,30 @@ neither is what fails because of the LB.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from lbctl.entries.access_table import Entry
 from lbctl.frames import icmp, packets
 from lbctl.frames.icmp_translation import quoted
 from lbctl.frames.neighbours import asked_by
 from lbctl.frames.packets import Malformed, Packet
 from lbctl.ground.effects import Outbox, ToSwitch
+from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
+from lbctl.ground.tokens import Confirmation
 from lbctl.health_checks.agenda import Agenda
 from lbctl.health_checks.targets import Target, Targets
 from lbctl.health_checks.verdict import Attempt, Said, Segment, Verdict
 from lbctl.openflow.inbound import PacketIn
 from lbctl.openflow.messages import Barrier, PacketOut
+from lbctl.openflow.meters import MOST_CHECKS
 from lbctl.site.model import CHECK_PORTS
 from lbctl.switches.switch import Switch
 from lbctl.values.keys import inverse_key, pack_key, server_key, unpack_key
 from lbctl.values.protocols import TCP, UDP
 
-if TYPE_CHECKING:
-    from lbctl.control import ControlFunction
-
-MOST_CHECKS = 1000
-"""In a second, of the whole site; what is due beyond that is put off."""
 BURST = 0.1
 """Seconds: so much of a second's checks may begin at once."""
 FOLLOW_INTERVAL = 1.0
@@ -70,11 +70,25 @@ class Flight:
         return min(self.deadline, self.again_at)
 
 
+class Fitness(Protocol):
+    """Who knows how the LBs' data paths are (lbctl/failures/)."""
+
+    def trusted(self, name: str) -> bool:
+        """Is that LB's data path well, as far as is known?"""
+
+
+class Ender(Protocol):
+    """Who ends entries (lbctl/connections/)."""
+
+    def end_all(self, serving: Serving, entries: Iterable[Entry]) -> Outbox:
+        """Takes entries out of the table and out of every switch."""
+
+
 class Checker:
     """Of all servers of a control function. counters: checks by result; what was put off, not sent, or not counted."""
 
-    def __init__(self, control: ControlFunction) -> None:
-        self._control = control
+    def __init__(self, ground: Ground, fitness: Fitness, ender: Ender) -> None:
+        self._ground, self._fitness, self._ender = ground, fitness, ender
         self.counters: Counter[str] = Counter()
         self._targets = Targets()
         self._flights: dict[bytes, Flight] = {}
@@ -105,7 +119,7 @@ class Checker:
 
     def _follow(self, now: float) -> None:
         self._follow_at = now + FOLLOW_INTERVAL
-        new = self._targets.follow(self._control.directory, now)
+        new = self._targets.follow(self._ground.external_ips, now)
         if new:
             # However often services change, and however long their intervals are.
             self._starts.keep(lambda target: not target.gone)
@@ -115,7 +129,7 @@ class Checker:
     def _exists(self, target: Target, now: float) -> bool:
         """Is it still to be checked, by the services as they are at this moment?"""
         serving = target.serving
-        if serving.services is not target.services or self._control.directory.get(serving.address) is not serving:
+        if serving.services is not target.services or self._ground.external_ips.get(serving.address) is not serving:
             self._follow(now)
         return not target.gone
 
@@ -148,14 +162,15 @@ class Checker:
         for flight in flights:
             said, flight.verdict = flight.attempt.expired()
             out += self._say(flight, said)
-            flight.deadline = now + self._control.site.settings.barrier_timeout
+            flight.deadline = now + self._ground.settings.barrier_timeout
             flight.again_at = float("inf")
             self._alarms.add(flight.deadline, flight)
 
         def confirmed(then: float) -> Outbox:
-            return [item for flight in flights if not flight.over for item in self._end(flight, flight.verdict, then)]
+            return [effect for flight in flights if not flight.over and flight.verdict
+                    for effect in self._end(flight, flight.verdict, then)]
 
-        return [*out, ToSwitch(lb, Barrier(self._control.when_confirmed(lb, confirmed)))]
+        return [*out, ToSwitch(lb, Barrier(self._ground.tokens.new(Confirmation(lb, confirmed))))]
 
     # One check.
 
@@ -175,7 +190,7 @@ class Checker:
             self.counters["not_sent"] += 1
             return []
         pause = check.timeout * RETRY
-        flight = Flight(target, target.attempt(self._control.seed, now), key, sender.lb.name, now + check.timeout, now + pause, pause)
+        flight = Flight(target, target.attempt(self._ground.seed, now), key, sender.lb.name, now + check.timeout, now + pause, pause)
         self._flights[key], target.checked = flight, True
         self._alarms.add(flight.wakes, flight)
         return self._say(flight, flight.attempt.begin())
@@ -201,15 +216,15 @@ class Checker:
 
     def _sender(self, serving: Serving) -> Switch | None:
         """The LB that can check an external IP's servers now. None: there is none."""
-        switch = self._control.switches.get(serving.assigned)
+        switch = self._ground.switches.get(serving.assigned)
         if switch is None or not switch.ready or switch.of_ports is None:
             return None
         usable = switch.ports["internal"].up and switch.role(serving.address).arp
-        return switch if usable and self._control.health(serving.assigned)[0] in ("well", "unwatched") else None
+        return switch if usable and self._fitness.trusted(serving.assigned) else None
 
     def _say(self, flight: Flight, said: Said) -> Outbox:
         """Through the LB that serves now."""
-        switch = self._control.switches.get(flight.target.serving.assigned)
+        switch = self._ground.switches.get(flight.target.serving.assigned)
         if switch is None or not switch.ready or switch.of_ports is None:
             return []
         return [_through(switch, _frame(flight.key, what)) for what in said]
@@ -282,12 +297,12 @@ class Checker:
                 "server": str(endpoint), "reason": verdict.reason}
         if target.judgement.up:
             servers.set_up(target.place, endpoint)
-            self._control.log("server up", **told, down_for=round(now - target.since, 1))
+            self._ground.log("server up", **told, down_for=round(now - target.since, 1))
             return []
         target.reason, target.since = verdict.reason, now
         servers.set_down(target.place, endpoint, verdict.reason, now)
         out = self._reset(target) if target.check.when_down == "reset" else []
-        self._control.log("server down", level="warning", **told)
+        self._ground.log("server down", level="warning", **told)
         return out
 
     def _reset(self, target: Target) -> Outbox:
@@ -298,7 +313,7 @@ class Checker:
         if to_server not in table.connections_to:
             return []
         doomed = [entry for entry in table.snapshot() if entry.reply.startswith(to_server) and entry.key.endswith(service)]
-        return self._control.connections.end_all(target.serving, doomed)
+        return self._ender.end_all(target.serving, doomed)
 
 
 def _payload(packet: Packet, frame: bytes) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lbctl.openflow.cookies import MASK_ALL
@@ -45,6 +45,11 @@ class Switch:
         self.ports_reported: tuple[PortState, ...] = ()
         self._known_ports: Ports | None = None
         self._held: dict[object, Flow] = {}
+
+    @property
+    def held(self) -> Mapping[object, Flow]:
+        """The flows besides entries that it should hold by now, by their identities."""
+        return self._held
 
     @property
     def ready(self) -> bool:
@@ -96,8 +101,8 @@ class Switch:
         """The external IPs that have a transfer mode here."""
         return frozenset(address for address, role in self.roles.items() if role.mode)
 
-    def disconnected(self, reason: str) -> None:
-        self.state, self.reason = "disconnected", reason
+    def disconnected(self, reason: str, now: float) -> None:
+        self.state, self.reason, self.lost_at = "disconnected", reason, now
         self._held.clear()
 
     def reconcile(self, external_ips: Iterable[ExternalIp], held: Counter[tuple[str, int]]) -> list[Message]:

@@ -22,12 +22,12 @@ def moved(count: int) -> dict[str, list[list[Message]]]:
     """What each LB was sent, answer by answer, in a move from lb-a to lb-b of an external IP with so many entries."""
     world = FakeSite(site(ips=1, grace=1.0))
     world.settle(1.0)
-    table = world.control.serving(ADDRESS).table
+    table = world.serving(ADDRESS).table
     for number in range(count):
         key = pack_key(TCP, bytes([203, 0, 113, 1]), 1024 + number, ADDRESS.packed, 80)
         table.add(Entry(key, reply_key(key, SERVER, 80), ROUTER_MAC, world.now))
     sent: dict[str, list[list[Message]]] = {"lb-a": [], "lb-b": []}
-    _, out = world.control.start_move(ADDRESS, "lb-b", Strategy.PRECOPY, world.now)
+    _, out = world.control.movement.start(ADDRESS, "lb-b", Strategy.PRECOPY, world.now)
     world.post(out)
     for turn in range(50 + 4 * BUCKETS):
         if turn % 10 == 0:
