@@ -6,7 +6,7 @@ what is read of one part. `of` puts it together, and views and metrics turn what
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,6 @@ from lbctl.ground.move_record import MoveRecord
 from lbctl.ground.serving import Directory, Serving
 from lbctl.load.balancing import Run
 from lbctl.load.loads import Load
-from lbctl.moves.move import Move
 from lbctl.servers.states import FormerServer, ServerState
 from lbctl.site.model import ExternalIp, LoadBalancer, Server, Service, ServiceOrder, Site
 from lbctl.switches.switch import Switch
@@ -48,10 +47,9 @@ class ServicesRead(Protocol):
 
 
 class MovesRead(Protocol):
-    """moves: those that are remembered, by their ids, the oldest first."""
+    """records: of the moves that are remembered, by their ids, the oldest first."""
 
-    @property
-    def moves(self) -> Mapping[str, Move]: ...
+    def records(self) -> Mapping[str, MoveRecord]: ...
 
 
 class HealthRead(Protocol):
@@ -69,12 +67,11 @@ class LoadsRead(Protocol):
 
 
 class BalancingRead(Protocol):
-    """last: the rebalancing begun last. drained: the LBs that an operator wants empty."""
+    """last: the rebalancing begun last. is_drained: does an operator want that LB empty?"""
 
     @property
     def last(self) -> Run | None: ...
-    @property
-    def drained(self) -> Set[str]: ...
+    def is_drained(self, name: str) -> bool: ...
 
 
 class KeepersRead(Protocol):
@@ -130,7 +127,7 @@ class Shown:
 
     def drained(self, lb: LoadBalancer) -> bool:
         """Does an operator want it empty?"""
-        return lb.name in self._parts.balancing.drained
+        return self._parts.balancing.is_drained(lb.name)
 
     def transfer_modes(self, lb: LoadBalancer) -> Mapping[Address, TransferMode]:
         return {address: role.mode for address, role in self.switch(lb).roles.items() if role.mode}
@@ -158,8 +155,7 @@ class Shown:
 
     def running_move(self, address: Address) -> MoveRecord | None:
         """The move that takes the external IP elsewhere now."""
-        move = self._serving(address).move
-        return move.record if move and move.record.state == "running" else None
+        return self._serving(address).move
 
     # Services and servers.
 
@@ -181,11 +177,10 @@ class Shown:
 
     def moves(self) -> list[MoveRecord]:
         """Those that are remembered, the oldest first."""
-        return [move.record for move in self._parts.moves.moves.values()]
+        return list(self._parts.moves.records().values())
 
     def move(self, id: str) -> MoveRecord | None:
-        move = self._parts.moves.moves.get(id)
-        return move.record if move else None
+        return self._parts.moves.records().get(id)
 
     def last_run(self) -> Run | None:
         """The last rebalancing."""
@@ -214,29 +209,8 @@ class Shown:
         return serving
 
 
-class _Ground:
-    def __init__(self, control: ControlFunction) -> None:
-        self._control = control
-
-    @property
-    def site(self) -> Site:
-        return self._control.site
-
-    @property
-    def switches(self) -> Mapping[str, Switch]:
-        return self._control.switches
-
-    @property
-    def external_ips(self) -> Directory:
-        return self._control.directory
-
-    @property
-    def counters(self) -> Mapping[str, int]:
-        return self._control.counters
-
-
 def of(control: ControlFunction) -> Shown:
     """What is shown of a control function."""
     return Shown(Parts(
-        ground=_Ground(control), services=control.services, moves=control.movement, health=control.detection,
+        ground=control.ground, services=control.services, moves=control.movement, health=control.detection,
         loads=control.loads, balancing=control.balancing, keepers=control.feeds, checks=control.checker))

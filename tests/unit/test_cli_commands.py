@@ -28,7 +28,7 @@ def lbctl(capsys, monkeypatch):
 
 
 def test_status_shows_load_balancers_external_ips_and_moves(lbctl):
-    lbctl.control.switches["lb-b"].disconnected("connection reset")
+    lbctl.control.switches["lb-b"].disconnected("connection reset", 0.0)
     lbctl.orders.start_move(IP_1, "lb-b", Strategy.PRECOPY)
     run = lbctl("status")
     assert run.status == 0

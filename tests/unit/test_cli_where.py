@@ -10,7 +10,7 @@ from lbctl.api.views import entry as entry_view
 from lbctl.cli.where.trace import _flow as packet_text
 from lbctl.cli.where.trace import annotate
 from lbctl.cli.where.verdict import Situation
-from lbctl.moves.move import HOLDING
+from lbctl.moves.actions import HOLDING
 from lbctl.servers.states import FormerServer, ServerState
 from lbctl.site.model import Hop
 from lbctl.values.addresses import Endpoint
@@ -118,7 +118,7 @@ def test_in_transition_precopy_forwards_what_it_knows_and_buffered_holds_all(lbc
 
 def test_a_load_balancer_without_ports(lbctl):
     lbctl.control.switches["lb-a"].set_ports([])
-    lbctl.control.switches["lb-a"].disconnected("the OpenFlow connection ended")
+    lbctl.control.switches["lb-a"].disconnected("the OpenFlow connection ended", 0.0)
     run = lbctl("where", CLIENT, EXTERNAL)
     assert run.status == 1 and "lb-a, which is disconnected: the OpenFlow connection ended" in run.err
 
