@@ -32,6 +32,12 @@ no_root() {
     exit "$NO_ROOT"
 }
 
+# quietly COMMAND...: with its output in the log only. (A redirection around `run` would be one of this shell's own, and still
+# be there when a signal ends it.)
+quietly() {
+    run bash -c 'exec "$@" >>"$0" 2>&1' "$LOG" "$@"
+}
+
 # Here, before
 
 check_host() {
@@ -44,8 +50,9 @@ check_host() {
     command -v git >/dev/null || missing+=(git)
     if [[ ${#missing[@]} -gt 0 ]]; then
         say "Installing ${missing[*]}"
-        { apt-get -q update -o Acquire::Retries=1 && apt-get -q install -y --no-install-recommends "${missing[@]}"; } \
-            >>"$LOG" 2>&1 || no_root "${missing[*]} cannot be installed: $LOG"
+        quietly apt-get -q update -o Acquire::Retries=1 &&
+            quietly apt-get -q install -y --no-install-recommends "${missing[@]}" ||
+            no_root "${missing[*]} cannot be installed: $LOG"
     fi
 }
 
@@ -73,7 +80,7 @@ read_host_sources() {
     # shellcheck disable=SC1091
     . /etc/os-release
     HERE=$VERSION_CODENAME
-    if [[ ! $(debian_sources) ]]; then apt-get -q update -o Acquire::Retries=1 >>"$LOG" 2>&1 || true; fi
+    if [[ ! $(debian_sources) ]]; then quietly apt-get -q update -o Acquire::Retries=1 || true; fi
     MIRROR=$(debian_sources | awk -v here="$HERE" '$2 == here && $3 == "main" {print $1; exit}')
     [[ $MIRROR ]] || no_root "apt knows no source of Debian's packages on this machine: $LOG"
     if [[ ! ${http_proxy:-} ]]; then
@@ -109,7 +116,7 @@ make_root() {
         tar -xzpf "$tarball" -C "$ROOT" || no_root "$tarball cannot be unpacked; remove it"
     else
         say "A fresh Debian $RELEASE: $ROOT, by debootstrap"
-        run debootstrap --variant=minbase "$CODENAME" "$ROOT" "$MIRROR" >>"$LOG" 2>&1 7>&- 9>&- ||
+        quietly debootstrap --variant=minbase "$CODENAME" "$ROOT" "$MIRROR" ||
             no_root "debootstrap failed: $LOG. It ended with: $(tail -n 1 "$LOG")"
         rm -f "$ROOT"/var/cache/apt/archives/*.deb
         tar -czpf "$tarball.$$" -C "$ROOT" . && mv "$tarball.$$" "$tarball"
