@@ -21,8 +21,8 @@ from lbctl.api.shown import Shown
 from lbctl.assignment import Unassignable
 from lbctl.ground.move_record import MoveRecord
 from lbctl.http.problems import RequestProblem
-from lbctl.site.model import TUNNEL_OVERHEAD, ExternalIp, LoadBalancer, Server, Service, ServiceName, Tunnel
 from lbctl.site.documents import endpoint_of
+from lbctl.site.model import ExternalIp, LoadBalancer, Server, Service, ServiceName
 from lbctl.values.addresses import Address
 from lbctl.values.refused import Refused
 
@@ -132,7 +132,7 @@ def list_servers(call: Call) -> Result:
 
 def add_server(call: Call) -> Result:
     external_ip, service = _service(call)
-    server = _ordered_server(call.body, call.shown.site.settings.internal_mtu)
+    server = call.body.server(call.shown.site.settings.internal_mtu)
     _carry_out(call.orders.add_server, _name(external_ip, service), server)
     external_ip, service = _service(call)
     of_service = f"/v1/external-ips/{external_ip.address}/services/{service.protocol}/{service.port}"
@@ -282,14 +282,6 @@ def _server(call: Call) -> tuple[ExternalIp, Service, Server]:
         known = list(map(str, servers))
         raise not_found(f"server of {_name(external_ip, service)}", call.values["server"], known) from None
     return external_ip, service, server
-
-
-def _ordered_server(body: s.ServerRequest, internal_mtu: int) -> Server:
-    tunnel = None
-    if body.remote is not None:  # which it is with the transports that are tunnels, and only with them
-        mtu = body.mtu or internal_mtu - TUNNEL_OVERHEAD[body.transport]
-        tunnel = Tunnel(body.transport, body.remote, body.key, mtu)
-    return Server(body.address, body.port, body.weight, body.next_hop, tunnel, body.max_connections)
 
 
 def _move(call: Call) -> MoveRecord:
