@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from ipaddress import IPv4Address
 
-from evaluation.benchmarks.results import Result, median
+from evaluation.measuring.findings import Result, median
 from lbctl.assignment import Capacity, Demand, Plan, Problem, assign
 
 RUNS = 5
@@ -57,6 +57,6 @@ def _timed(given: Problem, algorithm: str) -> tuple[float, Plan]:
 
 
 if __name__ == "__main__":
-    from evaluation.benchmarks.results import table
+    from evaluation.measuring.findings import table
 
     print(table(main()))

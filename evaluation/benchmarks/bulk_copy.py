@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 
-from evaluation.benchmarks.quiet import undisturbed
-from evaluation.benchmarks.results import Result, median, per_second
+from evaluation.measuring.others import undisturbed
+from evaluation.measuring.findings import Result, median, per_second
 from evaluation.benchmarks.scene import Scene
 from evaluation.benchmarks.seed import add_flows, seed
 from lbctl.openflow.tables import number
@@ -51,6 +51,6 @@ def main() -> list[Result]:
 
 
 if __name__ == "__main__":
-    from evaluation.benchmarks.results import table
+    from evaluation.measuring.findings import table
 
     print(table(main()))

@@ -18,10 +18,10 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
-from evaluation.benchmarks.quiet import undisturbed
-from evaluation.benchmarks.results import Result, median, milliseconds, per_second
+from evaluation.measuring.others import undisturbed
+from evaluation.measuring.findings import Result, median, milliseconds, per_second
 from evaluation.benchmarks.set_ups import FIRST_EXTERNAL
-from evaluation.benchmarks.usage import processor_time, resident
+from evaluation.measuring.usage import processor_time, resident
 from lbctl.site.model import ExternalIp, LoadBalancer, Server, Service, Settings, Site
 from tests.bed.controller import APPS, CHECKOUT, Controller, environment
 from tests.bed.namespaces import Namespace, Namespaces
@@ -212,6 +212,6 @@ def main() -> list[Result]:
 
 
 if __name__ == "__main__":
-    from evaluation.benchmarks.results import table
+    from evaluation.measuring.findings import table
 
     print(table(main()))

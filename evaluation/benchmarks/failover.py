@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from evaluation.benchmarks import keepalived
 from evaluation.benchmarks.fault_run import FAULTS, Fault, Run, run
-from evaluation.benchmarks.results import Result, median, milliseconds
+from evaluation.measuring.findings import Result, median, milliseconds
 from lbctl.site.model import COPIES
 from tests.bed.faults import Silence
 from tests.bed.processes import CommandFailed

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from evaluation.benchmarks.quiet import watched
+from evaluation.measuring.others import watched
 from evaluation.benchmarks.scene import Scene
 from lbctl.site.model import Site
 from tests.bed.bed import NotInTime

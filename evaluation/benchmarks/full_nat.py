@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from evaluation.benchmarks import move
 from evaluation.benchmarks.new_connections import CLIENTS, CONNECTIONS, SECONDS, WARM_UP
-from evaluation.benchmarks.quiet import undisturbed
-from evaluation.benchmarks.results import Result, median, per_second
+from evaluation.measuring.others import undisturbed
+from evaluation.measuring.findings import Result, median, per_second
 from evaluation.benchmarks.scene import Load, Scene, wrk
 from lbctl.site.model import Site
 from tests.bed.sites import full_nat_site, simple_site
@@ -71,6 +71,6 @@ def _result(what: str, runs: list[Run]) -> Result:
 
 
 if __name__ == "__main__":
-    from evaluation.benchmarks.results import table
+    from evaluation.measuring.findings import table
 
     print(table(main()))

@@ -9,9 +9,9 @@ import time
 from dataclasses import replace
 from statistics import median
 
-from evaluation.benchmarks.quiet import watched
-from evaluation.benchmarks.results import Result
-from evaluation.benchmarks.usage import processor_time
+from evaluation.measuring.others import watched
+from evaluation.measuring.findings import Result
+from evaluation.measuring.usage import processor_time
 from lbctl.site.model import HealthCheck, Server, Site
 from tests.bed.bed import Bed, running_bed
 from tests.bed.sites import simple_site
@@ -78,6 +78,6 @@ def _used(pids: list[int]) -> list[float]:
 
 
 if __name__ == "__main__":
-    from evaluation.benchmarks.results import table
+    from evaluation.measuring.findings import table
 
     print(table(main()))

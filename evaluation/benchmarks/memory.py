@@ -8,10 +8,10 @@ from __future__ import annotations
 import gc
 import tracemalloc
 
-from evaluation.benchmarks.results import Result
+from evaluation.measuring.findings import Result
 from evaluation.benchmarks.scene import Scene
 from evaluation.benchmarks.seed import entries, seed
-from evaluation.benchmarks.usage import resident
+from evaluation.measuring.usage import resident
 from lbctl.entries.access_table import AccessTable
 from tests.bed.sites import simple_site
 
@@ -59,6 +59,6 @@ def _line(what: str, size: float) -> Result:
 
 
 if __name__ == "__main__":
-    from evaluation.benchmarks.results import table
+    from evaluation.measuring.findings import table
 
     print(table(main()))

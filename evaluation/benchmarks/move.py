@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from evaluation.benchmarks.quiet import undisturbed
-from evaluation.benchmarks.results import Result, median, milliseconds
+from evaluation.measuring.others import undisturbed
+from evaluation.measuring.findings import Result, median, milliseconds
 from evaluation.benchmarks.scene import Scene
 from evaluation.benchmarks.seed import connections, seed
 from lbctl.site.model import Site
@@ -134,6 +134,6 @@ def result(size: int, runs: list[Run], what: str = "entries") -> Result:
 
 
 if __name__ == "__main__":
-    from evaluation.benchmarks.results import table
+    from evaluation.measuring.findings import table
 
     print(table(main()))

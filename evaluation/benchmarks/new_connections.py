@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from evaluation.benchmarks.quiet import undisturbed
-from evaluation.benchmarks.results import Result, median, per_second
+from evaluation.measuring.others import undisturbed
+from evaluation.measuring.findings import Result, median, per_second
 from evaluation.benchmarks.scene import HAPROXY_EXTERNAL, Load, Scene, wrk
 
 CLIENTS = 8
@@ -62,6 +62,6 @@ def _result(what: str, runs: list[Run], target: float) -> Result:
 
 
 if __name__ == "__main__":
-    from evaluation.benchmarks.results import table
+    from evaluation.measuring.findings import table
 
     print(table(main()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from evaluation.benchmarks.results import Result, median, milliseconds
+from evaluation.measuring.findings import Result, median, milliseconds
 from evaluation.benchmarks.seed import entries
 from lbctl.api.dispatch import dispatch
 from lbctl.control import ControlFunction
@@ -64,6 +64,6 @@ def _line(what: str, seconds: float) -> Result:
 
 
 if __name__ == "__main__":
-    from evaluation.benchmarks.results import table as text
+    from evaluation.measuring.findings import table as text
 
     print(text(main()))

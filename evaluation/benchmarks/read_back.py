@@ -10,8 +10,8 @@ import subprocess
 import time
 from datetime import datetime
 
-from evaluation.benchmarks.quiet import undisturbed
-from evaluation.benchmarks.results import Result, median
+from evaluation.measuring.others import undisturbed
+from evaluation.measuring.findings import Result, median
 from evaluation.benchmarks.scene import Scene
 from evaluation.benchmarks.seed import connections, seed
 from tests.bed.bed import BalancerNode
@@ -58,6 +58,6 @@ def _dump(node: BalancerNode) -> float:
 
 
 if __name__ == "__main__":
-    from evaluation.benchmarks.results import table
+    from evaluation.measuring.findings import table
 
     print(table(main()))

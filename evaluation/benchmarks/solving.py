@@ -11,7 +11,7 @@ import re
 import signal
 
 from evaluation.benchmarks.capacity import SECONDS, TARGET, Runs, controlled, repeated, site
-from evaluation.benchmarks.results import Result, milliseconds, per_second
+from evaluation.measuring.findings import Result, milliseconds, per_second
 from tests.bed.controller import APPS, Controller
 
 LBS, ROUNDS = 60, 3
@@ -49,6 +49,6 @@ def _line(number: signal.Signals, found: dict[signal.Signals | None, Runs], cont
 
 
 if __name__ == "__main__":
-    from evaluation.benchmarks.results import table
+    from evaluation.measuring.findings import table
 
     print(table(main()))

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from evaluation.demonstration.loads.common import reason_of
+from evaluation.programs.traffic import reason_of
 from evaluation.experiment.shape import GROUPS, SIZE, Shape
 from topologies.plan import SITE_NAME
 

@@ -222,7 +222,7 @@ class Bed:
 
     def diagnostics(self) -> str:
         """Everything one wants to see when a test fails."""
-        return diagnostics(self)
+        return diagnostics(self.controller, self.lbs.values())
 
     # Building
 

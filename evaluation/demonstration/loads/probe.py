@@ -15,7 +15,7 @@ import struct
 import sys
 import time
 
-from evaluation.demonstration.loads.common import STALL, Breaks, TcpInfo, finish, prefer, ready, tcp_info
+from evaluation.programs.traffic import STALL, Breaks, TcpInfo, finish, prefer, ready, tcp_info
 
 REQUEST = struct.Struct("=QQ")
 """Number, and when it was sent in ns."""

@@ -9,7 +9,7 @@ import selectors
 import socket
 import sys
 
-from evaluation.demonstration.loads.common import prefer, ready, tcp_info
+from evaluation.programs.traffic import prefer, ready, tcp_info
 from evaluation.demonstration.loads.probe import ANSWER, REQUEST
 
 

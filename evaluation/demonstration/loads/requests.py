@@ -12,7 +12,7 @@ import random
 import sys
 import time
 
-from evaluation.demonstration.loads.common import STALL, Breaks, finish, ready, until_input_ends
+from evaluation.programs.traffic import STALL, Breaks, finish, ready, until_input_ends
 
 REQUESTS = 3
 PAUSE = 0.1
