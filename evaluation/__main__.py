@@ -1,10 +1,10 @@
 """The command `python -m evaluation`: lists, runs, and shows in docs/ what measures lbctl.
 
-    python -m evaluation                      the list
-    python -m evaluation NAME [OPTIONS]       one of it; NAME --help tells its options
-    python -m evaluation NAME NAME... [--out DIR]   several, one after the other
-    python -m evaluation all [--out DIR]      all benchmarks; one that fails does not end the others
-    python -m evaluation tables [FILE...]     takes results into docs/figures/, and makes the tables in docs/ from there
+python -m evaluation                      the list
+python -m evaluation NAME [OPTIONS]       one of it; NAME --help tells its options
+python -m evaluation NAME NAME... [--out DIR]   several, one after the other
+python -m evaluation all [--out DIR]      all benchmarks; one that fails does not end the others
+python -m evaluation tables [FILE...]     takes results into docs/figures/, and makes the tables in docs/ from there
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ ALL, TABLES = "all", "tables"
 
 def main(arguments: Sequence[str]) -> int:
     """The exit status: 0 all went well and every target is met, 1 not so, 2 wrong usage."""
-    names = [argument for argument in arguments if not argument.startswith("-")]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(listing())
         return 0
@@ -35,12 +34,16 @@ def main(arguments: Sequence[str]) -> int:
     leading = _leading_names(arguments)
     names, options = list(arguments[:leading]), list(arguments[leading:])
     if unknown := [name for name in names if name not in BY_NAME and name != ALL]:
-        print(f"no experiment or benchmark is called {', '.join(unknown)}; there are {', '.join(BY_NAME)}, {ALL}, "
-              f"{TABLES}", file=sys.stderr)
+        print(
+            f"no experiment or benchmark is called {', '.join(unknown)}; there are {', '.join(BY_NAME)}, {ALL}, "
+            f"{TABLES}",
+            file=sys.stderr,
+        )
         return 2
     if not names:
-        print(f"the name comes first, then its options: python -m evaluation NAME {shlex.join(options)}",
-              file=sys.stderr)
+        print(
+            f"the name comes first, then its options: python -m evaluation NAME {shlex.join(options)}", file=sys.stderr
+        )
         return 2
     if len(names) == 1 and names[0] != ALL:
         return run(BY_NAME[names[0]], options)
@@ -80,8 +83,11 @@ def run_each(entries: Sequence[Entry], options: Sequence[str]) -> int:
     for entry in entries:
         began = time.monotonic()
         print(f"==> {entry.name} ({entry.takes}) ...", file=sys.stderr, flush=True)
-        done = subprocess.run([sys.executable, "-m", "evaluation", entry.name, *options], check=False,
-                              env={**os.environ, "PYTHONPATH": str(CHECKOUT)})
+        done = subprocess.run(
+            [sys.executable, "-m", "evaluation", entry.name, *options],
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        )
         ends.append((entry.name, done.returncode, time.monotonic() - began))
     width = max(len(name) for name, _, _ in ends)
     print("\n" + "\n".join(f"{name:{width}}  {_told(status):36}  {seconds:5.0f} s" for name, status, seconds in ends))

@@ -36,8 +36,13 @@ class UnknownFigures(ValueError):
 def main(arguments: Sequence[str]) -> int:
     """The exit status: 0, or 1 if a file is no record or a document asks for what there is not."""
     parser = argparse.ArgumentParser(prog="python -m evaluation tables", description="Makes the tables in docs/.")
-    parser.add_argument("files", nargs="*", type=Path, metavar="FILE",
-                        help="NAME.json of a run, to be taken into docs/figures/ first, with the pictures beside it")
+    parser.add_argument(
+        "files",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="NAME.json of a run, to be taken into docs/figures/ first, with the pictures beside it",
+    )
     options = parser.parse_args(arguments)
     try:
         for file in options.files:
@@ -65,7 +70,10 @@ def records(docs: Path) -> dict[str, Record]:
 
 
 def fill(docs: Path) -> list[Path]:
-    """Make all tables of all documents; returns the files that have changed. Raises UnreadableRecord, UnknownFigures."""
+    """Make all tables of all documents; returns the files that have changed.
+
+    Raises UnreadableRecord, UnknownFigures.
+    """
     known, changed = records(docs), []
     for document in sorted(docs.glob("*.md")):
         text = document.read_text()
@@ -107,8 +115,9 @@ def _asked(what: str, known: Mapping[str, Record], document: str) -> tuple[Recor
     if not wanted:
         return record, list(record.tables.values())
     if wanted not in record.tables:
-        raise UnknownFigures(f"{document}: docs/figures/{name}.json has no table {wanted}, only "
-                             f"{', '.join(record.tables)}")
+        raise UnknownFigures(
+            f"{document}: docs/figures/{name}.json has no table {wanted}, only {', '.join(record.tables)}"
+        )
     return record, [record.tables[wanted]]
 
 

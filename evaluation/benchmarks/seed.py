@@ -25,13 +25,23 @@ TCP = 6
 
 
 def entries(count: int, external_ip: ExternalIp, next_hop: str, now: float = 0.0) -> Iterator[Entry]:
-    """Distinct entries of clients behind the router with MAC `next_hop`, spread over the servers of the first service."""
+    """Distinct entries of clients behind the router with MAC `next_hop`.
+
+    They are spread over the servers of the first service.
+    """
     service = external_ip.services[0]
     for number in range(count):
         host, port = divmod(number, PORTS)
-        key = pack_key(TCP, CLIENT_NETWORK + bytes((host + 1,)), FIRST_PORT + port, external_ip.address.packed, service.port)
+        key = pack_key(
+            TCP, CLIENT_NETWORK + bytes((host + 1,)), FIRST_PORT + port, external_ip.address.packed, service.port
+        )
         server = service.servers[number % len(service.servers)]
-        yield Entry(key, _reply(external_ip, key, server, number // len(service.servers)), bytes.fromhex(next_hop.replace(":", "")), now)
+        yield Entry(
+            key,
+            _reply(external_ip, key, server, number // len(service.servers)),
+            bytes.fromhex(next_hop.replace(":", "")),
+            now,
+        )
 
 
 def _reply(external_ip: ExternalIp, key: bytes, server: Server, number: int) -> bytes:
@@ -75,5 +85,3 @@ def seed(scene: Scene, count: int) -> Path:
 def connections(scene: Scene, address: IPv4Address) -> int:
     """How many entries the controller has for an external IP."""
     return scene.rest("GET", f"/v1/external-ips/{address}").json["connections"]
-
-

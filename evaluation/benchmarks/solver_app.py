@@ -1,6 +1,6 @@
-"""A Ryu app for `evaluation.benchmarks.solving`, beside those of lbctl: has the controller solve problems of that size, as it solves its own.
+"""A Ryu app for the benchmark solving, beside those of lbctl: it has the controller solve problems of that size.
 
-At a signal, again and again for SECONDS; each is logged.
+They are solved as the controller solves its own: at a signal, again and again for SECONDS. Each is logged.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""The orders that break connections: the product's own steps, but without transition mode, and with LBs of the prior art.
+"""The orders that break connections: the product's own steps, but without transition mode.
 
-There, an LB that gets a packet answers it by its own access table alone: without an entry, with an error.
+The LBs are those of the prior art: one that gets a packet answers it by its own access table alone, and without an entry
+by an error.
 """
 
 from __future__ import annotations
@@ -13,13 +14,28 @@ from lbctl.entries.access_table import Entry
 from lbctl.frames.packets import Packet
 from lbctl.ground.effects import Outbox
 from lbctl.ground.serving import Serving
-from lbctl.moves.move import ABSENT, SERVING, SERVING_UNANNOUNCED, Action, Announce, Assign, Confirm, Forget, Move, SetHolder, SetRole
+from lbctl.moves.move import (
+    ABSENT,
+    SERVING,
+    SERVING_UNANNOUNCED,
+    Action,
+    Announce,
+    Assign,
+    Confirm,
+    Forget,
+    Move,
+    SetHolder,
+    SetRole,
+)
 from lbctl.openflow.inbound import PacketIn
 from lbctl.switches.switch import Switch
 
 
 class NaiveMove(Move):
-    """What both naive orders share. Their grace time is the product's: packets on their way to the source go through."""
+    """What both naive orders share.
+
+    Their grace time is the product's: packets on their way to the source go through.
+    """
 
     def _route(self) -> Iterator[list[Action]]:
         source, target = self.record.source, self.record.target
@@ -54,7 +70,9 @@ class TableFirst(NaiveMove):
 
     def _steps(self) -> Iterator[list[Action]]:
         yield from self._copy()
-        yield [*(SetHolder(self.record.source, False), Forget(self.record.source), Confirm(self.record.source, "moved"))]
+        yield [
+            *(SetHolder(self.record.source, False), Forget(self.record.source), Confirm(self.record.source, "moved"))
+        ]
         yield [SetHolder(self.record.source, True)]
         yield from self._route()
         yield from self._grace()
@@ -63,7 +81,9 @@ class TableFirst(NaiveMove):
 class PriorArtConnections(Connections):
     """Nobody but the LB itself knows its entries, so nobody can put a missing one back."""
 
-    def _put_back(self, switch: Switch, serving: Serving, entry: Entry, packet: Packet, packet_in: PacketIn, inward: bool) -> Outbox:
+    def _put_back(
+        self, switch: Switch, serving: Serving, entry: Entry, packet: Packet, packet_in: PacketIn, inward: bool
+    ) -> Outbox:
         return self._answer(switch, serving, packet, packet_in, inward)
 
 

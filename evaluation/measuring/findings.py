@@ -56,8 +56,12 @@ def of_results(results: Sequence[Result], more: Mapping[str, Table] | None = Non
     """The findings of a benchmark: its lines, and other tables beside them."""
     lines = Table(columns=HEAD, rows=tuple(result.row() for result in results))
     others = [result.others for result in results if result.others is not None]
-    return Findings({RESULTS: lines, **(more or {})}, passed=all(result.passed for result in results),
-                    runs=max(result.runs for result in results), others=max(others, default=None))
+    return Findings(
+        {RESULTS: lines, **(more or {})},
+        passed=all(result.passed for result in results),
+        runs=max(result.runs for result in results),
+        others=max(others, default=None),
+    )
 
 
 def median(values: Sequence[float]) -> float:
@@ -95,7 +99,8 @@ def markdown(tables: Iterable[Table]) -> str:
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(3, *(len(row[column]) for row in rows)) for column in range(len(rows[0]))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-             for row in rows]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)

@@ -26,8 +26,12 @@ def machine() -> Machine:
     """This machine."""
     found = re.search(r"^model name\s*:\s*(.+)$", _text("/proc/cpuinfo"), flags=re.MULTILINE)
     memory = re.search(r"^MemTotal:\s+(\d+) kB", _text("/proc/meminfo"), flags=re.MULTILINE)
-    return Machine(cpu=found[1].strip() if found else platform.machine(), cores=os.cpu_count() or 1,
-                   memory=int(memory[1]) * 1024 if memory else None, kernel=f"Linux {platform.release()}")
+    return Machine(
+        cpu=found[1].strip() if found else platform.machine(),
+        cores=os.cpu_count() or 1,
+        memory=int(memory[1]) * 1024 if memory else None,
+        kernel=f"Linux {platform.release()}",
+    )
 
 
 def versions() -> dict[str, str]:

@@ -31,10 +31,20 @@ class Session:
         checkout = commit()
         shares = [share for share in (findings.others, self._watch.share()) if share is not None]
         return Record(
-            name=self._name, command=self._command, date=self._date, seconds=round(self.seconds, 1),
-            commit=checkout.name, modified=checkout.modified, machine=machine(), versions=versions(),
-            others=round(max(shares), 4), runs=findings.runs, passed=findings.passed, tables=dict(findings.tables),
-            notes=findings.notes, pictures=findings.pictures,
+            name=self._name,
+            command=self._command,
+            date=self._date,
+            seconds=round(self.seconds, 1),
+            commit=checkout.name,
+            modified=checkout.modified,
+            machine=machine(),
+            versions=versions(),
+            others=round(max(shares), 4),
+            runs=findings.runs,
+            passed=findings.passed,
+            tables=dict(findings.tables),
+            notes=findings.notes,
+            pictures=findings.pictures,
         )
 
 

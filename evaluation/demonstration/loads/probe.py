@@ -2,8 +2,8 @@
 
     python -m evaluation.demonstration.loads.probe ADDRESS PORT
 
-Its result: the round trip of every answer, and what TCP had to send again on either side. When its connection breaks, it
-makes another one.
+Its result: the round trip of every answer, and what TCP had to send again on either side. When its connection breaks,
+it makes another one.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ import selectors
 import socket
 import sys
 
-from evaluation.programs.traffic import prefer, ready, tcp_info
 from evaluation.demonstration.loads.probe import ANSWER, REQUEST
+from evaluation.programs.traffic import prefer, ready, tcp_info
 
 
 class Peer:

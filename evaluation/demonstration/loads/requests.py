@@ -2,7 +2,8 @@
 
     python -m evaluation.demonstration.loads.requests ADDRESS PORT RATE
 
-Each connection carries REQUESTS requests with pauses between, so that at any time some are young and some are established.
+Each connection carries REQUESTS requests with pauses between, so that at any time some are young and some are
+established.
 """
 
 from __future__ import annotations
