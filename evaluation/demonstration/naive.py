@@ -1,7 +1,7 @@
 """The orders that break connections: the product's own steps, but without transition mode.
 
-The LBs are those of the prior art: one that gets a packet answers it by its own access table alone, and without an entry
-by an error.
+The LBs are those of the prior art: one that gets a packet answers it by its own access table alone, and without an
+entry by an error.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ Each group makes its requests at their times, however those before fare.
     python -m evaluation.experiment.clients NUMBER OF SEED PHASE LBS
 
 Client NUMBER (from 0) of so many; SEED, PHASE and LBS are those of shape.Shape. It prints "ready", reads a line with
-the time of the beginning (time.monotonic()), and prints one JSON object at the end: `look_ups` (group, which, external IP),
-`requests` (external IP, when it was due, seconds that it took), `failures` (external IP, when it was due, why),
+the time of the beginning (time.monotonic()), and prints one JSON object at the end: `look_ups` (group, which, external
+IP), `requests` (external IP, when it was due, seconds that it took), `failures` (external IP, when it was due, why),
 `connections` (how many were opened).
 """
 

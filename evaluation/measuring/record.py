@@ -90,8 +90,8 @@ class Record(_Value):
     """One run. `modified`: whether files of the checkout differed from the commit; `seconds`: how long it took.
 
     `others`: the largest share of the machine's processor time (0 to 1) that other work took meanwhile. `runs`: how
-    many runs the medians are of. `passed`: whether every target was met. `pictures`: names of files that lie beside the JSON
-    file, and in docs/. None: not known, or it does not apply.
+    many runs the medians are of. `passed`: whether every target was met. `pictures`: names of files that lie beside the
+    JSON file, and in docs/. None: not known, or it does not apply.
     """
 
     name: str
