@@ -5,8 +5,9 @@ A document says where a table goes by two comments, between which nothing is wri
     <!-- figures: move read_back -->
     <!-- end -->
 
-It names records; `failover/faults` is the table `faults` of the record `failover`, without a name it is all tables of
-it. Below the tables stands by which command they were measured, when, on which machine and from which commit.
+It names records: `failover/faults` is the table `faults` of the record `failover`, while `failover` would be all tables
+of it and its notes. Below the tables stands by which command they were measured, when, from which commit, and on which
+machine.
 """
 
 from __future__ import annotations
@@ -92,12 +93,14 @@ def filled_in(text: str, known: Mapping[str, Record], document: str) -> str:
 
 
 def shown(what: str, known: Mapping[str, Record], document: str) -> str:
-    """The tables that a document asks for by `what`, and where they come from. Raises UnknownFigures."""
+    """What a document asks for by `what`, and where it comes from. Raises UnknownFigures."""
     asked = [_asked(each, known, document) for each in what.split()]
     if not asked:
         raise UnknownFigures(f"{document}: <!-- figures: --> names no record")
     sources = {record.name: record for record, _ in asked}
-    return f"{markdown(table for _, tables in asked for table in tables)}\n\n{_origins(list(sources.values()))}"
+    tables = markdown(table for _, tables in asked for table in tables)
+    notes = [record.notes for name, (record, _) in zip(what.split(), asked, strict=True) if record.name == name]
+    return "\n\n".join((tables, *(note for some in notes for note in some), _origins(list(sources.values()))))
 
 
 def _replacement(known: Mapping[str, Record], document: str) -> Callable[[re.Match[str]], str]:

@@ -38,6 +38,7 @@ COLUMNS = (
     "longest silence",
     "worst",
     "begins to move after",
+    "harmed at the other LB",
     "others",
 )
 
@@ -141,6 +142,7 @@ def _row(fault: Fault, copies: Sequence[str], runs: Sequence[Run]) -> Row:
         milliseconds(median(silences)),
         milliseconds(max(silences)),
         milliseconds(median(noticed)) if fault.leaves else "stays",
+        str(sum(each.harmed for each in runs)),
         percent(max(each.others for each in runs)),
     )
     figures: dict[str, Figure] = {what: figure("connections", counts) for what, counts in fates.items()}
