@@ -74,7 +74,7 @@ EXPERIMENTS = (
     ),
     Experiment(
         "thresholds",
-        "The simulator with other thresholds and cooldowns: 2 000 external IPs on 200 LBs, 6 hours.",
+        "The simulator with other thresholds and cooldowns: six hours of 200 LBs.",
         "3 min",
         "simulator.thresholds",
         root=False,
@@ -83,7 +83,7 @@ EXPERIMENTS = (
 BENCHMARKS = (
     Benchmark(
         "move",
-        "The longest gap that a client notices while its external IP moves, with up to 100 000 entries.",
+        "The longest gap that a client notices while its external IP moves.",
         "6 min",
         "benchmarks.move",
     ),

@@ -105,7 +105,7 @@ def shown(what: str, known: Mapping[str, Record], document: str) -> str:
 
 def _replacement(known: Mapping[str, Record], document: str) -> Callable[[re.Match[str]], str]:
     def replacement(place: re.Match[str]) -> str:
-        return f"<!-- figures: {place['what']} -->\n{shown(place['what'], known, document)}\n{END}"
+        return f"<!-- figures: {place['what']} -->\n\n{shown(place['what'], known, document)}\n\n{END}"
 
     return replacement
 
@@ -135,7 +135,7 @@ def _origins(sources: Sequence[Record]) -> str:
 def _origin(record: Record) -> str:
     parts = [f"{record.date:%Y-%m-%d}", f"commit {record.commit}{' with changes' if record.modified else ''}"]
     if record.source != MEASURED:
-        parts.append(f"kept from {record.source}")
+        parts.append(f"figures from {record.source}")
     if record.others is not None:
         parts.append(f"others took at most {record.others:.0%} of the machine")
     parts += [_machine(record.machine), *(f"{name} {version}" for name, version in record.versions.items())]

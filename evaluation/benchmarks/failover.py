@@ -30,6 +30,7 @@ FATES = ("alive", "reset", "hung")
 COLUMNS = (
     "fault",
     "copies",
+    "runs",
     "survived",
     "RST",
     "hung",
@@ -45,72 +46,88 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Yardstick:
-    """keepalived's times to the first forwarded packet, in seconds, and what to print of them.
+    """keepalived's times to the first forwarded packet, in seconds, and how many connections survived.
 
-    `backs` is empty if it could not run.
+    Both are empty if it could not run; `reason` says why.
     """
 
-    backs: tuple[float, ...]
-    shown: str
+    advert: float
+    backs: tuple[float, ...] = ()
+    alive: tuple[int, ...] = ()
+    reason: str = ""
 
     @property
     def back(self) -> float:
         """The median."""
         return median(self.backs) if self.backs else math.inf
 
+    @property
+    def told(self) -> str:
+        """In a few words."""
+        return f"keepalived, advert {self.advert:g} s: {milliseconds(self.back) if self.backs else self.reason}"
+
+    def row(self, size: int) -> Row:
+        """Its row of the table of yardsticks."""
+        if not self.backs:
+            return Row(cells=(str(size), f"{self.advert:g} s", self.reason, "", "", "0"))
+        cells = (
+            str(size),
+            f"{self.advert:g} s",
+            milliseconds(self.back),
+            milliseconds(max(self.backs)),
+            _survived(min(self.alive), size),
+            str(len(self.backs)),
+        )
+        return Row(
+            cells=cells, figures={"first packet": figure("s", self.backs), "alive": figure("connections", self.alive)}
+        )
+
 
 def main() -> Findings:
     """Measures each figure that is required, and then all faults."""
-    results = [result for size in SIZES for result in figures(size)]
-    faults = matrix(FAULTS)
-    note = f"The faults: {MATRIX_SIZE} established connections, {MATRIX_RUNS} runs of each line."
-    return replace(of_results(results, {"faults": faults}), notes=(note,))
+    deaths = {size: [yardstick(advert, size) for advert in ADVERTS] for size in SIZES}
+    results = [_figure(copy, size, deaths[size]) for size in SIZES for copy in COPIES]
+    tables = {"yardstick": _yardsticks(deaths), "faults": matrix(FAULTS)}
+    note = f"The faults: {MATRIX_SIZE} established connections."
+    return replace(of_results(results, tables), notes=(note,))
 
 
-def figures(size: int) -> list[Result]:
-    """An LB is killed with so many connections, which all are to survive: a line for each copy."""
-    deaths = {advert: yardstick(advert, size) for advert in ADVERTS}
-    return [_figure(copy, size, deaths) for copy in COPIES]
-
-
-def _figure(copy: str, size: int, deaths: Mapping[float, Yardstick]) -> Result:
+def _figure(copy: str, size: int, deaths: Sequence[Yardstick]) -> Result:
+    """An LB is killed with so many connections, which all are to survive."""
     count, target, bound = SIZES[size]
     runs = repeated(KILLED, (copy,), size, count)
     backs = [_back(each.silence) for each in runs]
-    alive = min(each.fates.alive for each in runs)
-    ours = f"{milliseconds(median(backs))} (worst {milliseconds(max(backs))}), {_survived(alive, size)}"
-    shown = "; ".join(f"keepalived, advert {advert:g} s: {death.shown}" for advert, death in deaths.items())
-    best = min(death.back for death in deaths.values())
-    measured = {"first packet": figure("s", backs), "alive": figure("connections", [run.fates.alive for run in runs])}
-    theirs = {
-        f"keepalived, advert {advert:g} s": figure("s", death.backs) for advert, death in deaths.items() if death.backs
-    }
+    alive = [each.fates.alive for each in runs]
+    best = min(deaths, key=lambda death: death.back)
+    ours = f"{milliseconds(median(backs))} (worst {milliseconds(max(backs))}), {_survived(min(alive), size)}"
     return Result(
         f"LB killed, {size} connections, copy: {copy}",
         ours,
-        shown,
-        f"{median(backs) / best:.2f}",
+        best.told,
+        f"{median(backs) / best.back:.2f}" if best.backs else "",
         f"<= {milliseconds(target)} (worst {milliseconds(bound)}), all alive",
         count,
         max(each.others for each in runs),
-        alive == size and median(backs) <= target and max(backs) <= bound,
-        {**measured, **theirs},
+        min(alive) == size and median(backs) <= target and max(backs) <= bound,
+        {"first packet": figure("s", backs), "alive": figure("connections", alive)},
     )
 
 
 def yardstick(advert: float, size: int) -> Yardstick:
     """What becomes of so many connections when keepalived's active router dies."""
     if packages := keepalived.missing():
-        return Yardstick((), f"not installed: {packages}")
+        return Yardstick(advert, reason=f"not installed: {packages}")
     try:
         deaths = [keepalived.die(advert, size) for _ in range(YARDSTICK_RUNS)]
     except (CommandFailed, NotInTime) as error:
-        return Yardstick((), str(error).partition("\n")[0])
+        return Yardstick(advert, reason=str(error).partition("\n")[0])
     backs = tuple(_back(death.silence) for death in deaths)
-    alive = min(death.fates.alive for death in deaths)
-    return Yardstick(
-        backs, f"{milliseconds(median(backs))} (worst {milliseconds(max(backs))}), {_survived(alive, size)}"
-    )
+    return Yardstick(advert, backs, tuple(death.fates.alive for death in deaths))
+
+
+def _yardsticks(deaths: Mapping[int, Sequence[Yardstick]]) -> Table:
+    columns = ("connections", "keepalived's advert", "first packet, median", "worst", "survived", "runs")
+    return Table(columns=columns, rows=tuple(each.row(size) for size, some in deaths.items() for each in some))
 
 
 def _survived(alive: int, size: int) -> str:
@@ -136,6 +153,7 @@ def _row(fault: Fault, copies: Sequence[str], runs: Sequence[Run]) -> Row:
     cells = (
         fault.name,
         ", ".join(copies),
+        str(len(runs)),
         *(str(sum(counts)) for counts in fates.values()),
         f"{failed} of {asked}",
         str(sum(each.slow for each in runs)),
