@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from evaluation.benchmarks.scene import Scene
 from evaluation.measuring.others import watched
@@ -109,14 +110,12 @@ def run(fault: Fault, count: int, copies: Sequence[str]) -> Run:
         scene.start_controller()
         wait_reached(scene)
         established = Established(scene, scene.remote, FIRST, count)
-        own, others = (
-            scene.load(client, address, lines=lines, requests=2)
-            for client, address, lines in ((scene.clients[0], FIRST, 0), (scene.clients[1], SECOND, 5))
-        )
+        own_load = scene.load(scene.clients[0], FIRST, lines=0, requests=2)
+        other_load = scene.load(scene.clients[1], SECOND, lines=5, requests=2)
         scene.wait_until(lambda: _prepared(scene), 10.0, "every LB watched, every entry copied")
         time.sleep(BEFORE)
         (begun, noticed, copied), share = watched(lambda: _strike(scene, fault), scene.namespaces)
-        own, others = own.stop(), others.stop()
+        own, others = own_load.stop(), other_load.stop()
         fates = established.finish()
     return Run(
         fates,
@@ -147,10 +146,12 @@ def _strike(scene: Scene, fault: Fault) -> tuple[float, float | None, dict[str, 
     """When it happened (monotonic clock), and Run's `noticed` and `copied`."""
     wall, begun = time.time(), time.monotonic()
     fault.inject(scene)
-    noticed, copied = None, {}
+    noticed: float | None = None
+    copied: dict[str, int] = {}
     if fault.leaves:
         try:
             record = scene.wait_until(lambda: _left(scene), MOVED, f"{FIRST} leaves {LB}")
+            assert record is not None
             noticed = datetime.fromisoformat(record["started"]).timestamp() - wall
             copied = record.get("entries_from", {})
         except NotInTime:
@@ -159,7 +160,7 @@ def _strike(scene: Scene, fault: Fault) -> tuple[float, float | None, dict[str, 
     return begun, noticed, copied
 
 
-def _left(scene: Scene) -> dict | None:
+def _left(scene: Scene) -> dict[str, Any] | None:
     """The record of the move that has taken the external IP away."""
     records = scene.rest("GET", "/v1/moves").json["moves"]
     return next((record for record in records if record["external_ip"] == FIRST and record["state"] == "done"), None)

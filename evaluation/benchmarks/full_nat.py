@@ -58,14 +58,15 @@ def _in_turns(scene: Scene, *, close: bool) -> list[Run]:
     """Either kind goes first in its turn: the second one meets the entries of the first that still linger."""
     addresses = [str(ip.address) for ip in scene.site.external_ips]
 
-    def both(seconds: float, order: int = 1) -> list[Load]:
+    def both(seconds: float, order: int) -> list[Load]:
+        """What both carried, in the order of the addresses. order: -1 if the last one goes first, else 1."""
         loads = [
             wrk(scene.clients, f"http://{address}/", seconds, connections=CONNECTIONS, close=close)
             for address in addresses[::order]
         ]
         return loads[::order]
 
-    both(WARM_UP)
+    both(WARM_UP, 1)
     runs = [
         undisturbed(lambda order=(1, -1)[number % 2]: both(SECONDS, order), scene.namespaces) for number in range(RUNS)
     ]

@@ -61,7 +61,7 @@ class Probe:
         address, port = scene.site.external_ips[0].address, scene.site.external_ips[0].services[0].port
         self._script = Script(scene.clients[0], scene.directory / "probe.log", str(program), address, port, self._path)
 
-    def finish(self) -> array:
+    def finish(self) -> array[float]:
         """The times of all answers. Raises TrafficError if the connection broke."""
         self._script.finish()
         answers = array("d")
@@ -123,7 +123,7 @@ def _pair(scene: Scene) -> tuple[Window, Window]:
     return Window(begun, time.monotonic(), 0), moved
 
 
-def _longest_gap(answers: array, window: Window) -> float:
+def _longest_gap(answers: array[float], window: Window) -> float:
     inside = [when for when in answers if window.begun <= when <= window.ended]
     return max((late - early for early, late in pairwise(inside)), default=window.ended - window.begun)
 

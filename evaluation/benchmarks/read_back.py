@@ -15,7 +15,7 @@ from evaluation.benchmarks.seed import connections, seed
 from evaluation.measuring.findings import Findings, Result, median, of_results
 from evaluation.measuring.others import undisturbed
 from evaluation.measuring.record import figure
-from tests.bed.bed import BalancerNode
+from tests.bed.balancer import BalancerNode
 
 ENTRIES = 100_000
 RUNS = 3

@@ -69,8 +69,8 @@ class Bed:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._stack.__exit__(*error)
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     def try_order(self, order: Order) -> OrderResult:
         """Move the external IP there and back by `order`, under load."""

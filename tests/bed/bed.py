@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from lbctl.site.model import Keeper, LoadBalancer, Site, Tunnel
 from lbctl.values.addresses import Address, Network, address_order
@@ -86,7 +86,7 @@ class Bed:
 
     # Life
 
-    def __enter__(self) -> Bed:
+    def __enter__(self) -> Self:
         self._spaces = Namespaces()
         try:
             self._build()
