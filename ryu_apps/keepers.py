@@ -25,7 +25,7 @@ class KeeperCalls:
 
     def configure(self) -> None:
         """After another site file. Raises KeeperError."""
-        site = self._control.site
+        site = self._control.ground.site
         token, tls = self._credentials(site.keepers)
         for client in self._clients.values():
             client.close()
@@ -63,6 +63,6 @@ class KeeperCalls:
             elif client:
                 rows = client.fetch_sockets(message.external_ip, message.server)
         except KeeperError as error:
-            self._control.log("no copy", level="warning", external_ip=str(message.external_ip.address), copy=message.copy,
+            self._control.ground.log("no copy", level="warning", external_ip=str(message.external_ip.address), copy=message.copy,
                               reason=str(error))
-        self._send(self._control.copies.fetched(message.token, rows, self._now()))
+        self._send(self._control.copy_fetched(message.token, rows, self._now()))

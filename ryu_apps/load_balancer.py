@@ -19,10 +19,11 @@ from ryu.controller.handler import DEAD_DISPATCHER, MAIN_DISPATCHER, set_ev_cls
 from ryu.lib import hub
 from ryu.ofproto import ofproto_v1_4
 
+from lbctl.api import shown
 from lbctl.assignment import Unassignable
 from lbctl.control import ControlFunction
 from lbctl.copies.client import KeeperError
-from lbctl.ground.effects import STORE, FetchCopy, Outbox, Save, SendBatch, Solve, ToSwitch
+from lbctl.ground.effects import FetchCopy, Outbox, Save, SendBatch, Solve, ToSwitch
 from lbctl.openflow.entry_codec import EntryCodec
 from lbctl.site.file import ConfigError, load
 from lbctl.store import FileStore, StoreError, new_fence_code
@@ -101,11 +102,12 @@ class LoadBalancerApp(app_manager.RyuApp):
             state = self._store.load()
             state = replace(state, fence_code=state.fence_code or new_fence_code())
             self.control = ControlFunction(load(self.site_path), state, self.now(), self._log)
+            self.shown = shown.of(self.control)
             self._keepers = KeeperCalls(self.site_path.parent, self.control, self._send, self.now, spawn)
             self._keepers.configure()
         except (ConfigError, StoreError, KeeperError) as error:
             raise SystemExit(f"lbctl: {error}") from error
-        self._codec = EntryCodec(self.control.site.settings.linger)
+        self._codec = EntryCodec(self.control.ground.site.settings.linger)
         of.install(self._on_raw)
         signal.signal(signal.SIGHUP, self._on_hangup)
         collector.install()
@@ -123,20 +125,20 @@ class LoadBalancerApp(app_manager.RyuApp):
 
     def start_move(self, address, to, strategy, from_copies):
         """Returns the move's record. Raises Refused."""
-        move, out = self.control.start_move(address, to, strategy, self.now(), from_copies)
+        record, out = self.control.movement.start(address, to, strategy, self.now(), from_copies)
         self._send(out)
-        return move.record
+        return record
 
     def fail_over(self, name: str):
         """Returns the records of its moves. Raises Refused."""
-        moves, out = self.control.fail_over(name, self.now())
+        records, out = self.control.relief.order(name, self.now())
         self._send(out)
-        return [move.record for move in moves]
+        return records
 
     def plan(self, algorithm):
         """An assignment for the loads of now. Raises Unassignable. Nothing waits for it but the caller."""
         balancing = self.control.balancing
-        plan = solve(balancing.problem(), algorithm or self.control.site.rebalance.algorithm)
+        plan = solve(balancing.problem(), algorithm or self.control.ground.site.rebalance.algorithm)
         if isinstance(plan, Unassignable):
             raise plan
         return plan
@@ -159,7 +161,7 @@ class LoadBalancerApp(app_manager.RyuApp):
 
     def abort_move(self, move_id: str) -> None:
         """Raises Refused."""
-        self._send(self.control.abort_move(move_id, self.now()))
+        self._send(self.control.movement.abort(move_id, self.now()))
 
     def set_scheduler(self, name, scheduler: str) -> None:
         """Raises Refused, as all that changes a service."""
@@ -182,7 +184,7 @@ class LoadBalancerApp(app_manager.RyuApp):
 
     def wait_for_move(self, move_id: str, timeout: float) -> None:
         """Waits, in the caller's green thread, until the move has ended or the time (seconds) is over."""
-        self._wait_while(lambda: (move := self.control.moves.get(move_id)) and not move.ended, timeout)
+        self._wait_while(lambda: (record := self.control.movement.records().get(move_id)) and record.ended is None, timeout)
 
     @staticmethod
     def _wait_while(running, timeout: float) -> None:
@@ -243,7 +245,7 @@ class LoadBalancerApp(app_manager.RyuApp):
             return
         now, control = self.now(), self.control
         if len(message) < of.SHORTEST.get(kind, 8):
-            control.switches[name].counters["dropped_undecodable"] += 1
+            control.ground.switches[name].counters["dropped_undecodable"] += 1
         elif kind == of.PACKET_IN:
             self._send(control.packet_in(name, message, now))
         elif kind == of.FLOW_REMOVED:
@@ -252,11 +254,11 @@ class LoadBalancerApp(app_manager.RyuApp):
             return
         elif kind == of.MULTIPART_REPLY:
             more = bool(struct.unpack_from("!H", message, 10)[0] & 1)
-            self._send(control.flow_stats(name, token, message[16:], more, now))
+            self._send(control.flow_stats(token, message[16:], more, now))
         elif kind == of.ERROR:
             self._on_error(name, token, message, now)
         elif kind == of.BARRIER_REPLY or message[12:14] == b"\x00\x05":
-            self._send(control.confirmed(name, token, now))
+            self._send(control.confirmed(token, now))
 
     def _on_error(self, name: str, token: int, message: bytes, now: float) -> None:
         kind, code = struct.unpack_from("!HH", message, 8)
@@ -271,7 +273,7 @@ class LoadBalancerApp(app_manager.RyuApp):
             match effect:
                 case ToSwitch(name, message):
                     if name in self._senders and not self._senders[name].send(message):
-                        self.control.switches[name].counters["dropped_send_queue_full"] += 1
+                        self.control.ground.switches[name].counters["dropped_send_queue_full"] += 1
                 case Save():
                     self._to_save += 1
                     self._saves.put(effect)
@@ -296,8 +298,8 @@ class LoadBalancerApp(app_manager.RyuApp):
             if error:
                 log.error("state not saved", reason=error)
             if message.token is not None:
-                done = self.control.failed(STORE, message.token, error, self.now()) if error else \
-                    self.control.confirmed(STORE, message.token, self.now())
+                done = self.control.not_saved(message.token, error, self.now()) if error else \
+                    self.control.confirmed(message.token, self.now())
                 self._send(done)
 
     # Time, and the site file.
@@ -324,14 +326,14 @@ class LoadBalancerApp(app_manager.RyuApp):
         try:
             site = load(self.site_path)
             self._keepers.check(site.keepers)
-            out = self.control.apply_site(site, self.now())
+            out = self.control.services.use_file(site, self.now())
         except (ConfigError, KeeperError, Refused) as error:
-            self.control.counters["site_files_refused"] += 1
+            self.control.ground.counters["site_files_refused"] += 1
             log.error("site file refused, the old one stays", reason=str(error))
             return
-        self._codec = EntryCodec(self.control.site.settings.linger)
+        self._codec = EntryCodec(self.control.ground.site.settings.linger)
         self._keepers.configure()
-        for name in self._datapaths.keys() - self.control.switches.keys():
+        for name in self._datapaths.keys() - self.control.ground.switches.keys():
             self._senders.pop(name).stop()
             self._datapaths.pop(name).close()
         for sender in self._senders.values():

@@ -14,6 +14,7 @@ from evaluation.benchmarks.seed import entries
 from evaluation.measuring.findings import Findings, Result, median, milliseconds, of_results
 from evaluation.measuring.others import watched
 from evaluation.measuring.record import figure
+from lbctl.api import shown
 from lbctl.api.dispatch import dispatch
 from lbctl.control import ControlFunction
 from lbctl.http.message import Request
@@ -30,7 +31,7 @@ class _Orders:
     """What the API wants of the Ryu app, as far as it is read."""
 
     def __init__(self, control: ControlFunction) -> None:
-        self.control = control
+        self.shown = shown.of(control)
 
 
 def main() -> Findings:
@@ -38,7 +39,7 @@ def main() -> Findings:
     site = simple_site(lbs=1, external_ips=1)
     control = ControlFunction(site, State(), 0.0)
     external_ip = site.external_ips[0]
-    table = control.serving(external_ip.address).table
+    table = control.ground.external_ips.by_address[external_ip.address.packed].table
     for entry in entries(COUNT, external_ip, "02:00:00:00:00:01"):
         table.add(entry)
     some = next(iter(table.entries())).connection

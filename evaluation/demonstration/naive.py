@@ -14,20 +14,10 @@ from lbctl.entries.access_table import Entry
 from lbctl.frames.packets import Packet
 from lbctl.ground.effects import Outbox
 from lbctl.ground.serving import Serving
-from lbctl.moves.move import (
-    ABSENT,
-    SERVING,
-    SERVING_UNANNOUNCED,
-    Action,
-    Announce,
-    Assign,
-    Confirm,
-    Forget,
-    Move,
-    SetHolder,
-    SetRole,
-)
+from lbctl.moves.actions import SERVING_UNANNOUNCED, Action, Announce, Assign, Confirm, Forget, SetHolder, SetRole
+from lbctl.moves.move import Move
 from lbctl.openflow.inbound import PacketIn
+from lbctl.openflow.rules import ABSENT, SERVING
 from lbctl.switches.switch import Switch
 
 

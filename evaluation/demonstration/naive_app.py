@@ -8,12 +8,13 @@ import os
 import sys
 
 import lbctl.control
+import lbctl.moves.forgetting
 import lbctl.moves.movement
 from evaluation.demonstration.naive import MOVES, PriorArtConnections
 from evaluation.demonstration.orders import NAIVE_ORDER
 from lbctl.openflow.cookies import BUCKETS
 
 lbctl.moves.movement.Move = MOVES[os.environ[NAIVE_ORDER]]
-lbctl.moves.movement.FORGET_AT_ONCE = 2 * BUCKETS
-lbctl.moves.movement.FORGET_FLOWS = sys.maxsize
+lbctl.moves.forgetting.AT_ONCE = 2 * BUCKETS
+lbctl.moves.forgetting.FLOWS = sys.maxsize
 lbctl.control.Connections = PriorArtConnections

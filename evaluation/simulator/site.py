@@ -19,12 +19,15 @@ import numpy as np
 from lbctl.assignment import assign
 from lbctl.failures.relief import Relief
 from lbctl.ground.effects import Outbox, Solve
+from lbctl.ground.move_record import MoveRecord
 from lbctl.ground.serving import Directory
-from lbctl.load.balancing import PACKETS_PER_CONNECTION, Balancing
+from lbctl.ground.tokens import Tokens
+from lbctl.load.balancing import Balancing
 from lbctl.load.loads import Loads
+from lbctl.moves.takeover import Failure
 from lbctl.openflow.inbound import FlowStats
 from lbctl.openflow.messages import ReadFlows
-from lbctl.site.model import ExternalIp, LoadBalancer, Rebalance, Settings, Site
+from lbctl.site.model import PACKETS_PER_CONNECTION, ExternalIp, LoadBalancer, Rebalance, Settings, Site
 from lbctl.values.owners import owner_of
 from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
@@ -84,10 +87,9 @@ class SimulatedSwitch:
 class SimulatedMove:
     """ends: when."""
 
-    record: SimpleNamespace
+    record: MoveRecord
     serving: SimulatedServing
     ends: float
-    ended: bool = False
 
 
 class Planned(NamedTuple):
@@ -113,7 +115,7 @@ class Tally:
 
 
 class SimulatedControl:
-    """What Balancing asks a control function for. external IP i is on the LB with number place[i] at first."""
+    """What Loads, Balancing and Relief ask other parts for, and these three. external IP i is on the LB with number place[i] at first."""
 
     def __init__(self, capacity: Sequence[float], place: Sequence[int], rebalance: Rebalance, period: float) -> None:
         names = [f"lb-{number}" for number in range(len(capacity))]
@@ -130,21 +132,30 @@ class SimulatedControl:
             self.switches[serving.assigned].addresses.add(serving.address)
         self._counters: dict[tuple[str, int], float] = {}
         """What an external IP's flow had counted when it left an LB: it goes on there when it comes back."""
-        self.directory = Directory()
-        self.directory.by_address = {serving.address.packed: serving for serving in self.servings}
-        self.loads = Loads(period)
-        self.failed: dict[str, str] = {}
-        self.detection = SimpleNamespace(failed=lambda: self.failed, held_down=lambda name, now: False)
-        self.movement = SimpleNamespace(start=self._start, take_over=self._take_over)
-        self.copies = SimpleNamespace(remote=lambda serving: False)
+        directory = Directory()
+        directory.by_address = {serving.address.packed: serving for serving in self.servings}
+        self.ground = SimpleNamespace(
+            site=self.site,
+            settings=self.site.settings,
+            switches=self.switches,
+            external_ips=directory,
+            tokens=Tokens(),
+            log=self._log,
+            survives=lambda piece: None,
+            ready=lambda: [switch for switch in self.switches.values() if switch.ready],
+        )
+        self.failures: dict[str, Failure] = {}
+        detection = SimpleNamespace(failed=lambda: self.failures, held_down=lambda name, now: False)
+        mover = SimpleNamespace(start=self._start, take_over=self._take_over)
         self.moving: dict[IPv4Address, SimulatedMove] = {}
         self.move_times: Iterator[float] = itertools.repeat(MOVE_TIME)
         self.tally = Tally()
-        self._ids, self._tokens = itertools.count(1), itertools.count(1)
-        self.balancing = Balancing(self, frozenset())
-        self.relief = Relief(self)
+        self._ids = itertools.count(1)
+        self.loads = Loads(self.ground, decode=lambda flows: flows)
+        self.balancing = Balancing(self.ground, self.loads, mover, detection, ())
+        self.relief = Relief(self.ground, detection, mover, self.loads, self.balancing)
 
-    def log(self, event: str, **keys: object) -> None:
+    def _log(self, event: str, **keys: object) -> None:
         """Counts how runs end."""
         if event == "rebalancing ended":
             reason = str(keys["reason"] or "done")
@@ -154,11 +165,11 @@ class SimulatedControl:
 
     def fail(self, name: str) -> None:
         """It loses its external IPs at the next tick."""
-        self.failed[name], self.switches[name].ready = "simulated", False
+        self.failures[name], self.switches[name].ready = Failure("simulated"), False
         self.tally.failures += 1
 
     def come_back(self, name: str) -> None:
-        del self.failed[name]
+        del self.failures[name]
         self.switches[name].ready = True
 
     # Time.
@@ -174,10 +185,10 @@ class SimulatedControl:
         on: dict[str, list[FlowStats]] = {name: [] for name in self.switches}
         for serving in self.servings:
             on[serving.assigned].append(FlowStats(10, serving.owner, int(serving.carried), int(serving.carried)))
-        while out := self.loads.tick(self.switches, self.servings, lambda: next(self._tokens), now):
+        while out := self.loads.tick(now):
             for name, message in out:
                 assert isinstance(message, ReadFlows)
-                self.loads.answer(message.token, on[name], False, now)
+                self.ground.tokens.flows_read(message.token, on[name], False, now)
             now += TICK
 
     def tick(self, now: float) -> None:
@@ -199,33 +210,38 @@ class SimulatedControl:
 
     # Moves.
 
-    def _start(self, address: IPv4Address, target: str, strategy: Strategy, now: float) -> tuple[SimulatedMove, Outbox]:
+    def _start(self, address: IPv4Address, target: str, strategy: Strategy, now: float) -> tuple[MoveRecord, Outbox]:
         """As Movement.start. Raises Refused."""
-        serving = self.directory.get(address)
+        serving = self.ground.external_ips.get(address)
         assert serving is not None
         if not self.switches[target].ready:
             raise Refused(409, "Load balancer not ready", f"{target} is not ready")
-        record = SimpleNamespace(
-            id=str(next(self._ids)),
-            external_ip=address,
-            source=serving.assigned,
-            target=target,
-            state="running",
-            reason=None,
-        )
-        self.moving[address] = move = SimulatedMove(record, serving, now + next(self.move_times))
-        return move, []
+        record = MoveRecord(str(next(self._ids)), address, serving.assigned, target, strategy, now)
+        self.moving[address] = SimulatedMove(record, serving, now + next(self.move_times))
+        return record, []
 
-    def _take_over(self, serving: SimulatedServing, target: str, *_: object) -> tuple[SimulatedMove, Outbox]:
+    def _take_over(
+        self, serving: SimulatedServing, target: str, failure: Failure, now: float
+    ) -> tuple[MoveRecord, Outbox]:
         """As Movement.take_over; at once."""
-        move = SimulatedMove(SimpleNamespace(state="done"), serving, 0.0, ended=True)
+        record = MoveRecord(
+            str(next(self._ids)),
+            serving.address,
+            serving.assigned,
+            target,
+            Strategy.PRECOPY,
+            now,
+            "failover",
+            "done",
+            ended=now,
+        )
         self._assign(serving, target)
-        return move, []
+        return record, []
 
     def _end(self, move: SimulatedMove) -> None:
         """It is done, unless its source or target has failed meanwhile."""
         record = move.record
-        move.ended = True
+        record.ended = move.ends
         del self.moving[record.external_ip]
         if move.serving.assigned != record.source or not self.switches[record.target].ready:
             record.state, record.reason = "rolled-back", "a load balancer has failed"

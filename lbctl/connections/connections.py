@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from ipaddress import ip_address
 
 from lbctl.connections.answers import drop, mac_of, send_error, time_exceeded
 from lbctl.connections.icmp_handler import IcmpHandler
-from lbctl.connections.opening import Log, Opening, Refusal
+from lbctl.connections.opening import Opening, Refusal
 from lbctl.entries.access_table import ENDING, FIN_IN, FIN_OUT, GONE, NO_HOP, REINSTALLED, RESET, REUSED, Entry
 from lbctl.entries.held import HeldPacket
 from lbctl.frames import icmp, packets
 from lbctl.frames.packets import Packet, parse_mac
 from lbctl.ground.effects import Outbox, ToSwitch
-from lbctl.ground.serving import Directory, Serving
+from lbctl.ground.ground import Ground
+from lbctl.ground.serving import Serving
 from lbctl.openflow.cookies import Kind, kind_of, owner_in
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.inbound import EntryRemoved, EntryStats, PacketIn
 from lbctl.openflow.messages import OUTPUT_TABLE, AddEntries, AddFlows, DeleteEntries, PacketOut, portions
-from lbctl.site.model import Settings
 from lbctl.switches.switch import Switch
 from lbctl.values.addresses import Endpoint
 from lbctl.values.keys import pack_key, unpack_key
@@ -42,20 +42,16 @@ ran out was there for a second (the shortest linger) at least, so a new entry is
 
 
 class Connections:
-    """Entries and packets of all external IPs. `switches` and `directory` belong to the control function."""
+    """Entries and packets of all external IPs."""
 
-    def __init__(self, switches: dict[str, Switch], directory: Directory, settings: Settings, log: Log,
-                 on_link: Callable[[bytes], bool] = lambda _: False) -> None:
-        """on_link: is that client (packed address) on the external network itself?"""
-        self._switches = switches
-        self._on_link = on_link
-        self._directory = directory
-        self.opening = Opening(settings, log)
+    def __init__(self, ground: Ground) -> None:
+        self._ground, self._switches, self._directory = ground, ground.switches, ground.external_ips
+        self._opening = Opening(ground)
         self._now = 0.0
         self._ended: dict[bytes, float] = {}
         """Keys of the opening packets of entries that ended in the last CACHED_SECONDS, and when; the oldest first."""
         self._lingering: deque[tuple[float, Serving, Entry]] = deque()
-        icmp_handler = IcmpHandler(directory)
+        icmp_handler = IcmpHandler(ground.external_ips)
         self._by_kind = {Kind.NEW: self._new, Kind.STRAY: self._stray, Kind.HOLD: self._hold,
                          Kind.UNASSIGNED: self._unassigned}
         self._translated = {Kind.RESET: self._reset, Kind.EXPIRED: icmp_handler.expired, Kind.TOO_BIG: icmp_handler.too_big,
@@ -106,7 +102,7 @@ class Connections:
             entry = None
         if entry is None:
             try:
-                entry = self.opening.entry(switch, serving, packet, inward, now)
+                entry = self._opening.entry(switch, serving, packet, inward, now)
             except Refusal as refusal:
                 if refusal.wait:
                     return [*out, *self._drop(switch, refusal.wait)]
@@ -182,19 +178,19 @@ class Connections:
             entry.flags &= ~(FIN_IN if inward else FIN_OUT)
         serving.table.changed(entry)
         switch.counters["entries_put_back"] += 1
-        flows = entry_flows(entry, self.opening.settings.linger)[only_this_way]
+        flows = entry_flows(entry, self._ground.settings.linger)[only_this_way]
         return [*(ToSwitch(name, message) for message in (AddFlows(flows), *taught) for name in self._ready_holders(serving)),
                 ToSwitch(switch.lb.name, PacketOut(packet_in.frame, packet_in.in_port, OUTPUT_TABLE, packet_in.tunnel))]
 
     def _teach(self, serving: Serving, entry: Entry) -> list[AddEntries]:
         """What a client's packet has told is the next hop of its other connections too; and if it came by a router, of all others
         that do."""
-        client, near = unpack_key(entry.key)[1], self._on_link(unpack_key(entry.key)[1])
+        client, near = unpack_key(entry.key)[1], self._ground.on_link(unpack_key(entry.key)[1])
         alike, rest = [], []
         for other in serving.hopless:
             theirs = unpack_key(other.key)[1]
             if not other.flags & GONE and other.next_hop == NO_HOP:
-                (alike if theirs == client or not (near or self._on_link(theirs)) else rest).append(other)
+                (alike if theirs == client or not (near or self._ground.on_link(theirs)) else rest).append(other)
         serving.hopless = rest
         for other in alike:
             other.next_hop = entry.next_hop
@@ -278,7 +274,7 @@ class Connections:
         if entry and not entry.flags & RESET:
             entry.flags |= RESET
             serving.table.changed(entry)
-            self._lingering.append((now + self.opening.settings.linger, serving, entry))
+            self._lingering.append((now + self._ground.settings.linger, serving, entry))
         return []
 
     def entry_removed(self, switch: Switch, removed: EntryRemoved, now: float) -> Outbox:

@@ -4,19 +4,18 @@ gateway takes to the outside. Both end as an entry."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 
 from lbctl.entries.access_table import Entry
 from lbctl.entries.translation import outbound_keys
 from lbctl.frames.packets import Packet, parse_mac
+from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.servers.states import Place
-from lbctl.site.model import Server, Service, Settings
+from lbctl.site.model import Server, Service
 from lbctl.switches.switch import Switch
 from lbctl.values.addresses import Address
 from lbctl.values.keys import pack_key, unpack_key
 
-Log = Callable[..., None]
 LOG_INTERVAL = 60.0
 """Seconds between two log lines about what keeps connections from opening."""
 HINTS = {"full": "a larger max_connections or more servers (lbctl server add) take more",
@@ -36,9 +35,8 @@ class Refusal(Exception):
 class Opening:
     """Makes the entries of new connections; the caller puts them into the access table."""
 
-    def __init__(self, settings: Settings, log: Log) -> None:
-        self.settings = settings
-        self._log = log
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
         self._told: dict[tuple[Address, str], float] = {}
         """When which trouble of an external IP was logged last."""
 
@@ -77,7 +75,7 @@ class Opening:
         router = switch.neighbours.get(serving.config.router)
         if router is None:
             raise Refusal("router_unresolved")
-        place = serving.allocation.give((packet.protocol, packet.dst, packet.dst_port), now, self.settings.time_wait)
+        place = serving.allocation.give((packet.protocol, packet.dst, packet.dst_port), now, self._ground.settings.time_wait)
         if place is None:
             self._exhausted(switch, serving, now)
             raise Refusal()
@@ -92,14 +90,14 @@ class Opening:
         name = f"{service.protocol}/{service.port}"
         if self._to_be_told(serving, f"{name} {reason}", now):
             states = Counter(serving.servers.state(place, server).state for server in service.servers)
-            self._log("no server takes connections: clients are refused", level="warning", lb=switch.lb.name,
+            self._ground.log("no server takes connections: clients are refused", level="warning", lb=switch.lb.name,
                       external_ip=str(serving.address), service=name, **states, hint=HINTS[reason])
 
     def _exhausted(self, switch: Switch, serving: Serving, now: float) -> None:
         """Every connection that finds no port is counted; the log tells it once a minute."""
         switch.counters["ports_exhausted"] += 1
         if self._to_be_told(serving, "ports", now):
-            self._log("no translated port left", level="warning", lb=switch.lb.name, external_ip=str(serving.address),
+            self._ground.log("no translated port left", level="warning", lb=switch.lb.name, external_ip=str(serving.address),
                       hint="a larger port_range, more internal_ips or more servers give more ports")
 
     def _to_be_told(self, serving: Serving, trouble: str, now: float) -> bool:

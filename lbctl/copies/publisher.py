@@ -1,8 +1,8 @@
 """The sender's side of the copy of one server's entries on its keeper: which batch goes out next.
 
-The control function tells it each entry that has been added, changed or removed, on its hot path: that costs one place in a
-dict. A loop of its own asks for the batch that is due, sends it (lbctl.keeper.client), and tells what came of it. So a keeper that
-is slow or dead costs no time, and no more memory than `changes` entries.
+The control function tells it each entry that has been added, changed or removed, on its hot path: that costs one place
+in a dict. A loop of its own asks for the batch that is due, sends it (lbctl.keeper.client), and tells what came of it.
+So a keeper that is slow or dead costs no time, and no more memory than `changes` entries.
 
 Nothing goes out before `begin`: a session's full copy replaces what the keeper has, which a control function that
 has just started may still need. Not for several threads; green threads are fine, since nothing here waits.
@@ -44,8 +44,9 @@ class Pace:
 
 
 class Publisher:
-    """server: packed. entries: all its entries that the keeper shall have, whenever a full copy begins. ports: the external ports
-    that follow from a stream's server ports (`rows.derived_ports`). new_session: another number each time."""
+    """server: packed. entries: all its entries that the keeper shall have, whenever a full copy begins. ports: the
+    external ports that follow from a stream's server ports (`rows.derived_ports`). new_session: another number each
+    time."""
 
     def __init__(self, server: bytes, entries: Callable[[], Iterable[Entry]], ports: Callable[[Stream], Ports], pace: Pace | None = None,
                  new_session: Callable[[], int] = lambda: secrets.randbits(64)) -> None:
@@ -206,7 +207,8 @@ class Publisher:
         return ports
 
     def _lose(self, why: str, now: float | None = None, wait: bool = False) -> None:
-        """The session is over. The next one begins at once; after a while (from `now`), if sessions keep ending or `wait` is set."""
+        """The session is over. The next one begins at once; after a while (from `now`), if sessions keep ending or
+        `wait` is set."""
         self.last_failure = why
         self._changes.clear()
         self._limit, self._full, self._session, self._synced = 0, None, 0, False
@@ -219,4 +221,4 @@ class Publisher:
 
     def _back_off(self, times: int) -> float:
         first, most = self.pace.retry
-        return min(most, first * 2 ** min(times - 1, 20))
+        return min(most, first * (1 << min(times - 1, 20)))

@@ -8,7 +8,7 @@ from lbctl.entries.access_table import AccessTable, Entry
 from lbctl.entries.echo import Echoes
 from lbctl.entries.held import HeldPackets
 from lbctl.entries.translation import Allocation, full_reply
-from lbctl.moves.move import Move
+from lbctl.ground.move_record import MoveRecord
 from lbctl.servers.schedulers import Scheduler, scheduler_for
 from lbctl.servers.states import Place, ServerStates
 from lbctl.site.model import ExternalIp, Hop, Server, Service, Settings, Tunnel
@@ -30,7 +30,8 @@ class Serving:
         """The LBs that are given its entries: one, or two while it moves."""
         self.unread: set[str] = {assigned}
         """The LBs whose entries are still to be taken over from an earlier controller."""
-        self.move: Move | None = None
+        self.move: MoveRecord | None = None
+        """Of the move that is running."""
         self.held = HeldPackets(settings)
         self.services: dict[Place, Service] = {}
         """By protocol number and port."""

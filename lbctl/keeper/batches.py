@@ -1,7 +1,8 @@
 """What goes over the wire: batches of sections, and the keeper's reply to one.
 
-Each batch is about one server. A *session* is what a sender says about it from one full copy on: first the full copy in parts,
-then increments, numbered together from 1. A gap or a refusal ends a session; the sender then begins another one. The body of a batch:
+Each batch is about one server. A *session* is what a sender says about it from one full copy on: first the full copy in
+parts, then increments, numbered together from 1. A gap or a refusal ends a session; the sender then begins another one.
+The body of a batch:
 
     "LBK1", kind (1 byte), IP version (1), session (8), sequence (8), number of sections (2), server address
     for each section: kind (1), number of ports (2), number of rows (4), external IP, ports (5 each), rows
@@ -36,7 +37,8 @@ class BatchKind(enum.IntEnum):
 
 
 class Batch(NamedTuple):
-    """One message to a keeper; also what it gives back (one LAST_PART). server: packed; all sections are of its streams."""
+    """One message to a keeper; also what it gives back (one LAST_PART). server: packed; all sections are of its
+    streams."""
 
     kind: BatchKind
     server: bytes

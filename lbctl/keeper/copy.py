@@ -1,7 +1,8 @@
-"""The copy itself (seed figure 13, copy 54): takes batches, and gives rows back. Pure; lbctl.keeper.journal makes it last.
+"""The copy itself (seed figure 13, copy 54): takes batches, and gives rows back. Pure; lbctl.keeper.journal makes it
+last.
 
-A full copy is put aside part by part, and replaces what there was only with its last part. So what is given back of a server is
-always what its entries were at one batch of one session, never a mixture.
+A full copy is put aside part by part, and replaces what there was only with its last part. So what is given back of a
+server is always what its entries were at one batch of one session, never a mixture.
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ class Session:
 
 
 class ServerCopy:
-    """The copy of one server's entries. current: what is given back; coming: a full copy whose last part has not come."""
+    """The copy of one server's entries. current: what is given back; coming: a full copy whose last part has not
+    come."""
 
     def __init__(self) -> None:
         self.current: Session | None = None
@@ -151,8 +153,8 @@ class ServerCopy:
 
 
 class Copy:
-    """The copies for these server addresses (packed), of at most so many rows together; full copies that are coming may have as
-    many again."""
+    """The copies for these server addresses (packed), of at most so many rows together; full copies that are coming may
+    have as many again."""
 
     def __init__(self, servers: Iterable[bytes], max_rows: int = 1_000_000) -> None:
         self.servers = {server: ServerCopy() for server in servers}
@@ -196,7 +198,8 @@ class Copy:
                 for kind, session in ((BatchKind.LAST_PART, server.current), (BatchKind.PART, server.coming)) if session]
 
     def restore(self, batch: Batch, taken_at: float) -> None:
-        """Begins with what `snapshot` gave: a full copy (LAST_PART), or what has come of one (PART). Not of foreign servers."""
+        """Begins with what `snapshot` gave: a full copy (LAST_PART), or what has come of one (PART). Not of foreign
+        servers."""
         if server := self.servers.get(batch.server):
             session = Session(batch.server, batch.session)
             session.take(batch, taken_at)

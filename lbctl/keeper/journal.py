@@ -1,10 +1,10 @@
 """Makes the copy outlive the keeper: every batch is appended to a file before it is acknowledged.
 
-The file is what the wire is: records of batches, each with its length, a CRC-32 and its time. It begins with a snapshot, which is a
-batch of each server; when it has grown to several times that, a new one is written and put in its place. So what was acknowledged survives
-`kill -9`: it has been given to the operating system. It is not forced to the disk, since the machine's own end also ends what is
-copied here, its server's connections; a keeper elsewhere that has lost the end of its file to a power failure is at an
-earlier batch, finds a gap, and asks for a new session.
+The file is what the wire is: records of batches, each with its length, a CRC-32 and its time. It begins with a
+snapshot, which is a batch of each server; when it has grown to several times that, a new one is written and put in its
+place. So what was acknowledged survives `kill -9`: it has been given to the operating system. It is not forced to the
+disk, since the machine's own end also ends what is copied here, its server's connections; a keeper elsewhere that has
+lost the end of its file to a power failure is at an earlier batch, finds a gap, and asks for a new session.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class KeptCopy:
                                "may write to") from error
 
     def put(self, batch: Batch, body: bytes) -> Reply:
-        """The reply to a batch, whose bytes are `body`; it lasts once this has returned. Raises OSError if it cannot be written:
-        nothing has changed then."""
+        """The reply to a batch, whose bytes are `body`; it lasts once this has returned. Raises OSError if it cannot be
+        written: nothing has changed then."""
         reply = self.copy.judge(batch)
         if reply is not None:
             return reply

@@ -1,8 +1,8 @@
 """Entries as packed rows: what a copy of the access table must hold (seed, third embodiment).
 
 What a copy can do without is not in a row. The server address and the external IP are those of the row's section. With
-destination NAT the external port is left out where the server's port tells it (`Section.ports`); with full NAT all items are
-there but the server address. The next hop is, since nothing else knows it.
+destination NAT the external port is left out where the server's port tells it (`Section.ports`); with full NAT all
+items are there but the server address. The next hop is, since nothing else knows it.
 
 A row is its identity, and then what may change while the entry lives:
 
@@ -12,9 +12,10 @@ A row is its identity, and then what may change while the entry lives:
     FULL         protocol, client, client port, server port, external port,           state, next hop
                  internal IP, internal port
 
-Protocol and state are one byte, ports two, a MAC six, addresses four or sixteen; all in network byte order. The state has
-the flags FIN_IN, FIN_OUT and RESET of lbctl.access_table, and GONE in a row of an increment that takes an entry away. EXPLICIT is
-destination NAT whose external port does not follow from the server's, and outbound NAT, which has an inner hop (else zeros).
+Protocol and state are one byte, ports two, a MAC six, addresses four or sixteen; all in network byte order. The state
+has the flags FIN_IN, FIN_OUT and RESET of lbctl.access_table, and GONE in a row of an increment that takes an entry
+away. EXPLICIT is destination NAT whose external port does not follow from the server's, and outbound NAT, which has an
+inner hop (else zeros).
 """
 
 from __future__ import annotations
@@ -45,15 +46,16 @@ class Kind(enum.IntEnum):
 
 
 class Stream(NamedTuple):
-    """What is copied apart from everything else: the entries of one external IP that lead to one server (packed addresses of
-    one IP version)."""
+    """What is copied apart from everything else: the entries of one external IP that lead to one server (packed
+    addresses of one IP version)."""
 
     server: bytes
     external: bytes
 
 
 class Section(NamedTuple):
-    """Rows of one kind of one stream. ports: packed (protocol, server port, external port) for DESTINATION, else empty."""
+    """Rows of one kind of one stream. ports: packed (protocol, server port, external port) for DESTINATION, else
+    empty."""
 
     kind: Kind
     stream: Stream
@@ -100,7 +102,8 @@ def count(section: Section) -> int:
 
 
 def derived_ports(external_ip: ExternalIp, server: Address) -> Ports:
-    """The external port for each of that server's ports that tells it: only one service of this external IP leads there.
+    """The external port for each of that server's ports that tells it: only one service of this external IP leads
+    there.
 
     Empty unless it has destination NAT and services.
     """
@@ -123,7 +126,8 @@ def unpack_ports(packed: bytes) -> Ports:
 
 
 def sections(entries: Iterable[Entry], ports: Callable[[Stream], Ports]) -> list[Section]:
-    """The entries' rows, by stream and kind; an entry that is GONE becomes a row that says so. About 1 us for each entry."""
+    """The entries' rows, by stream and kind; an entry that is GONE becomes a row that says so. About 1 us for each
+    entry."""
     streams: dict[Stream, Ports] = {}
     rows: dict[tuple[Kind, Stream], list[bytes]] = {}
     for entry in entries:

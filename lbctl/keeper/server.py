@@ -45,7 +45,8 @@ class _Connection:
         return now - self.since > (IDLE_SECONDS if self.idle else REQUEST_SECONDS)
 
     def cut(self) -> None:
-        """Ends whatever its thread waits for. Not SSLSocket's own shutdown, which would take the TLS state from under it."""
+        """Ends whatever its thread waits for. Not SSLSocket's own shutdown, which would take the TLS state from under
+        it."""
         try:
             socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
         except OSError:

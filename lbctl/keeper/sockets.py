@@ -1,7 +1,8 @@
-"""The TCP connections of this machine as its kernel knows them (seed modification 1, figure 14), asked for by NETLINK_SOCK_DIAG.
+"""The TCP connections of this machine as its kernel knows them (seed modification 1, figure 14), asked for by
+NETLINK_SOCK_DIAG.
 
-Source: sock_diag(7); linux/inet_diag.h, linux/netlink.h; net/ipv4/inet_diag.c. The messages are parsed with struct: some
-1 us for each socket. It sees the sockets of the network namespace that it is called in; no privilege is needed.
+Source: sock_diag(7); linux/inet_diag.h, linux/netlink.h; net/ipv4/inet_diag.c. The messages are parsed with struct:
+some 1 us for each socket. It sees the sockets of the network namespace that it is called in; no privilege is needed.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ ROUNDS = 3
 ESTABLISHED, SYN_RECV, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING = 1, 3, 4, 5, 8, 9, 11
 FLAGS = {ESTABLISHED: 0, SYN_RECV: 0, FIN_WAIT1: FIN_OUT, FIN_WAIT2: FIN_OUT, CLOSE_WAIT: FIN_IN, LAST_ACK: FIN_IN | FIN_OUT,
          CLOSING: FIN_IN | FIN_OUT}
-"""State of a socket (include/net/tcp_states.h) -> who has sent a FIN. The others have no entry: SYN_SENT was not opened by a
-client, LISTEN and CLOSE are no connection, and TIME_WAIT has ended."""
+"""State of a socket (include/net/tcp_states.h) -> who has sent a FIN. The others have no entry: SYN_SENT was not opened
+by a client, LISTEN and CLOSE are no connection, and TIME_WAIT has ended."""
 _STATE_MASK = sum(1 << state for state in FLAGS)
 _CHANGING = {state: bytes([flags]) + NO_HOP for state, flags in FLAGS.items()}
 
@@ -50,7 +51,8 @@ class SocketsError(Exception):
 
 
 def connections(server: bytes, external: bytes, ports: Mapping[int, int]) -> Section:
-    """The connections from and to those ports of the address `server` (packed), as rows of an external IP; with no next hop.
+    """The connections from and to those ports of the address `server` (packed), as rows of an external IP; with no next
+    hop.
 
     ports: port of the server -> external port. Raises SocketsError.
     """

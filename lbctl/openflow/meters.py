@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from lbctl.health_checks.checker import MOST_CHECKS
 from lbctl.openflow.messages import SetMeter
 from lbctl.openflow.probe_rules import METER_PROBE
 from lbctl.openflow.rules import METER_ARP, METER_CHECK, METER_ERROR, METER_HOLD, METER_ICMP, METER_NEW, METER_RESET
 from lbctl.site.model import Settings
 
 LEAST_PROBES = 100
+MOST_CHECKS = 1000
+"""Health checks that begin in a second, of the whole site; what is due beyond that is put off."""
 ANSWERS = 5
 """Packets that a server sends in answer to one health check."""
 

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from lbctl.openflow.cookies import BUCKETS, MARK, MASK_KIND, MASK_MARK, Kind, kind_of, owner_in
 from lbctl.openflow.inbound import EntryStats, EntryStatsDecoder, decode_flow_stats, decode_neighbours
-from lbctl.openflow.messages import Message, ReadFlows
 from lbctl.openflow.tables import TABLES, name_of
+
+
+class Question(NamedTuple):
+    """Which flows of a table? of_entries: those of entries."""
+
+    table: str
+    cookie: int
+    mask: int
+    of_entries: bool = False
 
 
 @dataclass(slots=True)
@@ -37,32 +46,24 @@ class ReadBack:
     neighbours: dict[bytes, bytes] = field(default_factory=dict)
     """Packed server address -> MAC, as the switch delivers to them now."""
     entries: dict[bytes, Found] = field(default_factory=dict)
-    waiting: dict[int, bool] = field(default_factory=dict)
-    """Token of each request under way: is it for entries?"""
-    arp_token: int = 0
-    """Of the request for table arp, which comes first: see `answered_for`."""
+    open: set[Question] = field(default_factory=set)
+    """What has not been answered whole."""
 
-    def requests(self, new_token) -> list[Message]:
-        """One request for each table, and one for each direction of the access table."""
-        messages: list[Message] = []
+    def questions(self) -> list[Question]:
+        """One for each table, and one for each direction of the access table. Table arp comes first: see `answered_for`."""
+        found: list[Question] = []
         for table in sorted(TABLES.values(), key=lambda table: table.name != "arp"):
             if table.name in ("access_in", "access_out"):
                 kinds = (Kind.PIPELINE, Kind.ENTRY_IN if table.name == "access_in" else Kind.ENTRY_OUT)
-                asked = [(MARK << 56 | kind << 48, MASK_KIND, kind != Kind.PIPELINE) for kind in kinds]
+                found += [Question(table.name, MARK << 56 | kind << 48, MASK_KIND, kind != Kind.PIPELINE) for kind in kinds]
             else:
-                asked = [(MARK << 56, MASK_MARK, False)]
-            for cookie, mask, is_entries in asked:
-                token = new_token()
-                self.waiting[token] = is_entries
-                self.arp_token = self.arp_token or token
-                messages.append(ReadFlows(table.name, cookie, mask, token))
-        return messages
+                found.append(Question(table.name, MARK << 56, MASK_MARK))
+        self.open = set(found)
+        return found
 
-    def answer(self, token: int, body: bytes, more: bool) -> bool:
-        """One part of an answer. True once everything asked for is here."""
-        if token not in self.waiting:
-            return False
-        if self.waiting[token]:
+    def answer(self, question: Question, body: bytes, more: bool) -> None:
+        """One part of the answer to a question."""
+        if question.of_entries:
             entries, others = self.decoder.decode(body)
             self.strange += len(others)
             for stats in entries:
@@ -71,8 +72,12 @@ class ReadBack:
             self.neighbours.update(decode_neighbours(body))
             self.cookies.update((name_of(flow.table), flow.cookie) for flow in decode_flow_stats(body))
         if not more:
-            del self.waiting[token]
-        return not self.waiting
+            self.open.discard(question)
+
+    @property
+    def complete(self) -> bool:
+        """Is everything here that was asked for?"""
+        return not self.open
 
     def answered_for(self) -> list[int]:
         """Once table arp has been read: the cookies of its flows that answer for external IPs."""

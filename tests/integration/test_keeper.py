@@ -274,7 +274,7 @@ import eventlet; eventlet.monkey_patch()
 import sys, time
 from ipaddress import ip_address
 from pathlib import Path
-from lbctl.keeper.client import Client, KeeperError, tls_context
+from lbctl.copies.client import Client, KeeperError, tls_context
 ticks = []
 def tick():
     while True:

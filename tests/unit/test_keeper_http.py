@@ -82,7 +82,7 @@ def test_what_was_sent_comes_back(keeper) -> None:
     assert set(fetched.rows) == rows([first, second]) and (fetched.session, fetched.sequence) == (7, 1) and 0 <= fetched.age < LIMIT
     assert set(keeper.client.fetch(IP_2, SERVER_1).rows) == rows([closed])
     assert keeper.client.fetch(ip_address("198.51.100.77"), SERVER_1).rows == []
-    assert len(keeper.client._idle) == 1  # one connection was enough
+    assert b"lbctl_keeper_connections 2\n" in keeper.get("/metrics")[2]  # one was enough, and there is that of this question
 
 
 def test_replies_are_what_the_copy_says(keeper) -> None:

@@ -9,7 +9,7 @@ from lbctl.assignment.problem import Indexed
 NOWHERE = -1
 
 
-class State:
+class Placement:
     """place: external IP -> LB or NOWHERE; load: of each LB; on: for each LB, its (load, external IP), ascending."""
 
     def __init__(self, ix: Indexed, place: list[int]) -> None:
