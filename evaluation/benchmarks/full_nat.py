@@ -6,6 +6,7 @@ Yardstick: destination NAT, by the same LB to the same servers in the same run, 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from evaluation.benchmarks import move
 from evaluation.benchmarks.new_connections import CLIENTS, CONNECTIONS, SECONDS, WARM_UP
@@ -67,10 +68,9 @@ def _in_turns(scene: Scene, *, close: bool) -> list[Run]:
         return loads[::order]
 
     both(WARM_UP, 1)
-    runs = [
-        undisturbed(lambda order=(1, -1)[number % 2]: both(SECONDS, order), scene.namespaces) for number in range(RUNS)
-    ]
-    return [Run(*loads, others) for loads, others in runs]
+    orders = ((1, -1)[number % 2] for number in range(RUNS))
+    runs = [undisturbed(partial(both, SECONDS, order), scene.namespaces) for order in orders]
+    return [Run(destination, full, others) for (destination, full), others in runs]
 
 
 def _result(what: str, runs: list[Run]) -> Result:

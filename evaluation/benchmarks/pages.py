@@ -9,6 +9,7 @@ controller's work.
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from evaluation.benchmarks.seed import entries
 from evaluation.measuring.findings import Findings, Result, median, milliseconds, of_results
@@ -51,9 +52,7 @@ def main() -> Findings:
         "of a server, by state": {"server": str(some.server.address), "state": "open"},
         "none found": {"state": "reset"},
     }
-    return of_results(
-        [_line(what, *watched(lambda query=query: _seconds(orders, query))) for what, query in kinds.items()]
-    )
+    return of_results([_line(what, *watched(partial(_seconds, orders, query))) for what, query in kinds.items()])
 
 
 def _seconds(orders: _Orders, query: dict[str, str]) -> list[float]:

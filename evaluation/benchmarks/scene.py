@@ -99,9 +99,12 @@ class Scene(Bed):
         log = self.directory / f"{space.name}-{command[0]}.log"
         with log.open("w") as output:
             space.popen(*command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-        self.wait_until(
-            lambda: connect(space, address, port).close() is None, 10.0, f"{command[0]} listening; see {log}"
-        )
+
+        def listens() -> bool:
+            with connect(space, address, port):
+                return True
+
+        self.wait_until(listens, 10.0, f"{command[0]} listening; see {log}")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any, cast
 
 from evaluation.experiment.results import Move, Request, Run, Sample
 from evaluation.experiment.shape import EXTERNAL_IPS, LINK, Shape
@@ -129,21 +130,24 @@ class Bed:
         """Anew, so that its turns begin with the same address in every run."""
         dns: NameServer = self.lab["dns"]
         pid_file = dns.directory() / "daemon.pid"
-        end(read_pid(pid_file))
+        pid = read_pid(pid_file)
+        if pid is None:
+            raise LabError(f"the name server is not running: there is no process id in {pid_file}")
+        end(pid)
         dns.serve()
 
-    def _ended_moves(self) -> list[dict]:
+    def _ended_moves(self) -> list[dict[str, Any]]:
         """All records, the oldest first; those under way may end first."""
         deadline = time.monotonic() + 20.0
         while True:
-            moves = self.lab.rest("GET", "/v1/moves")["moves"]
+            moves = cast(list[dict[str, Any]], self.lab.rest("GET", "/v1/moves")["moves"])
             if all(move["ended"] for move in moves):
                 return moves[::-1]
             if time.monotonic() > deadline:
                 raise LabError("a move does not end: " + next(move["id"] for move in moves if not move["ended"]))
             time.sleep(0.2)
 
-    def _summed(self, mode: str, results: list[Mapping[str, list]], watch: Watch, begin: float) -> Run:
+    def _summed(self, mode: str, results: list[Mapping[str, Any]], watch: Watch, begin: float) -> Run:
         epoch = time.time() - time.monotonic() + begin
         moves = tuple(
             Move(
@@ -159,7 +163,9 @@ class Bed:
         )
         return Run(
             mode=mode,
-            look_ups=tuple(sorted(map(tuple, (each for result in results for each in result["look_ups"])))),
+            look_ups=tuple(
+                sorted((group, which, address) for result in results for group, which, address in result["look_ups"])
+            ),
             requests=tuple(
                 sorted(Request(at, took, address) for result in results for address, at, took in result["requests"])
             ),
@@ -184,7 +190,7 @@ class Watch(threading.Thread):
         while at <= self._seconds + PERIOD:
             time.sleep(max(0.0, self._begin + at - time.monotonic()))
             with contextlib.suppress(OSError):
-                ips = self._lab.rest("GET", "/v1/external-ips")["external_ips"]
+                ips = cast(list[dict[str, str]], self._lab.rest("GET", "/v1/external-ips")["external_ips"])
                 self.samples.append(
                     Sample(
                         time.monotonic() - self._begin,

@@ -118,7 +118,7 @@ class Group:
 async def resolved() -> str:
     """The first address, as any program takes it."""
     found = await asyncio.get_running_loop().getaddrinfo(SITE_NAME, 80, family=socket.AF_INET, type=socket.SOCK_STREAM)
-    return found[0][4][0]
+    return str(found[0][4][0])
 
 
 async def main() -> None:

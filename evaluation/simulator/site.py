@@ -115,7 +115,10 @@ class Tally:
 
 
 class SimulatedControl:
-    """What Loads, Balancing and Relief ask other parts for, and these three. external IP i is on the LB with number place[i] at first."""
+    """What Loads, Balancing and Relief ask other parts for, and these three.
+
+    External IP i is on the LB with number place[i] at first.
+    """
 
     def __init__(self, capacity: Sequence[float], place: Sequence[int], rebalance: Rebalance, period: float) -> None:
         names = [f"lb-{number}" for number in range(len(capacity))]

@@ -54,7 +54,7 @@ def main() -> None:
                     key.data.answer()
                 except (OSError, EOFError):
                     selector.unregister(key.fileobj)
-                    key.fileobj.close()
+                    key.data.sock.close()
 
 
 if __name__ == "__main__":
