@@ -71,12 +71,6 @@ class TableFirst(NaiveMove):
 class PriorArtStrays(Strays):
     """Nobody but the LB itself knows its entries, so nobody can put a missing one back."""
 
-<<<<<<< HEAD
-    def _put_back(
-        self, switch: Switch, serving: Serving, entry: Entry, packet: Packet, packet_in: PacketIn, inward: bool
-    ) -> Outbox:
-        return self._answer(switch, serving, packet, packet_in, inward)
-=======
     def put_back(self, arrival: Arrival, serving: Serving, entry: Entry) -> Outbox:
         return refuse(arrival, serving)
 
@@ -85,7 +79,6 @@ class PriorArtConnections(Connections):
     """As PriorArtStrays."""
 
     strays = PriorArtStrays
->>>>>>> main
 
 
 MOVES: dict[str, type[Move]] = {ROUTE_FIRST.name: RouteFirst, TABLE_FIRST.name: TableFirst}
