@@ -198,12 +198,12 @@ class RouterPair(Bed):
         return int(said.partition("cache external:")[2].split()[3])
 
     def _router(self, name: str, number: int, other: int, priority: int) -> Namespace:
-        router = self._host(name, "external", [f"198.51.100.{number}/24"], ["198.51.100.254"])
+        router = self.hosts.add(name, "external", [f"198.51.100.{number}/24"], ["198.51.100.254"])
         for device, segment, address in (
             ("eth1", "internal", f"10.0.0.{number}/24"),
             ("eth2", "management", f"198.18.0.{number}/24"),
         ):
-            self._plug(router, device, segment)
+            self.hosts.plug(router, device, segment)
             router.ip("addr", "add", address, "dev", device)
         router.sysctl(ipv4__ip_forward=1, ipv4__conf__all__send_redirects=0, ipv4__conf__eth1__send_redirects=0)
         router.sysctl(netfilter__nf_conntrack_tcp_loose=0, netfilter__nf_conntrack_tcp_be_liberal=1)

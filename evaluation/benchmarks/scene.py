@@ -59,10 +59,10 @@ class Scene(Bed):
     def _build(self) -> None:
         with long_receive_queues():
             super()._build()
-        self.haproxy = self._host(
+        self.haproxy = self.hosts.add(
             "haproxy", "external", [f"{HAPROXY_EXTERNAL}/{self.site.external_networks[0].prefixlen}"]
         )
-        self._plug(self.haproxy, "eth1", "internal")
+        self.hosts.plug(self.haproxy, "eth1", "internal")
         self.haproxy.ip("addr", "add", f"{HAPROXY_INTERNAL}/{self.site.internal_networks[0].prefixlen}", "dev", "eth1")
         for space in (*self.clients, self.haproxy):
             space.sysctl(ipv4__ip_local_port_range="1024 65535")
