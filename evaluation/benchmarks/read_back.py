@@ -16,6 +16,7 @@ from evaluation.measuring.findings import Findings, Result, median, of_results
 from evaluation.measuring.others import undisturbed
 from evaluation.measuring.record import figure
 from tests.bed.balancer import BalancerNode
+from topologies import programs
 
 ENTRIES = 100_000
 RUNS = 3
@@ -64,7 +65,5 @@ def _dump(node: BalancerNode) -> float:
     """Seconds that ovs-ofctl takes to ask for all flows and to write them nowhere."""
     command = ("ovs-ofctl", "-O", "OpenFlow14", "dump-flows", node.bridge)
     begun = time.monotonic()
-    subprocess.run(
-        command, env={**os.environ, **node.ovs.environment}, stdout=subprocess.DEVNULL, check=True, timeout=120
-    )
+    programs.run(command, env={**os.environ, **node.ovs.environment}, stdout=subprocess.DEVNULL, check=True, timeout=120)
     return time.monotonic() - begun
