@@ -15,8 +15,8 @@ from typing import Protocol
 
 from lbctl.entries.access_table import Entry
 from lbctl.frames import icmp, packets
+from lbctl.frames.discovery import asked_by
 from lbctl.frames.icmp_translation import quoted
-from lbctl.frames.neighbours import asked_by
 from lbctl.frames.packets import Malformed, Packet
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground

@@ -14,7 +14,8 @@ from lbctl.openflow.entry_codec import EntryCodec
 from lbctl.openflow.inbound import decode_neighbours
 from lbctl.openflow.messages import OUTPUT_TABLE, AddFlows, PacketOut
 from lbctl.openflow.outbound import packet_out
-from lbctl.openflow.rules import SERVING, Port, Ports, all_flows, delivery_flows, external_ip_flows
+from lbctl.openflow.ports import Port, Ports
+from lbctl.openflow.rules import SERVING, all_flows, delivery_flows, external_ip_flows
 from lbctl.openflow.tables import number
 from lbctl.site.file import ConfigError, parse
 from lbctl.site.file.text import site_text
