@@ -1,4 +1,4 @@
-"""OpenFlow over TLS (ctl_cert, ctl_privkey, ca_certs): who is greeted; and nobody waits for a silent one. No Open vSwitch."""
+"""OpenFlow over TLS (ctl_cert, ctl_privkey, ca_certs): who is greeted; and nobody waits for a silent one."""
 
 from __future__ import annotations
 
