@@ -206,9 +206,10 @@ def test_a_batch_that_cannot_be_written_is_not_taken(tmp_path, monkeypatch) -> N
 
 
 def test_a_snapshot_that_cannot_be_written_is_said_and_tried_again_later(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(journal, "COMPACT_FACTOR", 0)
+    monkeypatch.setattr(journal, "COMPACT_SIZE", 0)  # each batch makes one due
     keeper, said = kept(tmp_path)
     put_kept(keeper, batch(LAST, 1, entry(number=1)))
-    keeper._compact_at = 0
 
     def fails(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -221,7 +221,7 @@ def test_a_request_that_takes_too_long_is_ended(keeper, monkeypatch) -> None:
     with socket.create_connection(keeper.place, timeout=LIMIT) as slow, socket.create_connection(keeper.place, timeout=LIMIT) as idle:
         slow.sendall(b"GET /v1/he")
         assert closed(slow)
-        wait_until(lambda: len(keeper.server._connections) == 1)
+        wait_until(lambda: keeper.server.connections == 1)
         idle.sendall(f"GET /v1/health HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
         assert idle.recv(8) == b"HTTP/1.1"
 
@@ -231,19 +231,16 @@ def test_an_idle_connection_is_ended_in_the_end(keeper, monkeypatch) -> None:
     with socket.create_connection(keeper.place, timeout=LIMIT) as idle:
         assert closed(idle)
     keeper.give(entry())  # a client notices, and connects anew
-    wait_until(lambda: not keeper.server._connections)
+    wait_until(lambda: not keeper.server.connections)
     assert len(keeper.client.fetch(IP_1, SERVER_1).rows) == 1
 
 
 def test_who_connects_when_all_are_taken_gets_the_place_of_one_that_is_idle(keeper, monkeypatch) -> None:
-    def idle() -> int:
-        return sum(each.idle for each in keeper.server._connections.values())
-
     monkeypatch.setattr(server_module, "CONNECTIONS", 2)
     with socket.create_connection(keeper.place, timeout=LIMIT) as first:
-        wait_until(lambda: idle() == 1)
+        wait_until(lambda: keeper.server.idle == 1)
         with socket.create_connection(keeper.place, timeout=LIMIT) as second:
-            wait_until(lambda: idle() == 2)
+            wait_until(lambda: keeper.server.idle == 2)
             keeper.give(entry())
             assert closed(first)
             second.sendall(f"GET /v1/health HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
@@ -254,16 +251,16 @@ def test_who_connects_when_all_are_busy_is_refused(keeper, monkeypatch) -> None:
     monkeypatch.setattr(server_module, "CONNECTIONS", 1)
     with socket.create_connection(keeper.place, timeout=LIMIT) as busy:
         busy.sendall(b"GET ")
-        wait_until(lambda: [each.idle for each in keeper.server._connections.values()] == [False])
+        wait_until(lambda: (keeper.server.connections, keeper.server.idle) == (1, 0))
         with pytest.raises(KeeperError):
             keeper.give(entry())
 
 
-def test_odd_things_of_one_kind_are_logged_once(keeper, caplog) -> None:
+def test_odd_things_of_one_kind_are_logged_once(keeper, caplog, monkeypatch) -> None:
     for number in range(5):
         keeper.get(f"/nothing-{number}")
     assert [record.message for record in caplog.records if "nothing" in record.message][1:] == []
-    keeper.server._noted["404"] = float("-inf"), 4
+    monkeypatch.setattr(server_module, "NOTE_SECONDS", 0.0)
     keeper.get("/again")
     assert "4 more of this kind" in caplog.records[-1].message
 
@@ -347,7 +344,7 @@ def test_fetching_does_not_wait_for_sending(keeper) -> None:
     with keeper.server.resources.lock:
         sending = threading.Thread(target=keeper.give, args=[entry()], kwargs={"sequence": 2, "kind": BatchKind.INCREMENT})
         sending.start()
-        wait_until(lambda: any(not each.idle for each in keeper.server._connections.values()))
+        wait_until(lambda: keeper.server.idle < keeper.server.connections)
         assert json.loads(keeper.get("/v1/nothing")[2])["status"] == 404
     sending.join()
     assert keeper.kept.copy.servers[SERVER].current.sequence == 2

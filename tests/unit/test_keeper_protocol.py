@@ -154,7 +154,7 @@ class Network(RuleBasedStateMachine):
                     whole[identity] = row
         if here in self.stands_for:
             assert self.stands_for[here] == whole  # sent again, as it was
-        elif batch.kind is BatchKind.INCREMENT and not sender.publisher._changes:
+        elif batch.kind is BatchKind.INCREMENT and not sender.publisher.waiting:
             self.drained[here] = sender.rows()
         self.stands_for[here] = whole
 
@@ -229,7 +229,7 @@ class Network(RuleBasedStateMachine):
     @invariant()
     def a_sender_remembers_no_more_than_it_may(self) -> None:
         for sender in getattr(self, "senders", ()):
-            assert len(sender.publisher._changes) <= PACE.changes
+            assert sender.publisher.waiting <= PACE.changes
 
     @rule(late=st.permutations(range(6)))
     def come_to_rest(self, late: list[int]) -> None:
