@@ -22,8 +22,8 @@ from lbctl.api.shown import Shown
 from lbctl.assignment import Plan, Unassignable
 from lbctl.ground.move_record import MoveRecord
 from lbctl.http.problems import RequestProblem
+from lbctl.site.documents import endpoint_of
 from lbctl.site.model import TUNNEL_OVERHEAD, ExternalIp, LoadBalancer, Server, Service, ServiceName, Tunnel
-from lbctl.site.server_documents import endpoint_of
 from lbctl.values.addresses import Address
 from lbctl.values.refused import Refused
 

@@ -15,8 +15,8 @@ from typing import Protocol
 
 from lbctl.entries.access_table import Entry
 from lbctl.frames import icmp, packets
+from lbctl.frames.discovery import asked_by
 from lbctl.frames.icmp_translation import quoted
-from lbctl.frames.neighbours import asked_by
 from lbctl.frames.packets import Malformed, Packet
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
@@ -28,10 +28,11 @@ from lbctl.health_checks.verdict import Attempt, Said, Segment, Verdict
 from lbctl.openflow.inbound import PacketIn
 from lbctl.openflow.messages import Barrier, PacketOut
 from lbctl.openflow.meters import MOST_CHECKS
+from lbctl.openflow.rules import Ports
 from lbctl.site.model import CHECK_PORTS
 from lbctl.switches.switch import Switch
 from lbctl.values.keys import inverse_key, pack_key, server_key, unpack_key
-from lbctl.values.protocols import TCP, UDP
+from lbctl.values.protocols import UDP
 
 BURST = 0.1
 """Seconds: so much of a second's checks may begin at once."""
@@ -181,12 +182,11 @@ class Checker:
         target.due = max(target.due + check.interval, now)
         self._starts.add(target.due, target)
         sender = self._sender(target.serving)
-        resolved = sender and target.server.hop.address in sender.neighbours
-        if sender and not resolved:
+        if sender and target.server.hop.address not in sender.neighbours:
             return self._unresolved(target, sender.lb.name, now)
         target.unresolved = None
-        key = self._key(target) if resolved else None
-        if key is None:
+        key = self._key(target) if sender else None
+        if sender is None or key is None:
             self.counters["not_sent"] += 1
             return []
         pause = check.timeout * RETRY
@@ -227,7 +227,7 @@ class Checker:
         switch = self._ground.switches.get(flight.target.serving.assigned)
         if switch is None or not switch.ready or switch.of_ports is None:
             return []
-        return [_through(switch, _frame(flight.key, what)) for what in said]
+        return [_through(switch, switch.of_ports, _frame(flight.key, what)) for what in said]
 
     # Answers.
 
@@ -238,14 +238,14 @@ class Checker:
         except Malformed:
             switch.counters["dropped_malformed"] += 1
             return []
-        if packet.src_port is None:
+        if packet.src_port is None or packet.dst_port is None:
             switch.counters["dropped_unknown_protocol"] += 1
             return []
         flight = self._flights.get(pack_key(packet.protocol, packet.dst, packet.dst_port, packet.src, packet.src_port))
         if flight is None:
             # What a server still says after the verdict is answered so that nothing of the check stays there.
             reset = packets.tcp_reset(packet, NO_MAC) if switch.ready else None
-            return [_through(switch, reset)] if reset else []
+            return [_through(switch, switch.of_ports, reset)] if reset and switch.of_ports else []
         said, verdict = flight.attempt.received(packet, _payload(packet, packet_in.frame))
         if said:
             flight.again_at = max(flight.again_at, now + flight.pause)
@@ -323,13 +323,13 @@ def _payload(packet: Packet, frame: bytes) -> bytes:
 
 def _frame(key: bytes, what: Segment | bytes) -> bytes:
     """For table deliver_server."""
-    protocol, source, source_port, destination, port = unpack_key(key)
-    if protocol == TCP:
+    _, source, source_port, destination, port = unpack_key(key)
+    if isinstance(what, Segment):
         return packets.tcp_segment(NO_MAC, NO_MAC, source, source_port, destination, port, flags=what.flags, seq=what.seq,
                                    ack=what.ack, payload=what.payload)
     return packets.udp_datagram(NO_MAC, NO_MAC, source, source_port, destination, port, what)
 
 
-def _through(switch: Switch, frame: bytes) -> ToSwitch:
+def _through(switch: Switch, ports: Ports, frame: bytes) -> ToSwitch:
     """As a client's packet that has been translated."""
-    return ToSwitch(switch.lb.name, PacketOut(frame, switch.of_ports.external.number, "deliver_server"))
+    return ToSwitch(switch.lb.name, PacketOut(frame, ports.external.number, "deliver_server"))

@@ -77,11 +77,6 @@ def entry(client: str, port: int, external: IPv4Address = IP_1, server: IPv4Addr
     return Entry(key, reply_key(key, server.packed, 80), bytes.fromhex("020000000009"), START)
 
 
-class _Move:
-    def __init__(self, record: MoveRecord) -> None:
-        self.record = record
-
-
 class FakeServices:
     """states: by external IP and server; what is not in it is up, or drained by order."""
 
@@ -125,8 +120,9 @@ class FakeServing:
 
     @property
     def move(self) -> MoveRecord | None:
-        return next((move.record for move in self._control.moves.values()
-                     if move.record.external_ip == self.address and move.record.state == "running"), None)
+        running = [record for record in self._control.moves.values()
+                   if record.external_ip == self.address and record.ended is None]
+        return running[-1] if running else None
 
 
 class FakeTable:
@@ -147,7 +143,7 @@ class FakeControl:
         self.site = of_site or site()
         self.counters = Counter(entries_expired=4)
         self.switches = {lb.name: Switch(lb) for lb in self.site.load_balancers}
-        self.moves: dict[str, Any] = {}
+        self.moves: dict[str, MoveRecord] = {}
         self.healths: dict[str, tuple[str, str | None]] = {}
         self.keeper_states: list[KeeperState] = []
         self.loads: dict[Address, Load] = {}
@@ -168,6 +164,9 @@ class FakeControl:
 
     def assigned_to(self, address: Address) -> str:
         return self.assignment[address]
+
+    def records(self) -> dict[str, MoveRecord]:
+        return self.moves
 
 
 class FakeHealth:
@@ -235,7 +234,7 @@ class FakeOrders:
             raise Refused(409, "Already there", f"{address} is on {to} already.")
         record = MoveRecord(str(len(self.control.moves) + 1), address, self.control.assigned_to(address), to, strategy,
                             START + len(self.control.moves), steps=[StepRecord("transition", START)])
-        self.control.moves[record.id] = _Move(record)
+        self.control.moves[record.id] = record
         return record
 
     def fail_over(self, name: str) -> list[MoveRecord]:
@@ -246,7 +245,7 @@ class FakeOrders:
                 for address, lb in self.control.assignment.items() if lb == name]
 
     def abort_move(self, id: str) -> None:
-        record = self.control.moves[id].record
+        record = self.control.moves[id]
         if record.ended is not None:
             raise Refused(409, "Has ended", f"Move {id} has ended ({record.state}).")
         record.state, record.ended, record.reason = "aborted", START + 1, "on request"
@@ -277,7 +276,7 @@ class FakeOrders:
 
     def wait_for_move(self, id: str, timeout: float) -> None:
         self.waited.append((id, timeout))
-        record = self.control.moves[id].record
+        record = self.control.moves[id]
         record.state, record.ended = "done", START + 2
         self.control.assignment[record.external_ip] = record.target
 

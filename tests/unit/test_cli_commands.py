@@ -28,7 +28,7 @@ def lbctl(capsys, monkeypatch):
 
 
 def test_status_shows_load_balancers_external_ips_and_moves(lbctl):
-    lbctl.control.switches["lb-b"].disconnected("connection reset", 0.0)
+    lbctl.control.switches["lb-b"].disconnected("connection reset", 1.0)
     lbctl.orders.start_move(IP_1, "lb-b", Strategy.PRECOPY)
     run = lbctl("status")
     assert run.status == 0
@@ -84,7 +84,7 @@ def test_move_waits_and_shows_progress(lbctl, state, status):
     def end():
         while "1" not in lbctl.control.moves:
             time.sleep(0.01)
-        record = lbctl.control.moves["1"].record
+        record = lbctl.control.moves["1"]
         time.sleep(0.3)
         record.entries_copied = record.entries_total = 5
         record.steps[-1].seconds = 0.25

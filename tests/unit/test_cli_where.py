@@ -118,7 +118,7 @@ def test_in_transition_precopy_forwards_what_it_knows_and_buffered_holds_all(lbc
 
 def test_a_load_balancer_without_ports(lbctl):
     lbctl.control.switches["lb-a"].set_ports([])
-    lbctl.control.switches["lb-a"].disconnected("the OpenFlow connection ended", 0.0)
+    lbctl.control.switches["lb-a"].disconnected("the OpenFlow connection ended", 1.0)
     run = lbctl("where", CLIENT, EXTERNAL)
     assert run.status == 1 and "lb-a, which is disconnected: the OpenFlow connection ended" in run.err
 

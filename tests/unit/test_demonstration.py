@@ -19,7 +19,8 @@ from evaluation.demonstration.report import table
 from evaluation.demonstration.results import MoveResult, OrderResult, ProbeResult, Step, sentence
 from lbctl.entries.access_table import AccessTable, Entry
 from lbctl.ground.move_record import MoveRecord
-from lbctl.moves.move import Announce, Assign, Copy, Forget, Move, SetRole
+from lbctl.moves.actions import Announce, Assign, Copy, Forget, SetRole
+from lbctl.moves.move import Move
 from lbctl.site import file as config
 from lbctl.site.model import Settings
 from lbctl.values.keys import pack_key, reply_key

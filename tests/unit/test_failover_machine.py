@@ -15,7 +15,7 @@ from lbctl.control import ControlFunction
 from lbctl.failures.detection import Detection
 from lbctl.frames.packets import ACK, FIN, RST, SYN
 from lbctl.moves import movement
-from lbctl.moves.move import Fence
+from lbctl.moves.actions import Fence
 from lbctl.moves.takeover import Takeover
 from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy

@@ -17,7 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from lbctl.control import ControlFunction
 from lbctl.frames.packets import ACK, FIN, RST, SYN
 from lbctl.moves import movement
-from lbctl.moves.move import ABSENT, SERVING, Announce, Assign, Confirm, Forget, Move, SetHolder, SetRole
+from lbctl.moves.actions import Announce, Assign, Confirm, Forget, SetHolder, SetRole
+from lbctl.moves.move import Move
+from lbctl.openflow.rules import ABSENT, SERVING
 from lbctl.values.keys import server_key
 from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
