@@ -23,7 +23,8 @@ class Scene:
         self.mapping = dict(DERIVED)
         self.add(entries)
         sessions = itertools.count(1)
-        self.publisher = Publisher(SERVER, self.table.snapshot, lambda stream: self.mapping, PACE, lambda: next(sessions))
+        self.publisher = Publisher(SERVER, self.table.snapshot, lambda stream: self.mapping, PACE,
+                                   lambda: next(sessions))
         self.table.watcher = self.publisher.changed
         if begin:
             self.publisher.begin(0.0)
@@ -139,7 +140,8 @@ def test_another_session_begins_with_a_full_copy(answer) -> None:
     scene.add()
     scene.publisher.due(1.0)
     scene.publisher.answered(Reply(answer, 1, "why"), 1.0)
-    assert not scene.publisher.synced and scene.publisher.last_failure == "why" and scene.publisher.counters[answer.value] == 1
+    assert not scene.publisher.synced and scene.publisher.last_failure == "why"
+    assert scene.publisher.counters[answer.value] == 1
     batch = scene.publisher.due(1.0) or scene.publisher.due(1.3)
     assert (batch.kind, batch.session, batch.sequence, batch.rows) == (BatchKind.LAST_PART, 2, 1, 2)
 
