@@ -123,9 +123,8 @@ class FakeServing:
 
     @property
     def move(self) -> MoveRecord | None:
-        running = [record for record in self._control.moves.values()
-                   if record.external_ip == self.address and record.ended is None]
-        return running[-1] if running else None
+        return next((record for record in self._control.moves.values()
+                     if record.external_ip == self.address and record.ended is None), None)
 
 
 class FakeTable:
@@ -168,9 +167,6 @@ class FakeControl:
     def assigned_to(self, address: Address) -> str:
         return self.assignment[address]
 
-    def records(self) -> dict[str, MoveRecord]:
-        return self.moves
-
 
 class FakeHealth:
     """Every LB is well, unless the control function's `healths` say otherwise."""
@@ -187,7 +183,7 @@ class FakeMoves:
         self._control = control
 
     def records(self) -> dict[str, MoveRecord]:
-        return {id: move.record for id, move in self._control.moves.items()}
+        return self._control.moves
 
 
 class FakeLoads:
