@@ -51,7 +51,7 @@ class Server:
     weight: Annotated[int, Key(
         Whole(1, 65535), "counts with every scheduler but round-robin", changeable=True)] = 1
     next_hop: Annotated[Address | None, Key(
-        HostAddress(), "the router on the internal network that it is behind")] = None
+        HostAddress(), "the router on the internal network that it is behind", absent="it is on that network itself")] = None
     tunnel: Annotated[Tunnel | None, Key(
         Inline(Tunnel, decided_by="transport", unless=TRANSPORTS[0], whose="a tunnel's"), "the tunnel that it is behind")] = None
     max_connections: Annotated[int | None, Key(
