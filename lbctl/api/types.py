@@ -22,6 +22,7 @@ LoadBalancerState = Literal["disconnected", "reading", "ready", "refused"]
 MoveState = Literal["running", "done", "rolled-back", "aborted"]
 Mode = Literal["normal", "transition"]
 EntryState = Literal["open", "half-closed", "reset"]
+EntriesFrom = Literal["table", "copy"]
 
 
 # Requests
@@ -32,7 +33,7 @@ class MoveRequest(Closed):
 
     to: str = Field(min_length=1, description="name of the load balancer that is to serve the external IP")
     strategy: Strategy = Field(default=Strategy.PRECOPY, description="order of the steps, see docs/move.md")
-    entries: Literal["table", "copy"] = Field(
+    entries: EntriesFrom = Field(
         default="table", description="from the controller's access table, or from the copies")
 
 
