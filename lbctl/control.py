@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from lbctl.changes.needs import Needs
 from lbctl.changes.services import Services
-from lbctl.connections.connections import Connections
+from lbctl.connections.dispatch import Connections
 from lbctl.connections.sweep import Sweep
 from lbctl.copies.feeds import Feeds
 from lbctl.copies.fetching import Copies
@@ -18,7 +18,7 @@ from lbctl.failures.comeback import Comebacks
 from lbctl.failures.detection import Detection
 from lbctl.failures.relief import Relief
 from lbctl.ground.effects import Outbox
-from lbctl.ground.ground import Ground, Log
+from lbctl.ground.ground import Ground
 from lbctl.health_checks.checker import Checker
 from lbctl.keeper.rows import Row
 from lbctl.load.balancing import Balancing
@@ -26,12 +26,13 @@ from lbctl.load.loads import Loads
 from lbctl.moves.carrying_out import CarryingOut
 from lbctl.moves.movement import Movement
 from lbctl.networks.neighbourhood import Neighbourhood
-from lbctl.openflow.cookies import Kind, kind_of
+from lbctl.openflow.cookies import Kind
 from lbctl.openflow.inbound import decode_entry_removed, decode_packet_in
 from lbctl.site.model import Site
 from lbctl.site.orders import in_force
 from lbctl.store import State
 from lbctl.switches.switch import PortState
+from lbctl.values.log import Log, no_log
 from lbctl.values.refused import Refused
 
 TIDY_INTERVAL = 60.0
@@ -40,7 +41,7 @@ TIDY_INTERVAL = 60.0
 class ControlFunction:
     """Serves a site. `log(event, level=..., **keys)` is told what a person might want to know."""
 
-    def __init__(self, site: Site, state: State, now: float, log: Log = lambda *_, **__: None) -> None:
+    def __init__(self, site: Site, state: State, now: float, log: Log = no_log) -> None:
         """state: what an earlier control function has left."""
         self.ground = ground = Ground(in_force(site, state.orders), state.fence_code, now, log)
         self.detection = Detection(ground, state.watched, now)
@@ -117,7 +118,7 @@ class ControlFunction:
         if packet_in is None or switch.of_ports is None:
             switch.counters["dropped_undecodable"] += 1
             return []
-        kind = kind_of(packet_in.cookie)
+        kind = packet_in.kind
         if kind == Kind.SERVER_ARP:
             return self.neighbourhood.told(switch, packet_in)
         if kind == Kind.PROBED:

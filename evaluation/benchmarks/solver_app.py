@@ -13,7 +13,8 @@ from ryu.lib import hub
 
 from evaluation.benchmarks.assignment import problem
 from evaluation.benchmarks.solving import ORDERS
-from ryu_apps.solver import solve
+from ryu_apps.library.threads import GreenThreads
+from ryu_apps.shell.solver import solve
 
 SECONDS = 12.0
 
@@ -32,5 +33,5 @@ class SolverApp(app_manager.RyuApp):
         until = time.monotonic() + SECONDS
         while time.monotonic() < until:
             begun = time.monotonic()
-            solve(self._problems[number], algorithm)
+            solve(self._problems[number], algorithm, GreenThreads())
             print(f"solved {algorithm} {count} {lbs} in {time.monotonic() - begun:.3f} s", flush=True)

@@ -11,9 +11,10 @@ import socket
 import struct
 from collections.abc import Callable
 
-from lbctl.frames.packets import ARP_REPLY, ETH_TYPE_ARP, ETH_TYPE_IPV4, arp_question
+from lbctl.frames.packets import arp_question
 from lbctl.openflow.cookies import MARK, Kind
 from lbctl.openflow.tables import number
+from lbctl.values.protocols import ARP_REPLY, ETH_TYPE_ARP, ETH_TYPE_IPV4
 
 VERSION = 5
 HELLO, ERROR, ECHO_REQUEST, ECHO_REPLY, FEATURES_REQUEST, FEATURES_REPLY = 0, 1, 2, 3, 5, 6

@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from evaluation.demonstration.orders import ROUTE_FIRST, TABLE_FIRST
-from lbctl.connections.connections import Connections
+from lbctl.connections.answers import refuse
+from lbctl.connections.arrival import Arrival
+from lbctl.connections.dispatch import Connections
+from lbctl.connections.strays import Strays
 from lbctl.entries.access_table import Entry
-from lbctl.frames.packets import Packet
 from lbctl.ground.effects import Outbox
 from lbctl.ground.serving import Serving
 from lbctl.moves.actions import SERVING_UNANNOUNCED, Action, Announce, Assign, Confirm, Forget, SetHolder, SetRole
 from lbctl.moves.move import Move
-from lbctl.openflow.inbound import PacketIn
 from lbctl.openflow.rules import ABSENT, SERVING
-from lbctl.switches.switch import Switch
 
 
 class NaiveMove(Move):
@@ -62,11 +62,17 @@ class TableFirst(NaiveMove):
         yield from self._grace()
 
 
-class PriorArtConnections(Connections):
+class PriorArtStrays(Strays):
     """Nobody but the LB itself knows its entries, so nobody can put a missing one back."""
 
-    def _put_back(self, switch: Switch, serving: Serving, entry: Entry, packet: Packet, packet_in: PacketIn, inward: bool) -> Outbox:
-        return self._answer(switch, serving, packet, packet_in, inward)
+    def put_back(self, arrival: Arrival, serving: Serving, entry: Entry) -> Outbox:
+        return refuse(arrival, serving)
+
+
+class PriorArtConnections(Connections):
+    """As PriorArtStrays."""
+
+    strays = PriorArtStrays
 
 
 MOVES: dict[str, type[Move]] = {ROUTE_FIRST.name: RouteFirst, TABLE_FIRST.name: TableFirst}

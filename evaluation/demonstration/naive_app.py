@@ -12,7 +12,7 @@ import lbctl.moves.forgetting
 import lbctl.moves.movement
 from evaluation.demonstration.naive import MOVES, PriorArtConnections
 from evaluation.demonstration.orders import NAIVE_ORDER
-from lbctl.openflow.cookies import BUCKETS
+from lbctl.values.keys import BUCKETS
 
 lbctl.moves.movement.Move = MOVES[os.environ[NAIVE_ORDER]]
 lbctl.moves.forgetting.AT_ONCE = 2 * BUCKETS

@@ -78,9 +78,9 @@ def _note(record: Record, day: Day, load: np.ndarray, at: float, static: Simulat
     record.at.append(at)
     record.static.append(float(relative(load, static.places(), day.capacity).max()))
     record.automatic.append(float(relative(load, place, day.capacity).max()))
-    lost = sum(day.capacity[automatic.number[name]] for name in automatic.failed)
+    lost = sum(day.capacity[automatic.number[name]] for name in automatic.failures)
     record.fair.append(float(load.sum() / (day.capacity.sum() - lost)))
     record.moves.append(record.tally.moves)
     if at % BOUND_EVERY == 0:
         record.bound_at.append(at)
-        record.bound.append(lower_bound(checked(_problem(day, load, place.tolist(), frozenset(automatic.failed)))))
+        record.bound.append(lower_bound(checked(_problem(day, load, place.tolist(), frozenset(automatic.failures)))))

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from lbctl.api import operations, problems
 from lbctl.api.operations import Call, Result
@@ -68,7 +67,7 @@ def _route(request: Request, found: PathRoutes) -> Route:
     return route
 
 
-def _body(request: Request, route: Route) -> Any:
+def _body(request: Request, route: Route) -> BaseModel | None:
     if request.body is None:
         raise RequestProblem(413, f"The body is longer than {BODY_LIMIT} bytes.")
     if route.body is None:
@@ -86,7 +85,7 @@ def _body(request: Request, route: Route) -> Any:
         raise problems.from_validation(error, "body") from error
 
 
-def _query(request: Request, route: Route) -> Any:
+def _query(request: Request, route: Route) -> BaseModel:
     repeated = [name for name, values in request.query.items() if len(values) > 1]
     if repeated:
         raise RequestProblem(422, f"Wrong query: {', '.join(repeated)}: given more than once.")

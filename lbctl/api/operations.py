@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
@@ -18,7 +19,7 @@ from lbctl.api.orders import Orders
 from lbctl.api.paging import START, Cursor, entry_filter, page, parse_cursor
 from lbctl.api.problems import not_found, refusal, wrong_field
 from lbctl.api.shown import Shown
-from lbctl.assignment import Unassignable
+from lbctl.assignment import Plan, Unassignable
 from lbctl.ground.move_record import MoveRecord
 from lbctl.http.problems import RequestProblem
 from lbctl.site.documents import endpoint_of
@@ -30,14 +31,19 @@ WAIT_LIMIT = 300.0
 """Seconds that `wait` waits for a move to end. After it the answer is 202, as without `wait`."""
 
 
+Query = TypeVar("Query", bound=BaseModel)
+Body = TypeVar("Body", bound=BaseModel | None)
+
+
 @dataclass(frozen=True, slots=True)
-class Call:
-    """orders: what the control function can be told. values: of the path's placeholders. body, query: as declared."""
+class Call(Generic[Query, Body]):
+    """orders: what the control function can be told. values: of the path's placeholders. query, body: of the types that
+    the route declares."""
 
     orders: Orders
     values: dict[str, str]
-    query: Any
-    body: Any
+    query: Query
+    body: Body
 
     @property
     def shown(self) -> Shown:
@@ -53,17 +59,21 @@ class Result(NamedTuple):
     content_type: str = "application/json"
 
 
-def list_load_balancers(call: Call) -> Result:
+AnyCall = Call[Any, Any]
+Plain = Call[t.NoQuery, None]
+
+
+def list_load_balancers(call: Plain) -> Result:
     shown = call.shown
     views_of_all = [views.load_balancer(shown, lb) for lb in shown.site.load_balancers]
     return Result(t.LoadBalancerList(load_balancers=views_of_all))
 
 
-def get_load_balancer(call: Call) -> Result:
+def get_load_balancer(call: Plain) -> Result:
     return Result(views.load_balancer(call.shown, _load_balancer(call)))
 
 
-def get_access_table(call: Call) -> Result:
+def get_access_table(call: Call[t.AccessTableQuery, None]) -> Result:
     query, shown = call.query, call.shown
     addresses = shown.assigned_external_ips(_load_balancer(call))
     if query.external_ip is not None:
@@ -76,41 +86,36 @@ def get_access_table(call: Call) -> Result:
         total=sum(map(shown.connection_count, addresses))))
 
 
-def get_transfer_modes(call: Call) -> Result:
+def get_transfer_modes(call: Plain) -> Result:
     modes = call.shown.transfer_modes(_load_balancer(call))
     return Result(t.TransferModes(transfer_modes={str(address): mode.value for address, mode in modes.items()}))
 
 
-def list_external_ips(call: Call) -> Result:
+def list_external_ips(call: Plain) -> Result:
     shown = call.shown
     return Result(t.ExternalIpList(external_ips=[views.external_ip(shown, ip) for ip in shown.site.external_ips]))
 
 
-def get_external_ip(call: Call) -> Result:
+def get_external_ip(call: Plain) -> Result:
     return Result(views.external_ip(call.shown, _external_ip(call)))
 
 
-def start_move(call: Call) -> Result:
-    external_ip, order = _external_ip(call), call.body
-    site = call.shown.site
+def start_move(call: Call[t.MoveQuery, t.MoveRequest]) -> Result:
+    external_ip, order, site = _external_ip(call), call.body, call.shown.site
     if site.load_balancer(order.to) is None:
         known = ", ".join(lb.name for lb in site.load_balancers)
         raise wrong_field("body", "to", f"there is no load balancer {order.to}; there are: {known}")
-    try:
+    with _refusals():
         record = call.orders.start_move(external_ip.address, order.to, order.strategy, order.entries == "copy")
-    except Refused as refused:
-        raise refusal(refused) from refused
     if call.query.wait:
         call.orders.wait_for_move(record.id, WAIT_LIMIT)
     return Result(views.move(record), 202 if record.state == "running" else 200, f"/v1/moves/{record.id}")
 
 
-def fail_over(call: Call) -> Result:
+def fail_over(call: Call[t.MoveQuery, None]) -> Result:
     name = _load_balancer(call).name
-    try:
+    with _refusals():
         records = call.orders.fail_over(name)
-    except Refused as refused:
-        raise refusal(refused) from refused
     if call.query.wait:
         for record in records:
             call.orders.wait_for_move(record.id, WAIT_LIMIT)
@@ -118,121 +123,125 @@ def fail_over(call: Call) -> Result:
     return Result(t.MoveList(moves=[views.move(record) for record in records]), 202 if running else 200)
 
 
-def change_service(call: Call) -> Result:
+def change_service(call: Call[t.NoQuery, s.ServiceChange]) -> Result:
     external_ip, service = _service(call)
-    _carry_out(call.orders.set_scheduler, _name(external_ip, service), call.body.scheduler)
+    with _refusals():
+        call.orders.set_scheduler(_name(external_ip, service), call.body.scheduler)
     return Result(views.service_of(call.shown, *_service(call)))
 
 
-def list_servers(call: Call) -> Result:
+def list_servers(call: AnyCall) -> Result:
     external_ip, service = _service(call)
     servers = [views.server_of(call.shown, external_ip, service, server) for server in service.servers]
     return Result(s.ServerList(servers=servers))
 
 
-def add_server(call: Call) -> Result:
+def add_server(call: Call[t.NoQuery, s.ServerRequest]) -> Result:
     external_ip, service = _service(call)
     server = call.body.server(call.shown.site.settings.internal_mtu)
-    _carry_out(call.orders.add_server, _name(external_ip, service), server)
+    with _refusals():
+        call.orders.add_server(_name(external_ip, service), server)
     external_ip, service = _service(call)
     of_service = f"/v1/external-ips/{external_ip.address}/services/{service.protocol}/{service.port}"
     place = f"{of_service}/servers/{server.endpoint}"
     return Result(views.server_of(call.shown, external_ip, service, server), 201, place)
 
 
-def get_server(call: Call) -> Result:
+def get_server(call: AnyCall) -> Result:
     return Result(views.server_of(call.shown, *_server(call)))
 
 
-def change_server(call: Call) -> Result:
+def change_server(call: Call[t.NoQuery, s.ServerChange]) -> Result:
     external_ip, service, server = _server(call)
     given = call.body.model_dump(exclude_unset=True)
     drained = given.pop("drained", None)
-    _carry_out(call.orders.change_server, _name(external_ip, service), server.endpoint, given, drained)
+    with _refusals():
+        call.orders.change_server(_name(external_ip, service), server.endpoint, given, drained)
     return get_server(call)
 
 
-def remove_server(call: Call) -> Result:
+def remove_server(call: Plain) -> Result:
     external_ip, service, server = _server(call)
-    _carry_out(call.orders.remove_server, _name(external_ip, service), server.endpoint)
+    with _refusals():
+        call.orders.remove_server(_name(external_ip, service), server.endpoint)
     return list_servers(call)
 
 
-def list_moves(call: Call) -> Result:
+def list_moves(call: Plain) -> Result:
     records = sorted(call.shown.moves(), key=lambda record: record.started, reverse=True)
     return Result(t.MoveList(moves=[views.move(record) for record in records]))
 
 
-def get_move(call: Call) -> Result:
+def get_move(call: Plain) -> Result:
     return Result(views.move(_move(call)))
 
 
-def abort_move(call: Call) -> Result:
+def abort_move(call: Plain) -> Result:
     record = _move(call)
-    try:
+    with _refusals():
         call.orders.abort_move(record.id)
-    except Refused as refused:
-        raise refusal(refused) from refused
     return Result(views.move(record), 202)
 
 
-def rebalance(call: Call) -> Result:
-    return _rebalance(call, call.body.algorithm, call.body.dry_run)
+def rebalance(call: Call[t.MoveQuery, t.RebalanceRequest]) -> Result:
+    plan = _plan(call, call.body.algorithm)
+    return Result(views.plan(plan)) if call.body.dry_run else _carry_out(call, plan)
 
 
-def get_rebalance(call: Call) -> Result:
+def get_rebalance(call: Plain) -> Result:
     run = call.shown.last_run()
     if run is None:
         raise RequestProblem(404, "Nothing has been rebalanced since the controller started.")
     return Result(views.plan(run.plan, run))
 
 
-def drain(call: Call) -> Result:
+def drain(call: Call[t.MoveQuery, t.DrainRequest]) -> Result:
     lb = _load_balancer(call)
-    name = lb.name
     before = call.shown.drained(lb)
-    call.orders.drain(name, call.body.undo)
+    call.orders.drain(lb.name, call.body.undo)
     try:
-        return _rebalance(call, None, dry_run=call.body.undo)
+        plan = _plan(call, None)
+        return Result(views.plan(plan)) if call.body.undo else _carry_out(call, plan)
     except RequestProblem:
-        call.orders.drain(name, undo=not before)  # refused: nothing has changed
+        call.orders.drain(lb.name, undo=not before)  # refused: nothing has changed
         raise
 
 
-def _rebalance(call: Call, algorithm: str | None, dry_run: bool) -> Result:
+def _plan(call: AnyCall, algorithm: str | None) -> Plan:
+    """algorithm: None, the site file's."""
     try:
-        plan = call.orders.plan(algorithm)
-        if dry_run:
-            return Result(views.plan(plan))
-        run = call.orders.rebalance(plan)
+        return call.orders.plan(algorithm)
     except Unassignable as error:
         raise RequestProblem(409, str(error), title="No such assignment") from error
-    except Refused as refused:
-        raise refusal(refused) from refused
+
+
+def _carry_out(call: Call[t.MoveQuery, Any], plan: Plan) -> Result:
+    with _refusals():
+        run = call.orders.rebalance(plan)
     if call.query.wait:
         call.orders.wait_for_run(run, WAIT_LIMIT)
     return Result(views.plan(plan, run), 202 if run.state == "running" else 200)
 
 
-def list_keepers(call: Call) -> Result:
+def list_keepers(call: Plain) -> Result:
     return Result(t.KeeperList(keepers=[views.keeper(state) for state in call.shown.keepers(call.orders.now())]))
 
 
-def get_health(call: Call) -> Result:
+def get_health(call: Plain) -> Result:
     switches = [call.shown.switch(lb) for lb in call.shown.site.load_balancers]
     return Result(t.Health(version=__version__, load_balancers=len(switches),
                            load_balancers_ready=sum(switch.state == "ready" for switch in switches)))
 
 
-def get_openapi(call: Call) -> Result:
+def get_openapi(call: Plain) -> Result:
     return Result(json.dumps(openapi.document()).encode())
 
 
-def get_metrics(call: Call) -> Result:
+def get_metrics(call: Plain) -> Result:
     return Result(metrics.exposition(call.shown, call.orders.now()), content_type=metrics.CONTENT_TYPE)
 
 
-def _load_balancer(call: Call) -> LoadBalancer:
+def _load_balancer(call: AnyCall) -> LoadBalancer:
     site, name = call.shown.site, call.values["name"]
     lb = site.load_balancer(name)
     if lb is None:
@@ -240,7 +249,7 @@ def _load_balancer(call: Call) -> LoadBalancer:
     return lb
 
 
-def _external_ip(call: Call) -> ExternalIp:
+def _external_ip(call: AnyCall) -> ExternalIp:
     text = call.values["address"]
     try:
         address = ip_address(text)
@@ -260,7 +269,7 @@ def _no_external_ip(shown: Shown, text: str) -> RequestProblem:
     return not_found("external IP", text, [str(ip.address) for ip in shown.site.external_ips])
 
 
-def _service(call: Call) -> tuple[ExternalIp, Service]:
+def _service(call: AnyCall) -> tuple[ExternalIp, Service]:
     external_ip = _external_ip(call)
     names = {f"{service.protocol}/{service.port}": service for service in external_ip.services}
     name = f"{call.values['protocol']}/{call.values['port']}"
@@ -273,7 +282,7 @@ def _name(external_ip: ExternalIp, service: Service) -> ServiceName:
     return ServiceName(external_ip.address, service.protocol, service.port)
 
 
-def _server(call: Call) -> tuple[ExternalIp, Service, Server]:
+def _server(call: AnyCall) -> tuple[ExternalIp, Service, Server]:
     external_ip, service = _service(call)
     servers = {server.endpoint: server for server in service.servers}
     try:
@@ -284,7 +293,7 @@ def _server(call: Call) -> tuple[ExternalIp, Service, Server]:
     return external_ip, service, server
 
 
-def _move(call: Call) -> MoveRecord:
+def _move(call: AnyCall) -> MoveRecord:
     record = call.shown.move(call.values["id"])
     if record is None:
         raise not_found("move", call.values["id"], [record.id for record in reversed(call.shown.moves())])
@@ -298,8 +307,10 @@ def _cursor(text: str | None) -> Cursor:
         raise wrong_field("query", "after", str(error)) from error
 
 
-def _carry_out(order: Callable[..., None], *arguments: Any) -> None:
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What the control function will not do is the answer to the request."""
     try:
-        order(*arguments)
+        yield
     except Refused as refused:
         raise refusal(refused) from refused

@@ -28,9 +28,9 @@ class Outcome:
 def recover(name: str, readback: ReadBack, directory: Directory, lost_at: float, now: float) -> Outcome:
     """Compares what LB `name` holds with the access table, and changes the table where the switch knows better.
 
-    The controller's table is the authority, but for external IPs that it has not read from this LB since it started.
-    An entry that the switch lost is put back if the switch has lost everything (it was restarted), or if the entry was made
-    at another LB since `lost_at`, when this one's connection ended; else it had run out after its FINs.
+    The controller's table is the authority, but for external IPs that it has not read from this LB since it started. An
+    entry that the switch lost is put back if the switch has lost everything (it was restarted), or if the entry was
+    made at another LB since `lost_at`, when this one's connection ended; else it had run out after its FINs.
     """
     outcome = Outcome()
     restarted = not readback.cookies

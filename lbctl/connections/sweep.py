@@ -13,19 +13,19 @@ from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.ground.tokens import FlowsAnswer
-from lbctl.openflow.cookies import MASK_ALL, Kind, entry_cookie
+from lbctl.openflow.cookies import MASK_ALL, entry_cookie
 from lbctl.openflow.inbound import EntryStats, EntryStatsDecoder, FlowStats
 from lbctl.openflow.messages import DeleteEntries, ReadFlows
 from lbctl.site.model import Settings
 from lbctl.values.protocols import TCP, UDP
+from lbctl.values.side import Side
 
 SHORTEST, LONGEST = 0.5, 60.0
 ASKED_AT_ONCE, LOOKS_AT_ONCE = 50, 500
-"""Requests at a tick, about, and external IPs looked at: in a large site rounds take longer, else the controller would do nothing but
-read."""
+"""Requests at a tick, about, and external IPs looked at: in a large site rounds take longer, else the controller would
+do nothing but read."""
 SOON = 0.01
 """Seconds: not at this tick any more."""
-DIRECTIONS = (("access_in", Kind.ENTRY_IN), ("access_out", Kind.ENTRY_OUT))
 
 
 def interval(serving: Serving) -> float:
@@ -45,7 +45,7 @@ class Asked:
     """A bucket whose counters are on their way."""
 
     serving: Serving
-    open: int = len(DIRECTIONS)
+    open: int = len(Side)
     """Directions that have not been answered whole."""
     counts: dict[bytes, list[int]] = field(default_factory=dict)
     """Key -> packets and bytes, of both directions."""
@@ -132,11 +132,11 @@ class Sweep:
             bucket = current.work.popleft()
             current.open += 1
             asked = Asked(serving)
-            for table, kind in DIRECTIONS:
+            for side in Side:
                 token = self._ground.tokens.new(FlowsAnswer(serving.assigned, partial(self._answered, serving.assigned, asked)))
                 current.tokens.append(token)
-                cookie = entry_cookie(kind, serving.owner, bucket)
-                out.append(ToSwitch(serving.assigned, ReadFlows(table, cookie, MASK_ALL, token)))
+                cookie = entry_cookie(side, serving.owner, bucket)
+                out.append(ToSwitch(serving.assigned, ReadFlows(side.access_table, cookie, MASK_ALL, token)))
         return out
 
     def _answered(self, lb: str, asked: Asked, body: bytes, more: bool, now: float) -> Outbox:

@@ -118,8 +118,8 @@ class Client:
     def _rows(self, batch: Batch) -> list[Row]:
         rows = [row for section in batch.sections for row in entries(section)]
         if not {row.key[0] for row in rows} <= PROTOCOL_NAMES.keys():
-            raise KeeperError(f"the copy of the keeper at {self.url} has entries of unknown protocols; is it of another "
-                              "release?")
+            raise KeeperError(f"the copy of the keeper at {self.url} has entries of unknown protocols; is it of "
+                              "another release?")
         return rows
 
     def _call(self, method: str, target: str, body: bytes | None = None) -> tuple[int, HTTPHeaderDict, bytes]:
@@ -152,8 +152,8 @@ class Client:
         if isinstance(error, TimeoutError):
             return KeeperError(f"the keeper at {self.url} does not answer within {self._timeout:g} s")
         if isinstance(error, ssl.SSLCertVerificationError):
-            return KeeperError(f"the certificate of the keeper at {self.url} is not trusted ({error.verify_message}); see "
-                               "keeper_ca_file")
+            return KeeperError(f"the certificate of the keeper at {self.url} is not trusted ({error.verify_message}); "
+                               "see keeper_ca_file")
         cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
         return KeeperError(f"there is no keeper at {self.url} ({cause}); start it there: lbctl keeper")
 
@@ -172,8 +172,8 @@ def socket_ports(external_ip: ExternalIp, server: Address) -> dict[int, int]:
     """TCP port of that server -> external port, for a fetch of its sockets. Raises KeeperError if they don't tell the
     entries."""
     if external_ip.nat != "destination" or external_ip.kind != "service":
-        raise KeeperError(f"{external_ip.address}: the servers' sockets tell its connections only with destination NAT; "
-                          "take `copies: keeper`")
+        raise KeeperError(f"{external_ip.address}: the servers' sockets tell its connections only with destination "
+                          "NAT; take `copies: keeper`")
     derived = derived_ports(external_ip, server)
     ports = {each.port for service in external_ip.services if service.protocol_number == TCP
              for each in service.servers if each.address == server}

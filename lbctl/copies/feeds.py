@@ -17,6 +17,7 @@ from lbctl.keeper.batches import Reply
 from lbctl.keeper.rows import Ports, Stream, derived_ports
 from lbctl.site.model import Keeper
 from lbctl.values.addresses import Address
+from lbctl.values.keys import server_address_of
 
 
 class KeeperState(NamedTuple):
@@ -70,7 +71,7 @@ class Feeds:
             serving.table.watcher = self._changed if "keeper" in serving.config.copies and self.publishers else None
 
     def _changed(self, entry: Entry) -> None:
-        publisher = self.publishers.get(entry.reply[1:(len(entry.reply) + 1 >> 1) - 2])
+        publisher = self.publishers.get(server_address_of(entry.reply))
         if publisher is not None:
             publisher.changed(entry)
 

@@ -18,8 +18,8 @@ from lbctl.site.orders import InForce
 from lbctl.store import State
 from lbctl.switches.switch import Switch
 from lbctl.values.addresses import Address
+from lbctl.values.log import Log
 
-Log = Callable[..., None]
 Piece = Callable[[State], State]
 """Adds to a State what one part wants to survive a restart."""
 

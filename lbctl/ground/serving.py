@@ -15,6 +15,7 @@ from lbctl.site.model import ExternalIp, Hop, Server, Service, Settings, Tunnel
 from lbctl.values.addresses import Address, Endpoint, Network
 from lbctl.values.keys import reply_key
 from lbctl.values.owners import owner_of
+from lbctl.values.side import EXTERNAL, Side
 
 
 class Serving:
@@ -119,10 +120,10 @@ class Serving:
         if self.allocation:
             self.allocation.tidy(now, self.settings.time_wait)
 
-    def error_source(self, destination: bytes, inward: bool) -> bytes:
-        """Whom an error comes from that answers a packet to `destination` (packed): the address that was asked, if it is one
-        of this external IP's; else the gateway."""
-        if inward or any(destination == address.packed for address in self.config.internal_addresses()):
+    def error_source(self, destination: bytes, side: Side) -> bytes:
+        """Whom an error comes from that answers a packet from that side to `destination` (packed): the address that was asked,
+        if it is one of this external IP's; else the gateway."""
+        if side is EXTERNAL or any(destination == address.packed for address in self.config.internal_addresses()):
             return destination
         return self.config.internal_addresses()[0].packed
 
@@ -173,9 +174,9 @@ class Directory:
             for address in {hop.address for hop in serving.config.hops().values()}:
                 self._behind.setdefault(address, []).append(serving.config)
 
-    def of_packet(self, src: bytes, dst: bytes, inward: bool) -> Serving | None:
-        """Whose packet it is; the order is that of the priorities in table transfer_mode."""
-        if inward:
+    def of_packet(self, src: bytes, dst: bytes, side: Side) -> Serving | None:
+        """Whose packet it is that has come from that side; the order is that of the priorities in table transfer_mode."""
+        if side is EXTERNAL:
             return self.by_address.get(dst)
         return self._by_internal.get(dst) or self._by_server.get(src) or self._of_inside(src)
 

@@ -15,8 +15,8 @@ from typing import Protocol
 
 from lbctl.entries.access_table import Entry
 from lbctl.frames import icmp, packets
+from lbctl.frames.discovery import asked_by
 from lbctl.frames.icmp_translation import quoted
-from lbctl.frames.neighbours import asked_by
 from lbctl.frames.packets import Malformed, Packet
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
@@ -28,7 +28,7 @@ from lbctl.health_checks.verdict import Attempt, Said, Segment, Verdict
 from lbctl.openflow.inbound import PacketIn
 from lbctl.openflow.messages import Barrier, PacketOut
 from lbctl.openflow.meters import MOST_CHECKS
-from lbctl.openflow.rules import Ports
+from lbctl.openflow.ports import Ports
 from lbctl.site.model import CHECK_PORTS
 from lbctl.switches.switch import Switch
 from lbctl.values.keys import inverse_key, pack_key, server_key, unpack_key

@@ -9,11 +9,12 @@ from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.ground.tokens import Confirmation, FlowsAnswer
 from lbctl.moves.needs import Packets
-from lbctl.openflow.cookies import BUCKETS, MASK_ALL, Kind
+from lbctl.openflow.cookies import MASK_ALL, Kind
 from lbctl.openflow.inbound import EntryStatsDecoder
 from lbctl.openflow.messages import Barrier, DeleteCookie, ReadFlows
 from lbctl.switches.readback import bucket_cookies
 from lbctl.values.addresses import Address
+from lbctl.values.keys import BUCKETS
 
 AT_ONCE = 16
 """Buckets of entries that are deleted before the switch must confirm, at most."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from lbctl.entries.held import HeldPackets
-from lbctl.frames.neighbours import asked_by
+from lbctl.frames.discovery import asked_by
 from lbctl.ground.effects import Outbox
 from lbctl.ground.ground import Ground
 from lbctl.ground.move_record import MoveRecord

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import ip_address
 
-from lbctl.frames import neighbours
+from lbctl.frames import discovery
 from lbctl.frames.packets import Malformed, parse_mac
 from lbctl.ground.effects import Outbox, ToSwitch, to_switch
 from lbctl.ground.ground import Ground
@@ -77,7 +77,7 @@ class Neighbourhood:
     def told(self, switch: Switch, packet_in: PacketIn) -> Outbox:
         """Somebody has told its MAC."""
         try:
-            address, mac = neighbours.decode(packet_in.frame)
+            address, mac = discovery.decode(packet_in.frame)
         except Malformed:
             switch.counters["dropped_malformed"] += 1
             return []
@@ -141,7 +141,7 @@ class Neighbourhood:
         if not switch.ready or ports is None:
             return None
         port, tunnel = (ports.to(hop.tunnel), hop.tunnel) if hop else (ports.external, None)
-        frame = neighbours.probe(parse_mac(port.mac), address.packed)
+        frame = discovery.probe(parse_mac(port.mac), address.packed)
         return ToSwitch(switch.lb.name, PacketOut(frame, FROM_CONTROLLER, port.number, tunnel))
 
     def announce_all(self, name: str, now: float) -> Outbox:
@@ -164,7 +164,7 @@ class Neighbourhood:
             internal = [(*way, address) for way in ports.ways(serving.config.hops().values())
                         for address in serving.config.internal_addresses()]
             for port, tunnel, address in [(ports.external, None, serving.address), *internal]:
-                frame = neighbours.announcement(parse_mac(port.mac), address.packed,
+                frame = discovery.announcement(parse_mac(port.mac), address.packed,
                                                 address == serving.config.gateway)
                 out.append(ToSwitch(name, PacketOut(frame, FROM_CONTROLLER, port.number, tunnel)))
         return out

@@ -6,9 +6,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from lbctl.openflow.cookies import BUCKETS, MARK, MASK_KIND, MASK_MARK, Kind, kind_of, owner_in
+from lbctl.openflow.cookies import MARK, MASK_KIND, MASK_MARK, Kind, kind_of, owner_in
 from lbctl.openflow.inbound import EntryStats, EntryStatsDecoder, decode_flow_stats, decode_neighbours
 from lbctl.openflow.tables import TABLES, name_of
+from lbctl.values.keys import BUCKETS
+from lbctl.values.side import EXTERNAL
 
 
 class Question(NamedTuple):
@@ -31,7 +33,7 @@ class Found:
     bytes: int
     duration: int
     directions: int
-    """1: inward flow there, 2: outward flow there, 3: both"""
+    """The sides (Side.flag) whose flows are there."""
 
 
 @dataclass(slots=True)
@@ -84,8 +86,8 @@ class ReadBack:
         return [cookie for table, cookie in self.cookies if table == "arp" and kind_of(cookie) == Kind.ARP and owner_in(cookie)]
 
     def _add(self, stats: EntryStats) -> None:
-        direction = 1 if stats.inward else 2
-        next_hop, inner_hop = (b"", stats.hop) if stats.inward else (stats.hop, b"")
+        direction = stats.side.flag
+        next_hop, inner_hop = (b"", stats.hop) if stats.side is EXTERNAL else (stats.hop, b"")
         found = self.entries.get(stats.key)
         if found is None:
             self.entries[stats.key] = Found(stats.reply, next_hop, inner_hop, stats.packets, stats.bytes, stats.duration, direction)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from lbctl.openflow.cookies import MASK_ALL
 from lbctl.openflow.flow import Flow, MatchValue
 from lbctl.openflow.messages import AddFlows, DeleteCookie, DeleteFlows, Message
+from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.probe_rules import Watched
-from lbctl.openflow.rules import ABSENT, Port, Ports, Role, all_flows, delivery_flows, external_ip_flows
+from lbctl.openflow.rules import ABSENT, Role, all_flows, delivery_flows, external_ip_flows
 from lbctl.site.model import ExternalIp, LoadBalancer
 from lbctl.values.addresses import Address
 

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.bed.processes import CommandFailed
+from tests.bed.switch_library import main_function
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CLONE_NEWNET = 0x40000000
@@ -102,10 +103,7 @@ class Started:
 
 def _serve(orders: socket.socket) -> None:
     """Fork for each order until the other side is gone; the children go on as ryu-manager, and end."""
-    from ryu.cmd import manager
-    from ryu.lib import hub
-
-    hub.patch(thread=True)  # as manager.main does it, before our apps are loaded
+    main = main_function()
 
     import lbctl.api.dispatch
     import lbctl.control  # noqa: F401
@@ -120,7 +118,7 @@ def _serve(orders: socket.socket) -> None:
             lines.close()
             orders.close()
             _become(order)
-            sys.exit(manager.main())
+            sys.exit(main())
         handle = os.pidfd_open(pid)
         socket.send_fds(orders, [b"%d" % pid], [handle])
         os.close(handle)

@@ -152,7 +152,7 @@ class FakeControl:
         self.assignment = {ip.address: ip.load_balancer for ip in self.site.external_ips}
         self.external_ips = {ip.address: FakeServing(self, ip.address) for ip in self.site.external_ips}
         self.shown = Shown(Parts(
-            ground=self, services=self.services, moves=self, health=FakeHealth(self), loads=FakeLoads(self),
+            ground=self, services=self.services, moves=FakeMoves(self), health=FakeHealth(self), loads=FakeLoads(self),
             balancing=FakeBalancing(), keepers=FakeKeepers(self), checks=FakeChecks()))
         for number, switch in enumerate(self.switches.values(), 1):
             switch.set_ports([PortState(name, port, f"02:00:00:00:0{number}:0{port}", True)
@@ -179,6 +179,14 @@ class FakeHealth:
         return self._control.healths.get(name, ("well", None))
 
 
+class FakeMoves:
+    def __init__(self, control: FakeControl) -> None:
+        self._control = control
+
+    def records(self) -> dict[str, MoveRecord]:
+        return {id: move.record for id, move in self._control.moves.items()}
+
+
 class FakeLoads:
     def __init__(self, control: FakeControl) -> None:
         self._control = control
@@ -189,8 +197,9 @@ class FakeLoads:
 
 
 class FakeBalancing:
-    def __init__(self) -> None:
-        self.last = None
+    """Nothing has been rebalanced, and no LB is drained."""
+
+    last = None
 
     def is_drained(self, name: str) -> bool:
         return False

@@ -12,7 +12,7 @@ from lbctl.control import ControlFunction
 from lbctl.entries.access_table import NO_HOP
 from lbctl.ground.effects import FetchCopy, SendBatch
 from lbctl.keeper.batches import Answer
-from lbctl.keeper.copy import Copy
+from lbctl.keeper.process.copy import Copy
 from lbctl.keeper.rows import Row, entries
 from lbctl.openflow.probe_rules import LEARNED_COOKIE
 from lbctl.site.model import Keeper, Keepers, Site

@@ -12,8 +12,8 @@ from lbctl.failures.detection import Detection
 from lbctl.failures.probing import NETWORKS
 from lbctl.frames import packets
 from lbctl.openflow.messages import Barrier, PacketOut
+from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.probe_rules import LEARNED_COOKIE, Watched
-from lbctl.openflow.rules import Port, Ports
 from lbctl.store import FileStore, State, StoreError
 from lbctl.switches.switch import PortState
 from lbctl.values.refused import Refused

@@ -15,15 +15,15 @@ import pytest
 
 from lbctl.copies.client import Client, KeeperError, socket_ports
 from lbctl.entries.access_table import NO_HOP, RESET
-from lbctl.keeper import server as server_module
-from lbctl.keeper import sockets
 from lbctl.keeper.batches import CONTENT_TYPE, Answer, Batch, BatchKind, encode
-from lbctl.keeper.copy import Copy
-from lbctl.keeper.journal import KeptCopy
-from lbctl.keeper.resources import BODY_LIMIT, SHOWN
+from lbctl.keeper.process import server as server_module
+from lbctl.keeper.process import sockets
+from lbctl.keeper.process.copy import Copy
+from lbctl.keeper.process.journal import KeptCopy
+from lbctl.keeper.process.resources import BODY_LIMIT, SHOWN
+from lbctl.keeper.process.server import KeeperServer
+from lbctl.keeper.process.sockets import SocketsError
 from lbctl.keeper.rows import sections
-from lbctl.keeper.server import KeeperServer
-from lbctl.keeper.sockets import SocketsError
 from lbctl.site.model import ExternalIp, Server, Service
 from tests.unit.keeper_entries import EXTERNAL, FULL, SERVER, entry, ports, rows
 

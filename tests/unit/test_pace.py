@@ -8,9 +8,9 @@ from itertools import pairwise
 from lbctl.entries.access_table import Entry
 from lbctl.moves import forgetting
 from lbctl.moves.move import CHUNK
-from lbctl.openflow.cookies import BUCKETS, Kind, kind_of
+from lbctl.openflow.cookies import Kind, kind_of
 from lbctl.openflow.messages import AddEntries, DeleteCookie, Message
-from lbctl.values.keys import pack_key, reply_key
+from lbctl.values.keys import BUCKETS, pack_key, reply_key
 from lbctl.values.transfer import Strategy
 from tests.unit.fake_site import ROUTER_MAC, FakeSite, site
 

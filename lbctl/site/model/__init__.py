@@ -31,7 +31,7 @@ from lbctl.site.model.services import (
     HealthCheck,
     Instead,
     Protocol,
-    Scheduler,
+    SchedulerName,
     Service,
     ServiceName,
     ServiceOrder,
@@ -54,5 +54,5 @@ __all__ = [
     "ALGORITHMS", "CHECKS", "CHECK_PORTS", "COPIES", "FAILOVERS", "KEEPER_PORT", "KINDS", "NAT_KINDS", "PACKETS_PER_CONNECTION", "PORTS",
     "PROTOCOLS", "REBALANCE_MODES", "SCHEDULERS", "TRANSPORTS", "TUNNEL_OVERHEAD", "WHEN_DOWN", "Algorithm", "CheckType", "Copy",
     "ExternalIp", "Failover", "HealthCheck", "Hop", "Instead", "Keeper", "Keepers", "Kind", "LoadBalancer", "Nat", "Protocol", "Rebalance",
-    "RebalanceMode", "Scheduler", "Server", "Service", "ServiceName", "ServiceOrder", "Settings", "Site", "Transport", "Tunnel", "WhenDown",
+    "RebalanceMode", "SchedulerName", "Server", "Service", "ServiceName", "ServiceOrder", "Settings", "Site", "Transport", "Tunnel", "WhenDown",
 ]

@@ -26,8 +26,8 @@ Ordered = TypeVar("Ordered")
 
 Protocol = Literal["tcp", "udp"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
-Scheduler = Literal["round-robin", "weighted-round-robin", "least-connections", "source-hash", "maglev"]
-SCHEDULERS: tuple[Scheduler, ...] = get_args(Scheduler)
+SchedulerName = Literal["round-robin", "weighted-round-robin", "least-connections", "source-hash", "maglev"]
+SCHEDULERS: tuple[SchedulerName, ...] = get_args(SchedulerName)
 """What chooses the server of a new connection: docs/schedulers.md."""
 CheckType = Literal["tcp", "http", "udp"]
 CHECKS: tuple[CheckType, ...] = get_args(CheckType)
@@ -79,7 +79,7 @@ class Service:
 
     protocol: Annotated[Protocol, Key(Choice(PROTOCOLS), "what clients speak")]
     port: Annotated[int, Key(PORT, "where clients find it on the external IP")]
-    scheduler: Annotated[Scheduler, Key(
+    scheduler: Annotated[SchedulerName, Key(
         Choice(SCHEDULERS), "how new connections choose servers, see schedulers.md; connections that are open stay where they are",
         changeable=True)] = "round-robin"
     servers: Annotated[tuple[Server, ...], Key(Parts(Part(Server, "server")), "where connections go", required=True)] = ()
@@ -114,6 +114,6 @@ class ServiceOrder:
     """What is ordered, at run time, for one service; None: it is as the site file says. drained: those of its servers that an
     operator wants to get no new connections."""
 
-    scheduler: Instead[Scheduler] | None = None
+    scheduler: Instead[SchedulerName] | None = None
     servers: Instead[tuple[Server, ...]] | None = None
     drained: frozenset[Endpoint] = frozenset()

@@ -1,19 +1,27 @@
-"""The core's messages as OpenFlow 1.4: hot ones by lbctl.openflow, all others by Ryu's classes."""
+"""The core's messages as OpenFlow 1.4: hot ones by lbctl.openflow, all others by the library's classes."""
 
 from __future__ import annotations
 
 import struct
 from functools import lru_cache
 from ipaddress import ip_network
-from typing import Any
-
-from ryu.lib.pack_utils import msg_pack_into
-from ryu.ofproto import ofproto_v1_4 as ofp
-from ryu.ofproto import ofproto_v1_4_parser as parser
-from ryu.ofproto.ofproto_protocol import ProtocolDesc
+from typing import TYPE_CHECKING
 
 from lbctl.openflow.entry_codec import EntryCodec
-from lbctl.openflow.flow import KEPT_FLOWS, Action, CheckLarger, FinTimeout, Flow, Learn, Move, Output, Resubmit, SetField, SetTtl, Simple
+from lbctl.openflow.flow import (
+    KEPT_FLOWS,
+    Action,
+    CheckLarger,
+    FinTimeout,
+    Flow,
+    Learn,
+    Move,
+    Output,
+    Resubmit,
+    SetField,
+    SetTtl,
+    Simple,
+)
 from lbctl.openflow.messages import (
     AddEntries,
     AddFlows,
@@ -30,28 +38,28 @@ from lbctl.openflow.messages import (
 )
 from lbctl.openflow.outbound import packet_out
 from lbctl.openflow.tables import number
+from ryu_apps.library.names import OFPAction, ProtocolDesc, msg_pack_into, ofp, parser
+from ryu_apps.shell.wire import XID_MARK
+
+if TYPE_CHECKING:
+    from ryu_apps.library.names import Instruction, SeldomMessage
 
 SWITCH = ProtocolDesc(ofp.OFP_VERSION)
-"""What Ryu's classes of messages are told of any switch."""
-XID_MARK = 0x4C000000
-"""The high byte of our xids; the token is in the other 24 bits (0: nothing waits for an answer)."""
+"""What the library's classes of messages are told of any switch."""
 ALL_TABLES, NO_BUFFER, WHOLE_PACKET = 0xFF, 0xFFFFFFFF, 0xFFFF
 RESUBMIT_IN_PORT = 0xFFF8
-UNKNOWN_TO_RYU = {"nd_reserved": bytes.fromhex("10000204"), "nd_options_type": bytes.fromhex("10000401")}
+UNKNOWN_FIELDS = {"nd_reserved": bytes.fromhex("10000204"), "nd_options_type": bytes.fromhex("10000401")}
 """OXM headers of ERICOXM_OF_ICMPV6_ND_RESERVED and _OPTIONS_TYPE (ovs-fields(7), since Open vSwitch 2.11)."""
 CHECK_PKT_LARGER = 49
-"""NXAST_CHECK_PKT_LARGER, which Ryu does not know (openvswitch, lib/ofp-actions.c): length, bit, header of the register."""
+"""NXAST_CHECK_PKT_LARGER, which the library does not know (openvswitch, lib/ofp-actions.c).
+
+Its data: length, bit, header of the register.
+"""
 _CHECK_PKT_LARGER = struct.Struct("!HHI6x")
 _REGISTER_HEADERS = {f"reg{number}": 0x00010004 | number << 9 for number in range(8)}
 """NXM_NX_REG0 to NXM_NX_REG7 (nicira-ext.h)."""
 
-
 _BITS = {"eth_type": 16, "arp_op": 16, "ip_proto": 8, "icmpv6_type": 8}
-
-
-def token_of(xid: int) -> int | None:
-    """The token in an xid of ours; None for any other xid."""
-    return xid & 0xFFFFFF if xid & 0xFF000000 == XID_MARK else None
 
 
 def encode(message: Message, codec: EntryCodec) -> bytes:
@@ -63,23 +71,23 @@ def encode(message: Message, codec: EntryCodec) -> bytes:
             return b"".join([_encoded(flow, ofp.OFPFC_DELETE_STRICT) for flow in flows])
         case AddEntries(entries, None):
             return b"".join([codec.add(entry) for entry in entries])
-        case AddEntries(entries, token):
+        case AddEntries(entries, int(token)):
             return codec.bundle(entries, XID_MARK | token)
         case PacketOut():
             return packet_out(message, XID_MARK)
         case DeleteEntries(entries):
             return codec.delete(entries)
-    return b"".join([_serialized(item, xid) for item, xid in _by_ryu(message)])
+    return b"".join([_serialized(item, xid) for item, xid in _by_library(message)])
 
 
-def _serialized(item: Any, token: int) -> bytes:
+def _serialized(item: SeldomMessage, token: int) -> bytes:
     item.set_xid(XID_MARK | token)
     item.serialize()
     return bytes(item.buf)
 
 
-def _by_ryu(message: Message) -> list[tuple[Any, int]]:
-    """Ryu messages, each with its token (0: none)."""
+def _by_library(message: Message) -> list[tuple[SeldomMessage, int]]:
+    """The library's messages, each with its token (0: none)."""
     match message:
         case DeleteCookie(table, cookie, mask):
             return [(parser.OFPFlowMod(SWITCH, cookie, mask, number(table), ofp.OFPFC_DELETE,
@@ -95,7 +103,7 @@ def _by_ryu(message: Message) -> list[tuple[Any, int]]:
         case SetMeter(meter, rate, burst):
             band = parser.OFPMeterBandDrop(rate=rate, burst_size=burst)
             flags = ofp.OFPMF_PKTPS | ofp.OFPMF_BURST | ofp.OFPMF_STATS
-            # ADD fails where the meter is there already, which load_balancer.py knows; MODIFY then sets its rate.
+            # ADD fails where the meter is there already (shell/events.py knows that); MODIFY then sets its rate.
             return [(parser.OFPMeterMod(SWITCH, command, flags, meter, [band]), 0)
                     for command in (ofp.OFPMC_ADD, ofp.OFPMC_MODIFY)]
         case Configure():
@@ -107,12 +115,12 @@ def _by_ryu(message: Message) -> list[tuple[Any, int]]:
 
 @lru_cache(maxsize=KEPT_FLOWS)
 def _encoded(flow: Flow, command: int) -> bytes:
-    """Most flows are the same on all LBs, and Ryu needs 215 us for one."""
+    """Most flows are the same on all LBs, and the library needs 215 us for one."""
     return _serialized(_flow_mod(flow, command), 0)
 
 
-def _flow_mod(flow: Flow, command: int) -> Any:
-    instructions = []
+def _flow_mod(flow: Flow, command: int) -> SeldomMessage:
+    instructions: list[Instruction] = []
     if command == ofp.OFPFC_ADD:
         if flow.meter is not None:
             instructions.append(parser.OFPInstructionMeter(flow.meter))
@@ -128,23 +136,26 @@ def _flow_mod(flow: Flow, command: int) -> Any:
         match=parser.OFPMatch(_ordered_fields=_match_fields(flow)), instructions=instructions)
 
 
-def _match_fields(flow: Flow) -> list[tuple[str, Any]]:
-    """What a field needs (eth_type, then ip_proto) must come before it; Ryu itself would put Nicira's fields first."""
+def _match_fields(flow: Flow) -> list[tuple[str, object]]:
+    """What a field needs (eth_type, then ip_proto) must come before it; the library would put Nicira's fields first."""
     first = {"eth_type": 0, "ip_proto": 1}
     fields = sorted(flow.match, key=lambda pair: first.get(pair[0], 2))
     return [("tcp_flags_nxm" if field == "tcp_flags" else field, _masked(value)) for field, value in fields]
 
 
-def _masked(value: Any) -> Any:
-    """A prefix as Ryu takes it: address and mask."""
+def _masked(value: object) -> object:
+    """A prefix as the library takes it: address and mask."""
     if isinstance(value, str) and "/" in value:
         network = ip_network(value)
         return str(network.network_address), str(network.netmask)
     return value
 
 
-class _RawSetField(parser.OFPAction):
-    """The action set_field of a field that Ryu has no name for, as far as a flow-mod needs it (OpenFlow 1.4.0 7.2.4)."""
+class _RawSetField(OFPAction):
+    """The action set_field of a field that the library has no name for, as far as a flow-mod needs it.
+
+    See OpenFlow 1.4.0, section 7.2.4.
+    """
 
     def __init__(self, header: bytes, value: int) -> None:
         # Not OFPAction's own: it asks for a registered type.
@@ -154,14 +165,14 @@ class _RawSetField(parser.OFPAction):
         self._bytes = struct.pack("!HH", self.type, self.len) + body
 
     def serialize(self, buf: bytearray, offset: int) -> None:
-        """As Ryu's actions do: into `buf`, which grows as needed."""
+        """As the library's actions do: into `buf`, which grows as needed."""
         msg_pack_into(f"!{self.len}s", buf, offset, self._bytes)
 
 
-def _action(action: Action) -> Any:
+def _action(action: Action) -> OFPAction:
     match action:
-        case SetField(field, value) if field in UNKNOWN_TO_RYU:
-            return _RawSetField(UNKNOWN_TO_RYU[field], value)
+        case SetField(field, int(value)) if field in UNKNOWN_FIELDS:
+            return _RawSetField(UNKNOWN_FIELDS[field], value)
         case SetField(field, value):
             return parser.OFPActionSetField(**{field: value})
         case Move(source, target, bits):
@@ -171,7 +182,8 @@ def _action(action: Action) -> Any:
         case Simple("dec_ttl"):
             return parser.OFPActionDecNwTtl()
         case Simple(port):
-            return parser.OFPActionOutput({"controller": ofp.OFPP_CONTROLLER, "in_port": ofp.OFPP_IN_PORT}[port], WHOLE_PACKET)
+            number_of = {"controller": ofp.OFPP_CONTROLLER, "in_port": ofp.OFPP_IN_PORT}
+            return parser.OFPActionOutput(number_of[port], WHOLE_PACKET)
         case FinTimeout(idle):
             return parser.NXActionFinTimeout(idle, 0)
         case SetTtl(ttl):

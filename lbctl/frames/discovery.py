@@ -1,4 +1,5 @@
-"""Asking and telling who has an address on a segment: ARP for IPv4 (packets.py), neighbour discovery (RFC 4861) for IPv6.
+"""Asking and telling who has an address on a segment: ARP for IPv4 (packets.py), neighbour discovery (RFC 4861) for
+IPv6.
 
 Frames in, frames out. MAC addresses are 6 bytes, IP addresses 4 or 16 bytes (`.packed`).
 """
@@ -40,7 +41,8 @@ def probe(source_mac: bytes, target: bytes) -> bytes:
 
 
 def announcement(source_mac: bytes, address: bytes, router: bool) -> bytes:
-    """Tells everyone that `address` is at `source_mac` now: gratuitous ARP, or an unsolicited advertisement (RFC 4861 7.2.6).
+    """Tells everyone that `address` is at `source_mac` now: gratuitous ARP, or an unsolicited advertisement (RFC 4861
+    7.2.6).
 
     router: packets for other addresses may be sent there too; ARP cannot say it.
     """
@@ -51,7 +53,8 @@ def announcement(source_mac: bytes, address: bytes, router: bool) -> bytes:
 
 
 def decode(frame: bytes) -> tuple[bytes, bytes]:
-    """Whose MAC a frame tells: (packed address, MAC). ARP of either operation, or a neighbour advertisement. Raises Malformed."""
+    """Whose MAC a frame tells: (packed address, MAC). ARP of either operation, or a neighbour advertisement. Raises
+    Malformed."""
     if frame[12:14] != b"\x86\xdd":
         arp = packets.decode_arp(frame)
         return arp.spa, arp.sha

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import socket
 import ssl
@@ -10,13 +11,14 @@ import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from socketserver import TCPServer, ThreadingMixIn
+from socketserver import BaseRequestHandler, TCPServer, ThreadingMixIn
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from lbctl import __version__
 from lbctl.http.message import Request, Response
-from lbctl.keeper.journal import KeptCopy
-from lbctl.keeper.resources import BODY_LIMIT, Resources, problem
+from lbctl.http.problems import RequestProblem
+from lbctl.keeper.process.journal import KeptCopy
+from lbctl.keeper.process.resources import BODY_LIMIT, Resources
 
 LOG = logging.getLogger(__name__)
 
@@ -28,6 +30,12 @@ IDLE_SECONDS = 300.0
 """A connection may wait so long for its next request."""
 NOTE_SECONDS = 10.0
 """Odd things of one kind are logged once in this time."""
+
+
+Accepted = socket.socket | tuple[bytes, socket.socket]
+"""What socketserver hands over: of TCP always a socket (of UDP a packet too)."""
+ClientAddress = tuple[str, int] | tuple[str, int, int, int]
+"""Of IPv4; of IPv6."""
 
 
 class _Connection:
@@ -60,14 +68,15 @@ class KeeperServer(ThreadingMixIn, TCPServer):
     allow_reuse_address = True
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], kept: KeptCopy, token: str | None, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, address: tuple[str, int], kept: KeptCopy, token: str | None,
+                 tls: ssl.SSLContext | None = None) -> None:
         self.resources = Resources(kept, token, self.note, lambda: len(self._connections))
         self._tls = tls
         self._connections: dict[int, _Connection] = {}
         self._guard = threading.Lock()
         self._noted: dict[str, tuple[float, int]] = {}
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        super().__init__(address, _Handler)
+        super().__init__(address, BaseRequestHandler)  # which is never made: finish_request makes a _Handler
 
     def server_bind(self) -> None:
         """`::` is for IPv4 as well."""
@@ -75,8 +84,9 @@ class KeeperServer(ThreadingMixIn, TCPServer):
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         super().server_bind()
 
-    def process_request(self, request: socket.socket, client_address: tuple) -> None:
+    def process_request(self, request: Accepted, client_address: ClientAddress) -> None:
         """Starts the connection's thread, if there is room or can be made."""
+        assert isinstance(request, socket.socket)
         with self._guard:
             if len(self._connections) >= CONNECTIONS:
                 idle = [each for each in self._connections.values() if each.idle]
@@ -88,14 +98,16 @@ class KeeperServer(ThreadingMixIn, TCPServer):
             self._connections[id(request)] = _Connection(request)
         super().process_request(request, client_address)
 
-    def finish_request(self, request: socket.socket, client_address: tuple) -> None:
+    def finish_request(self, request: Accepted, client_address: ClientAddress) -> None:
         """One connection, in its thread."""
+        assert isinstance(request, socket.socket)
         connection = self._connections[id(request)]
         try:
             request.settimeout(IDLE_SECONDS)
             if self._tls:
-                request = connection.sock = self._tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
-                request.do_handshake()
+                encrypted = self._tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
+                request = connection.sock = encrypted
+                encrypted.do_handshake()
             _Handler(request, client_address, self, connection)
         except ssl.SSLError as error:
             self.note("tls", f"{client_address[0]}: no TLS connection: {error.reason or error}")
@@ -126,7 +138,7 @@ class KeeperServer(ThreadingMixIn, TCPServer):
         self._noted[kind] = now, 0
         LOG.warning("%s%s", text, f" ({left_out} more of this kind since the last such line)" if left_out else "")
 
-    def handle_error(self, request: socket.socket, client_address: tuple) -> None:
+    def handle_error(self, request: Accepted, client_address: ClientAddress) -> None:
         """A bug: everything foreseen has been answered."""
         LOG.exception("internal error with a connection from %s", client_address[0])
 
@@ -138,8 +150,10 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = f"lbctl-keeper/{__version__}", ""
     disable_nagle_algorithm = True
     server: KeeperServer
+    rfile: io.BufferedReader
 
-    def __init__(self, request: socket.socket, client_address: tuple, server: KeeperServer, connection: _Connection) -> None:
+    def __init__(self, request: socket.socket, client_address: ClientAddress, server: KeeperServer,
+                 connection: _Connection) -> None:
         self._connection = connection
         super().__init__(request, client_address, server)
 
@@ -154,13 +168,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
         length, unreadable = self._length(headers)
-        refused = self.server.resources.admit(headers) or unreadable
+        refused = self.server.resources.unauthorised(headers) or unreadable
         body = b"" if refused else self.rfile.read(length)
         if not refused and len(body) != length:
-            refused = problem(400, "The body is shorter than its Content-Length.")
+            refused = RequestProblem(400, "The body is shorter than its Content-Length.")
         if refused:
             self.close_connection = True
-        self._send(refused or self._of_resources(headers, body))
+        self._send(refused.response() if refused else self._of_resources(headers, body))
         while refused and length > 0 and (left_out := self.rfile.read1(min(length, 65536))):
             length -= len(left_out)  # with bytes unread, closing would make the client's machine forget the answer
 
@@ -168,23 +182,25 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             parts = urlsplit(self.path)
         except ValueError as error:
-            return problem(400, f"The path makes no sense: {error}.")
-        request = Request(self.command, unquote(parts.path), parse_qs(parts.query, keep_blank_values=True), headers, body)
+            return RequestProblem(400, f"The path makes no sense: {error}.").response()
+        query = parse_qs(parts.query, keep_blank_values=True)
+        request = Request(self.command, unquote(parts.path), query, headers, body)
         try:
             return self.server.resources.answer(request)
         except Exception:
             LOG.exception("%s %s failed; this is a bug in lbctl", self.command, self.path)
-            return problem(500, "The keeper failed on this request; its log says why.")
+            return RequestProblem(500, "The keeper failed on this request; its log says why.").response()
 
-    def _length(self, headers: Mapping[str, str]) -> tuple[int, Response | None]:
+    @staticmethod
+    def _length(headers: Mapping[str, str]) -> tuple[int, RequestProblem | None]:
         """Bytes of the body; and what to answer if it will not be read."""
         if "transfer-encoding" in headers:
-            return 0, problem(411, "Send the body with its Content-Length.")
+            return 0, RequestProblem(411, "Send the body with its Content-Length.")
         length = headers.get("content-length", "0")
         if not (length.isascii() and length.isdigit()) or len(length) > 20:
-            return 0, problem(400, "Content-Length is no number.")
+            return 0, RequestProblem(400, "Content-Length is no number.")
         if int(length) > BODY_LIMIT:
-            return BODY_LIMIT, problem(413, f"The body is longer than {BODY_LIMIT} bytes.")
+            return BODY_LIMIT, RequestProblem(413, f"The body is longer than {BODY_LIMIT} bytes.")
         return int(length), None
 
     def _send(self, response: Response) -> None:
@@ -193,7 +209,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.note(str(response.status), f"{self.client_address[0]}: {self.requestline!r} answered with "
                                                    f"{response.status}: {response.body.decode()}")
         self.send_response_only(response.status)
-        for name, value in {**response.headers, "Cache-Control": "no-store", "Content-Length": str(len(response.body))}.items():
+        more = {"Cache-Control": "no-store", "Content-Length": str(len(response.body))}
+        for name, value in {**response.headers, **more}.items():
             self.send_header(name, value)
         if self.close_connection:
             self.send_header("Connection", "close")
@@ -205,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.command, self.requestline = self.command or "", self.requestline or ""
         self.request_version = self.protocol_version  # of 0.9, as which it would pass, answers have no head
-        self._send(problem(code, f"{message or HTTPStatus(code).phrase}."))
+        self._send(RequestProblem(code, f"{message or HTTPStatus(code).phrase}.").response())
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _answer
 

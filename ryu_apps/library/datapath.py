@@ -1,10 +1,10 @@
-"""Ryu's connection to a switch, with less work for each message.
+"""The library's connection to a switch, with less work for each message.
 
-Ryu reads every message with two system calls, parses it in full (15 to 180 us), copies what is left of its buffer, and sends
-each answer through a queue and another green thread. Here one read takes what is there, messages that come often go to one
-function as bytes, and all answers to one read leave in one write.
+The library reads every message with two system calls, parses it in full (15 to 180 us), copies what is left of its
+buffer, and sends each answer through a queue and another green thread. Here one read takes what is there, messages that
+come often go to one function as bytes, and all answers to one read leave in one write.
 
-Other Ryu apps in the same process don't see those messages: lbctl is the only app that may control its LBs.
+Other apps in the same process don't see those messages: lbctl is the only app that may control its LBs.
 """
 
 from __future__ import annotations
@@ -14,17 +14,14 @@ import ssl
 import struct
 from collections import deque
 from collections.abc import Callable
+from socket import socket as Socket
 
-from ryu.controller import controller, ofp_event
-from ryu.controller.handler import DEAD_DISPATCHER
-from ryu.lib import hub
-from ryu.ofproto import ofproto_parser, ofproto_v1_4
+from ryu_apps.library.names import DEAD_DISPATCHER, Datapath, controller, hub, ofp, ofp_msg_to_ev, ofproto_parser
+from ryu_apps.shell.wire import BARRIER_REPLY, BUNDLE_CONTROL, ERROR, FLOW_REMOVED, MULTIPART_REPLY, PACKET_IN
 
-ERROR, PACKET_IN, FLOW_REMOVED, MULTIPART_REPLY, BARRIER_REPLY, BUNDLE_CONTROL = 1, 10, 11, 19, 21, 33
 RAW = frozenset({ERROR, PACKET_IN, FLOW_REMOVED, BARRIER_REPLY, BUNDLE_CONTROL})
-SHORTEST = {ERROR: 12, MULTIPART_REPLY: 16, BUNDLE_CONTROL: 16}
-"""Bytes that such a message has at least (OpenFlow 1.4.0, section 7); a header has 8."""
 FLOW_STATISTICS = b"\x00\x01"
+OPENFLOW = ofp.OFP_VERSION
 
 READ = 64 * 1024
 """Bytes at once."""
@@ -37,12 +34,16 @@ Handler = Callable[["LeanDatapath", int, int, bytes], None]
 """(datapath, message type, xid, whole message)"""
 
 
-class LeanDatapath(controller.Datapath):
-    """Takes the place of Ryu's Datapath: see `install`."""
+def _nobody(datapath: LeanDatapath, kind: int, xid: int, message: bytes) -> None:
+    """Before `install` there is nobody to tell."""
 
-    handler: Handler = staticmethod(lambda *_: None)
 
-    def __init__(self, socket, address) -> None:
+class LeanDatapath(Datapath):
+    """Takes the place of the library's Datapath: see `install`."""
+
+    handler: Handler = staticmethod(_nobody)
+
+    def __init__(self, socket: Socket, address: tuple[str, int]) -> None:
         self._unsent: deque[bytes] = deque()
         self._unsent_size = 0
         self._corked = False
@@ -64,7 +65,7 @@ class LeanDatapath(controller.Datapath):
             self._idle.clear()
             self._idle.wait()
 
-    def send(self, buf, close_socket: bool = False) -> bool:
+    def send(self, buf: bytes | bytearray, close_socket: bool = False) -> bool:
         """Never waits. In order; at once, unless something is waiting already, or a read is being answered."""
         if self.state == DEAD_DISPATCHER:
             return False
@@ -117,8 +118,14 @@ class LeanDatapath(controller.Datapath):
 
     # Receiving.
 
-    @controller._deactivate
     def _recv_loop(self) -> None:
+        try:
+            self._receive()
+        finally:
+            with contextlib.suppress(OSError):
+                self.socket.close()
+
+    def _receive(self) -> None:
         rest = b""
         while self.state != DEAD_DISPATCHER:
             try:
@@ -148,18 +155,18 @@ class LeanDatapath(controller.Datapath):
             message = data[offset:offset + length]
             offset += length
             often = kind in RAW or kind == MULTIPART_REPLY and message[8:10] == FLOW_STATISTICS
-            if often and version == ofproto_v1_4.OFP_VERSION:
+            if often and version == OPENFLOW:
                 self.handler(self, kind, xid, message)
             else:
-                self._to_ryu(version, kind, length, xid, message)
+                self._to_library(version, kind, length, xid, message)
         return data[offset:]
 
-    def _to_ryu(self, version: int, kind: int, length: int, xid: int, message: bytes) -> None:
-        """As Ryu's own receive loop does: to the apps that observe it, and to Ryu's own handlers."""
+    def _to_library(self, version: int, kind: int, length: int, xid: int, message: bytes) -> None:
+        """As the library's own receive loop does: to the apps that observe it, and to the library's own handlers."""
         parsed = ofproto_parser.msg(self, version, kind, length, xid, bytearray(message))
         if not parsed or self.ofp_brick is None:
             return
-        event = ofp_event.ofp_msg_to_ev(parsed)
+        event = ofp_msg_to_ev(parsed)
         self.ofp_brick.send_event_to_observers(event, self.state)
         for handler in list(self.ofp_brick.get_handlers(event)):
             if self.state in handler.callers[event.__class__].dispatchers:
@@ -169,7 +176,7 @@ class LeanDatapath(controller.Datapath):
 def install(handler: Handler) -> None:
     """From now on every switch is connected by a LeanDatapath, and `handler` gets what comes often."""
 
-    def serve(socket, address) -> None:
+    def serve(socket: Socket, address: tuple[str, int]) -> None:
         with contextlib.closing(LeanDatapath(socket, address)) as datapath:
             datapath.serve()
 

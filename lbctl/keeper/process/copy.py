@@ -1,5 +1,5 @@
-"""The copy itself (seed figure 13, copy 54): takes batches, and gives rows back. Pure; lbctl.keeper.journal makes it
-last.
+"""The copy itself (seed figure 13, copy 54): takes batches, and gives rows back. Pure; lbctl.keeper.process.journal
+makes it last.
 
 A full copy is put aside part by part, and replaces what there was only with its last part. So what is given back of a
 server is always what its entries were at one batch of one session, never a mixture.
@@ -15,7 +15,7 @@ from ipaddress import ip_address
 
 from lbctl.entries.access_table import GONE
 from lbctl.keeper.batches import Answer, Batch, BatchKind, Reply
-from lbctl.keeper.rows import Kind, Section, Stream, identity_size, row_size, version_of
+from lbctl.keeper.rows import RowKind, Section, Stream, identity_size, row_size, version_of
 
 ENDED_SESSIONS = 16
 """So many of a server are remembered, for their batches that are still under way when the next one has begun."""
@@ -30,7 +30,7 @@ class StreamCopy:
     """The rows of one stream. ports: what the DESTINATION rows' external ports follow from."""
 
     ports: bytes = b""
-    rows: dict[Kind, Rows] = field(default_factory=dict)
+    rows: dict[RowKind, Rows] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -86,13 +86,14 @@ class Session:
 
     def contradicts(self, batch: Batch) -> bool:
         """Do the batch's ports differ from those that rows here rely on?"""
-        return any(section.kind is Kind.DESTINATION and stream.ports != section.ports and bool(stream.rows.get(section.kind))
+        return any(section.kind is RowKind.DESTINATION and stream.ports != section.ports
+                   and bool(stream.rows.get(section.kind))
                    for section in batch.sections if (stream := self.streams.get(section.stream)))
 
     def batch(self, kind: BatchKind, external: bytes | None = None) -> Batch:
         """Everything (of that external IP) as one batch."""
         return Batch(kind, self.server, self.number, self.sequence, [
-            Section(rows_kind, stream, found.ports if rows_kind is Kind.DESTINATION else b"", b"".join(
+            Section(rows_kind, stream, found.ports if rows_kind is RowKind.DESTINATION else b"", b"".join(
                 [part for row in rows.items() for part in row]))
             for stream, found in self.streams.items() if external in (None, stream.external)
             for rows_kind, rows in found.rows.items() if rows])
@@ -118,11 +119,13 @@ class ServerCopy:
         if batch.sequence <= session.sequence:
             return Reply(Answer.ACKNOWLEDGED, session.sequence, "had it already")
         if batch.sequence != session.sequence + 1:
-            return Reply(Answer.RESYNC, session.sequence, f"batch {session.sequence + 1} has not come before {batch.sequence}")
+            return Reply(Answer.RESYNC, session.sequence,
+                         f"batch {session.sequence + 1} has not come before {batch.sequence}")
         if (batch.kind is BatchKind.INCREMENT) != (session is self.current):
             return Reply(Answer.RESYNC, session.sequence, "an increment in a full copy, or the other way round")
         if session.contradicts(batch):
-            return Reply(Answer.RESYNC, session.sequence, "other external ports follow from the servers' ports than before")
+            return Reply(Answer.RESYNC, session.sequence,
+                         "other external ports follow from the servers' ports than before")
         return None
 
     def take(self, batch: Batch, now: float) -> None:
@@ -173,7 +176,8 @@ class Copy:
     def _judge(self, batch: Batch) -> Reply | None:
         server = self.servers.get(batch.server)
         if server is None:
-            return Reply(Answer.REFUSED, 0, f"this keeper is not for server {ip_address(batch.server)}; start it with --server")
+            return Reply(Answer.REFUSED, 0,
+                         f"this keeper is not for server {ip_address(batch.server)}; start it with --server")
         return server.judge(batch) or self._over_limit(server, batch)
 
     def _over_limit(self, server: ServerCopy, batch: Batch) -> Reply | None:
@@ -195,7 +199,8 @@ class Copy:
     def snapshot(self) -> list[tuple[Batch, float]]:
         """Everything, for `restore`."""
         return [(session.batch(kind), session.taken_at) for server in self.servers.values()
-                for kind, session in ((BatchKind.LAST_PART, server.current), (BatchKind.PART, server.coming)) if session]
+                for kind, session in ((BatchKind.LAST_PART, server.current), (BatchKind.PART, server.coming))
+                if session]
 
     def restore(self, batch: Batch, taken_at: float) -> None:
         """Begins with what `snapshot` gave: a full copy (LAST_PART), or what has come of one (PART). Not of foreign

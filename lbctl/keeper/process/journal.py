@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from lbctl.keeper.batches import Batch, Malformed, Reply, decode, encode
-from lbctl.keeper.copy import Copy
+from lbctl.keeper.batches import Batch, MalformedBatch, Reply, decode, encode
+from lbctl.keeper.process.copy import Copy
 
 MAGIC = b"lbctl keeper 1\n"
 NAME, NEW_NAME, LOCK_NAME = "copy.journal", "copy.journal.new", "lock"
@@ -47,6 +47,8 @@ class KeptCopy:
         self.size = 0
         """Bytes of the file."""
         self._log = log
+        self._compact_at = 0
+        """The size at which the file is written anew."""
         self._torn = False
         """The last record may be there in part; `size` does not count it."""
         self._path, self._new_path = directory / NAME, directory / NEW_NAME
@@ -60,8 +62,8 @@ class KeptCopy:
         except BlockingIOError as error:
             raise JournalError(f"{directory}: another keeper is running with this directory") from error
         except OSError as error:
-            raise JournalError(f"{error.filename or directory}: {error.strerror or error}; give --directory one that the keeper "
-                               "may write to") from error
+            raise JournalError(f"{error.filename or directory}: {error.strerror or error}; give --directory one that "
+                               "the keeper may write to") from error
 
     def put(self, batch: Batch, body: bytes) -> Reply:
         """The reply to a batch, whose bytes are `body`; it lasts once this has returned. Raises OSError if it cannot be
@@ -122,15 +124,16 @@ class KeptCopy:
         with file:
             size, end = os.fstat(file.fileno()).st_size, len(MAGIC)
             if file.read(len(MAGIC)) != MAGIC:
-                raise JournalError(f"{self._path} is no keeper's journal, or of another release; remove it: the control function will "
-                                   "send everything again")
-            with contextlib.suppress(Malformed):
+                raise JournalError(f"{self._path} is no keeper's journal, or of another release; remove it: the "
+                                   "control function will send everything again")
+            with contextlib.suppress(MalformedBatch):
                 for kind, body, taken_at in _records(file):
                     self._replay(kind, decode(body), taken_at)
                     end = file.tell()
         self.copy.counters.clear()
         if end != size:
-            self._log(f"{self._path}: the last {size - end} bytes are damaged and left out; what they held will be sent again")
+            self._log(f"{self._path}: the last {size - end} bytes are damaged and left out; what they held will be "
+                      "sent again")
 
     def _replay(self, kind: int, batch: Batch, taken_at: float) -> None:
         if kind == SNAPSHOT:

@@ -7,18 +7,18 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Any
 
 from lbctl.entries.access_table import NO_HOP, STATES, Entry
 from lbctl.http.message import Request, Response
+from lbctl.http.problems import RequestProblem
 from lbctl.http.tokens import missing_token
-from lbctl.keeper import sockets
-from lbctl.keeper.batches import CONTENT_TYPE, Answer, Batch, BatchKind, Malformed, decode, encode
-from lbctl.keeper.copy import ServerCopy, Session
-from lbctl.keeper.journal import KeptCopy
-from lbctl.keeper.metrics import exposition
+from lbctl.keeper.batches import CONTENT_TYPE, Answer, Batch, BatchKind, MalformedBatch, decode, encode
+from lbctl.keeper.process import sockets
+from lbctl.keeper.process.copy import ServerCopy, Session
+from lbctl.keeper.process.journal import KeptCopy
+from lbctl.keeper.process.metrics import exposition
 from lbctl.keeper.rows import Row, entries, row_size, version_of
 from lbctl.values.addresses import Address
 from lbctl.values.protocols import PROTOCOL_NAMES
@@ -27,20 +27,6 @@ BODY_LIMIT = 8 * 1024 * 1024
 """Bytes of a batch."""
 SHOWN = 10_000
 """So many entries are shown as JSON, which is for people."""
-
-
-class Problem(Exception):
-    """Ends a request with problem details (RFC 9457). `detail` says what happened and what to do."""
-
-    def __init__(self, status: int, detail: str, **headers: str) -> None:
-        super().__init__(detail)
-        self.response = problem(status, detail, headers)
-
-
-def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """A response that says what failed."""
-    content = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    return Response(status, {"Content-Type": "application/problem+json", **(headers or {})}, json.dumps(content).encode())
 
 
 class Resources:
@@ -63,45 +49,47 @@ class Resources:
             "/metrics": {"GET": self._metrics},
         }
 
-    def admit(self, headers: Mapping[str, str]) -> Response | None:
+    def unauthorised(self, headers: Mapping[str, str]) -> RequestProblem | None:
         """What to answer to a request that does not carry the token; before its body is read."""
         detail = missing_token(headers, self._token, "keeper")
-        return problem(401, detail, {"WWW-Authenticate": 'Bearer realm="lbctl keeper"'}) if detail else None
+        challenge = {"WWW-Authenticate": 'Bearer realm="lbctl keeper"'}
+        return RequestProblem(401, detail, headers=challenge) if detail else None
 
     def answer(self, request: Request) -> Response:
-        """The answer to a request that was admitted."""
+        """The answer to a request that carries the token."""
         try:
             return self._route(request)(request)
-        except Problem as refusal:
-            return refusal.response
+        except RequestProblem as problem:
+            return problem.response()
 
     def _route(self, request: Request) -> Callable[[Request], Response]:
         by_method = self._routes.get(request.path)
         if by_method is None and request.path.startswith("/v1/copies/"):
             by_method = {"GET": self._rows}
         if by_method is None:
-            raise Problem(404, f"There is nothing at {request.path}.")
+            raise RequestProblem(404, f"There is nothing at {request.path}.")
         method = "GET" if request.method == "HEAD" else request.method
         if method not in by_method:
             allow = ", ".join(by_method)
-            raise Problem(405, f"{request.path} takes {allow}, not {request.method}.", Allow=allow)
+            raise RequestProblem(405, f"{request.path} takes {allow}, not {request.method}.", headers={"Allow": allow})
         return by_method[method]
 
     def _take(self, request: Request) -> Response:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != CONTENT_TYPE:
-            raise Problem(415, f"The body must be {CONTENT_TYPE}.")
+            raise RequestProblem(415, f"The body must be {CONTENT_TYPE}.")
         try:
             batch = decode(request.body or b"")
-        except Malformed as error:
-            raise Problem(400, f"The body is no batch: {error}.") from error
+        except MalformedBatch as error:
+            raise RequestProblem(400, f"The body is no batch: {error}.") from error
         try:
             with self.lock:
                 reply = self._kept.put(batch, request.body or b"")
         except OSError as error:
-            raise Problem(507, f"The batch cannot be written: {error.strerror}; free space in the keeper's directory.") from error
+            raise RequestProblem(507, f"The batch cannot be written: {error.strerror}; free space in the keeper's "
+                                      "directory.") from error
         if reply.answer is not Answer.ACKNOWLEDGED:
-            self._note(reply.answer.value, f"batch {batch.sequence} of session {batch.session:016x} of {ip_address(batch.server)}: "
-                                           f"{reply.answer.value}, {reply.detail}")
+            which = f"batch {batch.sequence} of session {batch.session:016x} of {ip_address(batch.server)}"
+            self._note(reply.answer.value, f"{which}: {reply.answer.value}, {reply.detail}")
         elif batch.kind is BatchKind.LAST_PART:
             self._note("full", f"the full copy of {ip_address(batch.server)} is complete, session {batch.session:016x}")
         return _json({"answer": reply.answer.value, "sequence": reply.sequence, "detail": reply.detail})
@@ -122,7 +110,8 @@ class Resources:
         with self.lock:
             current = self._copy.servers[server].current
             if current is None:
-                raise Problem(404, f"This keeper has not received a full copy of the entries of {ip_address(server)} yet.")
+                raise RequestProblem(404, "This keeper has not received a full copy of the entries of "
+                                          f"{ip_address(server)} yet.")
             found, age = current.batch(BatchKind.LAST_PART, external.packed), _age(current, time.time())
         return _batch(request, found, age)
 
@@ -130,14 +119,14 @@ class Resources:
         server = self._own(_one(request, "server"))
         external = _address(_one(request, "external_ip"))
         if len(external.packed) != len(server):
-            raise Problem(422, "Wrong query: server and external_ip are of different IP versions.")
+            raise RequestProblem(422, "Wrong query: server and external_ip are of different IP versions.")
         try:
             ports = dict(_port_pair(text) for text in request.query.get("port", []))
             found = sockets.connections(server, external.packed, ports)
         except ValueError:
-            raise Problem(422, "Wrong query: port is SERVER_PORT:EXTERNAL_PORT, once for each.") from None
+            raise RequestProblem(422, "Wrong query: port is SERVER_PORT:EXTERNAL_PORT, once for each.") from None
         except sockets.SocketsError as error:
-            raise Problem(503, f"{error}.".capitalize()) from error
+            raise RequestProblem(503, f"{error}.".capitalize()) from error
         return _batch(request, Batch(BatchKind.LAST_PART, server, 0, 0, [found]), 0.0)
 
     def _health(self, _: Request) -> Response:
@@ -153,7 +142,7 @@ class Resources:
         server = _address(text)
         if server.packed not in self._copy.servers:
             own = ", ".join(sorted(str(ip_address(each)) for each in self._copy.servers))
-            raise Problem(403, f"This keeper is not for server {server}, but for: {own}.")
+            raise RequestProblem(403, f"This keeper is not for server {server}, but for: {own}.")
         return server.packed
 
 
@@ -173,13 +162,13 @@ def _address(text: str) -> Address:
     try:
         return ip_address(text)
     except ValueError:
-        raise Problem(422, f"{text!r} is no IP address.") from None
+        raise RequestProblem(422, f"{text!r} is no IP address.") from None
 
 
 def _one(request: Request, name: str) -> str:
     values = request.query.get(name, [])
     if len(values) != 1:
-        raise Problem(422, f"Wrong query: {name}: must be given once.")
+        raise RequestProblem(422, f"Wrong query: {name}: must be given once.")
     return values[0]
 
 
@@ -201,8 +190,8 @@ def _batch(request: Request, batch: Batch, age: float) -> Response:
         return Response(200, {"Content-Type": CONTENT_TYPE, "Lbctl-Age": f"{age:.3f}"}, encode(batch))
     shown = [row for section in batch.sections for row in entries(section._replace(rows=section.rows[:SHOWN * row_size(
         section.kind, version_of(section.stream))]))][:SHOWN]
-    return _json({"session": f"{batch.session:016x}", "sequence": batch.sequence, "age_seconds": age, "rows": batch.rows,
-                  "complete": len(shown) == batch.rows, "entries": [_entry(row) for row in shown]})
+    return _json({"session": f"{batch.session:016x}", "sequence": batch.sequence, "age_seconds": age,
+                  "rows": batch.rows, "complete": len(shown) == batch.rows, "entries": [_entry(row) for row in shown]})
 
 
 def _entry(row: Row) -> dict[str, Any]:
@@ -213,5 +202,5 @@ def _entry(row: Row) -> dict[str, Any]:
             "external_ip": str(connection.external.address), "external_port": connection.external.port,
             "server": str(connection.server.address), "server_port": connection.server.port,
             "internal_ip": internal and str(internal.address), "internal_port": internal and internal.port,
-            "next_hop": None if row.next_hop == NO_HOP else connection.next_hop, "inner_hop": row.inner_hop.hex(":") or None,
-            "state": STATES[row.flags]}
+            "next_hop": None if row.next_hop == NO_HOP else connection.next_hop,
+            "inner_hop": row.inner_hop.hex(":") or None, "state": STATES[row.flags]}

@@ -1,8 +1,9 @@
 """Python's garbage collector, kept from stopping the controller for long.
 
-A full collection looks at every object: 350 ms with 600 000 of them (200 LBs, 150 000 connections), while packets wait. Almost all of them
-stay, and what goes is freed without the collector when its last reference goes; only cycles need it. So what has survived a full
-collection is not looked at again, until it is thawed: seldom, for the few cycles (of connections that ended) that become garbage later.
+A full collection looks at every object: 350 ms with 600 000 of them (200 LBs, 150 000 connections), while packets wait.
+Almost all of them stay, and what goes is freed without the collector when its last reference goes; only cycles need it.
+So what has survived a full collection is not looked at again until it is thawed: seldom, for the few cycles (of
+connections that ended) that become garbage later.
 """
 
 from __future__ import annotations

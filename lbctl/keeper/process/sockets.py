@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 
 from lbctl.entries.access_table import FIN_IN, FIN_OUT, NO_HOP
-from lbctl.keeper.rows import Kind, Section, Stream, pack_ports
+from lbctl.keeper.rows import RowKind, Section, Stream, pack_ports
 from lbctl.values.protocols import TCP
 
 NETLINK_SOCK_DIAG = 4
@@ -29,8 +29,8 @@ ROUNDS = 3
 """The table is read again that often if it changed in a way that the kernel calls an interruption."""
 
 ESTABLISHED, SYN_RECV, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING = 1, 3, 4, 5, 8, 9, 11
-FLAGS = {ESTABLISHED: 0, SYN_RECV: 0, FIN_WAIT1: FIN_OUT, FIN_WAIT2: FIN_OUT, CLOSE_WAIT: FIN_IN, LAST_ACK: FIN_IN | FIN_OUT,
-         CLOSING: FIN_IN | FIN_OUT}
+FLAGS = {ESTABLISHED: 0, SYN_RECV: 0, FIN_WAIT1: FIN_OUT, FIN_WAIT2: FIN_OUT, CLOSE_WAIT: FIN_IN,
+         LAST_ACK: FIN_IN | FIN_OUT, CLOSING: FIN_IN | FIN_OUT}
 """State of a socket (include/net/tcp_states.h) -> who has sent a FIN. The others have no entry: SYN_SENT was not opened
 by a client, LISTEN and CLOSE are no connection, and TIME_WAIT has ended."""
 _STATE_MASK = sum(1 << state for state in FLAGS)
@@ -64,7 +64,8 @@ def connections(server: bytes, external: bytes, ports: Mapping[int, int]) -> Sec
             for family in families:
                 rows.update(_of_port(netlink, family, server, port))
     derived = pack_ports({_TCP + port.to_bytes(2): external_port.to_bytes(2) for port, external_port in ports.items()})
-    return Section(Kind.DESTINATION, Stream(server, external), derived, b"".join([part for row in rows.items() for part in row]))
+    packed = b"".join([part for row in rows.items() for part in row])
+    return Section(RowKind.DESTINATION, Stream(server, external), derived, packed)
 
 
 def _must_be_here(server: bytes) -> None:
@@ -73,8 +74,8 @@ def _must_be_here(server: bytes) -> None:
         with socket.socket(socket.AF_INET if len(server) == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
             probe.bind((str(ip_address(server)), 0))
     except OSError as error:
-        raise SocketsError(f"{ip_address(server)} is no address of the keeper's machine ({error.strerror}): only the server's own tells "
-                           "its sockets") from error
+        raise SocketsError(f"{ip_address(server)} is no address of the keeper's machine ({error.strerror}): only the "
+                           "server's own tells its sockets") from error
 
 
 def _open() -> socket.socket:
@@ -83,7 +84,8 @@ def _open() -> socket.socket:
         netlink.settimeout(TIMEOUT)
         return netlink
     except OSError as error:
-        raise SocketsError(f"this kernel tells no sockets ({error.strerror}): it needs the modules inet_diag and tcp_diag") from error
+        raise SocketsError(f"this kernel tells no sockets ({error.strerror}): it needs the modules inet_diag and "
+                           "tcp_diag") from error
 
 
 def _of_port(netlink: socket.socket, family: int, server: bytes, port: int) -> dict[bytes, bytes]:
@@ -111,7 +113,8 @@ def _messages(netlink: socket.socket, request: bytes) -> Iterator[tuple[bytes, i
     """The answers to a dump: the bytes, where the message's content begins, and its flags. Raises SocketsError."""
     sequence = int.from_bytes(os.urandom(4))
     try:
-        netlink.send(_HEADER.pack(_HEADER.size + len(request), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, sequence, 0) + request)
+        length, flags = _HEADER.size + len(request), NLM_F_REQUEST | NLM_F_DUMP
+        netlink.send(_HEADER.pack(length, SOCK_DIAG_BY_FAMILY, flags, sequence, 0) + request)
         while True:
             data = netlink.recv(RECEIVE_SIZE)
             offset = 0
