@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 from lbctl.api.fields import Closed, description_of, request_model, shown_keys, view_model
 from lbctl.site.documents import server_of
 from lbctl.site.keys import keys_of
-from lbctl.site.model import TUNNEL_OVERHEAD, Scheduler, Server, Service, Tunnel
+from lbctl.site.model import TUNNEL_OVERHEAD, SchedulerName, Server, Service, Tunnel
 
 ServerState = Literal["up", "down", "drained", "full"]
 
@@ -36,7 +36,7 @@ else:
 class ServiceChange(Closed):
     """What of a service may be changed at run time."""
 
-    scheduler: Scheduler = Field(description=description_of(Service, "scheduler"))
+    scheduler: SchedulerName = Field(description=description_of(Service, "scheduler"))
 
 
 class ServerRequest(_ServerRequest):

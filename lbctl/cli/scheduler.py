@@ -9,13 +9,13 @@ import typer
 from lbctl.cli import output
 from lbctl.cli.client import Client
 from lbctl.cli.services import ExternalIp, Service, split_service
-from lbctl.site.model import SCHEDULERS, Scheduler
+from lbctl.site.model import SCHEDULERS, SchedulerName
 
 
 def scheduler(
     external_ip: ExternalIp,
     service: Service,
-    name: Annotated[Scheduler, typer.Argument(metavar="NAME", help=f"{', '.join(SCHEDULERS)}; see docs/schedulers.md.")],
+    name: Annotated[SchedulerName, typer.Argument(metavar="NAME", help=f"{', '.join(SCHEDULERS)}; see docs/schedulers.md.")],
     json: output.Json = False,
 ) -> None:
     """Let a service choose servers by another scheduler; open connections stay."""
