@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import shutil
 import signal
 import socket
 import time
@@ -18,22 +17,12 @@ from mininet.net import Mininet
 from mininet.node import Node
 
 from tests.bed.namespaces import call_inside
-from topologies import plan, rundir
+from topologies import plan, programs, rundir
 from topologies.controller import APPS, ControlFunctionProcess, credentials, namespace
 from topologies.plan import Plan
 from topologies.rundir import LabError
 from topologies.topo import LabTopo
 
-PROGRAMS = {
-    "mnexec": "mininet",
-    "ip": "iproute2",
-    "ethtool": "ethtool",
-    "ovs-vswitchd": "openvswitch-switch",
-    "nginx": "nginx-light",
-    "dnsmasq": "dnsmasq-base",
-    "ifconfig": "net-tools",
-}
-"""What a lab runs, and the Debian package that has it."""
 
 class Lab:
     """`with Lab(PLAN) as lab:` builds the lab and starts it; leaving the block removes everything.
@@ -137,9 +126,8 @@ def check_machine() -> None:
     """Raises LabError when a lab cannot run here."""
     if os.geteuid() != 0:
         raise LabError("a lab needs root: it makes network namespaces; start it with sudo")
-    missing = [package for program, package in PROGRAMS.items() if shutil.which(program) is None]
-    if missing:
-        raise LabError(f"programs are missing; install them: apt-get install {' '.join(sorted(set(missing)))}")
+    if packages := programs.missing():
+        raise LabError(f"programs are missing; install them: apt-get install {' '.join(packages)}")
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from mininet.node import Node, Switch
 from lbctl.site.model import Keeper
 from tests.bed.ovs import OvsError, PrivateOvs
 from tests.bed.processes import end, is_alive, mentions, read_pid
-from topologies import plan, rundir
+from topologies import plan, programs, rundir
 from topologies.queues import long_receive_queues
 from topologies.rundir import KEEPER_TOKEN, LabError, secret
 
@@ -36,9 +36,11 @@ AHEAD = ("nice", "-n", "-15")
 
 def checked(node: Node, *commands: str) -> None:
     """Run shell commands in `node`, up to the first that fails. Raises LabError with what it said then."""
-    said = node.cmd("{ " + " && ".join(commands) + "; } || echo failed")
+    script = " && ".join(commands)
+    programs.check_script(script)
+    said = node.cmd("{ " + script + "; } || echo failed")
     if "failed" in said:
-        raise LabError(f"{node.name}: {said.strip()}, of: {' && '.join(commands)}")
+        raise LabError(f"{node.name}: {said.strip()}, of: {script}")
 
 
 class LabSwitch(Switch):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from mininet.cli import CLI
 from mininet.log import lg
 from mininet.node import Node
 
-from topologies import controller, plan, rundir
+from topologies import controller, plan, programs, rundir
 from topologies.lab import Lab, ended_by_signals
 from topologies.nodes import LoadBalancerSwitch
 from topologies.plan import Plan
@@ -33,7 +32,7 @@ class LabPrompt(CLI):
         """lbctl ARGS: the lbctl command, e.g. `lbctl status`, `lbctl move 198.51.100.1 lb-b --wait`."""
         lab_plan = self.mn.topo.plan
         command = [*controller.place(lab_plan), str(Path(sys.executable).parent / "lbctl"), *shlex.split(line)]
-        subprocess.run(command, check=False, env={**os.environ, **controller.credentials(lab_plan)})
+        programs.run(command, check=False, env={**os.environ, **controller.credentials(lab_plan)})
 
     def do_kill(self, line: str) -> None:
         """kill LB: kill -9 the LB's ovs-vswitchd."""

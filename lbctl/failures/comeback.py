@@ -96,7 +96,7 @@ class Comebacks:
         """All that the switch holds is known."""
         ground, name = self._ground, switch.lb.name
         hollow = self._came_back_empty(switch, readback)
-        outcome = recover(name, readback, ground.external_ips, switch.lost_at, now)
+        outcome = recover(switch, readback, ground.external_ips, now)
         for serving in hollow:
             serving.unread.add(name)
             switch.roles[serving.address] = HOLDING

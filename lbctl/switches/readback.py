@@ -32,7 +32,7 @@ class Found:
     packets: int
     bytes: int
     duration: int
-    directions: int
+    sides: int
     """The sides (Side.flag) whose flows are there."""
 
 
@@ -92,7 +92,7 @@ class ReadBack:
         if found is None:
             self.entries[stats.key] = Found(stats.reply, next_hop, inner_hop, stats.packets, stats.bytes, stats.duration, direction)
         elif found.reply == stats.reply:
-            found.directions |= direction
+            found.sides |= direction
             found.next_hop = found.next_hop or next_hop
             found.inner_hop = found.inner_hop or inner_hop
             found.duration = max(found.duration, stats.duration)

@@ -165,9 +165,6 @@ class FakeControl:
     def assigned_to(self, address: Address) -> str:
         return self.assignment[address]
 
-    def records(self) -> dict[str, MoveRecord]:
-        return self.moves
-
 
 class FakeHealth:
     """Every LB is well, unless the control function's `healths` say otherwise."""
@@ -184,7 +181,7 @@ class FakeMoves:
         self._control = control
 
     def records(self) -> dict[str, MoveRecord]:
-        return {id: move.record for id, move in self._control.moves.items()}
+        return self._control.moves
 
 
 class FakeLoads:
