@@ -94,12 +94,12 @@ class ControlFunctionProcess:
     def check(self) -> None:
         """Raises LabError with the last line of its log if it ended by itself."""
         if self._process is not None and self._process.poll() is not None:
-            raise LabError(f"ryu-manager ended with status {self._process.returncode}: {self.last_words()}. {SEE_ALL}")
+            raise LabError(f"ryu-manager ended with status {self._process.returncode}; {self.last_words()}. {SEE_ALL}")
 
     def last_words(self) -> str:
-        """The last line of its log."""
-        lines = [line for line in self.log_file.read_text(errors="replace").splitlines() if line.strip()]
-        return lines[-1].strip().rstrip(".") if lines else "it said nothing"
+        """What the last line of its log is."""
+        lines = [line.strip() for line in self.log_file.read_text(errors="replace").splitlines() if line.strip()]
+        return f"the last line of its log is `{lines[-1]}`" if lines else "its log is empty"
 
 
 class LabController(LabNode, Controller):

@@ -72,7 +72,7 @@ if TYPE_CHECKING:
         def configHosts(self) -> None: ...  # noqa: N802
         def addHost(self, name: str, **params: Any) -> Node: ...  # noqa: N802
         def addSwitch(self, name: str, **params: Any) -> Switch: ...  # noqa: N802
-        def addLink(self, one: Node | str, other: Node | str, **params: Any) -> object: ...  # noqa: N802
+        def addLink(self, node1: Node | str, node2: Node | str, **params: Any) -> object: ...  # noqa: N802
         def __contains__(self, name: object) -> bool: ...
         def __getitem__(self, name: str) -> Node: ...
 

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -26,14 +27,16 @@ from topologies.steps import step
 from topologies.topo import LabTopo
 
 PROGRAMS = {
-    "mnexec": "mininet",
     "ip": "iproute2",
     "ethtool": "ethtool",
     "ovs-vswitchd": "openvswitch-switch",
     "ovsdb-server": "openvswitch-switch",
+    "ovs-vsctl": "openvswitch-switch",
+    "ovsdb-tool": "openvswitch-common",
     "nginx": "nginx-light",
     "dnsmasq": "dnsmasq-base",
     "ifconfig": "net-tools",
+    "mnexec": "mininet",
 }
 """What a lab runs, and the Debian package that has it."""
 
@@ -41,9 +44,9 @@ PROGRAMS = {
 class LabNetwork(Mininet):
     """Mininet whose links, too, have a limit for what their making may take."""
 
-    def addLink(self, one: Node | str, other: Node | str, **params: Any) -> object:  # noqa: N802 (Mininet's name)
-        with step(f"the link between {one} and {other}"):
-            return super().addLink(one, other, **params)
+    def addLink(self, node1: Node | str, node2: Node | str, **params: Any) -> object:  # noqa: N802 (Mininet's name)
+        with step(f"the link between {node1} and {node2}"):
+            return super().addLink(node1, node2, **params)
 
 
 class Lab:
@@ -121,7 +124,7 @@ class Lab:
             if self.control_function is not None:
                 self.control_function.check()
             if time.monotonic() > deadline:
-                logged = f"; ryu-manager said last: {self.control_function.last_words()}. {SEE_ALL}" if self.control_function else ""
+                logged = f"; ryu-manager: {self.control_function.last_words()}. {SEE_ALL}" if self.control_function else ""
                 raise LabError(f"the lab is not ready after {timeout:g} s: {reason}{logged}")
             time.sleep(0.1)
 
@@ -152,7 +155,8 @@ class Lab:
 def _in_one_line(error: Exception) -> str:
     """What a program said, with how to get the program again if that is what is wrong."""
     said = "; ".join(line.strip() for line in str(error).splitlines() if line.strip()).rstrip(".")
-    package = next((package for program, package in PROGRAMS.items() if f"{program} " in said), None)
+    named = (package for program, package in PROGRAMS.items() if re.search(rf"(?<![\w/-]){program}(?![\w.-])", said))
+    package = next(named, None)
     return f"{said}. If the program itself is broken: apt-get install --reinstall {package}" if package else said
 
 

@@ -38,6 +38,9 @@ AHEAD = ("nice", "-n", "-15")
 Routes = Sequence[tuple[str, Address]]
 """(network or `default`, via)."""
 
+PROMPT = chr(127)
+"""Of a node's shell, by Mininet's choice."""
+
 PLAIN = "; ".join(f'{tool}() {{ command {tool} -color=never "$@"; }}' for tool in ("ip", "bridge", "tc"))
 """Shell functions: a node's shell is on a terminal, where newer iproute2 colours what it says."""
 
@@ -52,8 +55,8 @@ def checked(node: Node, *commands: str) -> None:
     """
     steps = " && ".join(f"{{ at={number}; {command}; }}" for number, command in enumerate(commands))
     with step(node.name):
-        *said, ended = node.cmd(f"{steps}; echo; echo ended $at $?").strip().splitlines()
-    _, number, status = ended.split()
+        *said, ended = node.cmd(f"{steps}; status=$?; echo; echo $at $status").strip().splitlines()
+    number, status = ended.split()
     if status != "0":
         told = "; ".join(line.strip() for line in said if line.strip()) or "it said nothing"
         raise LabError(f"{node.name}: `{commands[int(number)]}` failed with status {status}: {told}")
@@ -62,22 +65,27 @@ def checked(node: Node, *commands: str) -> None:
 class LabNode(Node):
     """A node of Mininet that does not wait for ever for a shell that cannot start."""
 
-    _said = ""
+    _starting = False
 
     def startShell(self, mnopts: str | None = None) -> None:  # noqa: N802 (Mininet's name)
         with step(f"{self.name}: the start of its shell by mnexec"):
+            self._starting = True
             super().startShell(mnopts)
             self.cmd(PLAIN)
 
     def read(self, size: int = 1024) -> str:
-        """Raises LabError if there is nothing to be read and the shell has ended: nothing would ever come."""
-        while not self.readbuf and not self.pollOut.poll(200):
-            if self.shell is not None and self.shell.poll() is not None:
+        """While the shell starts: all that it says up to its first prompt. Raises LabError if it ends before that."""
+        if not self._starting:
+            return super().read(size)
+        said = ""
+        while not said.endswith(PROMPT):
+            if self.pollOut.poll(100):
+                said += super().read(size)
+            elif self.shell is not None and self.shell.poll() is not None:
                 ended = f"mnexec could not start its shell (status {self.shell.returncode})"
-                raise LabError(f"{self.name}: {ended}: {_mnexec_said(self._said)}")
-        data = super().read(size)
-        self._said = (self._said + data)[-400:]
-        return data
+                raise LabError(f"{self.name}: {ended}: {_mnexec_said(said)}")
+        self._starting = False
+        return said
 
 
 def _mnexec_said(text: str) -> str:

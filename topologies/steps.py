@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.bed.processes import start_time
+from tests.bed.processes import is_alive, start_time
 from topologies.rundir import LabError
 
 LIMIT = 30.0
@@ -47,7 +47,8 @@ def _waited_for() -> str:
     parents = {int(entry.name): _parent(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
     mine = [pid for pid, parent in parents.items() if parent == os.getpid()]
     shells = {pid for pid in mine if "mininet:" in _command(pid) and _command(pid).startswith("bash ")}
-    started = [pid for pid, parent in parents.items() if pid in mine and pid not in shells or parent in shells]
+    started = [pid for pid, parent in parents.items() if parent in shells or pid in mine and pid not in shells]
+    started = [pid for pid in started if is_alive(pid)]
     if not started:
         return ""
     last = max(started, key=lambda pid: (start_time(pid) or 0, pid))
