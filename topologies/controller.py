@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.bed.processes import wait_gone
-from topologies import plan, rundir
+from topologies import plan, programs, rundir
 from topologies.emulator import Controller
-from topologies.nodes import LabNode
 from topologies.plan import Plan
 from topologies.rundir import LabError
+from topologies.shell import LabNode
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 APPS = ("ryu_apps/load_balancer.py", "ryu_apps/rest.py")
@@ -46,7 +46,7 @@ class ControlFunctionProcess:
         self.directory = directory
         self.log_file = directory / "controller.log"
         self.configuration = directory / "lbctl.conf"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[str] | None = None
         (directory / "site.yaml").write_text(plan.site_yaml(lab_plan))
         text = CONFIGURATION.format(
             controller=lab_plan.controller, openflow=plan.OPENFLOW_PORT, rest_address=lab_plan.rest_address, rest=plan.REST_PORT
@@ -68,7 +68,7 @@ class ControlFunctionProcess:
             check_port_free()
         with self.log_file.open("ab") as log:
             # In a session of its own: Ctrl-C at the lab's prompt is not for the controller.
-            self._process = subprocess.Popen(
+            self._process = programs.popen(
                 [*AHEAD, *self.command(apps)],
                 cwd=CHECKOUT,
                 stdin=subprocess.DEVNULL,

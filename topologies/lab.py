@@ -6,8 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import re
-import shutil
 import signal
 import socket
 import time
@@ -17,28 +15,15 @@ from typing import Any
 
 from tests.bed.namespaces import call_inside
 from tests.bed.processes import CommandFailed
-from topologies import plan, rundir
+from topologies import plan, programs, rundir
 from topologies.controller import APPS, SEE_ALL, ControlFunctionProcess, credentials, namespace
 from topologies.emulator import Mininet, Node, lg
 from topologies.nodes import LoadBalancerSwitch
 from topologies.plan import Plan
 from topologies.rundir import LabError
+from topologies.shell import in_one_line, remedy
 from topologies.steps import step
 from topologies.topo import LabTopo
-
-PROGRAMS = {
-    "ip": "iproute2",
-    "ethtool": "ethtool",
-    "ovs-vswitchd": "openvswitch-switch",
-    "ovsdb-server": "openvswitch-switch",
-    "ovs-vsctl": "openvswitch-switch",
-    "ovsdb-tool": "openvswitch-common",
-    "nginx": "nginx-light",
-    "dnsmasq": "dnsmasq-base",
-    "ifconfig": "net-tools",
-    "mnexec": "mininet",
-}
-"""What a lab runs, and the Debian package that has it."""
 
 
 class LabNetwork(Mininet):
@@ -72,7 +57,8 @@ class Lab:
         except BaseException as error:
             self._stop()
             if type(error) is Exception or isinstance(error, CommandFailed):  # Mininet's own, and Open vSwitch's
-                raise LabError(_in_one_line(error)) from error
+                said = in_one_line(str(error).splitlines())
+                raise LabError(f"{said}. {remedy(said)}") from error
             raise
         return self
 
@@ -152,21 +138,12 @@ class Lab:
             rundir.remove()  # also ends what is still there of a node that could not end by itself
 
 
-def _in_one_line(error: Exception) -> str:
-    """What a program said, with how to get the program again if that is what is wrong."""
-    said = "; ".join(line.strip() for line in str(error).splitlines() if line.strip()).rstrip(".")
-    named = (package for program, package in PROGRAMS.items() if re.search(rf"(?<![\w/-]){program}(?![\w.-])", said))
-    package = next(named, None)
-    return f"{said}. If the program itself is broken: apt-get install --reinstall {package}" if package else said
-
-
 def check_machine() -> None:
     """Raises LabError when a lab cannot run here."""
     if os.geteuid() != 0:
         raise LabError("a lab needs root: it makes network namespaces; start it with sudo")
-    missing = [package for program, package in PROGRAMS.items() if shutil.which(program) is None]
-    if missing:
-        raise LabError(f"programs are missing; install them: apt-get install {' '.join(sorted(set(missing)))}")
+    if packages := programs.missing():
+        raise LabError(f"programs are missing; install them: apt-get install {' '.join(packages)}")
 
 
 @contextlib.contextmanager

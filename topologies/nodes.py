@@ -19,9 +19,11 @@ from lbctl.values.addresses import Address
 from tests.bed.ovs import OvsError, PrivateOvs
 from tests.bed.processes import end, is_alive, mentions, read_pid
 from topologies import plan, rundir
-from topologies.emulator import Node, Switch
+from topologies.emulator import Switch
 from topologies.queues import long_receive_queues
-from topologies.rundir import KEEPER_TOKEN, LabError, secret
+from topologies.rundir import KEEPER_TOKEN, secret
+from topologies.shell import LabNode
+from topologies.shell import checked as checked
 from topologies.steps import step
 
 ROOT_INTERFACE = "lbctl-mgmt"
@@ -31,70 +33,14 @@ NO_IPV6 = "sysctl -qw net.ipv6.conf.all.disable_ipv6=1"
 OFFLOADS = "tx off gso off tso off gro off"
 """With OVS's userspace datapath TCP hangs if a sender leaves checksums to a device that does not exist."""
 
+NOT_FILTERED = "[ ! -e /proc/sys/net/bridge/bridge-nf-call-iptables ] || sysctl -qw net.bridge.bridge-nf-call-iptables=0"
+"""Where the kernel module br_netfilter is loaded, a Linux bridge hands packets to iptables, which only costs time here."""
+
 AHEAD = ("nice", "-n", "-15")
 """An LB is a machine of its own: here it shares processors with those who load it, but must not wait for them."""
 
-
 Routes = Sequence[tuple[str, Address]]
 """(network or `default`, via)."""
-
-PROMPT = chr(127)
-"""Of a node's shell, by Mininet's choice."""
-
-PLAIN = "; ".join(f'{tool}() {{ command {tool} -color=never "$@"; }}' for tool in ("ip", "bridge", "tc"))
-"""Shell functions: a node's shell is on a terminal, where newer iproute2 colours what it says."""
-
-NOT_FILTERED = "for file in /proc/sys/net/bridge/bridge-nf-call-*; do (echo 0 >$file) 2>/dev/null || true; done"
-"""Where the kernel module br_netfilter is loaded, packets over a Linux bridge go through iptables, which only takes time here."""
-
-
-def checked(node: Node, *commands: str) -> None:
-    """Run shell commands in `node`, up to the first that fails. Raises LabError with that one and what it said.
-
-    It does so as well if one has no end (see `step`).
-    """
-    steps = " && ".join(f"{{ at={number}; {command}; }}" for number, command in enumerate(commands))
-    with step(node.name):
-        *said, ended = node.cmd(f"{steps}; status=$?; echo; echo $at $status").strip().splitlines()
-    number, status = ended.split()
-    if status != "0":
-        told = "; ".join(line.strip() for line in said if line.strip()) or "it said nothing"
-        raise LabError(f"{node.name}: `{commands[int(number)]}` failed with status {status}: {told}")
-
-
-class LabNode(Node):
-    """A node of Mininet that does not wait for ever for a shell that cannot start."""
-
-    _starting = False
-
-    def startShell(self, mnopts: str | None = None) -> None:  # noqa: N802 (Mininet's name)
-        with step(f"{self.name}: the start of its shell by mnexec"):
-            self._starting = True
-            super().startShell(mnopts)
-            self.cmd(PLAIN)
-
-    def read(self, size: int = 1024) -> str:
-        """While the shell starts: all that it says up to its first prompt. Raises LabError if it ends before that."""
-        if not self._starting:
-            return super().read(size)
-        said = ""
-        while not said.endswith(PROMPT):
-            if self.pollOut.poll(100):
-                said += super().read(size)
-            elif self.shell is not None and self.shell.poll() is not None:
-                ended = f"mnexec could not start its shell (status {self.shell.returncode})"
-                raise LabError(f"{self.name}: {ended}: {_mnexec_said(said)}")
-        self._starting = False
-        return said
-
-
-def _mnexec_said(text: str) -> str:
-    """In one line, with what helps."""
-    said = "; ".join(line.strip() for line in text.splitlines() if line.strip()) or "it said nothing"
-    if "mount" in said:
-        return (f"{said}. It can do so only where / is a mount point of its own, which it is not in a plain chroot (`findmnt /` finds "
-                "nothing there): enter the root by pivot_root, as scripts/fresh-machine.sh does")
-    return f"{said}. Does `mnexec -n true` work here? `apt-get install --reinstall mininet` puts the program back"
 
 
 class LabSwitch(LabNode, Switch):

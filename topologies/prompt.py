@@ -6,13 +6,12 @@ import argparse
 import contextlib
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.bed.ovs import OvsError
-from topologies import controller, plan, rundir
+from topologies import controller, plan, programs, rundir
 from topologies.emulator import Node, Prompt, lg
 from topologies.lab import Lab, ended_by_signals
 from topologies.nodes import Client, LoadBalancerSwitch
@@ -42,7 +41,7 @@ class LabPrompt(Prompt):
         if words and words[0] in LOOK_AT_SWITCHES and "--ovs-rundir" not in words:
             words += [word for lb in self._load_balancers() for word in ("--ovs-rundir", str(lb.ovs.rundir))]
         command = [*controller.place(self._plan), str(Path(sys.executable).parent / "lbctl"), *words]
-        subprocess.run(command, check=False, env={**os.environ, **controller.credentials(self._plan)})
+        programs.run(command, check=False, env={**os.environ, **controller.credentials(self._plan)})
 
     def do_kill(self, line: str) -> None:
         """kill LB: kill -9 the LB's ovs-vswitchd."""

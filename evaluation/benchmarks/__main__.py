@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import sys
 import time
 
@@ -23,6 +22,7 @@ from evaluation.benchmarks import (
     solving,
 )
 from evaluation.benchmarks.results import Result, table
+from topologies import programs
 
 ALL = {
     "move": move.main,
@@ -63,7 +63,7 @@ def main(names: list[str]) -> int:
 
 def machine() -> str:
     """The machine in one line: cores, Open vSwitch, Python, kernel."""
-    ovs = subprocess.run(["ovs-vswitchd", "--version"], capture_output=True, text=True, check=True).stdout.split()[3]
+    ovs = programs.run(["ovs-vswitchd", "--version"], capture_output=True, check=True).stdout.split()[3]
     return f"{os.cpu_count()} cores, Open vSwitch {ovs}, Python {platform.python_version()}, Linux {platform.release()}\n"
 
 

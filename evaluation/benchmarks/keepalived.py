@@ -8,7 +8,6 @@ entries have been committed would break its connection.
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,10 @@ from tests.bed.faults import Established, Fates, Silence
 from tests.bed.namespaces import Namespace
 from tests.bed.processes import CommandFailed
 from tests.bed.sites import SERVER_PORT, simple_site
+from topologies import programs
 from topologies.queues import long_receive_queues
 
 VIRTUAL_EXTERNAL, VIRTUAL_INTERNAL = "198.51.100.70", "10.0.0.70"
-PROGRAMS = {"keepalived": "keepalived", "conntrackd": "conntrackd", "nft": "nftables"}
-"""What it needs, and the Debian package that has it."""
 SETTLED = 20.0
 
 NFT = """\
@@ -138,7 +136,7 @@ def die(advert: float, count: int) -> Death:
 
 def missing() -> str:
     """Debian packages that the yardstick needs and that are not there; empty if it can run."""
-    return " ".join(package for program, package in PROGRAMS.items() if shutil.which(program) is None)
+    return " ".join(programs.missing("keepalived", "conntrackd", "nft"))
 
 
 class RouterPair(Bed):

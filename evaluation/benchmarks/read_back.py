@@ -15,6 +15,7 @@ from evaluation.benchmarks.results import Result, median
 from evaluation.benchmarks.scene import Scene
 from evaluation.benchmarks.seed import connections, seed
 from tests.bed.bed import BalancerNode
+from topologies import programs
 
 ENTRIES = 100_000
 RUNS = 3
@@ -53,7 +54,7 @@ def _dump(node: BalancerNode) -> float:
     """Seconds that ovs-ofctl takes to ask for all flows and to write them nowhere."""
     command = ("ovs-ofctl", "-O", "OpenFlow14", "dump-flows", node.bridge)
     begun = time.monotonic()
-    subprocess.run(command, env={**os.environ, **node.ovs.environment}, stdout=subprocess.DEVNULL, check=True, timeout=120)
+    programs.run(command, env={**os.environ, **node.ovs.environment}, stdout=subprocess.DEVNULL, check=True, timeout=120)
     return time.monotonic() - begun
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from evaluation.demonstration.bed import EXTERNAL_IP, Bed
 from evaluation.demonstration.orders import ORDERS, Order
 from evaluation.demonstration.report import table
 from evaluation.demonstration.results import OrderResult, sentence
+from topologies import programs
 from topologies.lab import ended_by_signals
 from topologies.rundir import LabError
 
@@ -70,7 +70,7 @@ def _write(directory: Path, results: list[OrderResult], machine: str) -> Path:
 
 
 def _machine() -> str:
-    ovs = subprocess.run(["ovs-vswitchd", "--version"], capture_output=True, text=True, check=False).stdout.split("\n")[0]
+    ovs = programs.run(["ovs-vswitchd", "--version"], capture_output=True, check=False).stdout.split("\n")[0]
     return f"Machine: {os.cpu_count()} cores, Linux {platform.release()}, {ovs}, Python {platform.python_version()}."
 
 

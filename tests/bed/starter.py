@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.bed.processes import CommandFailed
+from topologies import programs
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CLONE_NEWNET = 0x40000000
@@ -35,7 +36,7 @@ class Starter:
             # numpy would make threads, which a fork would lose.
             environment = {**environment, "OPENBLAS_NUM_THREADS": "1"}
             self._errors = tempfile.TemporaryFile("w+")
-            self._process = subprocess.Popen(
+            self._process = programs.popen(
                 command, cwd=CHECKOUT, env=environment, stdin=subprocess.DEVNULL, stderr=self._errors, pass_fds=[far.fileno()]
             )
 

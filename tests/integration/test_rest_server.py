@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from topologies import programs
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 MOVE = "POST /v1/external-ips/198.51.100.1/move HTTP/1.1\r\nContent-Type: application/json\r\n"
 
@@ -36,7 +38,7 @@ def server(request, tmp_path_factory) -> Iterator[tuple[int, Path, str | None]]:
     log = directory / "log"
     manager = Path(sys.executable).parent / "ryu-manager"
     with log.open("w") as stream:
-        process = subprocess.Popen([manager, "--config-file", directory / "c.conf", "ryu_apps/load_balancer.py",
+        process = programs.popen([manager, "--config-file", directory / "c.conf", "ryu_apps/load_balancer.py",
                                     "ryu_apps/rest.py"], cwd=CHECKOUT, stdout=stream, stderr=stream)
     try:
         wait_for(port, process, log)
@@ -98,7 +100,7 @@ def test_bad_requests_get_problem_details_and_no_traceback(server, head, body, s
 
 
 def test_it_listens_on_this_machine_only_unless_told_otherwise(server):
-    listening = subprocess.run(["ss", "-Htln", f"sport = :{server[0]}"], capture_output=True, text=True, check=True).stdout
+    listening = programs.run(["ss", "-Htln", f"sport = :{server[0]}"], capture_output=True, check=True).stdout
     assert f"127.0.0.1:{server[0]}" in listening and "0.0.0.0:*" in listening and listening.count("LISTEN") == 1
 
 
@@ -130,7 +132,7 @@ def test_a_token_file_that_cannot_be_used_stops_the_controller(tmp_path, content
                                      f"wsapi_port = {free_port()}\n[lbctl]\nsite = {CHECKOUT}/examples/site.yaml\n"
                                      f"state_file = {tmp_path}/state.json\ntoken_file = token\n")
     manager = Path(sys.executable).parent / "ryu-manager"
-    done = subprocess.run([manager, "--config-file", tmp_path / "c.conf", "ryu_apps/load_balancer.py", "ryu_apps/rest.py"],
+    done = programs.run([manager, "--config-file", tmp_path / "c.conf", "ryu_apps/load_balancer.py", "ryu_apps/rest.py"],
                           cwd=CHECKOUT, capture_output=True, text=True, timeout=30, env=dict(os.environ))
     assert done.returncode != 0
     assert f"lbctl: token_file {tmp_path}/token" in done.stderr and "Traceback" not in done.stderr

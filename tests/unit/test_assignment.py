@@ -6,7 +6,6 @@ import itertools
 import math
 import pickle
 import random
-import subprocess
 import sys
 from ipaddress import IPv4Address
 
@@ -18,6 +17,7 @@ from lbctl.api.types import RebalanceRequest
 from lbctl.assignment import ALGORITHMS, Capacity, Demand, Plan, Problem, Unassignable, assign
 from lbctl.assignment.problem import Indexed, checked
 from lbctl.site.model import ALGORITHMS as SITE_ALGORITHMS
+from topologies import programs
 
 FIRST = IPv4Address("198.51.100.1")
 
@@ -266,4 +266,4 @@ def test_what_a_loss_leads_to() -> None:
 
 def test_scipy_is_loaded_only_for_the_exact_algorithm() -> None:
     code = "import sys, lbctl.assignment; sys.exit('scipy' in sys.modules or 'numpy' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert programs.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,6 +11,7 @@ from pathlib import Path
 from typer.main import get_command
 
 from lbctl.cli.main import app
+from topologies import programs
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 UNIT = CHECKOUT / "scripts" / "lbctl-keeper.service"
@@ -26,7 +27,7 @@ app()
 
 def keeper(*options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", WITHOUT_CONTROLLER, "keeper", *map(str, options)]
-    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=30, check=False)
+    return programs.run(command, cwd=CHECKOUT, capture_output=True, timeout=30, check=False)
 
 
 def test_it_needs_nothing_of_the_controller(tmp_path) -> None:

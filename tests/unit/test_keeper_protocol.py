@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -22,6 +21,7 @@ from lbctl.keeper.batches import Answer, Batch, BatchKind, Reply, decode, encode
 from lbctl.keeper.copy import Copy, Session
 from lbctl.keeper.journal import KeptCopy
 from lbctl.keeper.rows import Ports, Row, Section, Stream, identity_size, row_size, version_of
+from tests.unit.exploring import exploring
 from tests.unit.keeper_entries import DERIVED, OTHER_SERVER, SERVER, entry, rows, rows_of
 
 SERVERS = (SERVER, OTHER_SERVER)
@@ -268,5 +268,5 @@ def _state(session: Session | None) -> tuple | None:
     return session and (session.number, session.sequence, session.taken_at, known(session.batch(BatchKind.PART).sections))
 
 
-Network.TestCase.settings = settings(stateful_step_count=60)
+Network.TestCase.settings = exploring("keeper-protocol", stateful_step_count=60)
 TestTheCopyIsTheTableOrAResyncIsAskedFor = Network.TestCase
