@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Sequence
-    from select import poll
-    from typing import Any
+    from typing import IO, Any
 
     class Interface:
         """A network interface of a node; printed, it is its name."""
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
         name: str
         pid: int
         shell: subprocess.Popen[bytes] | None
-        readbuf: str
-        pollOut: poll
+        stdout: IO[str]
         waiting: bool
 
         def __init__(self, name: str, **params: object) -> None: ...

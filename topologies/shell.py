@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class LabNode(Node):
             return super().read(size)
         said = ""
         while not said.endswith(PROMPT):
-            if self.pollOut.poll(100):
+            if select.select([self.stdout], [], [], 0.1)[0]:  # pollOut also tells that one may write
                 said += super().read(size)
             elif self.shell is not None and self.shell.poll() is not None:
                 ended = f"mnexec could not start its shell (status {self.shell.returncode})"
