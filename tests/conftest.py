@@ -23,6 +23,8 @@ from hypothesis import core
 DOOR, ROOM = (Path(tempfile.gettempdir(), f"lbctl-tests-{os.geteuid()}.{name}") for name in ("door", "room"))
 """Files that are locked: ROOM while a test runs, DOOR while it waits for that. So who waits to be alone lets nobody else in."""
 
+UNIT = Path(__file__).resolve().parent / "unit"
+
 _workers: list[int] = []
 """Process ids of this run's workers."""
 
@@ -32,7 +34,8 @@ SEED = pytest.StashKey[int]()
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "alone: no other test runs beside this one")
-    config.addinivalue_line("markers", "quick: `./test.sh --quick` runs it, as it runs all unit tests")
+    config.addinivalue_line("markers", "quick: `./test.sh --quick` runs it, as it runs all unit tests that are not long")
+    config.addinivalue_line("markers", "long: a unit test that takes many seconds, however few examples it is to look at")
     if _is_worker(config):
         signal.signal(signal.SIGINT, _interrupted_once)
     _choose_seed(config)
@@ -66,6 +69,14 @@ def pytest_configure_node(node) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     return f"hypothesis: --hypothesis-seed={config.stash[SEED]} looks at the same examples again"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Unit tests are quick unless they say that they are long."""
+    for item in items:
+        if UNIT in item.path.parents and not item.get_closest_marker("long"):
+            item.add_marker("quick")
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -4,33 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lbctl.changes.needs import Needs
 from lbctl.changes.server_change import change_servers
 from lbctl.changes.site_change import change_site
 from lbctl.ground.effects import Outbox
+from lbctl.ground.ground import Ground
+from lbctl.ground.serving import Serving
 from lbctl.servers.states import FormerServer, ServerState
-from lbctl.site.model import Instead, Server, Service, ServiceName, ServiceOrder, Site
-from lbctl.site.orders import InForce, Orders, in_force
+from lbctl.site.model import Instead, SchedulerName, Server, Service, ServiceName, ServiceOrder, Site
+from lbctl.site.orders import InForce, in_force
 from lbctl.values.addresses import Address, Endpoint
 from lbctl.values.refused import Refused
-
-if TYPE_CHECKING:
-    from lbctl.control import ControlFunction
 
 
 class Services:
     """Its orders raise Refused, with nothing changed; else they return what is to be sent, and open connections stay."""
 
-    def __init__(self, control: ControlFunction, file: Site, orders: Orders) -> None:
-        self._control = control
-        self.in_force = in_force(file, orders)
-        self._tell_ended(self.in_force)
+    def __init__(self, ground: Ground, needs: Needs) -> None:
+        self._ground, self._needs = ground, needs
+        self._tell_ended(ground.in_force)
 
     def use_file(self, file: Site, now: float) -> Outbox:
         """Another site file; where it says something new, orders end."""
-        new = in_force(file, self.in_force.orders)
-        out = change_site(self._control, new, now)
+        new = in_force(file, self._ground.in_force.orders)
+        out = change_site(self._ground, self._needs, new, now)
         self._tell_ended(new)
         return out
 
@@ -38,21 +37,25 @@ class Services:
 
     def order(self, address: Address, service: Service) -> ServiceOrder:
         """What is ordered for a service of that external IP."""
-        return self.in_force.order(address, service)
+        return self._ground.in_force.order(address, service)
 
     def server_state(self, address: Address, service: Service, server: Server) -> ServerState:
-        return self._control.serving(address).servers.state((service.protocol_number, service.port), server)
+        return self._serving(address).servers.state((service.protocol_number, service.port), server)
 
     def former_servers(self, address: Address) -> list[FormerServer]:
         """Those with connections."""
-        serving = self._control.serving(address)
+        serving = self._serving(address)
         connections = serving.table.servers() if serving.config.former_servers else {}
         return [FormerServer(server, hop, connections[server.packed]) for server, hop in serving.config.former_servers
                 if server.packed in connections]
 
+    def _serving(self, address: Address) -> Serving:
+        """Raises KeyError for an address that is no external IP of this site."""
+        return self._ground.external_ips.by_address[address.packed]
+
     # Orders.
 
-    def set_scheduler(self, name: ServiceName, scheduler: str) -> Outbox:
+    def set_scheduler(self, name: ServiceName, scheduler: SchedulerName) -> Outbox:
         """New connections choose by it; what the file says ends the order."""
         order = replace(self._order(name), scheduler=Instead(scheduler, self._in_file(name).scheduler))
         return self._apply(name, order, "scheduler ordered", scheduler=scheduler)
@@ -86,27 +89,26 @@ class Services:
         return self._apply(name, order, "server changed", server=str(endpoint), **told)
 
     def _apply(self, name: ServiceName, order: ServiceOrder, event: str, **told: Any) -> Outbox:
-        control = self._control
-        orders = {other: there for other, there in self.in_force.orders.items() if other != name}
-        new = in_force(self.in_force.file, {**orders, name: order})
+        orders = {other: there for other, there in self._ground.in_force.orders.items() if other != name}
+        new = in_force(self._ground.in_force.file, {**orders, name: order})
         if broken := next((ended for ended in new.ended if ended.broken), None):
             raise Refused(422, "Server refused", f"{broken.service}: {broken.reason}")
-        out = change_servers(control, new, name.external_ip)
-        control.log(event, external_ip=str(name.external_ip), service=f"{name.protocol}/{name.port}", **told)
+        out = change_servers(self._ground, self._needs.neighbours, new, name.external_ip)
+        self._ground.log(event, external_ip=str(name.external_ip), service=f"{name.protocol}/{name.port}", **told)
         self._tell_ended(new)
         return out
 
     def _order(self, name: ServiceName) -> ServiceOrder:
-        return self.in_force.order(name.external_ip, self._service(name))
+        return self._ground.in_force.order(name.external_ip, self._service(name))
 
     def _with_servers(self, name: ServiceName, servers: tuple[Server, ...]) -> ServiceOrder:
         return replace(self._order(name), servers=Instead(servers, self._in_file(name).servers))
 
     def _service(self, name: ServiceName) -> Service:
-        return _find(self._control.site, name)
+        return _find(self._ground.site, name)
 
     def _in_file(self, name: ServiceName) -> Service:
-        return _find(self.in_force.file, name)
+        return _find(self._ground.in_force.file, name)
 
     def _server(self, name: ServiceName, endpoint: Endpoint) -> Server:
         servers = self._service(name).servers
@@ -118,7 +120,7 @@ class Services:
 
     def _tell_ended(self, new: InForce) -> None:
         for ended in new.ended:
-            self._control.log("order ended", level="warning" if ended.broken else "info", service=str(ended.service), what=ended.what,
+            self._ground.log("order ended", level="warning" if ended.broken else "info", service=str(ended.service), what=ended.what,
                               reason=ended.reason)
 
 

@@ -18,9 +18,9 @@ import typer
 from lbctl.cli import output
 from lbctl.cli.failure import Failure
 from lbctl.http.tokens import TokenError, read_token
-from lbctl.keeper.copy import Copy
-from lbctl.keeper.journal import JournalError, KeptCopy
-from lbctl.keeper.server import KeeperServer
+from lbctl.keeper.process.copy import Copy
+from lbctl.keeper.process.journal import JournalError, KeptCopy
+from lbctl.keeper.process.server import KeeperServer
 from lbctl.site.model import KEEPER_PORT
 from lbctl.values.addresses import Address
 

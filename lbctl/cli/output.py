@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lbctl.frames.neighbours import asked_by
+from lbctl.frames.discovery import asked_by
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 

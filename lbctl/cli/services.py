@@ -10,7 +10,7 @@ import typer
 from lbctl.cli.client import Client
 from lbctl.cli.failure import Failure
 from lbctl.cli.output import endpoint
-from lbctl.site.server_documents import endpoint_of
+from lbctl.site.documents import endpoint_of
 
 ExternalIp = Annotated[str, typer.Argument(metavar="IP", help="The external IP.")]
 Service = Annotated[str, typer.Argument(metavar="PROTOCOL/PORT", help="Its service, such as tcp/80.")]

@@ -1,22 +1,23 @@
-"""How a connection opens: from a client's first packet, for which a server is chosen; or from an inside host's, which a NAT
-gateway takes to the outside. Both end as an entry."""
+"""How a connection opens: from a client's first packet, for which a server is chosen; or from an inside host's, which a
+NAT gateway takes to the outside. Both end as an entry."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 
+from lbctl.connections.arrival import Arrival
 from lbctl.entries.access_table import Entry
 from lbctl.entries.translation import outbound_keys
-from lbctl.frames.packets import Packet, parse_mac
+from lbctl.frames.packets import parse_mac
+from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.servers.states import Place
-from lbctl.site.model import Server, Service, Settings
+from lbctl.site.model import Server, Service
 from lbctl.switches.switch import Switch
 from lbctl.values.addresses import Address
-from lbctl.values.keys import pack_key, unpack_key
+from lbctl.values.keys import sender_half, service_of, unpack_key
+from lbctl.values.side import EXTERNAL
 
-Log = Callable[..., None]
 LOG_INTERVAL = 60.0
 """Seconds between two log lines about what keeps connections from opening."""
 HINTS = {"full": "a larger max_connections or more servers (lbctl server add) take more",
@@ -36,70 +37,74 @@ class Refusal(Exception):
 class Opening:
     """Makes the entries of new connections; the caller puts them into the access table."""
 
-    def __init__(self, settings: Settings, log: Log) -> None:
-        self.settings = settings
-        self._log = log
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
         self._told: dict[tuple[Address, str], float] = {}
         """When which trouble of an external IP was logged last."""
 
-    def entry(self, switch: Switch, serving: Serving, packet: Packet, inward: bool, now: float) -> Entry:
-        """The entry of a connection that this packet opens. Raises Refusal."""
-        key = pack_key(packet.protocol, packet.src, packet.src_port, packet.dst, packet.dst_port)
-        make = self._to_server if inward else self._to_outside
-        return make(switch, serving, packet, key, now)
+    def entry(self, arrival: Arrival, serving: Serving, key: bytes) -> Entry:
+        """The entry of a connection that this packet, of that key, opens. Raises Refusal."""
+        return (self._to_server if arrival.side is EXTERNAL else self._to_outside)(arrival, serving, key)
 
-    def _to_server(self, switch: Switch, serving: Serving, packet: Packet, key: bytes, now: float) -> Entry:
-        protocol, _, _, _, port = unpack_key(key)
-        service = serving.services.get((protocol, port))
+    def _to_server(self, arrival: Arrival, serving: Serving, key: bytes) -> Entry:
+        packet, now, place = arrival.packet, arrival.now, service_of(key)
+        service = serving.services.get(place)
         if service is None:
             raise Refusal()
-        neighbours, takes, place = switch.neighbours, serving.servers.takes, (protocol, port)
+        neighbours, takes = arrival.switch.neighbours, serving.servers.takes
 
         def allowed(server: Server) -> bool:
             return takes(place, server) and server.hop.address in neighbours and serving.can_translate(key, server, now)
 
-        client = key[1:len(key) + 1 >> 1]
-        server = serving.schedulers[place].choose(client, allowed)
-        if server is None:
-            taking = [server for server in service.servers if takes(place, server)]
-            reached = [server for server in taking if server.hop.address in neighbours]
-            if not taking:
-                self._none_takes(switch, serving, place, service, now)
-            elif serving.allocation and reached:
-                self._exhausted(switch, serving, now)
-            elif len(reached) < len(taking):
-                raise Refusal("server_unresolved")
-            raise Refusal()
-        return Entry(key, serving.translate(key, server, now), packet.eth_src, now, packet.seq)
+        server = serving.schedulers[place].choose(sender_half(key), allowed)
+        reply = serving.translate(key, server, now) if server else None
+        if reply is None:
+            raise self._refusal(arrival, serving, place, service)
+        return Entry(key, reply, packet.eth_src, now, packet.seq)
 
-    def _to_outside(self, switch: Switch, serving: Serving, packet: Packet, reply: bytes, now: float) -> Entry:
+    def _refusal(self, arrival: Arrival, serving: Serving, place: Place, service: Service) -> Refusal:
+        """Why no server of that service gets the connection."""
+        switch, now = arrival.switch, arrival.now
+        taking = [server for server in service.servers if serving.servers.takes(place, server)]
+        reached = [server for server in taking if server.hop.address in switch.neighbours]
+        if not taking:
+            self._none_takes(switch, serving, place, service, now)
+        elif serving.allocation and reached:
+            self._exhausted(switch, serving, now)
+        elif len(reached) < len(taking):
+            return Refusal("server_unresolved")
+        return Refusal()
+
+    def _to_outside(self, arrival: Arrival, serving: Serving, reply: bytes) -> Entry:
         """Seed modifications 3 and 6: translation without load balancing."""
-        router = switch.neighbours.get(serving.config.router)
-        if router is None:
+        switch, packet, now = arrival.switch, arrival.packet, arrival.now
+        router = serving.config.router
+        mac = switch.neighbours.get(router) if router else None
+        if mac is None or serving.allocation is None:
             raise Refusal("router_unresolved")
-        place = serving.allocation.give((packet.protocol, packet.dst, packet.dst_port), now, self.settings.time_wait)
-        if place is None:
+        protocol, _, _, outside, port = unpack_key(reply)
+        slot = serving.allocation.give((protocol, outside, port), now, self._ground.settings.time_wait)
+        if slot is None:
             self._exhausted(switch, serving, now)
             raise Refusal()
-        key, reply = outbound_keys(reply, place)
-        return Entry(key, reply, parse_mac(router), now, packet.seq, inner_hop=packet.eth_src)
+        return Entry(*outbound_keys(reply, slot), parse_mac(mac), now, packet.seq, inner_hop=packet.eth_src)
 
     def _none_takes(self, switch: Switch, serving: Serving, place: Place, service: Service, now: float) -> None:
-        """No server takes connections. Counted by what is nearest to an end of that: a full one has room when a connection ends, one that
-        is down comes back, a drained one is up to the operator."""
+        """No server takes connections. Counted by what is nearest to an end of that: a full one has room when a
+        connection ends, one that is down comes back, a drained one is up to the operator."""
         reason = serving.servers.obstacle(place)
         switch.counters[f"servers_{reason}"] += 1
         name = f"{service.protocol}/{service.port}"
         if self._to_be_told(serving, f"{name} {reason}", now):
             states = Counter(serving.servers.state(place, server).state for server in service.servers)
-            self._log("no server takes connections: clients are refused", level="warning", lb=switch.lb.name,
+            self._ground.log("no server takes connections: clients are refused", level="warning", lb=switch.lb.name,
                       external_ip=str(serving.address), service=name, **states, hint=HINTS[reason])
 
     def _exhausted(self, switch: Switch, serving: Serving, now: float) -> None:
         """Every connection that finds no port is counted; the log tells it once a minute."""
         switch.counters["ports_exhausted"] += 1
         if self._to_be_told(serving, "ports", now):
-            self._log("no translated port left", level="warning", lb=switch.lb.name, external_ip=str(serving.address),
+            self._ground.log("no translated port left", level="warning", lb=switch.lb.name, external_ip=str(serving.address),
                       hint="a larger port_range, more internal_ips or more servers give more ports")
 
     def _to_be_told(self, serving: Serving, trouble: str, now: float) -> bool:

@@ -1,8 +1,8 @@
 """The sender's side of the copy of one server's entries on its keeper: which batch goes out next.
 
-The control function tells it each entry that has been added, changed or removed, on its hot path: that costs one place in a
-dict. A loop of its own asks for the batch that is due, sends it (lbctl.keeper.client), and tells what came of it. So a keeper that
-is slow or dead costs no time, and no more memory than `changes` entries.
+The control function tells it each entry that has been added, changed or removed, on its hot path: that costs one place
+in a dict. A loop of its own asks for the batch that is due, sends it (lbctl.copies.client), and tells what came of it.
+So a keeper that is slow or dead costs no time, and no more memory than `changes` entries.
 
 Nothing goes out before `begin`: a session's full copy replaces what the keeper has, which a control function that
 has just started may still need. Not for several threads; green threads are fine, since nothing here waits.
@@ -15,14 +15,10 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from lbctl.entries.access_table import GONE
+from lbctl.entries.access_table import GONE, Entry
 from lbctl.keeper.batches import Answer, Batch, BatchKind, Reply
 from lbctl.keeper.rows import Ports, Stream, sections
-
-if TYPE_CHECKING:
-    from lbctl.entries.access_table import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +40,12 @@ class Pace:
 
 
 class Publisher:
-    """server: packed. entries: all its entries that the keeper shall have, whenever a full copy begins. ports: the external ports
-    that follow from a stream's server ports (`rows.derived_ports`). new_session: another number each time."""
+    """server: packed. entries: all its entries that the keeper shall have, whenever a full copy begins. ports: the
+    external ports that follow from a stream's server ports (`rows.derived_ports`). new_session: another number each
+    time."""
 
-    def __init__(self, server: bytes, entries: Callable[[], Iterable[Entry]], ports: Callable[[Stream], Ports], pace: Pace | None = None,
-                 new_session: Callable[[], int] = lambda: secrets.randbits(64)) -> None:
+    def __init__(self, server: bytes, entries: Callable[[], Iterable[Entry]], ports: Callable[[Stream], Ports],
+                 pace: Pace | None = None, new_session: Callable[[], int] = lambda: secrets.randbits(64)) -> None:
         self.pace = pace or Pace()
         self.counters: Counter[str] = Counter()
         self.last_failure = ""
@@ -59,7 +56,7 @@ class Publisher:
         """Of changes that are remembered: 0 while the full copy is still to begin, which will have them."""
         self._begun = False
         self._full: list[Entry] | None = None
-        """What is left of the full copy, the first at the end; None once its last part is built."""
+        """What is left of the full copy; None once its last part is built."""
         self._used_ports: dict[Stream, Ports] = {}
         self._ports_changed = False
         self._session = self._sequence = 0
@@ -126,7 +123,10 @@ class Publisher:
             self._acknowledged(batch, now)
         elif reply.answer is not Answer.ACKNOWLEDGED:
             self.counters[reply.answer.value] += 1
-            self._lose(reply.detail, now, wait=reply.answer is Answer.REFUSED)
+            self._lose(reply.detail)
+            self._resyncs += 1
+            if reply.answer is Answer.REFUSED or self._resyncs > 1:
+                self._not_before = now + self._back_off(self._resyncs)
 
     def failed(self, detail: str, now: float) -> None:
         """The batch under way may or may not have come through: it will be sent again, as it was."""
@@ -205,18 +205,14 @@ class Publisher:
         self._ports_changed |= self._used_ports.setdefault(stream, ports) != ports
         return ports
 
-    def _lose(self, why: str, now: float | None = None, wait: bool = False) -> None:
-        """The session is over. The next one begins at once; after a while (from `now`), if sessions keep ending or `wait` is set."""
+    def _lose(self, why: str) -> None:
+        """The session is over; what comes next is another one's full copy."""
         self.last_failure = why
         self._changes.clear()
         self._limit, self._full, self._session, self._synced = 0, None, 0, False
         if not self._under_way:
             self._batch = None
-        if now is not None:
-            self._resyncs += 1
-            if wait or self._resyncs > 1:
-                self._not_before = now + self._back_off(self._resyncs)
 
     def _back_off(self, times: int) -> float:
         first, most = self.pace.retry
-        return min(most, first * 2 ** min(times - 1, 20))
+        return min(most, first * 2.0 ** min(times - 1, 20))

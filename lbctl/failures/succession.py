@@ -48,7 +48,7 @@ def spread(orphans: Mapping[Address, Orphan], candidates: Collection[Candidate])
     for address in sorted(orphans, key=lambda address: (-orphans[address].load, *address_order(address))):
         orphan = orphans[address]
 
-        def worth(candidate: Candidate, orphan: Orphan = orphan) -> tuple:
+        def worth(candidate: Candidate, orphan: Orphan = orphan) -> tuple[int, bool, bool, float, int, str]:
             name = candidate.name
             unwanted = bool(orphan.only_on and name not in orphan.only_on) or not orphan.apart.isdisjoint(has[name])
             return (len(orphan.needs - candidate.reaches), candidate.held_down, unwanted,

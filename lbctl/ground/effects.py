@@ -58,9 +58,6 @@ class Solve:
     algorithm: str
 
 
-STORE = "store"
-"""Who confirms a Save, in place of an LB's name."""
-
 Effect = ToSwitch | Save | FetchCopy | SendBatch | Solve
 Outbox = list[Effect]
 

@@ -8,13 +8,14 @@ from lbctl.entries.access_table import AccessTable, Entry
 from lbctl.entries.echo import Echoes
 from lbctl.entries.held import HeldPackets
 from lbctl.entries.translation import Allocation, full_reply
-from lbctl.moves.move import Move
+from lbctl.ground.move_record import MoveRecord
 from lbctl.servers.schedulers import Scheduler, scheduler_for
 from lbctl.servers.states import Place, ServerStates
 from lbctl.site.model import ExternalIp, Hop, Server, Service, Settings, Tunnel
 from lbctl.values.addresses import Address, Endpoint, Network
 from lbctl.values.keys import reply_key
 from lbctl.values.owners import owner_of
+from lbctl.values.side import EXTERNAL, Side
 
 
 class Serving:
@@ -30,7 +31,8 @@ class Serving:
         """The LBs that are given its entries: one, or two while it moves."""
         self.unread: set[str] = {assigned}
         """The LBs whose entries are still to be taken over from an earlier controller."""
-        self.move: Move | None = None
+        self.move: MoveRecord | None = None
+        """Of the move that is running."""
         self.held = HeldPackets(settings)
         self.services: dict[Place, Service] = {}
         """By protocol number and port."""
@@ -118,10 +120,10 @@ class Serving:
         if self.allocation:
             self.allocation.tidy(now, self.settings.time_wait)
 
-    def error_source(self, destination: bytes, inward: bool) -> bytes:
-        """Whom an error comes from that answers a packet to `destination` (packed): the address that was asked, if it is one
-        of this external IP's; else the gateway."""
-        if inward or any(destination == address.packed for address in self.config.internal_addresses()):
+    def error_source(self, destination: bytes, side: Side) -> bytes:
+        """Whom an error comes from that answers a packet from that side to `destination` (packed): the address that was asked,
+        if it is one of this external IP's; else the gateway."""
+        if side is EXTERNAL or any(destination == address.packed for address in self.config.internal_addresses()):
             return destination
         return self.config.internal_addresses()[0].packed
 
@@ -172,9 +174,9 @@ class Directory:
             for address in {hop.address for hop in serving.config.hops().values()}:
                 self._behind.setdefault(address, []).append(serving.config)
 
-    def of_packet(self, src: bytes, dst: bytes, inward: bool) -> Serving | None:
-        """Whose packet it is; the order is that of the priorities in table transfer_mode."""
-        if inward:
+    def of_packet(self, src: bytes, dst: bytes, side: Side) -> Serving | None:
+        """Whose packet it is that has come from that side; the order is that of the priorities in table transfer_mode."""
+        if side is EXTERNAL:
             return self.by_address.get(dst)
         return self._by_internal.get(dst) or self._by_server.get(src) or self._of_inside(src)
 

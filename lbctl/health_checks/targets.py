@@ -98,7 +98,7 @@ class Targets:
         for place, service in serving.services.items():
             for server in service.servers if service.health_check else ():
                 key = place, server.endpoint
-                targets[key] = _target(serving, place, service, server, before.get(key), now)
+                targets[key] = _target(serving, place, server, before.get(key), now)
         _drop(before.values())
         for place, endpoint in before.keys() - targets.keys():
             serving.servers.set_up(place, endpoint)
@@ -107,8 +107,10 @@ class Targets:
         return list(targets.values())
 
 
-def _target(serving: Serving, place: Place, service: Service, server: Server, before: Target | None, now: float) -> Target:
+def _target(serving: Serving, place: Place, server: Server, before: Target | None, now: float) -> Target:
+    service = serving.services[place]
     check = service.health_check
+    assert check is not None, "only servers that are checked are targets"
     number = zlib.crc32(f"{serving.address} {place} {server.endpoint}".encode())
     first, last = CHECK_PORTS
     port = before.source_port if before else first + number % (last - first + 1)

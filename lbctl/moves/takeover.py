@@ -11,12 +11,10 @@ from dataclasses import dataclass
 
 from lbctl.entries.access_table import AccessTable
 from lbctl.ground.move_record import MoveRecord
-from lbctl.moves.move import (
-    ABSENT,
+from lbctl.moves.actions import (
     HOLD_ALL,
     HOLD_UNKNOWN,
     HOLDING,
-    SERVING,
     Action,
     Announce,
     Assign,
@@ -25,12 +23,12 @@ from lbctl.moves.move import (
     Fetch,
     Forget,
     Known,
-    Move,
-    NotAbortable,
     Release,
     SetHolder,
     SetRole,
 )
+from lbctl.moves.move import Move, NotAbortable
+from lbctl.openflow.rules import ABSENT, SERVING
 from lbctl.site.model import Settings
 
 
@@ -46,17 +44,18 @@ class Failure:
 class Takeover(Move):
     """One external IP is taken over from a failed LB.
 
-    obeys: that LB's switch does what it is told, so it is told to answer no more. fence: it can't be told, but it forwards, so it
-    is fenced first. transition: the route changes before the entries are there.
+    An LB whose switch obeys is told to answer no more; one that forwards, but can't be told, is fenced first.
+    transition: the route changes before the entries are there.
     """
 
     chunk = 2000
     """Clients wait for these entries, so the work is not given out by turns (see CHUNK in move.py): 20 000 are there in half the time."""
 
-    def __init__(self, record: MoveRecord, table: AccessTable, settings: Settings, obeys: bool, fence: bool, transition: bool) -> None:
+    def __init__(self, record: MoveRecord, table: AccessTable, settings: Settings, failure: Failure,
+                 transition: bool) -> None:
         super().__init__(record, table, settings)
-        self._obeys, self._fence, self._transition = obeys, fence, transition
-        if not obeys and not fence:
+        self._obeys, self._fence, self._transition = failure.obeys, failure.fence, transition
+        if not failure.obeys and not failure.fence:
             self._lost.add(record.source)
 
     def lost(self, lb: str, now: float) -> list[Action]:

@@ -78,7 +78,8 @@ class LeastConnections:
 
     def choose(self, client: bytes, allowed: Allowed) -> Server | None:
         count = self._connections.get
-        lowest, least = float("inf"), []
+        lowest = float("inf")
+        least: list[int] = []
         for number, server, key, weight in self._rows:
             load = count(key, 0) / weight
             if load <= lowest and allowed(server):

@@ -20,8 +20,8 @@ from lbctl.site.file.text import site_text
 from lbctl.site.model import Site
 from tests.bed import keepers
 from tests.bed.namespaces import Namespace
-from tests.bed.processes import CommandFailed
 from tests.bed.starter import Started, Starter
+from tests.bed.switch_library import CHOICE, manager
 from tests.bed.traffic import connect
 from topologies import programs
 
@@ -190,21 +190,14 @@ class Controller:
             if self._starter:
                 return self._starter.start(arguments, self.space.path, self.log_file)
             return self.space.popen(
-                *_ryu_manager(), *arguments, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment()
+                *manager(), *arguments, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment()
             )
 
 
 def environment() -> dict[str, str]:
-    """The checkout's packages can be imported, whatever is installed; no proxy or URL of the caller's counts."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("LBCTL_")}
+    """The checkout's packages can be imported, whatever is installed; no proxy or URL of the caller's counts, but CHOICE does."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("LBCTL_") or key == CHOICE}
     return {**kept, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1", "NO_PROXY": "*"}
-
-
-def _ryu_manager() -> tuple[str, Path]:
-    manager = Path(sys.executable).parent / "ryu-manager"
-    if not manager.exists():
-        raise CommandFailed(f"{manager} is missing; run the tests with the Python of the checkout's .venv")
-    return sys.executable, manager
 
 
 def _read_json(text: str) -> Any:

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.bed.processes import CommandFailed
+from tests.bed.switch_library import main_function
 from topologies import programs
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -103,10 +104,7 @@ class Started:
 
 def _serve(orders: socket.socket) -> None:
     """Fork for each order until the other side is gone; the children go on as ryu-manager, and end."""
-    from ryu.cmd import manager
-    from ryu.lib import hub
-
-    hub.patch(thread=True)  # as manager.main does it, before our apps are loaded
+    main = main_function()
 
     import lbctl.api.dispatch
     import lbctl.control  # noqa: F401
@@ -121,7 +119,7 @@ def _serve(orders: socket.socket) -> None:
             lines.close()
             orders.close()
             _become(order)
-            sys.exit(manager.main())
+            sys.exit(main())
         handle = os.pidfd_open(pid)
         socket.send_fds(orders, [b"%d" % pid], [handle])
         os.close(handle)

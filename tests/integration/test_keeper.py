@@ -150,6 +150,7 @@ def keys_of(entries: list[Entry]) -> set[tuple[bytes, bytes, bytes]]:
     return {(entry.key, entry.reply, entry.next_hop) for entry in entries}
 
 
+@pytest.mark.quick
 def test_what_it_acknowledged_survives_kill_9(site: Site) -> None:
     entries = many(5000)
     publisher, client = publisher_of(entries), site.client()
@@ -274,7 +275,7 @@ import eventlet; eventlet.monkey_patch()
 import sys, time
 from ipaddress import ip_address
 from pathlib import Path
-from lbctl.keeper.client import Client, KeeperError, tls_context
+from lbctl.copies.client import Client, KeeperError, tls_context
 ticks = []
 def tick():
     while True:

@@ -46,6 +46,7 @@ def lbctl(bed: Bed, *args: object, status: int = 0) -> str:
     return done.stdout if status == 0 else done.stdout + done.stderr
 
 
+@pytest.mark.quick
 def test_status_table_move_and_records(bed: Bed) -> None:
     with connect(bed.clients[0], EXTERNAL) as connection:
         client = "{}:{}".format(*connection.getsockname())

@@ -1,4 +1,4 @@
-"""The REST API on Ryu's web server: what a well-behaved client never sends, raw. No switch is needed."""
+"""The REST API on its web server: what a well-behaved client never sends, raw. No switch is needed."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.bed.switch_library import manager
 from topologies import programs
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MOVE = "POST /v1/external-ips/198.51.100.1/move HTTP/1.1\r\nContent-Type: application/json\r\n"
-
 
 
 def free_port() -> int:
@@ -36,9 +35,8 @@ def server(request, tmp_path_factory) -> Iterator[tuple[int, Path, str | None]]:
     (directory / "c.conf").write_text(f"[DEFAULT]\nofp_listen_host = 127.0.0.1\nofp_tcp_listen_port = {free_port()}\n"
                                       f"wsapi_port = {port}\n[lbctl]\nsite = site.yaml\n{token}")
     log = directory / "log"
-    manager = Path(sys.executable).parent / "ryu-manager"
     with log.open("w") as stream:
-        process = programs.popen([manager, "--config-file", directory / "c.conf", "ryu_apps/load_balancer.py",
+        process = programs.Popen([*manager(), "--config-file", directory / "c.conf", "ryu_apps/load_balancer.py",
                                     "ryu_apps/rest.py"], cwd=CHECKOUT, stdout=stream, stderr=stream)
     try:
         wait_for(port, process, log)
@@ -110,6 +108,7 @@ def test_without_the_token_there_is_nothing(server):
     assert ("www-authenticate: bearer" in headers.lower()) == bool(server[2])
 
 
+@pytest.mark.quick
 def test_head_tells_the_length(server):
     _, headers, content = ask(server, "HEAD /v1/health HTTP/1.1\r\n")
     assert content == b"" and "Content-Length: 0" not in headers
@@ -131,8 +130,19 @@ def test_a_token_file_that_cannot_be_used_stops_the_controller(tmp_path, content
     (tmp_path / "c.conf").write_text(f"[DEFAULT]\nofp_listen_host = 127.0.0.1\nofp_tcp_listen_port = {free_port()}\n"
                                      f"wsapi_port = {free_port()}\n[lbctl]\nsite = {CHECKOUT}/examples/site.yaml\n"
                                      f"state_file = {tmp_path}/state.json\ntoken_file = token\n")
-    manager = Path(sys.executable).parent / "ryu-manager"
-    done = programs.run([manager, "--config-file", tmp_path / "c.conf", "ryu_apps/load_balancer.py", "ryu_apps/rest.py"],
-                          cwd=CHECKOUT, capture_output=True, text=True, timeout=30, env=dict(os.environ))
+    done = programs.run([*manager(), "--config-file", tmp_path / "c.conf", "ryu_apps/load_balancer.py", "ryu_apps/rest.py"],
+                          cwd=CHECKOUT, capture_output=True, timeout=30, env=dict(os.environ))
     assert done.returncode != 0
     assert f"lbctl: token_file {tmp_path}/token" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_port_in_use_stops_the_controller_in_one_line(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        (tmp_path / "c.conf").write_text(f"[DEFAULT]\nofp_listen_host = 127.0.0.1\nofp_tcp_listen_port = {free_port()}\n"
+                                         f"wsapi_port = {port}\n[lbctl]\nsite = {CHECKOUT}/examples/site.yaml\n"
+                                         f"state_file = {tmp_path}/state.json\n")
+        command = [*manager(), "--config-file", tmp_path / "c.conf", "ryu_apps/load_balancer.py", "ryu_apps/rest.py"]
+        done = programs.run(command, cwd=CHECKOUT, capture_output=True, timeout=30, env=dict(os.environ))
+    assert done.returncode != 0
+    assert f"lbctl: the REST API cannot listen on 127.0.0.1 port {port}" in done.stderr and "Traceback" not in done.stderr

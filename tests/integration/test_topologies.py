@@ -98,6 +98,7 @@ def test_the_name_stands_for_all_external_ips_in_turn() -> None:
     assert set(servers) == {"s1", "s2", "s3"}
 
 
+@pytest.mark.quick
 def test_an_external_ip_moves_and_survives_its_lb() -> None:
     result = run(
         lab_command(
@@ -194,7 +195,8 @@ def test_by_mininets_own_mn(lab: str) -> None:
 
 @pytest.mark.alone  # it counts what TCP sends again, which on a busy machine is more than what is lost
 def test_the_demonstration_shows_what_it_claims(tmp_path: Path) -> None:
-    result = run([sys.executable, "-m", "evaluation.demonstration", "--out", str(tmp_path), "--orders", "table-first,precopy"], timeout=150)
+    command = [sys.executable, "-m", "evaluation", "demonstration", "--out", str(tmp_path), "--orders", "table-first,precopy"]
+    result = run(command, timeout=150)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.rstrip().endswith("This is what the seed claims.")
     page = (tmp_path / "demonstration.html").read_text()

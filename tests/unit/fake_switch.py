@@ -18,8 +18,7 @@ from typing import NamedTuple
 from lbctl.openflow import messages as m
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.flow import Action, CheckLarger, FinTimeout, Flow, Learn, MatchValue, Move, Output, Resubmit, SetField, SetTtl, Simple
-from lbctl.openflow.probe_rules import METER_PROBE
-from lbctl.openflow.rules import METER_ARP, METER_CHECK, METER_ERROR, METER_HOLD, METER_ICMP, METER_NEW, METER_RESET
+from lbctl.openflow.meters import METER_ARP, METER_CHECK, METER_ERROR, METER_HOLD, METER_ICMP, METER_NEW, METER_PROBE, METER_RESET
 from lbctl.openflow.tables import TABLES, number
 from lbctl.site.model import Tunnel
 from lbctl.switches.switch import PortState

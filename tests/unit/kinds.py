@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 
 from lbctl.entries.access_table import Entry
 from lbctl.entries.translation import full_reply, outbound_keys
-from lbctl.openflow.rules import Port, Ports
+from lbctl.openflow.ports import Port, Ports
 from lbctl.site.model import ExternalIp, Server, Service, Tunnel
 from lbctl.values.keys import pack_key, reply_key
 from lbctl.values.protocols import TCP

@@ -174,7 +174,7 @@ def test_a_move_is_started_waited_for_and_shown():
 def test_the_steps_of_a_move_have_times():
     api = Api()
     api.call("POST", MOVE, {"to": "lb-b"})
-    record = api.control.moves["1"].record
+    record = api.control.moves["1"]
     record.steps = [StepRecord("transition", 0.0, 0.25), StepRecord("copy", 0.25)]
     assert api.get("/v1/moves/1")["steps"] == [
         {"name": "transition", "started": "1970-01-01T00:00:00.000Z", "seconds": 0.25},

@@ -15,8 +15,8 @@ from lbctl.assignment.feasible import _coloured
 from lbctl.assignment.headroom import after_loss
 from lbctl.assignment.heuristic import _return
 from lbctl.assignment.ordering import ordered
+from lbctl.assignment.placement import Placement
 from lbctl.assignment.problem import Indexed, checked
-from lbctl.assignment.state import State
 from tests.unit.test_assignment import FIRST, every_valid, large, problems
 
 
@@ -135,7 +135,7 @@ def test_a_start_that_is_found_only_by_going_back() -> None:
 def test_what_need_not_have_moved_goes_back_the_costliest_first() -> None:
     demands = (Demand(FIRST, 1.0, entries=5), Demand(FIRST + 1, 1.0, entries=50))
     ix = checked(Problem(demands, (Capacity("lb-a"), Capacity("lb-b")), {FIRST: "lb-a", FIRST + 1: "lb-a"}))
-    state = State(ix, [1, 1])
+    state = Placement(ix, [1, 1])
     _return(state, 1.0)
     assert state.place == [1, 0]
 

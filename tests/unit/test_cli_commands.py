@@ -28,7 +28,7 @@ def lbctl(capsys, monkeypatch):
 
 
 def test_status_shows_load_balancers_external_ips_and_moves(lbctl):
-    lbctl.control.switches["lb-b"].disconnected("connection reset")
+    lbctl.control.switches["lb-b"].disconnected("connection reset", 1.0)
     lbctl.orders.start_move(IP_1, "lb-b", Strategy.PRECOPY)
     run = lbctl("status")
     assert run.status == 0
@@ -84,7 +84,7 @@ def test_move_waits_and_shows_progress(lbctl, state, status):
     def end():
         while "1" not in lbctl.control.moves:
             time.sleep(0.01)
-        record = lbctl.control.moves["1"].record
+        record = lbctl.control.moves["1"]
         time.sleep(0.3)
         record.entries_copied = record.entries_total = 5
         record.steps[-1].seconds = 0.25
@@ -175,7 +175,7 @@ def test_the_token(lbctl, monkeypatch):
 
 def test_another_server_is_not_taken_for_the_controller(lbctl, monkeypatch):
     monkeypatch.setenv("LBCTL_URL", os.environ["LBCTL_URL"] + "/metrics")
-    monkeypatch.setattr(problems.ApiProblem, "body", lambda self: b"<html>not found</html>")
+    monkeypatch.setattr(problems.RequestProblem, "body", lambda self: b"<html>not found</html>")
     assert "is not lbctl's REST API" in lbctl("status").err
 
 

@@ -139,7 +139,7 @@ def test_no_open_vswitch_here_is_no_failure(doctor, monkeypatch):
 
 def test_what_the_controller_says_is_told(doctor):
     switches = doctor.command.control.switches
-    switches["lb-b"].disconnected("the OpenFlow connection ended")
+    switches["lb-b"].disconnected("the OpenFlow connection ended", 1.0)
     switches["lb-a"].neighbours.popitem()
     switches["lb-a"].counters["dropped_malformed"] = 3
     switches["lb-a"].counters["ports_exhausted"] = 5

@@ -10,10 +10,11 @@ from lbctl.api.views import entry as entry_view
 from lbctl.cli.where.trace import _flow as packet_text
 from lbctl.cli.where.trace import annotate
 from lbctl.cli.where.verdict import Situation
+from lbctl.moves.actions import HOLDING
 from lbctl.servers.states import FormerServer, ServerState
 from lbctl.site.model import Hop
 from lbctl.values.addresses import Endpoint
-from lbctl.values.transfer import Strategy, TransferMode
+from lbctl.values.transfer import Strategy
 from tests.unit.api_fakes import IP_1, SERVER_1, SERVER_2, VXLAN_SERVER, Api, entry, entry_of, site_of_all_kinds
 from tests.unit.cli_harness import Command, serving
 
@@ -97,19 +98,19 @@ def test_no_service_on_that_port(lbctl):
     assert "no tcp service on port 81" in lbctl("where", CLIENT, "198.51.100.1:81").out
 
 
-def test_an_external_ip_without_transfer_mode(lbctl, monkeypatch):
-    monkeypatch.setattr(lbctl.control, "transfer_modes", lambda name: {})
+def test_an_external_ip_without_transfer_mode(lbctl):
+    lbctl.control.switches["lb-a"].roles.clear()
     assert outcomes(lbctl)["syn"] == ("unreachable", ["classify", "transfer_mode"])
 
 
 @pytest.mark.parametrize(("strategy", "segment"), [
     (Strategy.PRECOPY, ("server", [*FLAGS, "access_in", "deliver_server"])),
     (Strategy.BUFFERED, ("held", ["classify", "transfer_mode", "no_entry"]))])
-def test_in_transition_precopy_forwards_what_it_knows_and_buffered_holds_all(lbctl, monkeypatch, strategy, segment):
+def test_in_transition_precopy_forwards_what_it_knows_and_buffered_holds_all(lbctl, strategy, segment):
     lbctl.control.table[IP_1] = [entry("203.0.113.9", 1000)]
     lbctl.orders.start_move(IP_1, "lb-b", strategy)
     lbctl.control.assignment[IP_1] = "lb-b"
-    monkeypatch.setattr(lbctl.control, "transfer_modes", lambda name: {IP_1: TransferMode.TRANSITION})
+    lbctl.control.switches["lb-b"].roles[IP_1] = HOLDING
     found = outcomes(lbctl)
     assert found["segment"] == segment and found["syn"][0] == "held"
     assert "Move 1 from lb-a to lb-b is running" in lbctl("where", CLIENT, EXTERNAL).out
@@ -117,7 +118,7 @@ def test_in_transition_precopy_forwards_what_it_knows_and_buffered_holds_all(lbc
 
 def test_a_load_balancer_without_ports(lbctl):
     lbctl.control.switches["lb-a"].set_ports([])
-    lbctl.control.switches["lb-a"].disconnected("the OpenFlow connection ended")
+    lbctl.control.switches["lb-a"].disconnected("the OpenFlow connection ended", 1.0)
     run = lbctl("where", CLIENT, EXTERNAL)
     assert run.status == 1 and "lb-a, which is disconnected: the OpenFlow connection ended" in run.err
 

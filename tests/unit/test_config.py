@@ -177,7 +177,7 @@ MISTAKES = [
     ("link-local address", 7, "  - address: fe80::1%eth0",
      "7: address fe80::1%eth0 is link-local, or an IPv4 address in IPv6 form: take a global or unique local address"),
     ("IPv4 address in IPv6 form", 7, "  - address: ::ffff:198.51.100.1",
-     "7: address ::ffff:c633:6401 is link-local, or an IPv4 address in IPv6 form: take a global or unique local address"),
+     "7: address ::ffff:198.51.100.1 is link-local, or an IPv4 address in IPv6 form: take a global or unique local address"),
     ("number for an address", 7, "  - address: 198.51",
      "7: address must be an IP address such as 10.0.0.11; it is '198.51'"),
     ("external IP outside its network", 7, "  - address: 198.51.101.1",

@@ -59,7 +59,7 @@ def add(world, port: int = 40001, hop: bytes = ROUTER_MAC) -> Entry:
 
 
 def serving(world):
-    return world.control.serving(world.site.external_ips[0].address)
+    return world.serving(world.site.external_ips[0].address)
 
 
 def summary(out) -> list[str]:
@@ -137,7 +137,7 @@ def test_packet_in(world, there, kind, words, expected, counter) -> None:
     if there:
         add(world)
     if counter:
-        where = world.control.switches["lb-b" if any("lb-b" in word for word in expected) else "lb-a"]
+        where = world.control.ground.switches["lb-b" if any("lb-b" in word for word in expected) else "lb-a"]
         before = where.counters[counter]
     out, _ = run(world, kind, words)
     assert summary(out) == expected
@@ -162,21 +162,21 @@ def test_servers_take_turns_also_on_another_port(world) -> None:
 
 
 def test_a_server_whose_mac_is_not_known_gets_no_connections(world) -> None:
-    neighbours = world.control.switches["lb-a"].neighbours
+    neighbours = world.control.ground.switches["lb-a"].neighbours
     del neighbours[world.site.external_ips[0].services[0].servers[0].address]
     for port in (40001, 40002):
         packet_in(world, Kind.NEW, from_client(world, SYN, port))
     assert {str(entry.connection.server) for entry in serving(world).table.entries()} == {"10.0.0.11:8080"}
     neighbours.clear()
     assert packet_in(world, Kind.NEW, from_client(world, SYN, 40003)) == []
-    assert world.control.switches["lb-a"].counters["dropped_server_unresolved"] == 1
+    assert world.control.ground.switches["lb-a"].counters["dropped_server_unresolved"] == 1
 
 
 def test_two_connections_of_one_client_port_never_share_a_server_port(world) -> None:
     """A client may use one port for two services: their answers must be told apart."""
     ip = world.site.external_ips[0]
     both = replace(ip, services=(ip.services[0], replace(ip.services[0], port=443)))
-    world.post(world.control.apply_site(replace(world.site, external_ips=(both, *world.site.external_ips[1:])), world.now))
+    world.post(world.control.services.use_file(replace(world.site, external_ips=(both, *world.site.external_ips[1:])), world.now))
     for port in (80, 443):
         packet_in(world, Kind.NEW, from_client(world, SYN, dst_port=port))
     replies = [entry.reply for entry in serving(world).table.entries()]
@@ -275,7 +275,7 @@ def test_a_connection_that_ends_while_it_moves_is_deleted_at_both(world, flag, i
 def test_a_connection_half_closed_before_a_move_leaves_nothing(world) -> None:
     entry = add(world)
     removed(world, entry, True)
-    world.post(world.control.start_move(serving(world).address, "lb-b", Strategy.PRECOPY, world.now)[1])
+    world.post(world.control.movement.start(serving(world).address, "lb-b", Strategy.PRECOPY, world.now)[1])
     world.settle(10.0)
     assert world.switches["lb-b"].entries()
     world.post(removed(world, entry, False, "lb-b"))
@@ -309,7 +309,7 @@ def test_datagrams_before_the_entry_is_in_force_go_on_by_it() -> None:
     frame = packets.ip_frame(lb_mac(world, True), ROUTER_MAC, CLIENT, ADDRESS, 17, datagram)
     assert [type(message) for _, message in packet_in(world, Kind.NEW, frame)] == [AddEntries, PacketOut]
     [entry] = serving(world).table.entries()
-    created, counters = entry.created, world.control.switches["lb-a"].counters
+    created, counters = entry.created, world.control.ground.switches["lb-a"].counters
     for _ in range(3):
         assert [type(message) for _, message in packet_in(world, Kind.NEW, frame)] == [PacketOut]
     world.now += 2.0
@@ -341,7 +341,7 @@ def test_other_protocols_without_an_entry_are_answered_with_icmp(world) -> None:
 @pytest.mark.parametrize("kind", [Kind.NEW, Kind.STRAY, Kind.HOLD, Kind.UNASSIGNED, Kind.RESET])
 def test_malformed_frames_are_counted(world, kind, frame, counter) -> None:
     assert packet_in(world, kind, frame) == []
-    assert world.control.switches["lb-a"].counters[counter] == 1
+    assert world.control.ground.switches["lb-a"].counters[counter] == 1
 
 
 @pytest.mark.parametrize("kind", [Kind.NEW, Kind.STRAY, Kind.HOLD, Kind.UNASSIGNED, Kind.RESET])
@@ -354,14 +354,14 @@ def test_frames_cut_anywhere_do_no_harm(world, kind) -> None:
 
 def test_a_truncated_openflow_message_is_counted(world) -> None:
     assert world.control.packet_in("lb-a", bytes(20), world.now) == []
-    assert world.control.switches["lb-a"].counters["dropped_undecodable"] == 1
+    assert world.control.ground.switches["lb-a"].counters["dropped_undecodable"] == 1
 
 
 def test_packets_from_a_switch_that_is_not_read_back_are_dropped(world) -> None:
     world.disconnect("lb-a")
     world.connect("lb-a")
     assert packet_in(world, Kind.STRAY, from_client(world, FIN | ACK)) == []
-    assert world.control.switches["lb-a"].counters["dropped_not_ready"] == 1
+    assert world.control.ground.switches["lb-a"].counters["dropped_not_ready"] == 1
 
 
 # Held packets.
@@ -370,7 +370,7 @@ def test_held_packets_go_on_in_order(world) -> None:
     """Both directions, with the MAC of the LB that they go through."""
     for port in (40001, 40002):
         add(world, port)
-    world.post(world.control.start_move(serving(world).address, "lb-b", Strategy.BUFFERED, world.now)[1])
+    world.post(world.control.movement.start(serving(world).address, "lb-b", Strategy.BUFFERED, world.now)[1])
     while not any("lb-b" == name for name in world.routes.values()):
         world.round()
     before = len(world.to_switch["lb-b"])
@@ -384,11 +384,11 @@ def test_held_packets_go_on_in_order(world) -> None:
         (1, 40001), (1, 40002), (2, 80)]
     assert [message.frame[:6] for message in sent] == [lb_mac(world, True, "lb-b")] * 2 + [lb_mac(world, False, "lb-b")]
     world.settle(5.0)
-    move = world.control.moves["1"].record
+    move = world.control.movement.records()["1"]
     assert (move.packets_held, move.packets_released, move.packets_lost) == (3, 3, 0)
 
 
 def test_without_an_lb_in_normal_mode_packets_are_dropped_and_counted(world) -> None:
     world.disconnect("lb-a")
     assert packet_in(world, Kind.HOLD, from_client(world, ACK), True, "lb-b") == []
-    assert world.control.switches["lb-b"].counters["dropped_no_normal_lb"] == 1
+    assert world.control.ground.switches["lb-b"].counters["dropped_no_normal_lb"] == 1

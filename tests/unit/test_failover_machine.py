@@ -15,7 +15,7 @@ from lbctl.control import ControlFunction
 from lbctl.failures.detection import Detection
 from lbctl.frames.packets import ACK, FIN, RST, SYN
 from lbctl.moves import movement
-from lbctl.moves.move import Fence
+from lbctl.moves.actions import Fence
 from lbctl.moves.takeover import Takeover
 from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
@@ -144,7 +144,7 @@ class Failures(RuleBasedStateMachine):
     def move(self, place, to, strategy, from_copies) -> None:
         world = self.world
         try:
-            _, out = world.control.start_move(world.site.external_ips[place].address, to, strategy, world.now, from_copies)
+            _, out = world.control.movement.start(world.site.external_ips[place].address, to, strategy, world.now, from_copies)
         except Refused:
             return
         world.post(out)
@@ -152,7 +152,7 @@ class Failures(RuleBasedStateMachine):
     @rule(name=LBS)
     def order(self, name) -> None:
         try:
-            _, out = self.world.control.fail_over(name, self.world.now)
+            _, out = self.world.control.relief.order(name, self.world.now)
         except Refused:
             return
         self.world.post(out)
@@ -228,11 +228,11 @@ class Failures(RuleBasedStateMachine):
         world.check_one_answers()
         world.check_settled()
         assert not world.excused
-        for move in [*world.moves, *world.control.moves.values()]:
-            held = move.record
+        for move in [*world.moves, *world.control.movement.records().values()]:
+            held = move
             assert not move.ended or held.packets_held == held.packets_released + held.packets_lost, held
         for conversation in world.conversations:
-            serving = world.control.serving(conversation.external.address)
+            serving = world.serving(conversation.external.address)
             if conversation.forfeited and not conversation.ended and serving.table.by_key(world.key(conversation)) is None:
                 world.from_client(conversation)
                 world.drain()
@@ -339,7 +339,7 @@ def both_restart(copies: tuple[str, ...]) -> Failures:
 @pytest.mark.parametrize("copies", [("sockets",), ("controller", "keeper")], ids="-".join)
 def test_an_lb_that_restarts_with_the_controller_gets_its_entries_back(copies) -> None:
     machine = both_restart(copies)
-    assert "restoration" in {move.record.kind for move in machine.world.control.moves.values()}
+    assert "restoration" in {move.kind for move in machine.world.control.movement.records().values()}
     machine.teardown()
     assert not any(conversation.forfeited for conversation in machine.world.conversations)
 

@@ -67,19 +67,19 @@ def test_errors_that_are_dropped(world, why: str, packet: bytes | None, counter:
     add(world)
     frame = error(world, packet or from_lb(), True, None if packet else bytes([198, 51, 100, 2]))
     assert packet_in(world, Kind.TRANSLATE_ICMP, frame) == [], why
-    assert world.control.switches["lb-a"].counters[counter] == 1, why
+    assert world.control.ground.switches["lb-a"].counters[counter] == 1, why
 
 
 def test_an_lb_without_a_transfer_mode_translates_nothing(world) -> None:
     add(world)
     assert packet_in(world, Kind.TRANSLATE_ICMP, error(world, from_lb()), name="lb-b") == []
-    assert world.control.switches["lb-b"].counters["dropped_icmp_not_assigned"] == 1
+    assert world.control.ground.switches["lb-b"].counters["dropped_icmp_not_assigned"] == 1
 
 
 def test_an_entry_whose_next_hop_is_not_known_yet_waits(world) -> None:
     add(world, hop=NO_HOP)
     assert packet_in(world, Kind.TRANSLATE_ICMP, error(world, to_server(), False), False) == []
-    assert world.control.switches["lb-a"].counters["dropped_next_hop_unknown"] == 1
+    assert world.control.ground.switches["lb-a"].counters["dropped_next_hop_unknown"] == 1
 
 
 def test_the_end_of_a_ttl_is_told_with_the_packet_as_it_was(world) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from lbctl.entries.access_table import GONE
-from lbctl.keeper import journal
 from lbctl.keeper.batches import Answer, Batch, BatchKind, encode
-from lbctl.keeper.copy import ENDED_SESSIONS, Copy
-from lbctl.keeper.journal import JournalError, KeptCopy
+from lbctl.keeper.process import journal
+from lbctl.keeper.process.copy import ENDED_SESSIONS, Copy
+from lbctl.keeper.process.journal import JournalError, KeptCopy
 from lbctl.keeper.rows import sections
 from tests.unit.keeper_entries import EXTERNAL, FULL, OTHER_SERVER, SERVER, entry, ports, rows, rows_of
 

@@ -15,15 +15,15 @@ import pytest
 
 from lbctl.copies.client import Client, KeeperError, socket_ports
 from lbctl.entries.access_table import NO_HOP, RESET
-from lbctl.keeper import server as server_module
-from lbctl.keeper import sockets
 from lbctl.keeper.batches import CONTENT_TYPE, Answer, Batch, BatchKind, encode
-from lbctl.keeper.copy import Copy
-from lbctl.keeper.journal import KeptCopy
-from lbctl.keeper.resources import BODY_LIMIT, SHOWN
+from lbctl.keeper.process import server as server_module
+from lbctl.keeper.process import sockets
+from lbctl.keeper.process.copy import Copy
+from lbctl.keeper.process.journal import KeptCopy
+from lbctl.keeper.process.resources import BODY_LIMIT, SHOWN
+from lbctl.keeper.process.server import KeeperServer
+from lbctl.keeper.process.sockets import SocketsError
 from lbctl.keeper.rows import sections
-from lbctl.keeper.server import KeeperServer
-from lbctl.keeper.sockets import SocketsError
 from lbctl.site.model import ExternalIp, Server, Service
 from tests.unit.keeper_entries import EXTERNAL, FULL, SERVER, entry, ports, rows
 
@@ -82,7 +82,7 @@ def test_what_was_sent_comes_back(keeper) -> None:
     assert set(fetched.rows) == rows([first, second]) and (fetched.session, fetched.sequence) == (7, 1) and 0 <= fetched.age < LIMIT
     assert set(keeper.client.fetch(IP_2, SERVER_1).rows) == rows([closed])
     assert keeper.client.fetch(ip_address("198.51.100.77"), SERVER_1).rows == []
-    assert len(keeper.client._idle) == 1  # one connection was enough
+    assert b"lbctl_keeper_connections 2\n" in keeper.get("/metrics")[2]  # one was enough, and there is that of this question
 
 
 def test_replies_are_what_the_copy_says(keeper) -> None:

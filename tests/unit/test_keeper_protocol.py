@@ -16,10 +16,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from lbctl.copies.publisher import Pace, Publisher
 from lbctl.entries.access_table import ENDING, GONE, AccessTable
-from lbctl.keeper import journal
 from lbctl.keeper.batches import Answer, Batch, BatchKind, Reply, decode, encode
-from lbctl.keeper.copy import Copy, Session
-from lbctl.keeper.journal import KeptCopy
+from lbctl.keeper.process import journal
+from lbctl.keeper.process.copy import Copy, Session
+from lbctl.keeper.process.journal import KeptCopy
 from lbctl.keeper.rows import Ports, Row, Section, Stream, identity_size, row_size, version_of
 from tests.unit.exploring import exploring
 from tests.unit.keeper_entries import DERIVED, OTHER_SERVER, SERVER, entry, rows, rows_of

@@ -16,7 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from lbctl.control import ControlFunction
 from lbctl.frames.packets import ACK, FIN, RST, SYN
 from lbctl.moves import movement
-from lbctl.moves.move import ABSENT, SERVING, Announce, Assign, Confirm, Forget, Move, SetHolder, SetRole
+from lbctl.moves.actions import Announce, Assign, Confirm, Forget, SetHolder, SetRole
+from lbctl.moves.move import Move
+from lbctl.openflow.rules import ABSENT, SERVING
 from lbctl.values.keys import server_key
 from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
@@ -97,16 +99,16 @@ class Traffic(RuleBasedStateMachine):
     def move(self, place, to, strategy) -> None:
         world = self.world
         try:
-            _, out = world.control.start_move(world.site.external_ips[place].address, to, strategy, world.now)
+            _, out = world.control.movement.start(world.site.external_ips[place].address, to, strategy, world.now)
         except Refused:
             return
         world.post(out)
 
     @rule(rarely=RARELY)
     def abort(self, rarely) -> None:
-        for move in list(self.world.control.moves) if rarely else ():
+        for move in list(self.world.control.movement.records()) if rarely else ():
             try:
-                self.world.post(self.world.control.abort_move(move, self.world.now))
+                self.world.post(self.world.control.movement.abort(move, self.world.now))
             except Refused:
                 pass
 
@@ -147,7 +149,7 @@ class Traffic(RuleBasedStateMachine):
     @invariant()
     def connections_are_counted(self) -> None:
         """By server, whatever entries come from: new, taken over after a restart, moved, put back."""
-        for serving in self.world.control.directory if hasattr(self, "world") else ():
+        for serving in self.world.control.ground.external_ips if hasattr(self, "world") else ():
             expected = Counter(server_key(entry.key[0], *entry.server) for entry in serving.table.entries())
             assert serving.table.connections_to == expected
 
@@ -161,8 +163,8 @@ class Traffic(RuleBasedStateMachine):
         world = self.world
         world.check_now()
         world.check_settled()
-        for move in [*world.moves, *world.control.moves.values()]:
-            held = move.record
+        for move in [*world.moves, *world.control.movement.records().values()]:
+            held = move
             assert not move.ended or held.packets_held == held.packets_released + held.packets_lost, held
         world.check_now()
 
@@ -182,9 +184,9 @@ class Lossless(Traffic):
         for number, data in enumerate(self.world.data, 1):
             if data.conversation.live:
                 assert data.arrivals == 1, f"packet {number} of {data.conversation} arrived {data.arrivals} times"
-        for move in self.world.control.moves.values():
-            assert move.record.state in ("done", "aborted"), move.record
-            assert not move.record.packets_lost
+        for move in self.world.control.movement.records().values():
+            assert move.state in ("done", "aborted"), move
+            assert not move.packets_lost
         self.close_all()
 
     def close_all(self) -> None:
@@ -197,7 +199,7 @@ class Lossless(Traffic):
                         send(conversation, flags)
         world.settle(15.0, 1.0)
         world.settle(800.0, 10.0)
-        for serving in world.control.directory:
+        for serving in world.control.ground.external_ips:
             assert not len(serving.table), serving.table.snapshot()
         for switch in world.switches.values():
             assert not switch.entries(), (switch.name, switch.entries())
@@ -297,6 +299,7 @@ class NoNewEntries(Move):
 
 @NATS
 @pytest.mark.parametrize("broken", [TableFirst, RouteFirst, TargetFirst, NeverForgets, NoNewEntries])
+@pytest.mark.long
 def test_a_broken_move_is_noticed(broken, nat, monkeypatch) -> None:
     monkeypatch.setattr(movement, "Move", broken)
     with pytest.raises(AssertionError):

@@ -10,23 +10,27 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ryu.ofproto import ofproto_v1_4, ofproto_v1_4_parser
 
 from lbctl.entries.access_table import Entry, Shape
 from lbctl.ground.effects import Save
 from lbctl.openflow import inbound
 from lbctl.openflow import messages as m
-from lbctl.openflow.cookies import Kind, entry_cookie
+from lbctl.openflow.cookies import MARK, Kind, entry_cookie
 from lbctl.openflow.entry_codec import EntryCodec
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.layout import SHAPES, stats_layout
 from lbctl.openflow.outbound import packet_out
-from lbctl.openflow.rules import Port, Ports, Role, all_flows, delivery_flows
+from lbctl.openflow.ports import Port, Ports
+from lbctl.openflow.rules import Role, all_flows, delivery_flows
 from lbctl.openflow.tables import number
 from lbctl.site.model import Hop
 from lbctl.values.keys import pack_key, reply_key, unpack_key
+from lbctl.values.side import EXTERNAL, Side
 from lbctl.values.transfer import TransferMode
-from ryu_apps.openflow import XID_MARK, encode, token_of
+from ryu_apps.library.names import ofp as ofproto_v1_4
+from ryu_apps.library.names import parser as ofproto_v1_4_parser
+from ryu_apps.library.openflow import encode
+from ryu_apps.shell.wire import XID_MARK, token_of
 from tests.unit import fake_switch, kinds
 from tests.unit.fake_site import site
 from tests.unit.fake_switch import FakeSwitch, Installed
@@ -237,12 +241,16 @@ def test_tokens() -> None:
 
 # What switches send.
 
-@given(st.integers(0, (1 << 64) - 1), st.integers(0, 0xFFFFFFFF), st.binary(max_size=100), st.integers(0, 5))
+OUR_COOKIES = st.builds(lambda kind, rest: MARK << 56 | kind << 48 | rest, st.sampled_from(Kind), st.integers(0, (1 << 48) - 1))
+
+
+@given(st.one_of(st.integers(0, (1 << 64) - 1), OUR_COOKIES), st.integers(0, 0xFFFFFFFF), st.binary(max_size=100), st.integers(0, 5))
 def test_packet_in(cookie, in_port, frame, reason) -> None:
     message = fake_switch.packet_in(cookie, in_port, frame, reason).arguments[0]
     theirs = ofproto_v1_4_parser.OFPPacketIn.parser(Datapath, 5, 10, len(message), 0, bytearray(message))
     ours = inbound.decode_packet_in(message)
-    assert ours == (theirs.reason, theirs.cookie, theirs.match["in_port"], bytes(theirs.data), None)
+    kind = next((kind for kind in Kind if theirs.cookie >> 48 == MARK << 8 | kind), None)
+    assert ours == (theirs.reason, theirs.cookie, kind, theirs.match["in_port"], bytes(theirs.data))
     assert ours.frame == frame
 
 
@@ -252,7 +260,7 @@ def test_packet_in_with_in_port_behind_other_fields() -> None:
     match = struct.pack("!HH", 1, 4 + len(fields)) + fields
     match += bytes(-len(match) % 8)
     message = struct.pack("!BBHIIHBBQ", 5, 10, 0, 0, 0xFFFFFFFF, 5, 1, 0, 99) + match + bytes(2) + b"frame"
-    assert inbound.decode_packet_in(message) == (1, 99, 7, b"frame", None)
+    assert inbound.decode_packet_in(message) == (1, 99, None, 7, b"frame")
 
 
 @given(entries, st.booleans(), st.integers(0, 100))
@@ -261,7 +269,7 @@ def test_flow_removed(entry, inward, seconds) -> None:
     message = fake_switch.flow_removed(Installed(flow, 0.0, 0.0), float(seconds))
     theirs = ofproto_v1_4_parser.OFPFlowRemoved.parser(Datapath, 5, 11, len(message), 0, bytearray(message))
     ours = inbound.decode_entry_removed(message)
-    assert (ours.inward, ours.cookie, ours.duration) == (theirs.table_id == 20, theirs.cookie, theirs.duration_sec)
+    assert (ours.side is EXTERNAL, ours.cookie, ours.duration) == (theirs.table_id == 20, theirs.cookie, theirs.duration_sec)
     assert ours.key == (entry.key if inward else entry.reply)
     protocol, source, source_port, destination, destination_port = unpack_key(ours.key)
     version, transport = 4 if len(source) == 4 else 6, "tcp" if protocol == 6 else "udp"
@@ -322,12 +330,12 @@ def test_entry_statistics(some) -> None:
     assert others == []
 
     def order(stats) -> tuple:
-        return stats.inward, stats.key, stats.reply, stats.packets, stats.finished, stats.hop
+        return stats.side is EXTERNAL, stats.key, stats.reply, stats.packets, stats.finished, stats.hop
 
     ordered = sorted(zip(stats_by_ryu(data), some, strict=True), key=lambda pair: (
         pair[1][2], pair[1][0].key, pair[1][0].reply, pair[1][1], pair[1][3], pair[1][0].inner_hop if pair[1][2] else pair[1][0].next_hop))
     for stats, (theirs, (entry, packets, inward, finished)) in zip(sorted(ours, key=order), ordered, strict=True):
-        assert stats.inward == inward == (theirs.table_id == 20)
+        assert (stats.side is EXTERNAL) == inward == (theirs.table_id == 20)
         assert stats.bytes == theirs.byte_count == 60 * packets
         assert (stats.key, stats.reply) == (entry.key, entry.reply)
         assert stats.hop == (entry.inner_hop if inward else entry.next_hop)
@@ -343,7 +351,7 @@ def test_statistics_of_flows_that_are_not_as_made_are_told_apart() -> None:
     bad = bad[:16] + b"\x00\x63" + bad[18:]
     ours, others = inbound.EntryStatsDecoder().decode(good + bad)
     assert len(ours) == 1
-    assert [(other.table, other.cookie) for other in others] == [(20, entry_cookie(Kind.ENTRY_IN, 0xC6336401, one_entry().bucket))]
+    assert [(other.table, other.cookie) for other in others] == [(20, entry_cookie(EXTERNAL, 0xC6336401, one_entry().bucket))]
 
 
 def test_both_directions_in_one_reply() -> None:
@@ -418,11 +426,11 @@ def test_a_record_that_claims_to_be_longer_than_its_reply_is_left_out() -> None:
     assert len(inbound.decode_flow_stats(data)) == 1
 
 
-@pytest.mark.parametrize("direction, flow", [("in", 0), ("out", 1)])
+@pytest.mark.parametrize("side", Side)
 @pytest.mark.parametrize("shape", SHAPES, ids=words)
-def test_the_layout_is_as_long_as_the_record(shape, direction, flow) -> None:
-    item = Installed(entry_flows(entry_of(shape), LINGER)[flow], 0.0, 0.0)
-    assert stats_layout(direction, shape).size == len(fake_switch.stats_record(item, 0.0))
+def test_the_layout_is_as_long_as_the_record(shape, side) -> None:
+    item = Installed(entry_flows(entry_of(shape), LINGER)[side.number], 0.0, 0.0)
+    assert stats_layout(side, shape).size == len(fake_switch.stats_record(item, 0.0))
 
 
 @settings(max_examples=200)

@@ -66,10 +66,10 @@ class World(FakeSite):
         return self.through(self.packet(key, port, flags, seq, mac), port)
 
     def table(self, address: bytes):
-        return self.control.directory.by_address[address].table
+        return self.control.ground.external_ips.by_address[address].table
 
     def counter(self, name: str) -> int:
-        return self.control.switches["lb-a"].counters[name]
+        return self.control.ground.switches["lb-a"].counters[name]
 
 
 def key_of(item: Sent) -> bytes:
@@ -207,7 +207,7 @@ def test_exhaustion_refuses_new_connections_and_harms_no_other(full) -> None:
 def test_a_freed_port_rests(full) -> None:
     for port in range(40000, 40064):
         full.send(from_client(port=port), EXTERNAL)
-    serving = full.control.directory.by_address[ADDRESS]
+    serving = full.control.ground.external_ips.by_address[ADDRESS]
     entry = serving.table.by_key(from_client(port=40007))
     full.post(full.control.connections.end_all(serving, [entry]))
     full.drain()
@@ -298,7 +298,7 @@ def test_one_port_serves_one_connection_to_each_outside_place(gateway, protocol)
 
 
 def test_without_its_router_nothing_opens(gateway) -> None:
-    del gateway.control.switches["lb-a"].neighbours[NAT_GATEWAY.router]
+    del gateway.control.ground.switches["lb-a"].neighbours[NAT_GATEWAY.router]
     assert gateway.send(from_host(), INTERNAL) == []
     assert gateway.counter("dropped_router_unresolved") == 1 and not len(gateway.table(GATEWAY_IP))
 

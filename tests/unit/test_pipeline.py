@@ -20,10 +20,11 @@ from lbctl.openflow.cookies import Kind
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.flow import CONTROLLER, Flow, Output, PipelineError, Resubmit, SetField, flow
 from lbctl.openflow.messages import AddEntries, AddFlows
-from lbctl.openflow.rules import ABSENT, SERVING, Port, Ports, Role, all_flows, base_flows, delivery_flows, external_ip_flows
+from lbctl.openflow.ports import Port, Ports
+from lbctl.openflow.rules import ABSENT, SERVING, Role, all_flows, base_flows, delivery_flows, external_ip_flows
 from lbctl.openflow.tables import TABLES, name_of, number
 from lbctl.site.model import ExternalIp, Hop, Server, Service
-from lbctl.values.keys import pack_key, reply_key
+from lbctl.values.keys import BUCKETS, bucket_of_key, pack_key, reply_key
 from lbctl.values.protocols import TCP, UDP
 from lbctl.values.transfer import TransferMode
 from tests.unit import kinds
@@ -150,9 +151,9 @@ def test_another_content_has_another_cookie() -> None:
 
 
 def test_buckets_spread_clients_and_ports() -> None:
-    one_client = {cookies.bucket_of_key(pack_key(6, CLIENT.packed, port, ADDRESS.packed, 80)) for port in range(40000, 41024)}
-    one_port = {cookies.bucket_of_key(pack_key(6, (10 << 24 | last).to_bytes(4), 40000, ADDRESS.packed, 80)) for last in range(1024)}
-    assert len(one_client) == len(one_port) == cookies.BUCKETS
+    one_client = {bucket_of_key(pack_key(6, CLIENT.packed, port, ADDRESS.packed, 80)) for port in range(40000, 41024)}
+    one_port = {bucket_of_key(pack_key(6, (10 << 24 | last).to_bytes(4), 40000, ADDRESS.packed, 80)) for last in range(1024)}
+    assert len(one_client) == len(one_port) == BUCKETS
 
 
 # What packets meet.

@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from lbctl.frames import icmp, neighbours, packets
+from lbctl.frames import discovery, icmp, packets
 from lbctl.frames.packets import ACK, FIN, RST, SYN
 from lbctl.openflow import cookies
 from lbctl.openflow.cookies import Kind
@@ -287,7 +287,7 @@ def solicitation(target: bytes, source: bytes = ADDRESSES[6][2].packed, hop_limi
     """RFC 4861 4.3; without a source it has no option (duplicate address detection)."""
     group = bytes.fromhex("ff0200000000000000000001ff") + target[13:]
     option = b"\1\1" + INSIDE_MAC if any(source) else b""
-    return icmp.message(neighbours.multicast_mac(group), INSIDE_MAC, source, group, 135, 0, 0, target + option, ttl=hop_limit)
+    return icmp.message(discovery.multicast_mac(group), INSIDE_MAC, source, group, 135, 0, 0, target + option, ttl=hop_limit)
 
 
 @pytest.mark.parametrize("kind", ["destination", "full", "nat-gateway"])
@@ -303,9 +303,9 @@ def test_solicitations_are_answered_by_who_announces(kind, role, answers) -> Non
         packet = packets.decode(sent[0].frame)
         assert (packet.eth_dst, packet.eth_src, packet.src, packet.dst, packet.ttl) == (
             INSIDE_MAC, mac, address.packed, ADDRESSES[6][2].packed, 255)
-        assert neighbours.decode(sent[0].frame) == (address.packed, mac) and sent[0].port == port
+        assert discovery.decode(sent[0].frame) == (address.packed, mac) and sent[0].port == port
         flags = int.from_bytes(sent[0].frame[58:62])
-        assert flags == neighbours.SOLICITED | neighbours.OVERRIDE | (neighbours.ROUTER if address == config.gateway else 0)
+        assert flags == discovery.SOLICITED | discovery.OVERRIDE | (discovery.ROUTER if address == config.gateway else 0)
         assert switch.receive(solicitation(address.packed), EXTERNAL + INTERNAL - port, 0.0) == ([], []), "not on the other side"
         assert switch.receive(solicitation(address.packed, hop_limit=64), port, 0.0) == ([], []), "a router has forwarded it"
 
@@ -315,17 +315,17 @@ def test_who_is_about_to_take_an_address_is_told_that_it_is_taken() -> None:
     address = EXTERNAL_IPS["destination", 6].address.packed
     (sent,), _ = lb("destination", 6).receive(solicitation(address, source=bytes(16)), EXTERNAL, 0.0)
     packet = packets.decode(sent.frame)
-    assert (packet.eth_dst, packet.dst, packet.src) == (neighbours.multicast_mac(neighbours.ALL_NODES), neighbours.ALL_NODES, address)
-    assert int.from_bytes(sent.frame[58:62]) == neighbours.OVERRIDE
+    assert (packet.eth_dst, packet.dst, packet.src) == (discovery.multicast_mac(discovery.ALL_NODES), discovery.ALL_NODES, address)
+    assert int.from_bytes(sent.frame[58:62]) == discovery.OVERRIDE
 
 
 def test_advertisements_of_next_hops_are_for_the_controller() -> None:
     """Those that answer the LB's own probes, and those that a known next hop sends unasked."""
     switch, server, stranger = lb("destination", 6), ADDRESSES[6][2].packed, ip_address("fd00::77").packed
-    told = neighbours.announcement(INSIDE_MAC, server, False)
+    told = discovery.announcement(INSIDE_MAC, server, False)
     assert outcome(switch, told, INTERNAL) == "SERVER_ARP"
-    assert outcome(switch, neighbours.announcement(INSIDE_MAC, stranger, False), INTERNAL) == "dropped"
-    assert outcome(switch, INTERNAL_MAC + neighbours.announcement(INSIDE_MAC, stranger, False)[6:], INTERNAL) == "SERVER_ARP"
+    assert outcome(switch, discovery.announcement(INSIDE_MAC, stranger, False), INTERNAL) == "dropped"
+    assert outcome(switch, INTERNAL_MAC + discovery.announcement(INSIDE_MAC, stranger, False)[6:], INTERNAL) == "SERVER_ARP"
 
 
 # All kinds at once.

@@ -59,7 +59,7 @@ def order(world: FakeSite, scheduler: str) -> None:
 
 def schedulers(world: FakeSite) -> list[str]:
     """Those in force."""
-    return [service.scheduler for ip in world.control.site.external_ips for service in ip.services]
+    return [service.scheduler for ip in world.control.ground.site.external_ips for service in ip.services]
 
 
 def with_scheduler(world: FakeSite, scheduler: str) -> Site:
@@ -107,7 +107,7 @@ def test_it_ends_with_a_file_that_says_another(world, way) -> None:
 def test_ordering_the_files_own_ends_it(world) -> None:
     order(world, "maglev")
     order(world, "round-robin")
-    assert schedulers(world) == ["round-robin", "round-robin"] and not world.control.state().orders
+    assert schedulers(world) == ["round-robin", "round-robin"] and not world.control.ground.state().orders
 
 
 # Servers.
@@ -115,16 +115,16 @@ def test_ordering_the_files_own_ends_it(world) -> None:
 
 def send(world: FakeSite, verb: str, *arguments) -> list:
     out = getattr(world.control.services, verb)(*arguments)
-    world._servers = {server.packed for ip in world.control.external_ips() for server in ip.server_addresses()}
-    for switch in world.control.switches.values():
-        assert switch.sync(world.control.external_ips()) == [], "what is sent for one external IP is what the whole site would call for"
+    world._servers = {server.packed for ip in world.control.ground.configs() for server in ip.server_addresses()}
+    for switch in world.control.ground.switches.values():
+        assert switch.sync(world.control.ground.configs()) == [], "what is sent for one external IP is what the whole site would call for"
     world.post(out)
     world.drain()
     return out
 
 
 def servers(world: FakeSite, place: int = 0) -> list[Endpoint]:
-    return [server.endpoint for server in world.control.site.external_ips[place].services[0].servers]
+    return [server.endpoint for server in world.control.ground.site.external_ips[place].services[0].servers]
 
 
 def in_file(world: FakeSite, place: int = 0) -> tuple[Server, ...]:
@@ -141,7 +141,7 @@ def opened(world: FakeSite, count: int, place: int = 0) -> Counter[Endpoint]:
 
 
 def state(world: FakeSite, server: Server) -> str:
-    first = world.control.site.external_ips[0]
+    first = world.control.ground.site.external_ips[0]
     return world.control.services.server_state(first.address, first.services[0], server).state
 
 
@@ -170,7 +170,7 @@ def test_a_drained_server_gets_nothing_until_that_is_undone(world) -> None:
     assert set(opened(world, 5)) == {other} and state(world, in_file(world)[0]) == "drained"
     everybody_talks(world)
     send(world, "change_server", FIRST, drained, {}, False)
-    assert set(opened(world, 4)) == {drained, other} and not world.control.state().orders
+    assert set(opened(world, 4)) == {drained, other} and not world.control.ground.state().orders
 
 
 def test_weight_and_limit_of_a_server(world) -> None:
@@ -182,7 +182,7 @@ def test_weight_and_limit_of_a_server(world) -> None:
     assert opened(world, 8) == {first.endpoint: 1, second.endpoint: 7} and state(world, replace(first, max_connections=8)) == "full"
     send(world, "change_server", FIRST, first.endpoint, {"max_connections": None, "weight": 1}, None)
     assert opened(world, 4) == {first.endpoint: 2, second.endpoint: 2}
-    assert not world.control.state().orders[FIRST].servers, "as in the file again"
+    assert not world.control.ground.state().orders[FIRST].servers, "as in the file again"
 
 
 def test_all_of_it_lasts_over_a_restart(world) -> None:
@@ -220,7 +220,7 @@ def test_a_drained_server_that_leaves_its_service_comes_back_undrained(world) ->
     with_both, ip = world.site, world.site.external_ips[0]
     change(world, replace(with_both, external_ips=(replace(ip, services=(replace(ip.services[0], servers=(second,)),)),
                                                    *with_both.external_ips[1:])))
-    assert not world.control.state().orders
+    assert not world.control.ground.state().orders
     change(world, with_both)
     assert state(world, first) == "up"
 
@@ -240,7 +240,7 @@ def test_a_drained_server_stays_drained_while_files_change_other_things(world) -
 
 @pytest.mark.parametrize("verb", ["add", "remove"])
 def test_servers_change_while_the_external_ip_moves(world, verb) -> None:
-    (_, out) = world.control.start_move(FIRST.external_ip, "lb-b", Strategy.PRECOPY, world.now)
+    (_, out) = world.control.movement.start(FIRST.external_ip, "lb-b", Strategy.PRECOPY, world.now)
     world.post(out)
     for _ in range(3):
         world.round()
@@ -249,7 +249,7 @@ def test_servers_change_while_the_external_ip_moves(world, verb) -> None:
     else:
         send(world, "remove_server", FIRST, in_file(world)[0].endpoint)
     world.settle(8.0)
-    assert world.control.assigned_to(FIRST.external_ip) == "lb-b"
+    assert world.serving(FIRST.external_ip).assigned == "lb-b"
     expected = {in_file(world)[0].endpoint, in_file(world)[1].endpoint, THIRD_SERVER.endpoint} if verb == "add" else {
         in_file(world)[1].endpoint}
     assert set(opened(world, 6)) == expected
@@ -282,12 +282,12 @@ def test_a_server_that_is_there_and_one_that_is_not(world) -> None:
     (Server(IPv4Address("0.0.0.0"), 80), "is no address that a host can have"),
 ])
 def test_the_rules_of_site_files_hold(world, server, reason) -> None:
-    before, held = world.control.state(), world.switches["lb-a"].hash()
+    before, held = world.control.ground.state(), world.switches["lb-a"].hash()
     with pytest.raises(Refused, match=reason) as refused:
         send(world, "add_server", FIRST, server)
     assert refused.value.status == 422 and "198.51.100.1 tcp/80: " in refused.value.detail
     world.settle(1.0)
-    assert world.control.state() == before and world.switches["lb-a"].hash() == held and len(servers(world)) == 2
+    assert world.control.ground.state() == before and world.switches["lb-a"].hash() == held and len(servers(world)) == 2
 
 
 def test_a_server_without_a_keeper_where_entries_are_kept() -> None:
@@ -302,10 +302,10 @@ def test_a_server_without_a_keeper_where_entries_are_kept() -> None:
 def test_a_server_that_still_has_connections_of_another_external_ip(world) -> None:
     used = in_file(world, 1)[0]
     send(world, "remove_server", SECOND, used.endpoint)
-    before = world.control.state()
+    before = world.control.ground.state()
     with pytest.raises(Refused, match="10.0.0.20 still has connections of 198.51.100.2") as refused:
         send(world, "add_server", FIRST, used)
-    assert refused.value.status == 409 and world.control.state() == before and used.endpoint not in servers(world)
+    assert refused.value.status == 409 and world.control.ground.state() == before and used.endpoint not in servers(world)
     for conversation in world.conversations:
         if conversation.server.address == used.address:
             world.from_client(conversation, FIN | ACK)
@@ -341,13 +341,13 @@ def test_flows_are_sent_and_deleted_as_for_the_whole_site(steps) -> None:
         internal_ips=(IPv4Address(f"10.0.0.10{number}"),)) for number in (1, 2))
     balancers = tuple(LoadBalancer(name, number, "e", "i", TUNNEL_PORTS) for number, name in enumerate(("lb-a", "lb-b"), 1))
     control = ControlFunction(Site(balancers, (IPv4Network("198.51.100.0/24"),), (IPv4Network("10.0.0.0/24"),), external_ips), State(), 1.0)
-    for switch in control.switches.values():
+    for switch in control.ground.switches.values():
         switch.set_ports([PortState(name, number, f"02:00:00:00:00:0{number}", True) for number, name in enumerate("e i vx gr".split(), 1)])
         switch.neighbours = {server.hop.address: "02:00:00:00:00:99" for server in SHARED}
-        switch.reconcile(control.external_ips(), Counter())
+        switch.reconcile(control.ground.configs(), Counter())
         switch.state = "ready"
     for name, server in steps:
-        there = control.site.external_ip(name.external_ip).services[0].servers
+        there = control.ground.site.external_ip(name.external_ip).services[0].servers
         try:
             if server in there:
                 control.services.remove_server(name, server.endpoint)
@@ -355,8 +355,8 @@ def test_flows_are_sent_and_deleted_as_for_the_whole_site(steps) -> None:
                 control.services.add_server(name, server)
         except Refused as refused:
             assert "the last server" in refused.detail
-        for switch in control.switches.values():
-            assert switch.sync(control.external_ips()) == []
+        for switch in control.ground.switches.values():
+            assert switch.sync(control.ground.configs()) == []
 
 
 def test_a_server_dropped_by_one_external_ip_while_another_has_it_keeps_its_connections() -> None:

@@ -9,19 +9,21 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ryu.ofproto import ofproto_v1_4, ofproto_v1_4_parser
 
 from lbctl.openflow.entry_codec import EntryCodec
 from lbctl.openflow.inbound import decode_neighbours
 from lbctl.openflow.messages import OUTPUT_TABLE, AddFlows, PacketOut
 from lbctl.openflow.outbound import packet_out
-from lbctl.openflow.rules import SERVING, Port, Ports, all_flows, delivery_flows, external_ip_flows
+from lbctl.openflow.ports import Port, Ports
+from lbctl.openflow.rules import SERVING, all_flows, delivery_flows, external_ip_flows
 from lbctl.openflow.tables import number
 from lbctl.site.file import ConfigError, parse
 from lbctl.site.file.text import site_text
 from lbctl.site.model import Hop, Site, Tunnel
 from lbctl.switches.switch import PortState, Switch
-from ryu_apps.openflow import encode
+from ryu_apps.library.names import ofp as ofproto_v1_4
+from ryu_apps.library.names import parser as ofproto_v1_4_parser
+from ryu_apps.library.openflow import encode
 from tests.bed.sites import behind_tunnels, full_nat_site, simple_site
 
 MAC = "02:00:00:00:aa:02"

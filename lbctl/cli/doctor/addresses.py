@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from lbctl.cli.doctor.finding import Finding, fail, ok
-from lbctl.frames import neighbours
+from lbctl.frames import discovery
 from lbctl.frames.packets import Malformed, parse_mac
 
 WAIT = 0.5
@@ -46,7 +46,7 @@ def _ask(device: str, mac: str, addresses: Iterable[str]) -> set[tuple[str, str]
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) as raw:
             raw.bind((device, 0))
             for address in wanted:
-                raw.send(neighbours.probe(own, address))
+                raw.send(discovery.probe(own, address))
             return set(_answers(raw, wanted, own))
     except OSError:
         return None
@@ -58,7 +58,7 @@ def _answers(raw: socket.socket, wanted: dict[bytes, str], own: bytes) -> Iterat
         raw.settimeout(left)
         try:
             frame, source = raw.recvfrom(2048)
-            address, mac = neighbours.decode(frame)
+            address, mac = discovery.decode(frame)
         except (TimeoutError, Malformed):
             continue
         if source[2] != socket.PACKET_OUTGOING and address in wanted and mac != own:

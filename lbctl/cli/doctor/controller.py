@@ -9,7 +9,7 @@ from typing import Any
 from lbctl.cli.client import START, Client, Unreachable
 from lbctl.cli.doctor.finding import Finding, fail, ok, warn
 from lbctl.cli.failure import Failure
-from lbctl.frames.neighbours import asked_by
+from lbctl.frames.discovery import asked_by
 
 
 def check_controller(client: Client) -> Iterator[Finding]:

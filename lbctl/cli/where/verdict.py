@@ -10,16 +10,17 @@ from lbctl.cli import output
 from lbctl.cli.where.walk import Hit, Packet, walk
 from lbctl.entries.access_table import Entry
 from lbctl.entries.translation import full_reply
-from lbctl.frames.neighbours import asked_by
+from lbctl.frames.discovery import asked_by
 from lbctl.frames.packets import parse_mac
 from lbctl.openflow import flow as f
 from lbctl.openflow.cookies import Kind, kind_of
 from lbctl.openflow.entry_flows import entry_flows
-from lbctl.openflow.rules import ABSENT, ETH_TYPES, TTL, Port, Ports, Role, all_flows
+from lbctl.openflow.ports import Port, Ports
+from lbctl.openflow.rules import ABSENT, Role, all_flows
 from lbctl.site.model import ExternalIp, Hop, Server, Service, Tunnel
 from lbctl.values.addresses import Address, Endpoint
 from lbctl.values.keys import pack_key, reply_key
-from lbctl.values.protocols import PROTOCOL_NUMBERS, TCP
+from lbctl.values.protocols import ETH_TYPES, PROTOCOL_NUMBERS, TCP, TTL
 from lbctl.values.transfer import TransferMode
 
 SYN, SEGMENT, DATAGRAM = "syn", "segment", "datagram"

@@ -46,8 +46,8 @@ class ConfigError(Exception):
 
 
 def line_of(node: yaml.Node) -> int:
-    """The line where the node starts, from 1."""
-    return node.start_mark.line + 1
+    """The line where the node starts, from 1. It is for people: nothing is told from anything else by its line."""
+    return int(node.start_mark.line) + 1
 
 
 def quoted(text: str) -> str:
@@ -88,7 +88,7 @@ class Reader:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             what = ", ".join(part for part in (error.problem, error.context) if part)
-            self.problem(mark and mark.line + 1, f"this is not valid YAML: {what}{_hint(text, mark)}")
+            self.problem(mark.line + 1 if mark else None, f"this is not valid YAML: {what}{_hint(text, mark)}")
         return None
 
     def mapping(
@@ -105,14 +105,14 @@ class Reader:
             return None
         values: dict[str, yaml.Node] = {}
         unknown: list[tuple[yaml.Node, yaml.Node]] = []
-        lines: dict[str, int] = {}
+        seen: dict[str, yaml.Node] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 self.problem(key, f"{what}: a key must be a word, not {_kind(key)}")
-            elif key.value in lines:
-                self.problem(key, f"{what}: the key {quoted(key.value)} is already in line {lines[key.value]}: remove one")
+            elif key.value in seen:
+                self.problem(key, f"{what}: the key {quoted(key.value)} is already in line {line_of(seen[key.value])}: remove one")
             else:
-                lines[key.value] = line_of(key)
+                seen[key.value] = key
                 if key.value in required or key.value in optional:
                     values[key.value] = value
                 elif key.value in only_for:
@@ -134,7 +134,8 @@ class Reader:
             return []
         if not node.value:
             self.problem(node, f"{what} is empty: at least one is needed")
-        return node.value
+        found: list[yaml.Node] = node.value
+        return found
 
     def raw(self, node: yaml.Node | None, what: str, wanted: str) -> str | None:
         """A scalar as it is written, whatever YAML takes it for; for formats that are checked afterwards."""
@@ -143,7 +144,7 @@ class Reader:
         if not isinstance(node, yaml.ScalarNode) or node.tag == _NULL:
             self.problem(node, f"{what} must be {wanted}; it is {_kind(node)}")
             return None
-        return node.value
+        return str(node.value)
 
     def text(self, node: yaml.Node | None, what: str) -> str | None:
         """A scalar that YAML takes for text."""
@@ -177,17 +178,12 @@ class Reader:
         self.problem(node, f"{what} must be true or false; it is {quoted(value)}")
         return None
 
-    def choice(
-        self, node: yaml.Node | None, what: str, known: Collection[str], later: Collection[str] = ()
-    ) -> str | None:
-        """One of the known words; those of `later` are said to be not supported yet."""
+    def choice(self, node: yaml.Node | None, what: str, known: Collection[str]) -> str | None:
+        """One of the known words."""
         value = self.raw(node, what, f"one of: {', '.join(known)}")
         if value is None or value in known:
             return value
-        if value in later:
-            self.problem(node, f"{what} {value!r} is not yet supported: use {' or '.join(known)}")
-        else:
-            self.problem(node, f"unknown {what} {quoted(value)}: {did_you_mean(value, known)}")
+        self.problem(node, f"unknown {what} {quoted(value)}: {did_you_mean(value, known)}")
         return None
 
     def _harmless(self, text: str) -> bool:
@@ -195,7 +191,9 @@ class Reader:
         depth = documents = 0
         before = len(self.problems)
         for event in yaml.parse(text, Loader=_LOADER):
-            line = event.start_mark.line + 1
+            if type(event) is yaml.ScalarEvent:
+                continue  # most are
+            line = event.start_mark.line + 1 if event.start_mark else None
             documents += isinstance(event, yaml.DocumentStartEvent)
             if documents == 2:
                 self.problem(line, "a second YAML document starts here, and a site file has one: remove the '---'")
