@@ -120,7 +120,7 @@ class Text(Form[str]):
         return self.what
 
 
-NAME = Text("name", re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"),
+NAME = Text("name: at most 63 letters, digits, `.`, `_` and `-`", re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"),
             "{}: use at most 63 letters, digits, '.', '_' and '-', a letter or digit first")
 """It is part of URLs and commands."""
 PORT_NAME = Text("name of a port", re.compile(r"[^\s/:]{1,15}"), "{} is no interface name: 1 to 15 characters, no space, '/' or ':'")

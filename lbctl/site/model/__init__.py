@@ -8,10 +8,10 @@ from lbctl.site.model.external_ips import (
     KINDS,
     NAT_KINDS,
     PORTS,
-    Copy,
+    CopyName,
     ExternalIp,
-    Kind,
-    Nat,
+    IpKind,
+    NatKind,
 )
 from lbctl.site.model.servers import (
     TRANSPORTS,
@@ -51,8 +51,9 @@ from lbctl.site.model.settings import (
 from lbctl.site.model.site import KEEPER_PORT, Keeper, Keepers, LoadBalancer, Site
 
 __all__ = [
-    "ALGORITHMS", "CHECKS", "CHECK_PORTS", "COPIES", "FAILOVERS", "KEEPER_PORT", "KINDS", "NAT_KINDS", "PACKETS_PER_CONNECTION", "PORTS",
-    "PROTOCOLS", "REBALANCE_MODES", "SCHEDULERS", "TRANSPORTS", "TUNNEL_OVERHEAD", "WHEN_DOWN", "Algorithm", "CheckType", "Copy",
-    "ExternalIp", "Failover", "HealthCheck", "Hop", "Instead", "Keeper", "Keepers", "Kind", "LoadBalancer", "Nat", "Protocol", "Rebalance",
-    "RebalanceMode", "SchedulerName", "Server", "Service", "ServiceName", "ServiceOrder", "Settings", "Site", "Transport", "Tunnel", "WhenDown",
+    "ALGORITHMS", "CHECKS", "CHECK_PORTS", "COPIES", "FAILOVERS", "KEEPER_PORT", "KINDS", "NAT_KINDS",
+    "PACKETS_PER_CONNECTION", "PORTS", "PROTOCOLS", "REBALANCE_MODES", "SCHEDULERS", "TRANSPORTS", "TUNNEL_OVERHEAD",
+    "WHEN_DOWN", "Algorithm", "CheckType", "CopyName", "ExternalIp", "Failover", "HealthCheck", "Hop", "Instead",
+    "IpKind", "Keeper", "Keepers", "LoadBalancer", "NatKind", "Protocol", "Rebalance", "RebalanceMode", "SchedulerName",
+    "Server", "Service", "ServiceName", "ServiceOrder", "Settings", "Site", "Transport", "Tunnel", "WhenDown",
 ]

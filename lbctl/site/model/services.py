@@ -84,7 +84,7 @@ class Service:
         changeable=True)] = "round-robin"
     servers: Annotated[tuple[Server, ...], Key(Parts(Part(Server, "server")), "where connections go", required=True)] = ()
     health_check: Annotated[HealthCheck | None, Key(
-        Part(HealthCheck, "health_check", inherits=(("type", "protocol"),)), "how its servers are checked, see health-checks.md", absent="they are not")] = None
+        Part(HealthCheck, "health_check", inherits=(("type", "protocol"),)), "how its servers are checked, see health-checks.md", absent="no check")] = None
 
     @property
     def protocol_number(self) -> int:
