@@ -13,7 +13,7 @@ from lbctl.ground.effects import Outbox
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.servers.states import FormerServer, ServerState
-from lbctl.site.model import Instead, Server, Service, ServiceName, ServiceOrder, Site
+from lbctl.site.model import Instead, SchedulerName, Server, Service, ServiceName, ServiceOrder, Site
 from lbctl.site.orders import InForce, in_force
 from lbctl.values.addresses import Address, Endpoint
 from lbctl.values.refused import Refused
@@ -55,7 +55,7 @@ class Services:
 
     # Orders.
 
-    def set_scheduler(self, name: ServiceName, scheduler: str) -> Outbox:
+    def set_scheduler(self, name: ServiceName, scheduler: SchedulerName) -> Outbox:
         """New connections choose by it; what the file says ends the order."""
         order = replace(self._order(name), scheduler=Instead(scheduler, self._in_file(name).scheduler))
         return self._apply(name, order, "scheduler ordered", scheduler=scheduler)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import sys
 import time
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.status import Status
 
+from lbctl.api.types import EntriesFrom
 from lbctl.cli import output
 from lbctl.cli.client import Client
 from lbctl.values.transfer import Strategy
@@ -21,23 +21,19 @@ INTERVAL = 0.2
 """Seconds between two looks at a move that is waited for."""
 
 
-class Entries(enum.Enum):
-    TABLE = "table"
-    COPY = "copy"
-
-
 def move(
     external_ip: Annotated[str, typer.Argument(metavar="IP", help="The external IP to move.")],
     load_balancer: Annotated[str, typer.Argument(metavar="LB", help="Where it is to go.")],
     strategy: Annotated[Strategy, typer.Option(help="Order of the steps, see docs/move.md.")] = Strategy.PRECOPY,
-    entries: Annotated[Entries, typer.Option(help="Where they come from: the controller's access table, or the copies.")] = Entries.TABLE,
+    entries: Annotated[
+        EntriesFrom, typer.Option(help="Where they come from: the controller's access table, or the copies.")] = "table",
     wait: Annotated[bool, typer.Option("--wait", help="Wait for its end; fail if it was rolled back.")] = False,
     json: output.Json = False,
 ) -> None:
     """Move an external IP to another load balancer."""
     client = Client.from_environment()
     record = client.post("external-ips", external_ip, "move", body={
-        "to": load_balancer, "strategy": strategy.value, **({"entries": "copy"} if entries is Entries.COPY else {})})
+        "to": load_balancer, "strategy": strategy.value, **({"entries": entries} if entries != "table" else {})})
     if wait:
         record = _follow(client, record)
     if json:

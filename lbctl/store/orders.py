@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from lbctl.site.documents import document_of, endpoint_of, server_of
 from lbctl.site.keys import keys_of
-from lbctl.site.model import Instead, Scheduler, Server, Service, ServiceName, ServiceOrder
+from lbctl.site.model import Instead, SchedulerName, Server, Service, ServiceName, ServiceOrder
 
 Ordered = TypeVar("Ordered")
 _FORMS = {each.name: each.form for each in keys_of(Service)}
@@ -39,8 +39,8 @@ def _name(row: Mapping[str, Any]) -> ServiceName:
     return ServiceName(ip_address(row["external_ip"]), _FORMS["protocol"].value(row["protocol"]), _FORMS["port"].value(row["port"]))
 
 
-def _scheduler(name: str) -> Scheduler:
-    scheduler: Scheduler = _FORMS["scheduler"].value(name)
+def _scheduler(name: str) -> SchedulerName:
+    scheduler: SchedulerName = _FORMS["scheduler"].value(name)
     return scheduler
 
 

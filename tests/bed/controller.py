@@ -23,6 +23,7 @@ from tests.bed.namespaces import Namespace
 from tests.bed.starter import Started, Starter
 from tests.bed.switch_library import CHOICE, manager
 from tests.bed.traffic import connect
+from topologies import programs
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 APPS = ("ryu_apps/load_balancer.py", "ryu_apps/rest.py")
@@ -162,7 +163,7 @@ class Controller:
     def cli(self, *args: object, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
         """`lbctl ARGS` where the controller is; whatever its status."""
         command = [*self.space.prefix, sys.executable, "-c", _CLI, *map(str, args)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment())
+        return programs.run(command, capture_output=True, timeout=timeout, env=environment())
 
     def log_tail(self, lines: int = 60) -> str:
         """The end of what it logged, without the lines about REST requests that went well."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from tests.bed.namespaces import Namespace
 from tests.bed.processes import end
 from tests.bed.traffic import Script, TrafficError
+from topologies import programs
 
 NAME = "who.example"
 """Its TXT record is the server's own name."""
@@ -22,8 +22,8 @@ START_TIMEOUT = 10.0
 @contextmanager
 def dns_servers(servers: Sequence[Namespace]) -> Iterator[None]:
     """dnsmasq on port 53 of each server. Raises TrafficError if it is not installed or does not start."""
-    if shutil.which("dnsmasq") is None:
-        raise TrafficError("dnsmasq is not installed: apt-get install dnsmasq-base")
+    if packages := programs.missing("dnsmasq"):
+        raise TrafficError(f"dnsmasq is not installed: apt-get install {' '.join(packages)}")
     with ExitStack() as stack:
         for space in servers:
             process = space.popen("dnsmasq", *_options(space.name.removeprefix("server-")))

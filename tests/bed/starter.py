@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tests.bed.processes import CommandFailed
 from tests.bed.switch_library import main_function
+from topologies import programs
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CLONE_NEWNET = 0x40000000
@@ -36,7 +37,7 @@ class Starter:
             # numpy would make threads, which a fork would lose.
             environment = {**environment, "OPENBLAS_NUM_THREADS": "1"}
             self._errors = tempfile.TemporaryFile("w+")
-            self._process = subprocess.Popen(
+            self._process = programs.popen(
                 command, cwd=CHECKOUT, env=environment, stdin=subprocess.DEVNULL, stderr=self._errors, pass_fds=[far.fileno()]
             )
 

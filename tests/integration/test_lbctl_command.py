@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import socket
-import subprocess
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address
 
@@ -21,6 +20,7 @@ from tests.bed.namespaces import Namespace
 from tests.bed.sites import simple_site, together, with_nat_gateway
 from tests.bed.traffic import connect
 from tests.integration.hands import live  # noqa: F401
+from topologies import programs
 
 EXTERNAL, FULL, GATEWAY, IPV6 = "198.51.100.1", "198.51.100.3", "198.51.100.200", "2001:db8:1::1"
 INSIDE, OUTSIDE = "10.0.0.201", "203.0.113.1"
@@ -46,6 +46,7 @@ def lbctl(bed: Bed, *args: object, status: int = 0) -> str:
     return done.stdout if status == 0 else done.stdout + done.stderr
 
 
+@pytest.mark.quick
 def test_status_table_move_and_records(bed: Bed) -> None:
     with connect(bed.clients[0], EXTERNAL) as connection:
         client = "{}:{}".format(*connection.getsockname())
@@ -154,7 +155,7 @@ def test_doctor_finds_what_was_broken_and_its_commands_mend_it(bed: Bed) -> None
     for finding in findings(bed, "lb-a"):
         if finding["mend"].startswith(("ovs-vsctl", "ip link")):
             command = finding["mend"].partition(" (")[0].split()
-            subprocess.run([*node.space.prefix, *command], check=True, env={**os.environ, **node.ovs.environment})
+            programs.run([*node.space.prefix, *command], check=True, env={**os.environ, **node.ovs.environment})
     bed.wait_until(lambda: findings(bed, "lb-a") == [], 10, "nothing is found any more")
 
 

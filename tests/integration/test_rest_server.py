@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.bed.switch_library import manager
+from topologies import programs
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MOVE = "POST /v1/external-ips/198.51.100.1/move HTTP/1.1\r\nContent-Type: application/json\r\n"
@@ -35,7 +36,7 @@ def server(request, tmp_path_factory) -> Iterator[tuple[int, Path, str | None]]:
                                       f"wsapi_port = {port}\n[lbctl]\nsite = site.yaml\n{token}")
     log = directory / "log"
     with log.open("w") as stream:
-        process = subprocess.Popen([*manager(), "--config-file", directory / "c.conf", "ryu_apps/load_balancer.py",
+        process = programs.Popen([*manager(), "--config-file", directory / "c.conf", "ryu_apps/load_balancer.py",
                                     "ryu_apps/rest.py"], cwd=CHECKOUT, stdout=stream, stderr=stream)
     try:
         wait_for(port, process, log)
@@ -97,7 +98,7 @@ def test_bad_requests_get_problem_details_and_no_traceback(server, head, body, s
 
 
 def test_it_listens_on_this_machine_only_unless_told_otherwise(server):
-    listening = subprocess.run(["ss", "-Htln", f"sport = :{server[0]}"], capture_output=True, text=True, check=True).stdout
+    listening = programs.run(["ss", "-Htln", f"sport = :{server[0]}"], capture_output=True, check=True).stdout
     assert f"127.0.0.1:{server[0]}" in listening and "0.0.0.0:*" in listening and listening.count("LISTEN") == 1
 
 
@@ -107,6 +108,7 @@ def test_without_the_token_there_is_nothing(server):
     assert ("www-authenticate: bearer" in headers.lower()) == bool(server[2])
 
 
+@pytest.mark.quick
 def test_head_tells_the_length(server):
     _, headers, content = ask(server, "HEAD /v1/health HTTP/1.1\r\n")
     assert content == b"" and "Content-Length: 0" not in headers
@@ -128,8 +130,8 @@ def test_a_token_file_that_cannot_be_used_stops_the_controller(tmp_path, content
     (tmp_path / "c.conf").write_text(f"[DEFAULT]\nofp_listen_host = 127.0.0.1\nofp_tcp_listen_port = {free_port()}\n"
                                      f"wsapi_port = {free_port()}\n[lbctl]\nsite = {CHECKOUT}/examples/site.yaml\n"
                                      f"state_file = {tmp_path}/state.json\ntoken_file = token\n")
-    done = subprocess.run([*manager(), "--config-file", tmp_path / "c.conf", "ryu_apps/load_balancer.py", "ryu_apps/rest.py"],
-                          cwd=CHECKOUT, capture_output=True, text=True, timeout=30, env=dict(os.environ))
+    done = programs.run([*manager(), "--config-file", tmp_path / "c.conf", "ryu_apps/load_balancer.py", "ryu_apps/rest.py"],
+                          cwd=CHECKOUT, capture_output=True, timeout=30, env=dict(os.environ))
     assert done.returncode != 0
     assert f"lbctl: token_file {tmp_path}/token" in done.stderr and "Traceback" not in done.stderr
 
@@ -141,6 +143,6 @@ def test_a_port_in_use_stops_the_controller_in_one_line(tmp_path):
                                          f"wsapi_port = {port}\n[lbctl]\nsite = {CHECKOUT}/examples/site.yaml\n"
                                          f"state_file = {tmp_path}/state.json\n")
         command = [*manager(), "--config-file", tmp_path / "c.conf", "ryu_apps/load_balancer.py", "ryu_apps/rest.py"]
-        done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=30, env=dict(os.environ))
+        done = programs.run(command, cwd=CHECKOUT, capture_output=True, timeout=30, env=dict(os.environ))
     assert done.returncode != 0
     assert f"lbctl: the REST API cannot listen on 127.0.0.1 port {port}" in done.stderr and "Traceback" not in done.stderr

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from topologies import fig1, fig2, fig3, fig3_full_nat, fig13, rundir
+from topologies import fig1, fig2, fig3, fig3_full_nat, fig13, programs, rundir
 from topologies.plan import SITE_NAME
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -45,13 +45,12 @@ def run(command: list[str], timeout: float = 90.0) -> subprocess.CompletedProces
 @contextmanager
 def started(command: list[str], stderr: int = subprocess.STDOUT) -> Iterator[subprocess.Popen[str]]:
     """The command in a process group of its own; killed at the end if it still runs."""
-    with subprocess.Popen(
+    with programs.popen(
         [*APART, *command],
         cwd=CHECKOUT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=stderr,
-        text=True,
         start_new_session=True,
     ) as process:
         try:
@@ -99,6 +98,7 @@ def test_the_name_stands_for_all_external_ips_in_turn() -> None:
     assert set(servers) == {"s1", "s2", "s3"}
 
 
+@pytest.mark.quick
 def test_an_external_ip_moves_and_survives_its_lb() -> None:
     result = run(
         lab_command(
@@ -120,7 +120,8 @@ def test_an_external_ip_moves_and_survives_its_lb() -> None:
 def test_with_full_nat_servers_need_no_route_to_the_clients() -> None:
     """And each of them serves all external IPs, on whatever LB."""
     fetch = "c3 curl -s --max-time 5 http://198.51.100.1/"
-    result = run(lab_command("fig3_full_nat", *[fetch] * 3, "lbctl move 198.51.100.1 lb-b --wait", *[fetch] * 3, "s1 ip route"))
+    routes = "s1 ip -color=never route"  # a machine of the lab has a terminal, on which newer ones colour what they say
+    result = run(lab_command("fig3_full_nat", *[fetch] * 3, "lbctl move 198.51.100.1 lb-b --wait", *[fetch] * 3, routes))
     said = result.stdout + result.stderr
     assert "from lb-a to lb-b, precopy: done" in said, said
     servers = re.findall(r'"server": "(s\d)"', result.stdout)
@@ -173,7 +174,7 @@ def test_the_next_lab_removes_what_a_killed_one_left() -> None:
 
 def test_leftovers_of_others_are_not_touched() -> None:
     """A process that merely talks about a run directory that is not there is nobody's leftover."""
-    with subprocess.Popen(["sleep", "30"], env={**os.environ, rundir.MARK: "/run/lbctl-lab/elsewhere"}) as bystander:
+    with programs.popen(["sleep", "30"], env={**os.environ, rundir.MARK: "/run/lbctl-lab/elsewhere"}) as bystander:
         assert run(lab_command("fig1", "c1 true", controller=False)).returncode == 0
         time.sleep(0.1)
         assert bystander.poll() is None
@@ -187,14 +188,15 @@ def test_by_mininets_own_mn(lab: str) -> None:
     ask = "c1 curl -s --max-time 9 --retry 9 --retry-all-errors --retry-delay 1 http://198.51.100.1/"
     script = f"mount -t tmpfs none /run && ip link set lo up && printf '%s\\n' '{ask}' 'exit' | {mn}"
     apart = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", script]
-    result = subprocess.run(apart, cwd=CHECKOUT, capture_output=True, text=True, timeout=90, check=False)
+    result = programs.run(apart, cwd=CHECKOUT, capture_output=True, timeout=90, check=False)
     assert result.returncode == 0, result.stderr
     assert re.search(r'"server": "s\d"', result.stdout + result.stderr), result.stdout + result.stderr
 
 
 @pytest.mark.alone  # it counts what TCP sends again, which on a busy machine is more than what is lost
 def test_the_demonstration_shows_what_it_claims(tmp_path: Path) -> None:
-    result = run([sys.executable, "-m", "evaluation.demonstration", "--out", str(tmp_path), "--orders", "table-first,precopy"], timeout=150)
+    command = [sys.executable, "-m", "evaluation", "demonstration", "--out", str(tmp_path), "--orders", "table-first,precopy"]
+    result = run(command, timeout=150)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.rstrip().endswith("This is what the seed claims.")
     page = (tmp_path / "demonstration.html").read_text()

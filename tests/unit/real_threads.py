@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
 
+from topologies import programs
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -32,4 +34,4 @@ class RealThreads:
         return function(*args, **kwargs)
 
     def process(self, command: Sequence[str], directory: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(command, cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        return programs.popen(command, text=False, cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE)

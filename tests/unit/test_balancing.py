@@ -159,6 +159,7 @@ def test_what_is_failed_or_not_connected_has_no_capacity() -> None:
     assert {lb.name: lb.drained for lb in world.control.balancing.problem().capacities} == {"lb-a": False, "lb-b": False, "lb-c": True}
 
 
+@pytest.mark.long
 def test_by_itself_once_and_then_never_again() -> None:
     world = World(mode="automatic", threshold=0.2, cooldown=10.0)
     world.run(30)
@@ -167,6 +168,7 @@ def test_by_itself_once_and_then_never_again() -> None:
     assert world.made == 2, "under the same load nothing moves, though no assignment is quite even"
 
 
+@pytest.mark.long
 def test_under_noise_it_does_not_flap() -> None:
     """Two hours of loads that change by up to a fifth every two seconds, smoothed as measured ones are."""
     world, noise = World(mode="automatic", threshold=0.5, cooldown=10.0), random.Random(1)

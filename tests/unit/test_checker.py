@@ -489,6 +489,7 @@ def test_checks_are_spread_over_the_interval() -> None:
     assert sum(starts.values()) in range(390, 411) and max(starts.values()) < 30, "ten each, were they spread evenly"
 
 
+@pytest.mark.long
 def test_more_than_the_site_may_send_is_put_off_and_counted() -> None:
     world = CheckedSite(many(1500, 1.0))
     world.manners["10.0.0.10"] = "refuses"

@@ -171,6 +171,7 @@ def test_aborts(world) -> None:
         world.control.movement.abort(second.id, world.now)
 
 
+@pytest.mark.long
 def test_records_are_kept_but_not_for_ever(world) -> None:
     for number in range(210):
         order(world)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from lbctl.control import ControlFunction
 from lbctl.failures.detection import Detection
@@ -19,9 +19,10 @@ from lbctl.moves.actions import Fence
 from lbctl.moves.takeover import Takeover
 from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
+from tests.unit.exploring import explore
 from tests.unit.fake_site import LB_NAMES
 from tests.unit.faulty_site import PORTS, FaultySite, kept_site
-from tests.unit.test_move_machine import ANY, FEW, IPS, PROFILE, RARELY
+from tests.unit.test_move_machine import ANY, FEW, IPS, RARELY
 
 LBS = st.sampled_from(LB_NAMES)
 LATE = 2
@@ -246,12 +247,12 @@ def of(**options) -> type[Failures]:
 WAYS = [(("controller",), "destination", "copy-first"), (("controller", "sockets"), "destination", "when-remote"),
         (("sockets", "keeper"), "destination", "transition"), (("keeper",), "full", "copy-first"),
         (("keeper", "controller"), "full", "transition")]
-FEWER = settings(PROFILE, max_examples=PROFILE.max_examples // 3 or 1, stateful_step_count=30)
+FEWER = settings().max_examples // 3 or 1
 
 
 @pytest.mark.parametrize(("copies", "nat", "failover"), WAYS)
 def test_faults_end_with_one_live_lb_that_serves(copies, nat, failover) -> None:
-    run_state_machine_as_test(of(copies=copies, nat=nat, failover=failover), settings=FEWER)
+    explore(of(copies=copies, nat=nat, failover=failover), max_examples=FEWER, stateful_step_count=30)
 
 
 class NoFence(Takeover):

@@ -104,7 +104,10 @@ def test_so_does_the_beginning_of_one(case, length: int) -> None:
     beginning = data[:whole + 8 + length]
     changed = readdressed(beginning, whole, other)
     assert carried(changed).key == other
-    assert changed == readdressed(data, whole, other)[:len(beginning)]
+    expected = readdressed(data, whole, other)[:len(beginning)]
+    if 8 + length == CHECKSUM[unpack_key(key)[0]] + 1:
+        expected = expected[:-1] + beginning[-1:]  # half a checksum stays: the new one depends on both halves
+    assert changed == expected
     assert carried(data[:whole + 7]) is None
 
 

@@ -6,7 +6,6 @@ the product on purpose, and show that these tests would notice.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 
 import pytest
@@ -23,11 +22,12 @@ from lbctl.openflow.rules import ABSENT, SERVING
 from lbctl.values.keys import server_key
 from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
+from tests.unit.exploring import explore
 from tests.unit.fake_site import LB_NAMES, FakeSite, site
 
-EXAMPLES = int(os.environ.get("LBCTL_EXAMPLES", "100"))
-PROFILE = settings(derandomize=True, deadline=None, database=None, max_examples=EXAMPLES, stateful_step_count=60,
-                   suppress_health_check=list(HealthCheck))
+TWINS = settings(derandomize=True, database=None, max_examples=500, stateful_step_count=60, phases=[Phase.generate],
+                 suppress_health_check=list(HealthCheck))
+"""The same in every run: they only show that what they break would be noticed."""
 FEW = st.sampled_from([1, 1, 2, 3, 8, 40, 1 << 30])
 LBS = st.sampled_from(LB_NAMES[:2])
 IPS = st.integers(0, 1)
@@ -238,12 +238,12 @@ NATS = pytest.mark.parametrize("nat", ["destination", "full"])
 
 @NATS
 def test_nothing_is_lost_without_faults(nat) -> None:
-    run_state_machine_as_test(of(Lossless, nat), settings=PROFILE)
+    explore(of(Lossless, nat), stateful_step_count=60)
 
 
 @NATS
 def test_faults_end_with_one_lb_that_serves(nat) -> None:
-    run_state_machine_as_test(of(Faults, nat), settings=PROFILE)
+    explore(of(Faults, nat), stateful_step_count=60)
 
 
 class TableFirst(Move):
@@ -299,7 +299,8 @@ class NoNewEntries(Move):
 
 @NATS
 @pytest.mark.parametrize("broken", [TableFirst, RouteFirst, TargetFirst, NeverForgets, NoNewEntries])
+@pytest.mark.long
 def test_a_broken_move_is_noticed(broken, nat, monkeypatch) -> None:
     monkeypatch.setattr(movement, "Move", broken)
     with pytest.raises(AssertionError):
-        run_state_machine_as_test(of(Lossless, nat), settings=settings(PROFILE, max_examples=500, phases=[Phase.generate]))
+        run_state_machine_as_test(of(Lossless, nat), settings=TWINS)

@@ -6,8 +6,6 @@ LBCTL_WRITE_GOLDEN=1 writes the golden files anew: read their difference before 
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -31,6 +29,7 @@ from lbctl.values.protocols import TCP, UDP
 from lbctl.values.transfer import TransferMode
 from tests.unit import kinds
 from tests.unit.fake_switch import METERS, FakeSwitch
+from topologies import programs
 
 GOLDEN = Path(__file__).parent / "golden"
 PORTS = Ports(Port(1, "02:00:00:00:aa:01"), Port(2, "02:00:00:00:aa:02"))
@@ -96,10 +95,8 @@ def test_there_are_no_other_golden_files() -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_ovs_understands_the_text(name) -> None:
-    if shutil.which("ovs-ofctl") is None:
-        pytest.skip("no ovs-ofctl here")
-    done = subprocess.run(["ovs-ofctl", "-O", "OpenFlow14", "parse-flows", GOLDEN / f"{name}.txt"], capture_output=True,
-                          text=True, timeout=20)
+    command = ["ovs-ofctl", "-O", "OpenFlow14", "parse-flows", GOLDEN / f"{name}.txt"]
+    done = programs.run(command, capture_output=True, timeout=20)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("ADD") == len((GOLDEN / f"{name}.txt").read_text().splitlines())
 

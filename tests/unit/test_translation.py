@@ -7,13 +7,13 @@ import time
 from ipaddress import ip_address
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from lbctl.entries.access_table import AccessTable, Entry
 from lbctl.entries.translation import Allocation, Slot, Slots, full_reply, outbound_keys
 from lbctl.values.keys import inverse_key, pack_key, reply_key, unpack_key
+from tests.unit.exploring import exploring
 
 HOP = bytes.fromhex("02000000c0fe")
 REST = 60.0
@@ -135,7 +135,7 @@ class Allocations(RuleBasedStateMachine):
 
 
 TestAllocations = Allocations.TestCase
-TestAllocations.settings = settings(stateful_step_count=60)
+TestAllocations.settings = exploring("allocations", stateful_step_count=60)
 
 
 def everything(slots: Slots, now: float = 0.0) -> list[Slot]:

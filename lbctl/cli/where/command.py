@@ -11,9 +11,9 @@ from lbctl.cli import output
 from lbctl.cli.client import Client
 from lbctl.cli.failure import Failure
 from lbctl.cli.ovs import Ovs
-from lbctl.cli.table import Protocol
 from lbctl.cli.where.trace import trace
 from lbctl.cli.where.verdict import DATAGRAM, SEGMENT, SYN, Situation, Verdict, ports_of, verdict
+from lbctl.site.model import Protocol
 from lbctl.values.addresses import Endpoint
 
 _NAMES = {SYN: "A SYN", SEGMENT: "A packet without SYN or RST", DATAGRAM: "A datagram"}
@@ -70,7 +70,7 @@ def _situation(api: Client, source: Endpoint, destination: Endpoint, protocol: P
                       f"{load_balancer['reason']}. So nothing forwards its packets; `lbctl doctor` says what to do.")
     modes = api.get("load-balancers", name, "transfer-modes")["transfer_modes"]
     move = api.get("moves", external_ip["move"]) if external_ip["move"] else None
-    chosen = protocol.value if protocol else _protocol(external_ip, destination.port)
+    chosen = protocol or _protocol(external_ip, destination.port)
     entry = _entry(api, external_ip, chosen, source, destination, bool(outward))
     return Situation(chosen, source, destination, bool(outward), external_ip, load_balancer, modes.get(external_ip["address"]), entry, move)
 

@@ -12,8 +12,6 @@ from lbctl.site.file.loader import Draft, Loader
 from lbctl.site.file.register import Register
 from lbctl.site.file.servers import Owner, ServerRules
 from lbctl.site.file.yaml_reader import did_you_mean, line_of, quoted
-from lbctl.site.keys import default_of
-from lbctl.site.model import ExternalIp
 from lbctl.values.addresses import Address, Network
 from lbctl.values.owners import owner_of
 
@@ -61,8 +59,8 @@ class ExternalIpRules:
             self._loader.same_version(router, address, draft.nodes["router"], "router")
         owner = Owner(draft, f"in line {line_of(draft.node)}") if draft.word("nat") == "destination" else None
         self._check_services(draft.parts("services"), address, owner)
-        if draft.word("nat") == "full" and not draft.unread("port_range"):
-            keep_ports_apart(draft, self._loader, draft.values.get("port_range", default_of(ExternalIp, "port_range")))
+        if draft.word("nat") == "full":
+            keep_ports_apart(draft, self._loader)
         self._keepers.check_copies(draft)
 
     def _check_address(self, address: Address, node: yaml.Node) -> None:

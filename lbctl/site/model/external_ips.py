@@ -21,17 +21,18 @@ from lbctl.site.model.servers import Hop
 from lbctl.site.model.services import Service
 from lbctl.values.addresses import Address, Network, address_order
 
-Kind = Literal["service", "nat-gateway"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+IpKind = Literal["service", "nat-gateway"]
+KINDS: tuple[IpKind, ...] = get_args(IpKind)
 """What an external IP is for: services that clients use; or inside hosts' connections to the outside."""
-Nat = Literal["destination", "full"]
-NAT_KINDS: tuple[Nat, ...] = get_args(Nat)
+NatKind = Literal["destination", "full"]
+NAT_KINDS: tuple[NatKind, ...] = get_args(NatKind)
 """Seed figures 4 and 11."""
-Copy = Literal["controller", "keeper", "sockets"]
-COPIES: tuple[Copy, ...] = get_args(Copy)
+CopyName = Literal["controller", "keeper", "sockets"]
+COPIES: tuple[CopyName, ...] = get_args(CopyName)
 """Where the entries of a dead LB can be had from (docs/failover.md)."""
 PORTS = (1024, 65535)
-"""The ports of an internal IP (of a NAT gateway) that connections are translated to, unless the site file says otherwise."""
+"""The ports of an internal IP (of a NAT gateway) that connections are translated to, unless the site file says
+otherwise."""
 _DESTINATION, _FULL, _GATEWAY = "nat: destination", "nat: full", "kind: nat-gateway"
 
 
@@ -41,13 +42,13 @@ class ExternalIp:
 
     address: Annotated[Address, Key(HostAddress("external_network"), "the address itself")]
     load_balancer: Annotated[str, Key(LoadBalancerName(), "where it starts; afterwards `lbctl move` and failures change it")]
-    kind: Annotated[Kind, Key(
+    kind: Annotated[IpKind, Key(
         Choice(KINDS), "what it is for: services that clients use, or inside hosts' connections to the outside, see nat.md")] = field(
             default="service", kw_only=True)
     gateway: Annotated[Address | None, Key(
         HostAddress("internal_network"), "the address that its servers (or inside hosts) route through; it moves with it",
         required_for=(_DESTINATION, _GATEWAY), only_for=(_DESTINATION, _FULL, _GATEWAY))] = None
-    nat: Annotated[Nat, Key(Choice(NAT_KINDS), "what of a packet is translated, see nat.md", only_for=(_DESTINATION, _FULL))] = "destination"
+    nat: Annotated[NatKind, Key(Choice(NAT_KINDS), "what of a packet is translated, see nat.md", only_for=(_DESTINATION, _FULL))] = "destination"
     services: Annotated[tuple[Service, ...], Key(
         Parts(Part(Service, "service")), "what clients find on it", required_for=(_DESTINATION, _FULL))] = ()
     former_servers: tuple[tuple[Address, Hop], ...] = ()
@@ -64,7 +65,7 @@ class ExternalIp:
         HostAddress("external_network"), "its way to the outside", required_for=(_GATEWAY,))] = field(default=None, kw_only=True)
     former_internal_ips: tuple[Address, ...] = field(default=(), kw_only=True)
     """The same as former_servers of internal IPs: they are still answered for, and given to no new connection."""
-    copies: Annotated[tuple[Copy, ...], Key(
+    copies: Annotated[tuple[CopyName, ...], Key(
         Several(Choice(COPIES)), "where its entries can be had from when its load balancer dies, the preferred place first",
         derived="controller, and what keepers make possible, see failover.md")] = field(default=("controller",), kw_only=True)
     only_on: Annotated[frozenset[str], Key(
@@ -97,8 +98,8 @@ class ExternalIp:
         return (*((self.gateway,) if self.gateway else ()), *self.every_internal_ip())
 
     def check_source(self) -> Address:
-        """Whom the servers see health checks from: an address that they answer to the LB that serves this external IP. (The file of
-        one with services has either.)"""
+        """Whom the servers see health checks from: an address that they answer to the LB that serves this external IP.
+        (The file of one with services has either.)"""
         source = self.internal_ips[0] if self.nat == "full" else self.gateway
         assert source is not None, f"{self.address} has neither an internal IP nor a gateway"
         return source
