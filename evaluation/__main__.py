@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from evaluation import tables
 from evaluation.benchmarks import command
 from evaluation.catalogue import BENCHMARKS, BY_NAME, EXPERIMENTS, Benchmark, Entry, Experiment
 from evaluation.measuring.machine import CHECKOUT
+from topologies import programs
 
 ALL, TABLES = "all", "tables"
 
@@ -83,7 +83,7 @@ def run_each(entries: Sequence[Entry], options: Sequence[str]) -> int:
     for entry in entries:
         began = time.monotonic()
         print(f"==> {entry.name} ({entry.takes}) ...", file=sys.stderr, flush=True)
-        done = subprocess.run(
+        done = programs.run(
             [sys.executable, "-m", "evaluation", entry.name, *options],
             check=False,
             env={**os.environ, "PYTHONPATH": str(CHECKOUT)},

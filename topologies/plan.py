@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Any
 
 from lbctl.site.file.text import site_text
 from lbctl.site.model import KEEPER_PORT, ExternalIp, Keeper, Keepers, LoadBalancer, Server, Service, Settings, Site
+from lbctl.values.addresses import Address
 from topologies.rundir import KEEPER_TOKEN
 
 EXTERNAL_NETWORK = IPv4Network("198.51.100.0/24")
@@ -50,7 +52,7 @@ class Plan:
     site: Site
     servers: tuple[Machine, ...]
     clients: tuple[Machine, ...]
-    settings: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     seed_names: Mapping[str, str] = field(default_factory=dict)
     control_server: Machine | None = None
 
@@ -73,7 +75,7 @@ class Plan:
         """The clients behind the router."""
         return tuple(client for client in self.clients if client.address in REMOTE_NETWORK)
 
-    def gateway_of(self, server: Machine) -> IPv4Address | None:
+    def gateway_of(self, server: Machine) -> Address | None:
         """The default route of a server: the gateway of the external IP that it belongs to; with full NAT it needs none."""
         for external_ip in self.site.external_ips:
             if server.address in external_ip.server_addresses():

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import re
-import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
 import lbctl
 from evaluation.measuring.record import Machine
+from topologies import programs
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -52,7 +52,7 @@ def commit() -> Commit:
 def _said(*command: str) -> str:
     """What a program prints; nothing if it is missing or fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = programs.run(command, capture_output=True, check=False)
     except OSError:
         return ""
     return done.stdout if done.returncode == 0 else ""
