@@ -65,5 +65,6 @@ def _dump(node: BalancerNode) -> float:
     """Seconds that ovs-ofctl takes to ask for all flows and to write them nowhere."""
     command = ("ovs-ofctl", "-O", "OpenFlow14", "dump-flows", node.bridge)
     begun = time.monotonic()
-    programs.run(command, env={**os.environ, **node.ovs.environment}, stdout=subprocess.DEVNULL, check=True, timeout=120)
+    environment = {**os.environ, **node.ovs.environment}
+    programs.run(command, env=environment, stdout=subprocess.DEVNULL, check=True, timeout=120)
     return time.monotonic() - begun

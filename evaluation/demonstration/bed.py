@@ -11,7 +11,7 @@ from typing import Any
 
 from evaluation.demonstration.orders import NAIVE_ORDER, Order
 from evaluation.demonstration.results import MoveResult, OrderResult, ProbeResult, Step
-from evaluation.programs.started import Program
+from evaluation.lab_traffic.started import Program
 from topologies.controller import APPS
 from topologies.fig3 import PLAN
 from topologies.lab import Lab

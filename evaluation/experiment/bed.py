@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from evaluation.experiment.results import Move, Request, Run, Sample
 from evaluation.experiment.shape import EXTERNAL_IPS, LINK, Shape
-from evaluation.programs.started import Program
+from evaluation.lab_traffic.started import Program
 from lbctl.site.model import Rebalance
 from tests.bed.processes import end, read_pid
 from topologies.lab import Lab

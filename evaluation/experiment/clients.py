@@ -21,7 +21,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from evaluation.experiment.shape import GROUPS, SIZE, Shape
-from evaluation.programs.traffic import reason_of
+from evaluation.lab_traffic.inside import reason_of
 from topologies.plan import SITE_NAME
 
 REQUESTS = 20

@@ -30,7 +30,6 @@ from lbctl.values.refused import Refused
 WAIT_LIMIT = 300.0
 """Seconds that `wait` waits for a move to end. After it the answer is 202, as without `wait`."""
 
-
 Query = TypeVar("Query", bound=BaseModel)
 Body = TypeVar("Body", bound=BaseModel | None)
 

@@ -1,5 +1,5 @@
-"""Services and servers, as the REST API takes and shows them. What a server has in the site file is not repeated here: the fields
-follow from the keys that lbctl.site.model declares."""
+"""Services and servers, as the REST API takes and shows them. What a server has in the site file is not repeated here:
+the fields follow from the keys that lbctl.site.model declares."""
 
 from __future__ import annotations
 

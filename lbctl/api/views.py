@@ -62,7 +62,8 @@ def _former_server(shown: Shown, ip: ExternalIp, former: FormerServer) -> s.Form
     hop = former.hop
     return s.FormerServerView(
         address=str(former.address), connections=former.connections, mac=shown.mac_of(ip.address, hop.address),
-        next_hop=str(hop.address) if hop.address != former.address else None, tunnel=s.TunnelView.of(hop.tunnel) if hop.tunnel else None)
+        next_hop=str(hop.address) if hop.address != former.address else None,
+        tunnel=s.TunnelView.of(hop.tunnel) if hop.tunnel else None)
 
 
 def _load(load: Load) -> t.LoadView:

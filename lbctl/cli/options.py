@@ -26,8 +26,8 @@ def with_changes(keys: Iterable[Declared]) -> Callable[[Command], Command]:
 
 
 def changes(keys: Iterable[Declared], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that are to be changed, of what a command with_changes is given; None: it is taken away. Raises BadParameter if there
-    is none, or if one is to be changed and taken away."""
+    """The keys that are to be changed, of what a command with_changes is given; None: it is taken away. Raises
+    BadParameter if there is none, or if one is to be changed and taken away."""
     found: dict[str, Any] = {}
     options: list[str] = []
     for each in keys:
@@ -55,7 +55,8 @@ def told(keys: Iterable[Declared], view: Mapping[str, Any]) -> str:
 
 
 def _option(declared: Declared, default: object) -> inspect.Parameter:
-    """default: what it is if the option is not given; of a key that not all variants have, nothing is said, and None is given."""
+    """default: what it is if the option is not given; of a key that not all variants have, nothing is said, and None is
+    given."""
     key = declared.key
     known = default if isinstance(default, int | str) and not key.variants else None
     option = typer.Option(_name(declared.name), help=f"{key.meaning[0].upper()}{key.meaning[1:]}.", **_bounds(declared.form))

@@ -79,7 +79,8 @@ def former_servers(views: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def find_server(client: Client, server: str, external_ip: str | None, service: str | None) -> list[Found]:
-    """That server, wherever it is: ADDRESS or ADDRESS:PORT. Raises Failure if it is nowhere, BadParameter if it is neither."""
+    """That server, wherever it is: ADDRESS or ADDRESS:PORT. Raises Failure if it is nowhere, BadParameter if it is
+    neither."""
     try:
         address, port = str(ip_address(server)), None
     except ValueError:

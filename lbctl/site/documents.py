@@ -36,7 +36,8 @@ def short_document_of(part: object) -> Document:
 
 
 def server_of(document: Mapping[str, object]) -> Server:
-    """The inverse of document_of. Raises ValueError or KeyError for what no server has; whether it fits the site is not asked here."""
+    """The inverse of document_of. Raises ValueError or KeyError for what no server has; whether it fits the site is not
+    asked here."""
     forms = {each.name: each.form for each in keys_of(Server)}
     return part_of(Server, {name: forms[name].value(value) for name, value in document.items()})
 

@@ -1,7 +1,7 @@
 """The forms that the values of the site file's keys have.
 
-A form says what it is in words, and how a value of it is written. How it is read from a file, and what is said of a wrong value, is
-in site/file/values.py.
+A form says what it is in words, and how a value of it is written. How it is read from a file, and what is said of a
+wrong value, is in site/file/values.py.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Form(Generic[Value]):
         return value
 
     def value(self, document: object) -> Value:
-        """The inverse of `document`, for the forms of what is ordered at run time. Raises ValueError for what that never gives."""
+        """The inverse of `document`, for the forms of what is ordered at run time. Raises ValueError for what that
+        never gives."""
         raise NotImplementedError(f"no order holds values of the form {self}")
 
     def of_variant(self, variant: str | None) -> Form[Value]:
@@ -266,8 +267,8 @@ class Unordered(Several[Value]):
 
 @dataclass(frozen=True)
 class Part(Form[object]):
-    """A mapping with keys of its own. of: its value type; called: what it is called in messages. inherits: keys of its own that
-    are, when they are left out, as which key beside it."""
+    """A mapping with keys of its own. of: its value type; called: what it is called in messages. inherits: keys of its
+    own that are, when they are left out, as which key beside it."""
 
     of: type
     called: str
@@ -289,8 +290,8 @@ class Parts(Form[tuple[object, ...]]):
 
 @dataclass(frozen=True)
 class Inline(Form[object]):
-    """A value type whose keys stand beside those of the one that has it. decided_by: the key without which, or with whose value
-    `unless`, there is none; None: there always is one. whose: the keys are, in messages."""
+    """A value type whose keys stand beside those of the one that has it. decided_by: the key without which, or with
+    whose value `unless`, there is none; None: there always is one. whose: the keys are, in messages."""
 
     of: type
     decided_by: str | None = None

@@ -1,7 +1,8 @@
-"""What operators order for services at run time: another scheduler, other servers, servers that are drained (docs/servers.md).
+"""What operators order for services at run time: another scheduler, other servers, servers that are drained
+(docs/servers.md).
 
-An order lasts, also over restarts, until the site file says something else about the same thing than it said when the order was
-given. So there are three: the site file, the orders, and the site in force, which follows from both.
+An order lasts, also over restarts, until the site file says something else about the same thing than it said when the
+order was given. So there are three: the site file, the orders, and the site in force, which follows from both.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ AS_IN_FILE = ServiceOrder()
 
 
 class Ended(NamedTuple):
-    """An order that does not count any more. broken: it breaks a rule beside the rest of the site; else the file says otherwise."""
+    """An order that does not count any more. broken: it breaks a rule beside the rest of the site; else the file says
+    otherwise."""
 
     service: ServiceName
     what: str
@@ -28,7 +30,8 @@ class Ended(NamedTuple):
 
 
 class InForce(NamedTuple):
-    """A site file, the orders that count beside it, and what they make together. ended: the orders that counted before."""
+    """A site file, the orders that count beside it, and what they make together. ended: the orders that counted
+    before."""
 
     file: Site
     orders: Orders
@@ -45,7 +48,8 @@ class InForce(NamedTuple):
 
 
 def in_force(file: Site, orders: Orders) -> InForce:
-    """Never fails: an order that does not fit ends, and is in `ended`. Of several that contradict one another the first stays."""
+    """Never fails: an order that does not fit ends, and is in `ended`. Of several that contradict one another the first
+    stays."""
     ended: list[Ended] = []
     if orders:
         orders = _not_overruled(file, orders, ended)
@@ -58,7 +62,8 @@ def in_force(file: Site, orders: Orders) -> InForce:
 
 
 def _not_overruled(file: Site, orders: Orders, ended: list[Ended]) -> dict[ServiceName, ServiceOrder]:
-    """Those that the site file has nothing new to say about; one that has come to say the same is not needed any more."""
+    """Those that the site file has nothing new to say about; one that has come to say the same is not needed any
+    more."""
     services = _services(file, orders)
     kept: dict[ServiceName, ServiceOrder] = {}
     for name, order in orders.items():

@@ -35,8 +35,8 @@ class UnfinishedMove:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """assigned: external IP -> LB name; unfinished: external IP -> its move; watched: the LBs whose data paths have answered probes;
-    fence_code: see pipeline/probe_rules.py ("": none, no LB can be fenced); orders: for services;
+    """assigned: external IP -> LB name; unfinished: external IP -> its move; watched: the LBs whose data paths have
+    answered probes; fence_code: see pipeline/probe_rules.py ("": none, no LB can be fenced); orders: for services;
     drained: LBs that an operator wants empty."""
 
     assigned: Mapping[Address, str] = field(default_factory=dict)

@@ -1,4 +1,5 @@
-"""A service's health check in a site file: what is accepted, what is refused and in which words, and what is written."""
+"""A service's health check in a site file: what is accepted, what is refused and in which words, and what is
+written."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Nothing in a site file is told from anything else by where it stands: what a program writes on one line means the same, and its
-mistakes are found as well."""
+"""Nothing in a site file is told from anything else by where it stands: what a program writes on one line means the
+same, and its mistakes are found as well."""
 
 from __future__ import annotations
 

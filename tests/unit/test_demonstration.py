@@ -16,7 +16,7 @@ from evaluation.demonstration.orders import BUFFERED, ORDERS, PRECOPY, ROUTE_FIR
 from evaluation.demonstration.page import page
 from evaluation.demonstration.report import table, text
 from evaluation.demonstration.results import MoveResult, OrderResult, ProbeResult, Step, sentence
-from evaluation.programs import traffic
+from evaluation.lab_traffic import inside
 from lbctl.entries.access_table import AccessTable, Entry
 from lbctl.ground.move_record import MoveRecord
 from lbctl.moves.actions import Announce, Assign, Copy, Forget, SetRole
@@ -155,21 +155,21 @@ def test_orders_of_the_command_line() -> None:
 
 
 def test_transfers_notice_a_wrong_byte_and_a_gap() -> None:
-    for offset in (0, 5, len(traffic.BLOCK) - 3, 3 * len(traffic.BLOCK) + 1):
-        piece = bytes(traffic.chunk(offset, 100))
-        assert traffic.matches(piece, offset)
-        assert not traffic.matches(piece, offset + 1)
-        assert not traffic.matches(piece[:-1] + bytes([piece[-1] ^ 1]), offset)
+    for offset in (0, 5, len(inside.BLOCK) - 3, 3 * len(inside.BLOCK) + 1):
+        piece = bytes(inside.chunk(offset, 100))
+        assert inside.matches(piece, offset)
+        assert not inside.matches(piece, offset + 1)
+        assert not inside.matches(piece[:-1] + bytes([piece[-1] ^ 1]), offset)
 
 
 def test_reasons_of_broken_connections() -> None:
     errors = (ConnectionResetError(), EOFError(), TimeoutError(), ConnectionRefusedError())
-    assert [traffic.reason_of(error) for error in errors] == ["reset", "reset", "stalled", "refused"]
+    assert [inside.reason_of(error) for error in errors] == ["reset", "reset", "stalled", "refused"]
 
 
 def test_tcp_info_of_a_healthy_connection() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as sock:
-        assert traffic.tcp_info(sock) == (0, 0)
+        assert inside.tcp_info(sock) == (0, 0)
 
 
 @pytest.mark.parametrize("plan", [fig1.PLAN, fig2.PLAN, fig3.PLAN, fig3_full_nat.PLAN, fig3.PLAN.with_service(7001)],

@@ -1,5 +1,5 @@
-"""What is ordered for services at run time: it counts at once, lasts until the site file says something else, and is refused, with nothing
-changed, where a site file would be."""
+"""What is ordered for services at run time: it counts at once, lasts until the site file says something else, and is
+refused, with nothing changed, where a site file would be."""
 
 from __future__ import annotations
 
@@ -335,7 +335,8 @@ SHARED = (
 
 @given(st.lists(st.tuples(st.sampled_from([FIRST, SECOND]), st.sampled_from(SHARED)), max_size=14))
 def test_flows_are_sent_and_deleted_as_for_the_whole_site(steps) -> None:
-    """Two external IPs with full NAT that share servers, next hops and tunnels. One that is there is removed, another one added."""
+    """Two external IPs with full NAT that share servers, next hops and tunnels. One that is there is removed, another
+    one added."""
     external_ips = tuple(ExternalIp(
         IPv4Address(f"198.51.100.{number}"), "lb-a", None, "full", (Service("tcp", 80, servers=SHARED[:number]),),
         internal_ips=(IPv4Address(f"10.0.0.10{number}"),)) for number in (1, 2))

@@ -15,7 +15,7 @@ import struct
 import sys
 import time
 
-from evaluation.programs.traffic import STALL, Breaks, TcpInfo, finish, prefer, ready, tcp_info
+from evaluation.lab_traffic.inside import STALL, Breaks, TcpInfo, finish, prefer, ready, tcp_info
 
 REQUEST = struct.Struct("=QQ")
 """Number, and when it was sent in ns."""

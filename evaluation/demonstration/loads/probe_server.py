@@ -10,7 +10,7 @@ import socket
 import sys
 
 from evaluation.demonstration.loads.probe import ANSWER, REQUEST
-from evaluation.programs.traffic import prefer, ready, tcp_info
+from evaluation.lab_traffic.inside import prefer, ready, tcp_info
 
 
 class Peer:

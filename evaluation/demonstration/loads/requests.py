@@ -13,7 +13,7 @@ import random
 import sys
 import time
 
-from evaluation.programs.traffic import STALL, Breaks, finish, ready, until_input_ends
+from evaluation.lab_traffic.inside import STALL, Breaks, finish, ready, until_input_ends
 
 REQUESTS = 3
 PAUSE = 0.1

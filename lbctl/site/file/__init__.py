@@ -1,10 +1,10 @@
 """The site file: YAML (or JSON) -> `lbctl.site.model.Site`, or all its problems at once, each with file and line.
 
-The format is shown by examples/site.yaml, and every key is listed in docs/site-file.md. Every list needs at least one item (to take
-a service out of use, remove the service, not its last server).
+The format is shown by examples/site.yaml, and every key is listed in docs/site-file.md. Every list needs at least one
+item (to take a service out of use, remove the service, not its last server).
 
-Which keys there are, and what each may be, is declared in `lbctl.site.model`; `loader` reads them by that. The other modules are
-rules: what keys must not contradict in one another.
+Which keys there are, and what each may be, is declared in `lbctl.site.model`; `loader` reads them by that. The other
+modules are rules: what keys must not contradict in one another.
 """
 
 from __future__ import annotations

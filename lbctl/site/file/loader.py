@@ -1,5 +1,5 @@
-"""Parts of a site file, read as their keys are declared (lbctl/site/keys.py): first what stands there (drafts, which rules look at
-and complete), then, when no problem was noted, the values."""
+"""Parts of a site file, read as their keys are declared (lbctl/site/keys.py): first what stands there (drafts, which
+rules look at and complete), then, when no problem was noted, the values."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from lbctl.values.addresses import Address
 
 @dataclass(eq=False, slots=True)
 class Draft:
-    """What a file has for one part, and where. values: by key, those that could be read: drafts of parts, `Listed` of other lists,
-    and values. What stands at two places is two drafts, whatever it says, and be it in one line."""
+    """What a file has for one part, and where. values: by key, those that could be read: drafts of parts, `Listed` of
+    other lists, and values. What stands at two places is two drafts, whatever it says, and be it in one line."""
 
     of: type
     node: yaml.Node
@@ -62,7 +62,8 @@ class Loader(ValueReader):
     """A reader of parts."""
 
     def part(self, form: Part, node: yaml.Node, inherited: Mapping[str, str | None] = MappingProxyType({})) -> Draft | None:
-        """The draft of a part; None if it can't be said which keys belong into it. inherited: deciding keys that it may leave out."""
+        """The draft of a part; None if it can't be said which keys belong into it. inherited: deciding keys that it may
+        leave out."""
         decided = self._decided(form, node, inherited)
         if decided is None:
             return None
@@ -88,7 +89,8 @@ class Loader(ValueReader):
         return value
 
     def _decided(self, form: Part, node: yaml.Node, inherited: Mapping[str, str | None]) -> dict[str, str] | None:
-        """The values of the keys that say which other keys there may be; None if one is wrong, or missing where it is needed."""
+        """The values of the keys that say which other keys there may be; None if one is wrong, or missing where it is
+        needed."""
         deciding = deciding_keys(form.of)
         if not deciding:
             return {}

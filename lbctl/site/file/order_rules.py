@@ -20,8 +20,8 @@ _SERVER = Part(Server, "server")
 
 
 def wrong_servers(site: Site, ordered: Collection[ServiceName]) -> tuple[ServiceName, str] | None:
-    """The first of these services of `site` whose servers break a rule, beside the services that come before it and all that are
-    not of these; and which rule. None: there is none.
+    """The first of these services of `site` whose servers break a rule, beside the services that come before it and all
+    that are not of these; and which rule. None: there is none.
 
     Takes time in proportion to the site: it has to know every server and every address of the LBs.
     """

@@ -62,8 +62,8 @@ def _transports(balancers: list[Draft]) -> dict[str, frozenset[str]]:
 
 def _known(site: Draft, balancers: list[Draft]) -> LoadBalancers:
     names = [balancer.word("name") for balancer in balancers]
-    # Where one is missing or occurs twice, the name that is meant is not known, so "unknown load balancer" would name a problem
-    # that is none.
+    # Where one is missing or occurs twice, the name that is meant is not known, so "unknown load balancer" would name a
+    # problem that is none.
     found = list(dict.fromkeys(name for name in names if name is not None))
     nodes = site.nodes.get("load_balancers")
     complete = nodes is not None and isinstance(nodes.value, list) and len(nodes.value) == len(found)

@@ -16,7 +16,8 @@ from lbctl.values.addresses import Address, Endpoint
 
 
 class Owner(NamedTuple):
-    """The one external IP that may have a server, with destination NAT. which: tells it from others; where: it is, in words."""
+    """The one external IP that may have a server, with destination NAT. which: tells it from others; where: it is, in
+    words."""
 
     which: Hashable
     where: str

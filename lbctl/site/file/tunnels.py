@@ -18,7 +18,8 @@ SMALLEST_MTU = {4: 576, 6: 1280}
 
 
 class TunnelRules:
-    """internal_mtu: bytes that what carries the tunnels takes. transports: of each load balancer that is known, by its name."""
+    """internal_mtu: bytes that what carries the tunnels takes. transports: of each load balancer that is known, by its
+    name."""
 
     def __init__(self, reader: Reader, internal_mtu: int, transports: Mapping[str, frozenset[str]]) -> None:
         self._reader = reader
@@ -31,7 +32,8 @@ class TunnelRules:
         self._tunnels.setdefault(hop.address, (hop.tunnel, where))
 
     def hop(self, server: Draft) -> Hop | None:
-        """How a server is reached; None if that is not known because of a problem. Says the mtu of a tunnel, if the file does not."""
+        """How a server is reached; None if that is not known because of a problem. Says the mtu of a tunnel, if the
+        file does not."""
         transport, address = server.word("transport"), server.address("address")
         tunnel = None if transport == TRANSPORTS[0] else self._tunnel(typing.cast(Transport, transport), server)
         if address is None or server.unread("next_hop") or transport != TRANSPORTS[0] and tunnel is None:

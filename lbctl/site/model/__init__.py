@@ -1,6 +1,7 @@
 """Value types of a site, and the declaration of each key of its file; the words are those of docs/architecture.md.
 
-Everything here is immutable and comparable, knows nothing of OpenFlow, and does no I/O. Its names are imported from here.
+Everything here is immutable and comparable, knows nothing of OpenFlow, and does no I/O. Its names are imported from
+here.
 """
 
 from lbctl.site.model.external_ips import (

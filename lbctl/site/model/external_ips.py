@@ -31,7 +31,8 @@ CopyName = Literal["controller", "keeper", "sockets"]
 COPIES: tuple[CopyName, ...] = get_args(CopyName)
 """Where the entries of a dead LB can be had from (docs/failover.md)."""
 PORTS = (1024, 65535)
-"""The ports of an internal IP (of a NAT gateway) that connections are translated to, unless the site file says otherwise."""
+"""The ports of an internal IP (of a NAT gateway) that connections are translated to, unless the site file says
+otherwise."""
 _DESTINATION, _FULL, _GATEWAY = "nat: destination", "nat: full", "kind: nat-gateway"
 
 
@@ -97,8 +98,8 @@ class ExternalIp:
         return (*((self.gateway,) if self.gateway else ()), *self.every_internal_ip())
 
     def check_source(self) -> Address:
-        """Whom the servers see health checks from: an address that they answer to the LB that serves this external IP. (The file of
-        one with services has either.)"""
+        """Whom the servers see health checks from: an address that they answer to the LB that serves this external IP.
+        (The file of one with services has either.)"""
         source = self.internal_ips[0] if self.nat == "full" else self.gateway
         assert source is not None, f"{self.address} has neither an internal IP nor a gateway"
         return source

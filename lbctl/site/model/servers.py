@@ -13,8 +13,8 @@ Transport = Literal["ethernet", "vxlan", "geneve", "gre"]
 TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
 """How an LB reaches a server: on the internal network, or through a tunnel (seed modification 5)."""
 TUNNEL_OVERHEAD: dict[Transport, int] = {"vxlan": 50, "geneve": 50, "gre": 42}
-"""Bytes that a tunnel over IPv4 adds to the packets inside: IP, UDP or GRE with a key, its own header, and the Ethernet header
-inside (RFC 7348, RFC 8926 without options, RFC 2890)."""
+"""Bytes that a tunnel over IPv4 adds to the packets inside: IP, UDP or GRE with a key, its own header, and the Ethernet
+header inside (RFC 7348, RFC 8926 without options, RFC 2890)."""
 KEY_BITS: dict[Transport, int] = {"vxlan": 24, "geneve": 24, "gre": 32}
 """Of a tunnel's key."""
 _TUNNELS = tuple(f"transport: {transport}" for transport in TUNNEL_OVERHEAD)
@@ -35,7 +35,8 @@ class Tunnel:
 
 
 class Hop(NamedTuple):
-    """Whose MAC a packet for a server gets: its own or a router's; and through which tunnel (None: the internal network)."""
+    """Whose MAC a packet for a server gets: its own or a router's; and through which tunnel (None: the internal
+    network)."""
 
     address: Address
     tunnel: Tunnel | None = None

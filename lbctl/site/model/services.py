@@ -33,7 +33,8 @@ CheckType = Literal["tcp", "http", "udp"]
 CHECKS: tuple[CheckType, ...] = get_args(CheckType)
 """What a health check of a server does (docs/health-checks.md)."""
 CHECK_PORTS = (512, 1023)
-"""The ports that health checks come from; an internal IP's port_range keeps out of them. They are one masked match in a flow."""
+"""The ports that health checks come from; an internal IP's port_range keeps out of them. They are one masked match in a
+flow."""
 WhenDown = Literal["reset", "leave"]
 WHEN_DOWN: tuple[WhenDown, ...] = get_args(WhenDown)
 """What becomes of the connections of a server that goes down."""
@@ -111,8 +112,8 @@ class Instead(NamedTuple, Generic[Ordered]):
 
 @dataclass(frozen=True, slots=True)
 class ServiceOrder:
-    """What is ordered, at run time, for one service; None: it is as the site file says. drained: those of its servers that an
-    operator wants to get no new connections."""
+    """What is ordered, at run time, for one service; None: it is as the site file says. drained: those of its servers
+    that an operator wants to get no new connections."""
 
     scheduler: Instead[SchedulerName] | None = None
     servers: Instead[tuple[Server, ...]] | None = None

@@ -11,7 +11,8 @@ from lbctl.values.protocols import TCP
 
 Failover = Literal["when-remote", "copy-first", "transition"]
 FAILOVERS: tuple[Failover, ...] = get_args(Failover)
-"""When a failover goes through transition mode: if its entries must be fetched first; never (seed modification 2); always."""
+"""When a failover goes through transition mode: if its entries must be fetched first; never (seed modification 2);
+always."""
 RebalanceMode = Literal["manual", "automatic"]
 REBALANCE_MODES: tuple[RebalanceMode, ...] = get_args(RebalanceMode)
 Algorithm = Literal["auto", "exact", "heuristic"]
@@ -37,8 +38,8 @@ class Settings:
     # (docs/performance.md). OpenFlow has 16 bits for it.
     linger: Annotated[int, Key(
         Whole(1, 0xFFFF), "an entry stays so many seconds after FIN both ways, or after a RST")] = 2
-    # What its datapath had cached while the external IP was not its own must have gone ("usually within one second": OVS
-    # documentation, topics/design).
+    # What its datapath had cached while the external IP was not its own must have gone ("usually within one second":
+    # OVS documentation, topics/design).
     settle: Annotated[float, Key(
         _SECONDS, "the target of a move is in transition mode so many seconds before the route changes")] = 1.0
     grace: Annotated[float, Key(
