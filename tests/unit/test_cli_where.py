@@ -7,9 +7,9 @@ from ipaddress import IPv4Address, ip_address
 import pytest
 
 from lbctl.api.views import entry as entry_view
+from lbctl.cli.where.situation import Situation, ports_of
 from lbctl.cli.where.trace import _flow as packet_text
 from lbctl.cli.where.trace import annotate
-from lbctl.cli.where.situation import Situation, ports_of
 from lbctl.moves.actions import HOLDING
 from lbctl.servers.states import FormerServer, ServerState
 from lbctl.site.model import Hop

@@ -16,10 +16,9 @@ from lbctl.ground.effects import Save
 from lbctl.openflow import inbound
 from lbctl.openflow import messages as m
 from lbctl.openflow.cookies import MARK, Kind, entry_cookie
-from lbctl.openflow.entry_codec import EntryCodec
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.layout import SHAPES, stats_layout
-from lbctl.openflow.outbound import packet_out
+from lbctl.openflow.outbound import EntryCodec, packet_out
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.rules import Role, all_flows, delivery_flows
 from lbctl.openflow.tables import number

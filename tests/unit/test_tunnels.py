@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl.openflow.entry_codec import EntryCodec
 from lbctl.openflow.inbound import decode_neighbours
 from lbctl.openflow.messages import OUTPUT_TABLE, AddFlows, PacketOut
-from lbctl.openflow.outbound import packet_out
+from lbctl.openflow.outbound import EntryCodec, packet_out
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.rules import SERVING, all_flows, delivery_flows, external_ip_flows
 from lbctl.openflow.tables import number
