@@ -1,8 +1,9 @@
-"""What is a failed LB: told from its OpenFlow connection, its ports, and the probes that other LBs send it (docs/failover.md).
+"""What is a failed LB: told from its OpenFlow connection, its ports, and the probes that other LBs send it
+(docs/failover.md).
 
-A lost connection alone is no failure: such an LB forwards, and answers ARP. It is *unmanaged*, and fenced before others take over.
-Silence alone is none either while the LB obeys: which of two LBs that don't hear each other is cut off is told by the frames that
-still come in at their ports.
+A lost connection alone is no failure: such an LB forwards, and answers ARP. It is *unmanaged*, and fenced before
+others take over. Silence alone is none either while the LB obeys: which of two LBs that don't hear each other is cut
+off is told by the frames that still come in at their ports.
 """
 
 from __future__ import annotations
@@ -39,9 +40,11 @@ HUNG_ROUNDS = 10
 """Rounds for which a connected LB must not have said anything at all."""
 LONGEST_HOLD_DOWN = 600.0
 FIRST_CONNECTION = 2.0
-"""Seconds after the start of the control function in which a silent LB may still connect: one that has just started has no rules."""
+"""Seconds after the start of the control function in which a silent LB may still connect: one that has just started
+has no rules."""
 RECONNECTION = 15.0
-"""Seconds after the start of the control function in which an LB may still connect: Open vSwitch tries every 8 s at most."""
+"""Seconds after the start of the control function in which an LB may still connect: Open vSwitch tries every 8 s at
+most."""
 
 
 @dataclass(slots=True)
@@ -107,12 +110,17 @@ class Detection:
         return out
 
     def _unfence(self, arp: packets.Arp) -> Outbox:
-        """A fence may come late, out of the queue of an LB that was hung: to one that obeys by now, and may have external IPs."""
+        """A fence may come late, out of the queue of an LB that was hung: to one that obeys by now, and may have
+        external IPs."""
         if arp.spa != IPv4Address(FENCED).packed:
             return []
-        return [ToSwitch(name, DeleteCookie("classify", LEARNED_COOKIE, MASK_ALL)) for name, switch in self._switches.items()
-                if switch.ready and switch.of_ports
-                and arp.sha.hex(":") in (switch.of_ports.external.mac, switch.of_ports.internal.mac)]
+        return [
+            ToSwitch(name, DeleteCookie("classify", LEARNED_COOKIE, MASK_ALL))
+            for name, switch in self._switches.items()
+            if switch.ready
+            and switch.of_ports
+            and arp.sha.hex(":") in (switch.of_ports.external.mac, switch.of_ports.internal.mac)
+        ]
 
     def _ports_read(self, name: str, received: Mapping[int, int]) -> None:
         """Frames received by each port (OpenFlow number) of that LB."""
@@ -180,8 +188,11 @@ class Detection:
 
     def fenced(self, name: str) -> bool:
         """Does it answer ARP for nobody any more, wherever it can be heard?"""
-        return all(self.probing.path(name, network).fenced or not self.probing.lively(name, network, self._settings.probe_misses)
-                   for network in NETWORKS)
+        return all(
+            self.probing.path(name, network).fenced
+            or not self.probing.lively(name, network, self._settings.probe_misses)
+            for network in NETWORKS
+        )
 
     def _collect_evidence(self) -> Outbox:
         """While a connected LB is silent, it and a few others are asked what their ports receive."""
@@ -245,8 +256,12 @@ class Detection:
         if not watched or not self.alive(name):
             return None  # its silence means nothing, or nobody can ask it
         if silent:
-            return Failure(f"its OpenFlow connection is lost, and it answers no probe on the {silent[0]} network", fence=True)
-        since, patience = (switch.lost_at, self._settings.relieve_after) if switch.lost_at else (self._started, RECONNECTION)
+            return Failure(
+                f"its OpenFlow connection is lost, and it answers no probe on the {silent[0]} network", fence=True
+            )
+        since, patience = (
+            (switch.lost_at, self._settings.relieve_after) if switch.lost_at else (self._started, RECONNECTION)
+        )
         if now - since >= patience:
             return Failure(f"it forwards, but has had no OpenFlow connection for {patience:g} s", fence=True)
         return None
@@ -262,7 +277,9 @@ class Detection:
         for network in silent:
             others = [found for other, found in self._evidence.items() if other != name and self._switches[other].ready]
             if _received(mine, network) is False and any(_received(found, network) for found in others):
-                return Failure(f"no frame reaches its {network} port {self._switches[name].ports[network].name}", obeys=True)
+                return Failure(
+                    f"no frame reaches its {network} port {self._switches[name].ports[network].name}", obeys=True
+                )
         return None
 
     def declare(self, name: str, cause: str) -> Failure:
@@ -281,7 +298,9 @@ class Detection:
 
     def failed(self) -> dict[str, Failure]:
         """LB -> why."""
-        return {name: health.failure for name, health in self.health.items() if health.failure and name in self._switches}
+        return {
+            name: health.failure for name, health in self.health.items() if health.failure and name in self._switches
+        }
 
     def state(self, name: str) -> tuple[str, str | None]:
         """For people: well, silent, unmanaged, failed, or unwatched; and why."""

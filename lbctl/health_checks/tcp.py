@@ -1,7 +1,8 @@
-"""A check by TCP: can a connection be opened, and is an HTTP request answered with the right status? (RFC 9293, RFC 9112)
+"""A check by TCP: can a connection be opened, and is an HTTP request answered with the right status? (RFC 9293, RFC
+9112)
 
-A client of one connection that never closes it in order: it ends each by a RST, which leaves nothing behind at the server. What
-does not belong to the connection, or came twice, or in another order, changes no verdict.
+A client of one connection that never closes it in order: it ends each by a RST, which leaves nothing behind at the
+server. What does not belong to the connection, or came twice, or in another order, changes no verdict.
 """
 
 from __future__ import annotations

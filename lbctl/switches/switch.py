@@ -172,7 +172,10 @@ class Switch:
     def _wanted(self, external_ips: Iterable[ExternalIp]) -> dict[Identity, Flow]:
         if self.of_ports is None:
             return {}
-        return {flow.identity: flow for flow in all_flows(external_ips, self.roles, self.neighbours, self.of_ports, self.watched)}
+        return {
+            flow.identity: flow
+            for flow in all_flows(external_ips, self.roles, self.neighbours, self.of_ports, self.watched)
+        }
 
     def _apply(self, wanted: dict[Identity, Flow], old: dict[Identity, Flow]) -> list[Message]:
         """Makes `old` into `wanted`: adds (or replaces) first, so that nothing that stays is ever missing."""
