@@ -24,7 +24,7 @@ from lbctl.ground.serving import Directory
 from lbctl.ground.tokens import Tokens
 from lbctl.load.balancing import Balancing
 from lbctl.load.loads import Loads
-from lbctl.moves.takeover import Failure
+from lbctl.moves.takeover import LbFailure
 from lbctl.openflow.inbound import FlowStats
 from lbctl.openflow.messages import ReadFlows
 from lbctl.site.model import PACKETS_PER_CONNECTION, ExternalIp, LoadBalancer, Rebalance, Settings, Site
@@ -147,7 +147,7 @@ class SimulatedControl:
             survives=lambda piece: None,
             ready=lambda: [switch for switch in self.switches.values() if switch.ready],
         )
-        self.failures: dict[str, Failure] = {}
+        self.failures: dict[str, LbFailure] = {}
         detection = SimpleNamespace(failed=lambda: self.failures, held_down=lambda name, now: False)
         mover = SimpleNamespace(start=self._start, take_over=self._take_over)
         self.moving: dict[IPv4Address, SimulatedMove] = {}
@@ -168,7 +168,7 @@ class SimulatedControl:
 
     def fail(self, name: str) -> None:
         """It loses its external IPs at the next tick."""
-        self.failures[name], self.switches[name].ready = Failure("simulated"), False
+        self.failures[name], self.switches[name].ready = LbFailure("simulated"), False
         self.tally.failures += 1
 
     def come_back(self, name: str) -> None:
@@ -224,7 +224,7 @@ class SimulatedControl:
         return record, []
 
     def _take_over(
-        self, serving: SimulatedServing, target: str, failure: Failure, now: float
+        self, serving: SimulatedServing, target: str, failure: LbFailure, now: float
     ) -> tuple[MoveRecord, Outbox]:
         """As Movement.take_over; at once."""
         record = MoveRecord(

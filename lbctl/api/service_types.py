@@ -12,7 +12,7 @@ from lbctl.site.documents import server_of
 from lbctl.site.keys import keys_of
 from lbctl.site.model import TUNNEL_OVERHEAD, SchedulerName, Server, Service, Tunnel
 
-ServerState = Literal["up", "down", "drained", "full"]
+ServerStateName = Literal["up", "down", "drained", "full"]
 
 _SERVER_KEYS = keys_of(Server)
 _OWN_KEYS = [each for each in _SERVER_KEYS if len(each.path) == 1]
@@ -87,7 +87,7 @@ class TunnelView(_TunnelView):
 class ServerView(_ServerView):
     """What it has in the site file (or was ordered instead), and what it does."""
 
-    state: ServerState = Field(
+    state: ServerStateName = Field(
         description="up: it takes new connections; full: it has max_connections; see docs/servers.md"
     )
     drained: bool = Field(description="an operator wants it to get no new connections")

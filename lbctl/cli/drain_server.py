@@ -11,7 +11,7 @@ from lbctl.cli import output
 from lbctl.cli.client import Client
 from lbctl.cli.failure import Failure
 from lbctl.cli.move import INTERVAL
-from lbctl.cli.services import Found, OnlyExternalIp, OnlyService, find_server
+from lbctl.cli.services import FoundServer, OnlyExternalIp, OnlyService, find_server
 
 
 def drain_server(
@@ -39,7 +39,7 @@ def drain_server(
         output.print_line(f"{each.name} of {each.external_ip} {each.service} {what}.")
 
 
-def _empty(client: Client, server: str, drained: list[Found], timeout: float | None) -> list[Found]:
+def _empty(client: Client, server: str, drained: list[FoundServer], timeout: float | None) -> list[FoundServer]:
     """The servers when none of their connections is left. Raises Failure when the time (seconds) is over."""
     deadline = None if timeout is None else time.monotonic() + timeout
     told = None
@@ -57,7 +57,7 @@ def _empty(client: Client, server: str, drained: list[Found], timeout: float | N
     return drained
 
 
-def _connections(drained: list[Found]) -> int:
+def _connections(drained: list[FoundServer]) -> int:
     """Services of one external IP and protocol that share a server see the same connections."""
     return sum({(each.external_ip, each.protocol, each.name): each.view["connections"] for each in drained}.values())
 

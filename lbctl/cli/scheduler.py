@@ -8,13 +8,13 @@ import typer
 
 from lbctl.cli import output
 from lbctl.cli.client import Client
-from lbctl.cli.services import ExternalIp, Service, split_service
+from lbctl.cli.services import ExternalIpArgument, ServiceArgument, split_service
 from lbctl.site.model import SCHEDULERS, SchedulerName
 
 
 def scheduler(
-    external_ip: ExternalIp,
-    service: Service,
+    external_ip: ExternalIpArgument,
+    service: ServiceArgument,
     name: Annotated[SchedulerName, typer.Argument(metavar="NAME", help=f"{', '.join(SCHEDULERS)}; see docs/schedulers.md.")],
     json: output.Json = False,
 ) -> None:

@@ -12,9 +12,9 @@ from lbctl.cli.failure import Failure
 from lbctl.cli.output import endpoint
 from lbctl.site.documents import endpoint_of
 
-ExternalIp = Annotated[str, typer.Argument(metavar="IP", help="The external IP.")]
-Service = Annotated[str, typer.Argument(metavar="PROTOCOL/PORT", help="Its service, such as tcp/80.")]
-Server = Annotated[
+ExternalIpArgument = Annotated[str, typer.Argument(metavar="IP", help="The external IP.")]
+ServiceArgument = Annotated[str, typer.Argument(metavar="PROTOCOL/PORT", help="Its service, such as tcp/80.")]
+ServerArgument = Annotated[
     str, typer.Argument(metavar="ADDRESS:PORT", help="The server, such as 10.0.0.11:80 or [fd00::11]:80.")
 ]
 OnlyExternalIp = Annotated[str | None, typer.Option("--external-ip", help="Only of this external IP.")]
@@ -23,7 +23,7 @@ OnlyService = Annotated[
 ]
 
 
-class Found(NamedTuple):
+class FoundServer(NamedTuple):
     """A server of a service, as the API shows it in `view`."""
 
     external_ip: str
@@ -72,10 +72,10 @@ def external_ips(client: Client, external_ip: str | None = None) -> list[dict[st
     return [client.get("external-ips", external_ip)] if external_ip else client.get("external-ips")["external_ips"]
 
 
-def servers(views: list[dict[str, Any]], service: str | None = None) -> list[Found]:
+def servers(views: list[dict[str, Any]], service: str | None = None) -> list[FoundServer]:
     """The servers of these external IPs' services, or of the one."""
     wanted = "/".join(split_service(service)) if service else None
-    return [Found(ip["address"], of["protocol"], of["port"], server) for ip in views for of in ip["services"]
+    return [FoundServer(ip["address"], of["protocol"], of["port"], server) for ip in views for of in ip["services"]
             if wanted in (None, f"{of['protocol']}/{of['port']}") for server in of["servers"]]
 
 
@@ -84,7 +84,7 @@ def former_servers(views: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"external_ip": ip["address"], **server} for ip in views for server in ip["former_servers"]]
 
 
-def find_server(client: Client, server: str, external_ip: str | None, service: str | None) -> list[Found]:
+def find_server(client: Client, server: str, external_ip: str | None, service: str | None) -> list[FoundServer]:
     """That server, wherever it is: ADDRESS or ADDRESS:PORT. Raises Failure if it is nowhere, BadParameter if it is
     neither."""
     try:

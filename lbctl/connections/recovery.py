@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from lbctl.entries.access_table import ENDING, FIN_IN, FIN_OUT, NO_HOP, Entry
 from lbctl.ground.serving import Directory, Serving
 from lbctl.openflow.messages import AddEntries, DeleteEntries, Message, portions
-from lbctl.switches.readback import Found, ReadBack
+from lbctl.switches.readback import FoundEntry, ReadBack
 from lbctl.switches.switch import Switch
 from lbctl.values.keys import unpack_key
 
@@ -67,7 +67,7 @@ class _Recovery:
         self._outcome.deleted = len(strange)
         return self._outcome
 
-    def _learnt(self, key: bytes, found: Found) -> bool:
+    def _learnt(self, key: bytes, found: FoundEntry) -> bool:
         """Puts what the switch knows of an entry into the table. False: the switch should not have that entry."""
         serving = self._directory.by_address.get(unpack_key(key)[3])
         if serving is None or self._name not in serving.holders:
@@ -119,7 +119,7 @@ def _fate_of_missing(name: str, readback: ReadBack, serving: Serving) -> Missing
     return Missing.HAVE_ENDED if serving.assigned == name else Missing.PUT_BACK
 
 
-def _entry(key: bytes, found: Found, now: float) -> Entry:
+def _entry(key: bytes, found: FoundEntry, now: float) -> Entry:
     # Whole seconds are known, and a flow must not seem older than its entry: see Endings.entry_removed.
     entry = Entry(key, found.reply, found.next_hop or NO_HOP, now - found.duration - 1, inner_hop=found.inner_hop)
     entry.last_seen = now
@@ -128,6 +128,6 @@ def _entry(key: bytes, found: Found, now: float) -> Entry:
     return entry
 
 
-def _run_out(found: Found) -> int:
+def _run_out(found: FoundEntry) -> int:
     """The flag of a side whose flow is not there any more: it has seen its FIN."""
     return (FIN_IN | FIN_OUT) & ~found.sides

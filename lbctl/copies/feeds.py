@@ -15,7 +15,7 @@ from lbctl.ground.effects import Outbox, SendBatch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.keeper.batches import Reply
-from lbctl.keeper.rows import Ports, Stream, derived_ports
+from lbctl.keeper.rows import DerivedPorts, Stream, derived_ports
 from lbctl.site.model import Keeper
 from lbctl.values.addresses import Address
 from lbctl.values.keys import server_address_of
@@ -85,7 +85,7 @@ class Feeds:
             if entry.server[0] == server
         )
 
-    def _ports(self, stream: Stream) -> Ports:
+    def _ports(self, stream: Stream) -> DerivedPorts:
         serving = self._ground.external_ips.by_address.get(stream.external)
         return derived_ports(serving.config, ip_address(stream.server)) if serving else {}
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from lbctl.entries.access_table import GONE, Entry
 from lbctl.keeper.batches import Answer, Batch, BatchKind, Reply
-from lbctl.keeper.rows import Ports, Stream, sections
+from lbctl.keeper.rows import DerivedPorts, Stream, sections
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class _Session:
     built_at: float = 0.0
     synced: bool = False
     """The keeper has its full copy."""
-    ports: dict[Stream, Ports] = field(default_factory=dict)
+    ports: dict[Stream, DerivedPorts] = field(default_factory=dict)
     """As they were said of each stream."""
 
 
@@ -67,7 +67,7 @@ class Publisher:
     external ports that follow from a stream's server ports (`rows.derived_ports`). new_session: another number each
     time."""
 
-    def __init__(self, server: bytes, entries: Callable[[], Iterable[Entry]], ports: Callable[[Stream], Ports],
+    def __init__(self, server: bytes, entries: Callable[[], Iterable[Entry]], ports: Callable[[Stream], DerivedPorts],
                  pace: Pace | None = None, new_session: Callable[[], int] = lambda: secrets.randbits(64)) -> None:
         self.pace = pace or Pace()
         self.counters: Counter[str] = Counter()
@@ -224,7 +224,7 @@ class Publisher:
     def _pack(self, session: _Session, kind: BatchKind, entries: Iterable[Entry]) -> Batch:
         """The session's next batch. Raises _OtherPorts."""
 
-        def ports(stream: Stream) -> Ports:
+        def ports(stream: Stream) -> DerivedPorts:
             now = self._ports(stream)
             if session.ports.setdefault(stream, now) != now:
                 raise _OtherPorts

@@ -12,7 +12,7 @@ from lbctl.ground.effects import Outbox
 from lbctl.ground.ground import Ground
 from lbctl.ground.move_record import MoveRecord
 from lbctl.ground.serving import Serving
-from lbctl.moves.takeover import Failure
+from lbctl.moves.takeover import LbFailure
 from lbctl.values.addresses import Address
 from lbctl.values.refused import Refused
 
@@ -23,7 +23,7 @@ FIRST_RETRY, LAST_RETRY = 0.5, 30.0
 class Mover(Protocol):
     """Who moves external IPs (lbctl/moves/)."""
 
-    def take_over(self, serving: Serving, to: str, failure: Failure, now: float) -> tuple[MoveRecord, Outbox]:
+    def take_over(self, serving: Serving, to: str, failure: LbFailure, now: float) -> tuple[MoveRecord, Outbox]:
         """From its failed LB."""
 
     def free(self, serving: Serving, to: str, now: float) -> tuple[MoveRecord, Outbox]:
@@ -145,7 +145,7 @@ class Relief:
                 for name, switch in self._ground.switches.items()
                 if name not in unfit and switch.ready and switch.ports_up]
 
-    def _start(self, takers: dict[Serving, str], failure: Failure | None, now: float,
+    def _start(self, takers: dict[Serving, str], failure: LbFailure | None, now: float,
                running: Iterable[MoveRecord] = ()) -> tuple[list[MoveRecord], Outbox]:
         out: Outbox = []
         records = list(running)

@@ -18,7 +18,7 @@ ISN_SECOND = 250_000
 """How much initial sequence numbers grow in a second (RFC 9293 3.4.1)."""
 _NUMBERS = 1 << 32
 
-Key = tuple[Place, Endpoint]
+CheckedServer = tuple[Place, Endpoint]
 """Service of an external IP, and server."""
 
 
@@ -78,7 +78,7 @@ class Targets:
     """By external IP."""
 
     def __init__(self) -> None:
-        self._each: dict[Address, dict[Key, Target]] = {}
+        self._each: dict[Address, dict[CheckedServer, Target]] = {}
         self._followed: dict[Address, tuple[Serving, object]] = {}
         """The services that the targets of an external IP were made of."""
 

@@ -59,7 +59,7 @@ class Load(NamedTuple):
 
 
 @dataclass(slots=True)
-class Asked:
+class AskedLb:
     """A request under way to that LB."""
 
     lb: str
@@ -96,7 +96,7 @@ class Loads:
         self._ground, self._decode = ground, decode
         self.totals: Counter[tuple[str, int, str]] = Counter()
         """(LB, owner, packets or bytes) -> counted since the control function started."""
-        self._asked: dict[str, Asked] = {}
+        self._asked: dict[str, AskedLb] = {}
         """LB -> what has not been answered."""
         self._readings: dict[str, Reading] = {}
         self._smoothed: dict[int, Smoothed] = {}
@@ -133,7 +133,7 @@ class Loads:
         they count belongs to the load when it has served one until now, or does so from now on."""
         name, served = switch.lb.name, switch.served()
         token = self._ground.tokens.new(FlowsAnswer(name, partial(self._answered, name)))
-        self._asked[name] = Asked(name, token, now, served)
+        self._asked[name] = AskedLb(name, token, now, served)
         if name in self._readings and self._readings[name].served == served:
             return ToSwitch(name, ReadFlows(TABLE, MARK << 56 | Kind.MODE << 48, MASK_KIND, token))
         return ToSwitch(name, ReadFlows(TABLE, MARK << 56, MASK_MARK, token))
@@ -149,7 +149,7 @@ class Loads:
             self._count(asked, now)
         return []
 
-    def _count(self, asked: Asked, now: float) -> None:
+    def _count(self, asked: AskedLb, now: float) -> None:
         before = self._readings.get(asked.lb) or Reading(now - self._period, asked.served, asked.found, {})
         elapsed = max(now - before.at, self._period / 2)
         rates: dict[int, tuple[float, float]] = {}

@@ -16,7 +16,7 @@ from lbctl.moves.actions import (
     Assign,
     Confirm,
     Confirmed,
-    Copy,
+    CopyEntries,
     Fence,
     Fetch,
     Forget,
@@ -79,7 +79,7 @@ class CarryingOut:
         match action:
             case Confirm(lb):
                 return [ToSwitch(lb, Barrier(self._token(record, confirmation)))]
-            case Copy(lb, entries):
+            case CopyEntries(lb, entries):
                 for entry in entries:
                     if entry.flags & ENDING:
                         entry.flags |= REINSTALLED

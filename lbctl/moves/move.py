@@ -21,7 +21,7 @@ from lbctl.moves.actions import (
     Confirm,
     Confirmed,
     Confirmer,
-    Copy,
+    CopyEntries,
     Fetch,
     Forget,
     Release,
@@ -155,7 +155,7 @@ class Move:
                 if not entry.flags & GONE and entry.next_hop != NO_HOP
             )
             if live:
-                yield [Copy(self.record.target, live, f"copy-{start}")]
+                yield [CopyEntries(self.record.target, live, f"copy-{start}")]
                 self.record.entries_copied += len(live)
 
     def _finish(self) -> Iterator[list[Action]]:

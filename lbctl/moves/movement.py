@@ -17,7 +17,7 @@ from lbctl.moves.actions import HOLDING, SERVING_UNANNOUNCED, Action, Confirmed
 from lbctl.moves.carrying_out import CarryingOut
 from lbctl.moves.move import Move, NotAbortable, ResumedMove
 from lbctl.moves.needs import EntrySource, Fitness
-from lbctl.moves.takeover import Failure, Restoration, Takeover
+from lbctl.moves.takeover import LbFailure, Restoration, Takeover
 from lbctl.store import State, UnfinishedMove
 from lbctl.values.addresses import Address
 from lbctl.values.refused import Refused
@@ -103,7 +103,7 @@ class Movement:
         except NotAbortable as error:
             raise Refused(409, "Too late", str(error)) from error
 
-    def take_over(self, serving: Serving, to: str, failure: Failure, now: float) -> tuple[MoveRecord, Outbox]:
+    def take_over(self, serving: Serving, to: str, failure: LbFailure, now: float) -> tuple[MoveRecord, Outbox]:
         """From its failed LB."""
         settings = self._ground.settings
         fetched = self._entries.remote(serving)

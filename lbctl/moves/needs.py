@@ -8,7 +8,7 @@ from typing import Protocol
 from lbctl.ground.effects import Outbox
 from lbctl.ground.move_record import MoveRecord
 from lbctl.ground.serving import Serving
-from lbctl.moves.takeover import Failure
+from lbctl.moves.takeover import LbFailure
 from lbctl.openflow.inbound import EntryStats
 
 
@@ -51,7 +51,7 @@ class Packets(Protocol):
 class Fitness(Protocol):
     """What is known of the LBs' data paths."""
 
-    def failed(self) -> Mapping[str, Failure]:
+    def failed(self) -> Mapping[str, LbFailure]:
         """The failed LBs, and why."""
 
     def fenced(self, name: str) -> bool:

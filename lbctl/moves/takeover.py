@@ -34,7 +34,7 @@ from lbctl.site.model import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class LbFailure:
     """Why an LB is to lose its external IPs. obeys: its switch does what it is told. fence: it must be fenced first,
     by frames."""
 
@@ -54,7 +54,7 @@ class Takeover(Move):
     """Clients wait for these entries, so the work is not given out by turns (see CHUNK in move.py): 20 000 are there
     in half the time."""
 
-    def __init__(self, record: MoveRecord, table: AccessTable, settings: Settings, failure: Failure,
+    def __init__(self, record: MoveRecord, table: AccessTable, settings: Settings, failure: LbFailure,
                  transition: bool) -> None:
         super().__init__(record, table, settings)
         self._obeys, self._fence, self._transition = failure.obeys, failure.fence, transition

@@ -22,7 +22,7 @@ class SetField:
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class MoveField:
     """Copies a whole field into another of the same width (`bits`)."""
 
     source: str
@@ -81,7 +81,7 @@ class Learn:
     match: tuple[tuple[str, int], ...]
 
 
-Action = SetField | Move | Output | Simple | FinTimeout | Resubmit | SetTtl | CheckLarger | Learn
+FlowAction = SetField | MoveField | Output | Simple | FinTimeout | Resubmit | SetTtl | CheckLarger | Learn
 MatchValue = str | int | tuple[int, int]
 Match = dict[str, MatchValue]
 Identity = tuple[str, int, tuple[tuple[str, MatchValue], ...]]
@@ -110,7 +110,7 @@ class Flow:
     table: str
     priority: int
     match: tuple[tuple[str, MatchValue], ...]
-    actions: tuple[Action, ...] = ()
+    actions: tuple[FlowAction, ...] = ()
     goto: str | None = None
     meter: int | None = None
     cookie: int = 0
@@ -147,7 +147,7 @@ class Flow:
         return ", ".join(parts) + " actions=" + (",".join(actions) or "drop")
 
 
-def flow(kind: Kind, external_ip: int, table: str, priority: int, match: Match, *actions: Action,
+def flow(kind: Kind, external_ip: int, table: str, priority: int, match: Match, *actions: FlowAction,
          goto: str | None = None, meter: int | None = None) -> Flow:
     """Builds a flow with the cookie that its kind, external IP (0: none) and content give it."""
     return _flow(kind, external_ip, table, priority, tuple(sorted(match.items())), actions, goto, meter)
@@ -212,11 +212,11 @@ def _hex(value: MatchValue) -> str:
     return f"{value:#x}" if value else "0"
 
 
-def _action_text(action: Action) -> str:
+def _action_text(action: FlowAction) -> str:
     match action:
         case SetField(field, value):
             return f"set_field:{_hex(value) if field in _HEX else value}->{_SET_NAMES.get(field, field)}"
-        case Move(source, target, _):
+        case MoveField(source, target, _):
             return f"move:{_MOVE_NAMES[source]}[]->{_MOVE_NAMES[target]}[]"
         case Output(port):
             return f"output:{port}"

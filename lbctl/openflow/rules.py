@@ -20,11 +20,11 @@ from lbctl.openflow.flow import (
     CONTROLLER,
     DEC_TTL,
     IN_PORT,
-    Action,
     CheckLarger,
     Flow,
+    FlowAction,
     Match,
-    Move,
+    MoveField,
     Output,
     Resubmit,
     SetField,
@@ -270,9 +270,9 @@ def _where(port: Port, tunnel: Tunnel | None = None) -> Match:
     return {"in_port": port.number, "tunnel_id": tunnel.key, "tun_ipv4_src": str(tunnel.remote)}
 
 
-def _back(port: Port, ports: Ports) -> tuple[Action, ...]:
+def _back(port: Port, ports: Ports) -> tuple[FlowAction, ...]:
     """What an answer needs besides IN_PORT: a tunnel port has many other ends (the key stays)."""
-    return (Move("tun_ipv4_src", "tun_ipv4_dst", 32),) if port in ports.tunnels.values() else ()
+    return (MoveField("tun_ipv4_src", "tun_ipv4_dst", 32),) if port in ports.tunnels.values() else ()
 
 
 def _mode_flows(external_ip: ExternalIp, owner: int, role: Role, ports: Ports) -> Iterator[Flow]:

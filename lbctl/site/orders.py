@@ -15,7 +15,7 @@ from lbctl.site.file.order_rules import wrong_servers
 from lbctl.site.model import ExternalIp, Service, ServiceName, ServiceOrder, Site
 from lbctl.values.addresses import Address, Endpoint
 
-Orders = Mapping[ServiceName, ServiceOrder]
+OrderBook = Mapping[ServiceName, ServiceOrder]
 AS_IN_FILE = ServiceOrder()
 
 
@@ -34,7 +34,7 @@ class InForce(NamedTuple):
     before."""
 
     file: Site
-    orders: Orders
+    orders: OrderBook
     site: Site
     ended: tuple[Ended, ...] = ()
 
@@ -47,7 +47,7 @@ class InForce(NamedTuple):
                 for endpoint in self.order(external_ip.address, service).drained]
 
 
-def in_force(file: Site, orders: Orders) -> InForce:
+def in_force(file: Site, orders: OrderBook) -> InForce:
     """Never fails: an order that does not fit ends, and is in `ended`. Of several that contradict one another the first
     stays."""
     ended: list[Ended] = []
@@ -61,7 +61,7 @@ def in_force(file: Site, orders: Orders) -> InForce:
     return InForce(file, {name: order for name, order in kept.items() if order != AS_IN_FILE}, site, tuple(ended))
 
 
-def _not_overruled(file: Site, orders: Orders, ended: list[Ended]) -> dict[ServiceName, ServiceOrder]:
+def _not_overruled(file: Site, orders: OrderBook, ended: list[Ended]) -> dict[ServiceName, ServiceOrder]:
     """Those that the site file has nothing new to say about; one that has come to say the same is not needed any
     more."""
     services = _services(file, orders)
@@ -88,12 +88,12 @@ def _not_overruled(file: Site, orders: Orders, ended: list[Ended]) -> dict[Servi
     return kept
 
 
-def _broken(site: Site, orders: Orders) -> tuple[ServiceName, str] | None:
+def _broken(site: Site, orders: OrderBook) -> tuple[ServiceName, str] | None:
     ordered = [name for name, order in orders.items() if order.servers]
     return wrong_servers(site, ordered) if ordered else None
 
 
-def _of_servers_in_force(site: Site, orders: Orders, ended: list[Ended]) -> dict[ServiceName, ServiceOrder]:
+def _of_servers_in_force(site: Site, orders: OrderBook, ended: list[Ended]) -> dict[ServiceName, ServiceOrder]:
     """A server is drained as long as its service has it."""
     services = _services(site, orders)
     kept = {}
@@ -106,7 +106,7 @@ def _of_servers_in_force(site: Site, orders: Orders, ended: list[Ended]) -> dict
     return kept
 
 
-def _services(site: Site, orders: Orders) -> dict[ServiceName, Service]:
+def _services(site: Site, orders: OrderBook) -> dict[ServiceName, Service]:
     """The services that orders are about."""
     wanted = {name.external_ip for name in orders}
     return {
@@ -118,7 +118,7 @@ def _services(site: Site, orders: Orders) -> dict[ServiceName, Service]:
     }
 
 
-def _with(file: Site, orders: Orders) -> Site:
+def _with(file: Site, orders: OrderBook) -> Site:
     changed = {name.external_ip for name, order in orders.items() if order.scheduler or order.servers}
     if not changed:
         return file
@@ -127,7 +127,7 @@ def _with(file: Site, orders: Orders) -> Site:
         if external_ip.address in changed else external_ip for external_ip in file.external_ips))
 
 
-def _ordered(orders: Orders, external_ip: ExternalIp, service: Service) -> Service:
+def _ordered(orders: OrderBook, external_ip: ExternalIp, service: Service) -> Service:
     order = orders.get(ServiceName(external_ip.address, service.protocol, service.port), AS_IN_FILE)
     return replace(service, scheduler=order.scheduler.wanted if order.scheduler else service.scheduler,
                    servers=order.servers.wanted if order.servers else service.servers)

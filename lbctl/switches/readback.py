@@ -23,7 +23,7 @@ class Question(NamedTuple):
 
 
 @dataclass(slots=True)
-class Found:
+class FoundEntry:
     """An entry as its flows tell it; `next_hop` is empty without the outward flow."""
 
     reply: bytes
@@ -47,7 +47,7 @@ class ReadBack:
     """Flows that carry an entry's cookie but are not as we make them: left alone, and told."""
     neighbours: dict[bytes, bytes] = field(default_factory=dict)
     """Packed server address -> MAC, as the switch delivers to them now."""
-    entries: dict[bytes, Found] = field(default_factory=dict)
+    entries: dict[bytes, FoundEntry] = field(default_factory=dict)
     open: set[Question] = field(default_factory=set)
     """What has not been answered whole."""
 
@@ -97,7 +97,7 @@ class ReadBack:
         next_hop, inner_hop = (b"", stats.hop) if stats.side is EXTERNAL else (stats.hop, b"")
         found = self.entries.get(stats.key)
         if found is None:
-            self.entries[stats.key] = Found(
+            self.entries[stats.key] = FoundEntry(
                 stats.reply, next_hop, inner_hop, stats.packets, stats.bytes, stats.duration, direction
             )
         elif found.reply == stats.reply:

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import pytest
 
-from lbctl.copies.client import Client, KeeperError, tls_context
+from lbctl.copies.client import KeeperClient, KeeperError, tls_context
 from lbctl.copies.publisher import Publisher
 from lbctl.entries.access_table import FIN_IN, FIN_OUT, NO_HOP, Entry
 from lbctl.keeper.batches import Answer, BatchKind
@@ -92,8 +92,8 @@ class Site:
         end(process.pid, grace=grace)
         return process.communicate(timeout=LIMIT)[1]
 
-    def client(self, token: str | None = TOKEN, scheme: str = "http", tls=None) -> Client:
-        return Client(f"{scheme}://{SERVER}:{PORT}", token, LIMIT, tls)
+    def client(self, token: str | None = TOKEN, scheme: str = "http", tls=None) -> KeeperClient:
+        return KeeperClient(f"{scheme}://{SERVER}:{PORT}", token, LIMIT, tls)
 
     def call(self, function: Callable[[], T]) -> T:
         """In the control function's namespace."""
@@ -135,7 +135,7 @@ def publisher_of(entries: list[Entry]) -> Publisher:
     return publisher
 
 
-def send_all(client: Client, publisher: Publisher, now: float = 0.0) -> list[Answer]:
+def send_all(client: KeeperClient, publisher: Publisher, now: float = 0.0) -> list[Answer]:
     """What was replied to each batch that was due."""
     answers = []
     while batch := publisher.due(now):

@@ -18,13 +18,13 @@ from typing import NamedTuple
 from lbctl.openflow import messages as m
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.flow import (
-    Action,
     CheckLarger,
     FinTimeout,
     Flow,
+    FlowAction,
     Learn,
     MatchValue,
-    Move,
+    MoveField,
     Output,
     Resubmit,
     SetField,
@@ -376,12 +376,12 @@ def entry_keys(flow: Flow) -> tuple[bytes, bytes] | None:
     return (matched, made) if flow.table == "access_in" else (made, matched)
 
 
-def _act(run: Run, action: Action, cookie: int) -> Iterator[Sent | Event]:
+def _act(run: Run, action: FlowAction, cookie: int) -> Iterator[Sent | Event]:
     """One action that is nothing but a change of the frame, or sends it."""
     match action:
         case SetField(field, value):
             run.set(field, as_number(value))
-        case Move(source, target, _):
+        case MoveField(source, target, _):
             run.set(target, run.value(source))
         case Simple("dec_ttl"):
             run.set("nw_ttl", run.value("nw_ttl") - 1)

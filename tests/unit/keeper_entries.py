@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lbctl.entries.access_table import NO_HOP, Entry
-from lbctl.keeper.rows import Ports, Row, Section, Stream, entries
+from lbctl.keeper.rows import DerivedPorts, Row, Section, Stream, entries
 from lbctl.values.keys import pack_key, reply_key
 from lbctl.values.protocols import TCP, UDP
 
@@ -22,7 +22,7 @@ DERIVED = {bytes([TCP]) + (8080).to_bytes(2): (80).to_bytes(2), bytes([UDP]) + (
 """Of port 9090 nothing follows: two services lead there."""
 
 
-def ports(stream: Stream) -> Ports:
+def ports(stream: Stream) -> DerivedPorts:
     return DERIVED if stream.external in (EXTERNAL, EXTERNAL_6) else {}
 
 

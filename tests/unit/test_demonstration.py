@@ -19,7 +19,7 @@ from evaluation.demonstration.results import MoveResult, OrderResult, ProbeResul
 from evaluation.lab_traffic import inside
 from lbctl.entries.access_table import AccessTable, Entry
 from lbctl.ground.move_record import MoveRecord
-from lbctl.moves.actions import Announce, Assign, Copy, Forget, SetRole
+from lbctl.moves.actions import Announce, Assign, CopyEntries, Forget, SetRole
 from lbctl.moves.move import Move
 from lbctl.site import file as config
 from lbctl.site.model import Settings
@@ -67,10 +67,10 @@ def test_naive_orders_have_no_transition_mode(name: str) -> None:
     assert all(role.mode is not TransferMode.TRANSITION for role in roles)
 
 
-@pytest.mark.parametrize(("order", "sequence"), [(ROUTE_FIRST, [Announce, Copy]), (TABLE_FIRST, [Copy, Announce])])
+@pytest.mark.parametrize(("order", "sequence"), [(ROUTE_FIRST, [Announce, CopyEntries]), (TABLE_FIRST, [CopyEntries, Announce])])
 def test_naive_orders_do_what_their_name_says(order: Order, sequence: list[type]) -> None:
     actions = run_move(MOVES[order.name])
-    assert [type(action) for action in actions if isinstance(action, Announce | Copy)] == sequence
+    assert [type(action) for action in actions if isinstance(action, Announce | CopyEntries)] == sequence
     assert [type(action) for action in actions[-3:]] == [SetRole, Forget, Assign], "and they end like the product's"
 
 

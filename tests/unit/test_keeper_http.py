@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lbctl.copies.client import Client, KeeperError, socket_ports
+from lbctl.copies.client import KeeperClient, KeeperError, socket_ports
 from lbctl.entries.access_table import NO_HOP, RESET
 from lbctl.keeper.batches import CONTENT_TYPE, Answer, Batch, BatchKind, encode
 from lbctl.keeper.process import server as server_module
@@ -39,7 +39,7 @@ class Running:
         self.server = KeeperServer(("127.0.0.1", 0), self.kept, TOKEN)
         self.place = self.server.server_address[:2]
         self.url = "http://{}:{}".format(*self.place)
-        self.client = Client(self.url, TOKEN, LIMIT)
+        self.client = KeeperClient(self.url, TOKEN, LIMIT)
         self._thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
 
@@ -96,7 +96,7 @@ def test_replies_are_what_the_copy_says(keeper) -> None:
 
 @pytest.mark.parametrize("token, says", [(None, "wants a token"), ("wrong", "token is wrong"), ("", "wants a token")])
 def test_the_token_is_asked_for_everything(keeper, token, says) -> None:
-    client = Client(keeper.url, token, LIMIT)
+    client = KeeperClient(keeper.url, token, LIMIT)
     keeper.give(entry())
     for call in (lambda: client.fetch(IP_1, SERVER_1), lambda: client.send(Batch(BatchKind.INCREMENT, SERVER, 7, 2))):
         with pytest.raises(KeeperError, match=says):
@@ -282,12 +282,12 @@ def test_odd_things_of_one_kind_are_logged_once(keeper, caplog, monkeypatch) -> 
                          ["10.0.0.11:6654", "ftp://10.0.0.11", "http://", "http://10.0.0.11:6654/v1", "http://h?a=b"])
 def test_what_is_no_url_is_refused(url) -> None:
     with pytest.raises(ValueError, match="no address of a keeper"):
-        Client(url)
+        KeeperClient(url)
 
 
 def test_nobody_there() -> None:
     with pytest.raises(KeeperError, match="there is no keeper at http://127.0.0.1:1 .*refused.*lbctl keeper"):
-        Client("http://127.0.0.1:1", timeout=LIMIT).fetch(IP_1, SERVER_1)
+        KeeperClient("http://127.0.0.1:1", timeout=LIMIT).fetch(IP_1, SERVER_1)
 
 
 @pytest.fixture
@@ -330,7 +330,7 @@ def test_a_stranger_that_answers_is_told_from_a_keeper(stranger, given, says) ->
     url, answers = stranger
     answers.append(given)
     with pytest.raises(KeeperError, match=says):
-        Client(url, timeout=LIMIT).fetch(IP_1, SERVER_1)
+        KeeperClient(url, timeout=LIMIT).fetch(IP_1, SERVER_1)
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{}", b"\xff",
@@ -340,12 +340,12 @@ def test_a_stranger_that_takes_a_batch_is_told_from_a_keeper(stranger, body) -> 
     url, answers = stranger
     answers.append(answer(body))
     with pytest.raises(KeeperError, match="is no keeper"):
-        Client(url, timeout=LIMIT).send(Batch(BatchKind.INCREMENT, SERVER, 1, 1))
+        KeeperClient(url, timeout=LIMIT).send(Batch(BatchKind.INCREMENT, SERVER, 1, 1))
 
 
 def test_a_keeper_that_does_not_answer_is_waited_for_so_long() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = Client("http://{}:{}".format(*listener.getsockname()), timeout=0.1)
+        client = KeeperClient("http://{}:{}".format(*listener.getsockname()), timeout=0.1)
         with pytest.raises(KeeperError, match="does not answer within 0.1 s"):
             client.fetch(IP_1, SERVER_1)
 
@@ -392,7 +392,7 @@ def test_the_kernels_own_connections_are_rows(tmp_path) -> None:
         thread.start()
         try:
             own = external_ip(services=(Service("tcp", 80, servers=(Server(ip_address("127.0.0.1"), port),)),))
-            keeper = Client("http://{}:{}".format(*server.server_address[:2]), None, LIMIT)
+            keeper = KeeperClient("http://{}:{}".format(*server.server_address[:2]), None, LIMIT)
             (row,) = keeper.fetch_sockets(own, ip_address("127.0.0.1"))
         finally:
             server.shutdown()

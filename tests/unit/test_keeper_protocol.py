@@ -21,7 +21,7 @@ from lbctl.keeper.batches import Answer, Batch, BatchKind, Reply, decode, encode
 from lbctl.keeper.process import journal
 from lbctl.keeper.process.copy import Copy, Session
 from lbctl.keeper.process.journal import KeptCopy
-from lbctl.keeper.rows import Ports, Row, Section, Stream, identity_size, row_size, version_of
+from lbctl.keeper.rows import DerivedPorts, Row, Section, Stream, identity_size, row_size, version_of
 from tests.unit.exploring import exploring
 from tests.unit.keeper_entries import DERIVED, OTHER_SERVER, SERVER, entry, rows, rows_of
 
@@ -45,7 +45,7 @@ class Sender:
     def __init__(self, server: bytes) -> None:
         self.server = server
         self.table = AccessTable()
-        self.ports: Ports = DERIVED
+        self.ports: DerivedPorts = DERIVED
         self.sessions = 0
         self.waits_for: int | None = None
         self.begin(0.0)
@@ -61,7 +61,7 @@ class Sender:
         self.sessions += 1
         return self.sessions
 
-    def _ports(self, stream: Stream) -> Ports:
+    def _ports(self, stream: Stream) -> DerivedPorts:
         return self.ports
 
     def find(self, place: tuple[str, int]):

@@ -11,7 +11,7 @@ from lbctl.site.file.keepers import KeeperRules
 from lbctl.site.file.loader import Draft, Loader
 from lbctl.site.file.register import Register
 from lbctl.site.file.servers import Owner, ServerRules
-from lbctl.site.file.yaml_reader import did_you_mean, line_of, quoted
+from lbctl.site.file.yaml_reader import did_you_mean, in_quotes, line_of
 from lbctl.values.addresses import Address, Network
 from lbctl.values.owners import owner_of
 
@@ -89,7 +89,7 @@ class ExternalIpRules:
     def _check_name(self, name: str, node: yaml.Node) -> None:
         names = self._load_balancers.names
         if names is not None and name not in names:
-            self._loader.problem(node, f"unknown load balancer {quoted(name)}: {did_you_mean(name, names)}")
+            self._loader.problem(node, f"unknown load balancer {in_quotes(name)}: {did_you_mean(name, names)}")
 
     def _check_inner_addresses(self, draft: Draft, external: Address | None) -> None:
         """Its gateway and its internal IPs."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from lbctl.site.file.values import Listed, ValueReader
-from lbctl.site.file.yaml_reader import quoted
+from lbctl.site.file.yaml_reader import in_quotes
 from lbctl.site.forms import Choice, Form, Inline, Networks, Part, Parts
 from lbctl.site.keys import Declared, deciding_keys, inlined_in, keys_of, part_of, variants_of
 from lbctl.values.addresses import Address
@@ -112,7 +112,7 @@ class Loader(ValueReader):
             if inline.decided_by and found.get(inline.decided_by) == inline.unless and not theirs.isdisjoint(given):
                 first = next(key for key, _ in pairs if isinstance(key, yaml.ScalarNode) and key.value in theirs)
                 self.problem(
-                    first, f"{form.called}: {quoted(first.value)} is {inline.whose}: add {inline.decided_by}, {others}"
+                    first, f"{form.called}: {in_quotes(first.value)} is {inline.whose}: add {inline.decided_by}, {others}"
                 )
                 return None
         return found if len(found) == len(deciding) else None

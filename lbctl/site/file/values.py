@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from lbctl.site import forms
-from lbctl.site.file.yaml_reader import Reader, quoted
+from lbctl.site.file.yaml_reader import Reader, in_quotes
 from lbctl.values.addresses import Address, Network, is_host
 
 _DPID = re.compile(r"[0-9a-fA-F]{16}")
@@ -82,7 +82,7 @@ class ValueReader(Reader):
                 if ":" in text
                 else ""
             )
-            self.problem(node, f"{what} must be {wanted}; it is {quoted(text)}{hint}")
+            self.problem(node, f"{what} must be {wanted}; it is {in_quotes(text)}{hint}")
         elif not is_host(address.packed):
             self.problem(node, f"{what} {text} is no address that a host can have")
         elif address.version == 6 and (address.scope_id or address.is_link_local or address.ipv4_mapped):
@@ -113,7 +113,7 @@ class ValueReader(Reader):
         except ValueError:
             network = None
         if network is None:
-            self.problem(node, f"{what} must be {wanted}; it is {quoted(text)}")
+            self.problem(node, f"{what} must be {wanted}; it is {in_quotes(text)}")
             return None
         longest = network.max_prefixlen - spare
         if _address(text.split("/")[0]) != network.network_address:
@@ -160,7 +160,7 @@ class ValueReader(Reader):
         text = self.text(node, what)
         if text is None or form.pattern is None or form.pattern.fullmatch(text):
             return text
-        self.problem(node, f"{what} {form.wrong.format(quoted(text))}")
+        self.problem(node, f"{what} {form.wrong.format(in_quotes(text))}")
         return None
 
     def _url(self, form: forms.Url, node: yaml.Node, what: str) -> str | None:
@@ -178,7 +178,7 @@ class ValueReader(Reader):
         except ValueError:
             right = False
         if not right:
-            self.problem(node, f"{what} {quoted(text)}: write http://ADDRESS:PORT or https://NAME:PORT")
+            self.problem(node, f"{what} {in_quotes(text)}: write http://ADDRESS:PORT or https://NAME:PORT")
             return None
         return text.rstrip("/")
 
@@ -191,7 +191,7 @@ class ValueReader(Reader):
         elif not _DPID.fullmatch(text):
             self.problem(
                 node,
-                f"{what} must be 16 hex digits, as `ovs-vsctl get bridge BRIDGE datapath_id` says; it is {quoted(text)}"
+                f"{what} must be 16 hex digits, as `ovs-vsctl get bridge BRIDGE datapath_id` says; it is {in_quotes(text)}"
                 f"{_dpid_hint(text)}",
             )
         elif int(text, 16) == 0:
@@ -214,7 +214,7 @@ class ValueReader(Reader):
             text = self.raw(node, what, wanted)
             match = _PORT_RANGE.fullmatch(text) if text is not None else None
             if text is not None and match is None:
-                self.problem(node, f"{what} must be {wanted}; it is {quoted(text)}")
+                self.problem(node, f"{what} must be {wanted}; it is {in_quotes(text)}")
             first, last = (int(match[1]), int(match[2])) if match else (None, None)
         if first is None or last is None:
             return None
@@ -233,7 +233,7 @@ class ValueReader(Reader):
             match = _STATUS.fullmatch(text) if text is not None else None
             first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
             if text is not None and first > last:
-                self.problem(item, f"{what} must be {form.words()}; it is {quoted(text)}")
+                self.problem(item, f"{what} must be {form.words()}; it is {in_quotes(text)}")
             elif text is not None:
                 found.append((first, last))
         return tuple(found)
@@ -247,7 +247,7 @@ class ValueReader(Reader):
             digits = self.raw(digits_node, "hex", "hex digits in quotes") if digits_node else None
             if digits is not None and (not _HEX.fullmatch(digits) or len(digits) > 2 * form.most):
                 self.problem(
-                    node, f"hex must be an even number of hex digits, at most {2 * form.most}; it is {quoted(digits)}"
+                    node, f"hex must be an even number of hex digits, at most {2 * form.most}; it is {in_quotes(digits)}"
                 )
                 return None
             data = bytes.fromhex(digits) if digits is not None else None
