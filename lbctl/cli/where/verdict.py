@@ -10,11 +10,12 @@ from lbctl.cli import output
 from lbctl.cli.where.walk import Hit, Packet, walk
 from lbctl.entries.access_table import Entry
 from lbctl.entries.translation import full_reply
+from lbctl.frames import packets
 from lbctl.frames.discovery import asked_by
 from lbctl.frames.packets import parse_mac
-from lbctl.openflow import flow as f
 from lbctl.openflow.cookies import Kind, kind_of
 from lbctl.openflow.entry_flows import entry_flows
+from lbctl.openflow.flow import Flow
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.rules import ABSENT, Role, all_flows
 from lbctl.site.model import ExternalIp, Hop, Server, Service, Tunnel
@@ -25,7 +26,7 @@ from lbctl.values.transfer import TransferMode
 
 SYN, SEGMENT, DATAGRAM = "syn", "segment", "datagram"
 """A TCP connection request; any other TCP packet without RST; a UDP packet."""
-FLAGS = {SYN: f.TCP_SYN, SEGMENT: f.TCP_ACK}
+FLAGS = {SYN: packets.SYN, SEGMENT: packets.ACK}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def ports_of(load_balancer: dict[str, Any]) -> Ports | None:
     return Ports(Port(external["number"], external["mac"]), Port(internal["number"], internal["mac"]), tunnels)
 
 
-def _flows(situation: Situation, ports: Ports) -> list[f.Flow]:
+def _flows(situation: Situation, ports: Ports) -> list[Flow]:
     external_ip = _external_ip(situation.external_ip)
     servers = [server for service in situation.external_ip["services"] for server in service["servers"]]
     neighbours = {_hop(server).address: server["mac"] for server in [*servers, *situation.external_ip["former_servers"]] if server["mac"]}
