@@ -20,7 +20,7 @@ def change_site(ground: Ground, needs: Needs, wanted: InForce, now: float) -> Ou
     staying = {external_ip.address for external_ip in site.external_ips}
     out: Outbox = []
     for serving in [serving for serving in ground.external_ips if serving.address not in staying]:
-        out += needs.ender.end_all(serving, serving.table.snapshot())
+        out += needs.ender.end_all(serving, serving.table.snapshot(), now)
         for switch in ground.switches.values():
             switch.roles.pop(serving.address, None)
     ground.in_force = wanted

@@ -66,7 +66,7 @@ class NewConnections:
         entry = serving.table.find(arrival.side, key)
         reused = packet.protocol == TCP and (entry is not None or self._endings.has_just_ended(key))
         if entry and (entry.flags & ENDING and entry.isn != packet.seq or _waits_in_vain(serving, entry, packet)):
-            out = self._endings.end_all(serving, [entry])
+            out = self._endings.end_all(serving, [entry], arrival.now)
             entry = None
         if entry is None:
             try:

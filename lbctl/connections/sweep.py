@@ -36,7 +36,7 @@ def interval(serving: Serving) -> float:
     return min(max(shortest / 4, SHORTEST), LONGEST)
 
 
-EndAll = Callable[[Serving, Iterable[Entry]], Outbox]
+EndAll = Callable[[Serving, Iterable[Entry], float], Outbox]
 Decode = Callable[[bytes], tuple[list[EntryStats], list[FlowStats]]]
 
 
@@ -116,7 +116,7 @@ class Sweep:
         if not current.work and now - current.started >= current.interval:
             if current.open == 0 and (idle := serving.idle_since(now)):
                 self._ground.counters["entries_expired"] += len(idle)
-                ended += self._end_all(serving, idle)
+                ended += self._end_all(serving, idle, now)
             for token in current.tokens:
                 self._ground.tokens.cancel(token)  # what has not been answered by now will not be
             buckets = deque(sorted({entry.bucket for entry in serving.table.entries()}))

@@ -37,7 +37,7 @@ class Mover(Protocol):
 class Ender(Protocol):
     """Who ends entries (lbctl/connections/)."""
 
-    def end_all(self, serving: Serving, entries: Iterable[Entry]) -> Outbox:
+    def end_all(self, serving: Serving, entries: Iterable[Entry], now: float) -> Outbox:
         """Takes entries out of the table and out of every switch."""
 
 
@@ -114,7 +114,7 @@ class Comebacks:
         switch.state = "ready"
         self._detection.read_back(name, now)
         for serving, entry in outcome.ended:
-            out += self._ender.end_all(serving, [entry])
+            out += self._ender.end_all(serving, [entry], now)
         ground.log("switch ready", lb=name, flows_sent=len(out), entries_taken_over=outcome.taken_over,
                    entries_put_back=outcome.put_back, entries_deleted=outcome.deleted, strange_entries=readback.strange,
                    reason=switch.reason)

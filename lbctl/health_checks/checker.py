@@ -81,7 +81,7 @@ class Fitness(Protocol):
 class Ender(Protocol):
     """Who ends entries (lbctl/connections/)."""
 
-    def end_all(self, serving: Serving, entries: Iterable[Entry]) -> Outbox:
+    def end_all(self, serving: Serving, entries: Iterable[Entry], now: float) -> Outbox:
         """Takes entries out of the table and out of every switch."""
 
 
@@ -311,11 +311,11 @@ class Checker:
             return []
         target.reason, target.since = verdict.reason, now
         servers.set_down(target.place, endpoint, verdict.reason, now)
-        out = self._reset(target) if target.check.when_down == "reset" else []
+        out = self._reset(target, now) if target.check.when_down == "reset" else []
         self._ground.log("server down", level="warning", **told)
         return out
 
-    def _reset(self, target: Target) -> Outbox:
+    def _reset(self, target: Target, now: float) -> Outbox:
         """Ends the server's entries: the next packet of either side is answered with a RST (a client's datagram: by
         another server)."""
         protocol, port = target.place
@@ -326,7 +326,7 @@ class Checker:
         doomed = [
             entry for entry in table.snapshot() if entry.reply.startswith(to_server) and entry.key.endswith(service)
         ]
-        return self._ender.end_all(target.serving, doomed)
+        return self._ender.end_all(target.serving, doomed, now)
 
 
 def _payload(packet: Packet, frame: bytes) -> bytes:

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from lbctl.frames.packets import ACK, FIN, RST, SYN
 from lbctl.openflow.cookies import Kind, flow_cookie
 from lbctl.openflow.tables import TABLES, number
 from lbctl.values.protocols import ETH_TYPE_ARP, ETH_TYPE_IPV4, ETH_TYPE_IPV6, ICMP, ICMPV6, TCP, UDP
 
-TCP_FIN, TCP_SYN, TCP_RST, TCP_ACK = 0x01, 0x02, 0x04, 0x10
 FRAGMENT_ANY = (1, 1)
 """ip_frag, value and mask: any fragment (nicira-ext.h, NXM_NX_IP_FRAG)."""
 
@@ -159,7 +159,7 @@ def _flow(kind: Kind, external_ip: int, *content: Any) -> Flow:
     return replace(bare, cookie=flow_cookie(kind, external_ip, bare.text(with_cookie=False)))
 
 
-_FLAG_NAMES = {TCP_FIN: "fin", TCP_SYN: "syn", TCP_RST: "rst", TCP_ACK: "ack"}
+_FLAG_NAMES = {FIN: "fin", SYN: "syn", RST: "rst", ACK: "ack"}
 _MATCH_NAMES = {"tunnel_id": "tun_id", "tun_ipv4_src": "tun_src",
                 "eth_dst": "dl_dst", "ipv4_src": "nw_src", "ipv4_dst": "nw_dst",
                 "tcp_src": "tp_src", "tcp_dst": "tp_dst", "udp_src": "tp_src", "udp_dst": "tp_dst",

@@ -222,7 +222,7 @@ def test_a_freed_port_rests(full) -> None:
         full.send(from_client(port=port), EXTERNAL)
     serving = full.control.ground.external_ips.by_address[ADDRESS]
     entry = serving.table.by_key(from_client(port=40007))
-    full.post(full.control.connections.end_all(serving, [entry]))
+    full.post(full.control.connections.end_all(serving, [entry], full.now))
     full.drain()
     (refused,) = full.send(from_client(port=41000), EXTERNAL)
     assert kind_of(refused) == "rst"

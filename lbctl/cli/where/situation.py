@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lbctl.openflow.flow import TCP_ACK, TCP_SYN
+from lbctl.frames import packets
 from lbctl.openflow.ports import Port, Ports
 from lbctl.values.addresses import Endpoint
 
 SYN, SEGMENT, DATAGRAM = "syn", "segment", "datagram"
 """A TCP connection request; any other TCP packet without RST; a UDP packet."""
-FLAGS = {SYN: TCP_SYN, SEGMENT: TCP_ACK}
+FLAGS = {SYN: packets.SYN, SEGMENT: packets.ACK}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from lbctl.cli.failure import Failure
 from lbctl.cli.ovs import Ovs
 from lbctl.cli.where.situation import FLAGS, Situation
+from lbctl.frames import packets
 from lbctl.openflow.cookies import Kind, kind_of, owner_in
-from lbctl.openflow.flow import TCP_SYN
 from lbctl.openflow.tables import name_of
 
 UNKNOWN_MAC = "02:00:00:00:00:fe"
@@ -57,7 +57,7 @@ def _flow(situation: Situation, packet: str) -> str:
     hop = "inner_hop" if situation.outward else "next_hop"
     six = situation.source.address.version == 6
     source, destination = ("ipv6_src", "ipv6_dst") if six else ("nw_src", "nw_dst")
-    flags = "" if packet not in FLAGS else ",tcp_flags=syn" if FLAGS[packet] == TCP_SYN else ",tcp_flags=ack"
+    flags = "" if packet not in FLAGS else ",tcp_flags=syn" if FLAGS[packet] == packets.SYN else ",tcp_flags=ack"
     return (f"in_port={port.number},{protocol}{'6' if six else ''},dl_src={(entry and entry[hop]) or UNKNOWN_MAC},dl_dst={port.mac},"
             f"{source}={situation.source.address},{destination}={situation.destination.address},nw_ttl=64,"
             f"{protocol}_src={situation.source.port},{protocol}_dst={situation.destination.port}{flags}")
