@@ -1,7 +1,7 @@
 """An access-table entry as its two flows.
 
 They are the same on every LB: addresses, ports and next hops, never an LB's own MAC or port. The wire
-form of these flows, for the hot paths, is in lbctl/openflow/entry_codec.py and tested against this one.
+form of these flows, for the hot paths, is in lbctl/openflow/outbound.py and tested against this one.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ from functools import lru_cache
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from lbctl.openflow.entry_codec import EntryCodec
 from lbctl.openflow.flow import (
     KEPT_FLOWS,
     Action,
@@ -36,7 +35,7 @@ from lbctl.openflow.messages import (
     ReadPorts,
     SetMeter,
 )
-from lbctl.openflow.outbound import packet_out
+from lbctl.openflow.outbound import EntryCodec, packet_out
 from lbctl.openflow.tables import number
 from ryu_apps.library.names import OFPAction, ProtocolDesc, msg_pack_into, ofp, parser
 from ryu_apps.shell.wire import XID_MARK

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from lbctl.openflow.entry_codec import EntryCodec
 from lbctl.openflow.messages import Message
+from lbctl.openflow.outbound import EntryCodec
 from ryu_apps.shell.threads import Threads
 
 MAX_QUEUED = 200_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from lbctl.openflow.entry_codec import EntryCodec
+from lbctl.openflow.outbound import EntryCodec
 from ryu_apps.shell.sender import Connection, Encode, Sender
 from ryu_apps.shell.threads import Threads
 

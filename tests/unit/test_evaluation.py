@@ -6,7 +6,6 @@ import ast
 import inspect
 import os
 import re
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -35,6 +34,7 @@ from evaluation.measuring.others import Watch, undisturbed
 from evaluation.measuring.record import MEASURED, Figure, Record, Row, Table, UnreadableRecord, figure, read
 from evaluation.measuring.session import Session
 from evaluation.measuring.usage import thread_times
+from topologies import programs
 
 RECORDS = tables.records(tables.DOCS)
 DOCUMENTS = sorted(tables.DOCS.glob("*.md"))
@@ -107,7 +107,7 @@ def test_all_are_the_benchmarks_and_single_options_reach_one(monkeypatch: pytest
 
 @pytest.mark.parametrize("name", [entry.name for entry in (*EXPERIMENTS, BENCHMARKS[0])])
 def test_each_tells_its_options(name: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "evaluation", name, "--help"], capture_output=True, text=True,
+    done = programs.run([sys.executable, "-m", "evaluation", name, "--help"], capture_output=True,
                           cwd=CHECKOUT, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, check=False)
     assert done.returncode == 0 and done.stdout.startswith(f"usage: python -m evaluation {name}"), done.stderr
     assert "--out DIR" in done.stdout
