@@ -49,7 +49,10 @@ class ControlFunctionProcess:
         self._process: subprocess.Popen[str] | None = None
         (directory / "site.yaml").write_text(plan.site_yaml(lab_plan))
         text = CONFIGURATION.format(
-            controller=lab_plan.controller, openflow=plan.OPENFLOW_PORT, rest_address=lab_plan.rest_address, rest=plan.REST_PORT
+            controller=lab_plan.controller,
+            openflow=plan.OPENFLOW_PORT,
+            rest_address=lab_plan.rest_address,
+            rest=plan.REST_PORT,
         )
         if lab_plan.control_server:
             text += f"token_file = {rundir.secret(rundir.REST_TOKEN)}\n"

@@ -8,13 +8,14 @@ The control function is on the internal network only: LBs and keepers talk to it
 
 from dataclasses import replace
 
+from lbctl.site.model import CopyName
 from topologies import fig3
 from topologies.controller import LabController
 from topologies.plan import with_keepers
 from topologies.prompt import LabPrompt, main
 from topologies.topo import LabTopo
 
-COPIES = (("keeper",), ("sockets",), ("controller", "sockets"))
+COPIES: tuple[tuple[CopyName, ...], ...] = (("keeper",), ("sockets",), ("controller", "sockets"))
 """Of each external IP: as in the figure; as in figure 14; and what is the default with keepers (docs/failover.md)."""
 
 PLAN = replace(

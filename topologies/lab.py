@@ -62,7 +62,9 @@ class Lab:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stop()
 
     def __getitem__(self, name: str) -> Node:
@@ -99,7 +101,12 @@ class Lab:
         except (OSError, ValueError, KeyError) as error:
             return f"the controller does not answer: {error}"
         waiting = [f"{lb['name']} is {lb['state']} ({lb['reason']})" for lb in balancers if lb["state"] != "ready"]
-        servers = (server for external_ip in external_ips for service in external_ip["services"] for server in service["servers"])
+        servers = (
+            server
+            for external_ip in external_ips
+            for service in external_ip["services"]
+            for server in service["servers"]
+        )
         unknown = sorted({server["address"] for server in servers if not server["mac"]})
         return "; ".join(waiting) or (f"no ARP answer from {', '.join(unknown)} yet" if unknown else "")
 
@@ -110,7 +117,9 @@ class Lab:
             if self.control_function is not None:
                 self.control_function.check()
             if time.monotonic() > deadline:
-                logged = f"; ryu-manager: {self.control_function.last_words()}. {SEE_ALL}" if self.control_function else ""
+                logged = (
+                    f"; ryu-manager: {self.control_function.last_words()}. {SEE_ALL}" if self.control_function else ""
+                )
                 raise LabError(f"the lab is not ready after {timeout:g} s: {reason}{logged}")
             time.sleep(0.1)
 

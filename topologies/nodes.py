@@ -33,7 +33,9 @@ NO_IPV6 = "sysctl -qw net.ipv6.conf.all.disable_ipv6=1"
 OFFLOADS = "tx off gso off tso off gro off"
 """With OVS's userspace datapath TCP hangs if a sender leaves checksums to a device that does not exist."""
 
-NOT_FILTERED = "[ ! -e /proc/sys/net/bridge/bridge-nf-call-iptables ] || sysctl -qw net.bridge.bridge-nf-call-iptables=0"
+NOT_FILTERED = (
+    "[ ! -e /proc/sys/net/bridge/bridge-nf-call-iptables ] || sysctl -qw net.bridge.bridge-nf-call-iptables=0"
+)
 """Where the kernel module br_netfilter is loaded, a Linux bridge hands packets to iptables, which only costs time here."""
 
 AHEAD = ("nice", "-n", "-15")
@@ -229,7 +231,9 @@ class Router(LabHost):
     """Forwards between its interfaces."""
 
     def serve(self) -> None:
-        checked(self, "sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.all.rp_filter=0")
+        checked(
+            self, "sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.all.rp_filter=0"
+        )
 
 
 class WebServer(DaemonHost):
@@ -258,7 +262,10 @@ class WebServer(DaemonHost):
             (directory / name).write_bytes(bytes(range(256)) * (size // 256))
         # One JSON line, so that scripts can read which server answered whom.
         answer = json.dumps({"server": self.name, "address": str(self.addresses[0]), "client": "CLIENT"})
-        configuration = NGINX % {"directory": directory, "answer": answer.replace("CLIENT", "$remote_addr:$remote_port")}
+        configuration = NGINX % {
+            "directory": directory,
+            "answer": answer.replace("CLIENT", "$remote_addr:$remote_port"),
+        }
         (directory / "nginx.conf").write_text(configuration)
         (directory / "pid").write_text(str(self.pid))
         checked(self, f"nginx -p {directory} -e {directory}/error.log -c {directory}/nginx.conf")
@@ -268,8 +275,16 @@ class WebServer(DaemonHost):
     def start_keeper(self, keeper: Keeper) -> None:
         """Start `lbctl keeper`, which ends with the lab."""
         directory = self.directory()
-        options = ("--server", keeper.server, "--listen", urlsplit(keeper.url).netloc, "--directory", directory / "keeper",
-                   "--token-file", secret(KEEPER_TOKEN))
+        options = (
+            "--server",
+            keeper.server,
+            "--listen",
+            urlsplit(keeper.url).netloc,
+            "--directory",
+            directory / "keeper",
+            "--token-file",
+            secret(KEEPER_TOKEN),
+        )
         command = [str(Path(sys.executable).parent / "lbctl"), "keeper", *map(str, options)]
         with (directory / "keeper.log").open("a") as log:
             self.popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

@@ -11,7 +11,18 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
 
 from lbctl.site.file.text import site_text
-from lbctl.site.model import KEEPER_PORT, ExternalIp, Keeper, Keepers, LoadBalancer, Server, Service, Settings, Site
+from lbctl.site.model import (
+    KEEPER_PORT,
+    CopyName,
+    ExternalIp,
+    Keeper,
+    Keepers,
+    LoadBalancer,
+    Server,
+    Service,
+    Settings,
+    Site,
+)
 from lbctl.values.addresses import Address
 from topologies.rundir import KEEPER_TOKEN
 
@@ -114,16 +125,27 @@ def web_site(assignment: Iterable[tuple[str, str, str, Iterable[Machine]]], lett
 def with_full_nat(site: Site, machines: Iterable[Machine]) -> Site:
     """The site with full NAT, where every external IP is served by all these machines; .1 has the internal IP .101, and so on."""
     service = Service("tcp", 80, servers=tuple(Server(machine.address, 80) for machine in machines))
-    return replace(site, external_ips=tuple(
-        replace(external_ip, nat="full", gateway=None, services=(service,), internal_ips=(INTERNAL_NETWORK[100 + number],))
-        for number, external_ip in enumerate(site.external_ips, 1)
-    ))
+    return replace(
+        site,
+        external_ips=tuple(
+            replace(
+                external_ip,
+                nat="full",
+                gateway=None,
+                services=(service,),
+                internal_ips=(INTERNAL_NETWORK[100 + number],),
+            )
+            for number, external_ip in enumerate(site.external_ips, 1)
+        ),
+    )
 
 
-def with_keepers(site: Site, machines: Iterable[Machine], copies: Iterable[Sequence[str]]) -> Site:
+def with_keepers(site: Site, machines: Iterable[Machine], copies: Iterable[Sequence[CopyName]]) -> Site:
     """The site with a keeper on each of these servers, and these copies of each external IP."""
     keepers = tuple(Keeper(machine.address, f"http://{machine.address}:{KEEPER_PORT}") for machine in machines)
-    external_ips = tuple(replace(external_ip, copies=tuple(each)) for external_ip, each in zip(site.external_ips, copies, strict=True))
+    external_ips = tuple(
+        replace(external_ip, copies=tuple(each)) for external_ip, each in zip(site.external_ips, copies, strict=True)
+    )
     return replace(site, keepers=Keepers(keepers, KEEPER_TOKEN), external_ips=external_ips)
 
 

@@ -99,7 +99,9 @@ def remove_leftovers() -> None:
             end_marked(path)
             shutil.rmtree(path, ignore_errors=True)
         elif network == mine[2]:
-            raise LabError(f"another lab runs here (process {pid}): leave it first, with `exit` at its prompt or `kill {pid}`")
+            raise LabError(
+                f"another lab runs here (process {pid}): leave it first, with `exit` at its prompt or `kill {pid}`"
+            )
 
 
 def end_marked(path: Path) -> None:

@@ -15,9 +15,15 @@ import typer
 from lbctl.cli.failure import Failure
 from lbctl.cli.namespace import NetworkNamespace
 
-Rundirs = Annotated[list[str] | None, typer.Option(
-    "--ovs-rundir", metavar="DIR", help="Where Open vSwitch's sockets are, if not in OVS_RUNDIR or the usual place; once for each, "
-    "where there are several.")]
+Rundirs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ovs-rundir",
+        metavar="DIR",
+        help="Where Open vSwitch's sockets are, if not in OVS_RUNDIR or the usual place; once for each, "
+        "where there are several.",
+    ),
+]
 
 TIMEOUT = 15
 """Seconds that a tool may take."""

@@ -85,7 +85,9 @@ def test_every_client_reaches_every_external_ip(lab: str) -> None:
     for client in plan.clients:
         for external_ip in (*plan.site.external_ips, None):
             target = SITE_NAME if external_ip is None else str(external_ip.address)
-            answer = re.search(rf'^{client.name} -> {re.escape(target)}: {{"server": "(s\d)"', result.stdout, re.MULTILINE)
+            answer = re.search(
+                rf'^{client.name} -> {re.escape(target)}: {{"server": "(s\d)"', result.stdout, re.MULTILINE
+            )
             assert answer, f"{client.name} got no answer from {target}:\n{result.stdout}"
             names = {m.name for m in plan.servers if external_ip is None or m.address in external_ip.server_addresses()}
             assert answer[1] in names
@@ -121,7 +123,9 @@ def test_with_full_nat_servers_need_no_route_to_the_clients() -> None:
     """And each of them serves all external IPs, on whatever LB."""
     fetch = "c3 curl -s --max-time 5 http://198.51.100.1/"
     routes = "s1 ip -color=never route"  # a machine of the lab has a terminal, on which newer ones colour what they say
-    result = run(lab_command("fig3_full_nat", *[fetch] * 3, "lbctl move 198.51.100.1 lb-b --wait", *[fetch] * 3, routes))
+    result = run(
+        lab_command("fig3_full_nat", *[fetch] * 3, "lbctl move 198.51.100.1 lb-b --wait", *[fetch] * 3, routes)
+    )
     said = result.stdout + result.stderr
     assert "from lb-a to lb-b, precopy: done" in said, said
     servers = re.findall(r'"server": "(s\d)"', result.stdout)
@@ -131,9 +135,13 @@ def test_with_full_nat_servers_need_no_route_to_the_clients() -> None:
 
 def test_downloads_outlive_the_lb_of_figure_13() -> None:
     """One is known from the keeper's copy, one from the server's sockets; nobody orders anything."""
-    fetch = "curl -sS --limit-rate 1M --max-time 30 -o /dev/null -w '%{http_code} %{size_download}\\n' http://198.51.100."
+    fetch = (
+        "curl -sS --limit-rate 1M --max-time 30 -o /dev/null -w '%{http_code} %{size_download}\\n' http://198.51.100."
+    )
     downloads = (f"c1 {fetch}1/10m &", f"c3 {fetch}2/10m &")
-    result = run(lab_command("fig13", *downloads, "sh sleep 3", "kill lb-a", "c1 wait", "c3 wait", "lbctl moves --json"))
+    result = run(
+        lab_command("fig13", *downloads, "sh sleep 3", "kill lb-a", "c1 wait", "c3 wait", "lbctl moves --json")
+    )
     said = result.stdout + result.stderr
     assert result.stdout.count(f"200 {10 << 20}") == 2, said
     moves = json.loads(result.stdout[result.stdout.index('{\n'):])["moves"]
@@ -195,7 +203,16 @@ def test_by_mininets_own_mn(lab: str) -> None:
 
 @pytest.mark.alone  # it counts what TCP sends again, which on a busy machine is more than what is lost
 def test_the_demonstration_shows_what_it_claims(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "evaluation", "demonstration", "--out", str(tmp_path), "--orders", "table-first,precopy"]
+    command = [
+        sys.executable,
+        "-m",
+        "evaluation",
+        "demonstration",
+        "--out",
+        str(tmp_path),
+        "--orders",
+        "table-first,precopy",
+    ]
     result = run(command, timeout=150)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.rstrip().endswith("This is what the seed claims.")

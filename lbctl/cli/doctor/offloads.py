@@ -22,8 +22,11 @@ def check_offload(lb: str, interface: dict[str, Any], namespace: NetworkNamespac
     if features is None:
         return
     if re.search(r"^tx-checksumming: on", features, re.MULTILINE):
-        yield warn(f"{lb}: {name} is a veth that leaves checksums to hardware that it does not have: with the userspace datapath TCP "
-                   "hangs where the hosts' ends do so.", f"ethtool -K {name} tx off; the same on the hosts' ends",
-                   f"in /etc/network/interfaces, below each interface: post-up ethtool -K {name} tx off")
+        yield warn(
+            f"{lb}: {name} is a veth that leaves checksums to hardware that it does not have: with the userspace datapath TCP "
+            "hangs where the hosts' ends do so.",
+            f"ethtool -K {name} tx off; the same on the hosts' ends",
+            f"in /etc/network/interfaces, below each interface: post-up ethtool -K {name} tx off",
+        )
     else:
         yield ok(f"{lb}: {name} makes its own checksums.")

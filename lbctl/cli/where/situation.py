@@ -61,6 +61,9 @@ def ports_of(load_balancer: dict[str, Any]) -> Ports | None:
     external, internal = (load_balancer["ports"][side] for side in ("external", "internal"))
     if None in (external["number"], internal["number"], external["mac"], internal["mac"]):
         return None
-    tunnels = {transport: Port(port["number"], internal["mac"]) for transport, port in load_balancer["ports"]["tunnels"].items()
-               if port["number"] is not None}
+    tunnels = {
+        transport: Port(port["number"], internal["mac"])
+        for transport, port in load_balancer["ports"]["tunnels"].items()
+        if port["number"] is not None
+    }
     return Ports(Port(external["number"], external["mac"]), Port(internal["number"], internal["mac"]), tunnels)

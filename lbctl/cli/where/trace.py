@@ -24,8 +24,10 @@ def trace(installations: Iterable[Ovs], situation: Situation, packet: str) -> st
     lb = situation.load_balancer
     found = next(((ovs, bridge) for ovs in installations if (bridge := ovs.bridge_of(lb["dpid"]))), None)
     if found is None:
-        raise Failure(f"No bridge here has the dpid {lb['dpid']} of {lb['name']}: run this on its host, with --ovs-rundir "
-                      "or OVS_RUNDIR if Open vSwitch's sockets are not in their usual place.")
+        raise Failure(
+            f"No bridge here has the dpid {lb['dpid']} of {lb['name']}: run this on its host, with --ovs-rundir "
+            "or OVS_RUNDIR if Open vSwitch's sockets are not in their usual place."
+        )
     ovs, bridge = found
     return annotate(ovs.appctl("ofproto/trace", bridge, _flow(situation, packet)))
 
@@ -58,6 +60,8 @@ def _flow(situation: Situation, packet: str) -> str:
     six = situation.source.address.version == 6
     source, destination = ("ipv6_src", "ipv6_dst") if six else ("nw_src", "nw_dst")
     flags = "" if packet not in FLAGS else ",tcp_flags=syn" if FLAGS[packet] == TCP_SYN else ",tcp_flags=ack"
-    return (f"in_port={port.number},{protocol}{'6' if six else ''},dl_src={(entry and entry[hop]) or UNKNOWN_MAC},dl_dst={port.mac},"
-            f"{source}={situation.source.address},{destination}={situation.destination.address},nw_ttl=64,"
-            f"{protocol}_src={situation.source.port},{protocol}_dst={situation.destination.port}{flags}")
+    return (
+        f"in_port={port.number},{protocol}{'6' if six else ''},dl_src={(entry and entry[hop]) or UNKNOWN_MAC},dl_dst={port.mac},"
+        f"{source}={situation.source.address},{destination}={situation.destination.address},nw_ttl=64,"
+        f"{protocol}_src={situation.source.port},{protocol}_dst={situation.destination.port}{flags}"
+    )
