@@ -24,7 +24,9 @@ APPS = ("ryu_apps/load_balancer.py", "ryu_apps/rest.py")
 AHEAD = ("nice", "-n", "-10")
 """As with the LBs: those who load the site must not keep its control function waiting."""
 
-SEE_ALL = "To see all that it says, start the lab with --no-controller, and then ryu-manager by the command that the lab prints"
+SEE_ALL = (
+    "To see all that it says, start the lab with --no-controller, and then ryu-manager by the command that it prints"
+)
 
 CONFIGURATION = """\
 [DEFAULT]

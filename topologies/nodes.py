@@ -36,7 +36,8 @@ OFFLOADS = "tx off gso off tso off gro off"
 NOT_FILTERED = (
     "[ ! -e /proc/sys/net/bridge/bridge-nf-call-iptables ] || sysctl -qw net.bridge.bridge-nf-call-iptables=0"
 )
-"""Where the kernel module br_netfilter is loaded, a Linux bridge hands packets to iptables, which only costs time here."""
+"""Where the kernel module br_netfilter is loaded, a Linux bridge hands packets to iptables, which only costs time
+here."""
 
 AHEAD = ("nice", "-n", "-15")
 """An LB is a machine of its own: here it shares processors with those who load it, but must not wait for them."""
@@ -74,7 +75,8 @@ class Segment(LabSwitch):
 
 
 class ManagementSegment(Segment):
-    """Where the controller meets the load balancers; the controller's end is outside, in the namespace we start from."""
+    """Where the controller meets the load balancers; the controller's end is outside, in the namespace we start
+    from."""
 
     def __init__(self, name: str, **params: object) -> None:
         super().__init__(name, **params)

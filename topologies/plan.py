@@ -52,10 +52,11 @@ class Machine:
 
 @dataclass(frozen=True)
 class Plan:
-    """A lab: the site, and the machines that use it. `name`: of its file; `seed_names`: what the seed's figure calls them.
+    """A lab: the site, and the machines that use it. `name`: of its file; `seed_names`: what the seed's figure calls
+    them.
 
-    control_server: the server that the control function runs on, which is then on the internal network only (seed, modification
-    7). None: it runs outside, and reaches the LBs over a management network.
+    control_server: the server that the control function runs on, which is then on the internal network only (seed,
+    modification 7). None: it runs outside, and reaches the LBs over a management network.
     """
 
     name: str
@@ -74,7 +75,8 @@ class Plan:
 
     @property
     def rest_address(self) -> IPv4Address:
-        """Where the control function's REST API listens: whoever is on the internal network may ask it if it is there."""
+        """Where the control function's REST API listens: whoever is on the internal network may ask it if it is
+        there."""
         return self.control_server.address if self.control_server else LOOPBACK
 
     def control_address(self, number: int) -> IPv4Address:
@@ -87,7 +89,8 @@ class Plan:
         return tuple(client for client in self.clients if client.address in REMOTE_NETWORK)
 
     def gateway_of(self, server: Machine) -> Address | None:
-        """The default route of a server: the gateway of the external IP that it belongs to; with full NAT it needs none."""
+        """The default route of a server: the gateway of the external IP that it belongs to; with full NAT it needs
+        none."""
         for external_ip in self.site.external_ips:
             if server.address in external_ip.server_addresses():
                 return external_ip.gateway
@@ -123,7 +126,8 @@ def web_site(assignment: Iterable[tuple[str, str, str, Iterable[Machine]]], lett
 
 
 def with_full_nat(site: Site, machines: Iterable[Machine]) -> Site:
-    """The site with full NAT, where every external IP is served by all these machines; .1 has the internal IP .101, and so on."""
+    """The site with full NAT, where every external IP is served by all these machines; .1 has the internal IP .101, and
+    so on."""
     service = Service("tcp", 80, servers=tuple(Server(machine.address, 80) for machine in machines))
     return replace(
         site,

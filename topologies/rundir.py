@@ -66,7 +66,8 @@ def current() -> RunDirectory:
 
 
 def secret(name: str) -> Path:
-    """A file of the control function with a token that lasts as long as the lab: KEEPER_TOKEN or REST_TOKEN. Made at first use."""
+    """A file of the control function with a token that lasts as long as the lab: KEEPER_TOKEN or REST_TOKEN. Made at
+    first use."""
     file = current().subdirectory("controller") / name
     if not file.exists():
         file.touch(0o600)

@@ -64,8 +64,8 @@ def _mnexec_said(text: str) -> str:
     said = in_one_line(text.splitlines())
     if "mount" in said:
         return (
-            f"{said}. It can start one only where / is a mount point of its own, which a plain chroot is not (`findmnt /` tells): "
-            "enter that root by pivot_root, as scripts/fresh-machine.sh does"
+            f"{said}. It can start one only where / is a mount point of its own, which a plain chroot is not "
+            "(`findmnt /` tells): enter that root by pivot_root, as scripts/fresh-machine.sh does"
         )
     return f"{said}. {remedy('mnexec')}"
 

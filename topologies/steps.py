@@ -19,7 +19,8 @@ LIMIT = 30.0
 
 @contextlib.contextmanager
 def step(what: str) -> Iterator[None]:
-    """Inside, something has to be done within LIMIT: else LabError is raised, which names `what` and the program that still runs.
+    """Inside, something has to be done within LIMIT: else LabError is raised, which names `what` and the program that
+    still runs.
 
     Only the main thread has such a limit, because only it can be interrupted.
     """

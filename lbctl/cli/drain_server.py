@@ -50,8 +50,8 @@ def _empty(client: Client, server: str, drained: list[Found], timeout: float | N
     while left := _connections(drained):
         if deadline is not None and time.monotonic() >= deadline:
             raise Failure(
-                f"After {timeout:g} s {server} still has {_counted(left)}. It stays drained: wait for longer, or end them on "
-                "the server; `lbctl drain-server --undo` lets it take connections again."
+                f"After {timeout:g} s {server} still has {_counted(left)}. It stays drained: wait for longer, or end "
+                "them on the server; `lbctl drain-server --undo` lets it take connections again."
             )
         if left != told:
             output.remark(f"{server}: {_counted(left)} left")

@@ -109,8 +109,8 @@ def _token(file: Path | None, no_token: bool, place: tuple[str, int]) -> str | N
     if file is None:
         if not no_token and not _is_loopback(place):
             raise Failure(
-                f"anybody who reaches {output.endpoint(*place)} could read and change the copy: give --token-file (made by: "
-                f"openssl rand -hex 32), or --listen 127.0.0.1:{place[1]}, or --no-token if this is wanted."
+                f"anybody who reaches {output.endpoint(*place)} could read and change the copy: give --token-file "
+                f"(made by: openssl rand -hex 32), or --listen 127.0.0.1:{place[1]}, or --no-token if this is wanted."
             )
         return None
     if no_token:

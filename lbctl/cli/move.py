@@ -183,7 +183,7 @@ def _print_record(record: dict[str, Any]) -> None:
                        "No step has begun.")
     origin = ", ".join(f"{count} from {copy}" for copy, count in record["entries_from"].items())
     output.print_line(
-        f"{record['entries_copied']} of {record['entries_total']} entries copied{f' ({origin})' if origin else ''}; packets: "
-        f"{record['packets_held']} held, {record['packets_released']} released, "
+        f"{record['entries_copied']} of {record['entries_total']} entries copied{f' ({origin})' if origin else ''}; "
+        f"packets: {record['packets_held']} held, {record['packets_released']} released, "
         f"{record['packets_lost']} lost."
     )

@@ -1,4 +1,5 @@
-"""The Open vSwitches of this machine, through their own tools. Mostly it is one; in a lab each load balancer has its own."""
+"""The Open vSwitches of this machine, through their own tools. Mostly it is one; in a lab each load balancer has its
+own."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ class Ovs:
         return self._run("ovs-appctl", f"--timeout={TIMEOUT}", "-t", "ovs-vswitchd", *args)
 
     def rows(self, table: str) -> list[dict[str, Any]]:
-        """All rows of a database table; sets as lists (one value: that value), maps as dicts, references as UUID text."""
+        """All rows of a database table; sets as lists (one value: that value), maps as dicts, references as UUID
+        text."""
         answer = json.loads(self.vsctl("--format=json", "list", table))
         return [dict(zip(answer["headings"], map(_value, row), strict=True)) for row in answer["data"]]
 

@@ -1,4 +1,5 @@
-"""The labs and the demonstration as people start them, each in a network namespace of its own; and what they leave behind."""
+"""The labs and the demonstration as people start them, each in a network namespace of its own; and what they leave
+behind."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from topologies.plan import SITE_NAME
 CHECKOUT = Path(__file__).resolve().parents[2]
 PLANS = {plan.name: plan for plan in (fig1.PLAN, fig2.PLAN, fig3.PLAN, fig3_full_nat.PLAN, fig13.PLAN)}
 APART = ("setpriv", "--pdeathsig", "INT", "unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
-"""Runs a command with a loopback interface of its own, since labs use fixed addresses and ports; it ends when we are killed."""
+"""Runs a command with a loopback interface of its own, since labs use fixed addresses and ports; it ends when we are
+killed."""
 
 
 def lab_command(lab: str, *commands: str, controller: bool = True) -> list[str]:

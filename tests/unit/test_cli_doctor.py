@@ -66,7 +66,8 @@ SHORT = 212992
 
 
 class Tools:
-    """Scripts in PATH that answer as Open vSwitch's tools, ethtool, ss and ip do; and what this machine's settings are."""
+    """Scripts in PATH that answer as Open vSwitch's tools, ethtool, ss and ip do; and what this machine's settings
+    are."""
 
     def __init__(self, directory, monkeypatch):
         self.directory = directory

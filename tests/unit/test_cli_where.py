@@ -266,10 +266,12 @@ def test_the_switch_is_asked_about_the_same_packet():
         )
 
     assert flow(UDP, packet="datagram") == (
-        "in_port=1,udp,dl_src=02:00:00:00:00:09,dl_dst=02:00:00:00:01:01,nw_src=203.0.113.9,nw_dst=198.51.100.3,nw_ttl=64,udp_src=1000,udp_dst=53"
+        "in_port=1,udp,dl_src=02:00:00:00:00:09,dl_dst=02:00:00:00:01:01,"
+        "nw_src=203.0.113.9,nw_dst=198.51.100.3,nw_ttl=64,udp_src=1000,udp_dst=53"
     )
     assert flow(IPV6, packet="syn").endswith(
-        ",tcp6,dl_src=02:00:00:00:00:09,dl_dst=02:00:00:00:01:01,ipv6_src=2001:db8:3::9,ipv6_dst=2001:db8:1::1,nw_ttl=64,tcp_src=1000,tcp_dst=80,"
+        ",tcp6,dl_src=02:00:00:00:00:09,dl_dst=02:00:00:00:01:01,"
+        "ipv6_src=2001:db8:3::9,ipv6_dst=2001:db8:1::1,nw_ttl=64,tcp_src=1000,tcp_dst=80,"
         "tcp_flags=syn"
     )
     assert flow(OUTWARD, outward=True, packet="datagram").startswith(

@@ -1,4 +1,5 @@
-"""Does somebody else answer for an address that is the load balancers' own? Asked through the ports of those on this machine."""
+"""Does somebody else answer for an address that is the load balancers' own? Asked through the ports of those on this
+machine."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ OWN = NetworkNamespace()
 
 def check_addresses(load_balancers: Sequence[dict[str, Any]], external_ips: Sequence[dict[str, Any]],
                     namespaces: Mapping[str, NetworkNamespace]) -> Iterator[Finding]:
-    """Both as the REST API shows them; namespaces: where the ports of a load balancer are, if not in this command's own.
+    """Both as the REST API shows them; namespaces: where the ports of a load balancer are, if not in this command's
+    own.
 
     Ports that are not there (so not on this machine) are left out.
     """
@@ -47,8 +49,8 @@ def check_addresses(load_balancers: Sequence[dict[str, Any]], external_ips: Sequ
 def _findings(lb: str, port: str, side: str, strangers: Sequence[tuple[str, str]]) -> Iterator[Finding]:
     for address, mac in strangers:
         yield fail(
-            f"{lb}: {mac}, which is no load balancer's, answers for {address} on the {side} network, too: who hears it first "
-            "sends the packets astray.",
+            f"{lb}: {mac}, which is no load balancer's, answers for {address} on the {side} network, too: who hears "
+            "it first sends the packets astray.",
             f"on the host with that MAC: ip address del {address}/... dev ...",
         )
     if not strangers:

@@ -26,7 +26,8 @@ def check_load_balancer(lb: dict[str, Any]) -> Iterator[Finding]:
     if refused := lb["counters"]["other"].get("ports_exhausted", 0):
         yield warn(
             f"{name} has refused {refused} connections because no translated port was left.",
-            "the controller's log names the external IPs: give them more internal_ips, a larger port_range, or more servers",
+            "the controller's log names the external IPs: give them more internal_ips, a larger port_range, or more "
+            "servers",
         )
 
 

@@ -39,9 +39,10 @@ def _down(external_ip: dict[str, Any]) -> Iterator[Finding]:
         for server in service["servers"]:
             if server["state"] == "down" and server["mac"] is not None:
                 yield warn(
-                    f"Server {server['address']} port {server['port']} of {external_ip['address']} ({service['protocol']}/"
-                    f"{service['port']}) is down: {server['reason']}.",
-                    "on the server: is the process there, and does it answer what health_check asks? See docs/health-checks.md",
+                    f"Server {server['address']} port {server['port']} of {external_ip['address']} "
+                    f"({service['protocol']}/{service['port']}) is down: {server['reason']}.",
+                    "on the server: is the process there, and does it answer what health_check asks? See "
+                    "docs/health-checks.md",
                 )
 
 

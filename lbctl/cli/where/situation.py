@@ -18,7 +18,8 @@ FLAGS = {SYN: TCP_SYN, SEGMENT: TCP_ACK}
 class Situation:
     """What the API says that matters for one connection. `entry` is None if there is none, `move` if none is running.
 
-    source, destination: of the packet as its sender makes it. outward: from an inside host of a NAT gateway; else from a client.
+    source, destination: of the packet as its sender makes it. outward: from an inside host of a NAT gateway; else from
+    a client.
     """
 
     protocol: str

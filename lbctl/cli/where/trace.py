@@ -20,7 +20,10 @@ _COOKIE = re.compile(r"cookie (0x[0-9a-f]+)")
 
 
 def trace(installations: Iterable[Ovs], situation: Situation, packet: str) -> str:
-    """The annotated output of `ovs-appctl ofproto/trace`. Raises Failure if the LB's bridge is in none of these Open vSwitches."""
+    """The annotated output of `ovs-appctl ofproto/trace`.
+
+    Raises Failure if the LB's bridge is in none of these Open vSwitches.
+    """
     lb = situation.load_balancer
     found = next(((ovs, bridge) for ovs in installations if (bridge := ovs.bridge_of(lb["dpid"]))), None)
     if found is None:
@@ -61,7 +64,8 @@ def _flow(situation: Situation, packet: str) -> str:
     source, destination = ("ipv6_src", "ipv6_dst") if six else ("nw_src", "nw_dst")
     flags = "" if packet not in FLAGS else ",tcp_flags=syn" if FLAGS[packet] == TCP_SYN else ",tcp_flags=ack"
     return (
-        f"in_port={port.number},{protocol}{'6' if six else ''},dl_src={(entry and entry[hop]) or UNKNOWN_MAC},dl_dst={port.mac},"
+        f"in_port={port.number},{protocol}{'6' if six else ''},"
+        f"dl_src={(entry and entry[hop]) or UNKNOWN_MAC},dl_dst={port.mac},"
         f"{source}={situation.source.address},{destination}={situation.destination.address},nw_ttl=64,"
         f"{protocol}_src={situation.source.port},{protocol}_dst={situation.destination.port}{flags}"
     )
