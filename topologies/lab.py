@@ -26,6 +26,10 @@ from topologies.steps import step
 from topologies.topo import LabTopo
 
 
+READY = 30.0
+"""Seconds that the control function may take until all LBs are ready and all servers found."""
+
+
 class LabNetwork(Mininet):
     """Mininet whose links, too, have a limit for what their making may take."""
 
@@ -110,9 +114,9 @@ class Lab:
         unknown = sorted({server["address"] for server in servers if not server["mac"]})
         return "; ".join(waiting) or (f"no ARP answer from {', '.join(unknown)} yet" if unknown else "")
 
-    def wait_ready(self, timeout: float = 30.0) -> None:
-        """Wait until every LB is ready. Raises LabError with the reason after `timeout` seconds."""
-        deadline = time.monotonic() + timeout
+    def wait_ready(self) -> None:
+        """Wait until every LB is ready. Raises LabError with the reason after READY seconds."""
+        deadline = time.monotonic() + READY
         while reason := self.not_ready():
             if self.control_function is not None:
                 self.control_function.check()
@@ -120,7 +124,7 @@ class Lab:
                 logged = (
                     f"; ryu-manager: {self.control_function.last_words()}. {SEE_ALL}" if self.control_function else ""
                 )
-                raise LabError(f"the lab is not ready after {timeout:g} s: {reason}{logged}")
+                raise LabError(f"the lab is not ready after {READY:g} s: {reason}{logged}")
             time.sleep(0.1)
 
     def _start(self) -> None:

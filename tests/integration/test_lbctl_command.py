@@ -13,6 +13,7 @@ import pytest
 
 from lbctl.cli.doctor.addresses import check_addresses
 from lbctl.cli.doctor.finding import Level
+from lbctl.cli.ovs import Ovs
 from lbctl.site.model import Service, Site
 from lbctl.values.addresses import Endpoint
 from tests.bed.bed import Bed
@@ -126,8 +127,12 @@ def datagram(space: Namespace, address: str, port: int) -> socket.socket:
     ids=["udp", "new udp", "no udp service", "full", "out", "back", "new out", "ipv6", "new ipv6"],
 )
 def test_where_says_what_the_switch_says_of_all_kinds(
-    live: Bed, opens, args: list[str], packet: str, outcome: str
-) -> None:  # noqa: F811
+    live: Bed,  # noqa: F811
+    opens,
+    args: list[str],
+    packet: str,
+    outcome: str,
+) -> None:
     with contextlib.ExitStack() as stack:
         near, far = "", ""
         if opens:
@@ -171,27 +176,14 @@ def test_doctor_finds_what_was_broken_and_its_commands_mend_it(bed: Bed) -> None
     node = bed.lbs["lb-a"]
     # Open vSwitch tells its database some seconds late that the controller is connected.
     bed.wait_until(lambda: findings(bed, "lb-a") == [], 15, "nothing is found")
-    node.ovs.vsctl(
-        "del-fail-mode",
-        node.bridge,
-        "--",
-        "clear",
-        "bridge",
-        node.bridge,
-        "other_config",
-        "--",
-        "set",
-        "bridge",
-        node.bridge,
-        "protocols=OpenFlow14",
-        f"other-config:datapath-id={node.lb.dpid:016x}",
-        "--",
-        "clear",
-        "controller",
-        node.bridge,
-        "controller_queue_size",
-        "connection_mode",
+    bridge = node.bridge
+    changes = (
+        f"del-fail-mode {bridge}",
+        f"clear bridge {bridge} other_config",
+        f"set bridge {bridge} protocols=OpenFlow14 other-config:datapath-id={node.lb.dpid:016x}",
+        f"clear controller {bridge} controller_queue_size connection_mode",
     )
+    node.ovs.vsctl(*" -- ".join(changes).split())
     node.space.set_link(node.lb.external_port, False)
     broken = {"fail_mode", "in-band", "queues 100", "port lba-ext is down"}
     bed.wait_until(lambda: all(part in str(findings(bed, "lb-a")) for part in broken), 10, "what was broken is found")
@@ -209,7 +201,7 @@ def test_doctor_finds_who_else_answers_for_an_address(live: Bed) -> None:  # noq
         views = (
             live.rest("GET", f"/v1/{path}").json[path.replace("-", "_")] for path in ("load-balancers", "external-ips")
         )
-        found = node.space.call(lambda: list(check_addresses(*views)))
+        found = list(check_addresses(*views, {"lb-a": Ovs(str(node.ovs.rundir)).namespace}))
         assert {finding.level for finding in found} <= {Level.OK, Level.FAIL} and len(found) >= 2, (
             "both sides are asked"
         )

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from lbctl.cli.doctor.receive_queues import ENOUGH
 from topologies import fig1, fig2, fig3, fig3_full_nat, fig13, programs, rundir
 from topologies.plan import SITE_NAME
 
@@ -149,6 +150,81 @@ def test_downloads_outlive_the_lb_of_figure_13() -> None:
     moves = json.loads(result.stdout[result.stdout.index('{\n'):])["moves"]
     copied = {move["external_ip"]: move["entries_from"] for move in moves}
     assert copied == {"198.51.100.1": {"keeper": 1}, "198.51.100.2": {"sockets": 1}}, said
+
+
+def test_the_doctor_looks_at_all_open_vswitches_of_a_lab() -> None:
+    """In one report, each in the network namespace of its LB."""
+    ask = "lbctl doctor --json"
+    # Open vSwitch tells its database some seconds late that the controller is connected.
+    result = run(lab_command("fig3", "sh sleep 6", ask, "lb-b ss --packet --memory", "kill lb-a", ask))
+    said = result.stdout + result.stderr
+    well, ill = (
+        json.loads(text)["findings"] for text in re.findall(r"^{$.*?^}$", result.stdout, re.MULTILINE | re.DOTALL)
+    )
+    length = int(re.findall(r"rb(\d+)", result.stdout)[0])
+    expected = [] if length >= ENOUGH else ["lb-a: the receive queues", "lb-b: the receive queues"]
+    assert [found["what"][:24] for found in well if found["level"] != "ok"] == expected, said
+    told = "\n".join(found["what"] for found in well)
+    for lb in "ab":
+        for words in (
+            f"Open vSwitch \\S+ of lb-{lb} runs",
+            f"lb-{lb}: the receive queues of lb{lb}-ext and lb{lb}-int hold {length} bytes",
+            f"lb-{lb}: lb{lb}-int makes its own checksums",
+            f"lb-{lb}: nobody but load balancers answers .* on the internal",
+        ):
+            assert re.search(words, told), (words, said)
+    wrong = " ".join(found["what"] for found in ill if found["level"] == "fail")
+    assert re.search(r"with its sockets in /run/lbctl-lab/\d+/lb-a ", wrong) and "/lb-b " not in wrong, said
+    assert re.search(r"Open vSwitch \S+ of lb-b runs", "\n".join(found["what"] for found in ill)), said
+
+
+FAILS, HANGS = "echo it cannot start >&2; exit 3", "while sleep 1; do :; done"
+
+
+@pytest.mark.parametrize(
+    ("program", "script"),
+    [
+        *(
+            (program, FAILS)
+            for program in (
+                "mnexec",
+                "ip",
+                "ethtool",
+                "ovsdb-server",
+                "ovs-vswitchd",
+                "nginx",
+                "dnsmasq",
+                "ryu-manager",
+            )
+        ),
+        *((program, HANGS) for program in ("mnexec", "ovs-vswitchd", "nginx", "ryu-manager")),
+    ],
+    ids=lambda value: {FAILS: "fails", HANGS: "hangs"}.get(value, value),
+)
+def test_a_program_that_cannot_start_ends_the_lab_with_one_line(program: str, script: str, tmp_path: Path) -> None:
+    """And nothing is left of it."""
+    fake = tmp_path / program
+    fake.write_text(f"#!/bin/sh\n{script}\n")
+    fake.chmod(0o755)
+    start = f"""
+import os
+from topologies import controller, fig1, lab, prompt, steps
+os.environ["PATH"] = {str(tmp_path)!r} + ":" + os.environ["PATH"]
+controller.ryu_manager = lambda: {str(fake)!r} if {program!r} == "ryu-manager" else "ryu-manager"
+steps.LIMIT = lab.READY = 5.0
+raise SystemExit(prompt.main(fig1.PLAN))
+"""
+    with started([sys.executable, "-c", start], stderr=subprocess.PIPE) as process:
+        _, errors = process.communicate(timeout=60)
+        directory = run_directory(process)
+        assert process.returncode == 1, errors
+        [line] = errors.splitlines()
+        assert line.startswith("fig1: ") and program in line
+        assert (
+            ("it cannot start" in line) if script == FAILS else re.search(r"no end after 5 s|not ready after 5 s", line)
+        )
+        assert not marked_processes(directory)
+        assert not directory.exists()
 
 
 def test_one_lab_at_a_time_in_a_namespace() -> None:
