@@ -25,7 +25,6 @@ from topologies.shell import in_one_line, remedy
 from topologies.steps import step
 from topologies.topo import LabTopo
 
-
 READY = 30.0
 """Seconds that the control function may take until all LBs are ready and all servers found."""
 

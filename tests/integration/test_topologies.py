@@ -210,7 +210,8 @@ def test_a_program_that_cannot_start_ends_the_lab_with_one_line(program: str, sc
 import os
 from topologies import controller, fig1, lab, prompt, steps
 os.environ["PATH"] = {str(tmp_path)!r} + ":" + os.environ["PATH"]
-controller.ryu_manager = lambda: {str(fake)!r} if {program!r} == "ryu-manager" else "ryu-manager"
+if {program!r} == "ryu-manager":
+    controller.ryu_manager = lambda: {str(fake)!r}
 steps.LIMIT = lab.READY = 5.0
 raise SystemExit(prompt.main(fig1.PLAN))
 """
