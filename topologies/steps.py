@@ -40,7 +40,15 @@ def step(what: str) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
         if left:
-            signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - begun), 0.001), interval)
+            _go_on(left - (time.monotonic() - begun), interval)
+
+
+def _go_on(left: float, interval: float) -> None:
+    """With the limit that was there before, which may be over by now."""
+    if left > 0:
+        signal.setitimer(signal.ITIMER_REAL, left, interval)
+    else:
+        signal.raise_signal(signal.SIGALRM)
 
 
 def _waited_for() -> str:
