@@ -24,7 +24,9 @@ APPS = ("ryu_apps/load_balancer.py", "ryu_apps/rest.py")
 AHEAD = ("nice", "-n", "-10")
 """As with the LBs: those who load the site must not keep its control function waiting."""
 
-SEE_ALL = "To see all that it says, start the lab with --no-controller, and then ryu-manager by the command that the lab prints"
+SEE_ALL = (
+    "To see all that it says, start the lab with --no-controller, and then ryu-manager by the command that it prints"
+)
 
 CONFIGURATION = """\
 [DEFAULT]
@@ -49,7 +51,10 @@ class ControlFunctionProcess:
         self._process: subprocess.Popen[str] | None = None
         (directory / "site.yaml").write_text(plan.site_yaml(lab_plan))
         text = CONFIGURATION.format(
-            controller=lab_plan.controller, openflow=plan.OPENFLOW_PORT, rest_address=lab_plan.rest_address, rest=plan.REST_PORT
+            controller=lab_plan.controller,
+            openflow=plan.OPENFLOW_PORT,
+            rest_address=lab_plan.rest_address,
+            rest=plan.REST_PORT,
         )
         if lab_plan.control_server:
             text += f"token_file = {rundir.secret(rundir.REST_TOKEN)}\n"

@@ -25,6 +25,9 @@ from topologies.shell import in_one_line, remedy
 from topologies.steps import step
 from topologies.topo import LabTopo
 
+READY = 30.0
+"""Seconds that the control function may take until all LBs are ready and all servers found."""
+
 
 class LabNetwork(Mininet):
     """Mininet whose links, too, have a limit for what their making may take."""
@@ -62,7 +65,9 @@ class Lab:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stop()
 
     def __getitem__(self, name: str) -> Node:
@@ -99,19 +104,26 @@ class Lab:
         except (OSError, ValueError, KeyError) as error:
             return f"the controller does not answer: {error}"
         waiting = [f"{lb['name']} is {lb['state']} ({lb['reason']})" for lb in balancers if lb["state"] != "ready"]
-        servers = (server for external_ip in external_ips for service in external_ip["services"] for server in service["servers"])
+        servers = (
+            server
+            for external_ip in external_ips
+            for service in external_ip["services"]
+            for server in service["servers"]
+        )
         unknown = sorted({server["address"] for server in servers if not server["mac"]})
         return "; ".join(waiting) or (f"no ARP answer from {', '.join(unknown)} yet" if unknown else "")
 
-    def wait_ready(self, timeout: float = 30.0) -> None:
-        """Wait until every LB is ready. Raises LabError with the reason after `timeout` seconds."""
-        deadline = time.monotonic() + timeout
+    def wait_ready(self) -> None:
+        """Wait until every LB is ready. Raises LabError with the reason after READY seconds."""
+        deadline = time.monotonic() + READY
         while reason := self.not_ready():
             if self.control_function is not None:
                 self.control_function.check()
             if time.monotonic() > deadline:
-                logged = f"; ryu-manager: {self.control_function.last_words()}. {SEE_ALL}" if self.control_function else ""
-                raise LabError(f"the lab is not ready after {timeout:g} s: {reason}{logged}")
+                logged = (
+                    f"; ryu-manager: {self.control_function.last_words()}. {SEE_ALL}" if self.control_function else ""
+                )
+                raise LabError(f"the lab is not ready after {READY:g} s: {reason}{logged}")
             time.sleep(0.1)
 
     def _start(self) -> None:

@@ -33,8 +33,11 @@ NO_IPV6 = "sysctl -qw net.ipv6.conf.all.disable_ipv6=1"
 OFFLOADS = "tx off gso off tso off gro off"
 """With OVS's userspace datapath TCP hangs if a sender leaves checksums to a device that does not exist."""
 
-NOT_FILTERED = "[ ! -e /proc/sys/net/bridge/bridge-nf-call-iptables ] || sysctl -qw net.bridge.bridge-nf-call-iptables=0"
-"""Where the kernel module br_netfilter is loaded, a Linux bridge hands packets to iptables, which only costs time here."""
+NOT_FILTERED = (
+    "[ ! -e /proc/sys/net/bridge/bridge-nf-call-iptables ] || sysctl -qw net.bridge.bridge-nf-call-iptables=0"
+)
+"""Where the kernel module br_netfilter is loaded, a Linux bridge hands packets to iptables, which only costs time
+here."""
 
 AHEAD = ("nice", "-n", "-15")
 """An LB is a machine of its own: here it shares processors with those who load it, but must not wait for them."""
@@ -72,7 +75,8 @@ class Segment(LabSwitch):
 
 
 class ManagementSegment(Segment):
-    """Where the controller meets the load balancers; the controller's end is outside, in the namespace we start from."""
+    """Where the controller meets the load balancers; the controller's end is outside, in the namespace we start
+    from."""
 
     def __init__(self, name: str, **params: object) -> None:
         super().__init__(name, **params)
@@ -229,7 +233,9 @@ class Router(LabHost):
     """Forwards between its interfaces."""
 
     def serve(self) -> None:
-        checked(self, "sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.all.rp_filter=0")
+        checked(
+            self, "sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.all.rp_filter=0"
+        )
 
 
 class WebServer(DaemonHost):
@@ -258,7 +264,10 @@ class WebServer(DaemonHost):
             (directory / name).write_bytes(bytes(range(256)) * (size // 256))
         # One JSON line, so that scripts can read which server answered whom.
         answer = json.dumps({"server": self.name, "address": str(self.addresses[0]), "client": "CLIENT"})
-        configuration = NGINX % {"directory": directory, "answer": answer.replace("CLIENT", "$remote_addr:$remote_port")}
+        configuration = NGINX % {
+            "directory": directory,
+            "answer": answer.replace("CLIENT", "$remote_addr:$remote_port"),
+        }
         (directory / "nginx.conf").write_text(configuration)
         (directory / "pid").write_text(str(self.pid))
         checked(self, f"nginx -p {directory} -e {directory}/error.log -c {directory}/nginx.conf")
@@ -268,8 +277,16 @@ class WebServer(DaemonHost):
     def start_keeper(self, keeper: Keeper) -> None:
         """Start `lbctl keeper`, which ends with the lab."""
         directory = self.directory()
-        options = ("--server", keeper.server, "--listen", urlsplit(keeper.url).netloc, "--directory", directory / "keeper",
-                   "--token-file", secret(KEEPER_TOKEN))
+        options = (
+            "--server",
+            keeper.server,
+            "--listen",
+            urlsplit(keeper.url).netloc,
+            "--directory",
+            directory / "keeper",
+            "--token-file",
+            secret(KEEPER_TOKEN),
+        )
         command = [str(Path(sys.executable).parent / "lbctl"), "keeper", *map(str, options)]
         with (directory / "keeper.log").open("a") as log:
             self.popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

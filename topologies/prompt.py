@@ -129,7 +129,11 @@ def description(lab: Lab) -> str:
         address = str(external_ip.address)
         called = f" ({lab.plan.seed_names[address]})" if address in lab.plan.seed_names else ""
         servers = ", ".join(m.name for m in lab.plan.servers if m.address in external_ip.server_addresses())
-        inside = f"gateway {external_ip.gateway}" if external_ip.gateway else f"internal IP {', '.join(map(str, external_ip.internal_ips))}"
+        inside = (
+            f"gateway {external_ip.gateway}"
+            if external_ip.gateway
+            else f"internal IP {', '.join(map(str, external_ip.internal_ips))}"
+        )
         lines.append(f"external IP {address}{called}: on {external_ip.load_balancer}, {inside}, {servers}")
     if lab.control_function is None:
         lines += ["", "No controller; start one with: " + controller_hint(lab)]
@@ -179,7 +183,9 @@ def _machines(lab_plan: Plan) -> list[str]:
 
 def _parser(lab_plan: Plan) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=f"The lab {lab_plan.name}: {lab_plan.title}.")
-    parser.add_argument("--no-controller", action="store_true", help="start no ryu-manager: you will start one yourself")
+    parser.add_argument(
+        "--no-controller", action="store_true", help="start no ryu-manager: you will start one yourself"
+    )
     parser.add_argument(
         "--run",
         metavar="COMMAND",

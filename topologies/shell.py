@@ -63,8 +63,10 @@ def _mnexec_said(text: str) -> str:
     """With what helps."""
     said = in_one_line(text.splitlines())
     if "mount" in said:
-        return (f"{said}. It can start one only where / is a mount point of its own, which a plain chroot is not (`findmnt /` tells): "
-                "enter that root by pivot_root, as scripts/fresh-machine.sh does")
+        return (
+            f"{said}. It can start one only where / is a mount point of its own, which a plain chroot is not "
+            "(`findmnt /` tells): enter that root by pivot_root, as scripts/fresh-machine.sh does"
+        )
     return f"{said}. {remedy('mnexec')}"
 
 
@@ -76,7 +78,9 @@ def in_one_line(said: Iterable[str]) -> str:
 def remedy(command: str) -> str:
     """What to do if the program itself is to blame, which `command` names."""
     named = [program for word in command.split() if (program := programs.declared().get(Path(word).name))]
-    program = next((program for program in named if program.name not in programs.LAUNCHERS), named[-1] if named else None)
+    program = next(
+        (program for program in named if program.name not in programs.LAUNCHERS), named[-1] if named else None
+    )
     if program is None:
         return "Does this work here when you type it?"
     return f"If {program.name} itself is broken: apt-get install --reinstall {program.package}"

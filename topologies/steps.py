@@ -19,7 +19,8 @@ LIMIT = 30.0
 
 @contextlib.contextmanager
 def step(what: str) -> Iterator[None]:
-    """Inside, something has to be done within LIMIT: else LabError is raised, which names `what` and the program that still runs.
+    """Inside, something has to be done within LIMIT: else LabError is raised, which names `what` and the program that
+    still runs.
 
     Only the main thread has such a limit, because only it can be interrupted.
     """
@@ -39,7 +40,15 @@ def step(what: str) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
         if left:
-            signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - begun), 0.001), interval)
+            _go_on(left - (time.monotonic() - begun), interval)
+
+
+def _go_on(left: float, interval: float) -> None:
+    """With the limit that was there before, which may be over by now."""
+    if left > 0:
+        signal.setitimer(signal.ITIMER_REAL, left, interval)
+    else:
+        signal.raise_signal(signal.SIGALRM)
 
 
 def _waited_for() -> str:

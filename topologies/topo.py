@@ -13,7 +13,16 @@ from __future__ import annotations
 
 from topologies import plan
 from topologies.emulator import Topo
-from topologies.nodes import Client, LoadBalancerSwitch, ManagementSegment, NameServer, Router, Routes, Segment, WebServer
+from topologies.nodes import (
+    Client,
+    LoadBalancerSwitch,
+    ManagementSegment,
+    NameServer,
+    Router,
+    Routes,
+    Segment,
+    WebServer,
+)
 from topologies.plan import Plan
 
 EXTERNAL, INTERNAL, REMOTE, MANAGEMENT = "external", "internal", "remote", "management"

@@ -15,12 +15,16 @@ from lbctl.cli.services import FoundServer, OnlyExternalIp, OnlyService, find_se
 
 
 def drain_server(
-    server: Annotated[str, typer.Argument(metavar="SERVER", help="ADDRESS: in all services that have it; or ADDRESS:PORT.")],
+    server: Annotated[
+        str, typer.Argument(metavar="SERVER", help="ADDRESS: in all services that have it; or ADDRESS:PORT.")
+    ],
     external_ip: OnlyExternalIp = None,
     service: OnlyService = None,
     undo: Annotated[bool, typer.Option("--undo", help="It may get connections again.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it has no connection left.")] = False,
-    timeout: Annotated[float | None, typer.Option(min=0, help="Wait so many seconds at most, then fail; it stays drained.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Wait so many seconds at most, then fail; it stays drained.")
+    ] = None,
     json: output.Json = False,
 ) -> None:
     """Give a server no new connections; those that it has go on until they end."""
@@ -45,8 +49,10 @@ def _empty(client: Client, server: str, drained: list[FoundServer], timeout: flo
     told = None
     while left := _connections(drained):
         if deadline is not None and time.monotonic() >= deadline:
-            raise Failure(f"After {timeout:g} s {server} still has {_counted(left)}. It stays drained: wait for longer, or end them on "
-                          "the server; `lbctl drain-server --undo` lets it take connections again.")
+            raise Failure(
+                f"After {timeout:g} s {server} still has {_counted(left)}. It stays drained: wait for longer, or end "
+                "them on the server; `lbctl drain-server --undo` lets it take connections again."
+            )
         if left != told:
             output.remark(f"{server}: {_counted(left)} left")
             told = left

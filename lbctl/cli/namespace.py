@@ -1,4 +1,5 @@
-"""Network namespaces of this machine: an Open vSwitch, and so the ports of its bridges, may be in another one than this command."""
+"""Network namespaces of this machine: an Open vSwitch, and so the ports of its bridges, may be in another one than this
+command."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ T = TypeVar("T")
 
 
 class NetworkNamespace:
-    """The network namespace of process `pid`; this command's own, if there is no such process or it may not be looked at."""
+    """The network namespace of process `pid`; this command's own, if there is no such process or it may not be looked
+    at."""
 
     def __init__(self, pid: int | None = None) -> None:
         path = Path(f"/proc/{pid}/ns/net")
@@ -39,7 +41,8 @@ class NetworkNamespace:
         return None if done.returncode else done.stdout
 
     def call(self, function: Callable[[], T]) -> T:
-        """The result of the function, called inside: its sockets and /proc/sys/net are those of the namespace. Raises what it raises."""
+        """The result of the function, called inside: its sockets and /proc/sys/net are those of the namespace. Raises
+        what it raises."""
         if self._path is None:
             return function()
         return _Inside(self._path, function).result()

@@ -1,4 +1,5 @@
-"""The Open vSwitches of this machine, through their own tools. Mostly it is one; in a lab each load balancer has its own."""
+"""The Open vSwitches of this machine, through their own tools. Mostly it is one; in a lab each load balancer has its
+own."""
 
 from __future__ import annotations
 
@@ -15,9 +16,15 @@ import typer
 from lbctl.cli.failure import Failure
 from lbctl.cli.namespace import NetworkNamespace
 
-Rundirs = Annotated[list[str] | None, typer.Option(
-    "--ovs-rundir", metavar="DIR", help="Where Open vSwitch's sockets are, if not in OVS_RUNDIR or the usual place; once for each, "
-    "where there are several.")]
+Rundirs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ovs-rundir",
+        metavar="DIR",
+        help="Where Open vSwitch's sockets are, if not in OVS_RUNDIR or the usual place; once for each, "
+        "where there are several.",
+    ),
+]
 
 TIMEOUT = 15
 """Seconds that a tool may take."""
@@ -51,7 +58,8 @@ class Ovs:
         return self._run("ovs-appctl", f"--timeout={TIMEOUT}", "-t", "ovs-vswitchd", *args)
 
     def rows(self, table: str) -> list[dict[str, Any]]:
-        """All rows of a database table; sets as lists (one value: that value), maps as dicts, references as UUID text."""
+        """All rows of a database table; sets as lists (one value: that value), maps as dicts, references as UUID
+        text."""
         answer = json.loads(self.vsctl("--format=json", "list", table))
         return [dict(zip(answer["headings"], map(_value, row), strict=True)) for row in answer["data"]]
 

@@ -15,12 +15,16 @@ from lbctl.site.model import SCHEDULERS, SchedulerName
 def scheduler(
     external_ip: ExternalIpArgument,
     service: ServiceArgument,
-    name: Annotated[SchedulerName, typer.Argument(metavar="NAME", help=f"{', '.join(SCHEDULERS)}; see docs/schedulers.md.")],
+    name: Annotated[
+        SchedulerName, typer.Argument(metavar="NAME", help=f"{', '.join(SCHEDULERS)}; see docs/schedulers.md.")
+    ],
     json: output.Json = False,
 ) -> None:
     """Let a service choose servers by another scheduler; open connections stay."""
     protocol, port = split_service(service)
-    view = Client.from_environment().patch("external-ips", external_ip, "services", protocol, port, body={"scheduler": name})
+    view = Client.from_environment().patch(
+        "external-ips", external_ip, "services", protocol, port, body={"scheduler": name}
+    )
     if json:
         output.print_json(view)
         return

@@ -13,7 +13,18 @@ from lbctl.cli.client import Client
 from lbctl.site.model import Protocol
 
 PAGE = 1000
-COLUMNS = ("proto", "client", "external IP", "server", "internal IP", "state", "packets", "bytes", "created", "last seen")
+COLUMNS = (
+    "proto",
+    "client",
+    "external IP",
+    "server",
+    "internal IP",
+    "state",
+    "packets",
+    "bytes",
+    "created",
+    "last seen",
+)
 WIDE_COLUMNS = ("delta", "next hop")
 
 
@@ -63,11 +74,20 @@ def _pages(api: Client, load_balancer: str, wanted: int | None, **query: Any) ->
 
 def _row(entry: dict[str, Any]) -> dict[str, object]:
     """By column."""
-    return {"proto": entry["protocol"], "state": entry["state"], "packets": entry["packets"], "bytes": entry["bytes"],
-            "client": _endpoint(entry, "client", "client_port"), "external IP": _endpoint(entry, "external_ip", "external_port"),
-            "server": _endpoint(entry, "server", "server_port"), "internal IP": _endpoint(entry, "internal_ip", "internal_port"),
-            "created": output.local_time(entry["created"]), "last seen": output.local_time(entry["last_seen"]),
-            "delta": entry["delta"], "next hop": entry["next_hop"]}
+    return {
+        "proto": entry["protocol"],
+        "state": entry["state"],
+        "packets": entry["packets"],
+        "bytes": entry["bytes"],
+        "client": _endpoint(entry, "client", "client_port"),
+        "external IP": _endpoint(entry, "external_ip", "external_port"),
+        "server": _endpoint(entry, "server", "server_port"),
+        "internal IP": _endpoint(entry, "internal_ip", "internal_port"),
+        "created": output.local_time(entry["created"]),
+        "last seen": output.local_time(entry["last_seen"]),
+        "delta": entry["delta"],
+        "next hop": entry["next_hop"],
+    }
 
 
 def _endpoint(entry: dict[str, Any], address: str, port: str) -> str | None:

@@ -34,6 +34,7 @@ from evaluation.measuring.others import Watch, undisturbed
 from evaluation.measuring.record import MEASURED, Figure, Record, Row, Table, UnreadableRecord, figure, read
 from evaluation.measuring.session import Session
 from evaluation.measuring.usage import thread_times
+from tests.bed.processes import CommandFailed
 from topologies import programs
 
 RECORDS = tables.records(tables.DOCS)
@@ -170,6 +171,17 @@ def test_a_benchmark_prints_its_tables_and_leaves_its_record(
                                ["--out", str(tmp_path)])
         assert status == (0 if passed else 1) and read(tmp_path / "move.json").passed is passed
     assert "| gap  | 2.0 ms   |" in capsys.readouterr().out
+
+
+def test_a_bed_whose_program_fails_ends_a_benchmark_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure() -> Findings:
+        raise CommandFailed("status 1: ip link add one\nRTNETLINK answers: Operation not permitted")
+
+    assert run_benchmark("move", "what a move does", measure, ["--out", str(tmp_path)]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("move: status 1: ip link add one; RTNETLINK answers: Operation not permitted. If ip itself")
 
 
 def test_how_figures_are_written() -> None:

@@ -1,4 +1,5 @@
-"""Does somebody else answer for an address that is the load balancers' own? Asked through the ports of those on this machine."""
+"""Does somebody else answer for an address that is the load balancers' own? Asked through the ports of those on this
+machine."""
 
 from __future__ import annotations
 
@@ -22,12 +23,15 @@ OWN = NetworkNamespace()
 
 def check_addresses(load_balancers: Sequence[dict[str, Any]], external_ips: Sequence[dict[str, Any]],
                     namespaces: Mapping[str, NetworkNamespace]) -> Iterator[Finding]:
-    """Both as the REST API shows them; namespaces: where the ports of a load balancer are, if not in this command's own.
+    """Both as the REST API shows them; namespaces: where the ports of a load balancer are, if not in this command's
+    own.
 
     Ports that are not there (so not on this machine) are left out.
     """
-    sides = {"external": [ip["address"] for ip in external_ips],
-             "internal": [address for ip in external_ips for address in (ip["gateway"], *ip["internal_ips"]) if address]}
+    sides = {
+        "external": [ip["address"] for ip in external_ips],
+        "internal": [address for ip in external_ips for address in (ip["gateway"], *ip["internal_ips"]) if address],
+    }
     for side, addresses in sides.items():
         ours = {lb["ports"][side]["mac"] for lb in load_balancers}
         for lb in load_balancers:
@@ -37,13 +41,18 @@ def check_addresses(load_balancers: Sequence[dict[str, Any]], external_ips: Sequ
             namespace = namespaces.get(lb["name"], OWN)
             answers = namespace.call(partial(_ask, port["name"], port["mac"], addresses))
             if answers is not None:
-                yield from _findings(lb["name"], port["name"], side, [(address, mac) for address, mac in answers if mac not in ours])
+                yield from _findings(
+                    lb["name"], port["name"], side, [(address, mac) for address, mac in answers if mac not in ours]
+                )
 
 
 def _findings(lb: str, port: str, side: str, strangers: Sequence[tuple[str, str]]) -> Iterator[Finding]:
     for address, mac in strangers:
-        yield fail(f"{lb}: {mac}, which is no load balancer's, answers for {address} on the {side} network, too: who hears it first "
-                   "sends the packets astray.", f"on the host with that MAC: ip address del {address}/... dev ...")
+        yield fail(
+            f"{lb}: {mac}, which is no load balancer's, answers for {address} on the {side} network, too: who hears "
+            "it first sends the packets astray.",
+            f"on the host with that MAC: ip address del {address}/... dev ...",
+        )
     if not strangers:
         yield ok(f"{lb}: nobody but load balancers answers for their addresses on the {side} network ({port}).")
 

@@ -55,13 +55,20 @@ def check_bridge(ovs: Ovs, lb: LoadBalancer, bridge: Row, tables: dict[str, dict
 def _interfaces(bridge: Row, tables: dict[str, dict[str, Row]]) -> dict[str, Row]:
     """The bridge's interfaces by name."""
     ports = [tables["Port"][uuid] for uuid in as_list(bridge["ports"])]
-    return {row["name"]: row for port in ports for row in (tables["Interface"][uuid] for uuid in as_list(port["interfaces"]))}
+    return {
+        row["name"]: row
+        for port in ports
+        for row in (tables["Interface"][uuid] for uuid in as_list(port["interfaces"]))
+    }
 
 
 def check_fail_mode(lb: LoadBalancer, bridge: Row) -> Finding:
     if bridge["fail_mode"] != "secure":
-        return fail(f"{lb.name}: bridge {bridge['name']} does not have fail_mode secure: without a controller it "
-                    "becomes a plain switch, and connections break.", f"ovs-vsctl set-fail-mode {bridge['name']} secure")
+        return fail(
+            f"{lb.name}: bridge {bridge['name']} does not have fail_mode secure: without a controller it "
+            "becomes a plain switch, and connections break.",
+            f"ovs-vsctl set-fail-mode {bridge['name']} secure",
+        )
     return ok(f"{lb.name}: fail_mode is secure.")
 
 
@@ -90,8 +97,11 @@ def check_queue_size(lb: LoadBalancer, bridge: Row, controllers: Sequence[Row]) 
     mend = f"ovs-vsctl set bridge {bridge['name']} other-config:controller-queue-size={QUEUE}"
     if own:
         mend += f" -- set controller {bridge['name']} controller_queue_size={QUEUE}"
-    return warn(f"{lb.name}: bridge {bridge['name']} queues {size} packets for the controller, and drops more without a word; "
-                f"{QUEUE} are recommended, the most that it can, because a controller may be busy for a moment.", mend)
+    return warn(
+        f"{lb.name}: bridge {bridge['name']} queues {size} packets for the controller, and drops more without a word; "
+        f"{QUEUE} are recommended, the most that it can, because a controller may be busy for a moment.",
+        mend,
+    )
 
 
 def check_connection(lb: LoadBalancer, bridge: Row, controllers: Sequence[Row]) -> Iterator[Finding]:
@@ -110,7 +120,9 @@ def check_connection(lb: LoadBalancer, bridge: Row, controllers: Sequence[Row]) 
 
 def check_port(lb: LoadBalancer, bridge: Row, name: str, interface: Row | None) -> Finding:
     if interface is None:
-        return fail(f"{lb.name}: bridge {bridge['name']} has no port {name}.", f"ovs-vsctl add-port {bridge['name']} {name}")
+        return fail(
+            f"{lb.name}: bridge {bridge['name']} has no port {name}.", f"ovs-vsctl add-port {bridge['name']} {name}"
+        )
     if interface["error"]:
         return fail(f"{lb.name}: port {name}: {interface['error']}.", f"ip link show {name}")
     if interface["admin_state"] != "up" or interface["link_state"] != "up":

@@ -23,20 +23,30 @@ from lbctl.site.model import LoadBalancer
 
 
 def doctor(
-    site: Annotated[str | None, typer.Option(metavar="FILE", help="Take the load balancers from this site file, not from "
-                                             "the controller.")] = None,
+    site: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Take the load balancers from this site file, not from the controller."),
+    ] = None,
     ovs_rundir: Rundirs = None,
     json: output.Json = False,
 ) -> None:
     """Find what would fail here, and how to mend it."""
     findings = list(_findings(Client.from_environment(), site, Ovs.all_in(ovs_rundir)))
     if json:
-        output.print_json({"findings": [{"level": finding.level.value, "what": finding.what, "mend": finding.mend, "keep": finding.keep}
-                                        for finding in findings]})
+        output.print_json(
+            {
+                "findings": [
+                    {"level": finding.level.value, "what": finding.what, "mend": finding.mend, "keep": finding.keep}
+                    for finding in findings
+                ]
+            }
+        )
     else:
         for finding in findings:
             style = output.STATE_STYLES[finding.level.value]
-            output.print_line(f"{finding.level.value:4}  {finding.what}", style="" if finding.level is Level.OK else style)
+            output.print_line(
+                f"{finding.level.value:4}  {finding.what}", style="" if finding.level is Level.OK else style
+            )
             if finding.mend:
                 output.print_line(f"      -> {finding.mend}")
             if finding.keep:
@@ -82,9 +92,16 @@ def _from_file(site: str) -> Sequence[LoadBalancer]:
 
 
 def _from_controller(client: Client) -> Sequence[LoadBalancer]:
-    return [LoadBalancer(lb["name"], int(lb["dpid"], 16), lb["ports"]["external"]["name"], lb["ports"]["internal"]["name"],
-                         tuple((transport, port["name"]) for transport, port in lb["ports"]["tunnels"].items()))
-            for lb in client.get("load-balancers")["load_balancers"]]
+    return [
+        LoadBalancer(
+            lb["name"],
+            int(lb["dpid"], 16),
+            lb["ports"]["external"]["name"],
+            lb["ports"]["internal"]["name"],
+            tuple((transport, port["name"]) for transport, port in lb["ports"]["tunnels"].items()),
+        )
+        for lb in client.get("load-balancers")["load_balancers"]
+    ]
 
 
 def _summary(findings: Sequence[Finding]) -> str:

@@ -40,4 +40,6 @@ def fail(what: str, mend: str) -> Finding:
 def keep_sysctl(**values: int) -> str:
     """The command that sets these at every start of the machine; `__` stands for a dot."""
     lines = "\\n".join(f"{name.replace('__', '.')} = {value}" for name, value in values.items())
-    return f"printf '{lines}\\n' >/etc/sysctl.d/60-lbctl-{next(iter(values)).rpartition('__')[2].replace('_', '-')}.conf"
+    return (
+        f"printf '{lines}\\n' >/etc/sysctl.d/60-lbctl-{next(iter(values)).rpartition('__')[2].replace('_', '-')}.conf"
+    )

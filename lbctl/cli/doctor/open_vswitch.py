@@ -34,11 +34,15 @@ def check_open_vswitches(installations: Sequence[Ovs], load_balancers: Sequence[
                 yield check_queue_overflow(ovs, here)
                 yield from check_bridges(ovs, here)
         except Failure as failure:
-            yield fail(str(failure), "systemctl start openvswitch-switch, or: /usr/share/openvswitch/scripts/ovs-ctl start")
+            yield fail(
+                str(failure), "systemctl start openvswitch-switch, or: /usr/share/openvswitch/scripts/ovs-ctl start"
+            )
     if answering and load_balancers and not found:
         dpids = ", ".join(f"{lb.dpid:016x}" for lb in load_balancers)
-        yield warn(f"No bridge here is a load balancer of the site (dpids {dpids}).",
-                   "ovs-vsctl set bridge BRIDGE other-config:datapath-id=DPID, or --ovs-rundir, or ask on another machine")
+        yield warn(
+            f"No bridge here is a load balancer of the site (dpids {dpids}).",
+            "ovs-vsctl set bridge BRIDGE other-config:datapath-id=DPID, or --ovs-rundir, or ask on another machine",
+        )
 
 
 def load_balancers_in(ovs: Ovs, load_balancers: Sequence[LoadBalancer]) -> list[LoadBalancer]:
@@ -53,16 +57,20 @@ def check_version(text: str, here: Sequence[LoadBalancer] = ()) -> Finding:
     if match is None:
         return warn(f"The version of Open vSwitch cannot be told from {text.strip()!r}.", "ovs-appctl version")
     if (int(match[1]), int(match[2])) < OLDEST:
-        return warn(f"Open vSwitch {match[0]} is older than {OLDEST[0]}.{OLDEST[1]}, the oldest that lbctl is tested with.",
-                    "Debian 12 or 13: apt-get install openvswitch-switch")
+        return warn(
+            f"Open vSwitch {match[0]} is older than {OLDEST[0]}.{OLDEST[1]}, the oldest that lbctl is tested with.",
+            "Debian 12 or 13: apt-get install openvswitch-switch",
+        )
     return ok(f"Open vSwitch {match[0]}{_of(here)} runs.")
 
 
 def check_queue_overflow(ovs: Ovs, here: Sequence[LoadBalancer]) -> Finding:
     count = int(ovs.appctl("coverage/read-counter", "rconn_overflow"))
     if count:
-        return warn(f"Open vSwitch{_of(here)} has dropped {count} packets on their way to the controller since it started.",
-                    "see the queue sizes below; settings new_rate and hold_rate of the site file (reset: restart ovs-vswitchd)")
+        return warn(
+            f"Open vSwitch{_of(here)} has dropped {count} packets on their way to the controller since it started.",
+            "see the queue sizes below; settings new_rate and hold_rate of the site file (reset: restart ovs-vswitchd)",
+        )
     return ok(f"Open vSwitch{_of(here)} has dropped no packet on its way to the controller.")
 
 

@@ -1,7 +1,8 @@
 """Receive queues of the ports of a userspace datapath: what they hold while ovs-vswitchd is off the processor.
 
-Such a port is a socket, and its queue is the socket's buffer, as long as net.core.rmem_default was when the port was opened. That
-setting is one for all network namespaces of a machine. The queues themselves are measured; what they would be after a restart is told.
+Such a port is a socket, and its queue is the socket's buffer, as long as net.core.rmem_default was when the port was
+opened. That setting is one for all network namespaces of a machine. The queues themselves are measured; what they would
+be after a restart is told.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from lbctl.cli.doctor.finding import Finding, keep_sysctl, ok, warn
 from lbctl.cli.namespace import NetworkNamespace
 
 ENOUGH = 8 * 1024 * 1024
-"""Bytes. With it, four moves under load showed no retransmission; with the kernel's 212 992 there were 33, and a stall of 425 ms."""
-WHY = (f"{ENOUGH} are recommended, because the userspace datapath loses what comes while ovs-vswitchd is off the processor, "
-       "as it is for some 20 ms on a busy machine")
+"""Bytes. With it, four moves under load showed no retransmission; with the kernel's 212 992 there were 33, and a stall
+of 425 ms."""
+WHY = (
+    f"{ENOUGH} are recommended, because the userspace datapath loses what comes while ovs-vswitchd is off the "
+    "processor, as it is for some 20 ms on a busy machine"
+)
 SET = f"sysctl -w net.core.rmem_default={ENOUGH}"
 KEEP = keep_sysctl(net__core__rmem_default=ENOUGH)
 FRAME = 2304
@@ -40,8 +44,11 @@ def check_receive_queues(lb: str, ports: Sequence[str], namespace: NetworkNamesp
     measured = {port: queues[port] for port in ports if port in queues}
     for port, queue in measured.items():
         if queue.lost:
-            yield warn(f"{lb}: the receive queue of {port} ran over: {queue.lost} packets are lost since the port was opened.",
-                       "give ovs-vswitchd more of the processor (renice -n -10 -p $(pidof ovs-vswitchd)); see the length of the queues")
+            yield warn(
+                f"{lb}: the receive queue of {port} ran over: {queue.lost} packets are lost since the port was opened.",
+                "give ovs-vswitchd more of the processor (renice -n -10 -p $(pidof ovs-vswitchd)); see the length of "
+                "the queues",
+            )
     short = [port for port, queue in measured.items() if queue.length < ENOUGH]
     if short:
         length = min(measured[port].length for port in short)
@@ -50,11 +57,20 @@ def check_receive_queues(lb: str, ports: Sequence[str], namespace: NetworkNamesp
         yield warn(f"{lb}: the receive queues of {' and '.join(short)} hold {length} bytes, {_frames(length)}; {WHY}.",
                    restart if default >= ENOUGH else f"{SET}; then: {restart}", KEEP)
     elif measured:
-        later = "" if default >= ENOUGH else f" (net.core.rmem_default is {default} now, so a restart of ovs-vswitchd would shorten them)"
-        yield ok(f"{lb}: the receive queues of {' and '.join(measured)} hold {min(measured.values()).length} bytes{later}.")
+        later = (
+            ""
+            if default >= ENOUGH
+            else f" (net.core.rmem_default is {default} now, so a restart of ovs-vswitchd would shorten them)"
+        )
+        yield ok(
+            f"{lb}: the receive queues of {' and '.join(measured)} hold {min(measured.values()).length} bytes{later}."
+        )
     elif default < ENOUGH:
-        yield warn(f"{lb}: net.core.rmem_default is {default}, so the receive queues of ports hold {_frames(default)}; {WHY}.",
-                   f"{SET}, before ovs-vswitchd starts", KEEP)
+        yield warn(
+            f"{lb}: net.core.rmem_default is {default}, so the receive queues of ports hold {_frames(default)}; {WHY}.",
+            f"{SET}, before ovs-vswitchd starts",
+            KEEP,
+        )
     else:
         yield ok(f"{lb}: net.core.rmem_default is {default}, which makes long receive queues.")
 

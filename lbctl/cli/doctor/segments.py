@@ -17,18 +17,22 @@ CALLS = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables")
 
 
 def check_segments(lb: str, ports: Sequence[str], namespace: NetworkNamespace) -> Iterator[Finding]:
-    """ports: of the load balancer's bridge. Only those whose other end is in a Linux bridge of the same namespace are looked at."""
+    """ports: of the load balancer's bridge. Only those whose other end is in a Linux bridge of the same namespace are
+    looked at."""
     bridges = sorted(_bridges_behind(ports, namespace))
     if not bridges:
         return
     on = [name for name in CALLS if namespace.call(partial(_is_on, name))]
     if on:
         values = " ".join(f"net.bridge.{name}=0" for name in on)
-        yield warn(f"{lb}: the Linux bridge {' and '.join(bridges)}, which its packets go through, hands each to iptables "
-                   f"({', '.join(f'net.bridge.{name} is 1' for name in on)}; 0 is recommended: Open vSwitch's main thread then needs an "
-                   "eighth less time for a connection).",
-                   f"sysctl -w {values} (not where firewall rules for bridged packets are wanted, as Kubernetes does)",
-                   f"echo br_netfilter >/etc/modules-load.d/lbctl.conf; {keep_sysctl(**{f'net__bridge__{name}': 0 for name in on})}")
+        yield warn(
+            f"{lb}: the Linux bridge {' and '.join(bridges)}, which its packets go through, hands each to iptables "
+            f"({', '.join(f'net.bridge.{name} is 1' for name in on)}; 0 is recommended: Open vSwitch's main thread "
+            "then needs an eighth less time for a connection).",
+            f"sysctl -w {values} (not where firewall rules for bridged packets are wanted, as Kubernetes does)",
+            "echo br_netfilter >/etc/modules-load.d/lbctl.conf; "
+            f"{keep_sysctl(**{f'net__bridge__{name}': 0 for name in on})}",
+        )
     else:
         yield ok(f"{lb}: the Linux bridge {' and '.join(bridges)} does not hand packets to iptables.")
 

@@ -24,8 +24,11 @@ def check_servers(external_ip: dict[str, Any]) -> Iterator[Finding]:
     yield from _down(external_ip)
     router = external_ip["router"]
     if router and router["mac"] is None:
-        yield warn(f"The router {router['address']} of the NAT gateway {external_ip['address']} does not answer the "
-                   f"{asked_by(router['address'])} requests of {lb}: nothing goes out.", "on the router: ip address show; ip link show")
+        yield warn(
+            f"The router {router['address']} of the NAT gateway {external_ip['address']} does not answer the "
+            f"{asked_by(router['address'])} requests of {lb}: nothing goes out.",
+            "on the router: ip address show; ip link show",
+        )
     elif router:
         yield ok(f"The router of {external_ip['address']} was found by {lb}.")
 
@@ -35,15 +38,22 @@ def _down(external_ip: dict[str, Any]) -> Iterator[Finding]:
     for service in external_ip["services"]:
         for server in service["servers"]:
             if server["state"] == "down" and server["mac"] is not None:
-                yield warn(f"Server {server['address']} port {server['port']} of {external_ip['address']} ({service['protocol']}/"
-                           f"{service['port']}) is down: {server['reason']}.",
-                           "on the server: is the process there, and does it answer what health_check asks? See docs/health-checks.md")
+                yield warn(
+                    f"Server {server['address']} port {server['port']} of {external_ip['address']} "
+                    f"({service['protocol']}/{service['port']}) is down: {server['reason']}.",
+                    "on the server: is the process there, and does it answer what health_check asks? See "
+                    "docs/health-checks.md",
+                )
 
 
 def _mend_server(external_ip: dict[str, Any], server: dict[str, Any]) -> str:
     if server["tunnel"]:
         tunnel = server["tunnel"]
-        return f"on {tunnel['remote']}: ip -d link show type {tunnel['transport']} (key {tunnel['key']}); ip address show"
+        return (
+            f"on {tunnel['remote']}: ip -d link show type {tunnel['transport']} (key {tunnel['key']}); ip address show"
+        )
     if server["next_hop"]:
         return "on that router: ip address show; ip route show"
-    return "on the server: ip address show" + (f"; ip route show (default via {external_ip['gateway']})" if external_ip["gateway"] else "")
+    return "on the server: ip address show" + (
+        f"; ip route show (default via {external_ip['gateway']})" if external_ip["gateway"] else ""
+    )

@@ -21,17 +21,33 @@ _NAMES = {SYN: "A SYN", SEGMENT: "A packet without SYN or RST", DATAGRAM: "A dat
 
 
 def where(
-    source: Annotated[str, typer.Argument(metavar="CLIENT:PORT", help="Where the packet comes from: a client, or a NAT gateway's "
-                                          "inside host.")],
-    destination: Annotated[str, typer.Argument(metavar="IP:PORT", help="External IP and port that it goes to (of an inside host: "
-                                               "address and port outside). IPv6: [ADDRESS]:PORT.")],
-    protocol: Annotated[Protocol | None, typer.Option(help="Of the packet; tcp, unless only udp has a service there.")] = None,
-    with_trace: Annotated[bool, typer.Option("--trace", help="Ask the switch as well; on the load balancer's host.")] = False,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="CLIENT:PORT", help="Where the packet comes from: a client, or a NAT gateway's inside host."
+        ),
+    ],
+    destination: Annotated[
+        str,
+        typer.Argument(
+            metavar="IP:PORT",
+            help="External IP and port that it goes to (of an inside host: "
+            "address and port outside). IPv6: [ADDRESS]:PORT.",
+        ),
+    ],
+    protocol: Annotated[
+        Protocol | None, typer.Option(help="Of the packet; tcp, unless only udp has a service there.")
+    ] = None,
+    with_trace: Annotated[
+        bool, typer.Option("--trace", help="Ask the switch as well; on the load balancer's host.")
+    ] = False,
     ovs_rundir: Rundirs = None,
     json: output.Json = False,
 ) -> None:
     """Show which rules and which server a packet meets."""
-    situation = _situation(Client.from_environment(), _endpoint(source, "CLIENT:PORT"), _endpoint(destination, "IP:PORT"), protocol)
+    situation = _situation(
+        Client.from_environment(), _endpoint(source, "CLIENT:PORT"), _endpoint(destination, "IP:PORT"), protocol
+    )
     first, *others = situation.packets
     fates = {packet: fate_of(packet, situation) for packet in (first, *others)}
     traced = trace(Ovs.all_in(ovs_rundir), situation, first) if with_trace else None
@@ -51,16 +67,22 @@ def _endpoint(text: str, what: str) -> Endpoint:
     bracketed = address.startswith("[") and address.endswith("]")
     try:
         endpoint = Endpoint(ip_address(address[1:-1] if bracketed else address), int(port))
-        if bracketed != (endpoint.address.version == 6) or not (port.isascii() and port.isdigit() and 0 < endpoint.port < 65536):
+        if bracketed != (endpoint.address.version == 6) or not (
+            port.isascii() and port.isdigit() and 0 < endpoint.port < 65536
+        ):
             raise ValueError
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is not ADDRESS:PORT, such as 198.51.100.1:80 or [2001:db8::1]:80.", param_hint=what) from None
+        raise typer.BadParameter(
+            f"{text!r} is not ADDRESS:PORT, such as 198.51.100.1:80 or [2001:db8::1]:80.", param_hint=what
+        ) from None
     return endpoint
 
 
 def _situation(api: Client, source: Endpoint, destination: Endpoint, protocol: Protocol | None) -> Situation:
     if source.address.version != destination.address.version:
-        raise typer.BadParameter(f"{source.address} and {destination.address} are of different IP versions.", param_hint="IP:PORT")
+        raise typer.BadParameter(
+            f"{source.address} and {destination.address} are of different IP versions.", param_hint="IP:PORT"
+        )
     outward = _gateway_of(api, source, destination)
     external_ip = outward or api.get("external-ips", str(destination.address))
     name = external_ip["load_balancer"]
@@ -97,8 +119,17 @@ def _entry(api: Client, external_ip: dict[str, Any], protocol: str, source: Endp
     client = destination if outward else source
     query = {"server": str(source.address)} if outward else {}
     side, port = ("server_port", source.port) if outward else ("external_port", destination.port)
-    page = api.get("load-balancers", external_ip["load_balancer"], "access-table", external_ip=external_ip["address"], limit=1000,
-                   client=str(client.address), client_port=client.port, protocol=protocol, **query)
+    page = api.get(
+        "load-balancers",
+        external_ip["load_balancer"],
+        "access-table",
+        external_ip=external_ip["address"],
+        limit=1000,
+        client=str(client.address),
+        client_port=client.port,
+        protocol=protocol,
+        **query,
+    )
     return next((entry for entry in page["entries"] if entry[side] == port), None)
 
 
@@ -107,13 +138,17 @@ def _print_situation(situation: Situation) -> None:
     mode = situation.mode or "none (not assigned)"
     output.print_line(f"{external} is assigned to {lb['name']} ({lb['state']}), transfer mode {mode}.")
     if situation.move:
-        output.print_line(f"Move {situation.move['id']} from {situation.move['from']} to {situation.move['to']} is running, "
-                          f"step {situation.move['step']}.")
+        output.print_line(
+            f"Move {situation.move['id']} from {situation.move['from']} to {situation.move['to']} is running, "
+            f"step {situation.move['step']}."
+        )
     connection = f"{situation.protocol} {situation.source} -> {situation.destination}"
     if entry:
         there = (f"external port {entry['external_port']}" if situation.outward
                  else f"server {output.endpoint(entry['server'], entry['server_port'])}")
-        output.print_line(f"{connection} has an entry: {there}, {entry['state']}, last seen {output.local_time(entry['last_seen'])}.")
+        output.print_line(
+            f"{connection} has an entry: {there}, {entry['state']}, last seen {output.local_time(entry['last_seen'])}."
+        )
     else:
         output.print_line(f"{connection} has no entry.")
 

@@ -43,7 +43,11 @@ def fate_of(packet: str, situation: Situation) -> Fate:
 def _flows(situation: Situation) -> list[Flow]:
     external_ip = _external_ip(situation.external_ip)
     servers = [server for service in situation.external_ip["services"] for server in service["servers"]]
-    neighbours = {_hop(server).address: server["mac"] for server in [*servers, *situation.external_ip["former_servers"]] if server["mac"]}
+    neighbours = {
+        _hop(server).address: server["mac"]
+        for server in [*servers, *situation.external_ip["former_servers"]]
+        if server["mac"]
+    }
     flows = all_flows([external_ip], {external_ip.address: _role(situation)}, neighbours, situation.ports)
     if situation.entry:
         flows += entry_flows(_entry(situation.entry), linger=0)
@@ -51,22 +55,36 @@ def _flows(situation: Situation) -> list[Flow]:
 
 
 def _external_ip(view: dict[str, Any]) -> ExternalIp:
-    services = tuple(Service(service["protocol"], service["port"], service["scheduler"], tuple(map(_server, service["servers"])))
-                     for service in view["services"])
+    services = tuple(
+        Service(service["protocol"], service["port"], service["scheduler"], tuple(map(_server, service["servers"])))
+        for service in view["services"]
+    )
     former = tuple((ip_address(server["address"]), _hop(server)) for server in view["former_servers"])
-    return ExternalIp(ip_address(view["address"]), view["load_balancer"], _optional(view["gateway"]), view["nat"], services, former,
-                      kind=view["kind"], internal_ips=tuple(map(ip_address, view["internal_ips"])),
-                      inside=tuple(map(ip_network, view["inside"])), router=_optional(view["router"] and view["router"]["address"]))
+    return ExternalIp(
+        ip_address(view["address"]),
+        view["load_balancer"],
+        _optional(view["gateway"]),
+        view["nat"],
+        services,
+        former,
+        kind=view["kind"],
+        internal_ips=tuple(map(ip_address, view["internal_ips"])),
+        inside=tuple(map(ip_network, view["inside"])),
+        router=_optional(view["router"] and view["router"]["address"]),
+    )
 
 
 def _server(view: dict[str, Any]) -> Server:
-    return Server(ip_address(view["address"]), view["port"], view["weight"], _optional(view["next_hop"]), _hop(view).tunnel)
+    return Server(
+        ip_address(view["address"]), view["port"], view["weight"], _optional(view["next_hop"]), _hop(view).tunnel
+    )
 
 
 def _hop(view: dict[str, Any]) -> Hop:
     """Of a server, or a former one."""
-    tunnel = view["tunnel"] and Tunnel(view["tunnel"]["transport"], ip_address(view["tunnel"]["remote"]), view["tunnel"]["key"],
-                                       view["tunnel"]["mtu"])
+    tunnel = view["tunnel"] and Tunnel(
+        view["tunnel"]["transport"], ip_address(view["tunnel"]["remote"]), view["tunnel"]["key"], view["tunnel"]["mtu"]
+    )
     return Hop(ip_address(view["next_hop"] or view["address"]), tunnel)
 
 
@@ -87,8 +105,11 @@ def _entry(view: dict[str, Any]) -> Entry:
     key = pack_key(PROTOCOL_NUMBERS[view["protocol"]], ip_address(view["client"]).packed, view["client_port"],
                    ip_address(view["external_ip"]).packed, view["external_port"])
     server = ip_address(view["server"]).packed, view["server_port"]
-    reply = (full_reply(key, *server, (ip_address(view["internal_ip"]).packed, view["internal_port"])) if view["internal_ip"]
-             else reply_key(key, *server))
+    reply = (
+        full_reply(key, *server, (ip_address(view["internal_ip"]).packed, view["internal_port"]))
+        if view["internal_ip"]
+        else reply_key(key, *server)
+    )
     return Entry(key, reply, parse_mac(view["next_hop"]), 0.0, inner_hop=parse_mac(view["inner_hop"] or ""))
 
 
@@ -97,9 +118,18 @@ def _packet(situation: Situation, packet: str) -> Fields:
     source, destination, name = situation.source, situation.destination, situation.protocol
     version = source.address.version
     flags = {"tcp_flags": FLAGS[packet]} if packet in FLAGS else {}
-    return {"in_port": port.number, "eth_type": ETH_TYPES[version], "eth_dst": port.mac, "ip_proto": PROTOCOL_NUMBERS[name],
-            "nw_ttl": TTL, f"ipv{version}_src": str(source.address), f"{name}_src": source.port,
-            f"ipv{version}_dst": str(destination.address), f"{name}_dst": destination.port, **flags}
+    return {
+        "in_port": port.number,
+        "eth_type": ETH_TYPES[version],
+        "eth_dst": port.mac,
+        "ip_proto": PROTOCOL_NUMBERS[name],
+        "nw_ttl": TTL,
+        f"ipv{version}_src": str(source.address),
+        f"{name}_src": source.port,
+        f"ipv{version}_dst": str(destination.address),
+        f"{name}_dst": destination.port,
+        **flags,
+    }
 
 
 def _outcome(situation: Situation, last: Hit) -> tuple[str, str]:
@@ -107,21 +137,31 @@ def _outcome(situation: Situation, last: Hit) -> tuple[str, str]:
     where = f"table {last.number} ({last.table}) of {lb}"
     external = situation.external_ip["address"]
     if last.flow is None and last.table == "deliver_server" and entry:
-        return "dropped", (f"dropped in {where}: the server {entry['server']} has not answered {lb}'s {asked_by(entry['server'])}; "
-                           "is it up, and where the site file says?")
-    outcome, answer = ("reset", "a RST") if PROTOCOL_NUMBERS[situation.protocol] == TCP else ("unreachable", "ICMP port unreachable")
+        return "dropped", (
+            f"dropped in {where}: the server {entry['server']} has not answered {lb}'s {asked_by(entry['server'])}; "
+            "is it up, and where the site file says?"
+        )
+    outcome, answer = (
+        ("reset", "a RST") if PROTOCOL_NUMBERS[situation.protocol] == TCP else ("unreachable", "ICMP port unreachable")
+    )
     match kind_of(last.flow.cookie) if last.flow else None:
         case Kind.DELIVER:
             return _delivered(situation)
         case Kind.NEW:
             if not (situation.entry or situation.outward or situation.taking):
-                return outcome, (f"{where} shows it to the controller, which answers with {answer}: no server takes connections "
-                                 "(`lbctl server list` says why)")
+                return outcome, (
+                    f"{where} shows it to the controller, which answers with {answer}: no server takes connections "
+                    "(`lbctl server list` says why)"
+                )
             return "new", f"{where} shows it to the controller, {_new(situation)}"
         case Kind.STRAY:
             return outcome, f"{where} shows it to the controller, which answers with {answer}: there is no entry" + (
-                f", and connections are opened from inside only: {external} is a NAT gateway" if situation.external_ip["inside"] else
-                "" if situation.service else f", and no {situation.protocol} service on port {situation.destination.port}")
+                f", and connections are opened from inside only: {external} is a NAT gateway"
+                if situation.external_ip["inside"]
+                else ""
+                if situation.service
+                else f", and no {situation.protocol} service on port {situation.destination.port}"
+            )
         case Kind.HOLD:
             return "held", f"{where} has it held: {external} is being moved, it goes on when that is done"
         case Kind.UNASSIGNED:

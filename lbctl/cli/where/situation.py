@@ -18,7 +18,8 @@ FLAGS = {SYN: packets.SYN, SEGMENT: packets.ACK}
 class Situation:
     """What the API says that matters for one connection. `entry` is None if there is none, `move` if none is running.
 
-    source, destination: of the packet as its sender makes it. outward: from an inside host of a NAT gateway; else from a client.
+    source, destination: of the packet as its sender makes it. outward: from an inside host of a NAT gateway; else from
+    a client.
     """
 
     protocol: str
@@ -61,6 +62,9 @@ def ports_of(load_balancer: dict[str, Any]) -> Ports | None:
     external, internal = (load_balancer["ports"][side] for side in ("external", "internal"))
     if None in (external["number"], internal["number"], external["mac"], internal["mac"]):
         return None
-    tunnels = {transport: Port(port["number"], internal["mac"]) for transport, port in load_balancer["ports"]["tunnels"].items()
-               if port["number"] is not None}
+    tunnels = {
+        transport: Port(port["number"], internal["mac"])
+        for transport, port in load_balancer["ports"]["tunnels"].items()
+        if port["number"] is not None
+    }
     return Ports(Port(external["number"], external["mac"]), Port(internal["number"], internal["mac"]), tunnels)

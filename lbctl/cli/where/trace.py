@@ -20,12 +20,17 @@ _COOKIE = re.compile(r"cookie (0x[0-9a-f]+)")
 
 
 def trace(installations: Iterable[Ovs], situation: Situation, packet: str) -> str:
-    """The annotated output of `ovs-appctl ofproto/trace`. Raises Failure if the LB's bridge is in none of these Open vSwitches."""
+    """The annotated output of `ovs-appctl ofproto/trace`.
+
+    Raises Failure if the LB's bridge is in none of these Open vSwitches.
+    """
     lb = situation.load_balancer
     found = next(((ovs, bridge) for ovs in installations if (bridge := ovs.bridge_of(lb["dpid"]))), None)
     if found is None:
-        raise Failure(f"No bridge here has the dpid {lb['dpid']} of {lb['name']}: run this on its host, with --ovs-rundir "
-                      "or OVS_RUNDIR if Open vSwitch's sockets are not in their usual place.")
+        raise Failure(
+            f"No bridge here has the dpid {lb['dpid']} of {lb['name']}: run this on its host, with --ovs-rundir "
+            "or OVS_RUNDIR if Open vSwitch's sockets are not in their usual place."
+        )
     ovs, bridge = found
     return annotate(ovs.appctl("ofproto/trace", bridge, _flow(situation, packet)))
 
@@ -58,6 +63,9 @@ def _flow(situation: Situation, packet: str) -> str:
     six = situation.source.address.version == 6
     source, destination = ("ipv6_src", "ipv6_dst") if six else ("nw_src", "nw_dst")
     flags = "" if packet not in FLAGS else ",tcp_flags=syn" if FLAGS[packet] == packets.SYN else ",tcp_flags=ack"
-    return (f"in_port={port.number},{protocol}{'6' if six else ''},dl_src={(entry and entry[hop]) or UNKNOWN_MAC},dl_dst={port.mac},"
-            f"{source}={situation.source.address},{destination}={situation.destination.address},nw_ttl=64,"
-            f"{protocol}_src={situation.source.port},{protocol}_dst={situation.destination.port}{flags}")
+    return (
+        f"in_port={port.number},{protocol}{'6' if six else ''},"
+        f"dl_src={(entry and entry[hop]) or UNKNOWN_MAC},dl_dst={port.mac},"
+        f"{source}={situation.source.address},{destination}={situation.destination.address},nw_ttl=64,"
+        f"{protocol}_src={situation.source.port},{protocol}_dst={situation.destination.port}{flags}"
+    )

@@ -1,6 +1,7 @@
 """Where a packet goes, worked out from the rules that an LB should hold: what the switch does, without the switch.
 
-A packet is here its fields: a mapping from field, as lbctl.openflow names them, to value. Registers that are not named are 0.
+A packet is here its fields: a mapping from field, as lbctl.openflow names them, to value. Registers that are not named
+are 0.
 """
 
 from __future__ import annotations
