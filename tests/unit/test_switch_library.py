@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ryu_apps.library import names, options
+from topologies import programs
 
 assert options.CONF is names.cfg.CONF, "the options are declared as soon as their module is imported"
 
@@ -53,5 +53,5 @@ def test_nothing_in_the_process_blocks_it() -> None:
     command = ("from eventlet.patcher import is_monkey_patched; from tests.bed.switch_library import main_function; "
                "main_function(); names = ('os', 'select', 'socket', 'thread', 'time'); "
                "print([name for name in names if not is_monkey_patched(name)])")
-    done = subprocess.run([sys.executable, "-c", command], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    done = programs.run([sys.executable, "-c", command], cwd=CHECKOUT, capture_output=True, check=True)
     assert done.stdout == "[]\n"
