@@ -127,6 +127,7 @@ class LoadBalancerSwitch(LabSwitch):
             # The bridge's ports may be on the same network as the control address; they must not answer for it.
             "sysctl -qw net.ipv4.conf.all.arp_ignore=1",
             *(f"ip link set {interface} up" for interface in self.intfNames()),
+            *(f"ethtool -K {port} {OFFLOADS} >/dev/null" for port in self.ports_of_bridge),
             f"ip addr add {plan.interface(self.control_address)} dev {self.name}-mgmt",
         )
         controller = f"tcp:{self.controller}:{plan.OPENFLOW_PORT}"

@@ -50,7 +50,9 @@ class ServerRequest(_ServerRequest):
             raise ValueError(f"transport {transport} needs remote, the tunnel's other end")
         if transport not in TUNNEL_OVERHEAD and not given.keys().isdisjoint(_ONLY_TUNNELS):
             *others, last = _ONLY_TUNNELS
-            raise ValueError(f"{', '.join(others)} and {last} are a tunnel's: add transport, {' or '.join(TUNNEL_OVERHEAD)}")
+            raise ValueError(
+                f"{', '.join(others)} and {last} are a tunnel's: add transport, {' or '.join(TUNNEL_OVERHEAD)}"
+            )
         return self
 
     def server(self, internal_mtu: int) -> Server:
@@ -65,7 +67,9 @@ class ServerRequest(_ServerRequest):
 class ServerChange(_ServerChange):
     """What of a server may be changed; what is left out stays."""
 
-    drained: bool = Field(default=False, description="it gets no new connections; those that it has go on until they end")
+    drained: bool = Field(
+        default=False, description="it gets no new connections; those that it has go on until they end"
+    )
 
     @model_validator(mode="after")
     def _changes_something(self) -> ServerChange:
@@ -83,7 +87,9 @@ class TunnelView(_TunnelView):
 class ServerView(_ServerView):
     """What it has in the site file (or was ordered instead), and what it does."""
 
-    state: ServerState = Field(description="up: it takes new connections; full: it has max_connections; see docs/servers.md")
+    state: ServerState = Field(
+        description="up: it takes new connections; full: it has max_connections; see docs/servers.md"
+    )
     drained: bool = Field(description="an operator wants it to get no new connections")
     reason: str | None = Field(description="why it is down, which a drained one may be as well")
     since: str | None = Field(description="when it went down")
@@ -97,8 +103,9 @@ class ServiceView(BaseModel):
     port: int
     scheduler: str = Field(description="the one in force")
     site_file_scheduler: str = Field(description="the same, unless another was ordered at run time")
-    servers_ordered: bool = Field(description="the servers, their weights or limits are not the site file's: they were changed at run "
-                                              "time")
+    servers_ordered: bool = Field(
+        description="the servers, their weights or limits are not the site file's: they were changed at run time"
+    )
     servers: list[ServerView]
 
 

@@ -53,7 +53,8 @@ def keeper(
         raise Failure(f"cannot listen on {output.endpoint(*place)}: {error.strerror}; give --listen another address or port.") from error
     if token and not tls and not _is_loopback(place):
         logging.warning("without --tls-cert, token and entries can be read by whoever sees the network between")
-    logging.info("listening on %s for %s, with %d entries kept", output.endpoint(*http.server_address[:2]), ", ".join(map(str, servers)),
+    address, port = http.server_address[:2]
+    logging.info("listening on %s for %s, with %d entries kept", output.endpoint(str(address), port), ", ".join(map(str, servers)),
                  kept.copy.rows)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: threading.Thread(target=http.shutdown).start())

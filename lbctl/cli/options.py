@@ -50,8 +50,12 @@ def changes(keys: Iterable[Declared], given: Mapping[str, Any]) -> dict[str, Any
 
 def told(keys: Iterable[Declared], view: Mapping[str, Any]) -> str:
     """What the keys are, in a sentence; view: of a part, as REST shows it."""
-    return ", ".join((each.key.shown or f"{each.name} {{}}").format(view[each.name]) if view[each.name] is not None else str(each.key.absent)
-                     for each in keys)
+    return ", ".join(
+        (each.key.shown or f"{each.name} {{}}").format(view[each.name])
+        if view[each.name] is not None
+        else str(each.key.absent)
+        for each in keys
+    )
 
 
 def _option(declared: Declared, default: object) -> inspect.Parameter:
@@ -59,7 +63,9 @@ def _option(declared: Declared, default: object) -> inspect.Parameter:
     given."""
     key = declared.key
     known = default if isinstance(default, int | str) and not key.variants else None
-    option = typer.Option(_name(declared.name), help=f"{key.meaning[0].upper()}{key.meaning[1:]}.", **_bounds(declared.form))
+    option = typer.Option(
+        _name(declared.name), help=f"{key.meaning[0].upper()}{key.meaning[1:]}.", **_bounds(declared.form)
+    )
     return inspect.Parameter(declared.name, inspect.Parameter.KEYWORD_ONLY, default=known,
                              annotation=Annotated[_type(declared.form) | None, option])
 
@@ -67,7 +73,9 @@ def _option(declared: Declared, default: object) -> inspect.Parameter:
 def _flag(declared: Declared) -> inspect.Parameter:
     absent = declared.key.absent or ""
     option = typer.Option(_name(absent), help=f"Take its {declared.name} away.")
-    return inspect.Parameter(_identifier(absent), inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option])
+    return inspect.Parameter(
+        _identifier(absent), inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option]
+    )
 
 
 def _type(form: Form[Any]) -> Any:
@@ -84,10 +92,15 @@ def _with_parameters(parameters: list[inspect.Parameter]) -> Callable[[Command],
     """Typer asks a command's signature which options there are: they take the place of **given."""
 
     def decorate(command: Command) -> Command:
-        own = [each for each in inspect.signature(command, eval_str=True).parameters.values() if each.kind is not each.VAR_KEYWORD]
+        own = [
+            each
+            for each in inspect.signature(command, eval_str=True).parameters.values()
+            if each.kind is not each.VAR_KEYWORD
+        ]
         arguments = [each for each in own if each.default is each.empty]
         options = [each.replace(kind=each.KEYWORD_ONLY) for each in own if each.default is not each.empty]
-        setattr(command, "__signature__", inspect.Signature([*arguments, *parameters, *options]))  # noqa: B010 - a function has it
+        signature = inspect.Signature([*arguments, *parameters, *options])
+        setattr(command, "__signature__", signature)  # noqa: B010 - any function may have one
         return command
 
     return decorate

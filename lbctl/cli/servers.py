@@ -29,7 +29,9 @@ ADDED = [each for each in keys_of(SiteServer) if each.name not in ("address", "p
 """The keys of the site file that a server may be added with, besides those that its argument says."""
 CHANGED = [each for each in ADDED if each.key.changeable]
 
-app = typer.Typer(no_args_is_help=True, help="The servers of services, and which they are, at run time: docs/servers.md.")
+app = typer.Typer(
+    no_args_is_help=True, help="The servers of services, and which they are, at run time: docs/servers.md."
+)
 
 
 @app.command("list")
@@ -42,8 +44,9 @@ def show(external_ip: OnlyExternalIp = None, service: OnlyService = None, json: 
         output.print_json({"servers": [each.json for each in found], "former_servers": former})
         return
     rows: list[tuple[object, ...]] = [
-        (each.external_ip, each.service, each.name, each.view["state"], each.view["connections"], each.view["max_connections"],
-         each.view["weight"], _way(each.view), _remark(each.view)) for each in found]
+        (each.external_ip, each.service, each.name, each.view["state"], each.view["connections"],
+         each.view["max_connections"], each.view["weight"], _way(each.view), _remark(each.view))
+        for each in found]
     rows += [(each["external_ip"], None, each["address"], "removed", each["connections"], None, None, _way(each), None)
              for each in former]
     output.print_table("", COLUMNS, rows, "No servers.", optional=("limit", "remark"))
@@ -59,7 +62,10 @@ def add(external_ip: ExternalIp, service: Service, server: Server, json: output.
     if json:
         output.print_json(view)
     else:
-        output.print_line(f"{external_ip} {service} has the server {server}, until the site file says something else about its servers.")
+        output.print_line(
+            f"{external_ip} {service} has the server {server}, until the site file says something else about its "
+            f"servers."
+        )
 
 
 @app.command("remove")
@@ -69,8 +75,11 @@ def remove(external_ip: ExternalIp, service: Service, server: Server, json: outp
     if json:
         output.print_json(rest)
     else:
-        output.print_line(f"{external_ip} {service} does without {server}, until the site file says something else about its servers; "
-                          "connections that are open go on until they end.")
+        output.print_line(
+            f"{external_ip} {service} does without {server}, until the site file says something else about its "
+            f"servers; "
+            "connections that are open go on until they end."
+        )
 
 
 @app.command("change")

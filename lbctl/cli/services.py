@@ -14,9 +14,13 @@ from lbctl.site.documents import endpoint_of
 
 ExternalIp = Annotated[str, typer.Argument(metavar="IP", help="The external IP.")]
 Service = Annotated[str, typer.Argument(metavar="PROTOCOL/PORT", help="Its service, such as tcp/80.")]
-Server = Annotated[str, typer.Argument(metavar="ADDRESS:PORT", help="The server, such as 10.0.0.11:80 or [fd00::11]:80.")]
+Server = Annotated[
+    str, typer.Argument(metavar="ADDRESS:PORT", help="The server, such as 10.0.0.11:80 or [fd00::11]:80.")
+]
 OnlyExternalIp = Annotated[str | None, typer.Option("--external-ip", help="Only of this external IP.")]
-OnlyService = Annotated[str | None, typer.Option("--service", metavar="PROTOCOL/PORT", help="Only of this service, such as tcp/80.")]
+OnlyService = Annotated[
+    str | None, typer.Option("--service", metavar="PROTOCOL/PORT", help="Only of this service, such as tcp/80.")
+]
 
 
 class Found(NamedTuple):
@@ -48,7 +52,9 @@ def split_service(text: str) -> tuple[str, str]:
     """PROTOCOL and PORT. Raises BadParameter."""
     protocol, slash, port = text.partition("/")
     if not (protocol and slash and port):
-        raise typer.BadParameter(f"{text!r} is no service: give PROTOCOL/PORT, such as tcp/80", param_hint="PROTOCOL/PORT")
+        raise typer.BadParameter(
+            f"{text!r} is no service: give PROTOCOL/PORT, such as tcp/80", param_hint="PROTOCOL/PORT"
+        )
     return protocol, port
 
 
@@ -89,5 +95,7 @@ def find_server(client: Client, server: str, external_ip: str | None, service: s
     found = [each for each in everywhere if each.view["address"] == address and port in (None, each.view["port"])]
     if not found:
         known = ", ".join(dict.fromkeys(each.name for each in everywhere))
-        raise Failure(f"There is no server {server} there; there are: {known}." if known else "There is no such service.")
+        raise Failure(
+            f"There is no server {server} there; there are: {known}." if known else "There is no such service."
+        )
     return found

@@ -98,14 +98,15 @@ class Opening:
         if self._to_be_told(serving, f"{name} {reason}", now):
             states = Counter(serving.servers.state(place, server).state for server in service.servers)
             self._ground.log("no server takes connections: clients are refused", level="warning", lb=switch.lb.name,
-                      external_ip=str(serving.address), service=name, **states, hint=HINTS[reason])
+                             external_ip=str(serving.address), service=name, **states, hint=HINTS[reason])
 
     def _exhausted(self, switch: Switch, serving: Serving, now: float) -> None:
         """Every connection that finds no port is counted; the log tells it once a minute."""
         switch.counters["ports_exhausted"] += 1
         if self._to_be_told(serving, "ports", now):
-            self._ground.log("no translated port left", level="warning", lb=switch.lb.name, external_ip=str(serving.address),
-                      hint="a larger port_range, more internal_ips or more servers give more ports")
+            self._ground.log("no translated port left", level="warning", lb=switch.lb.name,
+                             external_ip=str(serving.address),
+                             hint="a larger port_range, more internal_ips or more servers give more ports")
 
     def _to_be_told(self, serving: Serving, trouble: str, now: float) -> bool:
         """Has it not been logged for a while? The troubles of a site are few, so nothing is forgotten."""

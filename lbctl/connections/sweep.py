@@ -133,7 +133,8 @@ class Sweep:
             current.open += 1
             asked = Asked(serving)
             for side in Side:
-                token = self._ground.tokens.new(FlowsAnswer(serving.assigned, partial(self._answered, serving.assigned, asked)))
+                answered = partial(self._answered, serving.assigned, asked)
+                token = self._ground.tokens.new(FlowsAnswer(serving.assigned, answered))
                 current.tokens.append(token)
                 cookie = entry_cookie(side, serving.owner, bucket)
                 out.append(ToSwitch(serving.assigned, ReadFlows(side.access_table, cookie, MASK_ALL, token)))

@@ -50,5 +50,7 @@ def endpoint_of(text: str) -> Endpoint:
     bracketed = address.startswith("[") and address.endswith("]")
     found = ip_address(address[1:-1] if bracketed else address)
     if bracketed != (found.version == 6):
-        raise ValueError(f"{text!r} is no server: an IPv6 address is written in brackets, such as [fd00::11]:80, and no other")
+        raise ValueError(
+            f"{text!r} is no server: an IPv6 address is written in brackets, such as [fd00::11]:80, and no other"
+        )
     return Endpoint(found, int(port))

@@ -124,7 +124,9 @@ class Text(Form[str]):
 NAME = Text("name: at most 63 letters, digits, `.`, `_` and `-`", re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"),
             "{}: use at most 63 letters, digits, '.', '_' and '-', a letter or digit first")
 """It is part of URLs and commands."""
-PORT_NAME = Text("name of a port", re.compile(r"[^\s/:]{1,15}"), "{} is no interface name: 1 to 15 characters, no space, '/' or ':'")
+PORT_NAME = Text(
+    "name of a port", re.compile(r"[^\s/:]{1,15}"), "{} is no interface name: 1 to 15 characters, no space, '/' or ':'"
+)
 FILE = Text("file name")
 PATH = Text("path", re.compile(r"/[!-~]{0,255}"),
             "must begin with / and have at most 256 printable ASCII characters, no space; it is {}")

@@ -103,7 +103,10 @@ def keys_of(part: type) -> tuple[Declared, ...]:
     found: list[Declared] = []
     for name, key, default in _fields_of(part):
         if isinstance(key.form, Inline):
-            found += [Declared(each.name, each.key, (name, *each.path), each.default, each.item) for each in keys_of(key.form.of)]
+            found += [
+                Declared(each.name, each.key, (name, *each.path), each.default, each.item)
+                for each in keys_of(key.form.of)
+            ]
         elif isinstance(key.form, Spread):
             found += [Declared(each, key, (name,), None, item) for each, item in key.form.items]
         else:
@@ -158,5 +161,7 @@ def _fields_of(part: type) -> tuple[tuple[str, Key, object], ...]:
     for field in fields(part):
         key = next((each for each in getattr(hints[field.name], "__metadata__", ()) if isinstance(each, Key)), None)
         if key is not None:
-            found.append((field.name, key, field.default if field.default_factory is MISSING else field.default_factory()))
+            found.append(
+                (field.name, key, field.default if field.default_factory is MISSING else field.default_factory())
+            )
     return tuple(found)

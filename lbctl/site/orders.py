@@ -73,12 +73,18 @@ def _not_overruled(file: Site, orders: Orders, ended: list[Ended]) -> dict[Servi
             continue
         scheduler, servers = order.scheduler, order.servers
         if scheduler and scheduler.instead_of != service.scheduler:
-            ended.append(Ended(name, "scheduler", f"the site file says {service.scheduler} instead of {scheduler.instead_of}"))
+            ended.append(
+                Ended(name, "scheduler", f"the site file says {service.scheduler} instead of {scheduler.instead_of}")
+            )
         if servers and set(servers.instead_of) != set(service.servers):
-            ended.append(Ended(name, "servers", "the site file says something else about the servers than when it was given"))
+            ended.append(
+                Ended(name, "servers", "the site file says something else about the servers than when it was given")
+            )
         kept[name] = ServiceOrder(
             scheduler if scheduler and scheduler.instead_of == service.scheduler != scheduler.wanted else None,
-            servers if servers and set(servers.instead_of) == set(service.servers) != set(servers.wanted) else None, order.drained)
+            servers if servers and set(servers.instead_of) == set(service.servers) != set(servers.wanted) else None,
+            order.drained,
+        )
     return kept
 
 
@@ -93,7 +99,9 @@ def _of_servers_in_force(site: Site, orders: Orders, ended: list[Ended]) -> dict
     kept = {}
     for name, order in orders.items():
         gone = order.drained - {server.endpoint for server in services[name].servers}
-        ended += [Ended(name, f"drained server {endpoint}", "the service has no such server any more") for endpoint in gone]
+        ended += [
+            Ended(name, f"drained server {endpoint}", "the service has no such server any more") for endpoint in gone
+        ]
         kept[name] = replace(order, drained=order.drained - gone)
     return kept
 
@@ -101,8 +109,13 @@ def _of_servers_in_force(site: Site, orders: Orders, ended: list[Ended]) -> dict
 def _services(site: Site, orders: Orders) -> dict[ServiceName, Service]:
     """The services that orders are about."""
     wanted = {name.external_ip for name in orders}
-    return {name: service for external_ip in site.external_ips if external_ip.address in wanted for service in external_ip.services
-            if (name := ServiceName(external_ip.address, service.protocol, service.port)) in orders}
+    return {
+        name: service
+        for external_ip in site.external_ips
+        if external_ip.address in wanted
+        for service in external_ip.services
+        if (name := ServiceName(external_ip.address, service.protocol, service.port)) in orders
+    }
 
 
 def _with(file: Site, orders: Orders) -> Site:

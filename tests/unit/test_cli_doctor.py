@@ -10,8 +10,10 @@ from ipaddress import ip_address
 import pytest
 
 from lbctl.cli.doctor import controller as checks_controller
+from lbctl.cli.doctor import receive_queues, segments
 from lbctl.cli.doctor.finding import Level
-from lbctl.cli.doctor.switch import check_version
+from lbctl.cli.doctor.open_vswitch import check_version
+from lbctl.cli.doctor.receive_queues import ENOUGH
 from lbctl.cli.ovs import Ovs
 from lbctl.servers.states import ServerState
 from tests.unit.api_fakes import site_of_all_kinds
@@ -30,15 +32,23 @@ GOOD = {
 }
 
 
+SHORT = 212992
+"""What the kernel's own net.core.rmem_default is."""
+
+
 class Tools:
-    """Scripts in PATH that answer as Open vSwitch's tools and ethtool do."""
+    """Scripts in PATH that answer as Open vSwitch's tools, ethtool, ss and ip do; and what this machine's settings are."""
 
     def __init__(self, directory, monkeypatch):
         self.directory = directory
         self.tables = json.loads(json.dumps(GOOD))
         self.overflow, self.offload, self.fails = 0, "off", False
         self.routes = "Cached: 198.18.1.0/24 dev br0 SRC 198.18.1.11"
+        self.queue, self.lost, self.default = ENOUGH, 0, ENOUGH
+        self.sockets, self.links = True, []
         monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+        monkeypatch.setattr(receive_queues, "length_of_new_queues", lambda: self.default)
+        monkeypatch.setattr(segments, "SETTINGS", directory)
 
     def write(self):
         for name, rows in self.tables.items():
@@ -50,6 +60,11 @@ class Tools:
                                         f'ovs/route/show) echo "{self.routes}";; *) echo {self.overflow};; esac')
         self._tool("ovs-ofctl", "exit 1")
         self._tool("ethtool", f"echo 'tx-checksumming: {self.offload}'")
+        memory = f"skmem:(r0,rb{self.queue},t0,tb{SHORT},f0,w0,o0,bl0,d{self.lost})"
+        sockets = [f'p_raw 0 0 *:{port} * users:(("{user}",pid=7,fd=9)) {size}' for port, user, size in (
+            ("lba-ext", "ovs-vswitchd", memory), ("lba-int", "ovs-vswitchd", memory), ("lba-ext", "tcpdump", f"skmem:(r0,rb{SHORT},t0,d9)"))]
+        self._tool("ss", f"echo '{chr(10).join(sockets) if self.sockets else ''}'")
+        self._tool("ip", f"echo '{json.dumps(self.links)}'")
 
     def _tool(self, name, script):
         path = self.directory / name
@@ -123,6 +138,77 @@ def test_a_queue_that_ran_over_and_an_offload(doctor, tools):
     findings = doctor()[1]
     assert "dropped 7 packets" in findings[0]["what"]
     assert [finding["mend"].split(";")[0] for finding in findings[1:]] == ["ethtool -K lba-ext tx off", "ethtool -K lba-int tx off"]
+
+
+def test_the_receive_queues_of_a_userspace_datapath_are_measured(doctor, tools):
+    tools.queue, tools.default = SHORT, SHORT
+    status, [finding] = doctor()
+    assert (status, finding["level"]) == (0, "warn")
+    assert "lb-a: the receive queues of lba-ext and lba-int hold 212992 bytes, some 92 full frames; 8388608 are" in finding["what"]
+    assert finding["mend"].startswith("sysctl -w net.core.rmem_default=8388608; then: lbctl drain lb-a --wait; systemctl restart")
+    assert finding["keep"] == "printf 'net.core.rmem_default = 8388608\\n' >/etc/sysctl.d/60-lbctl-rmem-default.conf"
+    shown = doctor.command("doctor").out
+    assert f"-> so that it lasts: {finding['keep']}" in shown and "Nothing failed" in shown
+
+
+def test_a_longer_default_helps_ports_that_are_opened_afterwards_only(doctor, tools):
+    tools.queue = SHORT
+    [finding] = doctor()[1]
+    assert finding["mend"].startswith("lbctl drain lb-a --wait; systemctl restart openvswitch-switch")
+    tools.queue, tools.default = ENOUGH, SHORT
+    assert doctor() == (0, [])
+    assert "hold 8388608 bytes (net.core.rmem_default is 212992 now, so a restart of ovs-vswitchd would shorten them)" in (
+        doctor.command("doctor").out)
+
+
+def test_packets_that_a_receive_queue_had_no_room_for(doctor, tools):
+    tools.lost = 12
+    assert [finding["what"].partition(": ")[2] for finding in doctor()[1]] == [
+        f"the receive queue of {port} ran over: 12 packets are lost since the port was opened." for port in ("lba-ext", "lba-int")]
+
+
+def test_queues_that_cannot_be_seen_are_judged_by_the_setting(doctor, tools):
+    tools.sockets, tools.default = False, SHORT
+    [finding] = doctor()[1]
+    assert "net.core.rmem_default is 212992" in finding["what"] and "rmem_default=8388608, before" in finding["mend"]
+
+
+def test_the_kernels_datapath_has_no_such_queues(doctor, tools):
+    tools.tables["Bridge"][0]["datapath_type"] = "system"
+    tools.queue, tools.default, tools.lost, tools.offload = SHORT, SHORT, 12, "on"
+    assert doctor() == (0, [])
+
+
+SEGMENT = [{"ifname": "lba-ext", "link": "to-lba-ext", "linkinfo": {"info_kind": "veth"}},
+           {"ifname": "to-lba-ext", "link": "lba-ext", "master": "outside", "linkinfo": {"info_kind": "veth"}},
+           {"ifname": "outside", "linkinfo": {"info_kind": "bridge"}},
+           {"ifname": "lba-int", "link_index": 7, "linkinfo": {"info_kind": "veth"}}, {}]
+"""What `ip -json` says of a veth whose other end is in a Linux bridge here, and of one whose other end is elsewhere."""
+
+
+def test_a_linux_bridge_that_hands_packets_to_iptables(doctor, tools):
+    (tools.directory / "bridge-nf-call-iptables").write_text("1\n")
+    assert doctor() == (0, []), "no such bridge carries packets of a load balancer"
+    tools.links = SEGMENT
+    [finding] = doctor()[1]
+    assert finding["level"] == "warn" and "the Linux bridge outside, which its packets go through" in finding["what"]
+    assert finding["mend"].startswith("sysctl -w net.bridge.bridge-nf-call-iptables=0 (")
+    assert finding["keep"].startswith("echo br_netfilter >/etc/modules-load.d/lbctl.conf; printf 'net.bridge.bridge-nf-call-iptables = 0")
+    (tools.directory / "bridge-nf-call-iptables").write_text("0\n")
+    assert doctor() == (0, []) and "the Linux bridge outside does not hand" in doctor.command("doctor").out
+
+
+def test_one_report_of_several_open_vswitches(doctor, tools, tmp_path):
+    """As in a lab: what fails in one does not hide the other."""
+    here, dead = tmp_path / "here", tmp_path / "dead"
+    tools.write()
+    for tool in ("ovs-vsctl", "ovs-appctl"):
+        script = (tools.directory / tool).read_text().removeprefix("#!/bin/sh\n")
+        tools._tool(tool, f"[ $OVS_RUNDIR = {here} ] || {{ echo database connection failed >&2; exit 1; }}\n{script}")
+    run = doctor.command("doctor", "--json", "--ovs-rundir", str(dead), "--ovs-rundir", str(here))
+    wrong = [finding["what"] for finding in run.json["findings"] if finding["level"] != "ok"]
+    assert run.status == 1 and len(wrong) == 1 and f"with its sockets in {dead}" in wrong[0]
+    assert "Open vSwitch 3.1.0 of lb-a runs." in [finding["what"] for finding in run.json["findings"]]
 
 
 def test_open_vswitch_does_not_run(doctor, tools):

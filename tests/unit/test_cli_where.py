@@ -9,7 +9,7 @@ import pytest
 from lbctl.api.views import entry as entry_view
 from lbctl.cli.where.trace import _flow as packet_text
 from lbctl.cli.where.trace import annotate
-from lbctl.cli.where.verdict import Situation
+from lbctl.cli.where.situation import Situation, ports_of
 from lbctl.moves.actions import HOLDING
 from lbctl.servers.states import FormerServer, ServerState
 from lbctl.site.model import Hop
@@ -187,8 +187,9 @@ def test_the_switch_is_asked_about_the_same_packet():
         api = Api(of_site=site_of_all_kinds())
         connection = known.connection
         source, destination = (connection.server, connection.client) if outward else (connection.client, connection.external)
-        return packet_text(Situation({6: "tcp", 17: "udp"}[connection.protocol], source, destination, outward, {},
-                                     api.get("/v1/load-balancers/lb-a"), "normal", entry_view(known).model_dump(), None), **changes)
+        lb = api.get("/v1/load-balancers/lb-a")
+        return packet_text(Situation({6: "tcp", 17: "udp"}[connection.protocol], source, destination, outward, {}, lb, ports_of(lb),
+                                     "normal", entry_view(known).model_dump(), None), **changes)
 
     assert flow(UDP, packet="datagram") == (
         "in_port=1,udp,dl_src=02:00:00:00:00:09,dl_dst=02:00:00:00:01:01,nw_src=203.0.113.9,nw_dst=198.51.100.3,nw_ttl=64,udp_src=1000,udp_dst=53")

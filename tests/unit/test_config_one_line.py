@@ -21,8 +21,10 @@ from tests.unit import test_config_rebalance as rebalance
 from tests.unit import test_tunnels as tunnels
 from tests.unit.test_config import EXAMPLES, KINDS, SITE, edited
 
-RIGHT = {**{path.name: path.read_text() for path in sorted(EXAMPLES.glob("*.yaml"))}, "destination NAT": SITE, "all kinds": KINDS,
-         "tunnels": tunnels.FILE, "keepers": SITE + failover.KEEPERS, "copies": failover.with_copies("[sockets, keeper]")}
+RIGHT = {**{path.name: path.read_text() for path in sorted(EXAMPLES.glob("*.yaml"))}, "destination NAT": SITE,
+         "all kinds": KINDS,
+         "tunnels": tunnels.FILE, "keepers": SITE + failover.KEEPERS,
+         "copies": failover.with_copies("[sockets, keeper]")}
 NO_YAML = {"tab", "value that YAML keeps for itself", "alias", "further document", "control character", "deep nesting"}
 """Mistakes of which YAML makes no document."""
 
@@ -37,8 +39,10 @@ MISTAKES = {
     **{name: edited(number, line) for name, number, line, _ in plain.MISTAKES if name not in NO_YAML},
     **{name: edited(number, line, KINDS) for name, number, line, _ in plain.KIND_MISTAKES},
     **{f"check {given[:40]}": checks.text(given) for given, _ in checks.MISTAKES},
-    **{f"{old} -> {new}"[:60]: tunnels.FILE.replace(old, new, 1) for old, new, _ in parameters(tunnels.test_one_mistake_one_problem)},
-    **{words[:40]: text for text, words in parameters(rebalance.test_what_makes_no_sense_is_refused_with_the_line_and_the_reason)},
+    **{f"{old} -> {new}"[:60]: tunnels.FILE.replace(old, new, 1)
+       for old, new, _ in parameters(tunnels.test_one_mistake_one_problem)},
+    **{words[:40]: text
+       for text, words in parameters(rebalance.test_what_makes_no_sense_is_refused_with_the_line_and_the_reason)},
     **{line: f"{SITE}settings:\n  {line}\n" for line, _ in parameters(plain.test_settings)},
     "keeper missing": failover.with_copies("[keeper]", SITE), "copy twice": failover.with_copies("[keeper, keeper]"),
 }
@@ -75,7 +79,8 @@ def values(text: str) -> object:
     """What a reader of the text sees, key by key."""
     def of(node: yaml.Node) -> object:
         if isinstance(node, yaml.CollectionNode):
-            return node.id, [[of(part) for part in item] if isinstance(item, tuple) else of(item) for item in node.value]
+            return node.id, [[of(part) for part in item] if isinstance(item, tuple) else of(item)
+                             for item in node.value]
         return node.tag, node.value
 
     return of(yaml.compose(text, Loader=yaml.SafeLoader))
@@ -111,7 +116,8 @@ def test_json_can_say_most_mistakes() -> None:
 def test_a_server_of_two_external_ips_is_noticed_on_one_line() -> None:
     text = SITE.replace("10.0.0.21", "10.0.0.11")
     assert config.parse(SITE.replace("10.0.0.21", "10.0.0.13"))
-    assert problems(as_json(text)) == ["server 10.0.0.11 already belongs to the external IP in line N; with nat: destination a server "
+    assert problems(as_json(text)) == ["server 10.0.0.11 already belongs to the external IP in line N; with nat: "
+                                       "destination a server "
                                        "belongs to one external IP"]
 
 

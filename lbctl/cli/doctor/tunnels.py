@@ -1,4 +1,4 @@
-"""Checks of the tunnel ports of a load balancer's bridge (docs/tunnels.md)."""
+"""The tunnel ports of a load balancer's bridge (docs/tunnels.md)."""
 
 from __future__ import annotations
 

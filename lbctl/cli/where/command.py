@@ -10,9 +10,10 @@ import typer
 from lbctl.cli import output
 from lbctl.cli.client import Client
 from lbctl.cli.failure import Failure
-from lbctl.cli.ovs import Ovs
+from lbctl.cli.ovs import Ovs, Rundirs
+from lbctl.cli.where.fate import Fate, fate_of
+from lbctl.cli.where.situation import DATAGRAM, SEGMENT, SYN, Situation, ports_of
 from lbctl.cli.where.trace import trace
-from lbctl.cli.where.verdict import DATAGRAM, SEGMENT, SYN, Situation, Verdict, ports_of, verdict
 from lbctl.site.model import Protocol
 from lbctl.values.addresses import Endpoint
 
@@ -26,22 +27,21 @@ def where(
                                                "address and port outside). IPv6: [ADDRESS]:PORT.")],
     protocol: Annotated[Protocol | None, typer.Option(help="Of the packet; tcp, unless only udp has a service there.")] = None,
     with_trace: Annotated[bool, typer.Option("--trace", help="Ask the switch as well; on the load balancer's host.")] = False,
-    ovs_rundir: Annotated[str | None, typer.Option(metavar="DIR", help="Where Open vSwitch's sockets are, if not in "
-                                                   "OVS_RUNDIR or the usual place.")] = None,
+    ovs_rundir: Rundirs = None,
     json: output.Json = False,
 ) -> None:
     """Show which rules and which server a packet meets."""
     situation = _situation(Client.from_environment(), _endpoint(source, "CLIENT:PORT"), _endpoint(destination, "IP:PORT"), protocol)
     first, *others = situation.packets
-    verdicts = {packet: verdict(situation, packet) for packet in (first, *others)}
-    traced = trace(Ovs(ovs_rundir), situation, first) if with_trace else None
+    fates = {packet: fate_of(packet, situation) for packet in (first, *others)}
+    traced = trace(Ovs.all_in(ovs_rundir), situation, first) if with_trace else None
     if json:
-        output.print_json(_as_json(situation, verdicts, first, traced))
+        output.print_json(_as_json(situation, fates, first, traced))
         return
     _print_situation(situation)
-    _print_path(first, verdicts[first])
+    _print_path(first, fates[first])
     for packet in others:
-        output.print_line(f"\n{_NAMES[packet]}: {verdicts[packet].sentence}.")
+        output.print_line(f"\n{_NAMES[packet]}: {fates[packet].sentence}.")
     if traced is not None:
         output.print_line(f"\n{_NAMES[first]}, by the switch's own trace:\n{traced.rstrip()}")
 
@@ -65,14 +65,16 @@ def _situation(api: Client, source: Endpoint, destination: Endpoint, protocol: P
     external_ip = outward or api.get("external-ips", str(destination.address))
     name = external_ip["load_balancer"]
     load_balancer = api.get("load-balancers", name)
-    if ports_of(load_balancer) is None:
+    ports = ports_of(load_balancer)
+    if ports is None:
         raise Failure(f"{external_ip['address']} is assigned to {name}, which is {load_balancer['state']}: "
                       f"{load_balancer['reason']}. So nothing forwards its packets; `lbctl doctor` says what to do.")
     modes = api.get("load-balancers", name, "transfer-modes")["transfer_modes"]
     move = api.get("moves", external_ip["move"]) if external_ip["move"] else None
     chosen = protocol or _protocol(external_ip, destination.port)
     entry = _entry(api, external_ip, chosen, source, destination, bool(outward))
-    return Situation(chosen, source, destination, bool(outward), external_ip, load_balancer, modes.get(external_ip["address"]), entry, move)
+    return Situation(chosen, source, destination, bool(outward), external_ip, load_balancer, ports,
+                     modes.get(external_ip["address"]), entry, move)
 
 
 def _gateway_of(api: Client, source: Endpoint, destination: Endpoint) -> dict[str, Any] | None:
@@ -116,17 +118,17 @@ def _print_situation(situation: Situation) -> None:
         output.print_line(f"{connection} has no entry.")
 
 
-def _print_path(packet: str, found: Verdict) -> None:
+def _print_path(packet: str, found: Fate) -> None:
     output.print_line(f"\n{_NAMES[packet]}: {found.sentence}.", style="bold")
     output.print_table("", ("table", "", "rule"), [(hit.number, hit.table, hit.text()) for hit in found.path], "")
 
 
-def _as_json(situation: Situation, verdicts: dict[str, Verdict], first: str, traced: str | None) -> dict[str, Any]:
+def _as_json(situation: Situation, fates: dict[str, Fate], first: str, traced: str | None) -> dict[str, Any]:
     return {
         "client": str(situation.source), "external": str(situation.destination), "protocol": situation.protocol,
         "load_balancer": situation.load_balancer["name"], "transfer_mode": situation.mode, "entry": situation.entry,
         "move": situation.move and situation.move["id"], "packet": first,
         "verdicts": {packet: {"outcome": found.outcome, "sentence": found.sentence, "path": [
             {"table": hit.number, "name": hit.table, "purpose": hit.purpose, "rule": hit.text()} for hit in found.path]}
-            for packet, found in verdicts.items()},
+            for packet, found in fates.items()},
         "trace": traced}

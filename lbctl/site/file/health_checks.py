@@ -15,8 +15,11 @@ def check_times(check: Draft, reader: Reader) -> None:
     interval: float = check.values.get("interval", default_of(HealthCheck, "interval"))
     timeout: float = check.values.setdefault("timeout", min(interval, default_of(HealthCheck, "timeout")))
     if timeout > interval:
-        reader.problem(check.nodes["timeout"], f"timeout {timeout:g} is longer than interval {interval:g}: a check must have ended when the "
-                       "next one begins")
+        reader.problem(
+            check.nodes["timeout"],
+            f"timeout {timeout:g} is longer than interval {interval:g}: a check must have ended when the "
+            "next one begins",
+        )
 
 
 def keep_ports_apart(external_ip: Draft, reader: Reader) -> None:

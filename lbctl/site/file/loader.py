@@ -61,7 +61,9 @@ class Draft:
 class Loader(ValueReader):
     """A reader of parts."""
 
-    def part(self, form: Part, node: yaml.Node, inherited: Mapping[str, str | None] = MappingProxyType({})) -> Draft | None:
+    def part(
+        self, form: Part, node: yaml.Node, inherited: Mapping[str, str | None] = MappingProxyType({})
+    ) -> Draft | None:
         """The draft of a part; None if it can't be said which keys belong into it. inherited: deciding keys that it may
         leave out."""
         decided = self._decided(form, node, inherited)
@@ -98,14 +100,20 @@ class Loader(ValueReader):
         given = {key.value: child for key, child in reversed(pairs) if isinstance(key, yaml.ScalarNode)}
         found: dict[str, str] = {}
         for each in deciding:
-            word = self.value(each.form, given[each.name], each.name) if each.name in given else inherited.get(each.name, _default(each))
+            word = (
+                self.value(each.form, given[each.name], each.name)
+                if each.name in given
+                else inherited.get(each.name, _default(each))
+            )
             if word is not None:
                 found[each.name] = word
         for inline in inlined_in(form.of):
             theirs, others = _beside(inline)
             if inline.decided_by and found.get(inline.decided_by) == inline.unless and not theirs.isdisjoint(given):
                 first = next(key for key, _ in pairs if isinstance(key, yaml.ScalarNode) and key.value in theirs)
-                self.problem(first, f"{form.called}: {quoted(first.value)} is {inline.whose}: add {inline.decided_by}, {others}")
+                self.problem(
+                    first, f"{form.called}: {quoted(first.value)} is {inline.whose}: add {inline.decided_by}, {others}"
+                )
                 return None
         return found if len(found) == len(deciding) else None
 

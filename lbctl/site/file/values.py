@@ -75,13 +75,22 @@ class ValueReader(Reader):
             return None
         address = _address(text)
         if address is None:
-            hint = ": leave the prefix length out" if "/" in text else " (a port has a key of its own)" if ":" in text else ""
+            hint = (
+                ": leave the prefix length out"
+                if "/" in text
+                else " (a port has a key of its own)"
+                if ":" in text
+                else ""
+            )
             self.problem(node, f"{what} must be {wanted}; it is {quoted(text)}{hint}")
         elif not is_host(address.packed):
             self.problem(node, f"{what} {text} is no address that a host can have")
         elif address.version == 6 and (address.scope_id or address.is_link_local or address.ipv4_mapped):
             # As it is written: releases of Python differ in how they print an IPv4 address in IPv6 form.
-            self.problem(node, f"{what} {text} is link-local, or an IPv4 address in IPv6 form: take a global or unique local address")
+            self.problem(
+                node,
+                f"{what} {text} is link-local, or an IPv4 address in IPv6 form: take a global or unique local address",
+            )
         else:
             return address
         return None
@@ -125,8 +134,11 @@ class ValueReader(Reader):
         for item in nodes:
             network = self.network(item, what, spare=2)
             if network is not None and network.version in found:
-                self.problem(item, f"{what} has two IPv{network.version} networks, {found[network.version]} and {network}: "
-                             "one of each IP version")
+                self.problem(
+                    item,
+                    f"{what} has two IPv{network.version} networks, {found[network.version]} and {network}: "
+                    "one of each IP version",
+                )
             elif network is not None:
                 found[network.version] = network
         return tuple(found[version] for version in sorted(found))
@@ -157,7 +169,12 @@ class ValueReader(Reader):
             return None
         try:
             parts = urlsplit(text)
-            right = parts.scheme in ("http", "https") and parts.hostname and parts.port is not None and parts.path in ("", "/")
+            right = (
+                parts.scheme in ("http", "https")
+                and parts.hostname
+                and parts.port is not None
+                and parts.path in ("", "/")
+            )
         except ValueError:
             right = False
         if not right:
@@ -172,8 +189,11 @@ class ValueReader(Reader):
         if node.tag != "tag:yaml.org,2002:str":
             self.problem(node, f"{what} must be in quotes, or YAML reads it as a number{_dpid_hint(text)}")
         elif not _DPID.fullmatch(text):
-            self.problem(node, f"{what} must be 16 hex digits, as `ovs-vsctl get bridge BRIDGE datapath_id` says; it is {quoted(text)}"
-                         f"{_dpid_hint(text)}")
+            self.problem(
+                node,
+                f"{what} must be 16 hex digits, as `ovs-vsctl get bridge BRIDGE datapath_id` says; it is {quoted(text)}"
+                f"{_dpid_hint(text)}",
+            )
         elif int(text, 16) == 0:
             self.problem(node, f"{what} must not be 0: Open vSwitch refuses it")
         else:
@@ -199,7 +219,9 @@ class ValueReader(Reader):
         if first is None or last is None:
             return None
         if not forms.PORT.low <= first <= last <= forms.PORT.high:
-            self.problem(node, f"{what} {first}-{last} holds no port: the first must be 1 to 65535, the last not below it")
+            self.problem(
+                node, f"{what} {first}-{last} holds no port: the first must be 1 to 65535, the last not below it"
+            )
             return None
         return first, last
 
@@ -224,11 +246,15 @@ class ValueReader(Reader):
             digits_node = (self.mapping(node, what, ("hex",)) or {}).get("hex")
             digits = self.raw(digits_node, "hex", "hex digits in quotes") if digits_node else None
             if digits is not None and (not _HEX.fullmatch(digits) or len(digits) > 2 * form.most):
-                self.problem(node, f"hex must be an even number of hex digits, at most {2 * form.most}; it is {quoted(digits)}")
+                self.problem(
+                    node, f"hex must be an even number of hex digits, at most {2 * form.most}; it is {quoted(digits)}"
+                )
                 return None
             data = bytes.fromhex(digits) if digits is not None else None
         if data is not None and len(data) > form.most:
-            self.problem(node, f"{what} has {len(data)} bytes: at most {form.most} fit into a packet on every way to a server")
+            self.problem(
+                node, f"{what} has {len(data)} bytes: at most {form.most} fit into a packet on every way to a server"
+            )
             return None
         return data
 

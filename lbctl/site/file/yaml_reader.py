@@ -110,7 +110,10 @@ class Reader:
             if not isinstance(key, yaml.ScalarNode):
                 self.problem(key, f"{what}: a key must be a word, not {_kind(key)}")
             elif key.value in seen:
-                self.problem(key, f"{what}: the key {quoted(key.value)} is already in line {line_of(seen[key.value])}: remove one")
+                self.problem(
+                    key,
+                    f"{what}: the key {quoted(key.value)} is already in line {line_of(seen[key.value])}: remove one",
+                )
             else:
                 seen[key.value] = key
                 if key.value in required or key.value in optional:

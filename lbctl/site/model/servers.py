@@ -24,7 +24,9 @@ _TUNNELS = tuple(f"transport: {transport}" for transport in TUNNEL_OVERHEAD)
 class Tunnel:
     """The tunnel that a server is at the other end of."""
 
-    transport: Annotated[Transport, Key(Choice(TRANSPORTS), "how it is reached; all but ethernet are tunnels", required=False)]
+    transport: Annotated[
+        Transport, Key(Choice(TRANSPORTS), "how it is reached; all but ethernet are tunnels", required=False)
+    ]
     remote: Annotated[Address, Key(HostAddress(), "the tunnel's other end, an IPv4 address", required_for=_TUNNELS)]
     key: Annotated[int, Key(
         Whole(0, 2**32 - 1, {f"transport: {transport}": 2**bits - 1 for transport, bits in KEY_BITS.items()}),
@@ -51,13 +53,29 @@ class Server:
     port: Annotated[int, Key(PORT, "where it serves")]
     weight: Annotated[int, Key(
         Whole(1, 65535), "counts with every scheduler but round-robin", changeable=True)] = 1
-    next_hop: Annotated[Address | None, Key(
-        HostAddress(), "the router on the internal network that it is behind", absent="it is on that network itself")] = None
-    tunnel: Annotated[Tunnel | None, Key(
-        Inline(Tunnel, decided_by="transport", unless=TRANSPORTS[0], whose="a tunnel's"), "the tunnel that it is behind")] = None
-    max_connections: Annotated[int | None, Key(
-        Whole(1, 1_000_000), "it gets no new connection while it has so many of its external IP", absent="no limit", changeable=True,
-        shown="at most {} connections")] = None
+    next_hop: Annotated[
+        Address | None,
+        Key(
+            HostAddress(), "the router on the internal network that it is behind", absent="it is on that network itself"
+        ),
+    ] = None
+    tunnel: Annotated[
+        Tunnel | None,
+        Key(
+            Inline(Tunnel, decided_by="transport", unless=TRANSPORTS[0], whose="a tunnel's"),
+            "the tunnel that it is behind",
+        ),
+    ] = None
+    max_connections: Annotated[
+        int | None,
+        Key(
+            Whole(1, 1_000_000),
+            "it gets no new connection while it has so many of its external IP",
+            absent="no limit",
+            changeable=True,
+            shown="at most {} connections",
+        ),
+    ] = None
 
     @property
     def endpoint(self) -> Endpoint:

@@ -50,11 +50,23 @@ _HTTP, _UDP = ("type: http",), ("type: udp",)
 class HealthCheck:
     """How a service's servers are checked."""
 
-    type: Annotated[CheckType, Key(
-        Choice(CHECKS), "what a check does: open a connection, ask by HTTP, or send a datagram", derived="the service's protocol")]
+    type: Annotated[
+        CheckType,
+        Key(
+            Choice(CHECKS),
+            "what a check does: open a connection, ask by HTTP, or send a datagram",
+            derived="the service's protocol",
+        ),
+    ]
     interval: Annotated[float, Key(_TIME, "how often each server is checked")] = 2.0
-    timeout: Annotated[float, Key(
-        _TIME, "a check has failed when so much time is over; at most interval", derived="1, or interval if that is less")] = 1.0
+    timeout: Annotated[
+        float,
+        Key(
+            _TIME,
+            "a check has failed when so much time is over; at most interval",
+            derived="1, or interval if that is less",
+        ),
+    ] = 1.0
     rise: Annotated[int, Key(_IN_A_ROW, "checks in a row that must succeed to make a server up")] = 2
     fall: Annotated[int, Key(_IN_A_ROW, "checks in a row that must fail to make a server down")] = 3
     port: Annotated[int | None, Key(PORT, "the port that is asked", absent="the server's")] = None
@@ -80,12 +92,25 @@ class Service:
 
     protocol: Annotated[Protocol, Key(Choice(PROTOCOLS), "what clients speak")]
     port: Annotated[int, Key(PORT, "where clients find it on the external IP")]
-    scheduler: Annotated[SchedulerName, Key(
-        Choice(SCHEDULERS), "how new connections choose servers, see schedulers.md; connections that are open stay where they are",
-        changeable=True)] = "round-robin"
-    servers: Annotated[tuple[Server, ...], Key(Parts(Part(Server, "server")), "where connections go", required=True)] = ()
-    health_check: Annotated[HealthCheck | None, Key(
-        Part(HealthCheck, "health_check", inherits=(("type", "protocol"),)), "how its servers are checked, see health-checks.md", absent="no check")] = None
+    scheduler: Annotated[
+        SchedulerName,
+        Key(
+            Choice(SCHEDULERS),
+            "how new connections choose servers, see schedulers.md; connections that are open stay where they are",
+            changeable=True,
+        ),
+    ] = "round-robin"
+    servers: Annotated[
+        tuple[Server, ...], Key(Parts(Part(Server, "server")), "where connections go", required=True)
+    ] = ()
+    health_check: Annotated[
+        HealthCheck | None,
+        Key(
+            Part(HealthCheck, "health_check", inherits=(("type", "protocol"),)),
+            "how its servers are checked, see health-checks.md",
+            absent="no check",
+        ),
+    ] = None
 
     @property
     def protocol_number(self) -> int:

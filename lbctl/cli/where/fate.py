@@ -7,54 +7,25 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from lbctl.cli import output
-from lbctl.cli.where.walk import Hit, Packet, walk
+from lbctl.cli.where.situation import FLAGS, Situation
+from lbctl.cli.where.walk import Fields, Hit, walk
 from lbctl.entries.access_table import Entry
 from lbctl.entries.translation import full_reply
 from lbctl.frames.discovery import asked_by
 from lbctl.frames.packets import parse_mac
-from lbctl.openflow import flow as f
 from lbctl.openflow.cookies import Kind, kind_of
 from lbctl.openflow.entry_flows import entry_flows
-from lbctl.openflow.ports import Port, Ports
+from lbctl.openflow.flow import Flow
 from lbctl.openflow.rules import ABSENT, Role, all_flows
 from lbctl.site.model import ExternalIp, Hop, Server, Service, Tunnel
-from lbctl.values.addresses import Address, Endpoint
+from lbctl.values.addresses import Address
 from lbctl.values.keys import pack_key, reply_key
 from lbctl.values.protocols import ETH_TYPES, PROTOCOL_NUMBERS, TCP, TTL
 from lbctl.values.transfer import TransferMode
 
-SYN, SEGMENT, DATAGRAM = "syn", "segment", "datagram"
-"""A TCP connection request; any other TCP packet without RST; a UDP packet."""
-FLAGS = {SYN: f.TCP_SYN, SEGMENT: f.TCP_ACK}
-
 
 @dataclass(frozen=True, slots=True)
-class Situation:
-    """What the API says that matters for one connection. `entry` is None if there is none, `move` if none is running.
-
-    source, destination: of the packet as its sender makes it. outward: from an inside host of a NAT gateway; else from a client.
-    """
-
-    protocol: str
-    source: Endpoint
-    destination: Endpoint
-    outward: bool
-    external_ip: dict[str, Any]
-    load_balancer: dict[str, Any]
-    mode: str | None
-    entry: dict[str, Any] | None
-    move: dict[str, Any] | None
-
-    @property
-    def packets(self) -> tuple[str, ...]:
-        """The kinds of packets whose ways differ, the likeliest first."""
-        if self.protocol == "udp":
-            return (DATAGRAM,)
-        return (SEGMENT, SYN) if self.entry else (SYN, SEGMENT)
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Fate:
     """outcome: server, client (by the NAT gateway), new, reset, unreachable, held, dropped."""
 
     outcome: str
@@ -62,29 +33,18 @@ class Verdict:
     path: list[Hit]
 
 
-def verdict(situation: Situation, packet: str) -> Verdict:
-    """Where such a packet goes. The LB's ports must be there."""
-    ports = ports_of(situation.load_balancer)
-    path = walk(_flows(situation, ports), _packet(situation, ports, packet))
+def fate_of(packet: str, situation: Situation) -> Fate:
+    """Where such a packet (one of situation.packets) goes."""
+    path = walk(_flows(situation), _packet(situation, packet))
     outcome, sentence = _outcome(situation, path[-1])
-    return Verdict(outcome, sentence, path)
+    return Fate(outcome, sentence, path)
 
 
-def ports_of(load_balancer: dict[str, Any]) -> Ports | None:
-    """None if the switch has not shown both networks' ports."""
-    external, internal = (load_balancer["ports"][side] for side in ("external", "internal"))
-    if None in (external["number"], internal["number"], external["mac"], internal["mac"]):
-        return None
-    tunnels = {transport: Port(port["number"], internal["mac"]) for transport, port in load_balancer["ports"]["tunnels"].items()
-               if port["number"] is not None}
-    return Ports(Port(external["number"], external["mac"]), Port(internal["number"], internal["mac"]), tunnels)
-
-
-def _flows(situation: Situation, ports: Ports) -> list[f.Flow]:
+def _flows(situation: Situation) -> list[Flow]:
     external_ip = _external_ip(situation.external_ip)
     servers = [server for service in situation.external_ip["services"] for server in service["servers"]]
     neighbours = {_hop(server).address: server["mac"] for server in [*servers, *situation.external_ip["former_servers"]] if server["mac"]}
-    flows = all_flows([external_ip], {external_ip.address: _role(situation)}, neighbours, ports)
+    flows = all_flows([external_ip], {external_ip.address: _role(situation)}, neighbours, situation.ports)
     if situation.entry:
         flows += entry_flows(_entry(situation.entry), linger=0)
     return flows
@@ -132,8 +92,8 @@ def _entry(view: dict[str, Any]) -> Entry:
     return Entry(key, reply, parse_mac(view["next_hop"]), 0.0, inner_hop=parse_mac(view["inner_hop"] or ""))
 
 
-def _packet(situation: Situation, ports: Ports, packet: str) -> Packet:
-    port = ports.internal if situation.outward else ports.external
+def _packet(situation: Situation, packet: str) -> Fields:
+    port = situation.port
     source, destination, name = situation.source, situation.destination, situation.protocol
     version = source.address.version
     flags = {"tcp_flags": FLAGS[packet]} if packet in FLAGS else {}
@@ -154,14 +114,14 @@ def _outcome(situation: Situation, last: Hit) -> tuple[str, str]:
         case Kind.DELIVER:
             return _delivered(situation)
         case Kind.NEW:
-            if not (situation.entry or situation.outward or _taking(situation)):
+            if not (situation.entry or situation.outward or situation.taking):
                 return outcome, (f"{where} shows it to the controller, which answers with {answer}: no server takes connections "
                                  "(`lbctl server list` says why)")
             return "new", f"{where} shows it to the controller, {_new(situation)}"
         case Kind.STRAY:
             return outcome, f"{where} shows it to the controller, which answers with {answer}: there is no entry" + (
                 f", and connections are opened from inside only: {external} is a NAT gateway" if situation.external_ip["inside"] else
-                "" if _service(situation) else f", and no {situation.protocol} service on port {situation.destination.port}")
+                "" if situation.service else f", and no {situation.protocol} service on port {situation.destination.port}")
         case Kind.HOLD:
             return "held", f"{where} has it held: {external} is being moved, it goes on when that is done"
         case Kind.UNASSIGNED:
@@ -172,16 +132,12 @@ def _outcome(situation: Situation, last: Hit) -> tuple[str, str]:
 
 def _delivered(situation: Situation) -> tuple[str, str]:
     entry = situation.entry
+    assert entry is not None, "rules that deliver a packet are an entry's"
     if situation.outward:
         return "client", f"goes out by its entry, as {output.endpoint(entry['external_ip'], entry['external_port'])}"
     sent_as = f", as {output.endpoint(entry['internal_ip'], entry['internal_port'])}" if entry["internal_ip"] else ""
     kind = "inside host" if situation.external_ip["inside"] else "server"
     return "server", f"goes to {kind} {output.endpoint(entry['server'], entry['server_port'])} by its entry{sent_as}"
-
-
-def _service(situation: Situation) -> dict[str, Any] | None:
-    return next((service for service in situation.external_ip["services"]
-                 if (service["protocol"], service["port"]) == (situation.protocol, situation.destination.port)), None)
 
 
 def _new(situation: Situation) -> str:
@@ -191,10 +147,6 @@ def _new(situation: Situation) -> str:
         router = situation.external_ip["router"]
         unknown = "" if router["mac"] else f"; not before the router {router['address']} has told its MAC"
         return f"which makes an entry with a port of {situation.external_ip['address']}{unknown}"
-    servers = ", ".join(output.endpoint(server["address"], server["port"]) for server in _taking(situation))
-    return f"which makes an entry for a server by {_service(situation)['scheduler']}, one of {servers}"
-
-
-def _taking(situation: Situation) -> list[dict[str, Any]]:
-    """The servers that take connections of the service."""
-    return [server for server in _service(situation)["servers"] if server["state"] == "up"]
+    assert situation.service is not None, "it has servers that take connections"
+    servers = ", ".join(output.endpoint(server["address"], server["port"]) for server in situation.taking)
+    return f"which makes an entry for a server by {situation.service['scheduler']}, one of {servers}"

@@ -1,75 +1,38 @@
-"""Checks of this machine's Open vSwitch, and of the bridges in it that are load balancers of the site."""
+"""Bridges that are load balancers of the site: are they set up as docs/ say, connected, and are their ports there?"""
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lbctl.cli.doctor.finding import Finding, fail, ok, warn
+from lbctl.cli.doctor.offloads import check_offload
+from lbctl.cli.doctor.receive_queues import check_receive_queues
+from lbctl.cli.doctor.segments import check_segments
 from lbctl.cli.doctor.tunnels import check_tunnels
-from lbctl.cli.failure import Failure
 from lbctl.cli.ovs import Ovs, as_list
 from lbctl.site.model import LoadBalancer
 
-OLDEST = (3, 1)
-"""The oldest Open vSwitch that lbctl is tested with."""
 QUEUE = 512
 """The most packet-ins that Open vSwitch can queue; 100 by default."""
 PROTOCOL = "OpenFlow14"
+USERSPACE = "netdev"
+"""The type of a datapath in user space."""
+TABLES = ("Bridge", "Controller", "Port", "Interface")
 
 Row = dict[str, Any]
 
 
-def check_open_vswitch(ovs: Ovs, load_balancers: Sequence[LoadBalancer]) -> Iterator[Finding]:
-    """All checks of this machine's Open vSwitch; of the bridges only if it runs."""
-    missing = Ovs.missing_tools()
-    if missing:
-        yield warn(f"{', '.join(missing)} not found: no load balancer can be on this machine.",
-                   "apt-get install openvswitch-switch (only where a load balancer is to be)")
-        return
-    try:
-        bridges = ovs.rows("Bridge")
-        yield check_version(ovs.appctl("version"))
-    except Failure as failure:
-        yield fail(str(failure), "systemctl start openvswitch-switch, or: /usr/share/openvswitch/scripts/ovs-ctl start")
-        return
-    by_dpid = {bridge["datapath_id"]: bridge for bridge in bridges}
-    here = [(lb, by_dpid[f"{lb.dpid:016x}"]) for lb in load_balancers if f"{lb.dpid:016x}" in by_dpid]
-    if load_balancers and not here:
-        yield warn(f"No bridge here is a load balancer of the site (dpids {', '.join(f'{lb.dpid:016x}' for lb in load_balancers)}).",
-                   "ovs-vsctl set bridge BRIDGE other-config:datapath-id=DPID, or --ovs-rundir, or ask on another machine")
-    if here:
-        yield check_queue_overflow(ovs)
-        tables = {name: {row["_uuid"]: row for row in ovs.rows(name)} for name in ("Controller", "Port", "Interface")}
-        for lb, bridge in here:
-            yield from check_bridge(lb, bridge, tables)
-            yield from check_tunnels(ovs, lb, bridge, _interfaces(bridge, tables), bridges)
+def check_bridges(ovs: Ovs, load_balancers: Sequence[LoadBalancer]) -> Iterator[Finding]:
+    """load_balancers: those whose bridges are in this Open vSwitch. Raises Failure."""
+    tables = {name: {row["_uuid"]: row for row in ovs.rows(name)} for name in TABLES}
+    by_dpid = {bridge["datapath_id"]: bridge for bridge in tables["Bridge"].values()}
+    for lb in load_balancers:
+        yield from check_bridge(ovs, lb, by_dpid[f"{lb.dpid:016x}"], tables)
 
 
-def check_version(text: str) -> Finding:
-    """`text`: what `ovs-appctl version` says."""
-    match = re.search(r"(\d+)\.(\d+)(\.\d+)?", text)
-    if match is None:
-        return warn(f"The version of Open vSwitch cannot be told from {text.strip()!r}.", "ovs-appctl version")
-    if (int(match[1]), int(match[2])) < OLDEST:
-        return warn(f"Open vSwitch {match[0]} is older than {OLDEST[0]}.{OLDEST[1]}, the oldest that lbctl is tested with.",
-                    "Debian 12 or 13: apt-get install openvswitch-switch")
-    return ok(f"Open vSwitch {match[0]} runs.")
-
-
-def check_queue_overflow(ovs: Ovs) -> Finding:
-    count = int(ovs.appctl("coverage/read-counter", "rconn_overflow"))
-    if count:
-        return warn(f"Open vSwitch has dropped {count} packets on their way to the controller since it started.",
-                    "see the queue sizes below; settings new_rate and hold_rate of the site file (reset: restart ovs-vswitchd)")
-    return ok("No packet was dropped on its way to the controller.")
-
-
-def check_bridge(lb: LoadBalancer, bridge: Row, tables: dict[str, dict[str, Row]]) -> Iterator[Finding]:
-    """tables: rows of Controller, Port and Interface by UUID."""
+def check_bridge(ovs: Ovs, lb: LoadBalancer, bridge: Row, tables: dict[str, dict[str, Row]]) -> Iterator[Finding]:
+    """tables: rows of Bridge, Controller, Port and Interface by UUID."""
     controllers = [tables["Controller"][uuid] for uuid in as_list(bridge["controller"])]
     yield check_fail_mode(lb, bridge)
     yield check_protocols(lb, bridge)
@@ -77,10 +40,16 @@ def check_bridge(lb: LoadBalancer, bridge: Row, tables: dict[str, dict[str, Row]
     yield check_queue_size(lb, bridge, controllers)
     yield from check_connection(lb, bridge, controllers)
     interfaces = _interfaces(bridge, tables)
-    for name in (lb.external_port, lb.internal_port):
+    ports = (lb.external_port, lb.internal_port)
+    for name in ports:
         yield check_port(lb, bridge, name, interfaces.get(name))
-        if name in interfaces and bridge["datapath_type"] == "netdev":
-            yield from check_offload(lb, interfaces[name])
+    if bridge["datapath_type"] == USERSPACE:
+        for name in ports:
+            if name in interfaces:
+                yield from check_offload(lb.name, interfaces[name], ovs.namespace)
+        yield from check_receive_queues(lb.name, ports, ovs.namespace)
+    yield from check_segments(lb.name, ports, ovs.namespace)
+    yield from check_tunnels(ovs, lb, bridge, interfaces, list(tables["Bridge"].values()))
 
 
 def _interfaces(bridge: Row, tables: dict[str, dict[str, Row]]) -> dict[str, Row]:
@@ -121,8 +90,8 @@ def check_queue_size(lb: LoadBalancer, bridge: Row, controllers: Sequence[Row]) 
     mend = f"ovs-vsctl set bridge {bridge['name']} other-config:controller-queue-size={QUEUE}"
     if own:
         mend += f" -- set controller {bridge['name']} controller_queue_size={QUEUE}"
-    return warn(f"{lb.name}: bridge {bridge['name']} queues {size} packets for the controller, and drops more without a "
-                "word.", mend)
+    return warn(f"{lb.name}: bridge {bridge['name']} queues {size} packets for the controller, and drops more without a word; "
+                f"{QUEUE} are recommended, the most that it can, because a controller may be busy for a moment.", mend)
 
 
 def check_connection(lb: LoadBalancer, bridge: Row, controllers: Sequence[Row]) -> Iterator[Finding]:
@@ -147,19 +116,3 @@ def check_port(lb: LoadBalancer, bridge: Row, name: str, interface: Row | None) 
     if interface["admin_state"] != "up" or interface["link_state"] != "up":
         return fail(f"{lb.name}: port {name} is down.", f"ip link set {name} up (and so its other end)")
     return ok(f"{lb.name}: port {name} is up.")
-
-
-def check_offload(lb: LoadBalancer, interface: Row) -> Iterator[Finding]:
-    """With the userspace datapath, checksums that a veth's sender leaves to the hardware are never made, and TCP hangs."""
-    name, status = interface["name"], interface["status"]
-    if not isinstance(status, dict) or status.get("driver_name") != "veth" or shutil.which("ethtool") is None:
-        return
-    done = subprocess.run(["ethtool", "-k", name], capture_output=True, text=True, timeout=15)
-    if done.returncode:
-        return  # in another network namespace
-    if re.search(r"^tx-checksumming: on", done.stdout, re.MULTILINE):
-        yield warn(f"{lb.name}: {name} is a veth that leaves checksums to hardware that it does not have: with the "
-                   "userspace datapath TCP hangs where the hosts' ends do so.",
-                   f"ethtool -K {name} tx off; the same on the hosts' ends")
-    else:
-        yield ok(f"{lb.name}: {name} makes its own checksums.")
