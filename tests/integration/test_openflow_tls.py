@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.bed.processes import run
-from tests.bed.switch_library import manager
-from tests.integration.test_rest_server import CHECKOUT, ask, free_port, wait_for
+from tests.integration.test_rest_server import CHECKOUT, ask, controller, free_port, wait_for
 from topologies import programs
 
 HELLO = struct.pack("!BBHI", 5, 0, 8, 1)
@@ -41,9 +40,8 @@ def ports(request: pytest.FixtureRequest, certificate: Path, tmp_path: Path) -> 
         f"ctl_privkey = {certificate}\nctl_cert = {certificate}\n{ca_certs}"
         f"[lbctl]\nsite = {CHECKOUT}/examples/site.yaml\nstate_file = {tmp_path}/state.json\n"
     )
-    command = [*manager(), "--config-file", tmp_path / "c.conf", "ryu_apps/load_balancer.py", "ryu_apps/rest.py"]
     with log.open("w") as stream:
-        process = programs.popen(command, cwd=CHECKOUT, stdout=stream, stderr=stream)
+        process = programs.popen(controller(tmp_path / "c.conf"), cwd=CHECKOUT, stdout=stream, stderr=stream)
     try:
         wait_for(rest, process, log)
         wait_for(openflow, process, log)
