@@ -7,7 +7,7 @@
 
 OS_KEN_TESTS=(
     tests/unit/test_{switch_library,openflow_codec,tunnels,solver,collector}.py
-    tests/integration/test_{rest_server,bad_input,restart,move}.py
+    tests/integration/test_{rest_server,openflow_tls,bad_input,restart,move}.py
 )
 
 # What has been installed last makes Ryu's own command go, so that an installation that was interrupted begins again.

@@ -39,8 +39,9 @@ INTRODUCTION = """\
 
 What an LB's Open vSwitch holds, table by table. The tables are declared in
 [`lbctl/openflow/tables.py`](../lbctl/openflow/tables.py), the flows in
-[`rules.py`](../lbctl/openflow/rules.py) and [`entry_flows.py`](../lbctl/openflow/entry_flows.py); a flow that its table's
-declaration does not allow cannot be built. The words are those of [architecture.md](architecture.md).
+[`rules.py`](../lbctl/openflow/rules.py), [`responder_rules.py`](../lbctl/openflow/responder_rules.py) and
+[`entry_flows.py`](../lbctl/openflow/entry_flows.py); a flow that its table's declaration does not allow cannot be
+built. The words are those of [architecture.md](architecture.md).
 
 To see the same of a running LB: `ovs-ofctl -O OpenFlow14 dump-flows BRIDGE`. To see one packet's way through it:
 `lbctl where CLIENT:PORT IP:PORT --trace` ([cli.md](cli.md)).
@@ -50,8 +51,8 @@ To see the same of a running LB: `ovs-ofctl -O OpenFlow14 dump-flows BRIDGE`. To
 - The bridge has `fail_mode=secure`, so nothing but these flows decides, and they stay without a controller.
 - No other controller changes flows that carry our mark in their cookie. Flows without it are never touched.
 - Frames are untagged Ethernet, with IPv4 or IPv6.
-- With destination NAT a server's default route is its external IP's gateway: answers to clients come back through the LB.
-  With full NAT they come back to an internal IP, which needs no route.
+- With destination NAT a server's default route is its external IP's gateway: answers to clients come back through
+  the LB. With full NAT they come back to an internal IP, which needs no route.
 - A client's answers can be sent to the MAC that its SYN came from. If a router in front of the LB changes its MAC,
   the connections that it carries are answered to the old one.
 - With destination NAT a server belongs to one external IP, so its address tells whose packets it sends.
@@ -63,13 +64,16 @@ EXAMPLE = """\
 
 All dumps below are of one LB, `lb-a`: external port 1 with MAC 02:00:00:00:00:a1, internal port 2 with MAC
 02:00:00:00:00:a2, port 3 for vxlan tunnels. Each external IP but the NAT gateway has a service on TCP port 80 and one
-server, on port 8080; the first one has a service on UDP port 53 as well; its servers and those of the fifth one are checked.
+server, on port 8080; the first one has a service on UDP port 53 as well; its servers and those of the fifth one are
+checked.
 
 | external IP | inside | server | NAT | what `lb-a` does for it |
 |---|---|---|---|---|
 | 198.51.100.1 | gateway 10.0.0.1 | 10.0.0.11 | destination | serves it: transfer mode `normal`, answers ARP |
-| 198.51.100.2 | gateway 10.0.0.2 | 10.0.0.12 | destination | takes it over by `precopy`: `transition`, holds what has no entry |
-| 198.51.100.3 | gateway 10.0.0.3 | 10.0.0.13 | destination | takes it over by `buffered`: `transition`, holds everything |
+| 198.51.100.2 | gateway 10.0.0.2 | 10.0.0.12 | destination \
+| takes it over by `precopy`: `transition`, holds what has no entry |
+| 198.51.100.3 | gateway 10.0.0.3 | 10.0.0.13 | destination \
+| takes it over by `buffered`: `transition`, holds everything |
 | 198.51.100.4 | gateway 10.0.0.4 | 10.0.0.14 | destination | nothing: it is assigned to another LB |
 | 198.51.100.5 | internal IP 10.0.0.105 | 10.0.0.15 | full | serves it |
 | 198.51.100.6 | gateway 10.0.0.6, hosts 10.0.0.192/26 | - | outbound | serves it; its router 198.51.100.254 is known |
@@ -79,7 +83,8 @@ server, on port 8080; the first one has a service on UDP port 53 as well; its se
 One connection of each kind of NAT is open. Client 203.0.113.7 port 40000 behind a router with MAC 02:00:00:00:00:fe
 talks to 198.51.100.1 port 80 (destination NAT) and to 198.51.100.5 port 80 (full NAT: its server sees 10.0.0.105 port
 1024). Inside host 10.0.0.200 has asked the DNS server 203.0.113.53 by UDP from its port 5353, which the NAT gateway
-translates to port 1024 of 198.51.100.6. The cookies are left out of the dumps; `CONTROLLER:65535` sends the whole frame.
+translates to port 1024 of 198.51.100.6. The cookies are left out of the dumps; `CONTROLLER:65535` sends the whole
+frame.
 
 """
 
@@ -260,10 +265,22 @@ def document() -> str:
 def example_flows() -> list[Flow]:
     """What the example LB holds."""
     external_ips = [_external_ip(n) for n in range(1, 9)]
-    roles = dict(zip((ip.address for ip in external_ips), (
-        SERVING, Role(TransferMode.TRANSITION, arp=True), Role(TransferMode.TRANSITION, hold_all=True, arp=True), ABSENT, *[SERVING] * 4),
-        strict=True))
-    neighbours = {address: f"02:00:00:00:01:0{n}" for n, ip in enumerate(external_ips, 1) for address in ip.server_addresses()}
+    roles = dict(
+        zip(
+            (ip.address for ip in external_ips),
+            (
+                SERVING,
+                Role(TransferMode.TRANSITION, arp=True),
+                Role(TransferMode.TRANSITION, hold_all=True, arp=True),
+                ABSENT,
+                *[SERVING] * 4,
+            ),
+            strict=True,
+        )
+    )
+    neighbours = {
+        address: f"02:00:00:00:01:0{n}" for n, ip in enumerate(external_ips, 1) for address in ip.server_addresses()
+    }
     neighbours[ROUTER] = "02:00:00:00:00:fd"
     ports = Ports(Port(1, "02:00:00:00:00:a1"), Port(2, "02:00:00:00:00:a2"), {"vxlan": Port(3, "02:00:00:00:00:a2")})
     return rules.all_flows(external_ips, roles, neighbours, ports) + [
@@ -273,10 +290,14 @@ def example_flows() -> list[Flow]:
 def _external_ip(n: int) -> ExternalIp:
     address, gateway = IPv4Address(f"198.51.100.{n}"), IPv4Address(f"10.0.0.{n}")
     if n == 6:
-        return ExternalIp(address, "lb-a", gateway, kind="nat-gateway", inside=(IPv4Network("10.0.0.192/26"),), router=ROUTER)
+        return ExternalIp(
+            address, "lb-a", gateway, kind="nat-gateway", inside=(IPv4Network("10.0.0.192/26"),), router=ROUTER
+        )
     if n == 8:
         address, gateway = IPv6Address("2001:db8::8"), IPv6Address("fd00::8")
-    server = IPv6Address("fd00::18") if n == 8 else IPv4Address("172.30.0.17") if n == 7 else IPv4Address(f"10.0.0.1{n}")
+    server = (
+        IPv6Address("fd00::18") if n == 8 else IPv4Address("172.30.0.17") if n == 7 else IPv4Address(f"10.0.0.1{n}")
+    )
     tunnel = Tunnel("vxlan", IPv4Address("198.18.2.17"), 77, 1450) if n == 7 else None
     tcp, udp = (HealthCheck(kind) if n in (1, 5) else None for kind in ("tcp", "udp"))
     services = (Service("tcp", 80, servers=(Server(server, 8080, tunnel=tunnel),), health_check=tcp),
@@ -293,9 +314,16 @@ def _example_entries() -> list[Entry]:
     fifth = pack_key(6, client, 40000, IPv4Address("198.51.100.5").packed, 80)
     asked = pack_key(17, IPv4Address("10.0.0.200").packed, 5353, IPv4Address("203.0.113.53").packed, 53)
     outbound = outbound_keys(asked, (IPv4Address("198.51.100.6").packed, 1024))
-    return [Entry(first, reply_key(first, IPv4Address("10.0.0.11").packed, 8080), router, 0.0),
-            Entry(fifth, full_reply(fifth, IPv4Address("10.0.0.15").packed, 8080, (IPv4Address("10.0.0.105").packed, 1024)), router, 0.0),
-            Entry(*outbound, bytes.fromhex("0200000000fd"), 0.0, inner_hop=bytes.fromhex("020000000200"))]
+    return [
+        Entry(first, reply_key(first, IPv4Address("10.0.0.11").packed, 8080), router, 0.0),
+        Entry(
+            fifth,
+            full_reply(fifth, IPv4Address("10.0.0.15").packed, 8080, (IPv4Address("10.0.0.105").packed, 1024)),
+            router,
+            0.0,
+        ),
+        Entry(*outbound, bytes.fromhex("0200000000fd"), 0.0, inner_hop=bytes.fromhex("020000000200")),
+    ]
 
 
 def _key(flow: Flow) -> Key:

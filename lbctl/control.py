@@ -1,7 +1,7 @@
 """The control function (seed 52): builds its parts, and hands out events to them. It never waits, and does no I/O.
 
-`now` is seconds since the epoch on a clock that does not jump (the shell anchors the monotonic clock once). Each method that is
-an event returns an Outbox: what the core asks of the world, in order.
+`now` is seconds since the epoch on a clock that does not jump (the shell anchors the monotonic clock once). Each
+method that is an event returns an Outbox: what the core asks of the world, in order.
 """
 
 from __future__ import annotations
@@ -54,8 +54,15 @@ class ControlFunction:
         self.loads = Loads(ground)
         self.balancing = Balancing(ground, self.loads, self.movement, self.detection, state.drained)
         self.relief = Relief(ground, self.detection, self.movement, self.loads, self.balancing)
-        self.comebacks = Comebacks(ground, self.detection, self.movement, self.connections, self.neighbourhood, self.copies,
-                                   state.assigned.keys())
+        self.comebacks = Comebacks(
+            ground,
+            self.detection,
+            self.movement,
+            self.connections,
+            self.neighbourhood,
+            self.copies,
+            state.assigned.keys(),
+        )
         self.checker = Checker(ground, self.detection, self.connections)
         self._populate(state, now)
         self.feeds = Feeds(ground)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 
+import eventlet
+
 os.environ["OSKEN_HUB_TYPE"] = "eventlet"
 os.environ["LBCTL_SWITCH_LIBRARY"] = "os_ken"
+eventlet.monkey_patch()
 
-from os_ken.lib import hub  # noqa: E402 (the hub's type is read when it is imported)
-
-hub.patch(thread=True)
-
-from os_ken import cfg, log  # noqa: E402 (what is imported before the patch would block the process)
+# What is imported before that would block the process, and os-ken reads the type of its hub when it is imported.
+from os_ken import cfg, log  # noqa: E402
 from os_ken.base.app_manager import AppManager  # noqa: E402
 
 from ryu_apps.library import options  # noqa: E402, F401 (declares wsapi_host and wsapi_port before they are read)

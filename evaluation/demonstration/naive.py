@@ -1,6 +1,7 @@
-"""The orders that break connections: the product's own steps, but without transition mode, and with LBs of the prior art.
+"""The orders that break connections: the product's own steps, but without transition mode.
 
-There, an LB that gets a packet answers it by its own access table alone: without an entry, with an error.
+The LBs are those of the prior art: one that gets a packet answers it by its own access table alone, and without an
+entry by an error.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from lbctl.openflow.rules import ABSENT, SERVING
 
 
 class NaiveMove(Move):
-    """What both naive orders share. Their grace time is the product's: packets on their way to the source go through."""
+    """What both naive orders share.
+
+    Their grace time is the product's: packets on their way to the source go through.
+    """
 
     def _route(self) -> Iterator[list[Action]]:
         source, target = self.record.source, self.record.target
@@ -56,7 +60,9 @@ class TableFirst(NaiveMove):
 
     def _steps(self) -> Iterator[list[Action]]:
         yield from self._copy()
-        yield [*(SetHolder(self.record.source, False), Forget(self.record.source), Confirm(self.record.source, "moved"))]
+        yield [
+            *(SetHolder(self.record.source, False), Forget(self.record.source), Confirm(self.record.source, "moved"))
+        ]
         yield [SetHolder(self.record.source, True)]
         yield from self._route()
         yield from self._grace()

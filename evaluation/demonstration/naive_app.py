@@ -1,7 +1,7 @@
 """Makes every move of this ryu-manager a naive one: put it before ryu_apps/load_balancer.py on the command line.
 
-The environment variable LBCTL_NAIVE_ORDER says which. The product has no hook for this, on purpose, so some of its names
-are bound anew here, before the app that uses them is loaded.
+The environment variable LBCTL_NAIVE_ORDER says which. The product has no hook for this, on purpose, so some of its
+names are bound anew here, before the app that uses them is loaded.
 """
 
 import os

@@ -41,32 +41,58 @@ class Outage:
 
 
 class Day:
-    """lbs, external_ips: how many. capacity: of each LB, in the loads' unit; mean: of each external IP over the day, without crowds."""
+    """What is computed from a seed.
+
+    lbs, external_ips: how many. capacity: of each LB, in the loads' unit. mean: of each external IP over the day,
+    without crowds.
+    """
 
     def __init__(self, lbs: int, external_ips: int, seed: int) -> None:
         self._chance = chance = np.random.default_rng(seed)
         self.capacity = chance.choice(WEIGHTS, lbs) * UNIT
         sizes = chance.lognormal(0.0, SPREAD, external_ips)
-        self._busiest = chance.choice([hour * HOUR for _, hour in REGIONS], external_ips, p=[share for share, _ in REGIONS])
+        self._busiest = chance.choice(
+            [hour * HOUR for _, hour in REGIONS], external_ips, p=[share for share, _ in REGIONS]
+        )
         busiest = max(float((sizes * self._rhythm(hour * HOUR)).sum()) for hour in range(24))
         self.mean = sizes * (UTILISATION * float(self.capacity.sum()) / busiest)
         scale = (lbs * external_ips / 1e7) ** 0.5  # a smaller site has fewer of them
         crowds, failures = max(1, round(CROWDS * scale)), max(1, round(FAILURES * scale))
-        self._crowds = list(zip(chance.integers(external_ips, size=crowds), chance.uniform(0, DAY, crowds),
-                                chance.uniform(*CROWD_SIZE, crowds) * float(self.capacity.min()), strict=True))
-        self.outages = sorted((Outage(int(lb), float(begin), float(begin + seconds)) for lb, begin, seconds in zip(
-            chance.choice(lbs, min(failures, lbs), replace=False), chance.uniform(0, DAY, failures), chance.uniform(*REPAIR, failures),
-            strict=False)), key=lambda outage: outage.begin)
+        self._crowds = list(
+            zip(
+                chance.integers(external_ips, size=crowds),
+                chance.uniform(0, DAY, crowds),
+                chance.uniform(*CROWD_SIZE, crowds) * float(self.capacity.min()),
+                strict=True,
+            )
+        )
+        self.outages = sorted(
+            (
+                Outage(int(lb), float(begin), float(begin + seconds))
+                for lb, begin, seconds in zip(
+                    chance.choice(lbs, min(failures, lbs), replace=False),
+                    chance.uniform(0, DAY, failures),
+                    chance.uniform(*REPAIR, failures),
+                    strict=False,
+                )
+            ),
+            key=lambda outage: outage.begin,
+        )
         self._drift = chance.normal(0.0, DRIFT, external_ips)
         self._at = 0.0
 
     def step(self, at: float) -> np.ndarray:
-        """The load of each external IP now. To be called with ascending times, seconds from the beginning of the day."""
+        """The load of each external IP now.
+
+        To be called with ascending times, in seconds from the beginning of the day.
+        """
         keep = math.exp(-(at - self._at) / DRIFT_TIME)
         self._at = at
         count = len(self.mean)
         self._drift = keep * self._drift + math.sqrt(1 - keep * keep) * self._chance.normal(0.0, DRIFT, count)
-        noise = np.exp(self._drift - DRIFT * DRIFT / 2) * np.exp(self._chance.normal(-JITTER * JITTER / 2, JITTER, count))
+        noise = np.exp(self._drift - DRIFT * DRIFT / 2) * np.exp(
+            self._chance.normal(-JITTER * JITTER / 2, JITTER, count)
+        )
         load = self.mean * self._rhythm(at) * noise
         for external_ip, begin, size in self._crowds:
             load[external_ip] += size * _crowd(at - begin)

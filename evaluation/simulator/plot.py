@@ -26,8 +26,10 @@ def plot(record: Record, file: Path) -> None:
         hours, mean, highest = _thinned(record.at, getattr(record, name))
         load.plot(hours, mean, color=colour, linewidth=1.3, label=name)
         load.fill_between(hours, mean, highest, color=colour, alpha=0.2, linewidth=0)
-    for at, values, style in ((record.bound_at, record.bound, {"color": "#1e8449", "label": "lower bound of any assignment"}),
-                              (record.at, record.fair, {"color": "#1c2833", "linestyle": ":", "label": "fair: loads / capacities"})):
+    for at, values, style in (
+        (record.bound_at, record.bound, {"color": "#1e8449", "label": "lower bound of any assignment"}),
+        (record.at, record.fair, {"color": "#1c2833", "linestyle": ":", "label": "fair: loads / capacities"}),
+    ):
         load.plot(np.array(at) / 3600, values, linewidth=1.0, **style)
     load.axhline(1.0, color="#1c2833", linewidth=0.8, linestyle="--")
     load.text(1.005, 1.0, "full", va="center", fontsize=8, transform=load.get_yaxis_transform())

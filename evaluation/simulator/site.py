@@ -1,5 +1,6 @@
-"""A control function without switches: lbctl's own Loads, Balancing, Relief and assign, and in the place of switches and moves what
-takes their time and has their outcome.
+"""A control function without switches: lbctl's own Loads, Balancing, Relief and assign.
+
+In the place of switches and moves is something that takes their time and has their outcome.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +24,7 @@ from lbctl.ground.serving import Directory
 from lbctl.ground.tokens import Tokens
 from lbctl.load.balancing import Balancing
 from lbctl.load.loads import Loads
-from lbctl.moves.takeover import Failure
+from lbctl.moves.takeover import LbFailure
 from lbctl.openflow.inbound import FlowStats
 from lbctl.openflow.messages import ReadFlows
 from lbctl.site.model import PACKETS_PER_CONNECTION, ExternalIp, LoadBalancer, Rebalance, Settings, Site
@@ -45,7 +47,10 @@ ENTRY_RATE = 0.02
 
 @dataclass(slots=True, eq=False)
 class SimulatedServing:
-    """An external IP at work, as far as loads and balancing look at it. carried: packets counted by the LB that has it now."""
+    """An external IP at work, as far as loads and balancing look at it.
+
+    carried: packets counted by the LB that has it now.
+    """
 
     config: ExternalIp
     assigned: str
@@ -87,25 +92,40 @@ class SimulatedMove:
     ends: float
 
 
+class Planned(NamedTuple):
+    """A plan: the second of the day, seconds that it took, moves, highest load before and after, lower bound."""
+
+    at: float
+    took: float
+    moves: int
+    before: float
+    after: float
+    bound: float
+
+
 @dataclass
 class Tally:
-    """What automatic rebalancing has done. plans: (seconds of the day, seconds that it took, moves, highest load before and after,
-    bound); runs: how plans that were carried out ended -> how many."""
+    """What automatic rebalancing has done. runs: how plans that were carried out ended -> how many."""
 
     moves: int = 0
     entries: int = 0
     failures: int = 0
-    plans: list[tuple[float, float, int, float, float, float]] = field(default_factory=list)
+    plans: list[Planned] = field(default_factory=list)
     runs: Counter[str] = field(default_factory=Counter)
 
 
 class SimulatedControl:
-    """What Loads, Balancing and Relief ask other parts for, and these three. external IP i is on the LB with number place[i] at first."""
+    """What Loads, Balancing and Relief ask other parts for, and these three.
+
+    External IP i is on the LB with number place[i] at first.
+    """
 
     def __init__(self, capacity: Sequence[float], place: Sequence[int], rebalance: Rebalance, period: float) -> None:
         names = [f"lb-{number}" for number in range(len(capacity))]
-        balancers = tuple(LoadBalancer(name, number + 1, "ext", "int", capacity=float(each))
-                          for number, (name, each) in enumerate(zip(names, capacity, strict=True)))
+        balancers = tuple(
+            LoadBalancer(name, number + 1, "ext", "int", capacity=float(each))
+            for number, (name, each) in enumerate(zip(names, capacity, strict=True))
+        )
         ips = tuple(ExternalIp(FIRST + number, names[lb], None) for number, lb in enumerate(place))
         self.site = Site(balancers, (), (), ips, Settings(load_period=period), rebalance=rebalance)
         self.number = {name: number for number, name in enumerate(names)}
@@ -117,10 +137,17 @@ class SimulatedControl:
         """What an external IP's flow had counted when it left an LB: it goes on there when it comes back."""
         directory = Directory()
         directory.by_address = {serving.address.packed: serving for serving in self.servings}
-        self.ground = SimpleNamespace(site=self.site, settings=self.site.settings, switches=self.switches, external_ips=directory,
-                                      tokens=Tokens(), log=self._log, survives=lambda piece: None,
-                                      ready=lambda: [switch for switch in self.switches.values() if switch.ready])
-        self.failures: dict[str, Failure] = {}
+        self.ground = SimpleNamespace(
+            site=self.site,
+            settings=self.site.settings,
+            switches=self.switches,
+            external_ips=directory,
+            tokens=Tokens(),
+            log=self._log,
+            survives=lambda piece: None,
+            ready=lambda: [switch for switch in self.switches.values() if switch.ready],
+        )
+        self.failures: dict[str, LbFailure] = {}
         detection = SimpleNamespace(failed=lambda: self.failures, held_down=lambda name, now: False)
         mover = SimpleNamespace(start=self._start, take_over=self._take_over)
         self.moving: dict[IPv4Address, SimulatedMove] = {}
@@ -141,7 +168,7 @@ class SimulatedControl:
 
     def fail(self, name: str) -> None:
         """It loses its external IPs at the next tick."""
-        self.failures[name], self.switches[name].ready = Failure("simulated"), False
+        self.failures[name], self.switches[name].ready = LbFailure("simulated"), False
         self.tally.failures += 1
 
     def come_back(self, name: str) -> None:
@@ -153,7 +180,8 @@ class SimulatedControl:
     def measure(self, load: np.ndarray, seconds: float, now: float) -> None:
         """Every external IP has carried so much for so long; half of it packets, half new connections."""
         packets = load * (PACKETS / (PACKETS + PACKETS_PER_CONNECTION))
-        for serving, each, entries in zip(self.servings, packets.tolist(), (load * ENTRY_RATE).astype(int).tolist(), strict=True):
+        counts = (load * ENTRY_RATE).astype(int).tolist()
+        for serving, each, entries in zip(self.servings, packets.tolist(), counts, strict=True):
             serving.carried += each * seconds
             serving.opened += each * seconds / PACKETS
             serving.table = range(entries)
@@ -177,8 +205,10 @@ class SimulatedControl:
         for message in [effect for effect in out if isinstance(effect, Solve)]:
             begun = time.perf_counter()
             plan = assign(message.problem, message.algorithm)
-            self.tally.plans.append((now, time.perf_counter() - begun, len(plan.moves), max(plan.before.values()), max(plan.after.values()),
-                                     plan.bound))
+            took = time.perf_counter() - begun
+            self.tally.plans.append(
+                Planned(now, took, len(plan.moves), max(plan.before.values()), max(plan.after.values()), plan.bound)
+            )
             self._post(self.balancing.solved(plan, now), now)
 
     # Moves.
@@ -193,10 +223,21 @@ class SimulatedControl:
         self.moving[address] = SimulatedMove(record, serving, now + next(self.move_times))
         return record, []
 
-    def _take_over(self, serving: SimulatedServing, target: str, failure: Failure, now: float) -> tuple[MoveRecord, Outbox]:
+    def _take_over(
+        self, serving: SimulatedServing, target: str, failure: LbFailure, now: float
+    ) -> tuple[MoveRecord, Outbox]:
         """As Movement.take_over; at once."""
-        record = MoveRecord(str(next(self._ids)), serving.address, serving.assigned, target, Strategy.PRECOPY, now, "failover", "done",
-                            ended=now)
+        record = MoveRecord(
+            str(next(self._ids)),
+            serving.address,
+            serving.assigned,
+            target,
+            Strategy.PRECOPY,
+            now,
+            "failover",
+            "done",
+            ended=now,
+        )
         self._assign(serving, target)
         return record, []
 

@@ -23,13 +23,12 @@ from lbctl.assignment import Plan, Unassignable
 from lbctl.ground.move_record import MoveRecord
 from lbctl.http.problems import RequestProblem
 from lbctl.site.documents import endpoint_of
-from lbctl.site.model import TUNNEL_OVERHEAD, ExternalIp, LoadBalancer, Server, Service, ServiceName, Tunnel
+from lbctl.site.model import ExternalIp, LoadBalancer, Server, Service, ServiceName
 from lbctl.values.addresses import Address
 from lbctl.values.refused import Refused
 
 WAIT_LIMIT = 300.0
 """Seconds that `wait` waits for a move to end. After it the answer is 202, as without `wait`."""
-
 
 Query = TypeVar("Query", bound=BaseModel)
 Body = TypeVar("Body", bound=BaseModel | None)
@@ -138,7 +137,7 @@ def list_servers(call: AnyCall) -> Result:
 
 def add_server(call: Call[t.NoQuery, s.ServerRequest]) -> Result:
     external_ip, service = _service(call)
-    server = _ordered_server(call.body, call.shown.site.settings.internal_mtu)
+    server = call.body.server(call.shown.site.settings.internal_mtu)
     with _refusals():
         call.orders.add_server(_name(external_ip, service), server)
     external_ip, service = _service(call)
@@ -291,14 +290,6 @@ def _server(call: AnyCall) -> tuple[ExternalIp, Service, Server]:
         known = list(map(str, servers))
         raise not_found(f"server of {_name(external_ip, service)}", call.values["server"], known) from None
     return external_ip, service, server
-
-
-def _ordered_server(body: s.ServerRequest, internal_mtu: int) -> Server:
-    tunnel = None
-    if body.remote is not None:  # which it is with the transports that are tunnels, and only with them
-        mtu = body.mtu or internal_mtu - TUNNEL_OVERHEAD[body.transport]
-        tunnel = Tunnel(body.transport, body.remote, body.key, mtu)
-    return Server(body.address, body.port, body.weight, body.next_hop, tunnel, body.max_connections)
 
 
 def _move(call: AnyCall) -> MoveRecord:

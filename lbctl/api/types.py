@@ -11,10 +11,9 @@ from pydantic import BaseModel, Field
 
 from lbctl.api.fields import AddressText, Closed
 from lbctl.api.service_types import FormerServerView, ServiceView
-from lbctl.site.model import ALGORITHMS
+from lbctl.site.model import Algorithm, Protocol
 from lbctl.values.transfer import Strategy
 
-Algorithm = Literal[ALGORITHMS]
 PAGE_LIMIT = 1000
 """The most entries that one page may hold: a page is made in one go, while packets wait."""
 
@@ -23,7 +22,7 @@ LoadBalancerState = Literal["disconnected", "reading", "ready", "refused"]
 MoveState = Literal["running", "done", "rolled-back", "aborted"]
 Mode = Literal["normal", "transition"]
 EntryState = Literal["open", "half-closed", "reset"]
-Protocol = Literal["tcp", "udp"]
+EntriesFrom = Literal["table", "copy"]
 
 
 # Requests
@@ -34,7 +33,7 @@ class MoveRequest(Closed):
 
     to: str = Field(min_length=1, description="name of the load balancer that is to serve the external IP")
     strategy: Strategy = Field(default=Strategy.PRECOPY, description="order of the steps, see docs/move.md")
-    entries: Literal["table", "copy"] = Field(
+    entries: EntriesFrom = Field(
         default="table", description="from the controller's access table, or from the copies")
 
 

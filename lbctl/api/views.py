@@ -18,7 +18,7 @@ from lbctl.ground.move_record import MoveRecord
 from lbctl.load.balancing import Run
 from lbctl.load.loads import Load
 from lbctl.servers.states import FormerServer
-from lbctl.site.model import ExternalIp, LoadBalancer, Server, Service, Tunnel
+from lbctl.site.model import ExternalIp, LoadBalancer, Protocol, Server, Service
 from lbctl.switches.switch import PortState
 from lbctl.values.addresses import Address
 from lbctl.values.keys import unpack_key
@@ -62,7 +62,8 @@ def _former_server(shown: Shown, ip: ExternalIp, former: FormerServer) -> s.Form
     hop = former.hop
     return s.FormerServerView(
         address=str(former.address), connections=former.connections, mac=shown.mac_of(ip.address, hop.address),
-        next_hop=str(hop.address) if hop.address != former.address else None, tunnel=_tunnel(hop.tunnel))
+        next_hop=str(hop.address) if hop.address != former.address else None,
+        tunnel=s.TunnelView.of(hop.tunnel) if hop.tunnel else None)
 
 
 def _load(load: Load) -> t.LoadView:
@@ -76,7 +77,7 @@ def entry(item: Entry) -> t.EntryView:
     _, server, server_port, internal, internal_port = unpack_key(item.reply)
     full = item.full
     return t.EntryView.model_construct(
-        protocol=cast(t.Protocol, PROTOCOL_NAMES.get(protocol, str(protocol))), state=cast(t.EntryState, item.state),
+        protocol=cast(Protocol, PROTOCOL_NAMES.get(protocol, str(protocol))), state=cast(t.EntryState, item.state),
         client=_text(client), client_port=client_port, external_ip=_text(external), external_port=external_port,
         server=_text(server), server_port=server_port, next_hop=item.next_hop.hex(":"),
         inner_hop=item.inner_hop.hex(":") or None, internal_ip=_text(internal) if full else None,
@@ -140,17 +141,9 @@ def service_of(shown: Shown, ip: ExternalIp, service: Service) -> s.ServiceView:
 def server_of(shown: Shown, ip: ExternalIp, service: Service, server: Server) -> s.ServerView:
     state = shown.server_state(ip, service, server)
     return s.ServerView(
-        address=str(server.address), port=server.port, weight=server.weight, max_connections=server.max_connections,
-        state=state.state, drained=state.state == "drained", reason=state.reason,
+        **s.declared_of(server), state=state.state, drained=state.state == "drained", reason=state.reason,
         since=None if state.since is None else iso(state.since), connections=state.connections,
-        mac=shown.mac_of(ip.address, server.hop.address), next_hop=_optional(server.next_hop),
-        tunnel=_tunnel(server.tunnel))
-
-
-def _tunnel(tunnel: Tunnel | None) -> s.TunnelView | None:
-    if tunnel is None:
-        return None
-    return s.TunnelView(transport=tunnel.transport, remote=str(tunnel.remote), key=tunnel.key, mtu=tunnel.mtu)
+        mac=shown.mac_of(ip.address, server.hop.address))
 
 
 def _optional(address: Address | None) -> str | None:

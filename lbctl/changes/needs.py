@@ -16,7 +16,7 @@ from lbctl.values.addresses import Address
 class Ender(Protocol):
     """Who ends entries (lbctl/connections/)."""
 
-    def end_all(self, serving: Serving, entries: Iterable[Entry]) -> Outbox:
+    def end_all(self, serving: Serving, entries: Iterable[Entry], now: float) -> Outbox:
         """Takes entries out of the table and out of every switch."""
 
 

@@ -1,4 +1,5 @@
-"""Other servers for one external IP: what change_site does, at a cost that does not grow with all that the others have in the switches."""
+"""Other servers for one external IP: what change_site does, at a cost that does not grow with all that the others
+have in the switches."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ from lbctl.values.refused import Refused
 
 
 def change_servers(ground: Ground, neighbours: Neighbours, wanted: InForce, address: Address) -> Outbox:
-    """Makes `wanted`, which differs in that external IP's services only, what is in force; returns the difference. Raises
-    Refused, with nothing changed."""
+    """Makes `wanted`, which differs in that external IP's services only, what is in force; returns the difference.
+    Raises Refused, with nothing changed."""
     serving, after = ground.external_ips.get(address), wanted.site.external_ip(address)
     assert serving is not None and after is not None, "an order is about a service that there is"
     new = after.hops().keys() - serving.config.hops().keys()
@@ -34,7 +35,9 @@ def change_servers(ground: Ground, neighbours: Neighbours, wanted: InForce, addr
 def _become(ground: Ground, neighbours: Neighbours, serving: Serving, wanted: ExternalIp) -> Outbox:
     """Of its former servers, whatever `wanted` says, those stay that have connections."""
     before, after = serving.config, replace(wanted, former_servers=())
-    after = replace(after, former_servers=former_servers(serving, after), former_internal_ips=before.former_internal_ips)
+    after = replace(
+        after, former_servers=former_servers(serving, after), former_internal_ips=before.former_internal_ips
+    )
     serving.reconfigure(after, ground.settings, ground.in_force.drained(after))
     if before.hops() == after.hops():
         return []
@@ -57,8 +60,11 @@ def _check(ground: Ground, serving: Serving, after: ExternalIp, new: Collection[
         if after.nat == other.config.nat == "destination":
             taken += [server for server in new if server.packed in other.table.servers()]
         if taken:
-            raise Refused(409, "Server in use", f"{', '.join(map(str, taken))} still has connections of {other.address}: wait until they "
-                          "have ended")
+            raise Refused(
+                409,
+                "Server in use",
+                f"{', '.join(map(str, taken))} still has connections of {other.address}: wait until they have ended",
+            )
 
 
 def _sharing(ground: Ground, serving: Serving, gone: Collection[tuple[Address, Hop]]) -> list[ExternalIp]:
@@ -67,7 +73,12 @@ def _sharing(ground: Ground, serving: Serving, gone: Collection[tuple[Address, H
     tunnels = {_end(hop.tunnel) for _, hop in gone if hop.tunnel}
 
     def uses(server: Server) -> bool:
-        return server.address in servers or server.hop.address in hops or server.tunnel is not None and _end(server.tunnel) in tunnels
+        return (
+            server.address in servers
+            or server.hop.address in hops
+            or server.tunnel is not None
+            and _end(server.tunnel) in tunnels
+        )
 
     return [other.config for other in ground.external_ips if other is not serving and gone and (
         any(uses(server) for service in other.config.services for server in service.servers)

@@ -13,14 +13,15 @@ from lbctl.ground.effects import Outbox
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.servers.states import FormerServer, ServerState
-from lbctl.site.model import Instead, Server, Service, ServiceName, ServiceOrder, Site
+from lbctl.site.model import Instead, SchedulerName, Server, Service, ServiceName, ServiceOrder, Site
 from lbctl.site.orders import InForce, in_force
 from lbctl.values.addresses import Address, Endpoint
 from lbctl.values.refused import Refused
 
 
 class Services:
-    """Its orders raise Refused, with nothing changed; else they return what is to be sent, and open connections stay."""
+    """Its orders raise Refused, with nothing changed; else they return what is to be sent, and open connections stay.
+    """
 
     def __init__(self, ground: Ground, needs: Needs) -> None:
         self._ground, self._needs = ground, needs
@@ -55,7 +56,7 @@ class Services:
 
     # Orders.
 
-    def set_scheduler(self, name: ServiceName, scheduler: str) -> Outbox:
+    def set_scheduler(self, name: ServiceName, scheduler: SchedulerName) -> Outbox:
         """New connections choose by it; what the file says ends the order."""
         order = replace(self._order(name), scheduler=Instead(scheduler, self._in_file(name).scheduler))
         return self._apply(name, order, "scheduler ordered", scheduler=scheduler)
@@ -64,24 +65,38 @@ class Services:
         """It gets connections as soon as the LB has its MAC."""
         servers = self._service(name).servers
         if any(server.endpoint == other.endpoint for other in servers):
-            raise Refused(409, "Server there already", f"{name} has the server {server.endpoint} already: change it, or remove it first")
-        return self._apply(name, self._with_servers(name, (*servers, server)), "server added", server=str(server.endpoint))
+            raise Refused(
+                409,
+                "Server there already",
+                f"{name} has the server {server.endpoint} already: change it, or remove it first",
+            )
+        return self._apply(
+            name, self._with_servers(name, (*servers, server)), "server added", server=str(server.endpoint)
+        )
 
     def remove_server(self, name: ServiceName, endpoint: Endpoint) -> Outbox:
         """It gets no new connections; those that it has go on until they end."""
         gone = self._server(name, endpoint)
         rest = tuple(server for server in self._service(name).servers if server != gone)
         if not rest:
-            raise Refused(409, "Last server", f"{endpoint} is the last server of {name}: drain it, or take the service out of the "
-                          "site file")
+            raise Refused(
+                409,
+                "Last server",
+                f"{endpoint} is the last server of {name}: drain it, or take the service out of the site file",
+            )
         return self._apply(name, self._with_servers(name, rest), "server removed", server=str(endpoint))
 
-    def change_server(self, name: ServiceName, endpoint: Endpoint, fields: Mapping[str, Any], drained: bool | None) -> Outbox:
-        """fields: those of Server that change, with values that it may have: weight, max_connections. drained: None, as it is."""
+    def change_server(
+        self, name: ServiceName, endpoint: Endpoint, fields: Mapping[str, Any], drained: bool | None
+    ) -> Outbox:
+        """fields: those of Server that change, with values that it may have: weight, max_connections. drained: None,
+        as it is."""
         old = self._server(name, endpoint)
         order = self._order(name)
         if fields:
-            servers = tuple(replace(old, **fields) if server == old else server for server in self._service(name).servers)
+            servers = tuple(
+                replace(old, **fields) if server == old else server for server in self._service(name).servers
+            )
             order = self._with_servers(name, servers)
         if drained is not None:
             order = replace(order, drained=order.drained | {endpoint} if drained else order.drained - {endpoint})
@@ -120,15 +135,22 @@ class Services:
 
     def _tell_ended(self, new: InForce) -> None:
         for ended in new.ended:
-            self._ground.log("order ended", level="warning" if ended.broken else "info", service=str(ended.service), what=ended.what,
-                              reason=ended.reason)
+            self._ground.log(
+                "order ended",
+                level="warning" if ended.broken else "info",
+                service=str(ended.service),
+                what=ended.what,
+                reason=ended.reason,
+            )
 
 
 def _find(site: Site, name: ServiceName) -> Service:
     """Raises Refused if there is no such service."""
     external_ip = site.external_ip(name.external_ip)
     services = external_ip.services if external_ip else ()
-    found = next((service for service in services if (service.protocol, service.port) == (name.protocol, name.port)), None)
+    found = next(
+        (service for service in services if (service.protocol, service.port) == (name.protocol, name.port)), None
+    )
     if found is None:
         raise Refused(404, "Unknown service", f"the site has no service {name}")
     return found

@@ -20,7 +20,7 @@ def change_site(ground: Ground, needs: Needs, wanted: InForce, now: float) -> Ou
     staying = {external_ip.address for external_ip in site.external_ips}
     out: Outbox = []
     for serving in [serving for serving in ground.external_ips if serving.address not in staying]:
-        out += needs.ender.end_all(serving, serving.table.snapshot())
+        out += needs.ender.end_all(serving, serving.table.snapshot(), now)
         for switch in ground.switches.values():
             switch.roles.pop(serving.address, None)
     ground.in_force = wanted
@@ -53,13 +53,23 @@ def _check(ground: Ground, site: Site) -> None:
         taken = [str(server) for server in sorted(servers_in_use(serving), key=address_order)
                  if serving.config.nat == "destination" and owners.get(server, serving.address) != serving.address]
         if taken and serving.address in staying:
-            raise Refused(409, "Server in use", f"{', '.join(taken)} still has connections of {serving.address}: take it out "
-                          "of the file first, and give it to another external IP when they have ended")
+            raise Refused(
+                409,
+                "Server in use",
+                f"{', '.join(taken)} still has connections of {serving.address}: take it out "
+                "of the file first, and give it to another external IP when they have ended",
+            )
         if serving.address in staying:
             _check_translation(serving, site)
         if serving.move and serving.address not in staying:
-            raise Refused(409, "External IP is moving", f"{serving.address} is being moved: wait, or keep it in the file")
-        needed = {serving.assigned, *serving.holders, *((serving.move.source, serving.move.target) if serving.move else ())}
+            raise Refused(
+                409, "External IP is moving", f"{serving.address} is being moved: wait, or keep it in the file"
+            )
+        needed = {
+            serving.assigned,
+            *serving.holders,
+            *((serving.move.source, serving.move.target) if serving.move else ()),
+        }
         if serving.address in staying and not needed <= lbs.keys():
             gone = ", ".join(sorted(needed - lbs.keys()))
             raise Refused(409, "Load balancer in use", f"{gone} still has {serving.address}: move it away first")
@@ -74,17 +84,30 @@ def _check_translation(serving: Serving, site: Site) -> None:
     if config is None or not len(serving.table):
         return
     if (config.kind, config.nat) != (serving.config.kind, serving.config.nat):
-        raise Refused(409, "Other NAT", f"{serving.address} has connections, and the kind of NAT of a connection can't change: take it "
-                      "out of the file first, and put it back in with the other kind")
+        raise Refused(
+            409,
+            "Other NAT",
+            f"{serving.address} has connections, and the kind of NAT of a connection can't change: take it "
+            "out of the file first, and put it back in with the other kind",
+        )
     in_use = internal_ips_in_use(serving)
     if not in_use:
         return
-    others = {address: other.address for other in site.external_ips if other is not config for address in other.internal_addresses()}
+    others = {
+        address: other.address
+        for other in site.external_ips
+        if other is not config
+        for address in other.internal_addresses()
+    }
     others |= {server: ip.address for ip in site.external_ips for server in ip.server_addresses()}
     taken = sorted(in_use & (others.keys() | {config.gateway}), key=address_order)
     if taken:
-        raise Refused(409, "Internal IP in use", f"{', '.join(map(str, taken))} still has connections of {serving.address}: take it out "
-                      "of the file first, and use it for something else when they have ended")
+        raise Refused(
+            409,
+            "Internal IP in use",
+            f"{', '.join(map(str, taken))} still has connections of {serving.address}: take it out "
+            "of the file first, and use it for something else when they have ended",
+        )
 
 
 def _change_load_balancers(ground: Ground) -> None:

@@ -87,13 +87,9 @@ class Connections:
         """What an LB held of an external IP that it serves no more: ends what has seen its FINs."""
         return self._endings.finished(serving, found, now)
 
-    def end(self, serving: Serving, entry: Entry) -> Outbox:
-        """Takes an entry out of the table and out of every switch."""
-        return self._endings.end_all(serving, [entry])
-
-    def end_all(self, serving: Serving, entries: Iterable[Entry]) -> Outbox:
+    def end_all(self, serving: Serving, entries: Iterable[Entry], now: float) -> Outbox:
         """Takes entries out of the table and out of every switch."""
-        return self._endings.end_all(serving, entries)
+        return self._endings.end_all(serving, entries, now)
 
     def tick(self, now: float) -> Outbox:
         """Ends what has lingered long enough."""

@@ -32,7 +32,6 @@ class Endings:
 
     def __init__(self, ground: Ground) -> None:
         self._ground, self._directory = ground, ground.external_ips
-        self._now = 0.0
         self._ended: dict[bytes, float] = {}
         """Keys of the opening packets of entries that ended in the last CACHED_SECONDS, and when; the oldest first."""
         self._lingering: deque[tuple[float, Serving, Entry]] = deque()
@@ -72,7 +71,7 @@ class Endings:
         if not _has_finished(entry):
             serving.table.changed(entry)
             return []
-        out = self.end_all(serving, [entry])
+        out = self.end_all(serving, [entry], now)
         return out if entry.flags & REINSTALLED else []
 
     def finished(self, serving: Serving, found: Iterable[EntryStats], now: float) -> Outbox:
@@ -86,20 +85,19 @@ class Endings:
                 entry.flags |= REINSTALLED | stats.side.flag
                 if _has_finished(entry):
                     ended.append(entry)
-        return self.end_all(serving, ended)
+        return self.end_all(serving, ended, now)
 
-    def end_all(self, serving: Serving, entries: Iterable[Entry]) -> Outbox:
+    def end_all(self, serving: Serving, entries: Iterable[Entry], now: float) -> Outbox:
         """Takes entries out of the table and out of every switch."""
         ended = tuple(entry for entry in entries if not entry.flags & GONE)
         for entry in ended:
-            serving.remove(entry, self._now)
+            serving.remove(entry, now)
             self._ended.pop(entry.opening_key, None)
-            self._ended[entry.opening_key] = self._now
+            self._ended[entry.opening_key] = now
         return [ToSwitch(name, message) for name in serving.holders for message in portions(DeleteEntries, ended)]
 
     def tick(self, now: float) -> Outbox:
         """Ends what has lingered long enough."""
-        self._now = now
         recent = now - CACHED_SECONDS
         for key in [key for key, _ in itertools.takewhile(lambda item: item[1] < recent, self._ended.items())]:
             del self._ended[key]
@@ -108,7 +106,7 @@ class Endings:
             _, serving, entry = self._lingering.popleft()
             # A SYN may have made it live again, or another may have its place.
             if entry.flags & RESET and not entry.flags & GONE:
-                out += self.end_all(serving, [entry])
+                out += self.end_all(serving, [entry], now)
         return out
 
 

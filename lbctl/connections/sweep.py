@@ -36,12 +36,12 @@ def interval(serving: Serving) -> float:
     return min(max(shortest / 4, SHORTEST), LONGEST)
 
 
-EndAll = Callable[[Serving, Iterable[Entry]], Outbox]
+EndAll = Callable[[Serving, Iterable[Entry], float], Outbox]
 Decode = Callable[[bytes], tuple[list[EntryStats], list[FlowStats]]]
 
 
 @dataclass(slots=True)
-class Asked:
+class AskedBucket:
     """A bucket whose counters are on their way."""
 
     serving: Serving
@@ -116,7 +116,7 @@ class Sweep:
         if not current.work and now - current.started >= current.interval:
             if current.open == 0 and (idle := serving.idle_since(now)):
                 self._ground.counters["entries_expired"] += len(idle)
-                ended += self._end_all(serving, idle)
+                ended += self._end_all(serving, idle, now)
             for token in current.tokens:
                 self._ground.tokens.cancel(token)  # what has not been answered by now will not be
             buckets = deque(sorted({entry.bucket for entry in serving.table.entries()}))
@@ -131,15 +131,16 @@ class Sweep:
         while current.work and now >= current.due_at(current.size - len(current.work)) and len(out) < ASKED_AT_ONCE:
             bucket = current.work.popleft()
             current.open += 1
-            asked = Asked(serving)
+            asked = AskedBucket(serving)
             for side in Side:
-                token = self._ground.tokens.new(FlowsAnswer(serving.assigned, partial(self._answered, serving.assigned, asked)))
+                answered = partial(self._answered, serving.assigned, asked)
+                token = self._ground.tokens.new(FlowsAnswer(serving.assigned, answered))
                 current.tokens.append(token)
                 cookie = entry_cookie(side, serving.owner, bucket)
                 out.append(ToSwitch(serving.assigned, ReadFlows(side.access_table, cookie, MASK_ALL, token)))
         return out
 
-    def _answered(self, lb: str, asked: Asked, body: bytes, more: bool, now: float) -> Outbox:
+    def _answered(self, lb: str, asked: AskedBucket, body: bytes, more: bool, now: float) -> Outbox:
         """Notes which entries have had packets since the last round. Those that the access table does not have are
         deleted: leftovers in the switch (a move back can overtake the deletion of the old entries)."""
         for stats in self._decode(body)[0]:
@@ -158,7 +159,7 @@ class Sweep:
         return [ToSwitch(lb, DeleteEntries(unknown))] if unknown else []
 
     @staticmethod
-    def _note(asked: Asked, now: float) -> tuple[Entry, ...]:
+    def _note(asked: AskedBucket, now: float) -> tuple[Entry, ...]:
         unknown = []
         for key, (packets, size) in asked.counts.items():
             entry = asked.serving.table.by_key(key)

@@ -55,7 +55,7 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
         raise KeeperError(f"the keepers' CA file {ca_file} cannot be read: {error}") from error
 
 
-class Client:
+class KeeperClient:
     """url: http://ADDRESS:PORT or https://... Raises ValueError if it is neither. timeout: seconds without progress
     that end a call."""
 

@@ -1,4 +1,5 @@
-"""What keepers are told in normal operation: every change of the entries whose external IP has `keeper` among its copies."""
+"""What keepers are told in normal operation: every change of the entries whose external IP has `keeper` among its
+copies."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from lbctl.ground.effects import Outbox, SendBatch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.keeper.batches import Reply
-from lbctl.keeper.rows import Ports, Stream, derived_ports
+from lbctl.keeper.rows import DerivedPorts, Stream, derived_ports
 from lbctl.site.model import Keeper
 from lbctl.values.addresses import Address
 from lbctl.values.keys import server_address_of
@@ -53,7 +54,8 @@ class Feeds:
         self.site_changed()
 
     def site_changed(self) -> None:
-        """There is another site file: keepers that are to have the same as before go on where they are; others get a full copy."""
+        """There is another site file: keepers that are to have the same as before go on where they are; others get a
+        full copy."""
         ground, before = self._ground, self._ordered
         pace = Pace(interval=ground.settings.copy_interval, max_delay=ground.settings.copy_delay)
         self._fed = {}
@@ -76,9 +78,14 @@ class Feeds:
             publisher.changed(entry)
 
     def _entries(self, server: bytes) -> Iterator[Entry]:
-        return (entry for serving in self._fed.get(server, ()) for entry in serving.table.snapshot() if entry.server[0] == server)
+        return (
+            entry
+            for serving in self._fed.get(server, ())
+            for entry in serving.table.snapshot()
+            if entry.server[0] == server
+        )
 
-    def _ports(self, stream: Stream) -> Ports:
+    def _ports(self, stream: Stream) -> DerivedPorts:
         serving = self._ground.external_ips.by_address.get(stream.external)
         return derived_ports(serving.config, ip_address(stream.server)) if serving else {}
 
@@ -93,8 +100,17 @@ class Feeds:
         return out
 
     def states(self, now: float) -> list[KeeperState]:
-        return [KeeperState(self._ordered[server].keeper, publisher.synced, publisher.lag(now), publisher.behind(now),
-                            publisher.last_failure or None, publisher.counters) for server, publisher in self.publishers.items()]
+        return [
+            KeeperState(
+                self._ordered[server].keeper,
+                publisher.synced,
+                publisher.lag(now),
+                publisher.behind(now),
+                publisher.last_failure or None,
+                publisher.counters,
+            )
+            for server, publisher in self.publishers.items()
+        ]
 
     def answered(self, server: bytes, reply: Reply | None, detail: str, now: float) -> None:
         """What became of a keeper's SendBatch; None: nobody knows, see detail."""

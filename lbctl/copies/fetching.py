@@ -1,7 +1,7 @@
 """Where a failed LB's entries come from: the control function's own access table, keepers, or servers' socket tables.
 
-Each server's entries come from the first of its external IP's `copies` that can be had. What a copy tells replaces what the access
-table has of that server; a connection that no copy has gets a RST.
+Each server's entries come from the first of its external IP's `copies` that can be had. What a copy tells replaces
+what the access table has of that server; a connection that no copy has gets a RST.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class Fetching:
     _held: dict[bytes, list[Entry]] | None = None
 
     def held(self, server: Address) -> list[Entry]:
-        """The access table's entries of that server; the table is searched once, for all servers. No LB adds to it meanwhile."""
+        """The access table's entries of that server; the table is searched once, for all servers. No LB adds to it
+        meanwhile."""
         if self._held is None:
             self._held = {}
             for entry in self.serving.table.entries():
@@ -65,11 +66,15 @@ class Copies:
         """Are there copies besides the control function's own?"""
         return any(copy != "controller" for copy in serving.config.copies)
 
-    def fetch(self, serving: Serving, lb: str, record: MoveRecord, then: Callable[[float], Outbox], now: float) -> Outbox:
+    def fetch(
+        self, serving: Serving, lb: str, record: MoveRecord, then: Callable[[float], Outbox], now: float
+    ) -> Outbox:
         """Makes the access table that which LB `lb` had, as well as can be; `then` is told when it is."""
         return self._begin(Fetching(serving, lb, record, then, False, set()), now)
 
-    def compare(self, serving: Serving, lb: str, record: MoveRecord, then: Callable[[float], Outbox], now: float) -> Outbox:
+    def compare(
+        self, serving: Serving, lb: str, record: MoveRecord, then: Callable[[float], Outbox], now: float
+    ) -> Outbox:
         """The access table is the authority, and the copies say which of its entries they have; `then` is told when
         they have."""
         return self._begin(Fetching(serving, lb, record, then, True, set()), now)
@@ -78,7 +83,9 @@ class Copies:
         serving = fetching.serving
         servers: set[Address] = set()  # nobody but the control function has what a NAT gateway's inside hosts open
         if not serving.outbound:
-            servers = {ip_address(server) for server in serving.table.servers()} | set(serving.config.server_addresses())
+            servers = {ip_address(server) for server in serving.table.servers()} | set(
+                serving.config.server_addresses()
+            )
         fetching.waiting = set(servers)
         out: Outbox = []
         for server in sorted(servers, key=str):
@@ -171,7 +178,8 @@ class Copies:
             self._count(fetching, copy, len(there))
 
     def _find_hops(self, serving: Serving, keys: Iterable[bytes]) -> None:
-        """Gives entries without a next hop the one that most of the site's clients off the external network come from."""
+        """Gives entries without a next hop the one that most of the site's clients off the external network come
+        from."""
         ground = self._ground
         missing = [entry for key in keys if (entry := serving.table.by_key(key)) and entry.next_hop == NO_HOP
                    and not ground.on_link(unpack_key(key)[1])]

@@ -28,7 +28,6 @@ REINSTALLED, GONE, REUSED = 8, 16, 32
 """Flags that say what has happened to it: a flow that had run out was installed again, there or at another LB; it is no
 longer in the table; an earlier connection had the same ports shortly before."""
 ENDING = FIN_IN | FIN_OUT | RESET
-ALL_FLAGS = ENDING | REINSTALLED | GONE | REUSED
 STATES = tuple("reset" if flags & RESET else "half-closed" if flags else "open" for flags in range(ENDING + 1))
 """State of an entry, by those of its flags that are in ENDING."""
 NO_HOP = bytes(6)

@@ -1,4 +1,5 @@
-"""An LB's switch has connected: what it holds is read back, and it is sent what it misses, and nothing for what is right."""
+"""An LB's switch has connected: what it holds is read back, and it is sent what it misses, and nothing for what is
+right."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ class Mover(Protocol):
 class Ender(Protocol):
     """Who ends entries (lbctl/connections/)."""
 
-    def end_all(self, serving: Serving, entries: Iterable[Entry]) -> Outbox:
+    def end_all(self, serving: Serving, entries: Iterable[Entry], now: float) -> Outbox:
         """Takes entries out of the table and out of every switch."""
 
 
@@ -79,13 +80,16 @@ class Comebacks:
             out.append(ToSwitch(name, ReadFlows(question.table, question.cookie, question.mask, token)))
         return out
 
-    def _answered(self, switch: Switch, readback: ReadBack, question: Question, body: bytes, more: bool, now: float) -> Outbox:
+    def _answered(
+        self, switch: Switch, readback: ReadBack, question: Question, body: bytes, more: bool, now: float
+    ) -> Outbox:
         readback.answer(question, body, more)
         out = self._silence(switch, readback) if question.table == "arp" and not more else []
         return out + self._read_back(switch, readback, now) if readback.complete else out
 
     def _silence(self, switch: Switch, readback: ReadBack) -> Outbox:
-        """An LB that comes back may not answer for what is elsewhere now: at once, before all that it holds is known."""
+        """An LB that comes back may not answer for what is elsewhere now: at once, before all that it holds is known.
+        """
         mine = {serving.owner for serving in self._ground.external_ips if switch.role(serving.address).arp}
         stale = [cookie for cookie in readback.answered_for() if owner_in(cookie) not in mine]
         for cookie in stale:
@@ -96,7 +100,7 @@ class Comebacks:
         """All that the switch holds is known."""
         ground, name = self._ground, switch.lb.name
         hollow = self._came_back_empty(switch, readback)
-        outcome = recover(name, readback, ground.external_ips, switch.lost_at, now)
+        outcome = recover(switch, readback, ground.external_ips, now)
         for serving in hollow:
             serving.unread.add(name)
             switch.roles[serving.address] = HOLDING
@@ -110,7 +114,7 @@ class Comebacks:
         switch.state = "ready"
         self._detection.read_back(name, now)
         for serving, entry in outcome.ended:
-            out += self._ender.end_all(serving, [entry])
+            out += self._ender.end_all(serving, [entry], now)
         ground.log("switch ready", lb=name, flows_sent=len(out), entries_taken_over=outcome.taken_over,
                    entries_put_back=outcome.put_back, entries_deleted=outcome.deleted, strange_entries=readback.strange,
                    reason=switch.reason)
@@ -127,10 +131,16 @@ class Comebacks:
                 switch.neighbours.setdefault(hops[server].address, mac.hex(":"))
 
     def _came_back_empty(self, switch: Switch, readback: ReadBack) -> list[Serving]:
-        """The external IPs whose entries were there for an earlier control function, and are no more (or not yet again: it was being
-        given them when that control function ended), but that others have copies of."""
+        """The external IPs whose entries were there for an earlier control function, and are no more (or not yet
+        again: it was being given them when that control function ended), but that others have copies of."""
         name = switch.lb.name
-        return [serving for serving in self._ground.external_ips
-                if serving.assigned == name and name in serving.unread and serving.address in self._earlier and not serving.move
-                and self._copies.kept_elsewhere(serving)
-                and (not readback.cookies or switch.has_role(serving.config, HOLDING, readback.cookies))]
+        return [
+            serving
+            for serving in self._ground.external_ips
+            if serving.assigned == name
+            and name in serving.unread
+            and serving.address in self._earlier
+            and not serving.move
+            and self._copies.kept_elsewhere(serving)
+            and (not readback.cookies or switch.has_role(serving.config, HOLDING, readback.cookies))
+        ]

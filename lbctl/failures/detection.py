@@ -1,8 +1,9 @@
-"""What is a failed LB: told from its OpenFlow connection, its ports, and the probes that other LBs send it (docs/failover.md).
+"""What is a failed LB: told from its OpenFlow connection, its ports, and the probes that other LBs send it
+(docs/failover.md).
 
-A lost connection alone is no failure: such an LB forwards, and answers ARP. It is *unmanaged*, and fenced before others take over.
-Silence alone is none either while the LB obeys: which of two LBs that don't hear each other is cut off is told by the frames that
-still come in at their ports.
+A lost connection alone is no failure: such an LB forwards, and answers ARP. It is *unmanaged*, and fenced before
+others take over. Silence alone is none either while the LB obeys: which of two LBs that don't hear each other is cut
+off is told by the frames that still come in at their ports.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from lbctl.frames.packets import Malformed
 from lbctl.ground.effects import Effect, Outbox, ToSwitch
 from lbctl.ground.ground import Ground
 from lbctl.ground.tokens import PortsAnswer
-from lbctl.moves.takeover import Failure
+from lbctl.moves.takeover import LbFailure
 from lbctl.openflow.cookies import MASK_ALL
 from lbctl.openflow.messages import DeleteCookie, ReadPorts
 from lbctl.openflow.probe_rules import FENCED, LEARNED_COOKIE
@@ -39,9 +40,11 @@ HUNG_ROUNDS = 10
 """Rounds for which a connected LB must not have said anything at all."""
 LONGEST_HOLD_DOWN = 600.0
 FIRST_CONNECTION = 2.0
-"""Seconds after the start of the control function in which a silent LB may still connect: one that has just started has no rules."""
+"""Seconds after the start of the control function in which a silent LB may still connect: one that has just started
+has no rules."""
 RECONNECTION = 15.0
-"""Seconds after the start of the control function in which an LB may still connect: Open vSwitch tries every 8 s at most."""
+"""Seconds after the start of the control function in which an LB may still connect: Open vSwitch tries every 8 s at
+most."""
 
 
 @dataclass(slots=True)
@@ -53,10 +56,10 @@ class Evidence:
 
 
 @dataclass(slots=True)
-class Health:
+class LbHealth:
     """Of one LB."""
 
-    failure: Failure | None = None
+    failure: LbFailure | None = None
     failures: int = 0
     """In a row: since it was last held down for nothing."""
     back_at: float = float("-inf")
@@ -73,7 +76,7 @@ class Detection:
         self.watched = set(watched)
         self._started = now
         self.probing = Probing(ground.switches)
-        self.health: dict[str, Health] = {}
+        self.health: dict[str, LbHealth] = {}
         self._next = float("-inf")
         self._round = 0
         self._unsent: deque[Effect] = deque()
@@ -107,12 +110,17 @@ class Detection:
         return out
 
     def _unfence(self, arp: packets.Arp) -> Outbox:
-        """A fence may come late, out of the queue of an LB that was hung: to one that obeys by now, and may have external IPs."""
+        """A fence may come late, out of the queue of an LB that was hung: to one that obeys by now, and may have
+        external IPs."""
         if arp.spa != IPv4Address(FENCED).packed:
             return []
-        return [ToSwitch(name, DeleteCookie("classify", LEARNED_COOKIE, MASK_ALL)) for name, switch in self._switches.items()
-                if switch.ready and switch.of_ports
-                and arp.sha.hex(":") in (switch.of_ports.external.mac, switch.of_ports.internal.mac)]
+        return [
+            ToSwitch(name, DeleteCookie("classify", LEARNED_COOKIE, MASK_ALL))
+            for name, switch in self._switches.items()
+            if switch.ready
+            and switch.of_ports
+            and arp.sha.hex(":") in (switch.of_ports.external.mac, switch.of_ports.internal.mac)
+        ]
 
     def _ports_read(self, name: str, received: Mapping[int, int]) -> None:
         """Frames received by each port (OpenFlow number) of that LB."""
@@ -180,8 +188,11 @@ class Detection:
 
     def fenced(self, name: str) -> bool:
         """Does it answer ARP for nobody any more, wherever it can be heard?"""
-        return all(self.probing.path(name, network).fenced or not self.probing.lively(name, network, self._settings.probe_misses)
-                   for network in NETWORKS)
+        return all(
+            self.probing.path(name, network).fenced
+            or not self.probing.lively(name, network, self._settings.probe_misses)
+            for network in NETWORKS
+        )
 
     def _collect_evidence(self) -> Outbox:
         """While a connected LB is silent, it and a few others are asked what their ports receive."""
@@ -208,7 +219,7 @@ class Detection:
     # Judging.
 
     def _judge(self, name: str, now: float) -> None:
-        health = self.health.setdefault(name, Health())
+        health = self.health.setdefault(name, LbHealth())
         before, health.failure = health.failure, self._failure(name, now)
         if health.failure and not before:
             if now > health.back_at + LONGEST_HOLD_DOWN:
@@ -219,7 +230,7 @@ class Detection:
             health.back_at = now
             self._ground.log("load balancer well again", lb=name, held_down=self._hold_down(health))
 
-    def _failure(self, name: str, now: float) -> Failure | None:
+    def _failure(self, name: str, now: float) -> LbFailure | None:
         switch, silent = self._switches[name], self._silent(name)
         if switch.state == "disconnected":
             self._silent_since.pop(name, None)
@@ -228,47 +239,53 @@ class Detection:
             return self.health[name].failure
         down = [port.name for network, port in switch.ports.items() if network in NETWORKS and not port.up]
         if down:
-            return Failure(f"its port {' and '.join(down)} is down", obeys=True)
+            return LbFailure(f"its port {' and '.join(down)} is down", obeys=True)
         if not silent:
             self._silent_since.pop(name, None)
             return None
         return self._connected_and_silent(name, silent)
 
-    def _unconnected(self, name: str, switch: Switch, silent: list[str], now: float) -> Failure | None:
+    def _unconnected(self, name: str, switch: Switch, silent: list[str], now: float) -> LbFailure | None:
         before, watched = self.health[name].failure, name in self.watched
         if watched and len(silent) == len(NETWORKS):
             if not switch.lost_at and now - self._started < FIRST_CONNECTION:
                 return None
-            return Failure("its OpenFlow connection is lost, and it answers no probe")
+            return LbFailure("its OpenFlow connection is lost, and it answers no probe")
         if before:
             return replace(before, obeys=False, fence=self.alive(name))  # it has old rules until it has been read back
         if not watched or not self.alive(name):
             return None  # its silence means nothing, or nobody can ask it
         if silent:
-            return Failure(f"its OpenFlow connection is lost, and it answers no probe on the {silent[0]} network", fence=True)
-        since, patience = (switch.lost_at, self._settings.relieve_after) if switch.lost_at else (self._started, RECONNECTION)
+            return LbFailure(
+                f"its OpenFlow connection is lost, and it answers no probe on the {silent[0]} network", fence=True
+            )
+        since, patience = (
+            (switch.lost_at, self._settings.relieve_after) if switch.lost_at else (self._started, RECONNECTION)
+        )
         if now - since >= patience:
-            return Failure(f"it forwards, but has had no OpenFlow connection for {patience:g} s", fence=True)
+            return LbFailure(f"it forwards, but has had no OpenFlow connection for {patience:g} s", fence=True)
         return None
 
-    def _connected_and_silent(self, name: str, silent: list[str]) -> Failure | None:
+    def _connected_and_silent(self, name: str, silent: list[str]) -> LbFailure | None:
         since = self._silent_since.setdefault(name, self._round)
         if self._round - since < WINDOW:
             return None
         mine = self._evidence.get(name)
         if mine is None or mine.last[0] < self._round - HUNG_ROUNDS:
             hung = len(silent) == len(NETWORKS) and self._round - since >= HUNG_ROUNDS
-            return Failure("it answers neither probes nor OpenFlow requests") if hung else None
+            return LbFailure("it answers neither probes nor OpenFlow requests") if hung else None
         for network in silent:
             others = [found for other, found in self._evidence.items() if other != name and self._switches[other].ready]
             if _received(mine, network) is False and any(_received(found, network) for found in others):
-                return Failure(f"no frame reaches its {network} port {self._switches[name].ports[network].name}", obeys=True)
+                return LbFailure(
+                    f"no frame reaches its {network} port {self._switches[name].ports[network].name}", obeys=True
+                )
         return None
 
-    def declare(self, name: str, cause: str) -> Failure:
+    def declare(self, name: str, cause: str) -> LbFailure:
         """That LB, which is not connected, shall be taken for failed until it has been read back."""
-        health = self.health.setdefault(name, Health())
-        health.failure, health.failures = Failure(cause, fence=self.alive(name)), health.failures + 1
+        health = self.health.setdefault(name, LbHealth())
+        health.failure, health.failures = LbFailure(cause, fence=self.alive(name)), health.failures + 1
         self._ground.log("load balancer failed", level="error", lb=name, cause=cause)
         return health.failure
 
@@ -279,9 +296,11 @@ class Detection:
         """Is a connected LB silent, and not known yet which one is cut off?"""
         return bool(self._silent_since)
 
-    def failed(self) -> dict[str, Failure]:
+    def failed(self) -> dict[str, LbFailure]:
         """LB -> why."""
-        return {name: health.failure for name, health in self.health.items() if health.failure and name in self._switches}
+        return {
+            name: health.failure for name, health in self.health.items() if health.failure and name in self._switches
+        }
 
     def state(self, name: str) -> tuple[str, str | None]:
         """For people: well, silent, unmanaged, failed, or unwatched; and why."""
@@ -307,7 +326,7 @@ class Detection:
         health = self.health.get(name)
         return bool(health and (health.failure or now < health.back_at + self._hold_down(health)))
 
-    def _hold_down(self, health: Health) -> float:
+    def _hold_down(self, health: LbHealth) -> float:
         """Seconds: doubled with each failure in a row."""
         return min(self._settings.hold_down * 2 ** (health.failures - 1), LONGEST_HOLD_DOWN) if health.failures else 0.0
 

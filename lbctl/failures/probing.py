@@ -1,8 +1,8 @@
 """Probes: frames that LBs send each other over both networks, and that the receiver's switch answers by itself.
 
-The frames are those of pipeline/probe_rules.py. The control function lets two LBs ask each other one, on each network, and counts
-how many probes in a row were not answered. Rounds are counted, not seconds: a control function that was busy itself takes nobody
-for dead.
+The frames are those of pipeline/probe_rules.py. The control function lets two LBs ask each other one, on each
+network, and counts how many probes in a row were not answered. Rounds are counted, not seconds: a control function
+that was busy itself takes nobody for dead.
 """
 
 from __future__ import annotations
@@ -82,14 +82,20 @@ class Probing:
                     self._number = self._number % (NUMBERS - 1) + 1
                     asked[self._number] = name, network, fence
                     path.asked = True
-                    out.append(_probe(prober, network, Probe(self._number, _mac(switch, network), switch.watched.identity, target)))
+                    out.append(
+                        _probe(
+                            prober, network, Probe(self._number, _mac(switch, network), switch.watched.identity, target)
+                        )
+                    )
         return out
 
     def _probers(self, name: str, able: list[str], count: int) -> Iterator[Switch]:
         """The next ones in the order of names. able: those that could, in that order."""
         start = bisect_right(able, name)
         others = (able[(start + place) % len(able)] for place in range(min(count + 1, len(able))))
-        return (self._switches[other] for other in itertools.islice((other for other in others if other != name), count))
+        return (
+            self._switches[other] for other in itertools.islice((other for other in others if other != name), count)
+        )
 
     def answer(self, arp: packets.Arp) -> str | None:
         """Notes an answer. Returns the LB, or None if no probe of the last rounds was asked so."""

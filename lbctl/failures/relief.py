@@ -12,7 +12,7 @@ from lbctl.ground.effects import Outbox
 from lbctl.ground.ground import Ground
 from lbctl.ground.move_record import MoveRecord
 from lbctl.ground.serving import Serving
-from lbctl.moves.takeover import Failure
+from lbctl.moves.takeover import LbFailure
 from lbctl.values.addresses import Address
 from lbctl.values.refused import Refused
 
@@ -23,7 +23,7 @@ FIRST_RETRY, LAST_RETRY = 0.5, 30.0
 class Mover(Protocol):
     """Who moves external IPs (lbctl/moves/)."""
 
-    def take_over(self, serving: Serving, to: str, failure: Failure, now: float) -> tuple[MoveRecord, Outbox]:
+    def take_over(self, serving: Serving, to: str, failure: LbFailure, now: float) -> tuple[MoveRecord, Outbox]:
         """From its failed LB."""
 
     def free(self, serving: Serving, to: str, now: float) -> tuple[MoveRecord, Outbox]:
@@ -49,15 +49,21 @@ class Relief:
     """Starts the failovers of a control function."""
 
     def __init__(self, ground: Ground, detection: Detection, mover: Mover, weights: Weights, drains: Drains) -> None:
-        self._ground, self._detection, self._mover, self._weights, self._drains = ground, detection, mover, weights, drains
+        self._ground, self._detection, self._mover, self._weights, self._drains = (
+            ground,
+            detection,
+            mover,
+            weights,
+            drains,
+        )
         self._retries: dict[Address, tuple[float, float]] = {}
         """When to try again, and how long to wait after that."""
         self._told: set[str] = set()
         """Failed LBs that nobody can take over from, as the log has said."""
 
     def order(self, name: str, now: float) -> tuple[list[MoveRecord], Outbox]:
-        """Takes all external IPs of that LB away, whether it has failed or not. Raises Refused: unknown LB, no other LB, a move
-        is running (the failovers that are running are returned)."""
+        """Takes all external IPs of that LB away, whether it has failed or not. Raises Refused: unknown LB, no other
+        LB, a move is running (the failovers that are running are returned)."""
         source = self._ground.switches.get(name)
         if source is None:
             raise Refused(404, "Unknown load balancer", f"this site has no load balancer {name}")
@@ -69,7 +75,9 @@ class Relief:
                    if serving.assigned == name and not (serving.move and serving.move.id in under_way)]
         moving = [str(serving.address) for serving in orphans if serving.move]
         if moving:
-            raise Refused(409, "Move already running", f"{', '.join(moving)} is being moved: wait for its end, or abort it")
+            raise Refused(
+                409, "Move already running", f"{', '.join(moving)} is being moved: wait for its end, or abort it"
+            )
         failure = self._detection.failed().get(name)
         takers = self._takers(name, orphans, now)
         if orphans and not takers:
@@ -83,8 +91,11 @@ class Relief:
         out: Outbox = []
         failed = self._detection.failed()
         self._told &= failed.keys()
-        self._retries = {address: retry for address, retry in self._retries.items()
-                         if (serving := self._ground.external_ips.get(address)) and (serving.assigned in failed or serving.move)}
+        self._retries = {
+            address: retry
+            for address, retry in self._retries.items()
+            if (serving := self._ground.external_ips.get(address)) and (serving.assigned in failed or serving.move)
+        }
         for name, failure in failed.items():
             orphans = [serving for serving in self._ground.external_ips
                        if serving.assigned == name and serving.move is None and self._due(serving, now)]
@@ -113,8 +124,15 @@ class Relief:
         for serving in self._ground.external_ips:
             for other in serving.config.not_with:
                 named_by.setdefault(other, set()).add(serving.address)
-        return {serving.address: Orphan(frozenset(serving.next_hops()), self._weights.weight(serving), serving.config.only_on,
-                                        serving.config.not_with | named_by.get(serving.address, set())) for serving in orphans}
+        return {
+            serving.address: Orphan(
+                frozenset(serving.next_hops()),
+                self._weights.weight(serving),
+                serving.config.only_on,
+                serving.config.not_with | named_by.get(serving.address, set()),
+            )
+            for serving in orphans
+        }
 
     def _candidates(self, failed: str, now: float) -> list[Candidate]:
         unfit = {failed, *self._detection.failed()}
@@ -127,7 +145,7 @@ class Relief:
                 for name, switch in self._ground.switches.items()
                 if name not in unfit and switch.ready and switch.ports_up]
 
-    def _start(self, takers: dict[Serving, str], failure: Failure | None, now: float,
+    def _start(self, takers: dict[Serving, str], failure: LbFailure | None, now: float,
                running: Iterable[MoveRecord] = ()) -> tuple[list[MoveRecord], Outbox]:
         out: Outbox = []
         records = list(running)

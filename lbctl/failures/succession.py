@@ -10,8 +10,8 @@ from lbctl.values.addresses import Address, address_order
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """An external IP without an LB. needs: the next hops that its LB must reach; load: what it carries; only_on, apart: as of its
-    ExternalIp, `apart` also what names it."""
+    """An external IP without an LB. needs: the next hops that its LB must reach; load: what it carries; only_on,
+    apart: as of its ExternalIp, `apart` also what names it."""
 
     needs: frozenset[Address]
     load: float = 0.0
@@ -34,11 +34,11 @@ class Candidate:
 
 
 def spread(orphans: Mapping[Address, Orphan], candidates: Collection[Candidate]) -> dict[Address, str]:
-    """Which LB takes which external IP. The largest load first, each to the LB that has the lowest relative load then; of several
-    the one with the fewest external IPs.
+    """Which LB takes which external IP. The largest load first, each to the LB that has the lowest relative load
+    then; of several the one with the fewest external IPs.
 
-    An LB that does not reach all next hops comes last, before it one that is held down, before it one where the external IP should
-    not be (only_on, not_with); so an external IP gets none only if there is no candidate.
+    An LB that does not reach all next hops comes last, before it one that is held down, before it one where the
+    external IP should not be (only_on, not_with); so an external IP gets none only if there is no candidate.
     """
     if not candidates:
         return {}

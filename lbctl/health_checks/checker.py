@@ -1,9 +1,9 @@
 """When which server is checked, by which LB; what its answers are, and what follows (docs/health-checks.md).
 
-A check is sent by the LB that its external IP is assigned to, through table deliver_server: the way of clients' packets. Its source
-is an address that servers answer to that LB (ExternalIp.check_source), from ports that no connection is translated to. The answers
-meet no entry, and come to the controller. So a move changes nothing but the LB; what fails while one is on is not counted, and
-neither is what fails because of the LB.
+A check is sent by the LB that its external IP is assigned to, through table deliver_server: the way of clients'
+packets. Its source is an address that servers answer to that LB (ExternalIp.check_source), from ports that no
+connection is translated to. The answers meet no entry, and come to the controller. So a move changes nothing but the
+LB; what fails while one is on is not counted, and neither is what fails because of the LB.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lbctl.health_checks.verdict import Attempt, Said, Segment, Verdict
 from lbctl.openflow.inbound import PacketIn
 from lbctl.openflow.messages import Barrier, PacketOut
 from lbctl.openflow.meters import MOST_CHECKS
-from lbctl.openflow.rules import Ports
+from lbctl.openflow.ports import Ports
 from lbctl.site.model import CHECK_PORTS
 from lbctl.switches.switch import Switch
 from lbctl.values.keys import inverse_key, pack_key, server_key, unpack_key
@@ -81,7 +81,7 @@ class Fitness(Protocol):
 class Ender(Protocol):
     """Who ends entries (lbctl/connections/)."""
 
-    def end_all(self, serving: Serving, entries: Iterable[Entry]) -> Outbox:
+    def end_all(self, serving: Serving, entries: Iterable[Entry], now: float) -> Outbox:
         """Takes entries out of the table and out of every switch."""
 
 
@@ -158,7 +158,8 @@ class Checker:
         return out
 
     def _expire(self, lb: str, flights: list[Flight], now: float) -> Outbox:
-        """Their time is over. That is their verdict if the LB can still be heard: what it had to tell comes before the barrier's reply."""
+        """Their time is over. That is their verdict if the LB can still be heard: what it had to tell comes before
+        the barrier's reply."""
         out: Outbox = []
         for flight in flights:
             said, flight.verdict = flight.attempt.expired()
@@ -190,7 +191,9 @@ class Checker:
             self.counters["not_sent"] += 1
             return []
         pause = check.timeout * RETRY
-        flight = Flight(target, target.attempt(self._ground.seed, now), key, sender.lb.name, now + check.timeout, now + pause, pause)
+        flight = Flight(
+            target, target.attempt(self._ground.seed, now), key, sender.lb.name, now + check.timeout, now + pause, pause
+        )
         self._flights[key], target.checked = flight, True
         self._alarms.add(flight.wakes, flight)
         return self._say(flight, flight.attempt.begin())
@@ -202,10 +205,13 @@ class Checker:
         if now < target.unresolved[1] + PATIENCE:
             self.counters["not_sent"] += 1
             return []
-        return self._judge(target, Verdict(False, "unresolved", f"no answer to {asked_by(target.server.hop.address)}"), now)
+        return self._judge(
+            target, Verdict(False, "unresolved", f"no answer to {asked_by(target.server.hop.address)}"), now
+        )
 
     def _key(self, target: Target) -> bytes | None:
-        """Of the check's packets: from a port that no other check to that place has, and no entry. None: there is none."""
+        """Of the check's packets: from a port that no other check to that place has, and no entry. None: there is
+        none."""
         source, serving, (first, last) = target.serving.config.check_source().packed, target.serving, CHECK_PORTS
         for _ in range(last - first + 1):
             key = pack_key(target.check.protocol_number, source, target.source_port, *target.to)
@@ -293,27 +299,34 @@ class Checker:
                 target.reason = verdict.reason
                 servers.set_down(target.place, endpoint, verdict.reason, now)
             return []
-        told = {"external_ip": str(target.serving.address), "service": f"{target.service.protocol}/{target.service.port}",
-                "server": str(endpoint), "reason": verdict.reason}
+        told = {
+            "external_ip": str(target.serving.address),
+            "service": f"{target.service.protocol}/{target.service.port}",
+            "server": str(endpoint),
+            "reason": verdict.reason,
+        }
         if target.judgement.up:
             servers.set_up(target.place, endpoint)
             self._ground.log("server up", **told, down_for=round(now - target.since, 1))
             return []
         target.reason, target.since = verdict.reason, now
         servers.set_down(target.place, endpoint, verdict.reason, now)
-        out = self._reset(target) if target.check.when_down == "reset" else []
+        out = self._reset(target, now) if target.check.when_down == "reset" else []
         self._ground.log("server down", level="warning", **told)
         return out
 
-    def _reset(self, target: Target) -> Outbox:
-        """Ends the server's entries: the next packet of either side is answered with a RST (a client's datagram: by another server)."""
+    def _reset(self, target: Target, now: float) -> Outbox:
+        """Ends the server's entries: the next packet of either side is answered with a RST (a client's datagram: by
+        another server)."""
         protocol, port = target.place
         table = target.serving.table
         to_server, service = server_key(protocol, target.server.address.packed, target.server.port), port.to_bytes(2)
         if to_server not in table.connections_to:
             return []
-        doomed = [entry for entry in table.snapshot() if entry.reply.startswith(to_server) and entry.key.endswith(service)]
-        return self._ender.end_all(target.serving, doomed)
+        doomed = [
+            entry for entry in table.snapshot() if entry.reply.startswith(to_server) and entry.key.endswith(service)
+        ]
+        return self._ender.end_all(target.serving, doomed, now)
 
 
 def _payload(packet: Packet, frame: bytes) -> bytes:
@@ -325,8 +338,18 @@ def _frame(key: bytes, what: Segment | bytes) -> bytes:
     """For table deliver_server."""
     _, source, source_port, destination, port = unpack_key(key)
     if isinstance(what, Segment):
-        return packets.tcp_segment(NO_MAC, NO_MAC, source, source_port, destination, port, flags=what.flags, seq=what.seq,
-                                   ack=what.ack, payload=what.payload)
+        return packets.tcp_segment(
+            NO_MAC,
+            NO_MAC,
+            source,
+            source_port,
+            destination,
+            port,
+            flags=what.flags,
+            seq=what.seq,
+            ack=what.ack,
+            payload=what.payload,
+        )
     return packets.udp_datagram(NO_MAC, NO_MAC, source, source_port, destination, port, what)
 
 

@@ -1,7 +1,8 @@
-"""A check by TCP: can a connection be opened, and is an HTTP request answered with the right status? (RFC 9293, RFC 9112)
+"""A check by TCP: can a connection be opened, and is an HTTP request answered with the right status? (RFC 9293, RFC
+9112)
 
-A client of one connection that never closes it in order: it ends each by a RST, which leaves nothing behind at the server. What
-does not belong to the connection, or came twice, or in another order, changes no verdict.
+A client of one connection that never closes it in order: it ends each by a RST, which leaves nothing behind at the
+server. What does not belong to the connection, or came twice, or in another order, changes no verdict.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class HttpQuestion:
         return Verdict(False, "status", "the answer is not HTTP") if len(heard) >= LONGEST_LINE else None
 
 
-class Accepted(NamedTuple):
+class Exchange(NamedTuple):
     """The server has accepted, and is asked. start: the sequence number of its first byte."""
 
     start: int
@@ -58,7 +59,7 @@ class TcpCheck:
         self._question = question
         self._next = isn + 1
         """Of our sequence numbers; not reduced yet."""
-        self._accepted: Accepted | None = None
+        self._accepted: Exchange | None = None
         self._heard = bytearray()
         self._pieces: dict[int, bytes] = {}
         """What came too early: by its place in what the server says."""
@@ -92,11 +93,11 @@ class TcpCheck:
             return [], None
         if self._question is None:
             return self._reset(), Verdict(True, "passed", "accepts connections")
-        self._accepted = Accepted((packet.seq + 1) % _NUMBERS, self._question)
+        self._accepted = Exchange((packet.seq + 1) % _NUMBERS, self._question)
         self._next += len(self._question.request)
         return self._asked(self._accepted), None
 
-    def _open(self, packet: Packet, accepted: Accepted, payload: bytes) -> tuple[list[Segment], Verdict | None]:
+    def _open(self, packet: Packet, accepted: Exchange, payload: bytes) -> tuple[list[Segment], Verdict | None]:
         flags, place = packet.tcp_flags, _signed(packet.seq - accepted.start)
         if flags & RST:
             right = 0 <= place - len(self._heard) < WINDOW
@@ -129,11 +130,11 @@ class TcpCheck:
                 self._heard += more
                 found = found or bool(more)
 
-    def _asked(self, accepted: Accepted) -> list[Segment]:
+    def _asked(self, accepted: Exchange) -> list[Segment]:
         """Our question, which accepts the server's SYN as well."""
         return [Segment(ACK | PSH, (self._isn + 1) % _NUMBERS, self._acknowledged(accepted), accepted.question.request)]
 
-    def _acknowledged(self, accepted: Accepted) -> int:
+    def _acknowledged(self, accepted: Exchange) -> int:
         return (accepted.start + len(self._heard)) % _NUMBERS
 
     def _reset(self) -> list[Segment]:

@@ -27,7 +27,8 @@ class RequestProblem(Exception):
         self.errors = tuple(errors)
 
     def body(self) -> bytes:
-        content = {"type": "about:blank", "title": self.title, "status": self.status, "detail": self.detail}
+        """The problem details, as JSON."""
+        content: dict[str, object] = {"type": "about:blank", "title": self.title, "status": self.status, "detail": self.detail}
         if self.errors:
             content["errors"] = list(self.errors)
         return json.dumps(content).encode()

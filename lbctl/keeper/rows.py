@@ -74,7 +74,7 @@ class Row(NamedTuple):
     inner_hop: bytes = b""
 
 
-Ports = Mapping[bytes, bytes]
+DerivedPorts = Mapping[bytes, bytes]
 """Packed protocol and server port (3 bytes) -> packed external port (2 bytes)."""
 
 
@@ -99,7 +99,7 @@ def count(section: Section) -> int:
     return len(section.rows) // row_size(section.kind, version_of(section.stream))
 
 
-def derived_ports(external_ip: ExternalIp, server: Address) -> Ports:
+def derived_ports(external_ip: ExternalIp, server: Address) -> DerivedPorts:
     """The external port for each of that server's ports that tells it: only one service of this external IP leads
     there.
 
@@ -114,19 +114,19 @@ def derived_ports(external_ip: ExternalIp, server: Address) -> Ports:
     return {place: port for place, port in found.items() if port is not None}
 
 
-def pack_ports(ports: Ports) -> bytes:
+def pack_ports(ports: DerivedPorts) -> bytes:
     """As a section carries them, in ascending order."""
     return b"".join(place + ports[place] for place in sorted(ports))
 
 
-def unpack_ports(packed: bytes) -> Ports:
+def unpack_ports(packed: bytes) -> DerivedPorts:
     return {packed[start:start + 3]: packed[start + 3:start + 5] for start in range(0, len(packed), _PORTS.size)}
 
 
-def sections(entries: Iterable[Entry], ports: Callable[[Stream], Ports]) -> list[Section]:
+def sections(entries: Iterable[Entry], ports: Callable[[Stream], DerivedPorts]) -> list[Section]:
     """The entries' rows, by stream and kind; an entry that is GONE becomes a row that says so. About 1 us for each
     entry."""
-    streams: dict[Stream, Ports] = {}
+    streams: dict[Stream, DerivedPorts] = {}
     rows: dict[tuple[RowKind, Stream], list[bytes]] = {}
     for entry in entries:
         key, reply = entry.key, entry.reply

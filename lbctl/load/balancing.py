@@ -1,7 +1,8 @@
 """Acting on an assignment: a plan's moves, a few at a time; by order, or by itself where the site file says so.
 
 What is computed is for assignment.py, which takes its time elsewhere (a process); here is what goes into it and what
-comes of it. A plan that has begun is stopped when one of its moves fails, or when it would make the highest load worse than it is.
+comes of it. A plan that has begun is stopped when one of its moves fails, or when it would make the highest load
+worse than it is.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
 
 CLOSE = 0.25
-"""Of the threshold: how far above the least possible highest load a plan made by itself may stay, to save moves. So what begins above
-the whole threshold ends well below it, and noise does not begin the next one at once."""
+"""Of the threshold: how far above the least possible highest load a plan made by itself may stay, to save moves. So
+what begins above the whole threshold ends well below it, and noise does not begin the next one at once."""
 ROUNDS = 3
 """Looks in a row at which the load must be uneven before it is rebalanced by itself."""
 
@@ -104,7 +105,8 @@ class Balancing:
                 if switch.ports_up and switch.lb.name not in self._drained and switch.lb.name not in failed}
 
     def drain(self, name: str, undo: bool) -> Outbox:
-        """From now on that LB is to be empty, or may be used again; kept across a restart. Raises Refused: unknown LB."""
+        """From now on that LB is to be empty, or may be used again; kept across a restart. Raises Refused: unknown
+        LB."""
         if name not in self._ground.switches:
             raise Refused(404, "Unknown load balancer", f"this site has no load balancer {name}")
         (self._drained.discard if undo else self._drained.add)(name)
@@ -119,8 +121,14 @@ class Balancing:
             raise Refused(409, "Rebalancing already", f"plan {self.running.id} is being carried out: wait for its end")
         self._begun += 1
         self.last = run = Run(str(self._begun), plan, frozenset(self._drained), deque(plan.moves))
-        self._ground.log("rebalancing", plan=run.id, moves=len(plan.moves), highest_before=round(max(plan.before.values(), default=0), 3),
-                          highest_after=round(max(plan.after.values(), default=0), 3), algorithm=plan.algorithm)
+        self._ground.log(
+            "rebalancing",
+            plan=run.id,
+            moves=len(plan.moves),
+            highest_before=round(max(plan.before.values(), default=0), 3),
+            highest_after=round(max(plan.after.values(), default=0), 3),
+            algorithm=plan.algorithm,
+        )
         return run, self._go_on(run, now)
 
     def tick(self, now: float) -> Outbox:
@@ -157,7 +165,8 @@ class Balancing:
         return out
 
     def _useless(self, run: Run, planned: PlannedMove, loads: Mapping[str, float], usable: set[str]) -> str | None:
-        """Why this move of the plan should not be made any more: something has changed meanwhile. loads: relative, of each LB.
+        """Why this move of the plan should not be made any more: something has changed meanwhile. loads: relative, of
+        each LB.
 
         A plan may bring an LB to more than both had before, as long as others have still more."""
         serving = self._ground.external_ips.get(planned.address)
@@ -171,7 +180,8 @@ class Balancing:
         source, target = loads[planned.source], loads[planned.target]
         after = target + moved / self._capacity(planned.target)
         if after > max(source, target, planned.brings) * (1 + self._ground.site.rebalance.threshold):
-            return f"the load has changed: {planned.address} would bring {planned.target} to {after:.3g}, planned was {planned.brings:.3g}"
+            return (f"the load has changed: {planned.address} would bring {planned.target} to {after:.3g}, "
+                    f"planned was {planned.brings:.3g}")
         return None
 
     def _as_if_done(self, run: Run) -> dict[str, float]:
@@ -217,7 +227,11 @@ class Balancing:
     def _is_uneven(self) -> bool:
         """Does an LB exceed what all had if the load were spread by capacity?"""
         usable = self._usable()
-        loads = {name: load for name, load in self._loads.by_lb().items() if name in usable and not self._ground.switches[name].lb.standby}
+        loads = {
+            name: load
+            for name, load in self._loads.by_lb().items()
+            if name in usable and not self._ground.switches[name].lb.standby
+        }
         capacity = sum(map(self._capacity, loads))
         most = sum(loads.values()) * (1 + self._ground.site.rebalance.threshold)
         return any(load / self._capacity(name) * capacity > most for name, load in loads.items())

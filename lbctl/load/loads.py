@@ -1,12 +1,13 @@
 """How much each external IP carries, from the counters of the flows that its packets pass in table transfer_mode.
 
-One request for each LB and period reads those of its own external IPs, or of all after its own have changed: every packet of an
-external IP meets exactly one of its flows there, whichever way it goes. (The access table would tell the same by a request for each
-external IP, but Open vSwitch would look at every entry for each of them.)
+One request for each LB and period reads those of its own external IPs, or of all after its own have changed: every
+packet of an external IP meets exactly one of its flows there, whichever way it goes. (The access table would tell the
+same by a request for each external IP, but Open vSwitch would look at every entry for each of them.)
 
-A flow that takes another's place, as when the transfer mode changes, goes on with its counters (OpenFlow 1.4.0 6.4: no
-OFPFF_RESET_COUNTS). What counters say at first is where they start, not what has just been carried; where they have shrunk, the
-switch was restarted, and they started from zero. What an external IP carries is the sum over all LBs, so a move makes no gap.
+A flow that takes another's place, as when the transfer mode changes, goes on with its counters (OpenFlow 1.4.0 6.4:
+no OFPFF_RESET_COUNTS). What counters say at first is where they start, not what has just been carried; where they
+have shrunk, the switch was restarted, and they started from zero. What an external IP carries is the sum over all
+LBs, so a move makes no gap.
 """
 
 from __future__ import annotations
@@ -50,12 +51,15 @@ class Load(NamedTuple):
 
     def towards(self, other: Load, share: float) -> Load:
         """A share (0 to 1) of the way to the other."""
-        return Load(self.packets + share * (other.packets - self.packets), self.bytes + share * (other.bytes - self.bytes),
-                    self.opened + share * (other.opened - self.opened))
+        return Load(
+            self.packets + share * (other.packets - self.packets),
+            self.bytes + share * (other.bytes - self.bytes),
+            self.opened + share * (other.opened - self.opened),
+        )
 
 
 @dataclass(slots=True)
-class Asked:
+class AskedLb:
     """A request under way to that LB."""
 
     lb: str
@@ -68,8 +72,8 @@ class Asked:
 
 @dataclass(slots=True)
 class Reading:
-    """What an LB has said last. served: its external IPs then; counts: owner -> packets, bytes, as last read; rates: owner -> packets/s,
-    bytes/s since the reading before."""
+    """What an LB has said last. served: its external IPs then; counts: owner -> packets, bytes, as last read; rates:
+    owner -> packets/s, bytes/s since the reading before."""
 
     at: float
     served: frozenset[Address]
@@ -92,7 +96,7 @@ class Loads:
         self._ground, self._decode = ground, decode
         self.totals: Counter[tuple[str, int, str]] = Counter()
         """(LB, owner, packets or bytes) -> counted since the control function started."""
-        self._asked: dict[str, Asked] = {}
+        self._asked: dict[str, AskedLb] = {}
         """LB -> what has not been answered."""
         self._readings: dict[str, Reading] = {}
         self._smoothed: dict[int, Smoothed] = {}
@@ -125,11 +129,11 @@ class Loads:
         return out
 
     def _question(self, switch: Switch, now: float) -> ToSwitch:
-        """The flows of external IPs that it does not serve count next to nothing, but are many in a large site. What they count belongs
-        to the load when it has served one until now, or does so from now on."""
+        """The flows of external IPs that it does not serve count next to nothing, but are many in a large site. What
+        they count belongs to the load when it has served one until now, or does so from now on."""
         name, served = switch.lb.name, switch.served()
         token = self._ground.tokens.new(FlowsAnswer(name, partial(self._answered, name)))
-        self._asked[name] = Asked(name, token, now, served)
+        self._asked[name] = AskedLb(name, token, now, served)
         if name in self._readings and self._readings[name].served == served:
             return ToSwitch(name, ReadFlows(TABLE, MARK << 56 | Kind.MODE << 48, MASK_KIND, token))
         return ToSwitch(name, ReadFlows(TABLE, MARK << 56, MASK_MARK, token))
@@ -145,13 +149,15 @@ class Loads:
             self._count(asked, now)
         return []
 
-    def _count(self, asked: Asked, now: float) -> None:
+    def _count(self, asked: AskedLb, now: float) -> None:
         before = self._readings.get(asked.lb) or Reading(now - self._period, asked.served, asked.found, {})
         elapsed = max(now - before.at, self._period / 2)
         rates: dict[int, tuple[float, float]] = {}
         for owner, counts in asked.found.items():
             old = before.counts.get(owner, (0, 0))
-            packets, size = counts if counts[0] < old[0] or counts[1] < old[1] else (counts[0] - old[0], counts[1] - old[1])
+            packets, size = (
+                counts if counts[0] < old[0] or counts[1] < old[1] else (counts[0] - old[0], counts[1] - old[1])
+            )
             self.totals[asked.lb, owner, "packets"] += packets
             self.totals[asked.lb, owner, "bytes"] += size
             rates[owner] = packets / elapsed, size / elapsed
@@ -172,8 +178,8 @@ class Loads:
         self._smoothed = smoothed
 
     def _rates(self, assigned: Mapping[int, str], now: float) -> dict[int, tuple[float, float]]:
-        """Of each owner, over all LBs, as of the last readings. The LB that has it counts also when it can't be read: it goes on
-        forwarding."""
+        """Of each owner, over all LBs, as of the last readings. The LB that has it counts also when it can't be read:
+        it goes on forwarding."""
         sums: dict[int, tuple[float, float]] = {}
         for lb, reading in self._readings.items():
             recent = now - reading.at < 2 * self._period

@@ -59,7 +59,7 @@ class Confirm:
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
+class CopyEntries:
     """Give the LB these entries, all or none, and confirm the label."""
 
     lb: str
@@ -139,5 +139,5 @@ class Known:
     lb: str
 
 
-Confirmed = Confirm | Copy | Assign | Fence | Fetch
+Confirmed = Confirm | CopyEntries | Assign | Fence | Fetch
 Action = SetRole | SetHolder | Announce | Release | Forget | Known | Confirmed

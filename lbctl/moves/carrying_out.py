@@ -16,7 +16,7 @@ from lbctl.moves.actions import (
     Assign,
     Confirm,
     Confirmed,
-    Copy,
+    CopyEntries,
     Fence,
     Fetch,
     Forget,
@@ -36,8 +36,16 @@ NewConfirmation = Callable[[Confirmed], Confirmation]
 class CarryingOut:
     """unfinished: ids of the moves past their route step, which a new controller would have to finish."""
 
-    def __init__(self, ground: Ground, entries: EntrySource, announcer: Announcer, packets: Packets, fitness: Fitness) -> None:
-        self._ground, self._entries, self._announcer, self._packets, self._fitness = ground, entries, announcer, packets, fitness
+    def __init__(
+        self, ground: Ground, entries: EntrySource, announcer: Announcer, packets: Packets, fitness: Fitness
+    ) -> None:
+        self._ground, self._entries, self._announcer, self._packets, self._fitness = (
+            ground,
+            entries,
+            announcer,
+            packets,
+            fitness,
+        )
         self.forgetting = Forgetting(ground, packets)
         self.unfinished: set[str] = set()
         self._fences: dict[int, str] = {}
@@ -45,7 +53,9 @@ class CarryingOut:
         self._out: dict[str, set[int]] = {}
         """Id of a move -> its tokens that are out."""
 
-    def carry_out(self, record: MoveRecord, serving: Serving, action: Action, confirmation: NewConfirmation, now: float) -> Outbox:
+    def carry_out(
+        self, record: MoveRecord, serving: Serving, action: Action, confirmation: NewConfirmation, now: float
+    ) -> Outbox:
         """confirmation: who is told when the action, which is labelled, is confirmed."""
         match action:
             case SetRole(lb, role):
@@ -69,7 +79,7 @@ class CarryingOut:
         match action:
             case Confirm(lb):
                 return [ToSwitch(lb, Barrier(self._token(record, confirmation)))]
-            case Copy(lb, entries):
+            case CopyEntries(lb, entries):
                 for entry in entries:
                     if entry.flags & ENDING:
                         entry.flags |= REINSTALLED

@@ -64,7 +64,10 @@ class Forgetting:
         for cookie in cookies:
             table = "access_in" if cookie >> 48 & 0xFF == Kind.ENTRY_IN else "access_out"
             token = self._ground.tokens.new(FlowsAnswer(lb, partial(self._last_words, serving)))
-            out += [ToSwitch(lb, ReadFlows(table, cookie, MASK_ALL, token)), ToSwitch(lb, DeleteCookie(table, cookie, MASK_ALL))]
+            out += [
+                ToSwitch(lb, ReadFlows(table, cookie, MASK_ALL, token)),
+                ToSwitch(lb, DeleteCookie(table, cookie, MASK_ALL)),
+            ]
         return out
 
     def _last_words(self, serving: Serving, body: bytes, _more: bool, now: float) -> Outbox:

@@ -21,7 +21,7 @@ from lbctl.moves.actions import (
     Confirm,
     Confirmed,
     Confirmer,
-    Copy,
+    CopyEntries,
     Fetch,
     Forget,
     Release,
@@ -33,8 +33,9 @@ from lbctl.site.model import Settings
 from lbctl.values.transfer import Strategy, TransferMode
 
 CHUNK = 100
-"""Entries in one atomic bundle. One is under way at a time (for some 1.5 ms), so that controller and target work by turns: where
-both work at once on two cores, every other process waits for its slice of the scheduler. See docs/performance.md."""
+"""Entries in one atomic bundle. One is under way at a time (for some 1.5 ms), so that controller and target work by
+turns: where both work at once on two cores, every other process waits for its slice of the scheduler. See
+docs/performance.md."""
 
 
 class NotAbortable(Exception):
@@ -148,9 +149,13 @@ class Move:
         entries = self._table.snapshot()
         self.record.entries_total = len(entries)
         for start in range(0, len(entries), self.chunk):
-            live = tuple(entry for entry in entries[start:start + self.chunk] if not entry.flags & GONE and entry.next_hop != NO_HOP)
+            live = tuple(
+                entry
+                for entry in entries[start : start + self.chunk]
+                if not entry.flags & GONE and entry.next_hop != NO_HOP
+            )
             if live:
-                yield [Copy(self.record.target, live, f"copy-{start}")]
+                yield [CopyEntries(self.record.target, live, f"copy-{start}")]
                 self.record.entries_copied += len(live)
 
     def _finish(self) -> Iterator[list[Action]]:

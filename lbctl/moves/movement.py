@@ -17,7 +17,7 @@ from lbctl.moves.actions import HOLDING, SERVING_UNANNOUNCED, Action, Confirmed
 from lbctl.moves.carrying_out import CarryingOut
 from lbctl.moves.move import Move, NotAbortable, ResumedMove
 from lbctl.moves.needs import EntrySource, Fitness
-from lbctl.moves.takeover import Failure, Restoration, Takeover
+from lbctl.moves.takeover import LbFailure, Restoration, Takeover
 from lbctl.store import State, UnfinishedMove
 from lbctl.values.addresses import Address
 from lbctl.values.refused import Refused
@@ -50,14 +50,16 @@ class Movement:
 
     def start(self, address: Address, to: str, strategy: Strategy, now: float,
               from_copies: bool = False) -> tuple[MoveRecord, Outbox]:
-        """Raises Refused: unknown IP or LB, same LB, LB not connected or failed, move running, server not reached from there, no
-        copies."""
+        """Raises Refused: unknown IP or LB, same LB, LB not connected or failed, move running, server not reached
+        from there, no copies."""
         serving = self._ground.external_ips.get(address)
         if serving is None:
             raise Refused(404, "Unknown external IP", f"{address} is no external IP of this site")
         self._check(serving, to)
         if from_copies and not self._entries.kept_elsewhere(serving):
-            raise Refused(409, "No copies", f"the entries of {address} are kept nowhere but in the controller: give it copies")
+            raise Refused(
+                409, "No copies", f"the entries of {address} are kept nowhere but in the controller: give it copies"
+            )
         record = self._record(serving, serving.assigned, to, strategy, now)
         return record, self._begin(serving, Move(record, serving.table, self._ground.settings, from_copies), now)
 
@@ -80,10 +82,16 @@ class Movement:
             raise Refused(409, "Load balancer not connected", f"{to}: {target.reason}")
         if failure := self._fitness.failed().get(to):
             raise Refused(409, "Load balancer has failed", f"{to}: {failure.cause}")
-        unreached = sorted(str(hop) for hop in serving.next_hops() if hop in source.neighbours and hop not in target.neighbours)
+        unreached = sorted(
+            str(hop) for hop in serving.next_hops() if hop in source.neighbours and hop not in target.neighbours
+        )
         if unreached:
-            raise Refused(409, "Server not reached", f"{to} has no {asked_by(address)} answer from {', '.join(unreached)} yet, "
-                          f"though {serving.assigned} has")
+            raise Refused(
+                409,
+                "Server not reached",
+                f"{to} has no {asked_by(address)} answer from {', '.join(unreached)} yet, "
+                f"though {serving.assigned} has",
+            )
 
     def abort(self, move_id: str, now: float) -> Outbox:
         """Raises Refused: unknown move, ended, or past its route step."""
@@ -95,12 +103,14 @@ class Movement:
         except NotAbortable as error:
             raise Refused(409, "Too late", str(error)) from error
 
-    def take_over(self, serving: Serving, to: str, failure: Failure, now: float) -> tuple[MoveRecord, Outbox]:
+    def take_over(self, serving: Serving, to: str, failure: LbFailure, now: float) -> tuple[MoveRecord, Outbox]:
         """From its failed LB."""
         settings = self._ground.settings
         fetched = self._entries.remote(serving)
         transition = settings.failover == "transition" or settings.failover == "when-remote" and fetched
-        record = self._record(serving, serving.assigned, to, Strategy.BUFFERED if transition else Strategy.PRECOPY, now, "failover")
+        record = self._record(
+            serving, serving.assigned, to, Strategy.BUFFERED if transition else Strategy.PRECOPY, now, "failover"
+        )
         record.cause = failure.cause
         return record, self._begin(serving, Takeover(record, serving.table, settings, failure, transition), now)
 
@@ -116,12 +126,15 @@ class Movement:
         return self._begin(serving, Restoration(record, serving.table, self._ground.settings), now)
 
     def _begin(self, serving: Serving, move: Move, now: float) -> Outbox:
-        """Nothing else moves the external IP now. What its new LB still has of it from an earlier time is deleted first."""
+        """Nothing else moves the external IP now. What its new LB still has of it from an earlier time is deleted
+        first."""
         self._add(serving, move)
         leftovers = self._carrying_out.forgetting.at_once(move.record.target, serving)
         return leftovers + self._do(move, move.start(now), now)
 
-    def _record(self, serving: Serving, source: str, to: str, strategy: Strategy, now: float, kind: str = "move") -> MoveRecord:
+    def _record(
+        self, serving: Serving, source: str, to: str, strategy: Strategy, now: float, kind: str = "move"
+    ) -> MoveRecord:
         self._last_id += 1
         return MoveRecord(str(self._last_id), serving.address, source, to, strategy, now, kind)
 
@@ -131,8 +144,15 @@ class Movement:
         serving.move, serving.held = record, HeldPackets(self._ground.settings)
         for old in [key for key, kept in self._moves.items() if kept.ended][:max(0, len(self._moves) - KEPT_RECORDS)]:
             del self._moves[old]
-        self._ground.log(f"{record.kind} started", move=record.id, external_ip=str(serving.address), source=record.source,
-                         target=record.target, strategy=record.strategy.value, cause=record.cause)
+        self._ground.log(
+            f"{record.kind} started",
+            move=record.id,
+            external_ip=str(serving.address),
+            source=record.source,
+            target=record.target,
+            strategy=record.strategy.value,
+            cause=record.cause,
+        )
 
     # Events.
 
@@ -169,10 +189,16 @@ class Movement:
 
     def _survives(self, state: State) -> State:
         """Where each external IP is assigned, and the moves that a new controller would have to finish."""
-        unfinished = {move.record.external_ip: UnfinishedMove(move.record.source, move.record.target, move.record.strategy)
-                      for move in self.running() if self._is_unfinished(move) and not isinstance(move, Takeover)}
-        return replace(state, assigned={serving.address: self._assigned_for_good(serving) for serving in self._ground.external_ips},
-                       unfinished=unfinished)
+        unfinished = {
+            move.record.external_ip: UnfinishedMove(move.record.source, move.record.target, move.record.strategy)
+            for move in self.running()
+            if self._is_unfinished(move) and not isinstance(move, Takeover)
+        }
+        return replace(
+            state,
+            assigned={serving.address: self._assigned_for_good(serving) for serving in self._ground.external_ips},
+            unfinished=unfinished,
+        )
 
     def _is_unfinished(self, move: Move) -> bool:
         return move.record.id in self._carrying_out.unfinished

@@ -8,7 +8,7 @@ from typing import Protocol
 from lbctl.ground.effects import Outbox
 from lbctl.ground.move_record import MoveRecord
 from lbctl.ground.serving import Serving
-from lbctl.moves.takeover import Failure
+from lbctl.moves.takeover import LbFailure
 from lbctl.openflow.inbound import EntryStats
 
 
@@ -21,10 +21,14 @@ class EntrySource(Protocol):
     def remote(self, serving: Serving) -> bool:
         """Must its entries be fetched from elsewhere, since the access table has not what its LB had?"""
 
-    def fetch(self, serving: Serving, lb: str, record: MoveRecord, then: Callable[[float], Outbox], now: float) -> Outbox:
+    def fetch(
+        self, serving: Serving, lb: str, record: MoveRecord, then: Callable[[float], Outbox], now: float
+    ) -> Outbox:
         """Makes the access table that which that LB had, as well as can be; `then` is told when it is."""
 
-    def compare(self, serving: Serving, lb: str, record: MoveRecord, then: Callable[[float], Outbox], now: float) -> Outbox:
+    def compare(
+        self, serving: Serving, lb: str, record: MoveRecord, then: Callable[[float], Outbox], now: float
+    ) -> Outbox:
         """The access table is the authority, and the copies say which of its entries they have; `then` is told when
         they have."""
 
@@ -47,7 +51,7 @@ class Packets(Protocol):
 class Fitness(Protocol):
     """What is known of the LBs' data paths."""
 
-    def failed(self) -> Mapping[str, Failure]:
+    def failed(self) -> Mapping[str, LbFailure]:
         """The failed LBs, and why."""
 
     def fenced(self, name: str) -> bool:

@@ -1,4 +1,5 @@
-"""Who is where on the networks around the LBs: asks for the MACs of servers and routers, and tells who has an external IP."""
+"""Who is where on the networks around the LBs: asks for the MACs of servers and routers, and tells who has an
+external IP."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ SEARCH_INTERVAL = 0.5
 """Seconds between probes for a server whose MAC is not known. A switch may swallow the first answers: what its datapath
 had cached while its tables were empty stays in force for a moment."""
 ASKED_AT_ONCE, LOOKED_AT_ONCE = 50, 2000
-"""At a tick, of all LBs together: so many hosts are asked at most, and so many looked at whether they are to be asked. In a large site
-it takes several ticks to get round, else the controller would do nothing but ask."""
+"""At a tick, of all LBs together: so many hosts are asked at most, and so many looked at whether they are to be
+asked. In a large site it takes several ticks to get round, else the controller would do nothing but ask."""
 
 
 class Walk:
@@ -72,7 +73,12 @@ class Neighbourhood:
             if serving and serving.assigned == lb:
                 out += self._announcement(serving, lb)
         self._eager, interval = eager, self._ground.settings.arp_interval
-        return out + self._near.step(now, interval) + self._far.step(now, interval) + self._search.step(now, SEARCH_INTERVAL)
+        return (
+            out
+            + self._near.step(now, interval)
+            + self._far.step(now, interval)
+            + self._search.step(now, SEARCH_INTERVAL)
+        )
 
     def told(self, switch: Switch, packet_in: PacketIn) -> Outbox:
         """Somebody has told its MAC."""
@@ -98,8 +104,8 @@ class Neighbourhood:
         return to_switch(switch.lb.name, switch.set_neighbour(address, mac, self._ground.external_ips.behind(address)))
 
     def probe(self, switch: Switch) -> Outbox:
-        """Asks for the MACs of all next hops and routers; of a large site, of those that this LB needs now, and the others are searched
-        for."""
+        """Asks for the MACs of all next hops and routers; of a large site, of those that this LB needs now, and the
+        others are searched for."""
         hosts = self._everywhere()
         if len(hosts) > ASKED_AT_ONCE:
             hosts = self._needed_by(switch.lb.name) | self._ground.external_ips.routers()

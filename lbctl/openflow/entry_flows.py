@@ -1,14 +1,14 @@
 """An access-table entry as its two flows.
 
 They are the same on every LB: addresses, ports and next hops, never an LB's own MAC or port. The wire
-form of these flows, for the hot paths, is in lbctl/openflow/entry_codec.py and tested against this one.
+form of these flows, for the hot paths, is in lbctl/openflow/outbound.py and tested against this one.
 """
 
 from __future__ import annotations
 
 from lbctl.entries.access_table import Entry
 from lbctl.openflow.cookies import entry_cookie
-from lbctl.openflow.flow import Action, FinTimeout, Flow, Match, SetField
+from lbctl.openflow.flow import FinTimeout, Flow, FlowAction, Match, SetField
 from lbctl.values.owners import owner_of
 from lbctl.values.protocols import ETH_TYPES, PROTOCOL_NAMES, TCP
 from lbctl.values.side import EXTERNAL, INTERNAL, Side
@@ -41,7 +41,7 @@ def entry_flows(entry: Entry, linger: int) -> tuple[Flow, Flow]:
     from_server: Match = {
         **base, source: str(server.address), source_port: server.port,
                destination: str(at_server.address), destination_port: at_server.port}
-    head: tuple[Action, ...] = (FinTimeout(linger),) if protocol == TCP else ()
+    head: tuple[FlowAction, ...] = (FinTimeout(linger),) if protocol == TCP else ()
     set_in = [SetField(destination, str(server.address)), SetField(destination_port, server.port)]
     set_out = [SetField(source, str(external.address)), SetField(source_port, external.port)]
     if internal:

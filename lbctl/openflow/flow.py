@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from lbctl.frames.packets import ACK, FIN, RST, SYN
 from lbctl.openflow.cookies import Kind, flow_cookie
 from lbctl.openflow.tables import TABLES, number
 from lbctl.values.protocols import ETH_TYPE_ARP, ETH_TYPE_IPV4, ETH_TYPE_IPV6, ICMP, ICMPV6, TCP, UDP
 
-TCP_FIN, TCP_SYN, TCP_RST, TCP_ACK = 0x01, 0x02, 0x04, 0x10
 FRAGMENT_ANY = (1, 1)
 """ip_frag, value and mask: any fragment (nicira-ext.h, NXM_NX_IP_FRAG)."""
 
@@ -22,7 +22,7 @@ class SetField:
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class MoveField:
     """Copies a whole field into another of the same width (`bits`)."""
 
     source: str
@@ -81,7 +81,7 @@ class Learn:
     match: tuple[tuple[str, int], ...]
 
 
-Action = SetField | Move | Output | Simple | FinTimeout | Resubmit | SetTtl | CheckLarger | Learn
+FlowAction = SetField | MoveField | Output | Simple | FinTimeout | Resubmit | SetTtl | CheckLarger | Learn
 MatchValue = str | int | tuple[int, int]
 Match = dict[str, MatchValue]
 Identity = tuple[str, int, tuple[tuple[str, MatchValue], ...]]
@@ -110,7 +110,7 @@ class Flow:
     table: str
     priority: int
     match: tuple[tuple[str, MatchValue], ...]
-    actions: tuple[Action, ...] = ()
+    actions: tuple[FlowAction, ...] = ()
     goto: str | None = None
     meter: int | None = None
     cookie: int = 0
@@ -147,7 +147,7 @@ class Flow:
         return ", ".join(parts) + " actions=" + (",".join(actions) or "drop")
 
 
-def flow(kind: Kind, external_ip: int, table: str, priority: int, match: Match, *actions: Action,
+def flow(kind: Kind, external_ip: int, table: str, priority: int, match: Match, *actions: FlowAction,
          goto: str | None = None, meter: int | None = None) -> Flow:
     """Builds a flow with the cookie that its kind, external IP (0: none) and content give it."""
     return _flow(kind, external_ip, table, priority, tuple(sorted(match.items())), actions, goto, meter)
@@ -159,7 +159,7 @@ def _flow(kind: Kind, external_ip: int, *content: Any) -> Flow:
     return replace(bare, cookie=flow_cookie(kind, external_ip, bare.text(with_cookie=False)))
 
 
-_FLAG_NAMES = {TCP_FIN: "fin", TCP_SYN: "syn", TCP_RST: "rst", TCP_ACK: "ack"}
+_FLAG_NAMES = {FIN: "fin", SYN: "syn", RST: "rst", ACK: "ack"}
 _MATCH_NAMES = {"tunnel_id": "tun_id", "tun_ipv4_src": "tun_src",
                 "eth_dst": "dl_dst", "ipv4_src": "nw_src", "ipv4_dst": "nw_dst",
                 "tcp_src": "tp_src", "tcp_dst": "tp_dst", "udp_src": "tp_src", "udp_dst": "tp_dst",
@@ -212,11 +212,11 @@ def _hex(value: MatchValue) -> str:
     return f"{value:#x}" if value else "0"
 
 
-def _action_text(action: Action) -> str:
+def _action_text(action: FlowAction) -> str:
     match action:
         case SetField(field, value):
             return f"set_field:{_hex(value) if field in _HEX else value}->{_SET_NAMES.get(field, field)}"
-        case Move(source, target, _):
+        case MoveField(source, target, _):
             return f"move:{_MOVE_NAMES[source]}[]->{_MOVE_NAMES[target]}[]"
         case Output(port):
             return f"output:{port}"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from lbctl.frames.discovery import SOLICITATION
 from lbctl.openflow import flow as f
 from lbctl.openflow.cookies import MARK, Kind
-from lbctl.openflow.flow import CONTROLLER, IN_PORT, Flow, Learn, Match, Move, SetField, flow
+from lbctl.openflow.flow import CONTROLLER, IN_PORT, Flow, Learn, Match, MoveField, SetField, flow
 from lbctl.openflow.meters import METER_PROBE
 from lbctl.values.protocols import ARP_REPLY, ARP_REQUEST, ETH_TYPE_ARP, ETH_TYPE_IPV6, ICMPV6
 
@@ -57,7 +57,7 @@ _FENCE = tuple(Learn("classify", 130, FENCE_SECONDS, LEARNED_COOKIE, match) for 
 ))
 
 
-def _answer(mac: str, sender: str) -> tuple[f.Action, ...]:
-    return (Move("eth_src", "eth_dst", 48), SetField("eth_src", mac), SetField("arp_op", ARP_REPLY),
-            Move("arp_sha", "arp_tha", 48), SetField("arp_sha", mac), Move("arp_spa", "arp_tpa", 32),
+def _answer(mac: str, sender: str) -> tuple[f.FlowAction, ...]:
+    return (MoveField("eth_src", "eth_dst", 48), SetField("eth_src", mac), SetField("arp_op", ARP_REPLY),
+            MoveField("arp_sha", "arp_tha", 48), SetField("arp_sha", mac), MoveField("arp_spa", "arp_tpa", 32),
             SetField("arp_spa", sender), IN_PORT)

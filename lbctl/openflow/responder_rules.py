@@ -15,7 +15,7 @@ from lbctl.frames.discovery import (
     multicast_mac,
 )
 from lbctl.openflow.cookies import Kind
-from lbctl.openflow.flow import IN_PORT, Action, Flow, Match, Move, SetField, SetTtl, flow
+from lbctl.openflow.flow import IN_PORT, Flow, FlowAction, Match, MoveField, SetField, SetTtl, flow
 from lbctl.openflow.ports import Port
 from lbctl.values.addresses import Address
 from lbctl.values.protocols import (
@@ -36,16 +36,16 @@ TARGET_MAC = 2
 
 
 def responder(owner: int, port: Port, address: Address, router: bool,
-               back: Sequence[Action] = ()) -> Iterator[Flow]:
+               back: Sequence[FlowAction] = ()) -> Iterator[Flow]:
     """What answers in the switch who asks for that address on that side. router: it forwards packets for others."""
     if isinstance(address, IPv6Address):
         yield from solicitation_flows(owner, port, address, router)
         return
     yield flow(Kind.ARP, owner, "arp", 100,
                {"in_port": port.number, "eth_type": ETH_TYPE_ARP, "arp_op": ARP_REQUEST, "arp_tpa": str(address)},
-               Move("eth_src", "eth_dst", 48), SetField("eth_src", port.mac), SetField("arp_op", ARP_REPLY),
-               Move("arp_sha", "arp_tha", 48), SetField("arp_sha", port.mac),
-               Move("arp_spa", "arp_tpa", 32), SetField("arp_spa", str(address)), *back, IN_PORT)
+               MoveField("eth_src", "eth_dst", 48), SetField("eth_src", port.mac), SetField("arp_op", ARP_REPLY),
+               MoveField("arp_sha", "arp_tha", 48), SetField("arp_sha", port.mac),
+               MoveField("arp_spa", "arp_tpa", 32), SetField("arp_spa", str(address)), *back, IN_PORT)
 
 
 def solicitation_flows(owner: int, port: Port, address: IPv6Address, router: bool) -> Iterator[Flow]:
@@ -55,19 +55,19 @@ def solicitation_flows(owner: int, port: Port, address: IPv6Address, router: boo
              "ipv6_nd_target": str(address)}
     flags = OVERRIDE | (ROUTER if router else 0)
 
-    def answer(flags: int) -> tuple[Action, ...]:
+    def answer(flags: int) -> tuple[FlowAction, ...]:
         return (SetField("eth_src", port.mac), SetField("ipv6_src", str(address)),
                 SetField("icmpv6_type", ADVERTISEMENT), SetField("nd_options_type", TARGET_MAC),
                 SetField("nd_reserved", flags))
 
-    yield flow(Kind.ARP, owner, "arp", 100, asked, Move("eth_src", "eth_dst", 48), Move("ipv6_src", "ipv6_dst", 128),
+    yield flow(Kind.ARP, owner, "arp", 100, asked, MoveField("eth_src", "eth_dst", 48), MoveField("ipv6_src", "ipv6_dst", 128),
                *answer(flags | SOLICITED), goto="advertise")
     # Who asks without an address is about to take this one (RFC 4862 5.4): everyone is told that it is taken.
     to_all = (SetField("eth_dst", multicast_mac(ALL_NODES).hex(":")), SetField("ipv6_dst", str(IPv6Address(ALL_NODES))))
     yield flow(Kind.ARP, owner, "arp", 105, {**asked, "ipv6_src": "::"}, *to_all, *answer(flags), goto="advertise")
 
 
-def echo_responder(owner: int, port: Port, address: Address, back: Sequence[Action] = ()) -> Flow:
+def echo_responder(owner: int, port: Port, address: Address, back: Sequence[FlowAction] = ()) -> Flow:
     """Turns an ICMP echo request into its reply, in the switch (RFC 792, RFC 4443), also while in transition."""
     version = address.version
     field, protocol, request, reply = ECHO_TYPES[version]
@@ -75,5 +75,5 @@ def echo_responder(owner: int, port: Port, address: Address, back: Sequence[Acti
     return flow(Kind.ECHO, owner, "no_entry", 140, {
         "in_port": port.number, "eth_type": ETH_TYPES[version], "ip_proto": protocol, field: request,
         destination: str(address)},
-        Move("eth_src", "eth_dst", 48), SetField("eth_src", port.mac), Move(source, destination, bits),
+        MoveField("eth_src", "eth_dst", 48), SetField("eth_src", port.mac), MoveField(source, destination, bits),
         SetField(source, str(address)), SetTtl(TTL), SetField(field, reply), *back, IN_PORT)

@@ -13,18 +13,18 @@ from lbctl.frames.discovery import (
     SOLICITATION,
     link_local,
 )
-from lbctl.frames.packets import parse_mac
-from lbctl.openflow import flow as f
+from lbctl.frames.packets import ACK, FIN, RST, SYN, parse_mac
 from lbctl.openflow.cookies import Kind
 from lbctl.openflow.flow import (
     CONTROLLER,
     DEC_TTL,
+    FRAGMENT_ANY,
     IN_PORT,
-    Action,
     CheckLarger,
     Flow,
+    FlowAction,
     Match,
-    Move,
+    MoveField,
     Output,
     Resubmit,
     SetField,
@@ -55,13 +55,13 @@ from lbctl.values.transfer import TransferMode
 ICMP_ERRORS = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
 """Types of the errors that concern one packet: unreachable, time exceeded, parameter problem; IPv6 also: packet too
 big."""
-SYN_WITHOUT_ACK = (f.TCP_SYN, f.TCP_SYN | f.TCP_ACK)
+SYN_WITHOUT_ACK = (SYN, SYN | ACK)
 """What inbound_flags may look at is limited by OVS: the datapath's cache keeps packets apart that differ in a flag
 looked at there. Were FIN among them, a FIN would overtake the ACK that came just before it, whose cached flow is
 another."""
-OPENS_CONNECTION = (f.TCP_SYN, f.TCP_FIN | f.TCP_SYN | f.TCP_RST | f.TCP_ACK)
-SYN_AND_FIN = (f.TCP_SYN | f.TCP_FIN, f.TCP_SYN | f.TCP_FIN)
-ANY_RST = (f.TCP_RST, f.TCP_RST)
+OPENS_CONNECTION = (SYN, FIN | SYN | RST | ACK)
+SYN_AND_FIN = (SYN | FIN, SYN | FIN)
+ANY_RST = (RST, RST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def _entrance_flows(ports: Ports, tunnels: Iterable[Tunnel]) -> Iterator[Flow]:
                 yield flow(Kind.SERVER_ARP, 0, "arp", 100, {**told, "eth_dst": port.mac}, CONTROLLER, meter=METER_ARP)
         for version, eth_type in ETH_TYPES.items():
             addressed = {**where, "eth_type": eth_type, "eth_dst": port.mac}
-            yield flow(Kind.FRAGMENT, 0, "classify", 110, {**where, "eth_type": eth_type, "ip_frag": f.FRAGMENT_ANY})
+            yield flow(Kind.FRAGMENT, 0, "classify", 110, {**where, "eth_type": eth_type, "ip_frag": FRAGMENT_ANY})
             field, protocol, _, _ = ECHO_TYPES[version]
             for kind in ICMP_ERRORS[version]:
                 yield flow(Kind.TRANSLATE_ICMP, 0, "classify", 105, {**addressed, "ip_proto": protocol, field: kind},
@@ -270,9 +270,9 @@ def _where(port: Port, tunnel: Tunnel | None = None) -> Match:
     return {"in_port": port.number, "tunnel_id": tunnel.key, "tun_ipv4_src": str(tunnel.remote)}
 
 
-def _back(port: Port, ports: Ports) -> tuple[Action, ...]:
+def _back(port: Port, ports: Ports) -> tuple[FlowAction, ...]:
     """What an answer needs besides IN_PORT: a tunnel port has many other ends (the key stays)."""
-    return (Move("tun_ipv4_src", "tun_ipv4_dst", 32),) if port in ports.tunnels.values() else ()
+    return (MoveField("tun_ipv4_src", "tun_ipv4_dst", 32),) if port in ports.tunnels.values() else ()
 
 
 def _mode_flows(external_ip: ExternalIp, owner: int, role: Role, ports: Ports) -> Iterator[Flow]:

@@ -36,7 +36,8 @@ def short_document_of(part: object) -> Document:
 
 
 def server_of(document: Mapping[str, object]) -> Server:
-    """The inverse of document_of. Raises ValueError or KeyError for what no server has; whether it fits the site is not asked here."""
+    """The inverse of document_of. Raises ValueError or KeyError for what no server has; whether it fits the site is not
+    asked here."""
     forms = {each.name: each.form for each in keys_of(Server)}
     return part_of(Server, {name: forms[name].value(value) for name, value in document.items()})
 
@@ -49,5 +50,7 @@ def endpoint_of(text: str) -> Endpoint:
     bracketed = address.startswith("[") and address.endswith("]")
     found = ip_address(address[1:-1] if bracketed else address)
     if bracketed != (found.version == 6):
-        raise ValueError(f"{text!r} is no server: an IPv6 address is written in brackets, such as [fd00::11]:80, and no other")
+        raise ValueError(
+            f"{text!r} is no server: an IPv6 address is written in brackets, such as [fd00::11]:80, and no other"
+        )
     return Endpoint(found, int(port))

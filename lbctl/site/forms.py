@@ -1,7 +1,7 @@
 """The forms that the values of the site file's keys have.
 
-A form says what it is in words, and how a value of it is written. How it is read from a file, and what is said of a wrong value, is
-in site/file/values.py.
+A form says what it is in words, and how a value of it is written. How it is read from a file, and what is said of a
+wrong value, is in site/file/values.py.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Form(Generic[Value]):
         return value
 
     def value(self, document: object) -> Value:
-        """The inverse of `document`, for the forms of what is ordered at run time. Raises ValueError for what that never gives."""
+        """The inverse of `document`, for the forms of what is ordered at run time. Raises ValueError for what that
+        never gives."""
         raise NotImplementedError(f"no order holds values of the form {self}")
 
     def of_variant(self, variant: str | None) -> Form[Value]:
@@ -120,10 +121,12 @@ class Text(Form[str]):
         return self.what
 
 
-NAME = Text("name", re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"),
+NAME = Text("name: at most 63 letters, digits, `.`, `_` and `-`", re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"),
             "{}: use at most 63 letters, digits, '.', '_' and '-', a letter or digit first")
 """It is part of URLs and commands."""
-PORT_NAME = Text("name of a port", re.compile(r"[^\s/:]{1,15}"), "{} is no interface name: 1 to 15 characters, no space, '/' or ':'")
+PORT_NAME = Text(
+    "name of a port", re.compile(r"[^\s/:]{1,15}"), "{} is no interface name: 1 to 15 characters, no space, '/' or ':'"
+)
 FILE = Text("file name")
 PATH = Text("path", re.compile(r"/[!-~]{0,255}"),
             "must begin with / and have at most 256 printable ASCII characters, no space; it is {}")
@@ -266,8 +269,8 @@ class Unordered(Several[Value]):
 
 @dataclass(frozen=True)
 class Part(Form[object]):
-    """A mapping with keys of its own. of: its value type; called: what it is called in messages. inherits: keys of its own that
-    are, when they are left out, as which key beside it."""
+    """A mapping with keys of its own. of: its value type; called: what it is called in messages. inherits: keys of its
+    own that are, when they are left out, as which key beside it."""
 
     of: type
     called: str
@@ -289,8 +292,8 @@ class Parts(Form[tuple[object, ...]]):
 
 @dataclass(frozen=True)
 class Inline(Form[object]):
-    """A value type whose keys stand beside those of the one that has it. decided_by: the key without which, or with whose value
-    `unless`, there is none; None: there always is one. whose: the keys are, in messages."""
+    """A value type whose keys stand beside those of the one that has it. decided_by: the key without which, or with
+    whose value `unless`, there is none; None: there always is one. whose: the keys are, in messages."""
 
     of: type
     decided_by: str | None = None

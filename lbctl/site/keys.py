@@ -1,9 +1,9 @@
 """How the keys of the site file are declared.
 
-Each key is a field of a value type of `lbctl.site.model`. The field's annotation carries a `Key`: which form its value has, and what
-it means. All else follows from that: the loader (site/file/loader.py) reads it, `lbctl.site.documents` writes it, the state file
-keeps it, REST takes and shows it (api/service_types.py), `lbctl server` has an option for it (cli/options.py), and docs/site-file.md
-lists it.
+Each key is a field of a value type of `lbctl.site.model`. The field's annotation carries a `Key`: which form its value
+has, and what it means. All else follows from that: the loader (site/file/loader.py) reads it, `lbctl.site.documents`
+writes it, the state file keeps it, REST takes and shows it (api/service_types.py), `lbctl server` has an option for it
+(cli/options.py), and docs/site-file.md lists it.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def _once_for_each(find: Callable[[type], Found]) -> Callable[[type], Found]:
 class Key:
     """What one key may be, and what it means.
 
-    meaning: a sentence without its full stop. Some parts of a file come in variants, such as "nat: full", where one key says which
-    others there may be: required_for: the variants that must have this key; only_for: those that may have it (empty: those of
-    required_for, or else all).
+    meaning: a sentence without its full stop. Some parts of a file come in variants, such as "nat: full", where one key
+    says which others there may be: required_for: the variants that must have this key; only_for: those that may have it
+    (empty: those of required_for, or else all).
     """
 
     form: Form[Any]
@@ -53,7 +53,8 @@ class Key:
     derived: str | None = None
     """What it is when it is left out, in words, where that depends on other keys. It is always written, then."""
     absent: str | None = None
-    """What it means that it is left out (null in REST), in two words. `lbctl server change` has an option of that name."""
+    """What it means that it is left out (null in REST), in few words. If the key can be changed, `lbctl server change` has
+    an option of that name."""
     changeable: bool = False
     """Can it be changed at run time?"""
     shown: str | None = None
@@ -67,8 +68,8 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """A key as a part of the file has it. path: the fields that lead to its value; item: which one of several keys that a field is
-    (`Spread`)."""
+    """A key as a part of the file has it. path: the fields that lead to its value; item: which one of several keys that
+    a field is (`Spread`)."""
 
     name: str
     key: Key
@@ -102,7 +103,10 @@ def keys_of(part: type) -> tuple[Declared, ...]:
     found: list[Declared] = []
     for name, key, default in _fields_of(part):
         if isinstance(key.form, Inline):
-            found += [Declared(each.name, each.key, (name, *each.path), each.default, each.item) for each in keys_of(key.form.of)]
+            found += [
+                Declared(each.name, each.key, (name, *each.path), each.default, each.item)
+                for each in keys_of(key.form.of)
+            ]
         elif isinstance(key.form, Spread):
             found += [Declared(each, key, (name,), None, item) for each, item in key.form.items]
         else:
@@ -157,5 +161,7 @@ def _fields_of(part: type) -> tuple[tuple[str, Key, object], ...]:
     for field in fields(part):
         key = next((each for each in getattr(hints[field.name], "__metadata__", ()) if isinstance(each, Key)), None)
         if key is not None:
-            found.append((field.name, key, field.default if field.default_factory is MISSING else field.default_factory()))
+            found.append(
+                (field.name, key, field.default if field.default_factory is MISSING else field.default_factory())
+            )
     return tuple(found)

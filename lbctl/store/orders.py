@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from lbctl.site.documents import document_of, endpoint_of, server_of
 from lbctl.site.keys import keys_of
-from lbctl.site.model import Instead, Scheduler, Server, Service, ServiceName, ServiceOrder
+from lbctl.site.model import Instead, SchedulerName, Server, Service, ServiceName, ServiceOrder
 
 Ordered = TypeVar("Ordered")
 _FORMS = {each.name: each.form for each in keys_of(Service)}
@@ -16,9 +16,17 @@ _FORMS = {each.name: each.form for each in keys_of(Service)}
 
 def rows_of(orders: Mapping[ServiceName, ServiceOrder]) -> list[dict[str, Any]]:
     """One for each service."""
-    return [{"external_ip": str(name.external_ip), "protocol": name.protocol, "port": name.port,
-             "scheduler": _row(order.scheduler, str), "servers": _row(order.servers, lambda servers: list(map(document_of, servers))),
-             "drained": sorted(map(str, order.drained))} for name, order in orders.items()]
+    return [
+        {
+            "external_ip": str(name.external_ip),
+            "protocol": name.protocol,
+            "port": name.port,
+            "scheduler": _row(order.scheduler, str),
+            "servers": _row(order.servers, lambda servers: list(map(document_of, servers))),
+            "drained": sorted(map(str, order.drained)),
+        }
+        for name, order in orders.items()
+    ]
 
 
 def orders_of(rows: Sequence[Mapping[str, Any]]) -> dict[ServiceName, ServiceOrder]:
@@ -36,11 +44,13 @@ def _instead(row: Mapping[str, Any] | None, from_json: Callable[[Any], Ordered])
 
 
 def _name(row: Mapping[str, Any]) -> ServiceName:
-    return ServiceName(ip_address(row["external_ip"]), _FORMS["protocol"].value(row["protocol"]), _FORMS["port"].value(row["port"]))
+    return ServiceName(
+        ip_address(row["external_ip"]), _FORMS["protocol"].value(row["protocol"]), _FORMS["port"].value(row["port"])
+    )
 
 
-def _scheduler(name: str) -> Scheduler:
-    scheduler: Scheduler = _FORMS["scheduler"].value(name)
+def _scheduler(name: str) -> SchedulerName:
+    scheduler: SchedulerName = _FORMS["scheduler"].value(name)
     return scheduler
 
 

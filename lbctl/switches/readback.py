@@ -23,7 +23,7 @@ class Question(NamedTuple):
 
 
 @dataclass(slots=True)
-class Found:
+class FoundEntry:
     """An entry as its flows tell it; `next_hop` is empty without the outward flow."""
 
     reply: bytes
@@ -32,7 +32,7 @@ class Found:
     packets: int
     bytes: int
     duration: int
-    directions: int
+    sides: int
     """The sides (Side.flag) whose flows are there."""
 
 
@@ -47,17 +47,20 @@ class ReadBack:
     """Flows that carry an entry's cookie but are not as we make them: left alone, and told."""
     neighbours: dict[bytes, bytes] = field(default_factory=dict)
     """Packed server address -> MAC, as the switch delivers to them now."""
-    entries: dict[bytes, Found] = field(default_factory=dict)
+    entries: dict[bytes, FoundEntry] = field(default_factory=dict)
     open: set[Question] = field(default_factory=set)
     """What has not been answered whole."""
 
     def questions(self) -> list[Question]:
-        """One for each table, and one for each direction of the access table. Table arp comes first: see `answered_for`."""
+        """One for each table, and one for each direction of the access table. Table arp comes first: see
+        `answered_for`."""
         found: list[Question] = []
         for table in sorted(TABLES.values(), key=lambda table: table.name != "arp"):
             if table.name in ("access_in", "access_out"):
                 kinds = (Kind.PIPELINE, Kind.ENTRY_IN if table.name == "access_in" else Kind.ENTRY_OUT)
-                found += [Question(table.name, MARK << 56 | kind << 48, MASK_KIND, kind != Kind.PIPELINE) for kind in kinds]
+                found += [
+                    Question(table.name, MARK << 56 | kind << 48, MASK_KIND, kind != Kind.PIPELINE) for kind in kinds
+                ]
             else:
                 found.append(Question(table.name, MARK << 56, MASK_MARK))
         self.open = set(found)
@@ -83,16 +86,22 @@ class ReadBack:
 
     def answered_for(self) -> list[int]:
         """Once table arp has been read: the cookies of its flows that answer for external IPs."""
-        return [cookie for table, cookie in self.cookies if table == "arp" and kind_of(cookie) == Kind.ARP and owner_in(cookie)]
+        return [
+            cookie
+            for table, cookie in self.cookies
+            if table == "arp" and kind_of(cookie) == Kind.ARP and owner_in(cookie)
+        ]
 
     def _add(self, stats: EntryStats) -> None:
         direction = stats.side.flag
         next_hop, inner_hop = (b"", stats.hop) if stats.side is EXTERNAL else (stats.hop, b"")
         found = self.entries.get(stats.key)
         if found is None:
-            self.entries[stats.key] = Found(stats.reply, next_hop, inner_hop, stats.packets, stats.bytes, stats.duration, direction)
+            self.entries[stats.key] = FoundEntry(
+                stats.reply, next_hop, inner_hop, stats.packets, stats.bytes, stats.duration, direction
+            )
         elif found.reply == stats.reply:
-            found.directions |= direction
+            found.sides |= direction
             found.next_hop = found.next_hop or next_hop
             found.inner_hop = found.inner_hop or inner_hop
             found.duration = max(found.duration, stats.duration)

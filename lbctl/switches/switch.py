@@ -7,16 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lbctl.openflow.cookies import MASK_ALL
-from lbctl.openflow.flow import Flow, MatchValue
+from lbctl.openflow.flow import Flow, Identity
 from lbctl.openflow.messages import AddFlows, DeleteCookie, DeleteFlows, Message
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.probe_rules import Watched
 from lbctl.openflow.rules import ABSENT, Role, all_flows, delivery_flows, external_ip_flows
 from lbctl.site.model import ExternalIp, LoadBalancer
 from lbctl.values.addresses import Address
-
-Identity = tuple[str, int, tuple[tuple[str, MatchValue], ...]]
-"""What a switch tells flows apart by: see Flow.identity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +169,10 @@ class Switch:
     def _wanted(self, external_ips: Iterable[ExternalIp]) -> dict[Identity, Flow]:
         if self.of_ports is None:
             return {}
-        return {flow.identity: flow for flow in all_flows(external_ips, self.roles, self.neighbours, self.of_ports, self.watched)}
+        return {
+            flow.identity: flow
+            for flow in all_flows(external_ips, self.roles, self.neighbours, self.of_ports, self.watched)
+        }
 
     def _apply(self, wanted: dict[Identity, Flow], old: dict[Identity, Flow]) -> list[Message]:
         """Makes `old` into `wanted`: adds (or replaces) first, so that nothing that stays is ever missing."""

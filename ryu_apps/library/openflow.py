@@ -7,15 +7,14 @@ from functools import lru_cache
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from lbctl.openflow.entry_codec import EntryCodec
 from lbctl.openflow.flow import (
     KEPT_FLOWS,
-    Action,
     CheckLarger,
     FinTimeout,
     Flow,
+    FlowAction,
     Learn,
-    Move,
+    MoveField,
     Output,
     Resubmit,
     SetField,
@@ -36,7 +35,7 @@ from lbctl.openflow.messages import (
     ReadPorts,
     SetMeter,
 )
-from lbctl.openflow.outbound import packet_out
+from lbctl.openflow.outbound import EntryCodec, packet_out
 from lbctl.openflow.tables import number
 from ryu_apps.library.names import OFPAction, ProtocolDesc, msg_pack_into, ofp, parser
 from ryu_apps.shell.wire import XID_MARK
@@ -169,13 +168,13 @@ class _RawSetField(OFPAction):
         msg_pack_into(f"!{self.len}s", buf, offset, self._bytes)
 
 
-def _action(action: Action) -> OFPAction:
+def _action(action: FlowAction) -> OFPAction:
     match action:
         case SetField(field, int(value)) if field in UNKNOWN_FIELDS:
             return _RawSetField(UNKNOWN_FIELDS[field], value)
         case SetField(field, value):
             return parser.OFPActionSetField(**{field: value})
-        case Move(source, target, bits):
+        case MoveField(source, target, bits):
             return parser.NXActionRegMove(src_field=source, dst_field=target, n_bits=bits)
         case Output(port):
             return parser.OFPActionOutput(port)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lbctl.control import ControlFunction
 from lbctl.copies.client import KeeperError
-from lbctl.openflow.entry_codec import EntryCodec
+from lbctl.openflow.outbound import EntryCodec
 from lbctl.site.file import ConfigError, load
 from lbctl.store import FileStore, new_fence_code
 from lbctl.values.refused import Refused

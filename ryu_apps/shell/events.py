@@ -11,7 +11,7 @@ from lbctl.switches.switch import PortState
 from lbctl.values.refused import Refused
 from ryu_apps.shell import wire
 from ryu_apps.shell.log import log
-from ryu_apps.shell.sender import Connection
+from ryu_apps.shell.sender import SwitchConnection
 from ryu_apps.shell.switchboard import Switchboard
 from ryu_apps.shell.wire import token_of
 
@@ -24,7 +24,7 @@ class Events:
         self._control, self._switchboard, self._carry_out, self._now = control, switchboard, carry_out, now
         self._names = switchboard.names
 
-    def connected(self, connection: Connection, dpid: int, address: str, ports: Sequence[PortState]) -> None:
+    def connected(self, connection: SwitchConnection, dpid: int, address: str, ports: Sequence[PortState]) -> None:
         """A switch has shaken hands; address: where it connects from."""
         try:
             name, out = self._control.switch_connected(dpid, ports, self._now())
@@ -35,13 +35,13 @@ class Events:
         self._switchboard.connected(name, connection)
         self._carry_out(out)
 
-    def lost(self, connection: Connection) -> None:
+    def lost(self, connection: SwitchConnection) -> None:
         """Its connection has ended."""
         name = self._switchboard.lost(connection)
         if name is not None:
             self._carry_out(self._control.switch_lost(name, "the OpenFlow connection ended", self._now()))
 
-    def ports_changed(self, connection: Connection, ports: Sequence[PortState]) -> None:
+    def ports_changed(self, connection: SwitchConnection, ports: Sequence[PortState]) -> None:
         """One of its ports has come, gone, or changed; ports: all that there are now."""
         name = self._names.get(connection)
         if name is not None:
@@ -52,7 +52,7 @@ class Events:
         if (token := token_of(xid)) is not None:
             self._control.ports_read(token, received)
 
-    def message(self, connection: Connection, kind: int, xid: int, message: bytes) -> None:
+    def message(self, connection: SwitchConnection, kind: int, xid: int, message: bytes) -> None:
         """A message of a type that comes often, whole."""
         name = self._names.get(connection)
         if name is None:

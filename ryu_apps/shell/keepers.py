@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 
-from lbctl.copies.client import Client, KeeperError, tls_context
+from lbctl.copies.client import KeeperClient, KeeperError, tls_context
 from lbctl.ground.effects import FetchCopy, SendBatch
 from lbctl.http.tokens import TokenError, read_token
 from lbctl.keeper.batches import Reply
@@ -15,9 +15,9 @@ from lbctl.site.model import Keeper, Keepers, Site
 from ryu_apps.shell.log import log
 from ryu_apps.shell.threads import Threads
 
-Sent = Callable[[Keeper, Reply | None, str], None]
+OnSent = Callable[[Keeper, Reply | None, str], None]
 """(keeper, its reply to a batch or None, why there is none)"""
-Fetched = Callable[[int, list[Row] | None], None]
+OnFetched = Callable[[int, list[Row] | None], None]
 """(token of the FetchCopy, the rows of the copy or None if it can't be had)"""
 
 
@@ -27,10 +27,10 @@ class KeeperCalls:
     `sent` and `fetched` are told what came of a call. Raises KeeperError as `configure` does.
     """
 
-    def __init__(self, directory: Path, site: Site, sent: Sent, fetched: Fetched, threads: Threads) -> None:
+    def __init__(self, directory: Path, site: Site, sent: OnSent, fetched: OnFetched, threads: Threads) -> None:
         self._directory = directory
         self._sent, self._fetched, self._threads = sent, fetched, threads
-        self._clients: dict[Keeper, Client] = {}
+        self._clients: dict[Keeper, KeeperClient] = {}
         self.configure(site)
 
     def check(self, keepers: Keepers) -> None:
@@ -44,7 +44,7 @@ class KeeperCalls:
             client.close()
         timeout = site.settings.copy_timeout
         self._clients = {
-            keeper: Client(keeper.url, token, timeout, tls if keeper.url.startswith("https") else None)
+            keeper: KeeperClient(keeper.url, token, timeout, tls if keeper.url.startswith("https") else None)
             for keeper in site.keepers.each
         }
 

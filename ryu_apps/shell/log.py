@@ -15,7 +15,7 @@ R = TypeVar("R")
 log = structlog.get_logger("lbctl")
 
 
-def tell(event: str, level: str = "info", **keys: object) -> None:
+def tell(event: str, /, level: str = "info", **keys: object) -> None:
     """As the core wants to be heard."""
     getattr(log, level)(event, **keys)
 

@@ -11,7 +11,7 @@ from lbctl.control import ControlFunction
 from lbctl.ground.effects import Outbox
 from lbctl.ground.move_record import MoveRecord
 from lbctl.load.balancing import Run
-from lbctl.site.model import Server, ServiceName
+from lbctl.site.model import SchedulerName, Server, ServiceName
 from lbctl.values.addresses import Address, Endpoint
 from lbctl.values.transfer import Strategy
 from ryu_apps.shell.effects import Effects
@@ -75,7 +75,7 @@ class Orders:
         """Raises Refused."""
         self._keep(self._control.balancing.drain(name, undo))
 
-    def set_scheduler(self, name: ServiceName, scheduler: str) -> None:
+    def set_scheduler(self, name: ServiceName, scheduler: SchedulerName) -> None:
         """Raises Refused, as all that changes a service."""
         self._keep(self._control.services.set_scheduler(name, scheduler))
 

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from lbctl.openflow.entry_codec import EntryCodec
 from lbctl.openflow.messages import Message
+from lbctl.openflow.outbound import EntryCodec
 from ryu_apps.shell.threads import Threads
 
 MAX_QUEUED = 200_000
@@ -17,7 +17,7 @@ Encode = Callable[[Message, EntryCodec], bytes]
 """A message as one or more whole OpenFlow messages."""
 
 
-class Connection(Protocol):
+class SwitchConnection(Protocol):
     """A switch's OpenFlow connection."""
 
     @property
@@ -39,7 +39,7 @@ class Connection(Protocol):
 class Sender:
     """Encodes late, so that a long queue costs little memory and the event loop turns in between."""
 
-    def __init__(self, connection: Connection, encode: Encode, codec: EntryCodec, threads: Threads) -> None:
+    def __init__(self, connection: SwitchConnection, encode: Encode, codec: EntryCodec, threads: Threads) -> None:
         self._connection = connection
         self._encode = encode
         self._codec = codec

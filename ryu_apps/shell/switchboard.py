@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from lbctl.openflow.entry_codec import EntryCodec
-from ryu_apps.shell.sender import Connection, Encode, Sender
+from lbctl.openflow.outbound import EntryCodec
+from ryu_apps.shell.sender import Encode, Sender, SwitchConnection
 from ryu_apps.shell.threads import Threads
 
 
@@ -14,17 +14,17 @@ class Switchboard:
 
     def __init__(self, encode: Encode, codec: EntryCodec, threads: Threads) -> None:
         self._encode, self._codec, self._threads = encode, codec, threads
-        self.names: dict[Connection, str] = {}
+        self.names: dict[SwitchConnection, str] = {}
         """The LB at the other end."""
         self.senders: dict[str, Sender] = {}
         """By LB."""
 
-    def connected(self, name: str, connection: Connection) -> None:
+    def connected(self, name: str, connection: SwitchConnection) -> None:
         """From now on messages for that LB go there."""
         self.names[connection] = name
         self.senders[name] = Sender(connection, self._encode, self._codec, self._threads)
 
-    def lost(self, connection: Connection) -> str | None:
+    def lost(self, connection: SwitchConnection) -> str | None:
         """The LB that was at its other end; None if it was nobody's."""
         name = self.names.pop(connection, None)
         if name is not None:

@@ -50,12 +50,18 @@ class ControllerError(RuntimeError):
 class Controller:
     """ryu-manager with the product's apps. Its files are in `directory`: site.yaml, lbctl.conf, controller.log.
 
-    It listens for switches on `address` port 6653, and for REST on 127.0.0.1 port 8080 of its namespace. With a `starter`, that
-    starts its process, else it is started as anyone would start it.
+    It listens for switches on `address` port 6653, and for REST on 127.0.0.1 port 8080 of its namespace. With a
+    `starter`, that starts its process, else it is started as anyone would start it.
     """
 
     def __init__(
-        self, space: Namespace, directory: Path, address: str, *, apps: Sequence[str] = APPS, starter: Starter | None = None
+        self,
+        space: Namespace,
+        directory: Path,
+        address: str,
+        *,
+        apps: Sequence[str] = APPS,
+        starter: Starter | None = None,
     ) -> None:
         self.space = space
         self.directory = directory
@@ -190,12 +196,18 @@ class Controller:
             if self._starter:
                 return self._starter.start(arguments, self.space.path, self.log_file)
             return self.space.popen(
-                *manager(), *arguments, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment()
+                *manager(),
+                *arguments,
+                cwd=CHECKOUT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment(),
             )
 
 
 def environment() -> dict[str, str]:
-    """The checkout's packages can be imported, whatever is installed; no proxy or URL of the caller's counts, but CHOICE does."""
+    """The checkout's packages can be imported, whatever is installed; no proxy or URL of the caller's counts."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("LBCTL_") or key == CHOICE}
     return {**kept, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1", "NO_PROXY": "*"}
 

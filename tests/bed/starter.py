@@ -1,7 +1,8 @@
 """Controllers that start at once: a process that has imported what ryu-manager needs forks for each of them.
 
-Half a second of processor time is saved each time, which is half of what a run of the integration tests would take. What runs
-then is ryu-manager's own main function, with our apps loaded by it. As a program, with a socket's number: the process itself.
+Half a second of processor time is saved each time, which is half of what a run of the integration tests would take.
+What runs then is ryu-manager's own main function, with our apps loaded by it. As a program, with a socket's number: the
+process itself.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ class Starter:
         return Started(self, pid, *handles)
 
     def status(self, pid: int) -> int:
-        """The exit status of a controller that has ended, negative if by a signal. To be asked for once. Raises CommandFailed."""
+        """The exit status of a controller that has ended, negative if by a signal. To be asked for once.
+
+        Raises CommandFailed.
+        """
         return self._ask({"ended": pid})[0]
 
     def _ask(self, order: Mapping[str, object]) -> tuple[int, list[int]]:
@@ -66,7 +70,10 @@ class Starter:
 
 
 class Started:
-    """A controller that the starter has forked; with the methods of subprocess.Popen that are needed. `pid`: its process id."""
+    """A controller that the starter has forked; with the methods of subprocess.Popen that are needed.
+
+    `pid`: its process id.
+    """
 
     def __init__(self, starter: Starter, pid: int, handle: int) -> None:
         self.pid = pid
@@ -119,7 +126,8 @@ def _serve(orders: socket.socket) -> None:
             lines.close()
             orders.close()
             _become(order)
-            sys.exit(main())
+            main()
+            sys.exit()
         handle = os.pidfd_open(pid)
         socket.send_fds(orders, [b"%d" % pid], [handle])
         os.close(handle)

@@ -1,4 +1,5 @@
-"""A control function that only has state, behind the real `Shown`: what the tests of the REST API and of the CLI read."""
+"""A control function that only has state, behind the real `Shown`: what the tests of the REST API and of the CLI
+read."""
 
 from __future__ import annotations
 
@@ -51,10 +52,12 @@ def site_of_all_kinds() -> Site:
     balancers = (replace(plain.load_balancers[0], tunnel_ports=(("vxlan", "lba-vx"),)), plain.load_balancers[1])
     one = Server(SERVER_1, 5353)
     more = (
-        ExternalIp(DNS, "lb-a", IPv4Address("10.0.0.3"), services=(Service("udp", 53, servers=(one,)), Service("tcp", 53, servers=(one,)),
+        ExternalIp(DNS, "lb-a", IPv4Address("10.0.0.3"),
+                   services=(Service("udp", 53, servers=(one,)), Service("tcp", 53, servers=(one,)),
                                                                    Service("udp", 54, servers=(one,)))),
         ExternalIp(FULL, "lb-a", None, "full", (Service("tcp", 80, servers=(
-            Server(IPv4Address("10.1.0.1"), 80, next_hop=SERVER_1), Server(VXLAN_SERVER, 80, tunnel=Tunnel("vxlan", SERVER_2, 7)))),),
+            Server(IPv4Address("10.1.0.1"), 80, next_hop=SERVER_1),
+            Server(VXLAN_SERVER, 80, tunnel=Tunnel("vxlan", SERVER_2, 7)))),),
             internal_ips=(IPv4Address("10.0.0.104"),)),
         ExternalIp(GATEWAY, "lb-a", IPv4Address("10.0.0.5"), kind="nat-gateway", inside=(IPv4Network("10.0.0.192/26"),),
                    router=IPv4Address("198.51.100.254")),
@@ -120,9 +123,8 @@ class FakeServing:
 
     @property
     def move(self) -> MoveRecord | None:
-        running = [record for record in self._control.moves.values()
-                   if record.external_ip == self.address and record.ended is None]
-        return running[-1] if running else None
+        return next((record for record in self._control.moves.values()
+                     if record.external_ip == self.address and record.ended is None), None)
 
 
 class FakeTable:
@@ -165,9 +167,6 @@ class FakeControl:
     def assigned_to(self, address: Address) -> str:
         return self.assignment[address]
 
-    def records(self) -> dict[str, MoveRecord]:
-        return self.moves
-
 
 class FakeHealth:
     """Every LB is well, unless the control function's `healths` say otherwise."""
@@ -184,7 +183,7 @@ class FakeMoves:
         self._control = control
 
     def records(self) -> dict[str, MoveRecord]:
-        return {id: move.record for id, move in self._control.moves.items()}
+        return self._control.moves
 
 
 class FakeLoads:
@@ -251,7 +250,8 @@ class FakeOrders:
         record.state, record.ended, record.reason = "aborted", START + 1, "on request"
 
     def set_scheduler(self, name: ServiceName, scheduler: str) -> None:
-        self.control.services.change(name, scheduler=Instead(scheduler, self._of(self.control.services.in_force.file, name).scheduler))
+        in_file = self._of(self.control.services.in_force.file, name)
+        self.control.services.change(name, scheduler=Instead(scheduler, in_file.scheduler))
 
     def add_server(self, name: ServiceName, server: Server) -> None:
         if server.address.packed[-1] == 99:
@@ -259,20 +259,24 @@ class FakeOrders:
         self._set_servers(name, (*self._of(self.control.site, name).servers, server))
 
     def remove_server(self, name: ServiceName, endpoint: Endpoint) -> None:
-        self._set_servers(name, tuple(server for server in self._of(self.control.site, name).servers if server.endpoint != endpoint))
+        servers = self._of(self.control.site, name).servers
+        self._set_servers(name, tuple(server for server in servers if server.endpoint != endpoint))
 
-    def change_server(self, name: ServiceName, endpoint: Endpoint, fields: dict[str, Any], drained: bool | None) -> None:
+    def change_server(self, name: ServiceName, endpoint: Endpoint, fields: dict[str, Any],
+                      drained: bool | None) -> None:
         self._set_servers(name, tuple(replace(server, **fields) if server.endpoint == endpoint else server
                                       for server in self._of(self.control.site, name).servers))
         if drained is not None:
             self.control.services.change(name, drained=frozenset({endpoint} if drained else ()))
 
     def _set_servers(self, name: ServiceName, servers: tuple[Server, ...]) -> None:
-        self.control.services.change(name, servers=Instead(servers, self._of(self.control.services.in_force.file, name).servers))
+        in_file = self._of(self.control.services.in_force.file, name)
+        self.control.services.change(name, servers=Instead(servers, in_file.servers))
 
     @staticmethod
     def _of(of_site: Site, name: ServiceName) -> Service:
-        return next(service for service in of_site.external_ip(name.external_ip).services if (service.protocol, service.port) == name[1:])
+        services = of_site.external_ip(name.external_ip).services
+        return next(service for service in services if (service.protocol, service.port) == name[1:])
 
     def wait_for_move(self, id: str, timeout: float) -> None:
         self.waited.append((id, timeout))

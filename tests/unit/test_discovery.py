@@ -37,7 +37,11 @@ def test_a_probe_names_only_the_port_that_asks() -> None:
     frame = discovery.probe(LB_MAC, SERVER_6)
     assert frame[:6] == bytes.fromhex("3333ff000011")
     packet = packets.decode(frame)
-    assert (str(IPv6Address(packet.src)), str(IPv6Address(packet.dst)), packet.ttl) == (LINK_LOCAL, "ff02::1:ff00:11", 255)
+    assert (str(IPv6Address(packet.src)), str(IPv6Address(packet.dst)), packet.ttl) == (
+        LINK_LOCAL,
+        "ff02::1:ff00:11",
+        255,
+    )
     assert frame[packet.payload_offset:][:1] == b"\x87"
     assert frame[packet.payload_offset + 8:] == SERVER_6 + b"\1\1" + LB_MAC
 
@@ -56,7 +60,10 @@ def test_ryu_reads_the_same() -> None:
     ryu_packet = pytest.importorskip("ryu.lib.packet.packet")
     from ryu.lib.packet import icmpv6
 
-    for frame, kind in ((discovery.probe(LB_MAC, SERVER_6), "solicit"), (discovery.announcement(LB_MAC, SERVER_6, True), "advert")):
+    for frame, kind in (
+        (discovery.probe(LB_MAC, SERVER_6), "solicit"),
+        (discovery.announcement(LB_MAC, SERVER_6, True), "advert"),
+    ):
         message = ryu_packet.Packet(frame).get_protocol(icmpv6.icmpv6)
         assert message.type_ == {"solicit": 135, "advert": 136}[kind]
         assert (message.data.dst, message.data.option.hw_src) == ("2001:db8:2::11", LB_MAC.hex(":"))

@@ -23,7 +23,9 @@ PORT = st.integers(0, 0xFFFF)
 def addresses(version: int) -> st.SearchStrategy[bytes]:
     """Of hosts."""
     head = st.sampled_from([b"\x0a", b"\xc6", b"\xcb"]) if version == 4 else st.sampled_from([b"\x20", b"\xfd"])
-    return st.builds(bytes.__add__, head, st.binary(min_size=3 if version == 4 else 15, max_size=3 if version == 4 else 15))
+    return st.builds(
+        bytes.__add__, head, st.binary(min_size=3 if version == 4 else 15, max_size=3 if version == 4 else 15)
+    )
 
 
 @st.composite
@@ -45,7 +47,11 @@ def packet_of(key: bytes, body: bytes, udp_checksum: bool = True) -> bytes:
     else:
         head = struct.pack("!BBHHH", 8 if protocol == ICMP else 128, 0, 0, source_port, 1)
     data = bytearray(head + body)
-    total = packets.checksum(bytes(data)) if protocol == ICMP else packets.transport_checksum(protocol, source, destination, bytes(data))
+    total = (
+        packets.checksum(bytes(data))
+        if protocol == ICMP
+        else packets.transport_checksum(protocol, source, destination, bytes(data))
+    )
     if protocol == UDP:
         total = (total or 0xFFFF) * udp_checksum
     data[CHECKSUM[protocol]:CHECKSUM[protocol] + 2] = total.to_bytes(2)
@@ -71,7 +77,11 @@ def transport_is_right(data: bytes) -> bool:
         return True
     body[place] = bytes(2)
     source, destination = (data[12:16], data[16:20]) if header == 20 else (data[8:24], data[24:40])
-    total = packets.checksum(bytes(body)) if protocol == ICMP else packets.transport_checksum(protocol, source, destination, bytes(body))
+    total = (
+        packets.checksum(bytes(body))
+        if protocol == ICMP
+        else packets.transport_checksum(protocol, source, destination, bytes(body))
+    )
     return held == (total or 0xFFFF if protocol == UDP else total)
 
 
@@ -131,7 +141,9 @@ def test_what_was_wrong_stays_wrong(case, damage: int) -> None:
     packet_bytes, _, other = case
     version = packet_bytes[0] >> 4
     source = bytes([10, 0, 0, 1]) if version == 4 else bytes([0xFD] + [0] * 14 + [1])
-    frame = bytearray(icmp.message(LB_MAC, ROUTER_MAC, source, source, *((3, 1, 0) if version == 4 else (1, 0, 0)), packet_bytes))
+    frame = bytearray(
+        icmp.message(LB_MAC, ROUTER_MAC, source, source, *((3, 1, 0) if version == 4 else (1, 0, 0)), packet_bytes)
+    )
     packet = packets.decode(bytes(frame))
     place = packet.payload_offset + 2
     frame[place:place + 2] = ((int.from_bytes(frame[place:place + 2]) + damage) % 0xFFFF).to_bytes(2)
@@ -202,7 +214,9 @@ def test_what_ipv6_quotes(why: str, protocol: int, header: bytes, is_found: bool
 
 
 def test_an_ipv4_error_that_quotes_ipv6_quotes_nothing() -> None:
-    frame = icmp.message(LB_MAC, ROUTER_MAC, bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2]), 3, 1, 0, packet_of(IPV6_KEY, b""))
+    frame = icmp.message(
+        LB_MAC, ROUTER_MAC, bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2]), 3, 1, 0, packet_of(IPV6_KEY, b"")
+    )
     assert quoted(frame, packets.decode(frame)) is None
 
 

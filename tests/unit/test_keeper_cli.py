@@ -32,7 +32,8 @@ def keeper(*options: object) -> subprocess.CompletedProcess[str]:
 
 def test_it_needs_nothing_of_the_controller(tmp_path) -> None:
     """It comes as far as to what is wrong here."""
-    done = keeper("--server", "10.0.0.11", "--directory", tmp_path, "--listen", "127.0.0.1:1", "--token-file", tmp_path / "none")
+    done = keeper("--server", "10.0.0.11", "--directory", tmp_path, "--listen", "127.0.0.1:1", "--token-file",
+                  tmp_path / "none")
     assert done.returncode == 1 and "cannot be read" in done.stderr, done.stderr
 
 

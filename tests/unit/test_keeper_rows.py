@@ -22,7 +22,8 @@ FLAGS = st.integers(0, 63).map(lambda flags: flags & ~GONE)
 @st.composite
 def many(draw, kinds: tuple[str, ...] = KINDS) -> list:
     found = {}
-    for kind, number, flags, hop in draw(st.lists(st.tuples(st.sampled_from(kinds), st.integers(0, 60_000), FLAGS, HOPS), max_size=30)):
+    places = st.tuples(st.sampled_from(kinds), st.integers(0, 60_000), FLAGS, HOPS)
+    for kind, number, flags, hop in draw(st.lists(places, max_size=30)):
         item = entry(kind, number, hop=hop)
         item.flags = flags
         found[item.key] = item
@@ -47,11 +48,12 @@ def test_a_batch_of_ipv6() -> None:
 
 
 @pytest.mark.parametrize("kind, of_kind, size", [
-    ("derived", RowKind.DESTINATION, 16), ("udp", RowKind.DESTINATION, 16), ("explicit", RowKind.EXPLICIT, 24), ("full", RowKind.FULL, 24),
+    ("derived", RowKind.DESTINATION, 16), ("udp", RowKind.DESTINATION, 16), ("explicit", RowKind.EXPLICIT, 24),
+    ("full", RowKind.FULL, 24),
     ("outbound", RowKind.EXPLICIT, 24), ("ipv6", RowKind.DESTINATION, 28)])
 def test_only_what_cannot_be_derived_is_in_a_row(kind, of_kind, size) -> None:
-    """Seed: with destination NAT client address and port, server port, state (and the next hop); with full NAT all but the
-    server address. The external IP is the section's."""
+    """Seed: with destination NAT client address and port, server port, state (and the next hop); with full NAT all but
+    the server address. The external IP is the section's."""
     item = entry(kind)
     (section,) = sections([item], ports)
     assert (section.kind, len(section.rows), count(section)) == (of_kind, size, 1)

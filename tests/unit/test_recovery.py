@@ -1,4 +1,5 @@
-"""What the controller makes of the entries that it reads back: after its own restart, the switch's, or a cut connection."""
+"""What the controller makes of the entries that it reads back: after its own restart, the switch's, or a cut
+connection."""
 
 from __future__ import annotations
 
@@ -188,7 +189,9 @@ def strange_entry(world, address: bytes) -> Entry:
     return Entry(key, reply_key(key, bytes([10, 0, 0, 10]), 80), bytes.fromhex("02000000c0fe"), world.now)
 
 
-@pytest.mark.parametrize("address", [bytes([198, 51, 100, 1]), bytes([198, 51, 100, 200])], ids=["ours", "no external IP"])
+@pytest.mark.parametrize(
+    "address", [bytes([198, 51, 100, 1]), bytes([198, 51, 100, 200])], ids=["ours", "no external IP"]
+)
 def test_entries_that_nobody_knows_are_deleted(world, address) -> None:
     world.disconnect("lb-a")
     world.switches["lb-a"].apply(AddEntries((strange_entry(world, address),)), world.now)

@@ -1,5 +1,5 @@
-"""What is ordered for services at run time: it counts at once, lasts until the site file says something else, and is refused, with nothing
-changed, where a site file would be."""
+"""What is ordered for services at run time: it counts at once, lasts until the site file says something else, and is
+refused, with nothing changed, where a site file would be."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def schedulers(world: FakeSite) -> list[str]:
 
 def with_scheduler(world: FakeSite, scheduler: str) -> Site:
     first, *rest = world.site.external_ips
-    return replace(world.site, external_ips=(replace(first, services=(replace(first.services[0], scheduler=scheduler),)), *rest))
+    return replace(world.site,
+                   external_ips=(replace(first, services=(replace(first.services[0], scheduler=scheduler),)), *rest))
 
 
 def restarted(world: FakeSite) -> None:
@@ -117,7 +118,8 @@ def send(world: FakeSite, verb: str, *arguments) -> list:
     out = getattr(world.control.services, verb)(*arguments)
     world._servers = {server.packed for ip in world.control.ground.configs() for server in ip.server_addresses()}
     for switch in world.control.ground.switches.values():
-        assert switch.sync(world.control.ground.configs()) == [], "what is sent for one external IP is what the whole site would call for"
+        rest = switch.sync(world.control.ground.configs())
+        assert rest == [], "what is sent for one external IP is what the whole site would call for"
     world.post(out)
     world.drain()
     return out
@@ -153,7 +155,8 @@ def test_an_added_server_gets_connections_and_a_removed_one_keeps_its_own(world)
     world.settle(1.0)
     assert set(opened(world, 6)) == {in_file(world)[1].endpoint, THIRD_SERVER.endpoint}
     assert any(conversation.live and conversation.server == gone for conversation in world.conversations)
-    assert world.control.services.former_servers(FIRST.external_ip) == [FormerServer(gone.address, Hop(gone.address), 1)]
+    former = FormerServer(gone.address, Hop(gone.address), 1)
+    assert world.control.services.former_servers(FIRST.external_ip) == [former]
     everybody_talks(world)
 
 
@@ -179,7 +182,8 @@ def test_weight_and_limit_of_a_server(world) -> None:
     assert not flows_to(send(world, "change_server", FIRST, first.endpoint, {"weight": 3}, None), "lb-a")
     assert opened(world, 8) == {first.endpoint: 6, second.endpoint: 2}
     send(world, "change_server", FIRST, first.endpoint, {"max_connections": 8}, None)
-    assert opened(world, 8) == {first.endpoint: 1, second.endpoint: 7} and state(world, replace(first, max_connections=8)) == "full"
+    assert opened(world, 8) == {first.endpoint: 1, second.endpoint: 7}
+    assert state(world, replace(first, max_connections=8)) == "full"
     send(world, "change_server", FIRST, first.endpoint, {"max_connections": None, "weight": 1}, None)
     assert opened(world, 4) == {first.endpoint: 2, second.endpoint: 2}
     assert not world.control.ground.state().orders[FIRST].servers, "as in the file again"
@@ -205,13 +209,15 @@ def test_a_file_that_says_something_else_about_the_servers_wins(world, way) -> N
     change(world, unchanged)
     assert THIRD_SERVER.endpoint in servers(world), "it has nothing new to say"
     first, *rest = world.site.external_ips
-    new = replace(world.site, external_ips=(replace(first, services=(replace(first.services[0], servers=(in_file(world)[0],)),)), *rest))
+    service = replace(first.services[0], servers=(in_file(world)[0],))
+    new = replace(world.site, external_ips=(replace(first, services=(service,)), *rest))
     if way == "applied":
         change(world, new)
     else:
         world.site = new
         restarted(world)
-    assert servers(world) == [in_file(world)[0].endpoint] and schedulers(world)[0] == "maglev", "what it does not speak of stays"
+    assert servers(world) == [in_file(world)[0].endpoint]
+    assert schedulers(world)[0] == "maglev", "what it does not speak of stays"
 
 
 def test_a_drained_server_that_leaves_its_service_comes_back_undrained(world) -> None:
@@ -264,21 +270,29 @@ def test_a_server_that_is_there_and_one_that_is_not(world) -> None:
         send(world, "add_server", FIRST, in_file(world)[0])
     assert refused.value.status == 409
     for verb, arguments in (("remove_server", ()), ("change_server", ({}, True))):
-        with pytest.raises(Refused, match="tcp/80 has no server 10.0.0.99:80; it has 10.0.0.10:80, 10.0.0.11:8080") as refused:
+        with pytest.raises(Refused,
+                           match="tcp/80 has no server 10.0.0.99:80; it has 10.0.0.10:80, 10.0.0.11:8080") as refused:
             send(world, verb, FIRST, Endpoint(IPv4Address("10.0.0.99"), 80), *arguments)
         assert refused.value.status == 404
 
 
 @pytest.mark.parametrize("server, reason", [
-    (Server(IPv4Address("10.0.0.20"), 80), "10.0.0.20 already belongs to the external IP at 198.51.100.2; with nat: destination"),
+    (Server(IPv4Address("10.0.0.20"), 80),
+     "10.0.0.20 already belongs to the external IP at 198.51.100.2; with nat: destination"),
     (Server(IPv4Address("10.1.0.12"), 80), "address 10.1.0.12 is outside internal_network 10.0.0.0/24"),
     (Server(IPv4Address("10.0.0.255"), 80), "10.0.0.255 is the broadcast address"),
-    (Server(IPv4Address("10.0.0.2"), 80), r"server 10.0.0.2 can't be a gateway or internal IP as well \(external IP 198.51.100.2\)"),
-    (Server(IPv4Address("10.0.0.11"), 80, next_hop=IPv4Address("10.0.0.50")), "10.0.0.11 is reached in another way than"),
-    (Server(IPv4Address("10.1.0.12"), 80, next_hop=IPv4Address("10.1.0.1")), "next_hop 10.1.0.1 is outside internal_network"),
-    (Server(IPv4Address("10.1.0.12"), 80, next_hop=IPv4Address("10.0.0.1")), "next_hop 10.0.0.1 can't be a gateway or internal IP"),
-    (Server(IPv6Address("2001:db8::12"), 80, next_hop=IPv6Address("2001:db8::1")), "is IPv6, and the external IP 198.51.100.1 is IPv4"),
-    (Server(IPv4Address("10.9.0.12"), 80, tunnel=Tunnel("vxlan", IPv4Address("198.18.2.12"))), "needs a tunnel port at each load balancer"),
+    (Server(IPv4Address("10.0.0.2"), 80),
+     r"server 10.0.0.2 can't be a gateway or internal IP as well \(external IP 198.51.100.2\)"),
+    (Server(IPv4Address("10.0.0.11"), 80, next_hop=IPv4Address("10.0.0.50")),
+     "10.0.0.11 is reached in another way than"),
+    (Server(IPv4Address("10.1.0.12"), 80, next_hop=IPv4Address("10.1.0.1")),
+     "next_hop 10.1.0.1 is outside internal_network"),
+    (Server(IPv4Address("10.1.0.12"), 80, next_hop=IPv4Address("10.0.0.1")),
+     "next_hop 10.0.0.1 can't be a gateway or internal IP"),
+    (Server(IPv6Address("2001:db8::12"), 80, next_hop=IPv6Address("2001:db8::1")),
+     "is IPv6, and the external IP 198.51.100.1 is IPv4"),
+    (Server(IPv4Address("10.9.0.12"), 80, tunnel=Tunnel("vxlan", IPv4Address("198.18.2.12"))),
+     "needs a tunnel port at each load balancer"),
     (Server(IPv4Address("0.0.0.0"), 80), "is no address that a host can have"),
 ])
 def test_the_rules_of_site_files_hold(world, server, reason) -> None:
@@ -294,7 +308,8 @@ def test_a_server_without_a_keeper_where_entries_are_kept() -> None:
     plain = site()
     there = plain.external_ips[0].services[0].servers
     kept = replace(plain, keepers=Keepers(tuple(Keeper(server.address, "http://x") for server in there)),
-                   external_ips=(replace(plain.external_ips[0], copies=("controller", "keeper")), *plain.external_ips[1:]))
+                   external_ips=(replace(plain.external_ips[0], copies=("controller", "keeper")),
+                                 *plain.external_ips[1:]))
     new = in_force(kept, {FIRST: ServiceOrder(servers=Instead((*there, THIRD_SERVER), there))})
     assert "need a keeper for 10.0.0.12" in new.ended[0].reason and new.site == kept
 
@@ -305,7 +320,8 @@ def test_a_server_that_still_has_connections_of_another_external_ip(world) -> No
     before = world.control.ground.state()
     with pytest.raises(Refused, match="10.0.0.20 still has connections of 198.51.100.2") as refused:
         send(world, "add_server", FIRST, used)
-    assert refused.value.status == 409 and world.control.ground.state() == before and used.endpoint not in servers(world)
+    assert refused.value.status == 409
+    assert world.control.ground.state() == before and used.endpoint not in servers(world)
     for conversation in world.conversations:
         if conversation.server.address == used.address:
             world.from_client(conversation, FIN | ACK)
@@ -335,14 +351,18 @@ SHARED = (
 
 @given(st.lists(st.tuples(st.sampled_from([FIRST, SECOND]), st.sampled_from(SHARED)), max_size=14))
 def test_flows_are_sent_and_deleted_as_for_the_whole_site(steps) -> None:
-    """Two external IPs with full NAT that share servers, next hops and tunnels. One that is there is removed, another one added."""
+    """Two external IPs with full NAT that share servers, next hops and tunnels. One that is there is removed, another
+    one added."""
     external_ips = tuple(ExternalIp(
         IPv4Address(f"198.51.100.{number}"), "lb-a", None, "full", (Service("tcp", 80, servers=SHARED[:number]),),
         internal_ips=(IPv4Address(f"10.0.0.10{number}"),)) for number in (1, 2))
-    balancers = tuple(LoadBalancer(name, number, "e", "i", TUNNEL_PORTS) for number, name in enumerate(("lb-a", "lb-b"), 1))
-    control = ControlFunction(Site(balancers, (IPv4Network("198.51.100.0/24"),), (IPv4Network("10.0.0.0/24"),), external_ips), State(), 1.0)
+    balancers = tuple(LoadBalancer(name, number, "e", "i", TUNNEL_PORTS)
+                      for number, name in enumerate(("lb-a", "lb-b"), 1))
+    control = ControlFunction(Site(balancers, (IPv4Network("198.51.100.0/24"),), (IPv4Network("10.0.0.0/24"),),
+                                   external_ips), State(), 1.0)
     for switch in control.ground.switches.values():
-        switch.set_ports([PortState(name, number, f"02:00:00:00:00:0{number}", True) for number, name in enumerate("e i vx gr".split(), 1)])
+        switch.set_ports([PortState(name, number, f"02:00:00:00:00:0{number}", True)
+                          for number, name in enumerate("e i vx gr".split(), 1)])
         switch.neighbours = {server.hop.address: "02:00:00:00:00:99" for server in SHARED}
         switch.reconcile(control.ground.configs(), Counter())
         switch.state = "ready"
@@ -371,7 +391,8 @@ def test_a_server_dropped_by_one_external_ip_while_another_has_it_keeps_its_conn
     opened(world, 2)
     send(world, "remove_server", FIRST, shared[0].endpoint)
     everybody_talks(world)
-    change(world, replace(world.site, external_ips=(replace(first, services=(Service("tcp", 80, servers=shared[1:]),)), second)))
+    change(world, replace(world.site,
+                          external_ips=(replace(first, services=(Service("tcp", 80, servers=shared[1:]),)), second)))
     world.settle(1.0)
     everybody_talks(world)
 
@@ -384,16 +405,20 @@ pools = st.lists(st.sampled_from(POOL), min_size=1, max_size=3, unique=True).map
 
 def of(*pairs: tuple[tuple[Server, ...], str]) -> Site:
     """External IPs with these servers and schedulers."""
-    external_ips = tuple(ExternalIp(IPv4Address(f"198.51.100.{number}"), "lb-a", IPv4Address(f"10.0.0.{number}"), services=(
+    external_ips = tuple(ExternalIp(IPv4Address(f"198.51.100.{number}"), "lb-a", IPv4Address(f"10.0.0.{number}"),
+                                    services=(
         Service("tcp", 80, scheduler, pool),)) for number, (pool, scheduler) in enumerate(pairs, 1))
-    return Site((LoadBalancer("lb-a", 1, "e", "i"),), (IPv4Network("198.51.100.0/24"),), (IPv4Network("10.0.0.0/24"),), external_ips)
+    return Site((LoadBalancer("lb-a", 1, "e", "i"),), (IPv4Network("198.51.100.0/24"),), (IPv4Network("10.0.0.0/24"),),
+                external_ips)
 
 
-files = st.builds(of, st.tuples(pools, st.sampled_from(SCHEDULERS)), st.tuples(pools, st.sampled_from(SCHEDULERS))).filter(
+files = st.builds(of, st.tuples(pools, st.sampled_from(SCHEDULERS)),
+                  st.tuples(pools, st.sampled_from(SCHEDULERS))).filter(
     lambda site: not set(site.external_ips[0].services[0].servers) & set(site.external_ips[1].services[0].servers))
 orders = st.dictionaries(st.sampled_from([FIRST, SECOND, SECOND._replace(port=81)]), st.builds(
     ServiceOrder, st.none() | st.builds(Instead, st.sampled_from(SCHEDULERS), st.sampled_from(SCHEDULERS)),
-    st.none() | st.builds(Instead, pools, pools), st.frozensets(st.sampled_from([server.endpoint for server in POOL]), max_size=2)))
+    st.none() | st.builds(Instead, pools, pools),
+    st.frozensets(st.sampled_from([server.endpoint for server in POOL]), max_size=2)))
 
 
 @given(file=files, ordered=orders)
@@ -406,11 +431,14 @@ def test_what_is_in_force_is_the_file_but_for_orders_that_count(file, ordered) -
         order, kept = ordered.get((ip.address, "tcp", 80)), result.order(ip.address, service)
         assert service.scheduler == (kept.scheduler.wanted if kept.scheduler else said.scheduler)
         assert service.servers == (kept.servers.wanted if kept.servers else said.servers)
-        assert kept.drained == (order.drained if order else frozenset()) & {server.endpoint for server in service.servers}
+        there = {server.endpoint for server in service.servers}
+        assert kept.drained == (order.drained if order else frozenset()) & there
         if order and order.scheduler and order.scheduler.instead_of == said.scheduler:
             assert service.scheduler == order.scheduler.wanted
         if kept.servers:
             assert kept.servers == order.servers and set(kept.servers.instead_of) == set(said.servers)
-        elif order and order.servers and set(order.servers.instead_of) == set(said.servers) != set(order.servers.wanted):
-            assert any(ended.broken and ended.service[:1] == (ip.address,) for ended in result.ended), "else it would count"
+        elif (order and order.servers
+              and set(order.servers.instead_of) == set(said.servers) != set(order.servers.wanted)):
+            assert any(ended.broken and ended.service[:1] == (ip.address,)
+                       for ended in result.ended), "else it would count"
     assert in_force(file, result.orders) == result._replace(ended=()), "it stays so"

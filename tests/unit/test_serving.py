@@ -29,10 +29,28 @@ def directory() -> Directory:
 
 
 KNOWN = directory()
-SOME = st.sampled_from([
-    *(config.address for config in EXTERNAL_IPS.values()), *ADDRESSES[4], *ADDRESSES[6], ip_address("172.30.0.9"),
-    *(address for config in EXTERNAL_IPS.values() for address in config.internal_addresses()),
-    *map(ip_address, ("10.0.0.191", "10.0.0.192", "10.0.0.255", "10.0.1.0", "fd00:4:ffff::1", "fd00:5::", "fd00:5:0:1::", "8.8.8.8"))])
+SOME = st.sampled_from(
+    [
+        *(config.address for config in EXTERNAL_IPS.values()),
+        *ADDRESSES[4],
+        *ADDRESSES[6],
+        ip_address("172.30.0.9"),
+        *(address for config in EXTERNAL_IPS.values() for address in config.internal_addresses()),
+        *map(
+            ip_address,
+            (
+                "10.0.0.191",
+                "10.0.0.192",
+                "10.0.0.255",
+                "10.0.1.0",
+                "fd00:4:ffff::1",
+                "fd00:5::",
+                "fd00:5:0:1::",
+                "8.8.8.8",
+            ),
+        ),
+    ]
+)
 
 
 @given(SOME, SOME, st.sampled_from(Side))
@@ -40,7 +58,9 @@ def test_packets_belong_to_whom_the_switch_takes_them_for(src, dst, side) -> Non
     """Directory.of_packet and table transfer_mode, for any addresses."""
     if src.version != dst.version:
         return
-    flows = all_flows(EXTERNAL_IPS.values(), {config.address: SERVING for config in EXTERNAL_IPS.values()}, NEIGHBOURS, PORTS)
+    flows = all_flows(
+        EXTERNAL_IPS.values(), {config.address: SERVING for config in EXTERNAL_IPS.values()}, NEIGHBOURS, PORTS
+    )
     matching = [flow for flow in flows if flow.table == "transfer_mode" and _matches(dict(flow.match), src, dst, side)]
     best = max(matching, key=lambda flow: flow.priority, default=None)
     found = KNOWN.of_packet(src.packed, dst.packed, side)
@@ -50,7 +70,10 @@ def test_packets_belong_to_whom_the_switch_takes_them_for(src, dst, side) -> Non
 def _matches(match: dict, src, dst, side: Side) -> bool:
     packet = {f"ipv{src.version}_src": src, f"ipv{src.version}_dst": dst}
     return match["in_port"] in ([1] if side is EXTERNAL else [2, 3]) and all(
-        field in packet and packet[field] in ip_network(value) for field, value in match.items() if field.startswith("ipv"))
+        field in packet and packet[field] in ip_network(value)
+        for field, value in match.items()
+        if field.startswith("ipv")
+    )
 
 
 @pytest.mark.parametrize("kind, version", list(EXTERNAL_IPS))
@@ -67,7 +90,10 @@ def test_an_external_ip_is_found_by_its_connections_packets(kind, version) -> No
 
 
 def test_next_hops_and_routers() -> None:
-    assert KNOWN.hops().keys() == {*(ADDRESSES[version][place] for version in (4, 6) for place in (1, 2)), ip_address("172.30.0.9")}
+    assert KNOWN.hops().keys() == {
+        *(ADDRESSES[version][place] for version in (4, 6) for place in (1, 2)),
+        ip_address("172.30.0.9"),
+    }
     assert KNOWN.routers() == {ADDRESSES[4][5], ADDRESSES[6][5]}
     assert serving("nat-gateway").next_hops() == {ADDRESSES[4][5]}
     assert serving("full").next_hops() == {ADDRESSES[4][1], ADDRESSES[4][2]}

@@ -12,8 +12,8 @@ import pytest
 
 from lbctl.ground.effects import Save
 from lbctl.http.message import Response
-from lbctl.openflow.entry_codec import EntryCodec
 from lbctl.openflow.messages import Barrier, Message
+from lbctl.openflow.outbound import EntryCodec
 from lbctl.store import FileStore, State
 from ryu_apps.shell import sender, web, wire
 from ryu_apps.shell.saving import Saver

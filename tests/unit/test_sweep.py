@@ -159,13 +159,19 @@ def answer(world: FakeSite, entry: Entry) -> None:
     home = world.switches[world.serving(world.site.external_ips[0].address).assigned]
     mac = bytes.fromhex(home.ports[1].mac.replace(":", ""))
     _, server, server_port, peer, peer_port = unpack_key(entry.reply)
-    world.inject(home.name, datagram(server, peer, server_port, peer_port, eth_dst=mac, eth_src=world.server_mac(server)), INTERNAL)
+    world.inject(
+        home.name,
+        datagram(server, peer, server_port, peer_port, eth_dst=mac, eth_src=world.server_mac(server)),
+        INTERNAL,
+    )
 
 
 def of_udp(world: FakeSite) -> list[Entry]:
     """Controller and switches must agree."""
     serving = world.serving(world.site.external_ips[0].address)
-    assert world.switches[serving.assigned].entries(serving.address).keys() == {entry.key for entry in serving.table.entries()}
+    assert world.switches[serving.assigned].entries(serving.address).keys() == {
+        entry.key for entry in serving.table.entries()
+    }
     return [entry for entry in serving.table.entries() if entry.key[0] == UDP]
 
 
@@ -231,9 +237,16 @@ def test_leftovers_of_one_direction_are_deleted(dns) -> None:
     assert key not in dns.switches["lb-a"].entries()
 
 
-@pytest.mark.parametrize("kind, settings, expected", [
-    ("destination", {"idle_timeout": 3600.0, "udp_idle_timeout": 60.0}, 15.0), ("destination", {"idle_timeout": 20.0}, 5.0),
-    ("nat-gateway", {}, 15.0), ("nat-gateway", {"udp_idle_timeout": 1e6}, LONGEST), ("full", {"udp_idle_timeout": 0.01}, SHORTEST)])
+@pytest.mark.parametrize(
+    "kind, settings, expected",
+    [
+        ("destination", {"idle_timeout": 3600.0, "udp_idle_timeout": 60.0}, 15.0),
+        ("destination", {"idle_timeout": 20.0}, 5.0),
+        ("nat-gateway", {}, 15.0),
+        ("nat-gateway", {"udp_idle_timeout": 1e6}, LONGEST),
+        ("full", {"udp_idle_timeout": 0.01}, SHORTEST),
+    ],
+)
 def test_a_round_is_a_quarter_of_the_shortest_timeout(kind, settings, expected) -> None:
     """Each of these has UDP, so its timeout counts."""
     assert interval(Serving(EXTERNAL_IPS[kind, 4], "lb-a", Settings(**settings))) == expected
@@ -247,8 +260,17 @@ def test_a_large_site_is_read_a_little_at_each_tick_and_all_of_it() -> None:
     """600 external IPs with 40 buckets each: more than the half of a round has ticks for."""
     entries = [SimpleNamespace(bucket=bucket) for bucket in range(40)]
     table = SimpleNamespace(entries=lambda: entries)
-    servings = {owner: SimpleNamespace(owner=owner, assigned="lb-a", table=table, services={(6, 80): None}, settings=Settings(),
-                                       idle_since=lambda _: []) for owner in range(1, 601)}
+    servings = {
+        owner: SimpleNamespace(
+            owner=owner,
+            assigned="lb-a",
+            table=table,
+            services={(6, 80): None},
+            settings=Settings(),
+            idle_since=lambda _: [],
+        )
+        for owner in range(1, 601)
+    }
     ended: list[object] = []
     ground = fake_ground({"lb-a": SimpleNamespace(ready=True)}, SimpleNamespace(by_owner=servings))
     sweep, now = Sweep(ground, lambda *entries: ended.append(entries) or []), 1000.0
@@ -264,7 +286,9 @@ def test_a_large_site_is_read_a_little_at_each_tick_and_all_of_it() -> None:
 def test_the_requests_of_a_small_site_are_spread() -> None:
     """Over half of a round, so that no switch is asked for all at once."""
     table = SimpleNamespace(entries=lambda: [SimpleNamespace(bucket=bucket) for bucket in range(100)])
-    serving = SimpleNamespace(owner=1, assigned="lb-a", table=table, services={(6, 80): None}, settings=Settings(), idle_since=lambda _: [])
+    serving = SimpleNamespace(
+        owner=1, assigned="lb-a", table=table, services={(6, 80): None}, settings=Settings(), idle_since=lambda _: []
+    )
     ground = fake_ground({"lb-a": SimpleNamespace(ready=True)}, SimpleNamespace(by_owner={1: serving}))
     sweep = Sweep(ground, lambda *_: [])
     asked = [len(sweep.tick(1000 + seconds / 10)) for seconds in range(300)]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ryu_apps.library import names, options
+from topologies import programs
 
 assert options.CONF is names.cfg.CONF, "the options are declared as soon as their module is imported"
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 DECLARED = Path(names.__file__).with_suffix(".pyi")
 
 
@@ -43,3 +46,12 @@ def test_the_library_has_what_is_declared(name: str, member: str | None) -> None
 
 def test_what_is_imported_is_what_is_declared() -> None:
     assert set(names.__all__) == {name for name, _ in declared()}
+
+
+def test_nothing_in_the_process_blocks_it() -> None:
+    """Where the standard library is not patched, everything works, until somebody waits."""
+    command = ("from eventlet.patcher import is_monkey_patched; from tests.bed.switch_library import main_function; "
+               "main_function(); names = ('os', 'select', 'socket', 'thread', 'time'); "
+               "print([name for name in names if not is_monkey_patched(name)])")
+    done = programs.run([sys.executable, "-c", command], cwd=CHECKOUT, capture_output=True, check=True)
+    assert done.stdout == "[]\n"

@@ -29,8 +29,14 @@ class Allocations(RuleBasedStateMachine):
     A slot is known to rest only by the controller that freed it.
     """
 
-    @initialize(version=st.sampled_from([4, 6]), outbound=st.booleans(), addresses=st.integers(1, 3), first=st.integers(1, 65530),
-                count=st.integers(1, 5), seed=st.integers(0, 1 << 40))
+    @initialize(
+        version=st.sampled_from([4, 6]),
+        outbound=st.booleans(),
+        addresses=st.integers(1, 3),
+        first=st.integers(1, 65530),
+        count=st.integers(1, 5),
+        seed=st.integers(0, 1 << 40),
+    )
     def build(self, version: int, outbound: bool, addresses: int, first: int, count: int, seed: int) -> None:
         self.version, self.outbound = version, outbound
         self.addresses = (EXTERNAL[version],) if outbound else INTERNAL[version][:addresses]
@@ -229,8 +235,8 @@ def test_tidy_keeps_nothing_of_peers_that_are_gone() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
 def test_giving_is_quick_however_many_are_taken(share) -> None:
-    """O(1), but for the taken slots that are skipped once: 60 000 gives and frees of a range that is nearly full. The bound
-    is a hundred times what it takes; a search through all slots would need hours."""
+    """O(1), but for the taken slots that are skipped once: 60 000 gives and frees of a range that is nearly full. The
+    bound is a hundred times what it takes; a search through all slots would need hours."""
     slots = Slots(INTERNAL[4][:1], (1, 60_000))
     kept = [slots.give(0.0, REST) for _ in range(int(60_000 * share))]
     started = time.perf_counter()
@@ -254,11 +260,16 @@ def test_a_peer_costs_little() -> None:
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_the_keys_of_outbound_nat(version) -> None:
-    inside, outside = ip_address("10.0.0.200" if version == 4 else "fd00::200"), ip_address("192.0.2.7" if version == 4 else "2001::7")
+    inside, outside = (
+        ip_address("10.0.0.200" if version == 4 else "fd00::200"),
+        ip_address("192.0.2.7" if version == 4 else "2001::7"),
+    )
     packet = pack_key(17, inside.packed, 5353, outside.packed, 53)
     key, reply = outbound_keys(packet, (EXTERNAL[version], 1024))
     assert reply == packet
-    assert unpack_key(key) == (17, outside.packed, 53, EXTERNAL[version], 1024), "what the outside host's answer carries"
+    assert unpack_key(key) == (17, outside.packed, 53, EXTERNAL[version], 1024), (
+        "what the outside host's answer carries"
+    )
     entry = Entry(key, reply, HOP, 0.0, inner_hop=HOP)
     assert not entry.full and entry.shape == (version, 17, False, True)
     assert (entry.external, entry.server, entry.opening_key) == (EXTERNAL[version], (inside.packed, 5353), packet)

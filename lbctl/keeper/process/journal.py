@@ -29,7 +29,7 @@ COMPACT_FACTOR, COMPACT_SIZE = 4, 4 * 1024 * 1024
 """A new snapshot is written when the file has this many times the last one's size, and so many bytes more."""
 _RECORD = struct.Struct("!BIId")
 """Kind, length, CRC-32 of the batch, and when it was taken (seconds since the epoch)."""
-Log = Callable[[str], None]
+Tell = Callable[[str], None]
 
 
 class JournalError(Exception):
@@ -42,7 +42,7 @@ class KeptCopy:
     Raises JournalError if there is something in the directory that cannot be read or written.
     """
 
-    def __init__(self, copy: Copy, directory: Path, log: Log) -> None:
+    def __init__(self, copy: Copy, directory: Path, log: Tell) -> None:
         self.copy = copy
         self.size = 0
         """Bytes of the file."""

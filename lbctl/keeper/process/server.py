@@ -70,13 +70,24 @@ class KeeperServer(ThreadingMixIn, TCPServer):
 
     def __init__(self, address: tuple[str, int], kept: KeptCopy, token: str | None,
                  tls: ssl.SSLContext | None = None) -> None:
-        self.resources = Resources(kept, token, self.note, lambda: len(self._connections))
+        self.resources = Resources(kept, token, self.note, lambda: self.connections)
         self._tls = tls
         self._connections: dict[int, _Connection] = {}
         self._guard = threading.Lock()
         self._noted: dict[str, tuple[float, int]] = {}
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, BaseRequestHandler)  # which is never made: finish_request makes a _Handler
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._connections)
+
+    @property
+    def idle(self) -> int:
+        """How many of them wait for their next request."""
+        with self._guard:
+            return sum(each.idle for each in self._connections.values())
 
     def server_bind(self) -> None:
         """`::` is for IPv4 as well."""

@@ -1,10 +1,10 @@
 """The site file: YAML (or JSON) -> `lbctl.site.model.Site`, or all its problems at once, each with file and line.
 
-The format is shown by examples/site.yaml, and every key is listed in docs/site-file.md. Every list needs at least one item (to take
-a service out of use, remove the service, not its last server).
+The format is shown by examples/site.yaml, and every key is listed in docs/site-file.md. Every list needs at least one
+item (to take a service out of use, remove the service, not its last server).
 
-Which keys there are, and what each may be, is declared in `lbctl.site.model`; `loader` reads them by that. The other modules are
-rules: what keys must not contradict in one another.
+Which keys there are, and what each may be, is declared in `lbctl.site.model`; `loader` reads them by that. The other
+modules are rules: what keys must not contradict in one another.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lbctl.site.file.loader import Loader
 from lbctl.site.file.rules import check_site
-from lbctl.site.file.yaml_reader import ConfigError, Problem
+from lbctl.site.file.yaml_reader import ConfigError, Mistake
 from lbctl.site.forms import Part
 from lbctl.site.model import Site
 
@@ -29,18 +29,18 @@ def load(path: str | Path) -> Site:
         with open(path, "rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError([Problem(file, None, "there is no such file")]) from None
+        raise ConfigError([Mistake(file, None, "there is no such file")]) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError([Problem(file, None, f"cannot be read: {reason}")]) from None
+        raise ConfigError([Mistake(file, None, f"cannot be read: {reason}")]) from None
     if len(data) > MAX_BYTES:
-        raise ConfigError([Problem(file, None, f"larger than {MAX_BYTES // 1024**2} MiB: this is no site file")])
+        raise ConfigError([Mistake(file, None, f"larger than {MAX_BYTES // 1024**2} MiB: this is no site file")])
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         message = f"byte 0x{data[error.start]:02x} is not UTF-8: save the file as UTF-8"
-        raise ConfigError([Problem(file, line, message)]) from None
+        raise ConfigError([Mistake(file, line, message)]) from None
     return parse(text, file)
 
 

@@ -11,9 +11,7 @@ from lbctl.site.file.keepers import KeeperRules
 from lbctl.site.file.loader import Draft, Loader
 from lbctl.site.file.register import Register
 from lbctl.site.file.servers import Owner, ServerRules
-from lbctl.site.file.yaml_reader import did_you_mean, line_of, quoted
-from lbctl.site.keys import default_of
-from lbctl.site.model import ExternalIp
+from lbctl.site.file.yaml_reader import did_you_mean, in_quotes, line_of
 from lbctl.values.addresses import Address, Network
 from lbctl.values.owners import owner_of
 
@@ -61,16 +59,19 @@ class ExternalIpRules:
             self._loader.same_version(router, address, draft.nodes["router"], "router")
         owner = Owner(draft, f"in line {line_of(draft.node)}") if draft.word("nat") == "destination" else None
         self._check_services(draft.parts("services"), address, owner)
-        if draft.word("nat") == "full" and not draft.unread("port_range"):
-            keep_ports_apart(draft, self._loader, draft.values.get("port_range", default_of(ExternalIp, "port_range")))
+        if draft.word("nat") == "full":
+            keep_ports_apart(draft, self._loader)
         self._keepers.check_copies(draft)
 
     def _check_address(self, address: Address, node: yaml.Node) -> None:
         self._register.once(node, ("external IP", address), f"the external IP {address} is already used")
         other, line = self._owner_lines.setdefault(owner_of(address.packed), (address, line_of(node)))
         if other != address:
-            self._loader.problem(node, f"the external IP {address} can't be told from {other} (line {line}) in the switches' cookies, "
-                                 "which hold a checksum of IPv6 addresses: take another address")
+            self._loader.problem(
+                node,
+                f"the external IP {address} can't be told from {other} (line {line}) in the switches' cookies, "
+                "which hold a checksum of IPv6 addresses: take another address",
+            )
 
     def _check_names(self, draft: Draft) -> None:
         """Of the load balancers that it may be on."""
@@ -78,7 +79,9 @@ class ExternalIpRules:
         if name is not None:
             node = draft.nodes["load_balancer"]
             if name in self._load_balancers.standby:
-                self._loader.problem(node, f"load balancer {name} is standby: it gets external IPs by failover or by hand only")
+                self._loader.problem(
+                    node, f"load balancer {name} is standby: it gets external IPs by failover or by hand only"
+                )
             self._check_name(name, node)
         for name, node in draft.items("only_on"):
             self._check_name(name, node)
@@ -86,7 +89,7 @@ class ExternalIpRules:
     def _check_name(self, name: str, node: yaml.Node) -> None:
         names = self._load_balancers.names
         if names is not None and name not in names:
-            self._loader.problem(node, f"unknown load balancer {quoted(name)}: {did_you_mean(name, names)}")
+            self._loader.problem(node, f"unknown load balancer {in_quotes(name)}: {did_you_mean(name, names)}")
 
     def _check_inner_addresses(self, draft: Draft, external: Address | None) -> None:
         """Its gateway and its internal IPs."""
@@ -103,10 +106,14 @@ class ExternalIpRules:
     def _check_inside(self, prefix: Network, node: yaml.Node, external: Address | None) -> None:
         for other, line in self._inside:
             if other.version == prefix.version and other.overlaps(prefix):
-                self._loader.problem(node, f"inside {prefix} overlaps {other} (line {line}): a host has one NAT gateway")
+                self._loader.problem(
+                    node, f"inside {prefix} overlaps {other} (line {line}): a host has one NAT gateway"
+                )
         for network in self._loader.networks.get("external_network", ()):
             if network.version == prefix.version and network.overlaps(prefix):
-                self._loader.problem(node, f"inside {prefix} overlaps external_network {network}: its hosts are outside")
+                self._loader.problem(
+                    node, f"inside {prefix} overlaps external_network {network}: its hosts are outside"
+                )
         self._inside.append((prefix, line_of(node)))
         self._loader.same_version(prefix, external, node, "inside")
 
@@ -116,7 +123,11 @@ class ExternalIpRules:
         for service in services:
             protocol, port = service.word("protocol"), service.number("port")
             if protocol is not None and port is not None:
-                own.once(service.nodes["port"], (protocol, port), f"this external IP already has a service on {protocol} port {port}")
+                own.once(
+                    service.nodes["port"],
+                    (protocol, port),
+                    f"this external IP already has a service on {protocol} port {port}",
+                )
             if (check := service.values.get("health_check")) is not None:
                 check_times(check, self._loader)
             self._servers.check(service.parts("servers"), external, owner)

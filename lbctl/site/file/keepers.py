@@ -36,7 +36,9 @@ class KeeperRules:
     def check_copies(self, external_ip: Draft) -> None:
         """Says which there are, if the file does not: what docs/failover.md explains is chosen."""
         if "copies" not in external_ip.nodes:
-            external_ip.values["copies"] = ("controller",) if not self._kept(external_ip) else ("controller", _remote(external_ip))
+            external_ip.values["copies"] = (
+                ("controller",) if not self._kept(external_ip) else ("controller", _remote(external_ip))
+            )
             return
         found = set()
         for copy, node in external_ip.items("copies"):
@@ -50,16 +52,26 @@ class KeeperRules:
         return bool(external_ip.parts("services")) and not self._missing(external_ip)
 
     def _missing(self, external_ip: Draft) -> list[Address]:
-        servers = {server.address("address") for service in external_ip.parts("services") for server in service.parts("servers")}
+        servers = {
+            server.address("address")
+            for service in external_ip.parts("services")
+            for server in service.parts("servers")
+        }
         return sorted((server for server in servers - self._servers if server), key=str) if self._complete else []
 
     def _check(self, node: yaml.Node, copy: str, external_ip: Draft) -> None:
         if external_ip.word("kind") == "nat-gateway":
-            self._reader.problem(node, f"copies: a NAT gateway has no servers that could keep them: {copy} can't be used")
+            self._reader.problem(
+                node, f"copies: a NAT gateway has no servers that could keep them: {copy} can't be used"
+            )
         elif copy == "sockets" and external_ip.word("nat") == "full":
-            self._reader.problem(node, "copies: with nat: full a server's sockets don't tell who the client is: use keeper")
+            self._reader.problem(
+                node, "copies: with nat: full a server's sockets don't tell who the client is: use keeper"
+            )
         elif missing := self._missing(external_ip):
-            self._reader.problem(node, f"copies: {copy} needs a keeper for {', '.join(map(str, missing))}: add it to keepers")
+            self._reader.problem(
+                node, f"copies: {copy} needs a keeper for {', '.join(map(str, missing))}: add it to keepers"
+            )
 
 
 def _remote(external_ip: Draft) -> str:

@@ -1,5 +1,5 @@
-"""Parts of a site file, read as their keys are declared (lbctl/site/keys.py): first what stands there (drafts, which rules look at
-and complete), then, when no problem was noted, the values."""
+"""Parts of a site file, read as their keys are declared (lbctl/site/keys.py): first what stands there (drafts, which
+rules look at and complete), then, when no problem was noted, the values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from lbctl.site.file.values import Listed, ValueReader
-from lbctl.site.file.yaml_reader import quoted
+from lbctl.site.file.yaml_reader import in_quotes
 from lbctl.site.forms import Choice, Form, Inline, Networks, Part, Parts
 from lbctl.site.keys import Declared, deciding_keys, inlined_in, keys_of, part_of, variants_of
 from lbctl.values.addresses import Address
@@ -20,8 +20,8 @@ from lbctl.values.addresses import Address
 
 @dataclass(eq=False, slots=True)
 class Draft:
-    """What a file has for one part, and where. values: by key, those that could be read: drafts of parts, `Listed` of other lists,
-    and values. What stands at two places is two drafts, whatever it says, and be it in one line."""
+    """What a file has for one part, and where. values: by key, those that could be read: drafts of parts, `Listed` of
+    other lists, and values. What stands at two places is two drafts, whatever it says, and be it in one line."""
 
     of: type
     node: yaml.Node
@@ -61,8 +61,11 @@ class Draft:
 class Loader(ValueReader):
     """A reader of parts."""
 
-    def part(self, form: Part, node: yaml.Node, inherited: Mapping[str, str | None] = MappingProxyType({})) -> Draft | None:
-        """The draft of a part; None if it can't be said which keys belong into it. inherited: deciding keys that it may leave out."""
+    def part(
+        self, form: Part, node: yaml.Node, inherited: Mapping[str, str | None] = MappingProxyType({})
+    ) -> Draft | None:
+        """The draft of a part; None if it can't be said which keys belong into it. inherited: deciding keys that it may
+        leave out."""
         decided = self._decided(form, node, inherited)
         if decided is None:
             return None
@@ -88,7 +91,8 @@ class Loader(ValueReader):
         return value
 
     def _decided(self, form: Part, node: yaml.Node, inherited: Mapping[str, str | None]) -> dict[str, str] | None:
-        """The values of the keys that say which other keys there may be; None if one is wrong, or missing where it is needed."""
+        """The values of the keys that say which other keys there may be; None if one is wrong, or missing where it is
+        needed."""
         deciding = deciding_keys(form.of)
         if not deciding:
             return {}
@@ -96,14 +100,20 @@ class Loader(ValueReader):
         given = {key.value: child for key, child in reversed(pairs) if isinstance(key, yaml.ScalarNode)}
         found: dict[str, str] = {}
         for each in deciding:
-            word = self.value(each.form, given[each.name], each.name) if each.name in given else inherited.get(each.name, _default(each))
+            word = (
+                self.value(each.form, given[each.name], each.name)
+                if each.name in given
+                else inherited.get(each.name, _default(each))
+            )
             if word is not None:
                 found[each.name] = word
         for inline in inlined_in(form.of):
             theirs, others = _beside(inline)
             if inline.decided_by and found.get(inline.decided_by) == inline.unless and not theirs.isdisjoint(given):
                 first = next(key for key, _ in pairs if isinstance(key, yaml.ScalarNode) and key.value in theirs)
-                self.problem(first, f"{form.called}: {quoted(first.value)} is {inline.whose}: add {inline.decided_by}, {others}")
+                self.problem(
+                    first, f"{form.called}: {in_quotes(first.value)} is {inline.whose}: add {inline.decided_by}, {others}"
+                )
                 return None
         return found if len(found) == len(deciding) else None
 

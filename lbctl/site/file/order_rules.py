@@ -20,8 +20,8 @@ _SERVER = Part(Server, "server")
 
 
 def wrong_servers(site: Site, ordered: Collection[ServiceName]) -> tuple[ServiceName, str] | None:
-    """The first of these services of `site` whose servers break a rule, beside the services that come before it and all that are
-    not of these; and which rule. None: there is none.
+    """The first of these services of `site` whose servers break a rule, beside the services that come before it and all
+    that are not of these; and which rule. None: there is none.
 
     Takes time in proportion to the site: it has to know every server and every address of the LBs.
     """
@@ -32,11 +32,21 @@ def wrong_servers(site: Site, ordered: Collection[ServiceName]) -> tuple[Service
     by_address = {}
     for external_ip in site.external_ips:
         by_address[external_ip.address] = external_ip
-        rules.known(replace(external_ip, services=tuple(
-            service for service in external_ip.services if (external_ip.address, service.protocol, service.port) not in ordered)))
+        rules.known(
+            replace(
+                external_ip,
+                services=tuple(
+                    service
+                    for service in external_ip.services
+                    if (external_ip.address, service.protocol, service.port) not in ordered
+                ),
+            )
+        )
     for name in ordered:
         external_ip = by_address[name.external_ip]
-        given = next(service.servers for service in external_ip.services if (service.protocol, service.port) == name[1:])
+        given = next(
+            service.servers for service in external_ip.services if (service.protocol, service.port) == name[1:]
+        )
         owner = Owner(external_ip.address, f"at {external_ip.address}") if external_ip.nat == "destination" else None
         rules.check(_drafts(given, loader), external_ip.address, owner)
         rules.check_others()
@@ -60,5 +70,8 @@ def _without_keeper(site: Site, external_ip: ExternalIp, servers: tuple[Server, 
     missing = [str(server.address) for server in servers if server.address not in kept]
     if not copies or not missing:
         return None
-    return (f"the entries of {external_ip.address} have copies ({', '.join(copies)}), which need a keeper for {', '.join(missing)}: add "
-            "it to keepers in the site file first")
+    return (
+        f"the entries of {external_ip.address} have copies ({', '.join(copies)}), which need a keeper for "
+        f"{', '.join(missing)}: add "
+        "it to keepers in the site file first"
+    )

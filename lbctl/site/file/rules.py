@@ -32,7 +32,9 @@ def check_site(site: Draft, loader: Loader) -> None:
 
 
 def _check_networks(site: Draft, loader: Loader) -> None:
-    for outer, inner in itertools.product(*(loader.networks.get(key, ()) for key in ("external_network", "internal_network"))):
+    for outer, inner in itertools.product(
+        *(loader.networks.get(key, ()) for key in ("external_network", "internal_network"))
+    ):
         if outer.version == inner.version and outer.overlaps(inner):
             loader.problem(site.nodes["internal_network"],
                            f"internal_network {inner} overlaps external_network {outer}: they must be apart")
@@ -50,7 +52,10 @@ def _check_load_balancer(balancer: Draft, loader: Loader, register: Register) ->
         if port is None:
             continue
         if port in ports:
-            loader.problem(balancer.nodes[key], f"{key} is the same as {ports[port]}, {port!r}: a load balancer needs a port for each")
+            loader.problem(
+                balancer.nodes[key],
+                f"{key} is the same as {ports[port]}, {port!r}: a load balancer needs a port for each",
+            )
         ports.setdefault(port, key)
 
 
@@ -62,8 +67,8 @@ def _transports(balancers: list[Draft]) -> dict[str, frozenset[str]]:
 
 def _known(site: Draft, balancers: list[Draft]) -> LoadBalancers:
     names = [balancer.word("name") for balancer in balancers]
-    # Where one is missing or occurs twice, the name that is meant is not known, so "unknown load balancer" would name a problem
-    # that is none.
+    # Where one is missing or occurs twice, the name that is meant is not known, so "unknown load balancer" would name a
+    # problem that is none.
     found = list(dict.fromkeys(name for name in names if name is not None))
     nodes = site.nodes.get("load_balancers")
     complete = nodes is not None and isinstance(nodes.value, list) and len(nodes.value) == len(found)

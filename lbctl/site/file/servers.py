@@ -16,7 +16,8 @@ from lbctl.values.addresses import Address, Endpoint
 
 
 class Owner(NamedTuple):
-    """The one external IP that may have a server, with destination NAT. which: tells it from others; where: it is, in words."""
+    """The one external IP that may have a server, with destination NAT. which: tells it from others; where: it is, in
+    words."""
 
     which: Hashable
     where: str
@@ -53,8 +54,11 @@ class ServerRules:
                 continue
             endpoint, line = Endpoint(address, port), line_of(server.node)
             if endpoint in lines:
-                self._loader.problem(server.node, f"server {endpoint} is already in this service (line {lines[endpoint]}): remove one, and "
-                                     "give the other a weight")
+                self._loader.problem(
+                    server.node,
+                    f"server {endpoint} is already in this service (line {lines[endpoint]}): remove one, and "
+                    "give the other a weight",
+                )
             lines.setdefault(endpoint, line)
 
     def not_an_lbs(self, what: str, draft: Draft) -> None:
@@ -66,7 +70,11 @@ class ServerRules:
     def check_others(self) -> None:
         """At the end, when all of the LBs' addresses are known."""
         for what, address, node in self._others:
-            own, words = ("external IP", "an external IP") if what == "router" else ("internal address", "a gateway or internal IP")
+            own, words = (
+                ("external IP", "an external IP")
+                if what == "router"
+                else ("internal address", "a gateway or internal IP")
+            )
             where = self._register.where((own, address))
             if where is not None:
                 self._loader.problem(node, f"{what} {address} can't be {words} as well ({where})")
@@ -94,7 +102,9 @@ class ServerRules:
     def _check_hop(self, server: Address, hop: Hop, node: yaml.Node) -> None:
         known, where = self._hops.setdefault(server, (hop, f"in line {line_of(node)}"))
         if known != hop:
-            self._loader.problem(node, f"server {server} is reached in another way than {where}: there is one way to an address")
+            self._loader.problem(
+                node, f"server {server} is reached in another way than {where}: there is one way to an address"
+            )
         else:
             self._tunnels.check(hop, node)
 

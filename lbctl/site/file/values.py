@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from lbctl.site import forms
-from lbctl.site.file.yaml_reader import Reader, quoted
+from lbctl.site.file.yaml_reader import Reader, in_quotes
 from lbctl.values.addresses import Address, Network, is_host
 
 _DPID = re.compile(r"[0-9a-fA-F]{16}")
@@ -75,13 +75,22 @@ class ValueReader(Reader):
             return None
         address = _address(text)
         if address is None:
-            hint = ": leave the prefix length out" if "/" in text else " (a port has a key of its own)" if ":" in text else ""
-            self.problem(node, f"{what} must be {wanted}; it is {quoted(text)}{hint}")
+            hint = (
+                ": leave the prefix length out"
+                if "/" in text
+                else " (a port has a key of its own)"
+                if ":" in text
+                else ""
+            )
+            self.problem(node, f"{what} must be {wanted}; it is {in_quotes(text)}{hint}")
         elif not is_host(address.packed):
             self.problem(node, f"{what} {text} is no address that a host can have")
         elif address.version == 6 and (address.scope_id or address.is_link_local or address.ipv4_mapped):
             # As it is written: releases of Python differ in how they print an IPv4 address in IPv6 form.
-            self.problem(node, f"{what} {text} is link-local, or an IPv4 address in IPv6 form: take a global or unique local address")
+            self.problem(
+                node,
+                f"{what} {text} is link-local, or an IPv4 address in IPv6 form: take a global or unique local address",
+            )
         else:
             return address
         return None
@@ -104,7 +113,7 @@ class ValueReader(Reader):
         except ValueError:
             network = None
         if network is None:
-            self.problem(node, f"{what} must be {wanted}; it is {quoted(text)}")
+            self.problem(node, f"{what} must be {wanted}; it is {in_quotes(text)}")
             return None
         longest = network.max_prefixlen - spare
         if _address(text.split("/")[0]) != network.network_address:
@@ -125,8 +134,11 @@ class ValueReader(Reader):
         for item in nodes:
             network = self.network(item, what, spare=2)
             if network is not None and network.version in found:
-                self.problem(item, f"{what} has two IPv{network.version} networks, {found[network.version]} and {network}: "
-                             "one of each IP version")
+                self.problem(
+                    item,
+                    f"{what} has two IPv{network.version} networks, {found[network.version]} and {network}: "
+                    "one of each IP version",
+                )
             elif network is not None:
                 found[network.version] = network
         return tuple(found[version] for version in sorted(found))
@@ -148,7 +160,7 @@ class ValueReader(Reader):
         text = self.text(node, what)
         if text is None or form.pattern is None or form.pattern.fullmatch(text):
             return text
-        self.problem(node, f"{what} {form.wrong.format(quoted(text))}")
+        self.problem(node, f"{what} {form.wrong.format(in_quotes(text))}")
         return None
 
     def _url(self, form: forms.Url, node: yaml.Node, what: str) -> str | None:
@@ -157,11 +169,16 @@ class ValueReader(Reader):
             return None
         try:
             parts = urlsplit(text)
-            right = parts.scheme in ("http", "https") and parts.hostname and parts.port is not None and parts.path in ("", "/")
+            right = (
+                parts.scheme in ("http", "https")
+                and parts.hostname
+                and parts.port is not None
+                and parts.path in ("", "/")
+            )
         except ValueError:
             right = False
         if not right:
-            self.problem(node, f"{what} {quoted(text)}: write http://ADDRESS:PORT or https://NAME:PORT")
+            self.problem(node, f"{what} {in_quotes(text)}: write http://ADDRESS:PORT or https://NAME:PORT")
             return None
         return text.rstrip("/")
 
@@ -172,8 +189,11 @@ class ValueReader(Reader):
         if node.tag != "tag:yaml.org,2002:str":
             self.problem(node, f"{what} must be in quotes, or YAML reads it as a number{_dpid_hint(text)}")
         elif not _DPID.fullmatch(text):
-            self.problem(node, f"{what} must be 16 hex digits, as `ovs-vsctl get bridge BRIDGE datapath_id` says; it is {quoted(text)}"
-                         f"{_dpid_hint(text)}")
+            self.problem(
+                node,
+                f"{what} must be 16 hex digits, as `ovs-vsctl get bridge BRIDGE datapath_id` says; it is {in_quotes(text)}"
+                f"{_dpid_hint(text)}",
+            )
         elif int(text, 16) == 0:
             self.problem(node, f"{what} must not be 0: Open vSwitch refuses it")
         else:
@@ -194,12 +214,14 @@ class ValueReader(Reader):
             text = self.raw(node, what, wanted)
             match = _PORT_RANGE.fullmatch(text) if text is not None else None
             if text is not None and match is None:
-                self.problem(node, f"{what} must be {wanted}; it is {quoted(text)}")
+                self.problem(node, f"{what} must be {wanted}; it is {in_quotes(text)}")
             first, last = (int(match[1]), int(match[2])) if match else (None, None)
         if first is None or last is None:
             return None
         if not forms.PORT.low <= first <= last <= forms.PORT.high:
-            self.problem(node, f"{what} {first}-{last} holds no port: the first must be 1 to 65535, the last not below it")
+            self.problem(
+                node, f"{what} {first}-{last} holds no port: the first must be 1 to 65535, the last not below it"
+            )
             return None
         return first, last
 
@@ -211,7 +233,7 @@ class ValueReader(Reader):
             match = _STATUS.fullmatch(text) if text is not None else None
             first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
             if text is not None and first > last:
-                self.problem(item, f"{what} must be {form.words()}; it is {quoted(text)}")
+                self.problem(item, f"{what} must be {form.words()}; it is {in_quotes(text)}")
             elif text is not None:
                 found.append((first, last))
         return tuple(found)
@@ -224,11 +246,15 @@ class ValueReader(Reader):
             digits_node = (self.mapping(node, what, ("hex",)) or {}).get("hex")
             digits = self.raw(digits_node, "hex", "hex digits in quotes") if digits_node else None
             if digits is not None and (not _HEX.fullmatch(digits) or len(digits) > 2 * form.most):
-                self.problem(node, f"hex must be an even number of hex digits, at most {2 * form.most}; it is {quoted(digits)}")
+                self.problem(
+                    node, f"hex must be an even number of hex digits, at most {2 * form.most}; it is {in_quotes(digits)}"
+                )
                 return None
             data = bytes.fromhex(digits) if digits is not None else None
         if data is not None and len(data) > form.most:
-            self.problem(node, f"{what} has {len(data)} bytes: at most {form.most} fit into a packet on every way to a server")
+            self.problem(
+                node, f"{what} has {len(data)} bytes: at most {form.most} fit into a packet on every way to a server"
+            )
             return None
         return data
 

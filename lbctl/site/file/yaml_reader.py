@@ -26,7 +26,7 @@ _KINDS = {_STR: "text", _INT: "a number", _FLOAT: "a number", _BOOL: "a truth va
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class Mistake:
     """One thing to mend in a site file. `line` counts from 1; None: the file as a whole."""
 
     file: str
@@ -40,7 +40,7 @@ class Problem:
 class ConfigError(Exception):
     """A site file that cannot be used; `errors` are all its problems, in the order of lines."""
 
-    def __init__(self, errors: Iterable[Problem]) -> None:
+    def __init__(self, errors: Iterable[Mistake]) -> None:
         self.errors = sorted(errors, key=lambda problem: problem.line or 0)
         super().__init__("\n".join(map(str, self.errors)))
 
@@ -50,7 +50,7 @@ def line_of(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
 
 
-def quoted(text: str) -> str:
+def in_quotes(text: str) -> str:
     """The text as a message shows it, not longer than a line."""
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
@@ -68,12 +68,12 @@ class Reader:
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self.problems: list[Problem] = []
+        self.problems: list[Mistake] = []
 
     def problem(self, where: yaml.Node | int | None, message: str) -> None:
         """Note a problem at a node, in a line, or with the file as a whole."""
         line = line_of(where) if isinstance(where, yaml.Node) else where
-        self.problems.append(Problem(self.file, line, message))
+        self.problems.append(Mistake(self.file, line, message))
 
     def compose(self, text: str) -> yaml.Node | None:
         """The root node of the text's one document; None if there is none, or none that can be read."""
@@ -110,7 +110,10 @@ class Reader:
             if not isinstance(key, yaml.ScalarNode):
                 self.problem(key, f"{what}: a key must be a word, not {_kind(key)}")
             elif key.value in seen:
-                self.problem(key, f"{what}: the key {quoted(key.value)} is already in line {line_of(seen[key.value])}: remove one")
+                self.problem(
+                    key,
+                    f"{what}: the key {in_quotes(key.value)} is already in line {line_of(seen[key.value])}: remove one",
+                )
             else:
                 seen[key.value] = key
                 if key.value in required or key.value in optional:
@@ -151,7 +154,7 @@ class Reader:
         value = self.raw(node, what, "text")
         if value is None or node is None or node.tag == _STR:
             return value
-        self.problem(node, f"{what} must be text, and YAML reads {quoted(value)} as {_kind(node)}: write it in quotes")
+        self.problem(node, f"{what} must be text, and YAML reads {in_quotes(value)} as {_kind(node)}: write it in quotes")
         return None
 
     def whole(self, node: yaml.Node | None, what: str, low: int, high: int) -> int | None:
@@ -175,7 +178,7 @@ class Reader:
         value = self.raw(node, what, "true or false")
         if value is None or value in ("true", "false"):
             return None if value is None else value == "true"
-        self.problem(node, f"{what} must be true or false; it is {quoted(value)}")
+        self.problem(node, f"{what} must be true or false; it is {in_quotes(value)}")
         return None
 
     def choice(self, node: yaml.Node | None, what: str, known: Collection[str]) -> str | None:
@@ -183,7 +186,7 @@ class Reader:
         value = self.raw(node, what, f"one of: {', '.join(known)}")
         if value is None or value in known:
             return value
-        self.problem(node, f"unknown {what} {quoted(value)}: {did_you_mean(value, known)}")
+        self.problem(node, f"unknown {what} {in_quotes(value)}: {did_you_mean(value, known)}")
         return None
 
     def _harmless(self, text: str) -> bool:
@@ -221,7 +224,7 @@ class Reader:
             near = difflib.get_close_matches(key.value, missing, n=1)
             if near:
                 values[near[0]] = value
-            self.problem(key, f"{what}: unknown key {quoted(key.value)}: {did_you_mean(key.value, near or known)}")
+            self.problem(key, f"{what}: unknown key {in_quotes(key.value)}: {did_you_mean(key.value, near or known)}")
 
     def _number(self, node: yaml.Node | None, what: str, wanted: str, form: re.Pattern[str]) -> str | None:
         """A scalar in plain decimal notation: what YAML 1.1 also takes for numbers (010 is 8, 1:30 is 90) surprises."""
@@ -229,7 +232,7 @@ class Reader:
         if value is None or node is None or (node.tag in (_INT, _FLOAT) and form.fullmatch(value)):
             return value
         hint = "; remove the quotes" if node.tag == _STR and form.fullmatch(value) else ""
-        self.problem(node, f"{what} must be {wanted}; it is {quoted(value)}{hint}")
+        self.problem(node, f"{what} must be {wanted}; it is {in_quotes(value)}{hint}")
         return None
 
 

@@ -1,6 +1,7 @@
 """Value types of a site, and the declaration of each key of its file; the words are those of docs/architecture.md.
 
-Everything here is immutable and comparable, knows nothing of OpenFlow, and does no I/O. Its names are imported from here.
+Everything here is immutable and comparable, knows nothing of OpenFlow, and does no I/O. Its names are imported from
+here.
 """
 
 from lbctl.site.model.external_ips import (
@@ -8,10 +9,10 @@ from lbctl.site.model.external_ips import (
     KINDS,
     NAT_KINDS,
     PORTS,
-    Copy,
+    CopyName,
     ExternalIp,
-    Kind,
-    Nat,
+    IpKind,
+    NatKind,
 )
 from lbctl.site.model.servers import (
     TRANSPORTS,
@@ -31,7 +32,7 @@ from lbctl.site.model.services import (
     HealthCheck,
     Instead,
     Protocol,
-    Scheduler,
+    SchedulerName,
     Service,
     ServiceName,
     ServiceOrder,
@@ -51,8 +52,9 @@ from lbctl.site.model.settings import (
 from lbctl.site.model.site import KEEPER_PORT, Keeper, Keepers, LoadBalancer, Site
 
 __all__ = [
-    "ALGORITHMS", "CHECKS", "CHECK_PORTS", "COPIES", "FAILOVERS", "KEEPER_PORT", "KINDS", "NAT_KINDS", "PACKETS_PER_CONNECTION", "PORTS",
-    "PROTOCOLS", "REBALANCE_MODES", "SCHEDULERS", "TRANSPORTS", "TUNNEL_OVERHEAD", "WHEN_DOWN", "Algorithm", "CheckType", "Copy",
-    "ExternalIp", "Failover", "HealthCheck", "Hop", "Instead", "Keeper", "Keepers", "Kind", "LoadBalancer", "Nat", "Protocol", "Rebalance",
-    "RebalanceMode", "Scheduler", "Server", "Service", "ServiceName", "ServiceOrder", "Settings", "Site", "Transport", "Tunnel", "WhenDown",
+    "ALGORITHMS", "CHECKS", "CHECK_PORTS", "COPIES", "FAILOVERS", "KEEPER_PORT", "KINDS", "NAT_KINDS",
+    "PACKETS_PER_CONNECTION", "PORTS", "PROTOCOLS", "REBALANCE_MODES", "SCHEDULERS", "TRANSPORTS", "TUNNEL_OVERHEAD",
+    "WHEN_DOWN", "Algorithm", "CheckType", "CopyName", "ExternalIp", "Failover", "HealthCheck", "Hop", "Instead",
+    "IpKind", "Keeper", "Keepers", "LoadBalancer", "NatKind", "Protocol", "Rebalance", "RebalanceMode", "SchedulerName",
+    "Server", "Service", "ServiceName", "ServiceOrder", "Settings", "Site", "Transport", "Tunnel", "WhenDown",
 ]

@@ -21,17 +21,18 @@ from lbctl.site.model.servers import Hop
 from lbctl.site.model.services import Service
 from lbctl.values.addresses import Address, Network, address_order
 
-Kind = Literal["service", "nat-gateway"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+IpKind = Literal["service", "nat-gateway"]
+KINDS: tuple[IpKind, ...] = get_args(IpKind)
 """What an external IP is for: services that clients use; or inside hosts' connections to the outside."""
-Nat = Literal["destination", "full"]
-NAT_KINDS: tuple[Nat, ...] = get_args(Nat)
+NatKind = Literal["destination", "full"]
+NAT_KINDS: tuple[NatKind, ...] = get_args(NatKind)
 """Seed figures 4 and 11."""
-Copy = Literal["controller", "keeper", "sockets"]
-COPIES: tuple[Copy, ...] = get_args(Copy)
+CopyName = Literal["controller", "keeper", "sockets"]
+COPIES: tuple[CopyName, ...] = get_args(CopyName)
 """Where the entries of a dead LB can be had from (docs/failover.md)."""
 PORTS = (1024, 65535)
-"""The ports of an internal IP (of a NAT gateway) that connections are translated to, unless the site file says otherwise."""
+"""The ports of an internal IP (of a NAT gateway) that connections are translated to, unless the site file says
+otherwise."""
 _DESTINATION, _FULL, _GATEWAY = "nat: destination", "nat: full", "kind: nat-gateway"
 
 
@@ -40,39 +41,49 @@ class ExternalIp:
     """An address that clients use: the unit that moves."""
 
     address: Annotated[Address, Key(HostAddress("external_network"), "the address itself")]
-    load_balancer: Annotated[str, Key(LoadBalancerName(), "where it starts; afterwards `lbctl move` and failures change it")]
-    kind: Annotated[Kind, Key(
-        Choice(KINDS), "what it is for: services that clients use, or inside hosts' connections to the outside, see nat.md")] = field(
-            default="service", kw_only=True)
+    load_balancer: Annotated[str, Key(
+        LoadBalancerName(), "where it starts; afterwards `lbctl move` and failures change it")]
+    kind: Annotated[IpKind, Key(
+        Choice(KINDS),
+        "what it is for: services that clients use, or inside hosts' "
+        "connections to the outside, see nat.md")] = field(default="service", kw_only=True)
     gateway: Annotated[Address | None, Key(
-        HostAddress("internal_network"), "the address that its servers (or inside hosts) route through; it moves with it",
+        HostAddress("internal_network"),
+        "the address that its servers (or inside hosts) route through; it moves with it",
         required_for=(_DESTINATION, _GATEWAY), only_for=(_DESTINATION, _FULL, _GATEWAY))] = None
-    nat: Annotated[Nat, Key(Choice(NAT_KINDS), "what of a packet is translated, see nat.md", only_for=(_DESTINATION, _FULL))] = "destination"
+    nat: Annotated[NatKind, Key(
+        Choice(NAT_KINDS), "what of a packet is translated, see nat.md",
+        only_for=(_DESTINATION, _FULL))] = "destination"
     services: Annotated[tuple[Service, ...], Key(
         Parts(Part(Service, "service")), "what clients find on it", required_for=(_DESTINATION, _FULL))] = ()
     former_servers: tuple[tuple[Address, Hop], ...] = ()
     """Servers that a newer site file has dropped while they still have connections; never in a file itself."""
     internal_ips: Annotated[tuple[Address, ...], Key(
-        Several(HostAddress("internal_network"), item="internal IP"), "what clients are translated to; they move with it",
-        required_for=(_FULL,))] = field(default=(), kw_only=True)
+        Several(HostAddress("internal_network"), item="internal IP"),
+        "what clients are translated to; they move with it", required_for=(_FULL,))] = field(default=(), kw_only=True)
     port_range: Annotated[tuple[int, int], Key(
         PortRange(), "the ports that connections are translated to: of each internal IP, or of the NAT gateway itself",
         only_for=(_FULL, _GATEWAY))] = field(default=PORTS, kw_only=True)
     inside: Annotated[tuple[Network, ...], Key(
-        Several(Prefix()), "the hosts whose connections are translated", required_for=(_GATEWAY,))] = field(default=(), kw_only=True)
+        Several(Prefix()), "the hosts whose connections are translated",
+        required_for=(_GATEWAY,))] = field(default=(), kw_only=True)
     router: Annotated[Address | None, Key(
-        HostAddress("external_network"), "its way to the outside", required_for=(_GATEWAY,))] = field(default=None, kw_only=True)
+        HostAddress("external_network"), "its way to the outside",
+        required_for=(_GATEWAY,))] = field(default=None, kw_only=True)
     former_internal_ips: tuple[Address, ...] = field(default=(), kw_only=True)
     """The same as former_servers of internal IPs: they are still answered for, and given to no new connection."""
-    copies: Annotated[tuple[Copy, ...], Key(
-        Several(Choice(COPIES)), "where its entries can be had from when its load balancer dies, the preferred place first",
-        derived="controller, and what keepers make possible, see failover.md")] = field(default=("controller",), kw_only=True)
+    copies: Annotated[tuple[CopyName, ...], Key(
+        Several(Choice(COPIES)),
+        "where its entries can be had from when its load balancer dies, the preferred place first",
+        derived="controller, and what keepers make possible, see failover.md")] = field(
+            default=("controller",), kw_only=True)
     only_on: Annotated[frozenset[str], Key(
-        Unordered(LoadBalancerName()), "the load balancers that an assignment may give it to; a failover heeds it where it can",
+        Unordered(LoadBalancerName()),
+        "the load balancers that an assignment may give it to; a failover heeds it where it can",
         absent="all")] = field(default=frozenset(), kw_only=True)
     not_with: Annotated[frozenset[Address], Key(
-        Unordered(HostAddress()), "external IPs that shall be on other load balancers", absent="none")] = field(
-            default=frozenset(), kw_only=True)
+        Unordered(HostAddress()), "external IPs that shall be on other load balancers",
+        absent="none")] = field(default=frozenset(), kw_only=True)
     _hops: dict[Address, Hop] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -97,8 +108,8 @@ class ExternalIp:
         return (*((self.gateway,) if self.gateway else ()), *self.every_internal_ip())
 
     def check_source(self) -> Address:
-        """Whom the servers see health checks from: an address that they answer to the LB that serves this external IP. (The file of
-        one with services has either.)"""
+        """Whom the servers see health checks from: an address that they answer to the LB that serves this external IP.
+        (The file of one with services has either.)"""
         source = self.internal_ips[0] if self.nat == "full" else self.gateway
         assert source is not None, f"{self.address} has neither an internal IP nor a gateway"
         return source

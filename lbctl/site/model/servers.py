@@ -13,8 +13,8 @@ Transport = Literal["ethernet", "vxlan", "geneve", "gre"]
 TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
 """How an LB reaches a server: on the internal network, or through a tunnel (seed modification 5)."""
 TUNNEL_OVERHEAD: dict[Transport, int] = {"vxlan": 50, "geneve": 50, "gre": 42}
-"""Bytes that a tunnel over IPv4 adds to the packets inside: IP, UDP or GRE with a key, its own header, and the Ethernet header
-inside (RFC 7348, RFC 8926 without options, RFC 2890)."""
+"""Bytes that a tunnel over IPv4 adds to the packets inside: IP, UDP or GRE with a key, its own header, and the Ethernet
+header inside (RFC 7348, RFC 8926 without options, RFC 2890)."""
 KEY_BITS: dict[Transport, int] = {"vxlan": 24, "geneve": 24, "gre": 32}
 """Of a tunnel's key."""
 _TUNNELS = tuple(f"transport: {transport}" for transport in TUNNEL_OVERHEAD)
@@ -24,7 +24,8 @@ _TUNNELS = tuple(f"transport: {transport}" for transport in TUNNEL_OVERHEAD)
 class Tunnel:
     """The tunnel that a server is at the other end of."""
 
-    transport: Annotated[Transport, Key(Choice(TRANSPORTS), "how it is reached; all but ethernet are tunnels", required=False)]
+    transport: Annotated[Transport, Key(
+        Choice(TRANSPORTS), "how it is reached; all but ethernet are tunnels", required=False)]
     remote: Annotated[Address, Key(HostAddress(), "the tunnel's other end, an IPv4 address", required_for=_TUNNELS)]
     key: Annotated[int, Key(
         Whole(0, 2**32 - 1, {f"transport: {transport}": 2**bits - 1 for transport, bits in KEY_BITS.items()}),
@@ -35,7 +36,8 @@ class Tunnel:
 
 
 class Hop(NamedTuple):
-    """Whose MAC a packet for a server gets: its own or a router's; and through which tunnel (None: the internal network)."""
+    """Whose MAC a packet for a server gets: its own or a router's; and through which tunnel (None: the internal
+    network)."""
 
     address: Address
     tunnel: Tunnel | None = None
@@ -48,15 +50,16 @@ class Server:
     address: Annotated[Address, Key(
         HostAddress(), "its address; in internal_network, unless it is behind a router or a tunnel")]
     port: Annotated[int, Key(PORT, "where it serves")]
-    weight: Annotated[int, Key(
-        Whole(1, 65535), "counts with every scheduler but round-robin", changeable=True)] = 1
+    weight: Annotated[int, Key(Whole(1, 65535), "counts with every scheduler but round-robin", changeable=True)] = 1
     next_hop: Annotated[Address | None, Key(
-        HostAddress(), "the router on the internal network that it is behind")] = None
+        HostAddress(), "the router on the internal network that it is behind",
+        absent="it is on that network itself")] = None
     tunnel: Annotated[Tunnel | None, Key(
-        Inline(Tunnel, decided_by="transport", unless=TRANSPORTS[0], whose="a tunnel's"), "the tunnel that it is behind")] = None
+        Inline(Tunnel, decided_by="transport", unless=TRANSPORTS[0], whose="a tunnel's"),
+        "the tunnel that it is behind")] = None
     max_connections: Annotated[int | None, Key(
-        Whole(1, 1_000_000), "it gets no new connection while it has so many of its external IP", absent="no limit", changeable=True,
-        shown="at most {} connections")] = None
+        Whole(1, 1_000_000), "it gets no new connection while it has so many of its external IP", absent="no limit",
+        changeable=True, shown="at most {} connections")] = None
 
     @property
     def endpoint(self) -> Endpoint:

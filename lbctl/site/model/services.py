@@ -26,14 +26,15 @@ Ordered = TypeVar("Ordered")
 
 Protocol = Literal["tcp", "udp"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
-Scheduler = Literal["round-robin", "weighted-round-robin", "least-connections", "source-hash", "maglev"]
-SCHEDULERS: tuple[Scheduler, ...] = get_args(Scheduler)
+SchedulerName = Literal["round-robin", "weighted-round-robin", "least-connections", "source-hash", "maglev"]
+SCHEDULERS: tuple[SchedulerName, ...] = get_args(SchedulerName)
 """What chooses the server of a new connection: docs/schedulers.md."""
 CheckType = Literal["tcp", "http", "udp"]
 CHECKS: tuple[CheckType, ...] = get_args(CheckType)
 """What a health check of a server does (docs/health-checks.md)."""
 CHECK_PORTS = (512, 1023)
-"""The ports that health checks come from; an internal IP's port_range keeps out of them. They are one masked match in a flow."""
+"""The ports that health checks come from; an internal IP's port_range keeps out of them. They are one masked match in a
+flow."""
 WhenDown = Literal["reset", "leave"]
 WHEN_DOWN: tuple[WhenDown, ...] = get_args(WhenDown)
 """What becomes of the connections of a server that goes down."""
@@ -50,10 +51,12 @@ class HealthCheck:
     """How a service's servers are checked."""
 
     type: Annotated[CheckType, Key(
-        Choice(CHECKS), "what a check does: open a connection, ask by HTTP, or send a datagram", derived="the service's protocol")]
+        Choice(CHECKS), "what a check does: open a connection, ask by HTTP, or send a datagram",
+        derived="the service's protocol")]
     interval: Annotated[float, Key(_TIME, "how often each server is checked")] = 2.0
     timeout: Annotated[float, Key(
-        _TIME, "a check has failed when so much time is over; at most interval", derived="1, or interval if that is less")] = 1.0
+        _TIME, "a check has failed when so much time is over; at most interval",
+        derived="1, or interval if that is less")] = 1.0
     rise: Annotated[int, Key(_IN_A_ROW, "checks in a row that must succeed to make a server up")] = 2
     fall: Annotated[int, Key(_IN_A_ROW, "checks in a row that must fail to make a server down")] = 3
     port: Annotated[int | None, Key(PORT, "the port that is asked", absent="the server's")] = None
@@ -79,12 +82,15 @@ class Service:
 
     protocol: Annotated[Protocol, Key(Choice(PROTOCOLS), "what clients speak")]
     port: Annotated[int, Key(PORT, "where clients find it on the external IP")]
-    scheduler: Annotated[Scheduler, Key(
-        Choice(SCHEDULERS), "how new connections choose servers, see schedulers.md; connections that are open stay where they are",
+    scheduler: Annotated[SchedulerName, Key(
+        Choice(SCHEDULERS),
+        "how new connections choose servers, see schedulers.md; connections that are open stay where they are",
         changeable=True)] = "round-robin"
-    servers: Annotated[tuple[Server, ...], Key(Parts(Part(Server, "server")), "where connections go", required=True)] = ()
+    servers: Annotated[tuple[Server, ...], Key(
+        Parts(Part(Server, "server")), "where connections go", required=True)] = ()
     health_check: Annotated[HealthCheck | None, Key(
-        Part(HealthCheck, "health_check", inherits=(("type", "protocol"),)), "how its servers are checked, see health-checks.md", absent="they are not")] = None
+        Part(HealthCheck, "health_check", inherits=(("type", "protocol"),)),
+        "how its servers are checked, see health-checks.md", absent="no check")] = None
 
     @property
     def protocol_number(self) -> int:
@@ -111,9 +117,9 @@ class Instead(NamedTuple, Generic[Ordered]):
 
 @dataclass(frozen=True, slots=True)
 class ServiceOrder:
-    """What is ordered, at run time, for one service; None: it is as the site file says. drained: those of its servers that an
-    operator wants to get no new connections."""
+    """What is ordered, at run time, for one service; None: it is as the site file says. drained: those of its servers
+    that an operator wants to get no new connections."""
 
-    scheduler: Instead[Scheduler] | None = None
+    scheduler: Instead[SchedulerName] | None = None
     servers: Instead[tuple[Server, ...]] | None = None
     drained: frozenset[Endpoint] = frozenset()

@@ -63,9 +63,11 @@ class Keepers:
     """All keepers of a site. The files' names are relative to the site file."""
 
     each: Annotated[tuple[Keeper, ...], Key(
-        Parts(Part(Keeper, "keeper")), "processes that keep copies of servers' entries, see keeper.md", name="keepers")] = ()
+        Parts(Part(Keeper, "keeper")), "processes that keep copies of servers' entries, see keeper.md",
+        name="keepers")] = ()
     token_file: Annotated[str | None, Key(
-        FILE, "the file with the token that the keepers ask for, relative to the site file", name="keeper_token_file")] = None
+        FILE, "the file with the token that the keepers ask for, relative to the site file",
+        name="keeper_token_file")] = None
     ca_file: Annotated[str | None, Key(
         FILE, "the certificates of who may sign theirs, relative to the site file", name="keeper_ca_file")] = None
 
@@ -74,8 +76,7 @@ class Keepers:
 class Site:
     """A validated site file."""
 
-    load_balancers: Annotated[tuple[LoadBalancer, ...], Key(
-        Parts(Part(LoadBalancer, "load balancer")), "the bridges")]
+    load_balancers: Annotated[tuple[LoadBalancer, ...], Key(Parts(Part(LoadBalancer, "load balancer")), "the bridges")]
     external_networks: Annotated[tuple[Network, ...], Key(
         Networks(), "what clients and their routers are on", name="external_network")]
     internal_networks: Annotated[tuple[Network, ...], Key(
@@ -84,10 +85,12 @@ class Site:
     external_ips: Annotated[tuple[ExternalIp, ...], Key(
         Parts(Part(ExternalIp, "external IP")), "the addresses that clients use")]
     settings: Annotated[Settings, Key(
-        Part(Settings, "settings"), "times in seconds, rates for each load balancer, bounds")] = field(default_factory=Settings)
+        Part(Settings, "settings"),
+        "times in seconds, rates for each load balancer, bounds")] = field(default_factory=Settings)
     keepers: Annotated[Keepers, Key(Inline(Keepers), "the keepers")] = field(default_factory=Keepers)
     rebalance: Annotated[Rebalance, Key(
-        Part(Rebalance, "rebalance"), "when external IPs are assigned anew, see assignment.md")] = field(default_factory=Rebalance)
+        Part(Rebalance, "rebalance"),
+        "when external IPs are assigned anew, see assignment.md")] = field(default_factory=Rebalance)
 
     def load_balancer(self, name: str) -> LoadBalancer | None:
         return next((lb for lb in self.load_balancers if lb.name == name), None)
