@@ -4,8 +4,9 @@
 #   scripts/fresh-machine.sh [--keep] 12|13 [COMMAND...]
 #
 # It makes a root folder by debootstrap, with this machine's package sources, proxies, certificates and pip settings,
-# clones the commit that is checked out here into it (/root/lbctl), and runs COMMAND there; without one, both commands of
-# the README. It shares this machine's network, kernel and nothing else. Afterwards the root is removed; --keep keeps it.
+# clones the commit that is checked out here into it (/root/lbctl), and runs COMMAND there; without one, both commands
+# of the README. The root shares this machine's kernel and network, and nothing else. It is removed afterwards; --keep
+# keeps it.
 #
 # The exit status is COMMAND's, or 125 when there was no such root to be had (a line says why). Everything that was said
 # is in a log as well. docs/development.md says more.
@@ -32,8 +33,8 @@ no_root() {
     exit "$NO_ROOT"
 }
 
-# quietly COMMAND...: with its output in the log only. (A redirection around `run` would be one of this shell's own, and still
-# be there when a signal ends it.)
+# quietly COMMAND...: with its output in the log only. (A redirection around `run` would be one of this shell's own, and
+# still be there when a signal ends it.)
 quietly() {
     run bash -c 'exec "$@" >>"$0" 2>&1' "$LOG" "$@"
 }
@@ -42,7 +43,7 @@ quietly() {
 
 check_host() {
     [[ $EUID -eq 0 ]] || no_root "this needs root: run it with sudo"
-    [[ -x /usr/bin/apt-get ]] || no_root "the package sources of a Debian or of its kind are needed, and here is no apt-get"
+    [[ -x /usr/bin/apt-get ]] || no_root "this machine has no apt-get, whose package sources are needed"
     unshare --mount --pid --fork --kill-child mount -t tmpfs none /mnt 2>/dev/null ||
         no_root "this machine does not allow namespaces and mounts of one's own (is this a container?)"
     local missing=()
@@ -147,7 +148,10 @@ configure_root() {
     apt-config dump | grep -E '^Acquire::(https?::|Check-|Retries|ForceIP)' >"$ROOT/etc/apt/apt.conf.d/90host" || true
     copied /etc/pip.conf /etc/xdg/pip "${PIP_CONFIG_FILE:-}"
     mkdir -p "$ROOT$HOME_INSIDE"
-    if [[ -d $HOME/.config/pip ]]; then mkdir -p "$ROOT$HOME_INSIDE/.config"; cp -rL "$HOME/.config/pip" "$ROOT$HOME_INSIDE/.config/"; fi
+    if [[ -d $HOME/.config/pip ]]; then
+        mkdir -p "$ROOT$HOME_INSIDE/.config"
+        cp -rL "$HOME/.config/pip" "$ROOT$HOME_INSIDE/.config/"
+    fi
     if [[ -d $HOME/.pip ]]; then cp -rL "$HOME/.pip" "$ROOT$HOME_INSIDE/"; fi
 }
 
