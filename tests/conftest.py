@@ -72,6 +72,12 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"hypothesis: --hypothesis-seed={config.stash[SEED]} looks at the same examples again"
 
 
+def pytest_terminal_summary(terminalreporter, exitstatus: int, config: pytest.Config) -> None:
+    """Beside what failed, where one looks for it; and with -q, where there is no head."""
+    if exitstatus:
+        terminalreporter.write_line(pytest_report_header(config))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Unit tests are quick unless they say that they are long."""
