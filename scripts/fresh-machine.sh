@@ -24,7 +24,7 @@ KEEP=
 ROOT=
 
 usage() {
-    sed -n '4s/^#  *//p' "${BASH_SOURCE[0]}" >&2
+    sed -n '4s/^#  */usage: /p' "${BASH_SOURCE[0]}" >&2
     exit 2
 }
 
