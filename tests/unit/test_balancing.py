@@ -124,29 +124,29 @@ def test_a_plan_that_was_computed_before_an_lb_was_drained_does_not_use_it() -> 
     world = World(mode="automatic")
     plan = assign(world.control.balancing.problem())
     for name in ("lb-b", "lb-c"):
-        world.post(world.control.balancing.drain(name, undo=False))
+        world.post(world.control.balancing.set_drained(name, True))
     world.post(world.control.balancing.solved(plan, world.now))
     assert world.made == 0 and "been drained" in world.control.balancing.last.reason
 
 
 def test_draining_empties_an_lb_and_is_kept() -> None:
     world = World()
-    world.post(world.control.balancing.drain("lb-a", undo=False))
+    world.post(world.control.balancing.set_drained("lb-a", True))
     run = begin(world)
     world.run(20)
     assert run.state == "done" and world.shares["lb-a"] == 0
     assert world.stored.drained == {"lb-a"}
     world.restart_control()
     assert world.control.balancing.is_drained("lb-a")
-    world.post(world.control.balancing.drain("lb-a", undo=True))
+    world.post(world.control.balancing.set_drained("lb-a", False))
     assert not world.control.balancing.is_drained("lb-a")
     with pytest.raises(Refused):
-        world.control.balancing.drain("lb-x", undo=False)
+        world.control.balancing.set_drained("lb-x", True)
 
 
 def test_a_drained_lb_takes_nothing_over_unless_it_is_the_last() -> None:
     world = World()
-    world.post(world.control.balancing.drain("lb-b", undo=False))
+    world.post(world.control.balancing.set_drained("lb-b", True))
     world.disconnect("lb-a", lose_tables=True)
     moves, out = world.control.relief.order("lb-a", world.now)
     assert {move.target for move in moves} == {"lb-c"}
