@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from lbctl.control import ControlFunction
+from lbctl.failures.comeback import Comebacks
 from lbctl.failures.detection import Detection
 from lbctl.frames.packets import ACK, FIN, RST, SYN
 from lbctl.moves import movement
@@ -345,6 +346,6 @@ def test_an_lb_that_restarts_with_the_controller_gets_its_entries_back(copies) -
 
 
 def test_without_restoration_they_are_lost(monkeypatch) -> None:
-    monkeypatch.setattr(ControlFunction, "_came_back_empty", lambda *_: [])
+    monkeypatch.setattr(Comebacks, "_came_back_empty", lambda *_: [])
     with pytest.raises(AssertionError):
         both_restart(("sockets",)).teardown()
