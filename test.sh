@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# Installs what is needed and runs all tests, several at once. Arguments are passed on to pytest: `./test.sh tests/unit -k move`;
-# `-n 0` runs one test after the other. `./test.sh --quick` takes two minutes at most: unit tests with few examples each, and
-# one real path of each kind. `./test.sh --os-ken` runs some tests with os-ken in Ryu's place, in an environment of its own
-# (docs/development.md, "Ryu and os-ken").
+# Installs what is needed and runs all tests, several at once. Arguments are passed on to pytest:
+#
+#   ./test.sh tests/unit -k move
+#   ./test.sh -n 0                one test after the other
+#   ./test.sh --quick             two minutes at most: unit tests with few examples each, and one real path of each kind
+#   ./test.sh --os-ken            some tests with os-ken in Ryu's place, in an environment of its own
+#                                 (docs/development.md, "Ryu and os-ken")
 . "$(dirname "${BASH_SOURCE[0]}")/scripts/install.sh"
 
 OS_KEN_TESTS=(

@@ -4,8 +4,9 @@
 #   scripts/fresh-machine.sh [--keep] 12|13 [COMMAND...]
 #
 # It makes a root folder by debootstrap, with this machine's package sources, proxies, certificates and pip settings,
-# clones the commit that is checked out here into it (/root/lbctl), and runs COMMAND there; without one, both commands of
-# the README. It shares this machine's network, kernel and nothing else. Afterwards the root is removed; --keep keeps it.
+# clones the commit that is checked out here into it (/root/lbctl), and runs COMMAND there; without one, both commands
+# of the README. The root shares this machine's kernel and network, and nothing else. It is removed afterwards; --keep
+# keeps it.
 #
 # The exit status is COMMAND's, or 125 when there was no such root to be had (a line says why). Everything that was said
 # is in a log as well. docs/development.md says more.
@@ -32,11 +33,17 @@ no_root() {
     exit "$NO_ROOT"
 }
 
+# quietly COMMAND...: with its output in the log only. (A redirection around `run` would be one of this shell's own, and
+# still be there when a signal ends it.)
+quietly() {
+    run bash -c 'exec "$@" >>"$0" 2>&1' "$LOG" "$@"
+}
+
 # Here, before
 
 check_host() {
     [[ $EUID -eq 0 ]] || no_root "this needs root: run it with sudo"
-    [[ -x /usr/bin/apt-get ]] || no_root "the package sources of a Debian or of its kind are needed, and here is no apt-get"
+    [[ -x /usr/bin/apt-get ]] || no_root "this machine has no apt-get, whose package sources are needed"
     unshare --mount --pid --fork --kill-child mount -t tmpfs none /mnt 2>/dev/null ||
         no_root "this machine does not allow namespaces and mounts of one's own (is this a container?)"
     local missing=()
@@ -44,8 +51,9 @@ check_host() {
     command -v git >/dev/null || missing+=(git)
     if [[ ${#missing[@]} -gt 0 ]]; then
         say "Installing ${missing[*]}"
-        { apt-get -q update -o Acquire::Retries=1 && apt-get -q install -y --no-install-recommends "${missing[@]}"; } \
-            >>"$LOG" 2>&1 || no_root "${missing[*]} cannot be installed: $LOG"
+        quietly apt-get -q update -o Acquire::Retries=1 &&
+            quietly apt-get -q install -y --no-install-recommends "${missing[@]}" ||
+            no_root "${missing[*]} cannot be installed: $LOG"
     fi
 }
 
@@ -73,7 +81,7 @@ read_host_sources() {
     # shellcheck disable=SC1091
     . /etc/os-release
     HERE=$VERSION_CODENAME
-    if [[ ! $(debian_sources) ]]; then apt-get -q update -o Acquire::Retries=1 >>"$LOG" 2>&1 || true; fi
+    if [[ ! $(debian_sources) ]]; then quietly apt-get -q update -o Acquire::Retries=1 || true; fi
     MIRROR=$(debian_sources | awk -v here="$HERE" '$2 == here && $3 == "main" {print $1; exit}')
     [[ $MIRROR ]] || no_root "apt knows no source of Debian's packages on this machine: $LOG"
     if [[ ! ${http_proxy:-} ]]; then
@@ -109,7 +117,7 @@ make_root() {
         tar -xzpf "$tarball" -C "$ROOT" || no_root "$tarball cannot be unpacked; remove it"
     else
         say "A fresh Debian $RELEASE: $ROOT, by debootstrap"
-        run debootstrap --variant=minbase "$CODENAME" "$ROOT" "$MIRROR" >>"$LOG" 2>&1 7>&- 9>&- ||
+        quietly debootstrap --variant=minbase "$CODENAME" "$ROOT" "$MIRROR" ||
             no_root "debootstrap failed: $LOG. It ended with: $(tail -n 1 "$LOG")"
         rm -f "$ROOT"/var/cache/apt/archives/*.deb
         tar -czpf "$tarball.$$" -C "$ROOT" . && mv "$tarball.$$" "$tarball"
@@ -140,7 +148,10 @@ configure_root() {
     apt-config dump | grep -E '^Acquire::(https?::|Check-|Retries|ForceIP)' >"$ROOT/etc/apt/apt.conf.d/90host" || true
     copied /etc/pip.conf /etc/xdg/pip "${PIP_CONFIG_FILE:-}"
     mkdir -p "$ROOT$HOME_INSIDE"
-    if [[ -d $HOME/.config/pip ]]; then mkdir -p "$ROOT$HOME_INSIDE/.config"; cp -rL "$HOME/.config/pip" "$ROOT$HOME_INSIDE/.config/"; fi
+    if [[ -d $HOME/.config/pip ]]; then
+        mkdir -p "$ROOT$HOME_INSIDE/.config"
+        cp -rL "$HOME/.config/pip" "$ROOT$HOME_INSIDE/.config/"
+    fi
     if [[ -d $HOME/.pip ]]; then cp -rL "$HOME/.pip" "$ROOT$HOME_INSIDE/"; fi
 }
 

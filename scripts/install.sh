@@ -2,7 +2,8 @@
 # What demo.sh and test.sh share; sourced by both.
 #
 #   install_everything  installs what is missing: Debian packages, and .venv in the checkout. Quick when nothing is.
-#   start_openvswitch   starts Open vSwitch unless it runs; it is stopped again when the last command that needs it ends.
+#   start_openvswitch   starts Open vSwitch unless it runs; it is stopped again when the last command that needs it
+#                       ends.
 #   run COMMAND...      runs COMMAND so that Ctrl-C and SIGTERM reach it once, and returns its exit status; when it was
 #                       interrupted, everything ends with it (exit status 130 or 143).
 #
@@ -184,7 +185,8 @@ install_venv() {
             -r "$CHECKOUT/requirements/base.txt" -r "$CHECKOUT/requirements/controller.txt" \
             -r "$CHECKOUT/requirements/lab.txt" -r "$CHECKOUT/requirements/test.txt"
         # "compat" puts the checkout itself on the path, so that the folders beside lbctl/ can be imported as well.
-        logged "Installing lbctl itself" "${pip[@]}" --no-build-isolation --config-settings editable_mode=compat -e "$CHECKOUT"
+        logged "Installing lbctl itself" "${pip[@]}" --no-build-isolation --config-settings editable_mode=compat \
+            -e "$CHECKOUT"
         printf '%s\n' "$stamp" >"$VENV/lbctl-stamp"
     fi
     exec 8<&-
@@ -210,7 +212,7 @@ service_manager_is_systemd() { [[ -d /run/systemd/system ]]; }
 start_openvswitch() {
     exec 9>"$OVS_LOCK" 7>"$OVS_CHANGE_LOCK"
     if ! flock -n -s 9; then
-        say "Open vSwitch: a fresh machine (scripts/fresh-machine.sh) has this machine's network for itself, waiting for it"
+        say "Open vSwitch: waiting for scripts/fresh-machine.sh, which has this machine's network for itself"
         flock -s 9
     fi
     flock 7

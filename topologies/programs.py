@@ -31,7 +31,7 @@ SHELLS = {"sh", "bash"}
 SEPARATORS = {";", "&", "&&", "|", "||", "(", ")", ";;"}
 RESERVED = {"{", "}", "!", "do", "done", "else", "fi", "if", "then", "while"}
 """Words of the shell's grammar that a command may follow."""
-BUILT_IN = {".", ":", "[", "cd", "echo", "exit", "export", "false", "for", "printf", "read", "set", "test", "true", "wait"}
+BUILT_IN = set(". : [ cd echo exit export false for printf read set test true wait".split())
 """Commands that the shell carries out itself."""
 
 
@@ -57,7 +57,8 @@ def declared() -> dict[str, Program]:
         words = line.partition("#")[0].split()
         if not words:
             continue
-        if len(words) not in (3, 4) or words[2] not in PURPOSES or words[3:] not in ([], ["service"]) or words[0] in found:
+        right = len(words) > 2 and words[2] in PURPOSES and words[3:] in ([], ["service"])
+        if not right or words[0] in found:
             raise ValueError(f"{DECLARATIONS}:{number}: `program package {'|'.join(PURPOSES)} [service]`, each once")
         found[words[0]] = Program(words[0], words[1], words[2], len(words) == 4)
     return found
@@ -100,11 +101,12 @@ def check_script(script: str) -> None:
 
 
 def check_names(names: Sequence[str] | Iterator[str]) -> None:
-    """Raises UndeclaredProgram for the first of these names or paths of programs that is neither declared nor our own."""
+    """Raises UndeclaredProgram for the first of these programs (names or paths) that is neither declared nor our own."""
     for name in names:
         if not _is_ours(name) and Path(name).name not in declared():
             raise UndeclaredProgram(
-                f"{name} is not declared: add a line for it to requirements/programs.list, with the Debian package that has it"
+                f"{name} is not declared: add a line for it to requirements/programs.list, "
+                "with the Debian package that has it"
             )
 
 
@@ -164,6 +166,6 @@ def _programs_of_script(script: str) -> Iterator[str]:
 def _without_grammar(command: list[str]) -> list[str]:
     """Without reserved words, `exec` and assignments before the command."""
     at = 0
-    while at < len(command) and (command[at] in RESERVED or command[at] == "exec" or "=" in command[at].partition("/")[0]):
+    while at < len(command) and (command[at] in {*RESERVED, "exec"} or "=" in command[at].partition("/")[0]):
         at += 1
     return command[at:]

@@ -12,6 +12,8 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 from tests.unit.exploring import KEPT
 
 # A slow machine is no fault of a test's.
-settings.register_profile("lbctl", derandomize=False, deadline=None, print_blob=True, database=DirectoryBasedExampleDatabase(KEPT),
-                          max_examples=int(os.environ.get("LBCTL_EXAMPLES", "100")), suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "lbctl", derandomize=False, deadline=None, print_blob=True, database=DirectoryBasedExampleDatabase(KEPT),
+    max_examples=int(os.environ.get("LBCTL_EXAMPLES", "100")), suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("lbctl")

@@ -1,4 +1,4 @@
-"""How state machines are explored: with other interleavings in each run, and a failed one kept as an example of its own."""
+"""How state machines are explored: with other interleavings in each run; one that failed is kept as an example."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ KEPT = Path(__file__).resolve().parents[2] / ".hypothesis" / "examples"
 def exploring(name: str, **options: int) -> settings:
     """Settings of the state machine of that name; `options` are those of hypothesis.settings.
 
-    hypothesis takes all state machines for one test: with one folder for all, each would throw away what the others kept.
+    hypothesis takes all state machines for one test: with one folder for all, each would throw away what the others
+    have kept.
     """
-    return settings(database=DirectoryBasedExampleDatabase(KEPT / name), suppress_health_check=list(HealthCheck), **options)
+    kept = DirectoryBasedExampleDatabase(KEPT / name)
+    return settings(database=kept, suppress_health_check=list(HealthCheck), **options)
 
 
 def explore(machine: type[RuleBasedStateMachine], **options: int) -> None:

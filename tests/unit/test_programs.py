@@ -18,19 +18,19 @@ from topologies.programs import CHECKOUT, UndeclaredProgram
 
 STARTS = {
     "subprocess": {"run", "Popen", "call", "check_call", "check_output", "getoutput", "getstatusoutput"},
-    "os": {"system", "popen", "execl", "execle", "execlp", "execlpe", "execv", "execve", "execvp", "execvpe", "posix_spawn",
-           "posix_spawnp", "spawnl", "spawnle", "spawnlp", "spawnlpe", "spawnv", "spawnve", "spawnvp", "spawnvpe"},
+    "os": {"system", "popen", "posix_spawn", "posix_spawnp",
+           *(f"{verb}{how}" for verb in ("exec", "spawn") for how in ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe"))},
     "asyncio": {"create_subprocess_exec", "create_subprocess_shell"},
     "pty": {"spawn"},
 }
 FOLDERS = ("lbctl", "ryu_apps", "topologies", "evaluation", "tests", "docs")
 THE_PLACE = "topologies/programs.py"
 PRODUCT = ("lbctl/", "ryu_apps/")
-"""It has programs of its own to start, and nothing to do with the labs' place for that; its programs are declared as well."""
+"""It starts programs, too, and knows nothing of the labs' place for that; they are declared as well."""
 
 
 class Found(NamedTuple):
-    """A call that starts a program, or an import of something that does; `words`: what a literal command begins with."""
+    """A call that starts a program, or an import of what does; `words`: what a literal command begins with."""
 
     file: str
     line: int
@@ -48,17 +48,18 @@ def found() -> tuple[Found, ...]:
 def found_in(path: Path) -> Iterator[Found]:
     name = str(path.relative_to(CHECKOUT))
     for node in ast.walk(ast.parse(path.read_text(), name)):
-        if isinstance(node, ast.ImportFrom) and {alias.name for alias in node.names} & STARTS.get(node.module or "", set()):
-            yield Found(name, node.lineno, True)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
-            if name.startswith(PRODUCT) and (node.func.value.id, node.func.attr) == ("namespace", "run"):
-                literal: Sequence[ast.expr] = node.args  # lbctl/cli/namespace.py
-            elif node.func.attr in STARTS.get(node.func.value.id, ()):
-                first = node.args[0] if node.args else None
-                literal = first.elts if isinstance(first, ast.List) else ()
-            else:
-                continue
-            yield Found(name, node.lineno, False, tuple(item.value for item in literal if isinstance(item, ast.Constant)))
+        match node:
+            case ast.ImportFrom(module=str(module)) if {alias.name for alias in node.names} & STARTS.get(module, set()):
+                yield Found(name, node.lineno, True)
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="namespace"), attr="run")) if name.startswith(PRODUCT):
+                yield Found(name, node.lineno, False, constants(node.args))  # lbctl/cli/namespace.py
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=module), attr=attr)) if attr in STARTS.get(module, ()):
+                literal = node.args[0].elts if node.args and isinstance(node.args[0], ast.List) else ()
+                yield Found(name, node.lineno, False, constants(literal))
+
+
+def constants(items: Sequence[ast.expr]) -> tuple[object, ...]:
+    return tuple(item.value for item in items if isinstance(item, ast.Constant))
 
 
 def test_programs_are_started_in_one_place_only() -> None:
@@ -94,7 +95,7 @@ def test_nothing_that_starts_programs_is_imported_by_name() -> None:
     ["bash", "-c", "echo 1\nnmap"],
 ], ids=" ".join)
 def test_an_undeclared_program_is_refused_wherever_it_hides(command: list[str]) -> None:
-    with pytest.raises(UndeclaredProgram, match=r"nmap is not declared: add a line for it to requirements/programs.list"):
+    with pytest.raises(UndeclaredProgram, match="nmap is not declared: add a line for it to requirements/programs.list"):
         programs.popen(command)
 
 
