@@ -165,7 +165,8 @@ class Bed:
         query = "?wait=true" if wait else ""
         reply = self.rest("POST", f"/v1/external-ips/{address}/move{query}", {"to": to, "strategy": strategy})
         assert reply.status in (200, 202), f"move of {address} to {to} refused: {reply.status} {reply.text}"
-        return reply.json
+        record: dict[str, Any] = reply.json
+        return record
 
     def entries(self, lb: str) -> list[dict[str, Any]]:
         """The access table of an LB, as the REST API gives it, all pages."""
