@@ -83,6 +83,6 @@ class _Inside(threading.Thread, Generic[T]):
                     raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         except OSError as error:
             raise Failure(
-                f"The network namespace {self._path} cannot be entered ({error.strerror}): has Open vSwitch ended just now, "
-                "or are you not root?"
+                f"The network namespace {self._path} cannot be entered ({error.strerror}): has Open vSwitch ended "
+                "just now, or are you not root?"
             ) from error

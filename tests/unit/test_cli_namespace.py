@@ -1,4 +1,4 @@
-"""Network namespaces as the lbctl command sees them. tests/integration/test_topologies.py enters others than its own."""
+"""Network namespaces as the lbctl command sees them; others than its own are entered in test_topologies.py."""
 
 from __future__ import annotations
 
