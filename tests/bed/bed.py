@@ -24,8 +24,9 @@ from tests.bed.balancer import BalancerNode
 from tests.bed.controller import APPS, Controller, Reply
 from tests.bed.diagnostics import diagnostics
 from tests.bed.keepers import KeeperNode
-from tests.bed.namespaces import Namespace, Namespaces
-from tests.bed.ovs import OvsError, PrivateOvs, wait_crashed
+from tests.bed.namespaces import Namespace, Namespaces, wake
+from tests.bed.ovs import PrivateOvs
+from tests.bed.patience import limit
 from tests.bed.sites import REMOTE_NETWORKS, gateways, host, server_ports, simple_site
 from tests.bed.starter import Starter
 from tests.bed.traffic import Load, Script
@@ -53,11 +54,11 @@ class Plug(NamedTuple):
 class Bed:
     """The network of `site` (or of simple_site(**plain)) and its controller. A context manager.
 
-    `lbs`: name -> BalancerNode. `clients`, `servers`: namespaces in order of address, with the device eth0. `remote`: the
-    client behind the router; `inside`: hosts of these addresses behind the site's NAT gateway; `inner_routers`: by address, those
-    that servers with a next_hop are behind; `keepers`: by server. The servers' processes and keepers run; the controller does not until
-    start_controller().
-    `starter`: starts it quicker than it would start by itself.
+    `spaces`: all its namespaces. `lbs`: name -> BalancerNode. `clients`, `servers`: namespaces in order of address, with the device
+    eth0. `remote`: the client behind the router; `inside`: hosts of these addresses behind the site's NAT gateway; `inner_routers`: by
+    address, those that servers with a next_hop are behind; `keepers`: by server. The servers' processes and keepers run; the controller
+    does not until start_controller().
+    `starter`: starts it quicker than it would start by itself. `prepare`: is called at the end of building, for what else there is to be.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Bed:
         remote_addresses: int = 1,
         apps: Sequence[str] = APPS,
         starter: Starter | None = None,
+        prepare: Callable[[Bed], None] | None = None,
         **plain: Any,
     ) -> None:
         if site is not None and plain:
@@ -79,6 +81,7 @@ class Bed:
         self._remote_addresses = remote_addresses
         self._apps = apps
         self._starter = starter
+        self._prepare = prepare
         self._loads: list[Load] = []
         self._ports = 0
         self.plugs: dict[tuple[str, str], Plug] = {}
@@ -87,27 +90,38 @@ class Bed:
     # Life
 
     def __enter__(self) -> Bed:
-        self._spaces = Namespaces()
+        self.spaces = Namespaces()
         try:
             self._build()
         except BaseException:
-            self._spaces.remove()
+            self.spaces.remove()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._end_loads()
         self.controller.kill()
-        self._spaces.remove()
+        self.spaces.remove()
 
-    def reset(self) -> None:
-        """Back to the state after building: no load, no controller, everything up, no flow, no neighbour known."""
+    def rebuild(self) -> None:
+        """Away with everything, and anew: for a bed of which nobody knows what has been done to it."""
+        self.__exit__()
+        self.plugs.clear()
+        self.__enter__()
+
+    def _end_loads(self) -> None:
         for load in self._loads:
             load.kill()
         self._loads.clear()
+
+    def reset(self) -> None:
+        """Back to the state after building: no load, no controller, everything up and awake, no flow, no neighbour known."""
+        self._end_loads()
         self.controller.kill()
+        wake(self.spaces)
         self.switch.ip_batch(f"link set {plug.port} up master {plug.segment}" for plug in self.plugs.values())
         for node in self.lbs.values():
-            self._reset_balancer(node)
+            node.reset()
         for space in (*self.clients, *self.servers, *self.inner_routers.values(), self.router, self.remote):
             space.ip("neigh", "flush", "all")
         for keeper in self.keepers.values():
@@ -128,7 +142,12 @@ class Bed:
         """Start the servers' processes that don't run (any more)."""
         for name, script in self.server_scripts.items():
             if not script.running:
-                self.server_scripts[name] = self._start_server(self._spaces[name])
+                self.server_scripts[name] = script.again()
+
+    def serve(self, space: Namespace, script: str, *arguments: object) -> None:
+        """Start one more process that serves, beside the bed's own: start_servers() starts it again, too."""
+        name = f"{script} on {space.name}"
+        self.server_scripts[name] = Script(space, self._log(name.replace(" ", "-")), script, *arguments)
 
     # Controller
 
@@ -204,9 +223,9 @@ class Bed:
     def wait_until(self, condition: Callable[[], T], timeout: float, what: str) -> T:
         """The first true result of `condition`, asked again and again (an OSError counts as "not yet").
 
-        Raises NotInTime after `timeout` seconds.
+        timeout: on an idle machine, see patience.limit. Raises NotInTime.
         """
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + limit(timeout)
         failure: OSError | None = None
         while True:
             try:
@@ -217,7 +236,7 @@ class Bed:
                 failure = error
             if time.monotonic() > deadline:
                 because = f" ({failure})" if failure else ""
-                raise NotInTime(f"not within {timeout:g} s: {what}{because}\n{self.diagnostics()}")
+                raise NotInTime(f"not within {limit(timeout):g} s: {what}{because}\n{self.diagnostics()}")
             time.sleep(0.02)
 
     def diagnostics(self) -> str:
@@ -227,14 +246,14 @@ class Bed:
     # Building
 
     def _build(self) -> None:
-        self.directory = self._spaces.directory
-        self.switch = self._spaces.add("segments")
+        self.directory = self.spaces.directory
+        self.switch = self.spaces.add("segments")
         tunneled = any(lb.tunnel_ports for lb in self.site.load_balancers)
         for segment in ("external", "internal", "management", *(tunnels.SEGMENTS if tunneled else ())):
             self.switch.ip("link", "add", segment, "type", "bridge", "mcast_snooping", "0")
             self.switch.set_link(segment, True)
         if tunneled:
-            tunnels.add_router(self._spaces.add("under-router"), self._plug)
+            tunnels.add_router(self.spaces.add("under-router"), self._plug)
         controller = self._host("controller", "management", [f"{CONTROLLER_ADDRESS}/24"])
         self.controller = Controller(
             controller, self.directory / "controller", CONTROLLER_ADDRESS, apps=self._apps, starter=self._starter
@@ -247,6 +266,8 @@ class Bed:
             for switch in switches:
                 switch.result()
         self.start_keepers()
+        if self._prepare:
+            self._prepare(self)
 
     def _build_hosts(self) -> None:
         internal = {network.version: network.prefixlen for network in self.site.internal_networks}
@@ -274,10 +295,10 @@ class Bed:
             for n in range(self._client_count)
         ]
         self.router = self._host("router", "external", [f"{host(network, ROUTER)}/{network.prefixlen}" for network in external])
-        self.remote = self._spaces.add("remote")
+        self.remote = self.spaces.add("remote")
         if any(network.version == 6 for network in external):
             self.remote.enable_ipv6()
-        self._spaces.veth(self.remote, "eth0", self.router, "eth1")
+        self.spaces.veth(self.remote, "eth0", self.router, "eth1")
         for network in external:
             self._build_remote(REMOTE_NETWORKS[network.version])
         for script in self.server_scripts.values():
@@ -293,7 +314,7 @@ class Bed:
 
     def _host(self, name: str, segment: str, addresses: Sequence[str], gateways: Sequence[object] = ()) -> Namespace:
         """A namespace on that segment. addresses: with their prefix lengths; gateways: at most one of each IP version."""
-        space = self._spaces.add(name)
+        space = self.spaces.add(name)
         if any(":" in address for address in addresses):
             space.enable_ipv6()
         self._plug(space, "eth0", segment)
@@ -312,18 +333,18 @@ class Bed:
         far = f"{host(network, ROUTER)}/{network.prefixlen}"
         if far not in router.ip("-o", "addr", "show", "far"):
             router.ip("addr", "add", far, "dev", "far")
-        space, port = self._spaces.add(name), f"p{self._ports}"
+        space, port = self.spaces.add(name), f"p{self._ports}"
         self._ports += 1
         if address.version == 6:
             space.enable_ipv6()
-        self._spaces.veth(space, "eth0", router, port)
+        self.spaces.veth(space, "eth0", router, port)
         router.ip("link", "set", port, "master", "far")
         space.ip_batch([f"addr add {address}/{network.prefixlen} dev eth0", f"route add default via {host(network, ROUTER)}"])
         return space
 
     def _host_tunneled(self, name: str, address: Address, tunnel: Tunnel, gateway: Address | None) -> Namespace:
         """A host that has only a tunnel to the LBs."""
-        space = self._spaces.add(name)
+        space = self.spaces.add(name)
         self._plug(space, "eth0", "under-servers")
         tunnels.far_end(space, self.directory / f"ovs-{name}", tunnel, address, len(self.site.load_balancers))
         internal_ips = [internal for ip in self.site.external_ips if address in ip.hops() for internal in ip.internal_ips]
@@ -332,7 +353,7 @@ class Bed:
 
     def _keeper(self, keeper: Keeper) -> KeeperNode:
         """On its server, which gets a leg in the management network for it."""
-        space = self._spaces[f"server-{keeper.server}"]
+        space = self.spaces[f"server-{keeper.server}"]
         node = KeeperNode(space, keeper.server, keeper.url, self.directory / f"keeper-{keeper.server}")
         self._plug(space, "mgmt", "management")
         space.ip("addr", "add", f"{node.address}/24", "dev", "mgmt")
@@ -341,7 +362,7 @@ class Bed:
     def _plug(self, space: Namespace, device: str, segment: str) -> None:
         port = f"p{self._ports}"
         self._ports += 1
-        self._spaces.veth(space, device, self.switch, port)
+        self.spaces.veth(space, device, self.switch, port)
         self.switch.ip("link", "set", port, "master", segment)
         self.plugs[space.name, device] = Plug(port, segment)
 
@@ -360,28 +381,6 @@ class Bed:
         node.ovs.add_bridge(node.bridge, node.lb.dpid, None, ports)
         if node.lb.tunnel_ports:
             tunnels.attach(node.ovs, node.space, node.lb, node.number)
-
-    def start_vswitchd(self, node: BalancerNode) -> None:
-        """Start an LB's ovs-vswitchd again, which was killed."""
-        node.ovs.start_vswitchd()
-        if node.lb.tunnel_ports:
-            tunnels.address_bridge(node.space, node.number)
-
-    def _reset_balancer(self, node: BalancerNode) -> None:
-        for device in (node.lb.external_port, node.lb.internal_port, "eth0"):
-            node.space.set_link(device, True)
-        node.ovs.vsctl("--no-wait", "del-controller", node.bridge)
-        if node.ovs.vswitchd_pid is not None:
-            try:
-                for command in ("del-flows", "del-groups", "del-meters"):
-                    node.ovs.ofctl(command, node.bridge)
-                node.ovs.purge()
-                return
-            except OvsError:
-                # Open vSwitch 3.1 may crash when flows are deleted whose FINs it has yet to account (docs/performance.md).
-                if not wait_crashed(node.ovs):
-                    raise
-        self.start_vswitchd(node)
 
     def _start_server(self, space: Namespace, *, wait: bool = True) -> Script:
         name = space.name.removeprefix("server-")

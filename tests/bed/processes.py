@@ -10,6 +10,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.bed.patience import limit
+
 
 class CommandFailed(RuntimeError):
     """A command of the test bed failed; the message holds the command, its status and what it said."""
@@ -20,7 +22,7 @@ def run(
     *,
     input: str | None = None,
     env: Mapping[str, str] | None = None,
-    timeout: float = 30.0,
+    timeout: float = limit(30.0),
 ) -> str:
     """Run `command` (no shell), return its standard output. `env` is added to the environment; `timeout` in seconds.
 
@@ -100,4 +102,4 @@ def end(pid: int, *, grace: float = 2.0) -> None:
             if wait_gone(pid, grace):
                 return
         os.kill(pid, signal.SIGKILL)
-    wait_gone(pid, 5.0)
+    wait_gone(pid, limit(5.0))

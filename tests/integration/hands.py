@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
-
 from tests.bed import frames
 from tests.bed.bed import Bed
 from tests.bed.frames import ACK, FIN, SYN, Frame
@@ -22,25 +20,6 @@ from tests.bed.traffic import RawPort, connect
 
 _ports = itertools.count(20_000)
 """Each hand-made connection has a client port of its own, so that tests on one bed do not meet."""
-
-
-@pytest.fixture
-def live(built_bed: Bed) -> Iterator[Bed]:
-    """The module's bed with a controller that goes on from test to test: a test must leave things as it found them."""
-    if not built_bed.controller.running:
-        built_bed.reset()
-        built_bed.start_controller()
-    built_bed.wait_ready()
-    yield built_bed
-
-
-@pytest.fixture
-def fresh(built_bed: Bed) -> Iterator[Bed]:
-    """The module's bed from the beginning, for tests that break something."""
-    built_bed.reset()
-    built_bed.start_controller()
-    yield built_bed
-    built_bed.reset()
 
 
 def server_space(bed: Bed, address: str) -> Namespace:

@@ -24,16 +24,12 @@ from tests.integration.hands import (
     entry_flows_of,
     eventually,
     external_mac,
-    fresh,
     hand_client,
     internal_mac,
-    live,
     own_server,
     pair,
     server_space,
 )
-
-__all__ = ["fresh", "live"]
 
 LINGER = 1
 SITE = simple_site(external_ips=3, servers=1, settings={"linger": LINGER, "arp_interval": 1.0, "grace": 0.5, "error_rate": 100})
@@ -182,21 +178,17 @@ def test_a_reset_ends_it_after_the_linger(live: Bed, side: str) -> None:
         eventually(live, lambda: gone(live, local), "the entry has ended", SOON)
 
 
-def test_an_idle_entry_expires_and_a_busy_one_does_not(built_bed: Bed) -> None:
-    built_bed.reset()
-    built_bed.controller.write_site(replace(SITE, settings=replace(SITE.settings, idle_timeout=2.0)))
-    built_bed.start_controller()
-    try:
-        with Talk(built_bed.clients[0], EXTERNAL) as busy, connect(built_bed.clients[0], EXTERNAL) as idle:
-            begun, local = time.monotonic(), idle.getsockname()
-            eventually(built_bed, lambda: gone(built_bed, local), "the idle entry has expired")
-            assert time.monotonic() - begun > 1.5
-            assert busy.goes_on() and len(entry_flows_of(built_bed, busy.local)) == 2
-            idle.sendall(b"anyone there?\n")
-            with pytest.raises(ConnectionResetError):
-                idle.recv(1)
-    finally:
-        built_bed.reset()
+def test_an_idle_entry_expires_and_a_busy_one_does_not(quiet_bed: Bed) -> None:
+    quiet_bed.controller.write_site(replace(SITE, settings=replace(SITE.settings, idle_timeout=2.0)))
+    quiet_bed.start_controller()
+    with Talk(quiet_bed.clients[0], EXTERNAL) as busy, connect(quiet_bed.clients[0], EXTERNAL) as idle:
+        begun, local = time.monotonic(), idle.getsockname()
+        eventually(quiet_bed, lambda: gone(quiet_bed, local), "the idle entry has expired")
+        assert time.monotonic() - begun > 1.5
+        assert busy.goes_on() and len(entry_flows_of(quiet_bed, busy.local)) == 2
+        idle.sendall(b"anyone there?\n")
+        with pytest.raises(ConnectionResetError):
+            idle.recv(1)
 
 
 # Beginning again.

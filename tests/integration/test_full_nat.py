@@ -16,10 +16,8 @@ from tests.bed.frames import ACK, PSH, SYN
 from tests.bed.namespaces import Namespace
 from tests.bed.sites import SERVER_PORT, full_nat_site
 from tests.bed.traffic import RawPort, connect, request
-from tests.integration.hands import counters, entries_of, external_mac, hand_client, internal_mac, live, metric, server_space
+from tests.integration.hands import counters, entries_of, external_mac, hand_client, internal_mac, metric, server_space
 from tests.integration.moving import FIRST, SECOND, Talks
-
-__all__ = ["live"]
 
 THIRD, FOURTH = "198.51.100.3", "198.51.100.4"
 SERVER, OTHER_SERVER = "10.0.0.11", "10.0.0.12"

@@ -16,10 +16,8 @@ from tests.bed.bed import Bed
 from tests.bed.frames import SYN
 from tests.bed.sites import full_nat_site
 from tests.bed.traffic import RawPort, connect
-from tests.integration.hands import entries_of, external_mac, fresh, internal_mac, metric, server_space
+from tests.integration.hands import entries_of, external_mac, internal_mac, metric, server_space
 from tests.integration.moving import FIRST, SECOND, Talks, wait_reached
-
-__all__ = ["fresh"]
 
 SERVER = "10.0.0.11"
 MANY = 20_000

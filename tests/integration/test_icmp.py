@@ -17,7 +17,7 @@ from tests.bed.bed import Bed
 from tests.bed.namespaces import Namespace
 from tests.bed.traffic import RawPort, connect, request
 from tests.integration import icmp_site
-from tests.integration.hands import counters, dropped, external_mac, live, own_server, server_space
+from tests.integration.hands import counters, dropped, external_mac, own_server, server_space
 from tests.integration.icmp_site import NETS, Net
 from tests.integration.icmp_tools import (
     IPPROTO,
@@ -32,8 +32,6 @@ from tests.integration.icmp_tools import (
     trace,
 )
 
-__all__ = ["live"]
-
 BED = icmp_site.BED
 MUCH = 400_000
 """Bytes that need several round trips."""
@@ -44,9 +42,7 @@ all_kinds = pytest.mark.parametrize("external", ["plain", "routed", "full", "ful
 """Of external IPs: the name in Net."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def errors(built_bed: Bed) -> None:
-    icmp_site.all_errors(built_bed)
+prepare = icmp_site.all_errors
 
 
 @pytest.fixture(params=NETS.values(), ids=["ipv4", "ipv6"])

@@ -19,11 +19,9 @@ from tests.bed.bed import Bed
 from tests.bed.namespaces import Namespace
 from tests.bed.traffic import LoadResult, RawPort
 from tests.integration import icmp_site
-from tests.integration.hands import counters, dropped, external_mac, internal_mac, live, server_space
+from tests.integration.hands import counters, dropped, external_mac, internal_mac, server_space
 from tests.integration.icmp_site import NETS, Net
 from tests.integration.moving import STRATEGIES, assert_unharmed, harm, pinned, wait_reached
-
-__all__ = ["live"]
 
 BED = icmp_site.BED
 HEADERS = {4: 28, 6: 48}
@@ -32,9 +30,7 @@ ECHO = {4: (8, 0), 6: (128, 129)}
 """Types of request and reply."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def errors(built_bed: Bed) -> None:
-    icmp_site.all_errors(built_bed)
+prepare = icmp_site.all_errors
 
 
 @pytest.fixture(params=NETS.values(), ids=["ipv4", "ipv6"])

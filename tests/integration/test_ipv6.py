@@ -20,11 +20,9 @@ from tests.bed.frames import ACK, SYN, Frame
 from tests.bed.namespaces import Namespace
 from tests.bed.sites import simple_site, together
 from tests.bed.traffic import Load, RawPort, connect, request
-from tests.integration.hands import Talk, counters, eventually, external_mac, fresh, hand_client, internal_mac, live, server_space
+from tests.integration.hands import Talk, counters, eventually, external_mac, hand_client, internal_mac, server_space
 from tests.integration.moving import STRATEGIES, Talks, assert_unharmed, mixed_load, serves_alone, wait_ended, wait_reached, wait_state
 from tests.integration.slow_moves import harm_by_a_slow_lb
-
-__all__ = ["fresh", "live"]
 
 FIRST, SECOND, FULL, IPV4 = "2001:db8:1::1", "2001:db8:1::2", "2001:db8:1::3", "198.51.100.1"
 SERVER, FULL_SERVER, ROUTED_SERVER, INNER_ROUTER = "2001:db8:2::11", "2001:db8:2::31", "2001:db8:4::41", "2001:db8:2::99"

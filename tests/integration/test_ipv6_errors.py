@@ -14,11 +14,9 @@ from lbctl.site.model import ExternalIp, Server, Service, Site
 from tests.bed.bed import Bed
 from tests.bed.namespaces import Namespace
 from tests.bed.sites import simple_site, with_nat_gateway
-from tests.bed.traffic import Script, connect, request
-from tests.integration.hands import counters, live, server_space
+from tests.bed.traffic import connect, request
+from tests.integration.hands import counters, server_space
 from tests.integration.moving import STRATEGIES, Talks, assert_unharmed, wait_reached
-
-__all__ = ["live"]
 
 PLAIN, FULL_ROUTED, GATEWAY = "2001:db8:1::1", "2001:db8:1::2", "2001:db8:1::200"
 SERVER, ROUTED_SERVER, INNER_ROUTER, INTERNAL_IP = "2001:db8:2::11", "2001:db8:4::21", "2001:db8:2::99", "2001:db8:2::102"
@@ -40,19 +38,16 @@ def site() -> Site:
 BED = {"site": site(), "inside": INSIDE}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def talkative(built_bed: Bed) -> None:
-    """Linux sends so many errors as are asked for."""
-    for space in (built_bed.router, built_bed.remote, *built_bed.inner_routers.values(), *built_bed.servers, *built_bed.inside):
+def prepare(bed: Bed) -> None:
+    """Linux sends so many errors as are asked for, and there is a server in the outside which says who its clients are."""
+    for space in (bed.router, bed.remote, *bed.inner_routers.values(), *bed.servers, *bed.inside):
         space.sysctl(ipv6__icmp__ratelimit=0, ipv4__tcp_mtu_probing=0)
+    bed.serve(bed.remote, "echo_server.py", "outside::", PORT)
 
 
-@pytest.fixture(scope="module")
-def outside(built_bed: Bed) -> Iterator[Namespace]:
-    """A server in the outside, which says who its clients are."""
-    script = Script(built_bed.remote, built_bed.directory / "outside.log", "echo_server.py", "outside::", PORT)
-    yield built_bed.remote
-    script.kill()
+@pytest.fixture
+def outside(built_bed: Bed) -> Namespace:
+    return built_bed.remote
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ import contextlib
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any
@@ -18,8 +17,8 @@ from tests.bed.bed import Bed
 from tests.bed.controller import APPS
 from tests.bed.namespaces import Namespace
 from tests.bed.sites import simple_site
-from tests.bed.traffic import Script, connect
-from tests.integration.hands import Talk, counters, eventually, live, who_answers  # noqa: F401
+from tests.bed.traffic import connect
+from tests.integration.hands import Talk, counters, eventually, who_answers
 from tests.integration.moving import FIRST, SECOND, assigned, wait_reached
 
 SETTINGS = {"linger": 1, "grace": 0.5, "arp_interval": 1.0, "udp_idle_timeout": 2.0, "time_wait": 1.0, "idle_timeout": 6.0}
@@ -48,13 +47,10 @@ def with_servers(count: int) -> Site:
     return replace(SITE, external_ips=(replace(first, services=services), *rest))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def udp_servers(built_bed: Bed) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        for space in built_bed.servers:
-            name = space.name.removeprefix("server-")
-            stack.callback(Script(space, built_bed.directory / f"udp-{name}.log", "udp_server.py", name, 8080).kill)
-        yield
+def prepare(bed: Bed) -> None:
+    """UDP on every server, too."""
+    for space in bed.servers:
+        bed.serve(space, "udp_server.py", space.name.removeprefix("server-"), 8080)
 
 
 @pytest.fixture
@@ -136,7 +132,7 @@ class Waiting:
 # Draining.
 
 @pytest.mark.parametrize("address, server", [(FIRST, SERVERS[1]), (SECOND, "10.0.0.22")], ids=["destination", "full"])
-def test_a_drained_server_finishes_what_it_has_and_gets_nothing_new(live: Bed, address: str, server: str) -> None:  # noqa: F811
+def test_a_drained_server_finishes_what_it_has_and_gets_nothing_new(live: Bed, address: str, server: str) -> None:
     """While requests come all the time, none of which fails."""
     load = live.load(live.clients[1], address, requests=2)
     others = {f"10.0.0.{number}" for number in ((11, 13) if address == FIRST else (21, 23))}
@@ -155,7 +151,7 @@ def test_a_drained_server_finishes_what_it_has_and_gets_nothing_new(live: Bed, a
     assert not result.failures and result.succeeded > 50, result
 
 
-def test_udp_is_drained_by_its_idle_timeout(live: Bed) -> None:  # noqa: F811
+def test_udp_is_drained_by_its_idle_timeout(live: Bed) -> None:
     with contextlib.ExitStack() as stack:
         open_ones = [stack.enter_context(Datagrams(live.clients[0])) for _ in range(3)]
         by_server = {one.ask(): one for one in open_ones}
@@ -168,7 +164,7 @@ def test_udp_is_drained_by_its_idle_timeout(live: Bed) -> None:  # noqa: F811
     assert change(live, ONE, {"drained": False}, "udp")["state"] == "up"
 
 
-def test_when_all_are_drained_clients_are_told_at_once(live: Bed) -> None:  # noqa: F811
+def test_when_all_are_drained_clients_are_told_at_once(live: Bed) -> None:
     before = counters(live)["other"].get("servers_drained", 0)
     for service in ("tcp", "udp"):
         for server in (ONE, TWO, THREE):
@@ -190,7 +186,7 @@ def test_when_all_are_drained_clients_are_told_at_once(live: Bed) -> None:  # no
 # Limits.
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_a_full_service_refuses_at_once_and_serves_again_when_a_connection_has_ended(live: Bed, scheduler: str) -> None:  # noqa: F811
+def test_a_full_service_refuses_at_once_and_serves_again_when_a_connection_has_ended(live: Bed, scheduler: str) -> None:
     live.rest("PATCH", f"/v1/external-ips/{FIRST}/services/tcp/80", {"scheduler": scheduler})
     eventually(live, lambda: not any(state(live, server)["connections"] for server in (ONE, TWO, THREE)), "what was before has gone", 20)
     for server in (ONE, TWO, THREE):
@@ -212,7 +208,7 @@ def test_a_full_service_refuses_at_once_and_serves_again_when_a_connection_has_e
     assert live.rest("GET", f"/v1/external-ips/{FIRST}").json["services"][0]["servers_ordered"] is False
 
 
-def test_a_datagram_beyond_the_limit_is_answered(live: Bed) -> None:  # noqa: F811
+def test_a_datagram_beyond_the_limit_is_answered(live: Bed) -> None:
     for server in (ONE, TWO, THREE):
         change(live, server, {"max_connections": 1}, "udp")
     with contextlib.ExitStack() as stack:
@@ -311,7 +307,7 @@ def test_orders_last_over_a_restart_until_the_file_says_something_else(quiet_bed
         assert talk.goes_on()
 
 
-def test_what_a_site_file_may_not_say_is_refused(live: Bed) -> None:  # noqa: F811
+def test_what_a_site_file_may_not_say_is_refused(live: Bed) -> None:
     before = live.lbs["lb-a"].tables_hash()
     reply = live.rest("POST", path(), {"address": "10.0.0.102", "port": 8080})
     assert reply.status == 422 and "can't be a gateway or internal IP as well (external IP 198.51.100.2)" in reply.json["detail"]
@@ -320,7 +316,7 @@ def test_what_a_site_file_may_not_say_is_refused(live: Bed) -> None:  # noqa: F8
     assert live.lbs["lb-a"].tables_hash() == before and answering(live) == set(SERVERS)
 
 
-def test_with_full_nat_a_server_may_be_added_that_another_external_ip_has(live: Bed) -> None:  # noqa: F811
+def test_with_full_nat_a_server_may_be_added_that_another_external_ip_has(live: Bed) -> None:
     assert live.rest("POST", path(address=SECOND), {"address": SERVERS[0], "port": 8080}).status == 201
     assert answering(live, address=SECOND) == {SERVERS[0], "10.0.0.21", "10.0.0.22", "10.0.0.23"} and answering(live) == set(SERVERS)
     assert live.rest("DELETE", f"{path(address=SECOND)}/{ONE}").status == 200

@@ -20,12 +20,10 @@ from tests.bed import frames, tunnels
 from tests.bed.bed import Bed
 from tests.bed.sites import behind_tunnels, simple_site, together
 from tests.bed.traffic import RawPort, connect, request
-from tests.integration.hands import internal_mac, live, server_space
+from tests.integration.hands import internal_mac, server_space
 from tests.integration.icmp_tools import plain_socket
 from tests.integration.moving import STRATEGIES, Talks, assert_unharmed, entry_flows, mixed_load, wait_reached, wait_state
 from tests.integration.slow_moves import harm_by_a_slow_lb
-
-__all__ = ["live"]
 
 DESTINATION, FULL, GENEVE, GRE = (f"198.51.100.{number}" for number in (1, 2, 3, 4))
 IPV6 = "2001:db8:1::5"
@@ -245,7 +243,7 @@ def test_a_restarted_switch_gets_everything_back(live: Bed) -> None:
     with Talks(live.clients[0], DESTINATION, 3) as one, Talks(live.clients[0], GRE, 3) as two:
         node.ovs.kill()
         wait_state(live, "lb-a", "disconnected")
-        live.start_vswitchd(node)
+        node.start_vswitchd()
         live.wait_ready()
         assert one.broken() == two.broken() == []
 
