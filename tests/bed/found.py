@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -35,17 +35,17 @@ class AsFound:
     def __init__(self, bed: Bed) -> None:
         self.bed = bed
         self._hosts = hosts(bed)
-        self._site: dict[str, Any] | None = None
-        """What the controller that goes on said at first; None when there is none."""
+        self._said: dict[Callable[[Bed], dict[str, Any]], dict[str, Any]] = {}
+        """What the controller that goes on answered at first to each question; empty when there is none."""
 
     def go_on(self, start_with: Site | None = None) -> Bed:
         """The bed, with a controller that goes on from the test before, or has just started, with that site (or the bed's)."""
-        if self._site is None or not self.bed.controller.running:
+        if not self._said or not self.bed.controller.running:
             self.bed.reset()
             if start_with is not None:
                 self.bed.controller.configure(start_with)
             self.bed.start_controller()
-            self._site = site(self.bed)
+            self._said = {ask: ask(self.bed) for ask in (orders, states)}
         else:
             self.bed.wait_ready()
         return self.bed
@@ -54,59 +54,65 @@ class AsFound:
         """The bed, with no controller yet."""
         if self.bed.controller.running:
             self.bed.reset()
-        self._site = None
+        self._said = {}
         return self.bed
 
     def restore(self) -> str:
         """After a test that went well. What was restored, "" if there was nothing."""
         self.bed.start_servers()
-        told = ""
-        if self._site is not None:
-            found = self._settled()
-            if found and self.bed.controller.running and site_file(self.bed) != self._site[SITE_FILE]:
-                self.bed.controller.reload(self._site[SITE_FILE])
-                if not self._settled():
-                    return "\n".join(found)
-            if not found:
-                return ""
-            told = "\n".join(found)
-        self._site = None
+        told: list[str] = []
+        if self._said:
+            told = self._told(orders)
+            before, now = self._said[orders][SITE_FILE], site_file(self.bed)
+            if told and now not in ("", before) and self.bed.controller.running:
+                self.bed.controller.reload(before)
+            elif told:
+                self._said = {}
+        told = told or self._settled()
+        if self._said and not self._settled():
+            return "\n".join(told)
+        self._said = {}
         self.bed.reset()
-        if self._settled():
-            told = "\n".join([*self.differences(), "built anew"])
+        if found := self._settled():
+            told += [*found, "built anew"]
             self.rebuild()
-        return told
+        return "\n".join(told)
 
     def rebuild(self) -> None:
         """After a test that failed: nobody knows what it has left."""
-        self._site = None
+        self._said = {}
         self.bed.rebuild()
         self._hosts = hosts(self.bed)
 
-    def differences(self) -> list[str]:
-        """What is not as it was found, each in a line."""
-        found = [f"{name}: {text}" for name, text in _changes(self._hosts, hosts(self.bed))]
-        if self._site is not None:
-            try:
-                found += [f"{what}: {text}" for what, text in _changes(self._site, site(self.bed))]
-            except (OSError, HTTPException) as error:
-                found.append(f"the controller: {error!r}")
-        return found
-
     def _settled(self) -> list[str]:
-        """The same, when what ends by itself has ended."""
+        """What is not as it was found when what ends by itself has ended; each in a line."""
         deadline = time.monotonic() + limit(SETTLES)
-        while (found := self.differences()) and time.monotonic() < deadline:
+        while (found := self._differences()) and time.monotonic() < deadline:
             time.sleep(0.02)
         return found
 
+    def _differences(self) -> list[str]:
+        found = [f"{name}: {text}" for name, text in _changes(self._hosts, hosts(self.bed))]
+        for ask in self._said:
+            found += self._told(ask)
+        return found
 
-def _changes(before: dict[str, Any], after: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for key in before | after:
-        if (was := before.get(key)) != (now := after.get(key)):
-            if isinstance(was, Counter) and isinstance(now, Counter):
-                was, now = dict(was - now), dict(now - was)
-            yield key, f"it was {was}, now it is {now}"
+    def _told(self, ask: Callable[[Bed], dict[str, Any]]) -> list[str]:
+        """What the controller answers differently."""
+        try:
+            now = ask(self.bed)
+        except (OSError, HTTPException) as error:
+            return [f"the controller: {error!r}"]
+        return [f"{what}: {text}" for what, text in _changes(self._said[ask], now)]
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key in {**before, **after}:
+        was, now = before.get(key), after.get(key)
+        if was != now:
+            both = isinstance(was, Counter) and isinstance(now, Counter)
+            gone, new = (dict(was - now), dict(now - was)) if both else (was, now)
+            yield key, "another one" if key == SITE_FILE else f"it was {gone}, now it is {new}"
 
 
 # What there is.
@@ -141,18 +147,26 @@ def _processes(spaces: Iterable[Namespace], controller: int | None) -> dict[str,
     return found
 
 
-def site(bed: Bed) -> dict[str, Any]:
-    """What the controller says of the site, without what comes and goes with connections."""
+def states(bed: Bed) -> dict[str, Any]:
+    """What the controller says that may become what it was by itself: moves under way, LBs that are not ready."""
     ips = bed.rest("GET", "/v1/external-ips").json["external_ips"]
     balancers = bed.rest("GET", "/v1/load-balancers").json["load_balancers"]
-    return {
-        SITE_FILE: site_file(bed),
-        **{ip["address"]: _without(ip, "connections", "load", "former_servers", "router") | {
-            "services": [_without(service, "servers") | {"servers": [
-                _without(server, "connections", "since", "mac", "reason", "state") for server in service["servers"]]}
-                for service in ip["services"]]} for ip in ips},
-        **{lb["name"]: _without(lb, "connections", "load", "counters", "health", "health_reason") for lb in balancers},
-    }
+    moves = {f"move of {ip['address']}": ip["move"] for ip in ips}
+    return moves | {lb["name"]: _only(lb, "state", "ports") for lb in balancers}
+
+
+def orders(bed: Bed) -> dict[str, Any]:
+    """What the controller says that somebody has to change: it does not become what it was by itself."""
+    ips = bed.rest("GET", "/v1/external-ips").json["external_ips"]
+    balancers = bed.rest("GET", "/v1/load-balancers").json["load_balancers"]
+    found: dict[str, Any] = {SITE_FILE: site_file(bed)}
+    for ip in ips:
+        services = {
+            f"{service['protocol']}/{service['port']}": _only(service, "scheduler", "servers_ordered") | {"servers": [
+                _only(server, "address", "port", "weight", "max_connections", "drained", "next_hop", "tunnel")
+                for server in service["servers"]]} for service in ip["services"]}
+        found[ip["address"]] = _only(ip, "load_balancer", "kind", "nat", "gateway", "internal_ips", "port_range", "inside") | services
+    return found | {lb["name"]: _only(lb, "dpid", "standby", "drained", "capacity", "external_ips") for lb in balancers}
 
 
 def site_file(bed: Bed) -> str:
@@ -161,5 +175,5 @@ def site_file(bed: Bed) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def _without(record: dict[str, Any], *keys: str) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key not in keys}
+def _only(record: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: record[key] for key in keys}
