@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.bed.namespaces import wake
 from tests.bed.ovs import OvsError
+from tests.bed.patience import limit
 from tests.bed.processes import CommandFailed
 
 if TYPE_CHECKING:
@@ -18,9 +20,10 @@ DUMP_LINES = 150
 
 def diagnostics(bed: Bed) -> str:
     """The end of the controller's log, moves, what was dropped; and of each LB its flows and the end of ovs-vswitchd's log."""
+    wake(bed.spaces)  # an LB that a test has stopped tells nothing
     parts = [
         ("controller's log", bed.controller.log_tail()),
-        ("moves", _told(lambda: bed.rest("GET", "/v1/moves", timeout=3.0).text)),
+        ("moves", _told(lambda: bed.rest("GET", "/v1/moves", timeout=limit(2.0)).text)),
         ("dropped", _told(lambda: _dropped(bed))),
     ]
     for name, node in bed.lbs.items():
@@ -35,7 +38,7 @@ def receive_queue_drops(nodes: Iterable[BalancerNode]) -> dict[str, int]:
 
 
 def _dropped(bed: Bed) -> str:
-    balancers = bed.rest("GET", "/v1/load-balancers", timeout=3.0).json["load_balancers"]
+    balancers = bed.rest("GET", "/v1/load-balancers", timeout=limit(2.0)).json["load_balancers"]
     by_controller = {lb["name"]: {key: value for key, value in lb["counters"]["dropped"].items() if value} for lb in balancers}
     return f"by the controller: {by_controller}\nby receive queues that were full: {receive_queue_drops(bed.lbs.values())}"
 
@@ -49,7 +52,7 @@ def _told(ask: Callable[[], str]) -> str:
 
 def _flows(node: BalancerNode) -> str:
     try:
-        lines = node.ovs.ofctl("dump-flows", node.bridge).splitlines()
+        lines = node.ovs.ofctl("dump-flows", node.bridge, timeout=limit(2.0)).splitlines()
     except (OvsError, CommandFailed) as error:
         return str(error)
     more = [f"... and {len(lines) - DUMP_LINES} more"] if len(lines) > DUMP_LINES else []

@@ -17,7 +17,7 @@ from tests.bed.namespaces import Namespace
 from tests.bed.patience import limit
 
 SETTLES = 0.3
-"""Seconds in which a difference that ends by itself has ended on an idle machine: a process that is ending, a carrier."""
+"""Seconds in which what ends by itself has ended on an idle machine: a process that is ending, a carrier."""
 SITE_FILE = "site file"
 IP_VERSION_6 = 10
 LINK_SCOPE = 253
@@ -27,19 +27,20 @@ MAIN_TABLE = 254
 class AsFound:
     """What a bed was like, and how it becomes that again. For the tests of one module, which share the bed.
 
-    A bed whose controller goes on from test to test (go_on) keeps it for as long as each test leaves things as it found them: what
-    the operators' orders are, where each external IP is, and what there is in the hosts. Any other bed is reset after each test.
-    What reset() does not know how to restore is built anew.
+    A bed whose controller goes on from test to test (go_on) keeps it for as long as each test leaves things as it
+    found them: the operators' orders, where each external IP is, and what there is in the hosts. Any other bed is reset
+    after each test. What reset() does not know how to restore is built anew.
     """
 
     def __init__(self, bed: Bed) -> None:
         self.bed = bed
         self._hosts = hosts(bed)
+        self._apps = bed.controller.apps
         self._said: dict[Callable[[Bed], dict[str, Any]], dict[str, Any]] = {}
         """What the controller that goes on answered at first to each question; empty when there is none."""
 
     def go_on(self, start_with: Site | None = None) -> Bed:
-        """The bed, with a controller that goes on from the test before, or has just started, with that site (or the bed's)."""
+        """The bed, with a controller that goes on from the test before, or has just started, with that site if any."""
         if not self._said or not self.bed.controller.running:
             self.bed.reset()
             if start_with is not None:
@@ -73,6 +74,7 @@ class AsFound:
             return "\n".join(told)
         self._said = {}
         self.bed.reset()
+        self.bed.controller.apps = self._apps
         if found := self._settled():
             told += [*found, "built anew"]
             self.rebuild()
@@ -110,9 +112,10 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tu
     for key in {**before, **after}:
         was, now = before.get(key), after.get(key)
         if was != now:
-            both = isinstance(was, Counter) and isinstance(now, Counter)
-            gone, new = (dict(was - now), dict(now - was)) if both else (was, now)
-            yield key, "another one" if key == SITE_FILE else f"it was {gone}, now it is {new}"
+            told = f"it was {was}, now it is {now}"
+            if isinstance(was, Counter) and isinstance(now, Counter):
+                told = f"gone: {list(was - now)}, new: {list(now - was)}"
+            yield key, "another one" if key == SITE_FILE else told
 
 
 # What there is.
@@ -165,7 +168,8 @@ def orders(bed: Bed) -> dict[str, Any]:
             f"{service['protocol']}/{service['port']}": _only(service, "scheduler", "servers_ordered") | {"servers": [
                 _only(server, "address", "port", "weight", "max_connections", "drained", "next_hop", "tunnel")
                 for server in service["servers"]]} for service in ip["services"]}
-        found[ip["address"]] = _only(ip, "load_balancer", "kind", "nat", "gateway", "internal_ips", "port_range", "inside") | services
+        own = _only(ip, "load_balancer", "kind", "nat", "gateway", "internal_ips", "port_range", "inside")
+        found[ip["address"]] = own | services
     return found | {lb["name"]: _only(lb, "dpid", "standby", "drained", "capacity", "external_ips") for lb in balancers}
 
 

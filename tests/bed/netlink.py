@@ -1,4 +1,4 @@
-"""What the kernel knows of the network namespace that the caller is in, by rtnetlink(7): without a process for each question."""
+"""What the kernel knows of the network namespace that the caller is in, by rtnetlink(7), without a process for each."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ ROUTE_STATE = 0x1F
 
 
 def everything() -> frozenset[tuple[object, ...]]:
-    """Links, addresses, routes, permanent neighbours, and queueing disciplines. What changes by itself is left out: counters, times,
-    carriers."""
+    """Links, addresses, routes, permanent neighbours, and queueing disciplines.
+
+    What changes by itself is left out: counters, times, carriers.
+    """
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
         kernel.bind((0, 0))
-        return frozenset([*_links(kernel), *_addresses(kernel), *_routes(kernel), *_neighbours(kernel), *_qdiscs(kernel)])
+        return frozenset(told for ask in (_links, _addresses, _routes, _neighbours, _qdiscs) for told in ask(kernel))
 
 
 def _links(kernel: socket.socket) -> Iterator[tuple[object, ...]]:
@@ -30,7 +32,8 @@ def _links(kernel: socket.socket) -> Iterator[tuple[object, ...]]:
         flags = struct.unpack_from("=BxHiII", body)[3]
         told = dict(_attributes(body, 16))
         name = told.get(3, b"").rstrip(b"\0").decode()
-        yield "link", name, bool(flags & IFF_UP), told.get(1, b"").hex(), told.get(4, b"").hex(), told.get(10, b"").hex()
+        address, mtu, master = (told.get(kind, b"").hex() for kind in (1, 4, 10))
+        yield "link", name, bool(flags & IFF_UP), address, mtu, master
 
 
 def _addresses(kernel: socket.socket) -> Iterator[tuple[object, ...]]:

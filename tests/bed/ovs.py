@@ -125,9 +125,9 @@ class PrivateOvs:
         """ovs-vsctl on this instance; its output. Raises OvsError with what it said."""
         return self._run("ovs-vsctl", f"--timeout={limit(15.0):.0f}", *args)
 
-    def ofctl(self, *args: object, input: str | None = None) -> str:
+    def ofctl(self, *args: object, input: str | None = None, timeout: float = limit(30.0)) -> str:
         """ovs-ofctl by OpenFlow 1.4 on this instance (`input`: for FILE `-`); its output. Raises OvsError."""
-        return self._run("ovs-ofctl", "-O", OPENFLOW, *args, input=input, timeout=limit(60.0))
+        return self._run("ovs-ofctl", "-O", OPENFLOW, *args, input=input, timeout=timeout)
 
     def appctl(self, *args: object) -> str:
         """ovs-appctl on this ovs-vswitchd; its output. Raises OvsError."""

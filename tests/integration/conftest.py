@@ -14,7 +14,7 @@ import pytest
 pytest.register_assert_rewrite(*(f"tests.integration.{name}" for name in ("gate", "hands", "moving", "slow_moves")))
 
 from tests.bed.bed import Bed, NotInTime  # noqa: E402
-from tests.bed.controller import APPS, environment  # noqa: E402
+from tests.bed.controller import environment  # noqa: E402
 from tests.bed.found import AsFound  # noqa: E402
 from tests.bed.starter import Starter  # noqa: E402
 from tests.integration.moving import NAIVE_APPS  # noqa: E402
@@ -103,13 +103,10 @@ def bed(quiet_bed: Bed) -> Bed:
 
 
 @pytest.fixture
-def naive_bed(quiet_bed: Bed, request: pytest.FixtureRequest) -> Iterator[Bed]:
+def naive_bed(quiet_bed: Bed, request: pytest.FixtureRequest) -> Bed:
     """The same bed with a controller that moves by a naive order (the fixture's parameter)."""
     quiet_bed.controller.apps = NAIVE_APPS[request.param]
-    try:
-        yield quiet_bed
-    finally:
-        quiet_bed.controller.apps = APPS
+    return quiet_bed
 
 
 @pytest.hookimpl(wrapper=True)

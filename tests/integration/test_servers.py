@@ -262,14 +262,11 @@ def test_servers_come_and_go_under_traffic(quiet_bed: Bed) -> None:
 
 def test_twin_a_server_that_is_forgotten_with_its_connections_breaks_them(quiet_bed: Bed) -> None:
     quiet_bed.controller.apps = ("tests/integration/naive_removal.py", *APPS)
-    try:
-        bed = few(quiet_bed)
-        with to_server(bed, SERVERS[0]) as talk:
-            for service in ("tcp", "udp"):
-                assert bed.rest("DELETE", f"{path(service)}/{ONE}").status == 200
-            assert talk.breaks()
-    finally:
-        quiet_bed.controller.apps = APPS
+    bed = few(quiet_bed)
+    with to_server(bed, SERVERS[0]) as talk:
+        for service in ("tcp", "udp"):
+            assert bed.rest("DELETE", f"{path(service)}/{ONE}").status == 200
+        assert talk.breaks()
 
 
 @pytest.mark.parametrize("strategy", ["precopy", "buffered"])
