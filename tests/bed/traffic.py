@@ -129,7 +129,8 @@ class LoadResult:
 class Load(Script):
     """`lines` connections that stay open and `requests` workers that open one for each request, from one client.
 
-    Each sends every `interval` seconds; `bind`: local addresses, taken in turn.
+    Each sends every `interval` seconds; `bind`: local addresses, taken in turn. However early it is stopped, it ends
+    only when `at_least` requests have succeeded, or have had PATIENCE seconds more for that (see load.py).
     """
 
     def __init__(
@@ -143,8 +144,10 @@ class Load(Script):
         requests: int = 0,
         interval: float = 0.02,
         bind: Sequence[str] = (),
+        at_least: int = 0,
     ) -> None:
         options = ("--lines", lines, "--requests", requests, "--interval", interval, "--bind", ",".join(bind))
+        options += ("--at-least", at_least if requests else 0)
         super().__init__(space, log, "load.py", address, port, *options)
 
     def stop(self) -> LoadResult:

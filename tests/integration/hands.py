@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tests.bed import frames
 from tests.bed.bed import Bed
 from tests.bed.frames import ACK, FIN, SYN, Frame
 from tests.bed.namespaces import Namespace
+from tests.bed.patience import limit
 from tests.bed.traffic import RawPort, connect
 
 _ports = itertools.count(20_000)
@@ -97,7 +99,7 @@ class HandClient:
     def mine(self, frame: Frame) -> bool:
         return (str(frame.src), frame.src_port, str(frame.dst), frame.dst_port) == (*self.external, *self.local)
 
-    def receive(self, flags: int | None = None, timeout: float = 3.0) -> Frame | None:
+    def receive(self, flags: int | None = None, timeout: float = limit(3.0)) -> Frame | None:
         """The next segment for us (with exactly these flags)."""
         return self.port.receive(lambda frame: self.mine(frame) and flags in (None, frame.flags), timeout)
 
@@ -114,7 +116,7 @@ class HandClient:
         """Sends a line; the payload that comes back."""
         self.send(ACK | frames.PSH, line + b"\n")
         self.seq += len(line) + 1
-        answer = self.port.receive(lambda frame: self.mine(frame) and bool(frame.payload), 5.0)
+        answer = self.port.receive(lambda frame: self.mine(frame) and bool(frame.payload), limit(5.0))
         assert answer is not None, f"no answer to {line!r}"
         self.ack = answer.seq + len(answer.payload)
         self.send(ACK)
@@ -150,7 +152,7 @@ def own_server(bed: Bed, address: str, port: int) -> Iterator[socket.socket]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address, port))
         listener.listen(16)
-        listener.settimeout(5)
+        listener.settimeout(limit(5))
         return listener
 
     with space.call(listen) as listener:
@@ -161,7 +163,7 @@ def pair(bed: Bed, listener: socket.socket, address: str, port: int = 80) -> tup
     """Both ends of a connection through the LB."""
     near = connect(bed.clients[0], address, port)
     far, _ = listener.accept()
-    far.settimeout(5)
+    far.settimeout(limit(5))
     return near, far
 
 
@@ -171,7 +173,7 @@ def who_answers(space: Namespace, address: str, port: int = 80) -> str:
     own = space.ip("-4", "-o", "addr", "show", "eth0").split()[3].partition("/")[0]
 
     def ask() -> bytes:
-        with socket.create_connection((address, port), 5, (own, next(_ports))) as asking:
+        with socket.create_connection((address, port), limit(5), (own, next(_ports))) as asking:
             asking.sendall(b"who?\n")
             return asking.recv(100)
 
@@ -183,12 +185,35 @@ def retransmissions(end: socket.socket) -> int:
     return struct.unpack_from("=I", end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192), 100)[0]
 
 
-class Talk:
-    """A connection that sends a line again and again, in a thread, and gives up when an answer takes `patience` seconds."""
+def syns_sent_again(space: Namespace) -> int:
+    """Segments that the kernel there has sent again. A client that is told "no" at once has not sent its SYN again."""
+    return _tcp_counter(space, "RetransSegs")
 
-    def __init__(self, space: Namespace, address: str, port: int = 80, *, patience: float = 1.5, pause: float = 0.02) -> None:
-        self.socket = connect(space, address, port, timeout=patience)
+
+def connections_refused(space: Namespace) -> int:
+    """Attempts of the kernel there to open a TCP connection that were refused."""
+    return _tcp_counter(space, "AttemptFails")
+
+
+def _tcp_counter(space: Namespace, name: str) -> int:
+    lines = space.call(lambda: Path("/proc/thread-self/net/snmp").read_text()).splitlines()
+    names, values = (line.split() for line in lines if line.startswith("Tcp:"))
+    return int(values[names.index(name)])
+
+
+class Talk:
+    """A connection that sends a line again and again, in a thread.
+
+    patience: seconds without an answer after which it counts as broken, for a test that expects that. A test that
+    expects it to go on waits for longer.
+    """
+
+    def __init__(
+        self, space: Namespace, address: str, port: int = 80, *, patience: float = 1.5, pause: float = 0.02
+    ) -> None:
+        self.socket = connect(space, address, port, timeout=limit(patience))
         self.local = self.socket.getsockname()[:2]
+        self._patience = patience
         self.answers = 0
         self.error: OSError | None = None
         self._pause = pause
@@ -217,16 +242,22 @@ class Talk:
         except OSError as error:
             self.error = error
 
-    def goes_on(self, answers: int = 5, timeout: float = 5.0) -> bool:
+    def goes_on(self, answers: int = 5, timeout: float = limit(5.0)) -> bool:
         """Whether that many answers more come; False as soon as it has failed."""
         target, deadline = self.answers + answers, time.monotonic() + timeout
         while self.answers < target and self.error is None and time.monotonic() < deadline:
             time.sleep(0.01)
         return self.error is None and self.answers >= target
 
-    def breaks(self, timeout: float = 5.0) -> bool:
-        """Whether it fails within that time."""
-        self._thread.join(timeout)
+    def breaks(self, timeout: float = limit(5.0)) -> bool:
+        """Whether it fails within that time, or gets no answer for as long as its patience is."""
+        seen, since, deadline = self.answers, time.monotonic(), time.monotonic() + timeout
+        while self.error is None and (now := time.monotonic()) < deadline:
+            if self.answers != seen:
+                seen, since = self.answers, now
+            elif now - since > self._patience + self._pause:
+                return True
+            time.sleep(0.01)
         return self.error is not None
 
     @property
@@ -236,7 +267,11 @@ class Talk:
 
     def close(self) -> None:
         self._stopped.set()
-        self._thread.join(5)
+        self._thread.join(0.2)
+        if self._thread.is_alive():  # it waits for an answer that does not come
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
+            self._thread.join(limit(5))
         self.socket.close()
 
     def __enter__(self) -> Talk:

@@ -15,6 +15,7 @@ import pytest
 from tests.bed import frames
 from tests.bed.bed import Bed
 from tests.bed.namespaces import Namespace
+from tests.bed.patience import limit
 from tests.bed.traffic import RawPort, connect, request
 from tests.integration import icmp_site
 from tests.integration.hands import counters, dropped, external_mac, own_server, server_space
@@ -88,7 +89,7 @@ def test_a_client_is_told_that_the_servers_port_is_closed(live: Bed, net: Net, e
             client.connect((address, DNS))
             client.send(b"anybody?")
             assert icmp_error(client) == IcmpError(PORT_UNREACHABLE, address)
-            client.settimeout(3)
+            client.settimeout(limit(3))
             with pytest.raises(ConnectionRefusedError):
                 client.send(b"again")
                 client.recv(100)
@@ -107,7 +108,7 @@ def test_a_server_is_told_that_its_client_has_gone(live: Bed, net: Net, external
     server = plain_socket(server_space(live, net.server(address)), "udp", net.version)
     with server, plain_socket(live.remote, "udp", net.version) as client:
         server.bind((net.server(address), SERVER_DNS))
-        server.settimeout(3)
+        server.settimeout(limit(3))
         client.connect((address, DNS))
         client.send(b"hello")
         _, peer = server.recvfrom(100)
@@ -181,7 +182,7 @@ def test_the_end_of_a_ttl_is_told_to_both_ends(net: Net, ends: tuple[End, End]) 
                 assert ((str(quoted.src), quoted.src_port), (str(quoted.dst), quoted.dst_port)) == (local, peer)
                 assert quoted.checksums_right and quoted.ttl == 1
         sender.socket.setsockopt(IPPROTO[net.version], TTL[net.version], 64)
-        receiver.socket.settimeout(8)
+        receiver.socket.settimeout(limit(8))
         assert len(receiver.socket.recv(1) + receiver.socket.recv(1)) == 2
 
 
@@ -222,7 +223,7 @@ def test_a_large_download_passes_a_bottleneck_outside(live: Bed, net: Net, exter
     address = getattr(net, external)
     server, before = server_space(live, net.server(address)), translated(live)
     with bottleneck(live.router, "eth1", server):
-        assert download(live.remote, address, 3.0) > MUCH
+        assert download(live.remote, address, limit(3.0)) > MUCH
         assert "mtu 1300" in server.ip("route", "get", net.client if external == "plain" else net.internal_ip(address))
     assert translated(live) > before
 
@@ -230,7 +231,7 @@ def test_a_large_download_passes_a_bottleneck_outside(live: Bed, net: Net, exter
 def test_twin_without_translation_the_download_hangs(live: Bed, net: Net) -> None:
     with without_translation(live), bottleneck(live.router, "eth1", server_space(live, net.server(net.plain))):
         assert download(live.remote, net.plain, 1.5) < 1000
-    assert download(live.remote, net.plain, 3.0) > MUCH
+    assert download(live.remote, net.plain, limit(3.0)) > MUCH
 
 
 @pytest.mark.parametrize("external", ["routed", "full_routed"])
@@ -238,7 +239,7 @@ def test_a_large_upload_passes_a_bottleneck_inside(live: Bed, net: Net, external
     address, inner = getattr(net, external), live.inner_routers[ip_address(net.inner_router)]
     with bottleneck(inner, "far", live.remote, live.clients[0]):
         for space in (live.remote, live.clients[0]):
-            assert request(space, address, method="POST", body=b"x" * MUCH, timeout=3.0)["received"] == MUCH
+            assert request(space, address, method="POST", body=b"x" * MUCH, timeout=limit(3.0))["received"] == MUCH
             assert "mtu 1300" in space.ip("route", "get", address)
 
 
@@ -252,9 +253,9 @@ def test_an_inside_hosts_upload_passes_a_bottleneck_outside(live: Bed, net: Net)
     inside, family = inside_host(live, net), socket.AF_INET if net.version == 4 else socket.AF_INET6
     with live.remote.call(lambda: socket.create_server((net.client, 0), family=family)) as listener, \
             bottleneck(live.router, "eth1", inside):
-        listener.settimeout(5)
+        listener.settimeout(limit(5))
         with connect(inside, net.client, listener.getsockname()[1]) as sender, listener.accept()[0] as receiver:
-            receiver.settimeout(3)
+            receiver.settimeout(limit(3))
             sender.sendall(b"x" * 100_000)
             sender.shutdown(socket.SHUT_WR)
             got = 0

@@ -17,6 +17,7 @@ import pytest
 from tests.bed import frames
 from tests.bed.bed import Bed
 from tests.bed.namespaces import Namespace
+from tests.bed.patience import limit
 from tests.bed.traffic import LoadResult, RawPort
 from tests.integration import icmp_site
 from tests.integration.hands import counters, dropped, external_mac, internal_mac, server_space
@@ -44,7 +45,7 @@ def inside_hosts(bed: Bed, net: Net) -> list[Namespace]:
 
 def ping(space: Namespace, address: str, *options: object) -> tuple[int, int]:
     """Requests sent, and replies that came and were right."""
-    said = space.run("sh", "-c", " ".join(map(str, ("ping", "-n", "-W", 2, *options, address, "; true"))), timeout=60)
+    said = space.run("sh", "-c", " ".join(map(str, ("ping", "-n", "-W", 2, *options, address, "; true"))), timeout=limit(60))
     found = re.search(r"(\d+) packets transmitted, (\d+) received", said)
     assert found and "wrong" not in said and "DUP" not in said, said
     return int(found[1]), int(found[2])

@@ -18,6 +18,7 @@ from tests.bed import frames
 from tests.bed.bed import Bed
 from tests.bed.frames import ACK, SYN, Frame
 from tests.bed.namespaces import Namespace
+from tests.bed.patience import limit
 from tests.bed.sites import simple_site, together
 from tests.bed.traffic import Load, RawPort, connect, request
 from tests.integration.hands import Talk, counters, eventually, external_mac, hand_client, internal_mac, server_space
@@ -321,7 +322,7 @@ def _answer_datagrams(listening: socket.socket, name: str, stopped: threading.Ev
 
 def udp_socket(space: Namespace, address: str) -> socket.socket:
     made = space.call(lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
-    made.settimeout(3)
+    made.settimeout(limit(3))
     made.connect((address, DNS))
     return made
 
@@ -408,12 +409,12 @@ def loads_of(bed: Bed, *addresses: str) -> list[Load]:
 
 
 class Questions:
-    """A UDP client that asks again and again, and counts what is not answered within a second. A context manager."""
+    """A UDP client that asks again and again, and counts what is not answered in time. A context manager."""
 
     def __init__(self, space: Namespace, address: str) -> None:
         self.answered = self.lost = 0
         self._socket = udp_socket(space, address)
-        self._socket.settimeout(1.0)
+        self._socket.settimeout(limit(1.0))
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -435,7 +436,7 @@ class Questions:
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
-        self._thread.join(3)
+        self._thread.join(limit(3))
         self._socket.close()
 
 
@@ -527,7 +528,7 @@ def test_a_switch_that_is_killed_gets_everything_back(bed: Bed) -> None:
         node.ovs.start_vswitchd()
         wait_state(bed, "lb-a", "ready")
         bed.wait_until(lambda: node.tables_hash() == before, 5, "the tables are as before")
-        assert plain.broken(timeout=10) == full.broken(timeout=10) == []
+        assert plain.broken(timeout=limit(10)) == full.broken(timeout=limit(10)) == []
 
 
 def test_ipv6_comes_and_goes_by_the_site_file(fresh: Bed) -> None:

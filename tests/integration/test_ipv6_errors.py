@@ -13,6 +13,7 @@ import pytest
 from lbctl.site.model import ExternalIp, Server, Service, Site
 from tests.bed.bed import Bed
 from tests.bed.namespaces import Namespace
+from tests.bed.patience import limit
 from tests.bed.sites import simple_site, with_nat_gateway
 from tests.bed.traffic import connect, request
 from tests.integration.hands import counters, server_space
@@ -94,7 +95,7 @@ def download(space: Namespace, address: str, timeout: float) -> int:
 # Errors.
 
 
-def datagram_refused(space: Namespace, address: str, port: int, timeout: float = 2.0) -> bool:
+def datagram_refused(space: Namespace, address: str, port: int, timeout: float = limit(2.0)) -> bool:
     """Whether the sender of a datagram is told that nobody listens."""
     with space.call(lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)) as client:
         client.settimeout(timeout)
@@ -120,7 +121,7 @@ def test_a_client_is_told_that_the_servers_port_is_closed(live: Bed) -> None:
 def test_a_large_download_passes_a_bottleneck_outside(live: Bed) -> None:
     before = counters(live)["other"].get("icmp_errors_translated", 0)
     with bottleneck(live.router, "eth1", server_space(live, SERVER)):
-        assert download(live.remote, PLAIN, 3.0) > MUCH
+        assert download(live.remote, PLAIN, limit(3.0)) > MUCH
     assert counters(live)["other"]["icmp_errors_translated"] > before
 
 
@@ -133,7 +134,7 @@ def test_a_large_upload_passes_a_bottleneck_inside(live: Bed) -> None:
     inner = live.inner_routers[IPv6Address(INNER_ROUTER)]
     with bottleneck(inner, "far", live.remote, live.clients[0]):
         for space in (live.remote, live.clients[0]):
-            assert request(space, FULL_ROUTED, method="POST", body=b"x" * MUCH, timeout=3.0)["received"] == MUCH
+            assert request(space, FULL_ROUTED, method="POST", body=b"x" * MUCH, timeout=limit(3.0))["received"] == MUCH
 
 
 def test_twin_without_translation_the_upload_hangs(live: Bed) -> None:
@@ -162,7 +163,7 @@ def test_inside_hosts_go_out_by_tcp_udp_and_echo(live: Bed, outside: Namespace) 
     client = live.inside[0].call(lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
     with server, client:
         server.bind(("::", 5353))
-        server.settimeout(3), client.settimeout(3)
+        server.settimeout(limit(3)), client.settimeout(limit(3))
         for text in (b"one", b"two"):
             client.sendto(text, (CLIENT, 5353))
             got, peer = server.recvfrom(100)

@@ -8,6 +8,7 @@ import pytest
 
 from tests.bed.bed import Bed
 from tests.bed.namespaces import Namespace
+from tests.bed.patience import limit
 from tests.bed.sites import simple_site, with_nat_gateway
 from tests.bed.traffic import connect
 from tests.integration.moving import STRATEGIES, Talks, assert_unharmed
@@ -61,7 +62,7 @@ def test_two_hosts_with_the_same_port_are_kept_apart(live: Bed, outside) -> None
         other = live.inside[1].call(lambda: socket.socket())
         with other:
             other.bind(("0.0.0.0", port))
-            other.settimeout(3)
+            other.settimeout(limit(3))
             other.connect((OUTSIDE, PORT))
             other.sendall(b"hello\n")
             assert other.recv(100).endswith(b"hello\n")
@@ -75,7 +76,7 @@ def test_udp_goes_out_and_its_answer_comes_back(live: Bed, outside) -> None:
     client = live.inside[0].call(lambda: socket.socket(type=socket.SOCK_DGRAM))
     with server, client:
         server.bind(("0.0.0.0", 5353))
-        server.settimeout(3), client.settimeout(3)
+        server.settimeout(limit(3)), client.settimeout(limit(3))
         for text in (b"one", b"two", b"three"):
             client.sendto(text, (OUTSIDE, 5353))
             got, peer = server.recvfrom(100)
@@ -92,7 +93,7 @@ def test_what_nobody_inside_asked_for_is_refused(live: Bed) -> None:
         connect(live.clients[0], GATEWAY, 22)
     probe = live.clients[0].call(lambda: socket.socket(type=socket.SOCK_DGRAM))
     with probe:
-        probe.settimeout(3)
+        probe.settimeout(limit(3))
         probe.connect((GATEWAY, 53))
         probe.send(b"x")
         with pytest.raises(ConnectionRefusedError):

@@ -16,6 +16,7 @@ from lbctl.site.model import SCHEDULERS, Service, Site
 from tests.bed.bed import Bed
 from tests.bed.controller import APPS
 from tests.bed.namespaces import Namespace
+from tests.bed.patience import limit
 from tests.bed.sites import simple_site
 from tests.bed.traffic import connect
 from tests.integration.hands import Talk, counters, eventually, who_answers
@@ -97,7 +98,7 @@ class Datagrams:
 
     def __init__(self, space: Namespace, address: str = FIRST) -> None:
         self.socket = space.call(lambda: socket.socket(type=socket.SOCK_DGRAM))
-        self.socket.settimeout(3.0)
+        self.socket.settimeout(limit(3.0))
         self.socket.connect((address, 80))
 
     def ask(self) -> str:
@@ -124,7 +125,7 @@ class Waiting:
         self.run = bed.controller.cli("drain-server", *arguments, "--wait")
 
     def end(self) -> subprocess.CompletedProcess[str]:
-        self._thread.join(20)
+        self._thread.join(limit(20))
         assert self.run is not None, "it waits still"
         return self.run
 
@@ -134,7 +135,7 @@ class Waiting:
 @pytest.mark.parametrize("address, server", [(FIRST, SERVERS[1]), (SECOND, "10.0.0.22")], ids=["destination", "full"])
 def test_a_drained_server_finishes_what_it_has_and_gets_nothing_new(live: Bed, address: str, server: str) -> None:
     """While requests come all the time, none of which fails."""
-    load = live.load(live.clients[1], address, requests=2)
+    load = live.load(live.clients[1], address, requests=2, at_least=51)
     others = {f"10.0.0.{number}" for number in ((11, 13) if address == FIRST else (21, 23))}
     with to_server(live, server, address) as talk:
         assert "is drained, " in live.controller.cli("drain-server", f"{server}:8080", "--service", "tcp/80").stdout
@@ -232,7 +233,7 @@ def few(quiet_bed: Bed) -> Bed:
 def test_servers_come_and_go_under_traffic(quiet_bed: Bed) -> None:
     """By the command; a new one is found by ARP, gets its share at both LBs, and what a removed one has goes on."""
     bed = few(quiet_bed)
-    load = bed.load(bed.clients[1], FIRST, lines=4, requests=2)
+    load = bed.load(bed.clients[1], FIRST, lines=4, requests=2, at_least=51)
     assert answering(bed) == set(SERVERS[:2])
     with to_server(bed, SERVERS[0]) as talk:
         added = bed.controller.cli("server", "add", FIRST, "tcp/80", THREE)
@@ -272,7 +273,7 @@ def test_twin_a_server_that_is_forgotten_with_its_connections_breaks_them(quiet_
 @pytest.mark.parametrize("strategy", ["precopy", "buffered"])
 def test_servers_change_while_the_external_ip_moves(quiet_bed: Bed, strategy: str) -> None:
     bed = few(quiet_bed)
-    load = bed.load(bed.clients[1], FIRST, lines=4, requests=2)
+    load = bed.load(bed.clients[1], FIRST, lines=4, requests=2, at_least=51)
     with to_server(bed, SERVERS[0]) as talk:
         move = bed.move(FIRST, "lb-b", strategy, wait=False)
         assert bed.rest("POST", path(), {"address": SERVERS[2], "port": 8080}).status == 201
