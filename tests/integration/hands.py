@@ -185,6 +185,50 @@ def retransmissions(end: socket.socket) -> int:
     return struct.unpack_from("=I", end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192), 100)[0]
 
 
+class Listening:
+    """What arrives at a port and is `wanted`, from now on: `heard`, and at what `times`. In a thread; a context manager."""
+
+    def __init__(self, port: RawPort, wanted: Callable[[Frame], bool]) -> None:
+        self.heard: list[Frame] = []
+        self.times: list[float] = []
+        self._port = port
+        self._wanted = wanted
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            for frame in self._port.frames(0.2):
+                if self._wanted(frame):
+                    self.heard.append(frame)
+                    self.times.append(time.monotonic())
+
+    @property
+    def spacing(self) -> float:
+        """Seconds from one to the next, on the average: so it does not count how long a busy machine delays each."""
+        return (self.times[-1] - self.times[0]) / (len(self.times) - 1)
+
+    def silent_for(self, seconds: float) -> bool:
+        """Whether nothing has come for so long since the last one."""
+        return bool(self.times) and time.monotonic() - self.times[-1] > seconds
+
+    def __enter__(self) -> Listening:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+
+def announced(bed: Bed, *listening: Listening) -> None:
+    """Until each has heard the announcements of a move, five times with more than a second between them, and no more."""
+    bed.wait_until(lambda: min(len(each.times) for each in listening) >= 5, 8, "announced five times on both sides")
+    bed.wait_until(lambda: all(each.silent_for(2.5) for each in listening), 5, "announced no more")
+    for each in listening:
+        assert each.spacing > 0.9, each.times
+
+
 def syns_sent_again(space: Namespace) -> int:
     """Segments that the kernel there has sent again. A client that is told "no" at once has not sent its SYN again."""
     return _tcp_counter(space, "RetransSegs")

@@ -28,6 +28,7 @@ from tests.integration.hands import (
     internal_mac,
     own_server,
     pair,
+    retransmissions,
     server_space,
 )
 
@@ -370,15 +371,22 @@ def test_errors_are_limited_in_the_switch(live: Bed, what: str) -> None:
         for start in range(0, SENT, 100):
             client.port.send(*[client.frame(ACK, ack=1, seq=start + number) for number in range(100)])
             time.sleep(0.01)
-        took = time.monotonic() - begun
-        answers = client.port.collect(
-            lambda frame: str(frame.src) == external[0] and (frame.flags == RST or frame.icmp_type == 3), 1.0)
-        seen, limited = (now - then for now, then in zip(meter(live, "lb-a"), before, strict=True))
+        took, answers = time.monotonic() - begun, []
+
+        def told() -> tuple[int, int]:
+            """What the meter has seen and dropped, when no more answers come."""
+            answers.extend(client.port.collect(
+                lambda frame: str(frame.src) == external[0] and (frame.flags == RST or frame.icmp_type == 3), 0.5))
+            return tuple(now - then for now, then in zip(meter(live, "lb-a"), before, strict=True))
+
+        eventually(live, lambda: told()[0] > SENT / 4, "a busy machine loses some on the way, but not most")
+        eventually(live, lambda: told() == told(), "all has been seen")
+        seen, limited = told()
         reached = counters(live)["packet_ins"] - ins
     most = RATE / 2 + RATE * (took + 0.1)
     print(f"{seen} of {SENT} seen in {took:.2f} s: {len(answers)} answered (at most {most:.0f}), {limited} dropped by the meter")
     assert RATE / 4 < len(answers) <= most
-    assert SENT / 4 < seen <= SENT, "a busy machine loses some on the way, but not most"
+    assert SENT / 4 < seen <= SENT
     assert limited + len(answers) == seen
     assert reached <= most, "the limit is not in the switch"
 
@@ -386,14 +394,13 @@ def test_errors_are_limited_in_the_switch(live: Bed, what: str) -> None:
 def test_strays_do_not_delay_those_who_have_an_entry(live: Bed) -> None:
     """A flood of strays leaves established connections, and new ones, alone."""
     with Talk(live.clients[1], EXTERNAL) as talk, hand_client(live) as client:
-        deadline = time.monotonic() + 1.5
-        opened = 0
-        while time.monotonic() < deadline:
+        delayed = 0
+        for _ in range(60):
             client.port.send(*[client.frame(ACK, ack=1, seq=number) for number in range(50)])
-            with connect(live.remote, EXTERNAL, timeout=3):
-                opened += 1
+            with connect(live.remote, EXTERNAL) as opened:
+                delayed += retransmissions(opened) > 0
             time.sleep(0.01)
-        assert opened > 3 and talk.goes_on()
+        assert delayed < 15 and talk.goes_on()
 
 
 def test_a_client_of_its_own(live: Bed) -> None:

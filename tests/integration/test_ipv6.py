@@ -21,7 +21,17 @@ from tests.bed.namespaces import Namespace
 from tests.bed.patience import limit
 from tests.bed.sites import simple_site, together
 from tests.bed.traffic import Load, RawPort, connect, request
-from tests.integration.hands import Talk, counters, eventually, external_mac, hand_client, internal_mac, server_space
+from tests.integration.hands import (
+    Listening,
+    Talk,
+    announced,
+    counters,
+    eventually,
+    external_mac,
+    hand_client,
+    internal_mac,
+    server_space,
+)
 from tests.integration.moving import STRATEGIES, Talks, assert_unharmed, mixed_load, serves_alone, wait_ended, wait_reached, wait_state
 from tests.integration.slow_moves import harm_by_a_slow_lb
 
@@ -468,28 +478,16 @@ def test_route_first_breaks_connections(naive_bed: Bed) -> None:
 
 def test_a_move_is_announced_on_both_sides(bed: Bed) -> None:
     """Unsolicited advertisements from the new LB, five times (RFC 4861 7.2.6)."""
-    heard: dict[str, list[float]] = {"external": [], "internal": []}
-    begun = time.monotonic()
-
-    def listen(side: str, port: RawPort, wanted: tuple[str, str, int]) -> None:
-        for frame in port.frames(7.0):
-            if told(frame) == wanted:
-                assert (frame.eth_dst, str(frame.dst), str(frame.src)) == (ALL_NODES_MAC, ALL_NODES, wanted[0])
-                heard[side].append(time.monotonic() - begun)
-
-    outside_wanted = (FIRST, external_mac(bed, "lb-b"), OVERRIDE)
-    inside_wanted = ("2001:db8:2::1", internal_mac(bed, "lb-b"), OVERRIDE | ROUTER)
-    with RawPort(bed.clients[1], "eth0") as outside, RawPort(server_space(bed, SERVER), "eth0") as inside:
-        listeners = [threading.Thread(target=listen, args=args)
-                     for args in (("external", outside, outside_wanted), ("internal", inside, inside_wanted))]
-        for listener in listeners:
-            listener.start()
+    outside = FIRST, external_mac(bed, "lb-b"), OVERRIDE
+    inside = "2001:db8:2::1", internal_mac(bed, "lb-b"), OVERRIDE | ROUTER
+    with RawPort(bed.clients[1], "eth0") as out, RawPort(server_space(bed, SERVER), "eth0") as in_, \
+            Listening(out, lambda frame: told(frame) == outside) as external, \
+            Listening(in_, lambda frame: told(frame) == inside) as internal:
         bed.move(FIRST, "lb-b")
-        for listener in listeners:
-            listener.join()
-    for side, times in heard.items():
-        gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
-        assert len(times) >= 5 and max(times) < 6.5 and min(gaps) > 0.9, f"{side}: {times}"
+        announced(bed, external, internal)
+    for (address, _, _), side in ((outside, external), (inside, internal)):
+        assert {(frame.eth_dst, str(frame.dst), str(frame.src)) for frame in side.heard} == {
+            (ALL_NODES_MAC, ALL_NODES, address)}
 
 
 # Restarts
