@@ -274,7 +274,7 @@ def error_frame(bed: Bed, net: Net, port: RawPort, quoted: bytes, external: str)
     if net.version == 6:
         return frames.icmpv6(eth, net.near_client, external, 2, struct.pack("!I", 1300) + quoted)
     body = bytearray(struct.pack("!BBHHH", 3, 4, 0, 0, 1300) + quoted)
-    body[2:4] = frames._sum(bytes(body)).to_bytes(2)
+    body[2:4] = frames.checksum(bytes(body)).to_bytes(2)
     return frames.ipv4(eth, net.near_client, external, frames.ICMP, bytes(body))
 
 
