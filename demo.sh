@@ -6,4 +6,4 @@ install_everything
 start_openvswitch
 say "The demonstration"
 cd "$CHECKOUT"
-run "$VENV/bin/python" -m evaluation.demonstration "$@"
+run "$VENV/bin/python" -m evaluation demonstration "$@"

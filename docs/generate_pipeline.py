@@ -14,13 +14,13 @@ from pathlib import Path
 
 from lbctl.entries.access_table import Entry
 from lbctl.entries.translation import full_reply, outbound_keys
-from lbctl.health_checks.checker import MOST_CHECKS
-from lbctl.openflow import rules
+from lbctl.openflow import meters, rules
 from lbctl.openflow.cookies import MARK, Kind, kind_of
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.flow import Flow
-from lbctl.openflow.meters import ANSWERS
-from lbctl.openflow.rules import ABSENT, SERVING, Port, Ports, Role
+from lbctl.openflow.meters import ANSWERS, MOST_CHECKS
+from lbctl.openflow.ports import Port, Ports
+from lbctl.openflow.rules import ABSENT, SERVING, Role
 from lbctl.openflow.tables import REGISTERS, TABLES, Table, number
 from lbctl.site.model import ExternalIp, HealthCheck, Server, Service, Settings, Tunnel
 from lbctl.values.keys import pack_key, reply_key
@@ -39,8 +39,9 @@ INTRODUCTION = """\
 
 What an LB's Open vSwitch holds, table by table. The tables are declared in
 [`lbctl/openflow/tables.py`](../lbctl/openflow/tables.py), the flows in
-[`rules.py`](../lbctl/openflow/rules.py) and [`entry_flows.py`](../lbctl/openflow/entry_flows.py); a flow that its table's
-declaration does not allow cannot be built. The words are those of [architecture.md](architecture.md).
+[`rules.py`](../lbctl/openflow/rules.py), [`responder_rules.py`](../lbctl/openflow/responder_rules.py) and
+[`entry_flows.py`](../lbctl/openflow/entry_flows.py); a flow that its table's declaration does not allow cannot be
+built. The words are those of [architecture.md](architecture.md).
 
 To see the same of a running LB: `ovs-ofctl -O OpenFlow14 dump-flows BRIDGE`. To see one packet's way through it:
 `lbctl where CLIENT:PORT IP:PORT --trace` ([cli.md](cli.md)).
@@ -50,8 +51,8 @@ To see the same of a running LB: `ovs-ofctl -O OpenFlow14 dump-flows BRIDGE`. To
 - The bridge has `fail_mode=secure`, so nothing but these flows decides, and they stay without a controller.
 - No other controller changes flows that carry our mark in their cookie. Flows without it are never touched.
 - Frames are untagged Ethernet, with IPv4 or IPv6.
-- With destination NAT a server's default route is its external IP's gateway: answers to clients come back through the LB.
-  With full NAT they come back to an internal IP, which needs no route.
+- With destination NAT a server's default route is its external IP's gateway: answers to clients come back through
+  the LB. With full NAT they come back to an internal IP, which needs no route.
 - A client's answers can be sent to the MAC that its SYN came from. If a router in front of the LB changes its MAC,
   the connections that it carries are answered to the old one.
 - With destination NAT a server belongs to one external IP, so its address tells whose packets it sends.
@@ -63,13 +64,16 @@ EXAMPLE = """\
 
 All dumps below are of one LB, `lb-a`: external port 1 with MAC 02:00:00:00:00:a1, internal port 2 with MAC
 02:00:00:00:00:a2, port 3 for vxlan tunnels. Each external IP but the NAT gateway has a service on TCP port 80 and one
-server, on port 8080; the first one has a service on UDP port 53 as well; its servers and those of the fifth one are checked.
+server, on port 8080; the first one has a service on UDP port 53 as well; its servers and those of the fifth one are
+checked.
 
 | external IP | inside | server | NAT | what `lb-a` does for it |
 |---|---|---|---|---|
 | 198.51.100.1 | gateway 10.0.0.1 | 10.0.0.11 | destination | serves it: transfer mode `normal`, answers ARP |
-| 198.51.100.2 | gateway 10.0.0.2 | 10.0.0.12 | destination | takes it over by `precopy`: `transition`, holds what has no entry |
-| 198.51.100.3 | gateway 10.0.0.3 | 10.0.0.13 | destination | takes it over by `buffered`: `transition`, holds everything |
+| 198.51.100.2 | gateway 10.0.0.2 | 10.0.0.12 | destination \
+| takes it over by `precopy`: `transition`, holds what has no entry |
+| 198.51.100.3 | gateway 10.0.0.3 | 10.0.0.13 | destination \
+| takes it over by `buffered`: `transition`, holds everything |
 | 198.51.100.4 | gateway 10.0.0.4 | 10.0.0.14 | destination | nothing: it is assigned to another LB |
 | 198.51.100.5 | internal IP 10.0.0.105 | 10.0.0.15 | full | serves it |
 | 198.51.100.6 | gateway 10.0.0.6, hosts 10.0.0.192/26 | - | outbound | serves it; its router 198.51.100.254 is known |
@@ -79,119 +83,131 @@ server, on port 8080; the first one has a service on UDP port 53 as well; its se
 One connection of each kind of NAT is open. Client 203.0.113.7 port 40000 behind a router with MAC 02:00:00:00:00:fe
 talks to 198.51.100.1 port 80 (destination NAT) and to 198.51.100.5 port 80 (full NAT: its server sees 10.0.0.105 port
 1024). Inside host 10.0.0.200 has asked the DNS server 203.0.113.53 by UDP from its port 5353, which the NAT gateway
-translates to port 1024 of 198.51.100.6. The cookies are left out of the dumps; `CONTROLLER:65535` sends the whole frame.
+translates to port 1024 of 198.51.100.6. The cookies are left out of the dumps; `CONTROLLER:65535` sends the whole
+frame.
 
 """
 
 PARAGRAPHS: dict[Key, str] = {
-    ("classify", 120, Kind.PIPELINE): "ARP and IPv6 neighbour discovery (whose hop limit of 255 says that no router has "
-        "forwarded it) go to the table arp. From a tunnel port only what comes from the other end of a tunnel to a server, with "
-        "its key, is let in, here and below. Other ports of the bridge, if it has any, are not served.",
-    ("classify", 110, Kind.FRAGMENT): "Fragments are dropped: only the first one has the ports that an entry is found by.",
-    ("classify", 105, Kind.TRANSLATE_ICMP): "ICMP errors (unreachable, time exceeded, parameter problem; IPv6 also: packet too "
-        "big) go to the controller: the connection that they are about is told by the packet that they quote, where no flow "
-        "can look. The controller translates both and sends them on. Limited by meter 6.",
-    ("classify", 100, Kind.PIPELINE): "IP packets that are sent to the port's own MAC go on. What a learning switch floods "
-        "to us, though it is for another LB, ends here.",
-    ("arp", 110, Kind.SERVER_ARP): "The gratuitous ARP (sender and target are the same) of a next hop, that is of a server, "
-        "of the router in front of it, or of a NAT gateway's router outside, goes to the controller, which learns a new MAC "
-        "from it at once. There are such flows for the next hops of all external IPs, so that an LB knows the way to every "
-        "server before an external IP moves to it. Limited by meter 4.",
-    ("arp", 100, Kind.SERVER_ARP): "The next hops' replies to the controller's own ARP requests go to the controller. It asks "
-        "every `arp_interval`, and twice a second for those whose MAC it does not know (in large sites more seldom), by probes of "
-        "RFC 5227, which have no sender address and so leave the servers' own ARP caches alone. Neighbour advertisements likewise. "
-        "Limited by meter 4.",
-    ("arp", 105, Kind.ARP): "A neighbour solicitation without a source address: a host is about to take the address (RFC 4862). "
-        "Everyone is told that it is taken.",
-    ("arp", 100, Kind.ARP): "Who has the external IP (asked outside), or the gateway or internal IP (asked inside)? The flow turns the "
-        "request into its reply, with the MAC of the port that it came by, and sends it back. These flows *are* the "
-        "assignment of an external IP: the LB that has them gets the packets. The route step of a move deletes them here "
-        "and adds them there. For IPv6 it is a neighbour solicitation that becomes an advertisement, of a router if it is a "
-        "gateway's; table advertise does the rest. The LB answers for the link-local address of each port too: next hops "
-        "ask for it before they answer probes from it. What came by a tunnel is sent back to its other end.",
-    ("advertise", 100, Kind.ARP): "Open vSwitch sets the MAC in an advertisement only where the flow's match says that it is "
-        "one.",
-    ("transfer_mode", 110, Kind.MODE): "Full NAT: what is sent to an internal IP from inside. One server may serve several "
-        "external IPs, so the packet's destination tells whose it is, before its source is looked at.",
-    ("transfer_mode", 90, Kind.MODE): "A NAT gateway: what its hosts send out. After the flows of single servers, which may be "
-        "among its hosts.",
+    ("classify", 120, Kind.PIPELINE): "ARP and IPv6 neighbour discovery (whose hop limit of 255 says that no router "
+        "has forwarded it) go to the table arp. From a tunnel port only what comes from the other end of a tunnel to a "
+        "server, with its key, is let in, here and below. Other ports of the bridge, if it has any, are not served.",
+    ("classify", 110, Kind.FRAGMENT): "Fragments are dropped: only the first one has the ports that an entry is found "
+                                      "by.",
+    ("classify", 105, Kind.TRANSLATE_ICMP): "ICMP errors (unreachable, time exceeded, parameter problem; IPv6 also: "
+        "packet too big) go to the controller: the connection that they are about is told by the packet that they "
+        "quote, where no flow can look. The controller translates both and sends them on. Limited by meter 6.",
+    ("classify", 100, Kind.PIPELINE): "IP packets that are sent to the port's own MAC go on. What a learning switch "
+        "floods to us, though it is for another LB, ends here.",
+    ("arp", 110, Kind.SERVER_ARP): "The gratuitous ARP (sender and target are the same) of a next hop, that is of a "
+        "server, of the router in front of it, or of a NAT gateway's router outside, goes to the controller, which "
+        "learns a new MAC from it at once. There are such flows for the next hops of all external IPs, so that an LB "
+        "knows the way to every server before an external IP moves to it. Limited by meter 4.",
+    ("arp", 100, Kind.SERVER_ARP): "The next hops' replies to the controller's own ARP requests go to the controller. "
+        "It asks every `arp_interval`, and twice a second for those whose MAC it does not know (in large sites more "
+        "seldom), by probes of RFC 5227, which have no sender address and so leave the servers' own ARP caches alone. "
+        "Neighbour advertisements likewise. Limited by meter 4.",
+    ("arp", 105, Kind.ARP): "A neighbour solicitation without a source address: a host is about to take the address "
+        "(RFC 4862). Everyone is told that it is taken.",
+    ("arp", 100, Kind.ARP): "Who has the external IP (asked outside), or the gateway or internal IP (asked inside)? "
+        "The flow turns the request into its reply, with the MAC of the port that it came by, and sends it back. These "
+        "flows *are* the assignment of an external IP: the LB that has them gets the packets. The route step of a move "
+        "deletes them here and adds them there. For IPv6 it is a neighbour solicitation that becomes an advertisement, "
+        "of a router if it is a gateway's; table advertise does the rest. The LB answers for the link-local address of "
+        "each port too: next hops ask for it before they answer probes from it. What came by a tunnel is sent back to "
+        "its other end.",
+    ("advertise", 100, Kind.ARP): "Open vSwitch sets the MAC in an advertisement only where the flow's match says that "
+        "it is one.",
+    ("transfer_mode", 110, Kind.MODE): "Full NAT: what is sent to an internal IP from inside. One server may serve "
+        "several external IPs, so the packet's destination tells whose it is, before its source is looked at.",
+    ("transfer_mode", 90, Kind.MODE): "A NAT gateway: what its hosts send out. After the flows of single servers, "
+        "which may be among its hosts.",
     ("transfer_mode", 100, Kind.MODE): "One flow for packets to the external IP, from outside, and one for each of its "
-        "servers' packets, from inside. They set reg0 to the transfer mode, which table no_entry looks at. In `buffered` "
-        "transition mode they go straight to no_entry, so that every packet is held; otherwise the access table is asked "
-        "first.",
-    ("transfer_mode", 100, Kind.UNASSIGNED): "No transfer mode here: the external IP is assigned to another LB. The packet "
-        "goes to the controller, which answers with ICMP host unreachable. Limited by meter 2.",
+        "servers' packets, from inside. They set reg0 to the transfer mode, which table no_entry looks at. In "
+        "`buffered` transition mode they go straight to no_entry, so that every packet is held; otherwise the access "
+        "table is asked first.",
+    ("transfer_mode", 100, Kind.UNASSIGNED): "No transfer mode here: the external IP is assigned to another LB. The "
+        "packet goes to the controller, which answers with ICMP host unreachable. Limited by meter 2.",
     ("inbound_flags", 120, Kind.PIPELINE): "A SYN goes past the access table: the controller must see every connection "
-        "request, also one that meets an old entry with the same ports, and tells a retransmission by its sequence number. "
-        "FIN is not looked at here on purpose: the datapath's cache would keep packets with FIN apart, and a FIN would overtake "
-        "the ACK just before it.",
-    ("inbound_flags", 110, Kind.PIPELINE): "A RST gets reg1 = 1, by which the deliver tables show it to the controller. It "
-        "is marked here, before its entry is looked for, so that an entry needs one flow for each direction and not two.",
+        "request, also one that meets an old entry with the same ports, and tells a retransmission by its sequence "
+        "number. FIN is not looked at here on purpose: the datapath's cache would keep packets with FIN apart, and a "
+        "FIN would overtake the ACK just before it.",
+    ("inbound_flags", 110, Kind.PIPELINE): "A RST gets reg1 = 1, by which the deliver tables show it to the "
+        "controller. It is marked here, before its entry is looked for, so that an entry needs one flow for each "
+        "direction and not two.",
     ("inbound_flags", 0, Kind.PIPELINE): "Every other packet from a client.",
     ("outbound_flags", 110, Kind.PIPELINE): "A RST gets reg1 = 1, as in inbound_flags.",
-    ("outbound_flags", 0, Kind.PIPELINE): "Every other packet from inside. A SYN is no exception: with destination and full "
-        "NAT, servers answer and never open connections through the LB, so it will find no entry; a NAT gateway's host that "
-        "uses a port again goes on through its old entry until that ends.",
-    ("access_in", 100, Kind.ENTRY_IN): "An entry: what the client sends gets the server's address and port. Nothing in it "
-        "depends on the LB, so a move copies it as it is. `fin_timeout` lets the flow end once it has seen FIN or RST and "
-        "then no packet for `linger` seconds; until then it has no timeout, which is what lets 100 000 of them stay cheap "
-        "(the controller sweeps the idle ones by their packet counts). `send_flow_rem` reports that end to the controller. With "
-        "full NAT the source becomes an internal IP and a port of it. With outbound NAT the entry knows the inside host's next "
-        "hop. UDP has no FIN, so it has no fin_timeout either.",
+    ("outbound_flags", 0, Kind.PIPELINE): "Every other packet from inside. A SYN is no exception: with destination and "
+        "full NAT, servers answer and never open connections through the LB, so it will find no entry; a NAT gateway's "
+        "host that uses a port again goes on through its old entry until that ends.",
+    ("access_in", 100, Kind.ENTRY_IN): "An entry: what the client sends gets the server's address and port. Nothing in "
+        "it depends on the LB, so a move copies it as it is. `fin_timeout` lets the flow end once it has seen FIN or "
+        "RST and then no packet for `linger` seconds; until then it has no timeout, which is what lets 100 000 of them "
+        "stay cheap (the controller sweeps the idle ones by their packet counts). `send_flow_rem` reports that end to "
+        "the controller. With full NAT the source becomes an internal IP and a port of it. With outbound NAT the entry "
+        "knows the inside host's next hop. UDP has no FIN, so it has no fin_timeout either.",
     ("access_in", 0, Kind.PIPELINE): "Without an entry, no_entry decides.",
-    ("access_out", 100, Kind.ENTRY_OUT): "The same entry, inverse: what the server sends gets the external IP and its port "
-        "as its source. The destination MAC is the one that the client's first packet came from (of outbound NAT: the router's): "
-        "the way back needs no route and no ARP. With full NAT the destination becomes the client again.",
+    ("access_out", 100, Kind.ENTRY_OUT): "The same entry, inverse: what the server sends gets the external IP and its "
+        "port as its source. The destination MAC is the one that the client's first packet came from (of outbound NAT: "
+        "the router's): the way back needs no route and no ARP. With full NAT the destination becomes the client "
+        "again.",
     ("access_out", 0, Kind.PIPELINE): "Without an entry, no_entry decides.",
-    ("no_entry", 130, Kind.HOLD): "Transition mode: the packet goes to the controller, which holds it until it knows which "
-        "LB serves the external IP. Limited by meter 3.",
-    ("no_entry", 135, Kind.CHECKED): "What a server answers to a health check: sent to the gateway (with full NAT: to an internal IP), "
-        "to the ports 512 to 1023, which no connection is translated to. It goes to the controller, at whatever LB it comes in. Packets "
-        "with an entry do not come to this table, so checks cost them nothing. Limited by meter 8. The checks themselves are sent "
-        "by the controller through table deliver_server.",
+    ("no_entry", 130, Kind.HOLD): "Transition mode: the packet goes to the controller, which holds it until it knows "
+        "which LB serves the external IP. Limited by meter 3.",
+    ("no_entry", 135, Kind.CHECKED): "What a server answers to a health check: sent to the gateway (with full NAT: to "
+        "an internal IP), to the ports 512 to 1023, which no connection is translated to. It goes to the controller, "
+        "at whatever LB it comes in. Packets with an entry do not come to this table, so checks cost them nothing. "
+        "Limited by meter 8. The checks themselves are sent by the controller through table deliver_server.",
     ("no_entry", 125, Kind.PIPELINE): "SYN and FIN at once is no packet of a sane host: dropped.",
-    ("no_entry", 140, Kind.ECHO): "Ping to an external IP (from outside), to a gateway or an internal IP (from inside) is answered "
-        "here, in transition mode too: the request is turned into its reply and sent back by the port that it came by.",
-    ("no_entry", 120, Kind.NEW): "A SYN, or any datagram of UDP, for a service of an external IP that this LB serves, from outside; "
-        "or from a NAT gateway's host. The controller chooses a server or a port, adds the entry, and sends the packet on "
-        "through the access table. Limited by meter 1. There is no such flow in transition mode.",
-    ("no_entry", 120, Kind.TRANSLATE_ICMP): "A NAT gateway's hosts may ping the outside: the controller translates echo requests "
-        "and their replies. Limited by meter 6.",
-    ("no_entry", 110, Kind.PIPELINE): "A RST for no connection, and any other ICMP, are dropped: an error is never answered with an "
-        "error.",
-    ("no_entry", 100, Kind.STRAY): "Any other packet without an entry. If the controller knows the connection (one direction "
-        "of a half-closed one ran out), it puts the entry back and sends the packet on. Otherwise it answers: with a RST to "
-        "TCP, with ICMP port unreachable to UDP, with protocol unreachable to anything else. Limited by meter 2.",
-    ("deliver_server", 300, Kind.EXPIRED): "The packet's TTL ends here: the controller tells its sender, with the packet as it "
-        "was before it was translated, so that traceroute shows the LB. Limited by meter 2.",
-    ("deliver_server", 200, Kind.PIPELINE): "A RST that has found its entry: the mark is taken off, the packet goes through this "
-        "table again and is delivered, and then is shown to the controller.",
-    ("deliver_server", 100, Kind.DELIVER): "One flow for each server whose next hop's MAC is known: its own, or that of the router "
-        "that it is behind. A packet for a server behind a tunnel is measured, and goes to table deliver_tunnel. These and the "
-        "other deliver tables' are the only flows that name the LB's own MACs and output ports for IP packets.",
+    ("no_entry", 140, Kind.ECHO): "Ping to an external IP (from outside), to a gateway or an internal IP (from inside) "
+        "is answered here, in transition mode too: the request is turned into its reply and sent back by the port that "
+        "it came by.",
+    ("no_entry", 120, Kind.NEW): "A SYN, or any datagram of UDP, for a service of an external IP that this LB serves, "
+        "from outside; or from a NAT gateway's host. The controller chooses a server or a port, adds the entry, and "
+        "sends the packet on through the access table. Limited by meter 1. There is no such flow in transition mode.",
+    ("no_entry", 120, Kind.TRANSLATE_ICMP): "A NAT gateway's hosts may ping the outside: the controller translates "
+        "echo requests and their replies. Limited by meter 6.",
+    ("no_entry", 110, Kind.PIPELINE): "A RST for no connection, and any other ICMP, are dropped: an error is never "
+        "answered with an error.",
+    ("no_entry", 100, Kind.STRAY): "Any other packet without an entry. If the controller knows the connection (one "
+        "direction of a half-closed one ran out), it puts the entry back and sends the packet on. Otherwise it "
+        "answers: with a RST to TCP, with ICMP port unreachable to UDP, with protocol unreachable to anything else. "
+        "Limited by meter 2.",
+    ("deliver_server", 300, Kind.EXPIRED): "The packet's TTL ends here: the controller tells its sender, with the "
+        "packet as it was before it was translated, so that traceroute shows the LB. Limited by meter 2.",
+    ("deliver_server", 200, Kind.PIPELINE): "A RST that has found its entry: the mark is taken off, the packet goes "
+        "through this table again and is delivered, and then is shown to the controller.",
+    ("deliver_server", 100, Kind.DELIVER): "One flow for each server whose next hop's MAC is known: its own, or that "
+        "of the router that it is behind. A packet for a server behind a tunnel is measured, and goes to table "
+        "deliver_tunnel. These and the other deliver tables' are the only flows that name the LB's own MACs and output "
+        "ports for IP packets.",
     ("deliver_client", 300, Kind.EXPIRED): "As in deliver_server.",
     ("deliver_client", 200, Kind.PIPELINE): "As in deliver_server, for a RST from a server.",
-    ("deliver_client", 100, Kind.DELIVER): "Every packet to a client: its destination MAC is there already, from its entry.",
+    ("deliver_client", 100, Kind.DELIVER): "Every packet to a client: its destination MAC is there already, from its "
+                                           "entry.",
     ("deliver_inside", 300, Kind.EXPIRED): "As in deliver_server.",
     ("deliver_inside", 200, Kind.PIPELINE): "As in deliver_server, for a RST to an inside host.",
-    ("deliver_inside", 100, Kind.DELIVER): "Every packet to an inside host: its destination MAC is there already, from its entry.",
-    ("show_reset", 0, Kind.RESET): "The controller lets the entry end after `linger` seconds. This comes after the delivery, "
-        "because a meter drops all that is left to do with a packet. Limited by meter 5.",
-    ("deliver_tunnel", 110, Kind.TOO_BIG): "Larger than the tunnel carries: the controller tells the sender how large a packet may be "
-        "(path MTU discovery), unless the packet may be fragmented; then it is dropped. Limited by meter 2.",
-    ("deliver_tunnel", 100, Kind.DELIVER): "One flow for each server behind a tunnel whose MAC is known: to its other end, with its key.",
+    ("deliver_inside", 100, Kind.DELIVER): "Every packet to an inside host: its destination MAC is there already, from "
+                                           "its entry.",
+    ("show_reset", 0, Kind.RESET): "The controller lets the entry end after `linger` seconds. This comes after the "
+        "delivery, because a meter drops all that is left to do with a packet. Limited by meter 5.",
+    ("deliver_tunnel", 110, Kind.TOO_BIG): "Larger than the tunnel carries: the controller tells the sender how large "
+        "a packet may be (path MTU discovery), unless the packet may be fragmented; then it is dropped. Limited by "
+        "meter 2.",
+    ("deliver_tunnel", 100, Kind.DELIVER): "One flow for each server behind a tunnel whose MAC is known: to its other "
+                                           "end, with its key.",
 }
 
 MISSES = {
     "classify": "Everything else is dropped: other protocols than IP and ARP, and frames for others.",
     "advertise": "Does not happen: only advertisements get here.",
     "arp": "Other ARP and neighbour discovery is none of ours, and dropped.",
-    "transfer_mode": "Packets to addresses that are no external IP, and from hosts inside that are no server and have no NAT "
-        "gateway, are dropped.",
-    "no_entry": "A first packet that the controller let go on, but whose entry was deleted in between (it has no reg0): dropped; the "
-        "client repeats it. All other packets that get here have a transfer mode.",
-    "deliver_server": "The MAC of the server is not known yet: dropped. (The controller gives a server no new connections "
-        "as long as it has not answered ARP.)",
+    "transfer_mode": "Packets to addresses that are no external IP, and from hosts inside that are no server and have "
+        "no NAT gateway, are dropped.",
+    "no_entry": "A first packet that the controller let go on, but whose entry was deleted in between (it has no "
+        "reg0): dropped; the client repeats it. All other packets that get here have a transfer mode.",
+    "deliver_server": "The MAC of the server is not known yet: dropped. (The controller gives a server no new "
+        "connections as long as it has not answered ARP.)",
     "deliver_client": "Does not happen: only IP packets get here.",
     "deliver_inside": "Does not happen: only IP packets get here.",
     "deliver_tunnel": "Does not happen: a server's flow here comes with the one in deliver_server.",
@@ -219,12 +235,12 @@ KINDS = {
 }
 
 METERS = {
-    rules.METER_NEW: ("new_rate", "first packets of connections"),
-    rules.METER_ERROR: ("error_rate", "packets that are answered with an error"),
-    rules.METER_HOLD: ("hold_rate", "packets to be held"),
-    rules.METER_ARP: ("arp_rate", "ARP and neighbour advertisements from next hops"),
-    rules.METER_RESET: ("new_rate", "RSTs that have found their entry"),
-    rules.METER_ICMP: ("icmp_rate", "ICMP to be translated"),
+    meters.METER_NEW: ("new_rate", "first packets of connections"),
+    meters.METER_ERROR: ("error_rate", "packets that are answered with an error"),
+    meters.METER_HOLD: ("hold_rate", "packets to be held"),
+    meters.METER_ARP: ("arp_rate", "ARP and neighbour advertisements from next hops"),
+    meters.METER_RESET: ("new_rate", "RSTs that have found their entry"),
+    meters.METER_ICMP: ("icmp_rate", "ICMP to be translated"),
 }
 
 
@@ -249,10 +265,22 @@ def document() -> str:
 def example_flows() -> list[Flow]:
     """What the example LB holds."""
     external_ips = [_external_ip(n) for n in range(1, 9)]
-    roles = dict(zip((ip.address for ip in external_ips), (
-        SERVING, Role(TransferMode.TRANSITION, arp=True), Role(TransferMode.TRANSITION, hold_all=True, arp=True), ABSENT, *[SERVING] * 4),
-        strict=True))
-    neighbours = {address: f"02:00:00:00:01:0{n}" for n, ip in enumerate(external_ips, 1) for address in ip.server_addresses()}
+    roles = dict(
+        zip(
+            (ip.address for ip in external_ips),
+            (
+                SERVING,
+                Role(TransferMode.TRANSITION, arp=True),
+                Role(TransferMode.TRANSITION, hold_all=True, arp=True),
+                ABSENT,
+                *[SERVING] * 4,
+            ),
+            strict=True,
+        )
+    )
+    neighbours = {
+        address: f"02:00:00:00:01:0{n}" for n, ip in enumerate(external_ips, 1) for address in ip.server_addresses()
+    }
     neighbours[ROUTER] = "02:00:00:00:00:fd"
     ports = Ports(Port(1, "02:00:00:00:00:a1"), Port(2, "02:00:00:00:00:a2"), {"vxlan": Port(3, "02:00:00:00:00:a2")})
     return rules.all_flows(external_ips, roles, neighbours, ports) + [
@@ -262,10 +290,14 @@ def example_flows() -> list[Flow]:
 def _external_ip(n: int) -> ExternalIp:
     address, gateway = IPv4Address(f"198.51.100.{n}"), IPv4Address(f"10.0.0.{n}")
     if n == 6:
-        return ExternalIp(address, "lb-a", gateway, kind="nat-gateway", inside=(IPv4Network("10.0.0.192/26"),), router=ROUTER)
+        return ExternalIp(
+            address, "lb-a", gateway, kind="nat-gateway", inside=(IPv4Network("10.0.0.192/26"),), router=ROUTER
+        )
     if n == 8:
         address, gateway = IPv6Address("2001:db8::8"), IPv6Address("fd00::8")
-    server = IPv6Address("fd00::18") if n == 8 else IPv4Address("172.30.0.17") if n == 7 else IPv4Address(f"10.0.0.1{n}")
+    server = (
+        IPv6Address("fd00::18") if n == 8 else IPv4Address("172.30.0.17") if n == 7 else IPv4Address(f"10.0.0.1{n}")
+    )
     tunnel = Tunnel("vxlan", IPv4Address("198.18.2.17"), 77, 1450) if n == 7 else None
     tcp, udp = (HealthCheck(kind) if n in (1, 5) else None for kind in ("tcp", "udp"))
     services = (Service("tcp", 80, servers=(Server(server, 8080, tunnel=tunnel),), health_check=tcp),
@@ -282,9 +314,16 @@ def _example_entries() -> list[Entry]:
     fifth = pack_key(6, client, 40000, IPv4Address("198.51.100.5").packed, 80)
     asked = pack_key(17, IPv4Address("10.0.0.200").packed, 5353, IPv4Address("203.0.113.53").packed, 53)
     outbound = outbound_keys(asked, (IPv4Address("198.51.100.6").packed, 1024))
-    return [Entry(first, reply_key(first, IPv4Address("10.0.0.11").packed, 8080), router, 0.0),
-            Entry(fifth, full_reply(fifth, IPv4Address("10.0.0.15").packed, 8080, (IPv4Address("10.0.0.105").packed, 1024)), router, 0.0),
-            Entry(*outbound, bytes.fromhex("0200000000fd"), 0.0, inner_hop=bytes.fromhex("020000000200"))]
+    return [
+        Entry(first, reply_key(first, IPv4Address("10.0.0.11").packed, 8080), router, 0.0),
+        Entry(
+            fifth,
+            full_reply(fifth, IPv4Address("10.0.0.15").packed, 8080, (IPv4Address("10.0.0.105").packed, 1024)),
+            router,
+            0.0,
+        ),
+        Entry(*outbound, bytes.fromhex("0200000000fd"), 0.0, inner_hop=bytes.fromhex("020000000200")),
+    ]
 
 
 def _key(flow: Flow) -> Key:
@@ -331,7 +370,7 @@ def _meters() -> str:
     rows = [f"| {meter} | {what} | `{name}` | {getattr(settings, name)} |" for meter, (name, what) in METERS.items()]
     return ("## Meters\n\nWhat goes to the controller is limited in the switch, for each LB.\n\n"
             "| meter | limits | setting | packets/s unless set |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
-            f"| {rules.METER_CHECK} | answers to health checks | - | {ANSWERS * MOST_CHECKS} |\n\n")
+            f"| {meters.METER_CHECK} | answers to health checks | - | {ANSWERS * MOST_CHECKS} |\n\n")
 
 
 def _table(table: Table, flows: list[Flow]) -> Iterator[str]:

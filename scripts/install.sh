@@ -2,7 +2,8 @@
 # What demo.sh and test.sh share; sourced by both.
 #
 #   install_everything  installs what is missing: Debian packages, and .venv in the checkout. Quick when nothing is.
-#   start_openvswitch   starts Open vSwitch unless it runs; it is stopped again when the last command that needs it ends.
+#   start_openvswitch   starts Open vSwitch unless it runs; it is stopped again when the last command that needs it
+#                       ends.
 #   run COMMAND...      runs COMMAND so that Ctrl-C and SIGTERM reach it once, and returns its exit status; when it was
 #                       interrupted, everything ends with it (exit status 130 or 143).
 #
@@ -14,19 +15,14 @@ CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=$CHECKOUT/.venv
 SYSTEM_PYTHON=/usr/bin/python3    # Debian's: the packages below belong to it, whatever else is first in PATH
 
-# command that must be there : Debian package that brings it
-NEEDED=(
-    ovs-vswitchd:openvswitch-switch ip:iproute2 ping:iputils-ping ethtool:ethtool mnexec:mininet nginx:nginx
-    dnsmasq:dnsmasq-base haproxy:haproxy wrk:wrk tcpdump:tcpdump curl:curl ps:procps
-)
-# Brought for their programs only (the labs run copies of their own): never started, never enabled.
-QUIET_SERVICES=(nginx haproxy)
+PROGRAMS=$CHECKOUT/requirements/programs.list
 
 POLICY=/usr/sbin/policy-rc.d
 POLICY_IS_OURS=
 NEW_SERVICES=()
 OVS_CTL=/usr/share/openvswitch/scripts/ovs-ctl
 OVS_LOCK=/run/lbctl-openvswitch.lock
+OVS_CHANGE_LOCK=/run/lbctl-openvswitch.change.lock
 OVS_STARTED=/run/lbctl-openvswitch.started
 INSTALL_LOG=
 KEEP_LOG=
@@ -54,7 +50,7 @@ finish() {
 run() {
     local status=0
     exec 3<&0
-    setsid setpriv --pdeathsig INT env --default-signal=INT,QUIT "$@" <&3 3<&- 9>&- &
+    setsid setpriv --pdeathsig INT env --default-signal=INT,QUIT "$@" <&3 3<&- 7>&- 9>&- &
     CHILD=$!
     exec 3<&-
     while true; do
@@ -94,11 +90,21 @@ logged() {
     fi
 }
 
+# programs_and_packages: `program package` of each declared program
+programs_and_packages() {
+    awk '!/^#/ && NF {print $1, $2}' "$PROGRAMS"
+}
+
+# Packages whose programs we want, and not the service that they bring: it is never started, never enabled.
+quiet_packages() {
+    awk '!/^#/ && $4 == "service" {print $2}' "$PROGRAMS"
+}
+
 missing_packages() {
-    local pair
-    for pair in "${NEEDED[@]}"; do
-        command -v "${pair%%:*}" >/dev/null || printf '%s\n' "${pair##*:}"
-    done
+    local program package
+    programs_and_packages | while read -r program package; do
+        command -v "$program" >/dev/null || printf '%s\n' "$package"
+    done | sort -u
     "$SYSTEM_PYTHON" -c 'import ensurepip, venv' 2>/dev/null || printf 'python3-venv\n'
 }
 
@@ -120,16 +126,17 @@ install_debian_packages() {
 # Debian starts a service when it is installed, unless this file says no. Open vSwitch is started by start_openvswitch,
 # so that it is known who has to stop it.
 keep_services_quiet() {
-    local service
-    for service in "${QUIET_SERVICES[@]}"; do
+    local service services
+    mapfile -t services < <(quiet_packages)
+    for service in "${services[@]}"; do
         command -v "$service" >/dev/null || NEW_SERVICES+=("$service")
     done
     [[ -e $POLICY ]] && return
     POLICY_IS_OURS=yes
-    cat >"$POLICY" <<'END'
+    cat >"$POLICY" <<END
 #!/bin/sh
 # Written by lbctl while it installs packages; removed right after.
-case "$1" in nginx* | haproxy* | openvswitch* | ovs*) exit 101 ;; esac
+case "\$1" in $(printf '%s* | ' "${services[@]}")openvswitch* | ovs*) exit 101 ;; esac
 exit 0
 END
     chmod 755 "$POLICY"
@@ -178,7 +185,8 @@ install_venv() {
             -r "$CHECKOUT/requirements/base.txt" -r "$CHECKOUT/requirements/controller.txt" \
             -r "$CHECKOUT/requirements/lab.txt" -r "$CHECKOUT/requirements/test.txt"
         # "compat" puts the checkout itself on the path, so that the folders beside lbctl/ can be imported as well.
-        logged "Installing lbctl itself" "${pip[@]}" --no-build-isolation --config-settings editable_mode=compat -e "$CHECKOUT"
+        logged "Installing lbctl itself" "${pip[@]}" --no-build-isolation --config-settings editable_mode=compat \
+            -e "$CHECKOUT"
         printf '%s\n' "$stamp" >"$VENV/lbctl-stamp"
     fi
     exec 8<&-
@@ -200,10 +208,14 @@ openvswitch_runs() { ovs-vsctl --timeout=5 show >/dev/null 2>&1; }
 
 service_manager_is_systemd() { [[ -d /run/systemd/system ]]; }
 
-# Descriptor 9 is held, shared, as long as this command needs Open vSwitch.
+# Descriptor 9 is held, shared, as long as this command needs Open vSwitch; descriptor 7 while it is started or stopped.
 start_openvswitch() {
-    exec 9>"$OVS_LOCK"
-    flock 9
+    exec 9>"$OVS_LOCK" 7>"$OVS_CHANGE_LOCK"
+    if ! flock -n -s 9; then
+        say "Open vSwitch: waiting for scripts/fresh-machine.sh, which has this machine's network for itself"
+        flock -s 9
+    fi
+    flock 7
     if openvswitch_runs; then
         say "Open vSwitch: runs"
     else
@@ -215,16 +227,18 @@ start_openvswitch() {
             logged "Starting Open vSwitch" "$OVS_CTL" start --system-id=random
         fi
     fi
-    flock -s 9
+    exec 7>&-
 }
 
 stop_openvswitch() {
     [[ -e $OVS_STARTED ]] && { true >&9; } 2>/dev/null || return 0
+    exec 7>"$OVS_CHANGE_LOCK"
+    flock 7
     flock -n 9 || return 0    # another command still needs it and will stop it
     rm -f "$OVS_STARTED"
     if service_manager_is_systemd; then
         systemctl stop openvswitch-switch ovs-vswitchd ovsdb-server || true
     else
-        "$OVS_CTL" stop >/dev/null 2>&1 9>&- || true
+        "$OVS_CTL" stop >/dev/null 2>&1 7>&- 9>&- || true
     fi
 }

@@ -1,6 +1,9 @@
 """How tests share the machine: `-n auto` runs several at once (pytest-xdist); by default it is one after the other.
 
 A test marked `alone` measures how quick something is: no other test runs beside it, of this run or of another one.
+
+And what hypothesis looks at: something else in each run, by a seed that pytest's head shows; `--hypothesis-seed=N`
+looks at the same again.
 """
 
 from __future__ import annotations
@@ -8,24 +11,79 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import random
 import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import core
 
 DOOR, ROOM = (Path(tempfile.gettempdir(), f"lbctl-tests-{os.geteuid()}.{name}") for name in ("door", "room"))
-"""Files that are locked: ROOM while a test runs, DOOR while it waits for that. So who waits to be alone lets nobody else in."""
+"""Files that are locked: ROOM while a test runs, DOOR while it waits for that. So who waits to be alone lets nobody else
+in."""
+
+UNIT = Path(__file__).resolve().parent / "unit"
 
 _workers: list[int] = []
 """Process ids of this run's workers."""
 
+SEED = pytest.StashKey[int]()
 
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "alone: no other test runs beside this one")
+    config.addinivalue_line("markers", "quick: `./test.sh --quick` runs it, and all unit tests that are not long")
+    config.addinivalue_line("markers", "long: a unit test of many seconds, however few examples it is to look at")
     if _is_worker(config):
         signal.signal(signal.SIGINT, _interrupted_once)
+    _choose_seed(config)
+
+
+class OneSeed(random.Random):
+    """What hypothesis draws each test's seed from: always the same.
+
+    With its own way to fix the seed, its option --hypothesis-seed, hypothesis would neither keep nor try kept examples.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._seed = seed
+
+    def getrandbits(self, _bits: int, /) -> int:
+        return self._seed
+
+
+def _choose_seed(config: pytest.Config) -> None:
+    """The one that was asked for, or a new one; the same in all workers."""
+    chosen = config.getoption("hypothesis_seed", None) or getattr(config, "workerinput", {}).get("seed")
+    config.stash[SEED] = int(chosen or random.SystemRandom().getrandbits(32))
+    core.threadlocal._hypothesis_global_random = OneSeed(config.stash[SEED])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node) -> None:
+    node.workerinput["seed"] = node.config.stash[SEED]
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"hypothesis: --hypothesis-seed={config.stash[SEED]} looks at the same examples again"
+
+
+def pytest_terminal_summary(terminalreporter, exitstatus: int, config: pytest.Config) -> None:
+    """Beside what failed, where one looks for it; and with -q, where there is no head."""
+    if exitstatus:
+        terminalreporter.write_line(pytest_report_header(config))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Unit tests are quick unless they say that they are long."""
+    for item in items:
+        if UNIT in item.path.parents and not item.get_closest_marker("long"):
+            item.add_marker("quick")
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -36,7 +94,8 @@ def pytest_xdist_auto_num_workers() -> int:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Around the whole test: the wait does not count against its time limit."""
-    with _locked(DOOR, fcntl.LOCK_EX) as door, _locked(ROOM, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH):
+    how = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
+    with _locked(DOOR, fcntl.LOCK_EX) as door, _locked(ROOM, how):
         fcntl.flock(door, fcntl.LOCK_UN)
         return (yield)
 

@@ -11,18 +11,22 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mininet.node import Controller
-
 from tests.bed.processes import wait_gone
-from topologies import plan, rundir
+from topologies import plan, programs, rundir
+from topologies.emulator import Controller
 from topologies.plan import Plan
 from topologies.rundir import LabError
+from topologies.shell import LabNode
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 APPS = ("ryu_apps/load_balancer.py", "ryu_apps/rest.py")
 
 AHEAD = ("nice", "-n", "-10")
 """As with the LBs: those who load the site must not keep its control function waiting."""
+
+SEE_ALL = (
+    "To see all that it says, start the lab with --no-controller, and then ryu-manager by the command that it prints"
+)
 
 CONFIGURATION = """\
 [DEFAULT]
@@ -44,10 +48,13 @@ class ControlFunctionProcess:
         self.directory = directory
         self.log_file = directory / "controller.log"
         self.configuration = directory / "lbctl.conf"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[str] | None = None
         (directory / "site.yaml").write_text(plan.site_yaml(lab_plan))
         text = CONFIGURATION.format(
-            controller=lab_plan.controller, openflow=plan.OPENFLOW_PORT, rest_address=lab_plan.rest_address, rest=plan.REST_PORT
+            controller=lab_plan.controller,
+            openflow=plan.OPENFLOW_PORT,
+            rest_address=lab_plan.rest_address,
+            rest=plan.REST_PORT,
         )
         if lab_plan.control_server:
             text += f"token_file = {rundir.secret(rundir.REST_TOKEN)}\n"
@@ -66,7 +73,7 @@ class ControlFunctionProcess:
             check_port_free()
         with self.log_file.open("ab") as log:
             # In a session of its own: Ctrl-C at the lab's prompt is not for the controller.
-            self._process = subprocess.Popen(
+            self._process = programs.popen(
                 [*AHEAD, *self.command(apps)],
                 cwd=CHECKOUT,
                 stdin=subprocess.DEVNULL,
@@ -90,13 +97,17 @@ class ControlFunctionProcess:
         wait_gone(process.pid, 1.0)
 
     def check(self) -> None:
-        """Raises LabError with the end of its log if it ended by itself."""
+        """Raises LabError with the last line of its log if it ended by itself."""
         if self._process is not None and self._process.poll() is not None:
-            tail = "\n".join(self.log_file.read_text(errors="replace").splitlines()[-20:])
-            raise LabError(f"ryu-manager ended with status {self._process.returncode}; the end of its log:\n{tail}")
+            raise LabError(f"ryu-manager ended with status {self._process.returncode}; {self.last_words()}. {SEE_ALL}")
+
+    def last_words(self) -> str:
+        """What the last line of its log is."""
+        lines = [line.strip() for line in self.log_file.read_text(errors="replace").splitlines() if line.strip()]
+        return f"the last line of its log is `{lines[-1]}`" if lines else "its log is empty"
 
 
-class LabController(Controller):
+class LabController(LabNode, Controller):
     """The control function as a Mininet controller, for `mn --controller`; a figure's file sets `plan`."""
 
     plan: Plan

@@ -14,7 +14,9 @@ S1, S2, S3, S4 = (machine(f"s{n}", f"10.0.0.{10 + n}") for n in (1, 2, 3, 4))
 PLAN = Plan(
     name="fig2",
     title="two load balancers side by side, four servers, three clients",
-    site=web_site([("198.51.100.1", "lb-a", "10.0.0.1", (S1, S2)), ("198.51.100.2", "lb-b", "10.0.0.2", (S3, S4))], letters="ab"),
+    site=web_site(
+        [("198.51.100.1", "lb-a", "10.0.0.1", (S1, S2)), ("198.51.100.2", "lb-b", "10.0.0.2", (S3, S4))], letters="ab"
+    ),
     servers=(S1, S2, S3, S4),
     clients=tuple(machine(f"c{n}", f"198.51.100.{100 + n}") for n in (1, 2, 3)),
 )

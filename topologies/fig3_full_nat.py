@@ -1,9 +1,11 @@
-"""Figure 3 of the seed in its second embodiment, full NAT: the same machines, and every server serves all three external IPs.
+"""Figure 3 of the seed in its second embodiment, full NAT: the same machines, and every server serves all three
+external IPs.
 
 By itself:         python topologies/fig3_full_nat.py
 By Mininet's mn:   mn --custom topologies/fig3_full_nat.py --topo fig3_full_nat --controller lbctl
 
-The servers have no route to any client: what they see is an internal IP (`s1 ss -tn`, `s1 ip route`, `lbctl table lb-a`).
+The servers have no route to any client: what they see is an internal IP (`s1 ss -tn`, `s1 ip route`, `lbctl table
+lb-a`).
 """
 
 from dataclasses import replace

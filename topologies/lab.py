@@ -6,34 +6,36 @@ import contextlib
 import http.client
 import json
 import os
-import shutil
 import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-
-from mininet.log import setLogLevel
-from mininet.net import Mininet
-from mininet.node import Node
+from typing import Any
 
 from tests.bed.namespaces import call_inside
-from topologies import plan, rundir
-from topologies.controller import APPS, ControlFunctionProcess, credentials, namespace
+from tests.bed.processes import CommandFailed
+from topologies import plan, programs, rundir
+from topologies.controller import APPS, SEE_ALL, ControlFunctionProcess, credentials, namespace
+from topologies.emulator import Mininet, Node, lg
+from topologies.nodes import LoadBalancerSwitch
 from topologies.plan import Plan
 from topologies.rundir import LabError
+from topologies.shell import in_one_line, remedy
+from topologies.steps import step
 from topologies.topo import LabTopo
 
-PROGRAMS = {
-    "mnexec": "mininet",
-    "ip": "iproute2",
-    "ethtool": "ethtool",
-    "ovs-vswitchd": "openvswitch-switch",
-    "nginx": "nginx-light",
-    "dnsmasq": "dnsmasq-base",
-    "ifconfig": "net-tools",
-}
-"""What a lab runs, and the Debian package that has it."""
+READY = 30.0
+"""Seconds that the control function may take until all LBs are ready and all servers found."""
+
+
+class LabNetwork(Mininet):
+    """Mininet whose links, too, have a limit for what their making may take."""
+
+    def addLink(self, node1: Node | str, node2: Node | str, **params: Any) -> object:  # noqa: N802 (Mininet's name)
+        with step(f"the link between {node1} and {node2}"):
+            return super().addLink(node1, node2, **params)
+
 
 class Lab:
     """`with Lab(PLAN) as lab:` builds the lab and starts it; leaving the block removes everything.
@@ -55,12 +57,17 @@ class Lab:
         self.directory = rundir.current()
         try:
             self._start()
-        except BaseException:
+        except BaseException as error:
             self._stop()
+            if type(error) is Exception or isinstance(error, CommandFailed):  # Mininet's own, and Open vSwitch's
+                said = in_one_line(str(error).splitlines())
+                raise LabError(f"{said}. {remedy(said)}") from error
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stop()
 
     def __getitem__(self, name: str) -> Node:
@@ -74,7 +81,7 @@ class Lab:
         self.control_function.start(apps, environment)
         self.wait_ready()
 
-    def rest(self, method: str, path: str, body: object = None, *, timeout: float = 30.0) -> dict[str, object]:
+    def rest(self, method: str, path: str, body: object = None, *, timeout: float = 30.0) -> dict[str, Any]:
         """One REST call; the answer's JSON, also of an error. Raises OSError if nothing answers within `timeout` s."""
         address = str(self.plan.rest_address), plan.REST_PORT
         token = credentials(self.plan).get("LBCTL_TOKEN")
@@ -84,7 +91,8 @@ class Lab:
         with contextlib.closing(connection):
             try:
                 connection.request(method, path, None if body is None else json.dumps(body), headers)
-                return json.load(connection.getresponse())
+                answer: dict[str, Any] = json.load(connection.getresponse())
+                return answer
             except http.client.HTTPException as error:
                 raise OSError(f"no answer to {method} {path}: {error!r}") from error
 
@@ -96,24 +104,32 @@ class Lab:
         except (OSError, ValueError, KeyError) as error:
             return f"the controller does not answer: {error}"
         waiting = [f"{lb['name']} is {lb['state']} ({lb['reason']})" for lb in balancers if lb["state"] != "ready"]
-        servers = (server for external_ip in external_ips for service in external_ip["services"] for server in service["servers"])
+        servers = (
+            server
+            for external_ip in external_ips
+            for service in external_ip["services"]
+            for server in service["servers"]
+        )
         unknown = sorted({server["address"] for server in servers if not server["mac"]})
         return "; ".join(waiting) or (f"no ARP answer from {', '.join(unknown)} yet" if unknown else "")
 
-    def wait_ready(self, timeout: float = 30.0) -> None:
-        """Wait until every LB is ready. Raises LabError with the reason after `timeout` seconds."""
-        deadline = time.monotonic() + timeout
+    def wait_ready(self) -> None:
+        """Wait until every LB is ready. Raises LabError with the reason after READY seconds."""
+        deadline = time.monotonic() + READY
         while reason := self.not_ready():
             if self.control_function is not None:
                 self.control_function.check()
             if time.monotonic() > deadline:
-                raise LabError(f"the lab is not ready after {timeout:g} s: {reason}")
+                logged = (
+                    f"; ryu-manager: {self.control_function.last_words()}. {SEE_ALL}" if self.control_function else ""
+                )
+                raise LabError(f"the lab is not ready after {READY:g} s: {reason}{logged}")
             time.sleep(0.1)
 
     def _start(self) -> None:
-        setLogLevel("warning")
+        lg.setLogLevel("warning")
         Mininet.inited = True  # or it would raise limits of the whole machine, for good
-        self.net = Mininet(topo=LabTopo(plan=self.plan), controller=None, build=False)
+        self.net = LabNetwork(topo=LabTopo(plan=self.plan), controller=None, build=False)
         self.net.build()
         self.net.start()
         if self._with_controller:
@@ -126,20 +142,20 @@ class Lab:
             # Nodes and interfaces end with their processes; going through Mininet's own stop would be slower
             # and would need a network that was built completely.
             net = getattr(self, "net", None)
-            for node in (*net.switches, *net.hosts) if net is not None else ():
-                if hasattr(node, "ovs"):
-                    node.ovs.stop()
-                node.terminate()
-            rundir.remove()
+            with contextlib.suppress(LabError), step("the end of the nodes"):
+                for node in (*net.switches, *net.hosts) if net is not None else ():
+                    if isinstance(node, LoadBalancerSwitch):
+                        node.ovs.stop()
+                    node.terminate()
+            rundir.remove()  # also ends what is still there of a node that could not end by itself
 
 
 def check_machine() -> None:
     """Raises LabError when a lab cannot run here."""
     if os.geteuid() != 0:
         raise LabError("a lab needs root: it makes network namespaces; start it with sudo")
-    missing = [package for program, package in PROGRAMS.items() if shutil.which(program) is None]
-    if missing:
-        raise LabError(f"programs are missing; install them: apt-get install {' '.join(sorted(set(missing)))}")
+    if packages := programs.missing():
+        raise LabError(f"programs are missing; install them: apt-get install {' '.join(packages)}")
 
 
 @contextlib.contextmanager

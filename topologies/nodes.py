@@ -14,14 +14,17 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mininet.node import Node, Switch
-
 from lbctl.site.model import Keeper
+from lbctl.values.addresses import Address
 from tests.bed.ovs import OvsError, PrivateOvs
 from tests.bed.processes import end, is_alive, mentions, read_pid
 from topologies import plan, rundir
+from topologies.emulator import Switch
 from topologies.queues import long_receive_queues
-from topologies.rundir import KEEPER_TOKEN, LabError, secret
+from topologies.rundir import KEEPER_TOKEN, secret
+from topologies.shell import LabNode
+from topologies.shell import checked as checked
+from topologies.steps import step
 
 ROOT_INTERFACE = "lbctl-mgmt"
 """The controller's end of the management network, in the namespace that the lab is started from."""
@@ -30,18 +33,20 @@ NO_IPV6 = "sysctl -qw net.ipv6.conf.all.disable_ipv6=1"
 OFFLOADS = "tx off gso off tso off gro off"
 """With OVS's userspace datapath TCP hangs if a sender leaves checksums to a device that does not exist."""
 
+NOT_FILTERED = (
+    "[ ! -e /proc/sys/net/bridge/bridge-nf-call-iptables ] || sysctl -qw net.bridge.bridge-nf-call-iptables=0"
+)
+"""Where the kernel module br_netfilter is loaded, a Linux bridge hands packets to iptables, which only costs time
+here."""
+
 AHEAD = ("nice", "-n", "-15")
 """An LB is a machine of its own: here it shares processors with those who load it, but must not wait for them."""
 
-
-def checked(node: Node, *commands: str) -> None:
-    """Run shell commands in `node`, up to the first that fails. Raises LabError with what it said then."""
-    said = node.cmd("{ " + " && ".join(commands) + "; } || echo failed")
-    if "failed" in said:
-        raise LabError(f"{node.name}: {said.strip()}, of: {' && '.join(commands)}")
+Routes = Sequence[tuple[str, Address]]
+"""(network or `default`, via)."""
 
 
-class LabSwitch(Switch):
+class LabSwitch(LabNode, Switch):
     """A Mininet switch in a network namespace of its own."""
 
     controlIntf = None
@@ -62,6 +67,7 @@ class Segment(LabSwitch):
         """Make the bridge of all its interfaces."""
         checked(
             self,
+            NOT_FILTERED,
             f"ip link add {self.BRIDGE} type bridge stp_state 0 forward_delay 0",
             f"ip link set {self.BRIDGE} up",
             *(f"ip link set {interface} master {self.BRIDGE} up" for interface in self.intfNames()),
@@ -69,12 +75,13 @@ class Segment(LabSwitch):
 
 
 class ManagementSegment(Segment):
-    """Where the controller meets the load balancers; the controller's end is outside, in the namespace we start from."""
+    """Where the controller meets the load balancers; the controller's end is outside, in the namespace we start
+    from."""
 
     def __init__(self, name: str, **params: object) -> None:
         super().__init__(name, **params)
         # The controller starts before the switches, and must find its address then.
-        root = Node("root", inNamespace=False)
+        root = LabNode("root", inNamespace=False)
         try:
             root.cmd(f"ip link del {ROOT_INTERFACE} 2>/dev/null")
             checked(
@@ -97,8 +104,16 @@ class LoadBalancerSwitch(LabSwitch):
     `external_port` and `internal_port` as in the site file; `control_address`: from where it talks to the `controller`.
     """
 
-    def __init__(self, name: str, *, external_port: str, internal_port: str, controller: IPv4Address, control_address: IPv4Address,
-                 **params: object) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        external_port: str,
+        internal_port: str,
+        controller: IPv4Address,
+        control_address: IPv4Address,
+        **params: object,
+    ) -> None:
         super().__init__(name, **params)
         self.ports_of_bridge = (external_port, internal_port)
         self.controller = controller
@@ -116,11 +131,12 @@ class LoadBalancerSwitch(LabSwitch):
             # The bridge's ports may be on the same network as the control address; they must not answer for it.
             "sysctl -qw net.ipv4.conf.all.arp_ignore=1",
             *(f"ip link set {interface} up" for interface in self.intfNames()),
+            *(f"ethtool -K {port} {OFFLOADS} >/dev/null" for port in self.ports_of_bridge),
             f"ip addr add {plan.interface(self.control_address)} dev {self.name}-mgmt",
         )
-        self.ovs.start()
         controller = f"tcp:{self.controller}:{plan.OPENFLOW_PORT}"
-        with long_receive_queues():
+        with step(f"{self.name}: the start of its Open vSwitch"), long_receive_queues():
+            self.ovs.start()
             self.ovs.add_bridge(self.bridge, int(self.dpid, 16), controller, self.ports_of_bridge)
         # What makes the ovs-* commands typed at the prompt talk to this LB.
         self.cmd("; ".join(f"export {name}={value}" for name, value in self.ovs.environment.items()))
@@ -146,25 +162,18 @@ class LoadBalancerSwitch(LabSwitch):
 
     def revive(self) -> None:
         """Start its ovs-vswitchd again after `kill`; its tables are empty then."""
-        self.ovs.start_vswitchd()
+        with long_receive_queues():
+            self.ovs.start_vswitchd()
 
 
-class LabHost(Node):
-    """A machine. `address` on its first interface, `more_addresses` on the next ones; `default_route` via an address."""
+class LabHost(LabNode):
+    """A machine. `addresses`: one for each interface, in order."""
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        addresses: Sequence[IPv4Address],
-        default_route: IPv4Address | None = None,
-        routes: Sequence[tuple[str, IPv4Address]] = (),
-        **params: object,
-    ) -> None:
+    def __init__(self, name: str, *, addresses: Sequence[IPv4Address], routes: Routes = (), **params: object) -> None:
         params["ip"] = None  # Mininet would invent one
         super().__init__(name, **params)
         self.addresses = addresses
-        self.routes = [*routes, *([("default", default_route)] if default_route else [])]
+        self.routes = routes
 
     def config(self, **_params: object) -> dict[str, object]:
         """Addresses, routes, no offloads; then what `serve` starts."""
@@ -200,8 +209,16 @@ class DaemonHost(LabHost):
 class Client(LabHost):
     """A client; it resolves names by the lab's name server, if there is one."""
 
-    def __init__(self, name: str, *, name_server: IPv4Address | None = None, **params: object) -> None:
-        super().__init__(name, **params)
+    def __init__(
+        self,
+        name: str,
+        *,
+        addresses: Sequence[IPv4Address],
+        routes: Routes = (),
+        name_server: IPv4Address | None = None,
+        **params: object,
+    ) -> None:
+        super().__init__(name, addresses=addresses, routes=routes, **params)
         self.name_server = name_server
 
     def serve(self) -> None:
@@ -216,7 +233,9 @@ class Router(LabHost):
     """Forwards between its interfaces."""
 
     def serve(self) -> None:
-        checked(self, "sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.all.rp_filter=0")
+        checked(
+            self, "sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.all.rp_filter=0"
+        )
 
 
 class WebServer(DaemonHost):
@@ -227,8 +246,16 @@ class WebServer(DaemonHost):
 
     SIZES = {"1k": 1 << 10, "100k": 100 << 10, "10m": 10 << 20}
 
-    def __init__(self, name: str, *, keeper: Keeper | None = None, **params: object) -> None:
-        super().__init__(name, **params)
+    def __init__(
+        self,
+        name: str,
+        *,
+        addresses: Sequence[IPv4Address],
+        routes: Routes = (),
+        keeper: Keeper | None = None,
+        **params: object,
+    ) -> None:
+        super().__init__(name, addresses=addresses, routes=routes, **params)
         self.keeper = keeper
 
     def serve(self) -> None:
@@ -237,18 +264,29 @@ class WebServer(DaemonHost):
             (directory / name).write_bytes(bytes(range(256)) * (size // 256))
         # One JSON line, so that scripts can read which server answered whom.
         answer = json.dumps({"server": self.name, "address": str(self.addresses[0]), "client": "CLIENT"})
-        configuration = NGINX % {"directory": directory, "answer": answer.replace("CLIENT", "$remote_addr:$remote_port")}
+        configuration = NGINX % {
+            "directory": directory,
+            "answer": answer.replace("CLIENT", "$remote_addr:$remote_port"),
+        }
         (directory / "nginx.conf").write_text(configuration)
         (directory / "pid").write_text(str(self.pid))
         checked(self, f"nginx -p {directory} -e {directory}/error.log -c {directory}/nginx.conf")
         if self.keeper is not None:
-            self.start_keeper()
+            self.start_keeper(self.keeper)
 
-    def start_keeper(self) -> None:
+    def start_keeper(self, keeper: Keeper) -> None:
         """Start `lbctl keeper`, which ends with the lab."""
         directory = self.directory()
-        options = ("--server", self.keeper.server, "--listen", urlsplit(self.keeper.url).netloc, "--directory", directory / "keeper",
-                   "--token-file", secret(KEEPER_TOKEN))
+        options = (
+            "--server",
+            keeper.server,
+            "--listen",
+            urlsplit(keeper.url).netloc,
+            "--directory",
+            directory / "keeper",
+            "--token-file",
+            secret(KEEPER_TOKEN),
+        )
         command = [str(Path(sys.executable).parent / "lbctl"), "keeper", *map(str, options)]
         with (directory / "keeper.log").open("a") as log:
             self.popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -257,8 +295,17 @@ class WebServer(DaemonHost):
 class NameServer(DaemonHost):
     """dnsmasq: answers `name` with all of `answers`, in turn."""
 
-    def __init__(self, name: str, *, site_name: str, answers: Sequence[IPv4Address], **params: object) -> None:
-        super().__init__(name, **params)
+    def __init__(
+        self,
+        name: str,
+        *,
+        addresses: Sequence[IPv4Address],
+        routes: Routes = (),
+        site_name: str,
+        answers: Sequence[IPv4Address],
+        **params: object,
+    ) -> None:
+        super().__init__(name, addresses=addresses, routes=routes, **params)
         self.site_name = site_name
         self.answers = answers
 

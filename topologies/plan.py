@@ -8,9 +8,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Any
 
 from lbctl.site.file.text import site_text
-from lbctl.site.model import KEEPER_PORT, ExternalIp, Keeper, Keepers, LoadBalancer, Server, Service, Settings, Site
+from lbctl.site.model import (
+    KEEPER_PORT,
+    CopyName,
+    ExternalIp,
+    Keeper,
+    Keepers,
+    LoadBalancer,
+    Server,
+    Service,
+    Settings,
+    Site,
+)
+from lbctl.values.addresses import Address
 from topologies.rundir import KEEPER_TOKEN
 
 EXTERNAL_NETWORK = IPv4Network("198.51.100.0/24")
@@ -39,10 +52,11 @@ class Machine:
 
 @dataclass(frozen=True)
 class Plan:
-    """A lab: the site, and the machines that use it. `name`: of its file; `seed_names`: what the seed's figure calls them.
+    """A lab: the site, and the machines that use it. `name`: of its file; `seed_names`: what the seed's figure calls
+    them.
 
-    control_server: the server that the control function runs on, which is then on the internal network only (seed, modification
-    7). None: it runs outside, and reaches the LBs over a management network.
+    control_server: the server that the control function runs on, which is then on the internal network only (seed,
+    modification 7). None: it runs outside, and reaches the LBs over a management network.
     """
 
     name: str
@@ -50,7 +64,7 @@ class Plan:
     site: Site
     servers: tuple[Machine, ...]
     clients: tuple[Machine, ...]
-    settings: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     seed_names: Mapping[str, str] = field(default_factory=dict)
     control_server: Machine | None = None
 
@@ -61,7 +75,8 @@ class Plan:
 
     @property
     def rest_address(self) -> IPv4Address:
-        """Where the control function's REST API listens: whoever is on the internal network may ask it if it is there."""
+        """Where the control function's REST API listens: whoever is on the internal network may ask it if it is
+        there."""
         return self.control_server.address if self.control_server else LOOPBACK
 
     def control_address(self, number: int) -> IPv4Address:
@@ -73,8 +88,9 @@ class Plan:
         """The clients behind the router."""
         return tuple(client for client in self.clients if client.address in REMOTE_NETWORK)
 
-    def gateway_of(self, server: Machine) -> IPv4Address | None:
-        """The default route of a server: the gateway of the external IP that it belongs to; with full NAT it needs none."""
+    def gateway_of(self, server: Machine) -> Address | None:
+        """The default route of a server: the gateway of the external IP that it belongs to; with full NAT it needs
+        none."""
         for external_ip in self.site.external_ips:
             if server.address in external_ip.server_addresses():
                 return external_ip.gateway
@@ -110,18 +126,30 @@ def web_site(assignment: Iterable[tuple[str, str, str, Iterable[Machine]]], lett
 
 
 def with_full_nat(site: Site, machines: Iterable[Machine]) -> Site:
-    """The site with full NAT, where every external IP is served by all these machines; .1 has the internal IP .101, and so on."""
+    """The site with full NAT, where every external IP is served by all these machines; .1 has the internal IP .101, and
+    so on."""
     service = Service("tcp", 80, servers=tuple(Server(machine.address, 80) for machine in machines))
-    return replace(site, external_ips=tuple(
-        replace(external_ip, nat="full", gateway=None, services=(service,), internal_ips=(INTERNAL_NETWORK[100 + number],))
-        for number, external_ip in enumerate(site.external_ips, 1)
-    ))
+    return replace(
+        site,
+        external_ips=tuple(
+            replace(
+                external_ip,
+                nat="full",
+                gateway=None,
+                services=(service,),
+                internal_ips=(INTERNAL_NETWORK[100 + number],),
+            )
+            for number, external_ip in enumerate(site.external_ips, 1)
+        ),
+    )
 
 
-def with_keepers(site: Site, machines: Iterable[Machine], copies: Iterable[Sequence[str]]) -> Site:
+def with_keepers(site: Site, machines: Iterable[Machine], copies: Iterable[Sequence[CopyName]]) -> Site:
     """The site with a keeper on each of these servers, and these copies of each external IP."""
     keepers = tuple(Keeper(machine.address, f"http://{machine.address}:{KEEPER_PORT}") for machine in machines)
-    external_ips = tuple(replace(external_ip, copies=tuple(each)) for external_ip, each in zip(site.external_ips, copies, strict=True))
+    external_ips = tuple(
+        replace(external_ip, copies=tuple(each)) for external_ip, each in zip(site.external_ips, copies, strict=True)
+    )
     return replace(site, keepers=Keepers(keepers, KEEPER_TOKEN), external_ips=external_ips)
 
 

@@ -3,53 +3,63 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from mininet.cli import CLI
-from mininet.log import lg
-from mininet.node import Node
-
-from topologies import controller, plan, rundir
+from tests.bed.ovs import OvsError
+from topologies import controller, plan, programs, rundir
+from topologies.emulator import Node, Prompt, lg
 from topologies.lab import Lab, ended_by_signals
-from topologies.nodes import LoadBalancerSwitch
+from topologies.nodes import Client, LoadBalancerSwitch
 from topologies.plan import Plan
 from topologies.rundir import LabError
+from topologies.topo import LabTopo
+
+LOOK_AT_SWITCHES = ("doctor", "where")
+"""The commands of lbctl that may be told where Open vSwitch is."""
 
 
-class LabPrompt(CLI):
+class LabPrompt(Prompt):
     """Mininet's prompt, where names may have a hyphen (`lb-a ovs-ofctl dump-flows lb-a`), and with these commands:
 
     lbctl ARGS   kill LB   revive LB   traffic
     """
 
     prompt = "lab> "
-    identchars = CLI.identchars + "-"
+    identchars = Prompt.identchars + "-"
 
     def do_lbctl(self, line: str) -> None:
-        """lbctl ARGS: the lbctl command, e.g. `lbctl status`, `lbctl move 198.51.100.1 lb-b --wait`."""
-        lab_plan = self.mn.topo.plan
-        command = [*controller.place(lab_plan), str(Path(sys.executable).parent / "lbctl"), *shlex.split(line)]
-        subprocess.run(command, check=False, env={**os.environ, **controller.credentials(lab_plan)})
+        """lbctl ARGS: the lbctl command, e.g. `lbctl status`, `lbctl move 198.51.100.1 lb-b --wait`.
+
+        `lbctl doctor` and `lbctl where` look at the Open vSwitch of every LB of the lab.
+        """
+        words = shlex.split(line)
+        if words and words[0] in LOOK_AT_SWITCHES and "--ovs-rundir" not in words:
+            words += [word for lb in self._load_balancers() for word in ("--ovs-rundir", str(lb.ovs.rundir))]
+        command = [*controller.place(self._plan), str(Path(sys.executable).parent / "lbctl"), *words]
+        programs.run(command, check=False, env={**os.environ, **controller.credentials(self._plan)})
 
     def do_kill(self, line: str) -> None:
         """kill LB: kill -9 the LB's ovs-vswitchd."""
         if lb := self._load_balancer(line):
-            lb.kill()
+            with _told():
+                lb.kill()
 
     def do_revive(self, line: str) -> None:
         """revive LB: start the ovs-vswitchd of an LB that was killed; its tables are empty at first."""
         if lb := self._load_balancer(line):
-            lb.revive()
+            with _told():
+                lb.revive()
 
     def do_traffic(self, line: str) -> None:
         """traffic: every client asks the site for its page once, by name and at each external IP."""
-        answers = [node for node in self.mn.hosts if node.name.startswith("c")]
-        addresses = [plan.SITE_NAME, *(str(address) for address in self.mn["dns"].answers)]
-        for client in answers:
+        clients = [node for node in self.mn.hosts if isinstance(node, Client)]
+        addresses = [plan.SITE_NAME, *(str(external_ip.address) for external_ip in self._plan.site.external_ips)]
+        for client in clients:
             for address in addresses:
                 said = client.cmd(f"curl -s -S --max-time 3 http://{address}/").strip()
                 print(f"{client.name} -> {address}: {said}", flush=True)
@@ -57,8 +67,8 @@ class LabPrompt(CLI):
     def default(self, line: str) -> None:
         """`NODE COMMAND`, as in Mininet, but an LB's own name in the command stays a name: it is its bridge's, too."""
         first, arguments, _ = self.parseline(line)
-        if first in self.mn and isinstance(self.mn[first], LoadBalancerSwitch) and arguments:
-            node = self.mn[first]
+        node = self.mn[first] if first and first in self.mn else None
+        if isinstance(node, LoadBalancerSwitch) and arguments:
             node.sendCmd(arguments)
             self.waitForNode(node)
         else:
@@ -71,12 +81,28 @@ class LabPrompt(CLI):
         while node.waiting:
             print(node.monitor(), end="", flush=True)
 
+    @property
+    def _plan(self) -> Plan:
+        assert isinstance(self.mn.topo, LabTopo)
+        return self.mn.topo.plan
+
+    def _load_balancers(self) -> list[LoadBalancerSwitch]:
+        return [node for node in self.mn.switches if isinstance(node, LoadBalancerSwitch)]
+
     def _load_balancer(self, line: str) -> LoadBalancerSwitch | None:
-        names = [node.name for node in self.mn.switches if isinstance(node, LoadBalancerSwitch)]
-        if line.strip() in names:
-            return self.mn[line.strip()]
-        print(f"which load balancer? One of: {', '.join(names)}")
-        return None
+        named = {lb.name: lb for lb in self._load_balancers()}
+        if line.strip() not in named:
+            print(f"which load balancer? One of: {', '.join(named)}")
+        return named.get(line.strip())
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What Open vSwitch cannot do is told, and the prompt goes on."""
+    try:
+        yield
+    except OvsError as error:
+        print(error, flush=True)
 
 
 def main(lab_plan: Plan) -> int:
@@ -103,7 +129,11 @@ def description(lab: Lab) -> str:
         address = str(external_ip.address)
         called = f" ({lab.plan.seed_names[address]})" if address in lab.plan.seed_names else ""
         servers = ", ".join(m.name for m in lab.plan.servers if m.address in external_ip.server_addresses())
-        inside = f"gateway {external_ip.gateway}" if external_ip.gateway else f"internal IP {', '.join(map(str, external_ip.internal_ips))}"
+        inside = (
+            f"gateway {external_ip.gateway}"
+            if external_ip.gateway
+            else f"internal IP {', '.join(map(str, external_ip.internal_ips))}"
+        )
         lines.append(f"external IP {address}{called}: on {external_ip.load_balancer}, {inside}, {servers}")
     if lab.control_function is None:
         lines += ["", "No controller; start one with: " + controller_hint(lab)]
@@ -153,7 +183,9 @@ def _machines(lab_plan: Plan) -> list[str]:
 
 def _parser(lab_plan: Plan) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=f"The lab {lab_plan.name}: {lab_plan.title}.")
-    parser.add_argument("--no-controller", action="store_true", help="start no ryu-manager: you will start one yourself")
+    parser.add_argument(
+        "--no-controller", action="store_true", help="start no ryu-manager: you will start one yourself"
+    )
     parser.add_argument(
         "--run",
         metavar="COMMAND",

@@ -1,7 +1,7 @@
 """Receive queues of the userspace datapath, long enough for a machine whose processors are busy.
 
-There, the receive queue of a port is a socket's buffer. Linux's default holds some 90 full frames: an ovs-vswitchd that is
-kept from the processor for 20 ms loses packets, where a network adapter's ring would have held them.
+There, the receive queue of a port is a socket's buffer. Linux's default holds some 90 full frames: an ovs-vswitchd that
+is kept from the processor for 20 ms loses packets, where a network adapter's ring would have held them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ LOCK = Path("/run/lbctl-receive-queues")
 
 @contextlib.contextmanager
 def long_receive_queues() -> Iterator[bool]:
-    """Sockets opened inside have LENGTH. Whether that was allowed. The last one to leave makes the default what it was."""
+    """Sockets opened inside have LENGTH. Whether that was allowed. The last one to leave makes the default what it
+    was."""
     if not os.access(DEFAULT, os.W_OK):
         yield False
         return

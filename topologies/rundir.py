@@ -66,7 +66,8 @@ def current() -> RunDirectory:
 
 
 def secret(name: str) -> Path:
-    """A file of the control function with a token that lasts as long as the lab: KEEPER_TOKEN or REST_TOKEN. Made at first use."""
+    """A file of the control function with a token that lasts as long as the lab: KEEPER_TOKEN or REST_TOKEN. Made at
+    first use."""
     file = current().subdirectory("controller") / name
     if not file.exists():
         file.touch(0o600)
@@ -99,7 +100,9 @@ def remove_leftovers() -> None:
             end_marked(path)
             shutil.rmtree(path, ignore_errors=True)
         elif network == mine[2]:
-            raise LabError(f"another lab runs here (process {pid}): leave it first, with `exit` at its prompt or `kill {pid}`")
+            raise LabError(
+                f"another lab runs here (process {pid}): leave it first, with `exit` at its prompt or `kill {pid}`"
+            )
 
 
 def end_marked(path: Path) -> None:

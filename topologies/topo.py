@@ -11,12 +11,18 @@ internal network, by devices of their own.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
-
-from mininet.topo import Topo
-
 from topologies import plan
-from topologies.nodes import Client, LoadBalancerSwitch, ManagementSegment, NameServer, Router, Segment, WebServer
+from topologies.emulator import Topo
+from topologies.nodes import (
+    Client,
+    LoadBalancerSwitch,
+    ManagementSegment,
+    NameServer,
+    Router,
+    Routes,
+    Segment,
+    WebServer,
+)
 from topologies.plan import Plan
 
 EXTERNAL, INTERNAL, REMOTE, MANAGEMENT = "external", "internal", "remote", "management"
@@ -57,8 +63,9 @@ class LabTopo(Topo):
     def _add_servers(self) -> None:
         for server in self.plan.servers:
             gateway = self.plan.gateway_of(server)
+            routes: Routes = [("default", gateway)] if gateway else []
             keeper = next((keeper for keeper in self.plan.site.keepers.each if keeper.server == server.address), None)
-            self.addHost(server.name, cls=WebServer, addresses=[server.address], default_route=gateway, keeper=keeper)
+            self.addHost(server.name, cls=WebServer, addresses=[server.address], routes=routes, keeper=keeper)
             self._link(server.name, INTERNAL)
         answers = [external_ip.address for external_ip in self.plan.site.external_ips]
         self.addHost(
@@ -85,12 +92,11 @@ class LabTopo(Topo):
                 cls=Client,
                 addresses=[client.address],
                 name_server=plan.NAME_SERVER,
-                default_route=plan.ROUTER_REMOTE if remote else None,
-                routes=[] if remote else self._way_to_remote(),
+                routes=[("default", plan.ROUTER_REMOTE)] if remote else self._way_to_remote(),
             )
             self._link(client.name, REMOTE if remote else EXTERNAL)
 
-    def _way_to_remote(self) -> list[tuple[str, IPv4Address]]:
+    def _way_to_remote(self) -> Routes:
         return [(str(plan.REMOTE_NETWORK), plan.ROUTER_EXTERNAL)] if self.plan.remote_clients else []
 
     def _link(self, node: str, segment: str, interface: str | None = None) -> None:

@@ -1,6 +1,6 @@
-"""The yardstick of benchmarks.capacity: answers each packet-in by two flow-mods and a packet-out of constant bytes, and nothing else.
+"""The yardstick of capacity: answers each packet-in by two flow-mods and a packet-out of constant bytes.
 
-`python -m evaluation.benchmarks.bare` listens on 127.0.0.1 port 6653, on one thread, without decision, table or event library.
+It is a program that listens on 127.0.0.1 port 6653, on one thread, without decision, table or event library.
 """
 
 from __future__ import annotations
@@ -41,9 +41,13 @@ def main() -> None:
 def _answer(switch: socket.socket, data: bytes) -> bytes:
     """Answers whole messages; returns what is left."""
     offset, out = 0, []
-    while offset + 8 <= len(data) and offset + (length := int.from_bytes(data[offset + 2:offset + 4])) <= len(data):
+    while offset + 8 <= len(data) and offset + (length := int.from_bytes(data[offset + 2 : offset + 4])) <= len(data):
         if data[offset + 1] == PACKET_IN:
-            out += [MOD, MOD, message(PACKET_OUT, 0, bytes(8) + b"\0\x10" + bytes(22) + data[offset + FRAME:offset + length])]
+            out += [
+                MOD,
+                MOD,
+                message(PACKET_OUT, 0, bytes(8) + b"\0\x10" + bytes(22) + data[offset + FRAME : offset + length]),
+            ]
         offset += length
     switch.sendall(b"".join(out))
     return data[offset:]

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from evaluation.benchmarks.quiet import watched
 from evaluation.benchmarks.scene import Scene
+from evaluation.measuring.others import watched
 from lbctl.site.model import Site
 from tests.bed.bed import NotInTime
 from tests.bed.faults import Established, Fates, Silence, cut, cut_silently, freeze, kill, wait_reached
@@ -23,7 +24,10 @@ BEFORE, AFTER, MOVED = 2.0, 2.0, 15.0
 
 @dataclass(frozen=True)
 class Fault:
-    """What is done to a scene. copies: those that it is shown with, by site key; leaves: the LB's external IPs are to go to another one."""
+    """What is done to a scene.
+
+    copies: those that it is shown with, by site key. leaves: whether the LB's external IPs are to go to another one.
+    """
 
     name: str
     inject: Callable[[Scene], None]
@@ -45,9 +49,11 @@ def kill_keepers(scene: Scene) -> None:
 
 def kill_with(other: Callable[[Scene], None]) -> Callable[[Scene], None]:
     """The LB dies together with something else."""
+
     def inject(scene: Scene) -> None:
         kill(scene, LB)
         other(scene)
+
     return inject
 
 
@@ -72,7 +78,8 @@ class Run:
     """One fault. Times in seconds after it. `silence`: None if nothing was forwarded any more.
 
     noticed: when the control function began to move the external IP, by its own record; None if it did not. requests,
-    failed, slow: of the external IP (slow: more than half a second). harmed: connections and requests of the other LB that failed.
+    failed, slow: of the external IP (slow: more than half a second). harmed: connections and requests of the other LB
+    that failed.
     copied: entries that came from each copy. others: see Result.
     """
 
@@ -90,8 +97,11 @@ class Run:
         """In one line."""
         fates = ", ".join(f"{getattr(self.fates, what)} {what}" for what in ("alive", "reset", "closed", "hung"))
         silence = f"silent {self.silence.begin:.3f} to {self.silence.end:.3f} s" if self.silence else "silent for good"
-        return (f"{fates}; {silence}; noticed {self.noticed}; requests: {self.failed} of {self.requests} failed, {self.slow} slow; "
-                f"other LB harmed: {self.harmed}; entries from {self.copied}; others {self.others:.0%}")
+        return (
+            f"{fates}; {silence}; noticed {self.noticed}; "
+            f"requests: {self.failed} of {self.requests} failed, {self.slow} slow; "
+            f"other LB harmed: {self.harmed}; entries from {self.copied}; others {self.others:.0%}"
+        )
 
 
 def run(fault: Fault, count: int, copies: Sequence[str]) -> Run:
@@ -100,15 +110,24 @@ def run(fault: Fault, count: int, copies: Sequence[str]) -> Run:
         scene.start_controller()
         wait_reached(scene)
         established = Established(scene, scene.remote, FIRST, count)
-        own, others = (scene.load(client, address, lines=lines, requests=2)
-                       for client, address, lines in ((scene.clients[0], FIRST, 0), (scene.clients[1], SECOND, 5)))
+        own_load = scene.load(scene.clients[0], FIRST, lines=0, requests=2)
+        other_load = scene.load(scene.clients[1], SECOND, lines=5, requests=2)
         scene.wait_until(lambda: _prepared(scene), 10.0, "every LB watched, every entry copied")
         time.sleep(BEFORE)
         (begun, noticed, copied), share = watched(lambda: _strike(scene, fault), scene.namespaces)
-        own, others = own.stop(), others.stop()
+        own, others = own_load.stop(), other_load.stop()
         fates = established.finish()
-    return Run(fates, fates.silence(begun), noticed, own.succeeded + len(own.failures), len(own.failures), own.slow,
-               len(others.broken) + len(others.failures), copied, share)
+    return Run(
+        fates,
+        fates.silence(begun),
+        noticed,
+        own.succeeded + len(own.failures),
+        len(own.failures),
+        own.slow,
+        len(others.broken) + len(others.failures),
+        copied,
+        share,
+    )
 
 
 def _site(copies: Sequence[str]) -> Site:
@@ -127,10 +146,12 @@ def _strike(scene: Scene, fault: Fault) -> tuple[float, float | None, dict[str, 
     """When it happened (monotonic clock), and Run's `noticed` and `copied`."""
     wall, begun = time.time(), time.monotonic()
     fault.inject(scene)
-    noticed, copied = None, {}
+    noticed: float | None = None
+    copied: dict[str, int] = {}
     if fault.leaves:
         try:
             record = scene.wait_until(lambda: _left(scene), MOVED, f"{FIRST} leaves {LB}")
+            assert record is not None
             noticed = datetime.fromisoformat(record["started"]).timestamp() - wall
             copied = record.get("entries_from", {})
         except NotInTime:
@@ -139,7 +160,7 @@ def _strike(scene: Scene, fault: Fault) -> tuple[float, float | None, dict[str, 
     return begun, noticed, copied
 
 
-def _left(scene: Scene) -> dict | None:
+def _left(scene: Scene) -> dict[str, Any] | None:
     """The record of the move that has taken the external IP away."""
     records = scene.rest("GET", "/v1/moves").json["moves"]
     return next((record for record in records if record["external_ip"] == FIRST and record["state"] == "done"), None)

@@ -6,12 +6,14 @@ Yardstick: destination NAT, by the same LB to the same servers in the same run, 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from evaluation.benchmarks import move
 from evaluation.benchmarks.new_connections import CLIENTS, CONNECTIONS, SECONDS, WARM_UP
-from evaluation.benchmarks.quiet import undisturbed
-from evaluation.benchmarks.results import Result, median, per_second
 from evaluation.benchmarks.scene import Load, Scene, wrk
+from evaluation.measuring.findings import Findings, Result, median, of_results, per_second
+from evaluation.measuring.others import undisturbed
+from evaluation.measuring.record import figure
 from lbctl.site.model import Site
 from tests.bed.sites import full_nat_site, simple_site
 
@@ -20,16 +22,21 @@ ENTRIES = 100_000
 RUNS = 4
 
 
-def main() -> list[Result]:
-    """Measures, and returns three lines of the table."""
+def main() -> Findings:
+    """Measures: new connections, kept ones, and a move."""
     with Scene(both_kinds(), clients=CLIENTS) as scene:
         scene.start_nginx()
         scene.start_controller()
         new = _in_turns(scene, close=True)
         kept = _in_turns(scene, close=False)
     moves = move.measure(ENTRIES, full_nat_site(lbs=2, external_ips=1, servers=2))
-    return [_result("new connections, full NAT", new), _result("requests, kept connections, full NAT", kept),
-            move.result(ENTRIES, moves, "entries of full NAT")]
+    return of_results(
+        [
+            _result("new connections, full NAT", new),
+            _result("requests, kept connections, full NAT", kept),
+            move.result(ENTRIES, moves, "entries of full NAT"),
+        ]
+    )
 
 
 def both_kinds() -> Site:
@@ -52,25 +59,38 @@ def _in_turns(scene: Scene, *, close: bool) -> list[Run]:
     """Either kind goes first in its turn: the second one meets the entries of the first that still linger."""
     addresses = [str(ip.address) for ip in scene.site.external_ips]
 
-    def both(seconds: float, order: int = 1) -> list[Load]:
-        loads = [wrk(scene.clients, f"http://{address}/", seconds, connections=CONNECTIONS, close=close) for address in addresses[::order]]
+    def both(seconds: float, order: int) -> list[Load]:
+        """What both carried, in the order of the addresses. order: -1 if the last one goes first, else 1."""
+        loads = [
+            wrk(scene.clients, f"http://{address}/", seconds, connections=CONNECTIONS, close=close)
+            for address in addresses[::order]
+        ]
         return loads[::order]
 
-    both(WARM_UP)
-    runs = [undisturbed(lambda order=(1, -1)[number % 2]: both(SECONDS, order), scene.namespaces) for number in range(RUNS)]
-    return [Run(*loads, others) for loads, others in runs]
+    both(WARM_UP, 1)
+    orders = ((1, -1)[number % 2] for number in range(RUNS))
+    runs = [undisturbed(partial(both, SECONDS, order), scene.namespaces) for order in orders]
+    return [Run(destination, full, others) for (destination, full), others in runs]
 
 
 def _result(what: str, runs: list[Run]) -> Result:
-    full, destination = median([run.full.per_second for run in runs]), median([run.destination.per_second for run in runs])
+    rates = {
+        "full NAT": figure("1/s", [run.full.per_second for run in runs]),
+        "destination NAT": figure("1/s", [run.destination.per_second for run in runs]),
+    }
+    full = median([run.full.per_second for run in runs])
+    destination = median([run.destination.per_second for run in runs])
     errors = sum(run.full.errors for run in runs)
     shown = per_second(full) + (f", {errors} errors" if errors else "")
     ratio = full / destination
-    return Result(what, shown, f"destination NAT {per_second(destination)}", f"{ratio:.2f}", f">= {TARGET:g}", len(runs),
-                  max(run.others for run in runs), ratio >= TARGET and not errors)
-
-
-if __name__ == "__main__":
-    from evaluation.benchmarks.results import table
-
-    print(table(main()))
+    return Result(
+        what,
+        shown,
+        f"destination NAT {per_second(destination)}",
+        f"{ratio:.2f}",
+        f">= {TARGET:g}",
+        len(runs),
+        max(run.others for run in runs),
+        ratio >= TARGET and not errors,
+        rates,
+    )

@@ -1,14 +1,13 @@
-"""The yardstick of failover: two Linux routers with keepalived (VRRP), conntrackd and nftables NAT; the active one dies.
+"""The yardstick of failover: two Linux routers with keepalived (VRRP), conntrackd and nftables NAT.
 
-Both are set up as their authors advise: conntrackd in FTFW mode with the commit script of its documentation
-(doc/sync/primary-backup.sh), keepalived in a sync group of both sides with `nopreempt`, VRRP version 3. Packets that match no
-entry are dropped and never adopted (nf_conntrack_tcp_loose=0, `ct state invalid drop`): else a packet that comes before the
-entries have been committed would break its connection.
+The active one dies. Both are set up as their authors advise: conntrackd in FTFW mode with the commit script of its
+documentation (doc/sync/primary-backup.sh), keepalived in a sync group of both sides with `nopreempt`, VRRP version 3.
+Packets that match no entry are dropped and never adopted (nf_conntrack_tcp_loose=0, `ct state invalid drop`): else a
+packet that comes before the entries have been committed would break its connection.
 """
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,10 @@ from tests.bed.faults import Established, Fates, Silence
 from tests.bed.namespaces import Namespace
 from tests.bed.processes import CommandFailed
 from tests.bed.sites import SERVER_PORT, simple_site
+from topologies import programs
 from topologies.queues import long_receive_queues
 
 VIRTUAL_EXTERNAL, VIRTUAL_INTERNAL = "198.51.100.70", "10.0.0.70"
-PROGRAMS = {"keepalived": "keepalived", "conntrackd": "conntrackd", "nft": "nftables"}
-"""What it needs, and the Debian package that has it."""
 SETTLED = 20.0
 
 NFT = """\
@@ -127,7 +125,9 @@ def die(advert: float, count: int) -> Death:
     with long_receive_queues(), RouterPair(advert) as pair:
         pair.start()
         # Rarer than with lbctl: the connections must be enough for the whole silence (see tests/bed/established.py).
-        established = Established(pair, pair.remote, VIRTUAL_EXTERNAL, count, interval=0.001 if advert < ROOM / 20 else 0.004)
+        established = Established(
+            pair, pair.remote, VIRTUAL_EXTERNAL, count, interval=0.001 if advert < ROOM / 20 else 0.004
+        )
         pair.wait_copied(count)
         time.sleep(1.0)
         begun = pair.kill_active()
@@ -138,11 +138,13 @@ def die(advert: float, count: int) -> Death:
 
 def missing() -> str:
     """Debian packages that the yardstick needs and that are not there; empty if it can run."""
-    return " ".join(package for program, package in PROGRAMS.items() if shutil.which(program) is None)
+    return " ".join(programs.missing("keepalived", "conntrackd", "nft"))
 
 
 class RouterPair(Bed):
-    """A bed with two more machines on its networks, router-a (the active one) and router-b; its servers route through them.
+    """A bed with two more machines on its networks, router-a (the active one) and router-b.
+
+    Its servers route through them.
 
     advert: seconds between VRRP advertisements.
     """
@@ -164,7 +166,9 @@ class RouterPair(Bed):
         for router in self.pair:
             files = self._files(router)
             pids = ("-p", files / "keepalived.pid", "-r", files / "vrrp.pid")
-            self._run(router, "keepalived", "--dont-fork", "--log-console", "--vrrp", "-f", files / "keepalived.conf", *pids)
+            self._run(
+                router, "keepalived", "--dont-fork", "--log-console", "--vrrp", "-f", files / "keepalived.conf", *pids
+            )
             self.wait_until(lambda: self._active(0), SETTLED, "router-a active")
 
     def wait_copied(self, count: int) -> None:
@@ -192,20 +196,33 @@ class RouterPair(Bed):
         return int(said.partition("cache external:")[2].split()[3])
 
     def _router(self, name: str, number: int, other: int, priority: int) -> Namespace:
-        router = self._host(name, "external", [f"198.51.100.{number}/24"], ["198.51.100.254"])
-        for device, segment, address in (("eth1", "internal", f"10.0.0.{number}/24"), ("eth2", "management", f"198.18.0.{number}/24")):
-            self._plug(router, device, segment)
+        router = self.hosts.add(name, "external", [f"198.51.100.{number}/24"], ["198.51.100.254"])
+        for device, segment, address in (
+            ("eth1", "internal", f"10.0.0.{number}/24"),
+            ("eth2", "management", f"198.18.0.{number}/24"),
+        ):
+            self.hosts.plug(router, device, segment)
             router.ip("addr", "add", address, "dev", device)
         router.sysctl(ipv4__ip_forward=1, ipv4__conf__all__send_redirects=0, ipv4__conf__eth1__send_redirects=0)
         router.sysctl(netfilter__nf_conntrack_tcp_loose=0, netfilter__nf_conntrack_tcp_be_liberal=1)
         files = self._files(router)
         files.mkdir()
-        backends = ", ".join(f"{n} : {space.name.removeprefix('server-')} . {SERVER_PORT}" for n, space in enumerate(self.servers))
+        backends = ", ".join(
+            f"{n} : {space.name.removeprefix('server-')} . {SERVER_PORT}" for n, space in enumerate(self.servers)
+        )
         (files / "nft.conf").write_text(NFT.format(virtual=VIRTUAL_EXTERNAL, count=len(self.servers), servers=backends))
         (files / "conntrackd.conf").write_text(
-            CONNTRACKD.format(here=f"198.18.0.{number}", there=f"198.18.0.{other}", directory=files))
-        (files / "keepalived.conf").write_text(KEEPALIVED.format(
-            directory=files, priority=priority, advert=self._advert, external=VIRTUAL_EXTERNAL, internal=VIRTUAL_INTERNAL))
+            CONNTRACKD.format(here=f"198.18.0.{number}", there=f"198.18.0.{other}", directory=files)
+        )
+        (files / "keepalived.conf").write_text(
+            KEEPALIVED.format(
+                directory=files,
+                priority=priority,
+                advert=self._advert,
+                external=VIRTUAL_EXTERNAL,
+                internal=VIRTUAL_INTERNAL,
+            )
+        )
         (files / "primary.sh").write_text(PRIMARY.format(directory=files))
         (files / "primary.sh").chmod(0o700)
         router.run("nft", "-f", files / "nft.conf")

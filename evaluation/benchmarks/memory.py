@@ -8,10 +8,11 @@ from __future__ import annotations
 import gc
 import tracemalloc
 
-from evaluation.benchmarks.results import Result
 from evaluation.benchmarks.scene import Scene
 from evaluation.benchmarks.seed import entries, seed
-from evaluation.benchmarks.usage import resident
+from evaluation.measuring.findings import Findings, Result, of_results
+from evaluation.measuring.record import figure
+from evaluation.measuring.usage import resident
 from lbctl.entries.access_table import AccessTable
 from tests.bed.sites import simple_site
 
@@ -19,9 +20,11 @@ FEW, MANY = 1_000, 100_000
 TARGET = 500
 
 
-def main() -> list[Result]:
-    """Measures, and returns two lines of the table."""
-    return [_line("as Python allocates it", allocated()), _line("as the controller's process grows", grown())]
+def main() -> Findings:
+    """Measures both."""
+    return of_results(
+        [_line("as Python allocates it", allocated()), _line("as the controller's process grows", grown())]
+    )
 
 
 def allocated() -> float:
@@ -55,10 +58,14 @@ def _resident(count: int) -> int:
 
 
 def _line(what: str, size: float) -> Result:
-    return Result(f"memory of an entry, {what}", f"{size:.0f} bytes", "none", "", f"<= {TARGET}", 1, 0.0, size <= TARGET)
-
-
-if __name__ == "__main__":
-    from evaluation.benchmarks.results import table
-
-    print(table(main()))
+    return Result(
+        f"memory of an entry, {what}",
+        f"{size:.0f} bytes",
+        "none",
+        "",
+        f"<= {TARGET}",
+        1,
+        None,
+        size <= TARGET,
+        {"size": figure("bytes", [size])},
+    )

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from evaluation.benchmarks.quiet import undisturbed
-from evaluation.benchmarks.results import Result, median, milliseconds
 from evaluation.benchmarks.scene import Scene
 from evaluation.benchmarks.seed import connections, seed
+from evaluation.measuring.findings import Findings, Result, median, milliseconds, of_results
+from evaluation.measuring.others import undisturbed
+from evaluation.measuring.record import figure
 from lbctl.site.model import Site
 from tests.bed.namespaces import Namespace
 from tests.bed.sites import simple_site
@@ -29,7 +30,10 @@ GAP_TARGET, GROWTH_TARGET = 0.020, 1.5
 
 @dataclass(frozen=True)
 class Run:
-    """One move. Seconds; `lost`: TCP retransmissions of the probe's client and its servers; `others`: see Result."""
+    """One move. Times in seconds. `lost`: TCP retransmissions of the probe's client and its servers.
+
+    `others`: see Result.
+    """
 
     gap: float
     gap_without: float
@@ -57,7 +61,7 @@ class Probe:
         address, port = scene.site.external_ips[0].address, scene.site.external_ips[0].services[0].port
         self._script = Script(scene.clients[0], scene.directory / "probe.log", str(program), address, port, self._path)
 
-    def finish(self) -> array:
+    def finish(self) -> array[float]:
         """The times of all answers. Raises TrafficError if the connection broke."""
         self._script.finish()
         answers = array("d")
@@ -65,16 +69,26 @@ class Probe:
         return answers
 
 
-def main() -> list[Result]:
-    """Measures, and returns a line for each size and one for the growth."""
+def main() -> Findings:
+    """Measures: a line for each size, and one for the growth."""
     runs = {size: measure(size) for size in SIZES}
     results = [result(size, runs[size]) for size in SIZES]
     small, large = (median([run.gap for run in runs[size]]) for size in (SIZES[0], SIZES[-1]))
     growth = large / small
-    results.append(Result(f"longest gap, {SIZES[-1]} entries against {SIZES[0]}", milliseconds(large), milliseconds(small),
-                          f"{growth:.2f}", f"<= {GROWTH_TARGET}", RUNS,
-                          max(result.others for result in results), growth <= GROWTH_TARGET))
-    return results
+    others = max(run.others for size in SIZES for run in runs[size])
+    results.append(
+        Result(
+            f"longest gap, {SIZES[-1]} entries against {SIZES[0]}",
+            milliseconds(large),
+            milliseconds(small),
+            f"{growth:.2f}",
+            f"<= {GROWTH_TARGET}",
+            RUNS,
+            others,
+            growth <= GROWTH_TARGET,
+        )
+    )
+    return of_results(results)
 
 
 def measure(size: int, site: Site | None = None) -> list[Run]:
@@ -85,8 +99,10 @@ def measure(size: int, site: Site | None = None) -> list[Run]:
         windows = [undisturbed(lambda: _pair(scene), scene.namespaces) for _ in range(RUNS)]
         assert connections(scene, scene.site.external_ips[0].address) == size + 1
         answers = probe.finish()
-    return [Run(_longest_gap(answers, moved), _longest_gap(answers, still), moved.lost, moved.copy, others)
-            for (still, moved), others in windows]
+    return [
+        Run(_longest_gap(answers, moved), _longest_gap(answers, still), moved.lost, moved.copy, others)
+        for (still, moved), others in windows
+    ]
 
 
 def _pair(scene: Scene) -> tuple[Window, Window]:
@@ -107,7 +123,7 @@ def _pair(scene: Scene) -> tuple[Window, Window]:
     return Window(begun, time.monotonic(), 0), moved
 
 
-def _longest_gap(answers: array, window: Window) -> float:
+def _longest_gap(answers: array[float], window: Window) -> float:
     inside = [when for when in answers if window.begun <= when <= window.ended]
     return max((late - early for early, late in pairwise(inside)), default=window.ended - window.begun)
 
@@ -126,14 +142,24 @@ def result(size: int, runs: list[Run], what: str = "entries") -> Result:
     """The line of the table for moves with so many entries."""
     gap, without = median([run.gap for run in runs]), median([run.gap_without for run in runs])
     lost = sum(run.lost for run in runs)
-    shown = f"{milliseconds(gap)} (worst {milliseconds(max(run.gap for run in runs))}), {lost} lost, " \
-            f"copied in {median([run.copy for run in runs]):.2f} s"
-    return Result(f"longest gap in a move, {size} {what}", shown, f"no move {milliseconds(without)}", f"{gap / without:.2f}",
-                  f"< {milliseconds(GAP_TARGET)}, 0 lost", len(runs),
-                  max(run.others for run in runs), gap < GAP_TARGET and lost == 0)
-
-
-if __name__ == "__main__":
-    from evaluation.benchmarks.results import table
-
-    print(table(main()))
+    shown = (
+        f"{milliseconds(gap)} (worst {milliseconds(max(run.gap for run in runs))}), {lost} lost, "
+        f"copied in {median([run.copy for run in runs]):.2f} s"
+    )
+    figures = {
+        "gap": figure("s", [run.gap for run in runs]),
+        "gap without a move": figure("s", [run.gap_without for run in runs]),
+        "copy": figure("s", [run.copy for run in runs]),
+        "retransmissions": figure("segments", [run.lost for run in runs]),
+    }
+    return Result(
+        f"longest gap in a move, {size} {what}",
+        shown,
+        f"no move {milliseconds(without)}",
+        f"{gap / without:.2f}",
+        f"< {milliseconds(GAP_TARGET)}, 0 lost",
+        len(runs),
+        max(run.others for run in runs),
+        gap < GAP_TARGET and lost == 0,
+        figures,
+    )

@@ -1,15 +1,19 @@
 """New connections/s, and requests/s on connections that are kept, through one LB and through HAProxy.
 
-Both stand between the same clients and servers, on the same two cores, in turns. Yardstick: HAProxy in TCP mode.
+Both stand between the same clients and servers, on the same two cores, in turns. Yardstick: HAProxy in TCP mode. A
+second table tells which thread of Open vSwitch, and the controller, took how much processor time for a new connection.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from evaluation.benchmarks.quiet import undisturbed
-from evaluation.benchmarks.results import Result, median, per_second
 from evaluation.benchmarks.scene import HAPROXY_EXTERNAL, Load, Scene, wrk
+from evaluation.measuring.findings import Findings, Result, median, of_results, per_second
+from evaluation.measuring.others import undisturbed
+from evaluation.measuring.record import Row, Table, figure
+from evaluation.measuring.usage import processor_time, thread_times
 
 CLIENTS = 8
 """Addresses: a single one would run out of ports."""
@@ -19,49 +23,102 @@ RUNS = 3
 SECONDS = 5.0
 WARM_UP = 1.0
 NEW_TARGET, KEPT_TARGET = 0.5, 1.0
+CONTROLLER = "ryu-manager"
+THREADS = {
+    "ovs-vswitchd": "ovs-vswitchd, main thread",
+    "revalidator": "ovs-vswitchd, revalidator",
+    "urcu": "ovs-vswitchd, urcu",
+    CONTROLLER: CONTROLLER,
+}
+"""Threads and processes, and how they are shown."""
 
 
-def main() -> list[Result]:
-    """Measures, and returns two lines of the table."""
+def main() -> Findings:
+    """Measures both kinds of load."""
     with Scene(lbs=1, external_ips=1, servers=2, clients=CLIENTS) as scene:
         scene.start_nginx()
         scene.start_haproxy()
         scene.start_controller()
         new = _in_turns(scene, close=True)
         kept = _in_turns(scene, close=False)
-    return [_result("new connections", new, NEW_TARGET), _result("requests, kept connections", kept, KEPT_TARGET)]
+    results = [_result("new connections", new, NEW_TARGET), _result("requests, kept connections", kept, KEPT_TARGET)]
+    return of_results(results, {"processor": _processor(new)})
 
 
 @dataclass(frozen=True)
 class Run:
-    """The same load through the LB and through HAProxy, one right after the other; `others`: see Result."""
+    """The same load through the LB and through HAProxy, one right after the other; `others`: see Result.
+
+    `costs`: seconds of processor time for each request through the LB, by thread of Open vSwitch and for the
+    controller.
+    """
 
     ours: Load
     haproxy: Load
-    others: float
+    costs: Mapping[str, float]
+    others: float = field(default=0.0)
 
 
 def _in_turns(scene: Scene, *, close: bool) -> list[Run]:
-    addresses = (str(scene.site.external_ips[0].address), HAPROXY_EXTERNAL)
-
-    def both(seconds: float) -> list[Load]:
-        return [wrk(scene.clients, f"http://{address}/", seconds, connections=CONNECTIONS, close=close) for address in addresses]
+    def both(seconds: float) -> Run:
+        before = _used(scene)
+        ours = _load(scene, str(scene.site.external_ips[0].address), seconds, close)
+        after = _used(scene)
+        requests = max(1.0, ours.per_second * seconds)
+        costs = {name: (after[name] - before.get(name, 0.0)) / requests for name in after}
+        return Run(ours, _load(scene, HAPROXY_EXTERNAL, seconds, close), costs)
 
     both(WARM_UP)
     runs = [undisturbed(lambda: both(SECONDS), scene.namespaces) for _ in range(RUNS)]
-    return [Run(*loads, others) for loads, others in runs]
+    return [Run(run.ours, run.haproxy, run.costs, others) for run, others in runs]
 
 
-def _result(what: str, runs: list[Run], target: float) -> Result:
-    ours, yardstick = median([run.ours.per_second for run in runs]), median([run.haproxy.per_second for run in runs])
+def _load(scene: Scene, address: str, seconds: float, close: bool) -> Load:
+    return wrk(scene.clients, f"http://{address}/", seconds, connections=CONNECTIONS, close=close)
+
+
+def _used(scene: Scene) -> dict[str, float]:
+    """Seconds of processor time so far, by thread of the LB's ovs-vswitchd and for the controller."""
+    vswitchd, controller = scene.lbs["lb-a"].ovs.vswitchd_pid, scene.controller.process
+    assert vswitchd is not None and controller is not None
+    return {**thread_times(vswitchd), CONTROLLER: processor_time(controller.pid)}
+
+
+def _result(what: str, runs: Sequence[Run], target: float) -> Result:
+    rates = {
+        "lbctl": figure("1/s", [run.ours.per_second for run in runs]),
+        "HAProxy": figure("1/s", [run.haproxy.per_second for run in runs]),
+    }
+    ours = median([run.ours.per_second for run in runs])
+    yardstick = median([run.haproxy.per_second for run in runs])
     errors = sum(run.ours.errors for run in runs)
     shown = per_second(ours) + (f", {errors} errors" if errors else "")
     ratio = ours / yardstick
-    return Result(what, shown, f"HAProxy {per_second(yardstick)}", f"{ratio:.2f}", f">= {target:g}", len(runs),
-                  max(run.others for run in runs), ratio >= target and not errors)
+    return Result(
+        what,
+        shown,
+        f"HAProxy {per_second(yardstick)}",
+        f"{ratio:.2f}",
+        f">= {target:g}",
+        len(runs),
+        max(run.others for run in runs),
+        ratio >= target and not errors,
+        rates,
+    )
 
 
-if __name__ == "__main__":
-    from evaluation.benchmarks.results import table
-
-    print(table(main()))
+def _processor(runs: Sequence[Run]) -> Table:
+    """What each thread takes for a new connection, and all threads together."""
+    each = {name: [run.costs.get(name, 0.0) for run in runs] for name in THREADS}
+    rows = [
+        Row(cells=(THREADS[name], f"{median(costs) * 1e6:.0f} us"), figures={name: figure("s", costs)})
+        for name, costs in each.items()
+    ]
+    total = [sum(run.costs.values()) for run in runs]
+    rows.append(
+        Row(
+            cells=("these and all other threads of the two", f"{median(total) * 1e6:.0f} us"),
+            figures={"total": figure("s", total)},
+        )
+    )
+    return Table(columns=("who", "processor time for each new connection"), rows=tuple(rows))

@@ -1,7 +1,8 @@
-"""A probe: 1000 times a second a line to a server and back, over one TCP connection. `python probe.py ADDRESS PORT FILE`.
+"""A probe: 1000 times a second a line to a server and back, over one TCP connection.
 
-Stands alone, for a client's namespace. It prints "ready" after the first answer, ends on SIGTERM, and writes the time of
-each answer (seconds of the monotonic clock, which all processes share) into FILE, as 8-byte floats in machine order.
+`python probe.py ADDRESS PORT FILE` stands alone, for a client's namespace. It prints "ready" after the first answer,
+ends on SIGTERM, and writes the time of each answer (seconds of the monotonic clock, which all processes share) into
+FILE, as 8-byte floats in machine order.
 """
 
 from __future__ import annotations

@@ -10,28 +10,40 @@ import subprocess
 import time
 from datetime import datetime
 
-from evaluation.benchmarks.quiet import undisturbed
-from evaluation.benchmarks.results import Result, median
 from evaluation.benchmarks.scene import Scene
 from evaluation.benchmarks.seed import connections, seed
-from tests.bed.bed import BalancerNode
+from evaluation.measuring.findings import Findings, Result, median, of_results
+from evaluation.measuring.others import undisturbed
+from evaluation.measuring.record import figure
+from tests.bed.balancer import BalancerNode
+from topologies import programs
 
 ENTRIES = 100_000
 RUNS = 3
 TARGET = 3.0
 
 
-def main() -> list[Result]:
-    """Measures, and returns a line of the table."""
+def main() -> Findings:
+    """Measures both, one after the other."""
     with Scene(lbs=1, external_ips=1, servers=2, clients=1) as scene:
         seed(scene, ENTRIES)
         node = scene.lbs["lb-a"]
         measured = [undisturbed(lambda: (_restart(scene, node), _dump(node)), scene.namespaces) for _ in range(RUNS)]
     runs = [run for run, _ in measured]
     ours, yardstick = median([run[0] for run in runs]), median([run[1] for run in runs])
-    return [Result(f"read back {ENTRIES} entries", f"{ours:.2f} s", f"ovs-ofctl dump-flows {yardstick:.2f} s",
-                   f"{ours / yardstick:.2f}", f"<= {TARGET:g}", RUNS,
-                   max(others for _, others in measured), ours / yardstick <= TARGET)]
+    times = {"lbctl": figure("s", [run[0] for run in runs]), "ovs-ofctl": figure("s", [run[1] for run in runs])}
+    line = Result(
+        f"read back {ENTRIES} entries",
+        f"{ours:.2f} s",
+        f"ovs-ofctl dump-flows {yardstick:.2f} s",
+        f"{ours / yardstick:.2f}",
+        f"<= {TARGET:g}",
+        RUNS,
+        max(others for _, others in measured),
+        ours / yardstick <= TARGET,
+        times,
+    )
+    return of_results([line])
 
 
 def _restart(scene: Scene, node: BalancerNode) -> float:
@@ -53,11 +65,6 @@ def _dump(node: BalancerNode) -> float:
     """Seconds that ovs-ofctl takes to ask for all flows and to write them nowhere."""
     command = ("ovs-ofctl", "-O", "OpenFlow14", "dump-flows", node.bridge)
     begun = time.monotonic()
-    subprocess.run(command, env={**os.environ, **node.ovs.environment}, stdout=subprocess.DEVNULL, check=True, timeout=120)
+    environment = {**os.environ, **node.ovs.environment}
+    programs.run(command, env=environment, stdout=subprocess.DEVNULL, check=True, timeout=120)
     return time.monotonic() - begun
-
-
-if __name__ == "__main__":
-    from evaluation.benchmarks.results import table
-
-    print(table(main()))

@@ -59,8 +59,10 @@ class Scene(Bed):
     def _build(self) -> None:
         with long_receive_queues():
             super()._build()
-        self.haproxy = self._host("haproxy", "external", [f"{HAPROXY_EXTERNAL}/{self.site.external_networks[0].prefixlen}"])
-        self._plug(self.haproxy, "eth1", "internal")
+        self.haproxy = self.hosts.add(
+            "haproxy", "external", [f"{HAPROXY_EXTERNAL}/{self.site.external_networks[0].prefixlen}"]
+        )
+        self.hosts.plug(self.haproxy, "eth1", "internal")
         self.haproxy.ip("addr", "add", f"{HAPROXY_INTERNAL}/{self.site.internal_networks[0].prefixlen}", "dev", "eth1")
         for space in (*self.clients, self.haproxy):
             space.sysctl(ipv4__ip_local_port_range="1024 65535")
@@ -84,7 +86,10 @@ class Scene(Bed):
 
     def start_haproxy(self) -> None:
         """HAProxy in TCP mode, one thread for each core as by default, round-robin to the same servers."""
-        lines = [f"    server s{n} {space.name.removeprefix('server-')}:{SERVER_PORT}" for n, space in enumerate(self.servers)]
+        lines = [
+            f"    server s{n} {space.name.removeprefix('server-')}:{SERVER_PORT}"
+            for n, space in enumerate(self.servers)
+        ]
         config = self.directory / "haproxy.cfg"
         config.write_text(HAPROXY.format(address=HAPROXY_EXTERNAL, servers="\n".join(lines)))
         self._daemon(self.haproxy, HAPROXY_EXTERNAL, 80, "haproxy", "-db", "-f", config)
@@ -94,7 +99,12 @@ class Scene(Bed):
         log = self.directory / f"{space.name}-{command[0]}.log"
         with log.open("w") as output:
             space.popen(*command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-        self.wait_until(lambda: connect(space, address, port).close() is None, 10.0, f"{command[0]} listening; see {log}")
+
+        def listens() -> bool:
+            with connect(space, address, port):
+                return True
+
+        self.wait_until(listens, 10.0, f"{command[0]} listening; see {log}")
 
 
 @dataclass(frozen=True)

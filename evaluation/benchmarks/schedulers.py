@@ -1,71 +1,82 @@
-"""`python -m evaluation.benchmarks.schedulers`: what a scheduler's choice costs, for docs/schedulers.md; it is no part of `python -m evaluation.benchmarks`."""
+"""What a scheduler's choice costs, and how long its table takes to be made. There is nothing to compare with.
+
+The question whether the chosen server can take the connection (which `allowed` answers) costs nothing here.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from ipaddress import IPv4Address
-from statistics import median
 
+from evaluation.measuring.findings import RESULTS, Findings, median
+from evaluation.measuring.others import watched
+from evaluation.measuring.record import Row, Table, figure
 from lbctl.servers.schedulers import scheduler_for
-from lbctl.site.model import SCHEDULERS, Server, Service
+from lbctl.site.model import SCHEDULERS, SchedulerName, Server, Service
 from lbctl.values.keys import server_key
 from lbctl.values.protocols import TCP
 
 CHOICES, ROUNDS = 2_000, 7
 COUNTS = (2, 10, 100)
+COLUMNS = ("scheduler", *(f"{count} servers" for count in COUNTS), "10, first choice not allowed", "made, 10 servers")
 
 
-def main() -> None:
-    """Medians of ROUNDS rounds; one server in the last column is not allowed."""
-    print("| scheduler | " + " | ".join(f"{count} servers" for count in COUNTS) + " | 10, first choice not allowed | made, 10 servers |")
-    print("|---" * (len(COUNTS) + 3) + "|")
-    for kind in SCHEDULERS:
-        costs = [f"{_choice(kind, count):.1f} us" for count in COUNTS]
-        print(f"| `{kind}` | {' | '.join(costs)} | {_choice(kind, 10, refuse=True):.1f} us | {_made(kind) * 1e3:.2f} ms |")
+def main() -> Findings:
+    """Measures each scheduler."""
+    rows, others = watched(lambda: tuple(_row(kind) for kind in SCHEDULERS))
+    return Findings({RESULTS: Table(columns=COLUMNS, rows=rows)}, passed=True, runs=ROUNDS, others=others)
 
 
-def _choice(kind: str, count: int, refuse: bool = False) -> float:
-    """Microseconds."""
+def _row(kind: SchedulerName) -> Row:
+    choices = {f"{count} servers": _choices(kind, count, _anybody) for count in COUNTS}
+    refused = _choices(kind, 10, _not_the_first)
+    made = _times(lambda: scheduler_for(Service("tcp", 80, kind, _servers(10)), {}))
+    shown = [f"{median(times) * 1e6:.1f} us" for times in (*choices.values(), refused)]
+    figures = {name: figure("s", times) for name, times in choices.items()}
+    return Row(
+        cells=(f"`{kind}`", *shown, f"{median(made) * 1e3:.2f} ms"),
+        figures={**figures, "first choice not allowed": figure("s", refused), "made": figure("s", made)},
+    )
+
+
+def _choices(kind: SchedulerName, count: int, allowed: Callable[[], Callable[[Server], bool]]) -> list[float]:
+    """Seconds for each choice among so many servers, for each round. `allowed` is asked anew for each choice."""
     some = _servers(count)
     connections = {server_key(TCP, server.address.packed, server.port): 100 * server.weight for server in some}
     clients = [(0xCB007100 + number).to_bytes(4) + number.to_bytes(2) for number in range(CHOICES)]
     scheduler = scheduler_for(Service("tcp", 80, kind, some), connections)
-    asked = iter(())
-
-    def refuses_first(_: Server) -> bool:
-        return next(asked, True)
 
     def once() -> None:
-        nonlocal asked
         for client in clients:
-            if refuse:
-                asked = iter((False,))
-            scheduler.choose(client, refuses_first if refuse else _anybody)
+            scheduler.choose(client, allowed())
 
-    return _seconds(once) / CHOICES * 1e6
+    return [seconds / CHOICES for seconds in _times(once)]
 
 
-def _made(kind: str) -> float:
-    return _seconds(lambda: scheduler_for(Service("tcp", 80, kind, _servers(10)), {}))
-
-
-def _seconds(action: Callable[[], object]) -> float:
-    def timed() -> float:
+def _times(action: Callable[[], object]) -> list[float]:
+    """Seconds of each round."""
+    found = []
+    for _ in range(ROUNDS):
         begun = time.perf_counter()
         action()
-        return time.perf_counter() - begun
-
-    return median(timed() for _ in range(ROUNDS))
+        found.append(time.perf_counter() - begun)
+    return found
 
 
 def _servers(count: int) -> tuple[Server, ...]:
     return tuple(Server(IPv4Address("10.0.0.1") + number, 80, 1 + number % 3) for number in range(count))
 
 
-def _anybody(_: Server) -> bool:
+def _yes(_: Server) -> bool:
     return True
 
 
-if __name__ == "__main__":
-    main()
+def _anybody() -> Callable[[Server], bool]:
+    return _yes
+
+
+def _not_the_first() -> Callable[[Server], bool]:
+    """Refuses the server that is asked about first."""
+    answers = iter((False,))
+    return lambda _: next(answers, True)

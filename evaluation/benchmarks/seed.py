@@ -7,7 +7,6 @@ entries of both like any other. It takes seconds where 100 000 connection reques
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Address
 from pathlib import Path
 
 from evaluation.benchmarks.scene import Scene
@@ -15,8 +14,9 @@ from lbctl.entries.access_table import Entry
 from lbctl.entries.translation import full_reply
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.site.model import ExternalIp, Server
+from lbctl.values.addresses import Address
 from lbctl.values.keys import pack_key, reply_key
-from tests.bed.bed import BalancerNode
+from tests.bed.balancer import BalancerNode
 
 CLIENT_NETWORK = bytes((203, 0, 113))
 FIRST_PORT, PORTS = 10_000, 500
@@ -25,13 +25,23 @@ TCP = 6
 
 
 def entries(count: int, external_ip: ExternalIp, next_hop: str, now: float = 0.0) -> Iterator[Entry]:
-    """Distinct entries of clients behind the router with MAC `next_hop`, spread over the servers of the first service."""
+    """Distinct entries of clients behind the router with MAC `next_hop`.
+
+    They are spread over the servers of the first service.
+    """
     service = external_ip.services[0]
     for number in range(count):
         host, port = divmod(number, PORTS)
-        key = pack_key(TCP, CLIENT_NETWORK + bytes((host + 1,)), FIRST_PORT + port, external_ip.address.packed, service.port)
+        key = pack_key(
+            TCP, CLIENT_NETWORK + bytes((host + 1,)), FIRST_PORT + port, external_ip.address.packed, service.port
+        )
         server = service.servers[number % len(service.servers)]
-        yield Entry(key, _reply(external_ip, key, server, number // len(service.servers)), bytes.fromhex(next_hop.replace(":", "")), now)
+        yield Entry(
+            key,
+            _reply(external_ip, key, server, number // len(service.servers)),
+            bytes.fromhex(next_hop.replace(":", "")),
+            now,
+        )
 
 
 def _reply(external_ip: ExternalIp, key: bytes, server: Server, number: int) -> bytes:
@@ -72,8 +82,6 @@ def seed(scene: Scene, count: int) -> Path:
     return path
 
 
-def connections(scene: Scene, address: IPv4Address) -> int:
+def connections(scene: Scene, address: Address) -> int:
     """How many entries the controller has for an external IP."""
-    return scene.rest("GET", f"/v1/external-ips/{address}").json["connections"]
-
-
+    return int(scene.rest("GET", f"/v1/external-ips/{address}").json["connections"])

@@ -1,5 +1,6 @@
-"""The load of `evaluation.benchmarks.capacity`, a process of its own: simulated switches show the controller SYNs of distinct clients, and the time is
-taken until the flow-mods and the packet-out of that connection are here.
+"""The load of capacity, a process of its own: simulated switches show the controller SYNs of distinct clients.
+
+The time is taken until the flow-mods and the packet-out of that connection are here.
 
 It takes orders from its standard input, one JSON object a line, and answers each with one:
 
@@ -7,7 +8,8 @@ It takes orders from its standard input, one JSON object a line, and answers eac
     {"rate": 4000, "seconds": 10}          so many in a second, at random (Poisson) times, whatever the controller does
     {"outstanding": 400, "seconds": 10}    the next one when one is done, so many at once: saturation
 
-A time counts from when the SYN was due, not from when it was sent, so that a late load makes no latency look better. `late` says how late.
+A time counts from when the SYN was due, not from when it was sent, so that a late load makes no latency look better.
+`late` says how late it was.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+from typing import Any
 
 from evaluation.benchmarks.switches import EXTERNAL, SimulatedSwitch, packet_in
 from lbctl.frames.packets import SYN, tcp_segment
@@ -45,7 +48,10 @@ def percentile(values: list[float], share: float) -> float:
 
 @dataclass
 class Tally:
-    """Of one order. times: seconds from due to done, of set-ups that were due after the warm-up; ended: when each was done."""
+    """Of one order.
+
+    times: seconds from due to done, of set-ups that were due after the warm-up. done_at: when each was done.
+    """
 
     begun: float
     times: list[float] = field(default_factory=list)
@@ -110,8 +116,19 @@ class Load:
             which = self._serial % len(self._switches)
             port, client = divmod(self._serial, CLIENTS)
             switch = self._switches[which]
-            yield switch, tcp_segment(switch.mac(EXTERNAL), ROUTER_MAC, (FIRST_CLIENT + client).packed, FIRST_PORT + port,
-                                      (FIRST_EXTERNAL + which).packed, 80, flags=SYN, seq=self._serial)
+            yield (
+                switch,
+                tcp_segment(
+                    switch.mac(EXTERNAL),
+                    ROUTER_MAC,
+                    (FIRST_CLIENT + client).packed,
+                    FIRST_PORT + port,
+                    (FIRST_EXTERNAL + which).packed,
+                    80,
+                    flags=SYN,
+                    seq=self._serial,
+                ),
+            )
 
     def _send(self, switch: SimulatedSwitch, frame: bytes, due: float, now: float) -> None:
         self._under_way[frame[KEY]] = due
@@ -133,8 +150,11 @@ class Load:
         self._tally = Tally(time.monotonic())
 
     def _end(self, seconds: float) -> dict[str, float]:
-        """rate: done in a second; p50 to worst and late: seconds; lost: without an answer; mods: flow-mods for each set-up; busy: share
-        of one core that this process took."""
+        """What was measured.
+
+        rate: done in a second; p50 to worst, and late: seconds; lost: without an answer; mods: flow-mods for each
+        set-up; busy: share of one core that this process took.
+        """
         tally, ended = self._tally, time.monotonic()
         busy = (time.process_time() - self._processor) / (ended - tally.begun)
         while self._under_way and time.monotonic() < ended + UNANSWERED:
@@ -143,9 +163,18 @@ class Load:
         within = sum(at < tally.begun + WARM_UP + seconds for at in tally.done_at)
         asked = len(tally.late)
         mods = sum(switch.entry_mods for switch in self._switches) - self._mods
-        return {"rate": within / seconds, "p50": percentile(times, 0.5), "p99": percentile(times, 0.99), "p999": percentile(times, 0.999),
-                "worst": times[-1] if times else 0.0, "lost": lost, "mods": mods / max(1, asked - lost), "asked": asked,
-                "late": percentile(sorted(tally.late), 0.99), "busy": busy}
+        return {
+            "rate": within / seconds,
+            "p50": percentile(times, 0.5),
+            "p99": percentile(times, 0.99),
+            "p999": percentile(times, 0.999),
+            "worst": times[-1] if times else 0.0,
+            "lost": lost,
+            "mods": mods / max(1, asked - lost),
+            "asked": asked,
+            "late": percentile(sorted(tally.late), 0.99),
+            "busy": busy,
+        }
 
 
 def main() -> None:
@@ -162,7 +191,7 @@ def main() -> None:
         print(json.dumps(_carry_out(load, json.loads(order))), flush=True)
 
 
-def _carry_out(load: Load, order: dict) -> dict[str, float]:
+def _carry_out(load: Load, order: dict[str, Any]) -> dict[str, float]:
     if "connect" in order:
         load.connect(order["connect"], order["host"], order["port"])
         return {}

@@ -1,7 +1,8 @@
 """Does the controller let packets wait while an assignment is computed? Latency of set-ups with and without, in turns.
 
-Set-ups and controller as in evaluation/benchmarks/capacity.py, with fewer LBs; evaluation/benchmarks/solver_app.py has the controller solve, again and again,
-in the same way as for POST /v1/rebalance. The controller's process and the solver's share a core.
+Set-ups and controller are as in evaluation/benchmarks/capacity.py, with fewer LBs. evaluation/benchmarks/solver_app.py
+has the controller solve problems again and again, in the same way as for POST /v1/rebalance. The controller's process
+and the solver's share a core.
 """
 
 from __future__ import annotations
@@ -11,44 +12,54 @@ import re
 import signal
 
 from evaluation.benchmarks.capacity import SECONDS, TARGET, Runs, controlled, repeated, site
-from evaluation.benchmarks.results import Result, milliseconds, per_second
+from evaluation.measuring.findings import Findings, Result, median, milliseconds, of_results, per_second
+from evaluation.measuring.record import figure
 from tests.bed.controller import APPS, Controller
 
 LBS, ROUNDS = 60, 3
 ORDERS = {signal.SIGUSR1: ("exact", 100, 8), signal.SIGUSR2: ("heuristic", 10_000, 1_000)}
-"""By what orders it: algorithm, external IPs, LBs."""
+"""By what signal it is ordered: algorithm, external IPs, LBs."""
 WORSE = 0.005
 """Seconds that the median may grow by."""
 
 
-def main() -> list[Result]:
-    """Measures, and returns a line of the table for each problem."""
-    found = {number: Runs() for number in (None, *ORDERS)}
-    with controlled(site(LBS, LBS), (*APPS, "evaluation/benchmarks/solver_app.py")) as (controller, loaded, _):
+def main() -> Findings:
+    """Measures with each problem, and without one."""
+    without, solving = Runs(), {number: Runs() for number in ORDERS}
+    apps = (*APPS, "evaluation/benchmarks/solver_app.py")
+    with controlled(site(LBS, LBS), apps) as (controller, loaded, _):
         for _ in range(ROUNDS):
-            for number, runs in found.items():
-                if number:
-                    os.kill(loaded.pid, number)
-                run = repeated(loaded, 1, rate=TARGET / 2, seconds=SECONDS)
-                runs.found += run.found
-                runs.others = max(runs.others, run.others)
-        return [_line(number, found, controller) for number in ORDERS]
+            without.add(repeated(loaded, 1, rate=TARGET / 2, seconds=SECONDS))
+            for number, runs in solving.items():
+                os.kill(loaded.pid, number)
+                runs.add(repeated(loaded, 1, rate=TARGET / 2, seconds=SECONDS))
+        return of_results([_line(number, runs, without, controller) for number, runs in solving.items()])
 
 
-def _line(number: signal.Signals, found: dict[signal.Signals | None, Runs], controller: Controller) -> Result:
+def _line(number: signal.Signals, solving: Runs, without: Runs, controller: Controller) -> Result:
     algorithm, count, lbs = ORDERS[number]
-    took = sorted(map(float, re.findall(rf"solved {algorithm} {count} {lbs} in ([\d.]+) s", controller.log_file.read_text())))
-    without, solving = found[None], found[number]
-    more = solving.median("p50") - without.median("p50")
-    if not took:
+    logged = re.findall(rf"solved {algorithm} {count} {lbs} in ([\d.]+) s", controller.log_file.read_text())
+    if not logged:
         raise RuntimeError(f"nothing was solved: {controller.log_tail()}")
-    what = f"latency at {per_second(TARGET / 2)} while {algorithm} solves {count} on {lbs}, {len(took)} times {took[len(took) // 2]:.1f} s"
-    return Result(what, solving.latency(), f"without: {without.latency()}", f"{solving.median('p50') / without.median('p50'):.1f}",
-                  f"median < {milliseconds(WORSE)} more", ROUNDS, max(solving.others, without.others),
-                  more < WORSE and not solving.lost)
-
-
-if __name__ == "__main__":
-    from evaluation.benchmarks.results import table
-
-    print(table(main()))
+    took = [float(seconds) for seconds in logged]
+    more = solving.median("p50") - without.median("p50")
+    what = (
+        f"latency at {per_second(TARGET / 2)} while {algorithm} solves {count} on {lbs}, "
+        f"{len(took)} times {median(took):.1f} s"
+    )
+    figures = {
+        **solving.figures(),
+        **{f"{name} without": each for name, each in without.figures().items()},
+        "solving": figure("s", took),
+    }
+    return Result(
+        what,
+        f"{solving.latency()}, {solving.lost} lost",
+        f"without: {without.latency()}, {without.lost} lost",
+        f"{solving.median('p50') / without.median('p50'):.1f}",
+        f"median < {milliseconds(WORSE)} more",
+        ROUNDS,
+        max(solving.others, without.others),
+        more < WORSE and not solving.lost,
+        figures,
+    )

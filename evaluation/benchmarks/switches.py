@@ -1,8 +1,9 @@
 """Simulated switches: what the controller takes for Open vSwitch, on one thread for all of them, over real TCP.
 
-Each speaks as much OpenFlow 1.4 as the controller uses: it shakes hands, keeps the flows that it is given and tells them when asked
-(with counters of 0), confirms barriers and bundles, answers echo requests, ARP for servers and the probes of other LBs. It looks
-no packet up in its flows: what comes to the controller is for the caller to say. Bytes are by hand (OpenFlow 1.4.0), for speed.
+Each speaks as much OpenFlow 1.4 as the controller uses: it shakes hands, keeps the flows that it is given and tells
+them when asked (with counters of 0), confirms barriers and bundles, answers echo requests, ARP for servers and the
+probes of other LBs. It looks no packet up in its flows: what comes to the controller is for the caller to say. Bytes
+are made by hand (OpenFlow 1.4.0), for speed.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import socket
 import struct
 from collections.abc import Callable
 
-from lbctl.frames.packets import ARP_REPLY, ETH_TYPE_ARP, ETH_TYPE_IPV4, arp_question
+from lbctl.frames.packets import arp_question
 from lbctl.openflow.cookies import MARK, Kind
 from lbctl.openflow.tables import number
+from lbctl.values.protocols import ARP_REPLY, ETH_TYPE_ARP, ETH_TYPE_IPV4
 
 VERSION = 5
 HELLO, ERROR, ECHO_REQUEST, ECHO_REPLY, FEATURES_REQUEST, FEATURES_REPLY = 0, 1, 2, 3, 5, 6
@@ -44,8 +46,24 @@ def message(kind: int, xid: int, body: bytes = b"") -> bytes:
 
 def packet_in(kind: Kind, port: int, frame: bytes) -> bytes:
     """A frame that a flow of that kind shows to the controller (OpenFlow 1.4.0 7.4.1)."""
-    return _PACKET_IN.pack(VERSION, PACKET_IN, 42 + len(frame), 0, 0xFFFFFFFF, len(frame), 1, 0, MARK << 56 | kind << 48,
-                           1, 12, 0x80000004, port) + frame
+    return (
+        _PACKET_IN.pack(
+            VERSION,
+            PACKET_IN,
+            42 + len(frame),
+            0,
+            0xFFFFFFFF,
+            len(frame),
+            1,
+            0,
+            MARK << 56 | kind << 48,
+            1,
+            12,
+            0x80000004,
+            port,
+        )
+        + frame
+    )
 
 
 class SimulatedSwitch:
@@ -64,10 +82,15 @@ class SimulatedSwitch:
         self._flows: dict[int, dict[int, dict[bytes, bytes]]] = {}
         """Table -> cookie -> priority and match -> match and instructions."""
         self._by_kind = {
-            ECHO_REQUEST: lambda xid, body: self._answer(ECHO_REPLY, xid, body), FEATURES_REQUEST: self._features,
-            MULTIPART_REQUEST: self._multipart, BARRIER_REQUEST: lambda xid, _: self._answer(BARRIER_REPLY, xid),
-            FLOW_MOD: self._flow_mod, BUNDLE_ADD: lambda _, body: self._flow_mod(0, body[16:]), PACKET_OUT: self._packet,
-            BUNDLE_CONTROL: self._bundle}
+            ECHO_REQUEST: lambda xid, body: self._answer(ECHO_REPLY, xid, body),
+            FEATURES_REQUEST: self._features,
+            MULTIPART_REQUEST: self._multipart,
+            BARRIER_REQUEST: lambda xid, _: self._answer(BARRIER_REPLY, xid),
+            FLOW_MOD: self._flow_mod,
+            BUNDLE_ADD: lambda _, body: self._flow_mod(0, body[16:]),
+            PACKET_OUT: self._packet,
+            BUNDLE_CONTROL: self._bundle,
+        }
 
     def connect(self, address: tuple[str, int]) -> None:
         """Raises OSError."""
@@ -103,7 +126,7 @@ class SimulatedSwitch:
             if offset + length > end:
                 break
             if handler := by_kind.get(kind):
-                handler(xid, data[offset + 8:offset + length])
+                handler(xid, data[offset + 8 : offset + length])
             offset += length
         self._rest = data[offset:]
         if self._out:
@@ -122,8 +145,16 @@ class SimulatedSwitch:
     def _multipart(self, xid: int, body: bytes) -> None:
         kind = struct.unpack_from("!H", body)[0]
         if kind == PORT_DESCRIPTION:
-            self._parts(xid, kind, [_PORT.pack(port, 72, self.mac(port), f"{port}-{self.number}".encode(), 0, 4, 0, 32, 0, 0, 0, 0, 0, 0)
-                                    for port in (EXTERNAL, INTERNAL)])
+            self._parts(
+                xid,
+                kind,
+                [
+                    _PORT.pack(
+                        port, 72, self.mac(port), f"{port}-{self.number}".encode(), 0, 4, 0, 32, 0, 0, 0, 0, 0, 0
+                    )
+                    for port in (EXTERNAL, INTERNAL)
+                ],
+            )
         elif kind == PORT_STATS:
             self._parts(xid, kind, [struct.pack("!H2xI", 80, port) + bytes(72) for port in (EXTERNAL, INTERNAL)])
         elif kind == FLOW_STATS:
@@ -152,8 +183,10 @@ class SimulatedSwitch:
             else:
                 chosen = [each for each in cookies if each & mask == cookie & mask]
             for each in chosen:
-                found += [_FLOW.pack(48 + len(tail), place, 0, 0, int.from_bytes(key[:2]), 0, 0, 1, 0, each, 0, 0) + tail
-                          for key, tail in cookies[each].items()]
+                found += [
+                    _FLOW.pack(48 + len(tail), place, 0, 0, int.from_bytes(key[:2]), 0, 0, 1, 0, each, 0, 0) + tail
+                    for key, tail in cookies[each].items()
+                ]
         return found
 
     def _flow_mod(self, _: int, body: bytes) -> None:
@@ -163,7 +196,7 @@ class SimulatedSwitch:
             for each in [each for each in cookies if each & mask == cookie & mask]:
                 del cookies[each]
             return
-        place = body[22:24] + body[40:40 + int.from_bytes(body[42:44])]
+        place = body[22:24] + body[40 : 40 + int.from_bytes(body[42:44])]
         if command == ADD:
             cookies.setdefault(cookie, {})[place] = body[40:]
             self.entry_mods += table in ENTRY_TABLES
@@ -171,7 +204,7 @@ class SimulatedSwitch:
             cookies[cookie].pop(place, None)
 
     def _packet(self, _: int, body: bytes) -> None:
-        frame = body[16 + int.from_bytes(body[8:10]):]
+        frame = body[16 + int.from_bytes(body[8:10]) :]
         ether_type = int.from_bytes(frame[12:14])
         if ether_type == ETH_TYPE_IPV4:
             self._packet_out(self, frame)
@@ -179,7 +212,10 @@ class SimulatedSwitch:
             self._out.append(self._arp_answer(frame, int.from_bytes(body[20:24])))
 
     def _arp_answer(self, frame: bytes, port: int) -> bytes:
-        """What comes back for an ARP request that was sent out of that port: a server's answer, or another LB's to a probe."""
+        """What comes back for an ARP request that was sent out of that port.
+
+        It is a server's answer, or another LB's to a probe.
+        """
         asker, number_asked, target = frame[22:28], frame[28:32], frame[38:42]
         probe = target == bytes(4)
         mac = b"\2\3" + (bytes(4) if probe else target)

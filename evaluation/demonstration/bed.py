@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import select
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any, cast
 
 from evaluation.demonstration.orders import NAIVE_ORDER, Order
 from evaluation.demonstration.results import MoveResult, OrderResult, ProbeResult, Step
-from topologies.controller import APPS, CHECKOUT
+from evaluation.lab_traffic.started import Program
+from topologies.controller import APPS
 from topologies.fig3 import PLAN
 from topologies.lab import Lab
+from topologies.nodes import LoadBalancerSwitch
 from topologies.rundir import LabError
 
 EXTERNAL_IP = "198.51.100.1"
@@ -36,7 +35,11 @@ SETTLE = 2.0
 PATIENCE = 15.0
 """Seconds until an LB must know the server."""
 
-SERVERS = {"probe_server": [PROBE_PORT], "transfer_server": [TRANSFER_PORT]}
+END = 40.0
+"""Seconds within which a program must give its result at the end."""
+
+PROGRAMS = "evaluation.demonstration.loads"
+SERVERS = {"probe_server": PROBE_PORT, "transfer_server": TRANSFER_PORT}
 LOADS: tuple[tuple[str, str, tuple[object, ...]], ...] = (
     ("c4", "quiet", (EXTERNAL_IP, TRANSFER_PORT, QUIET)),
     ("c2", "transfers", (EXTERNAL_IP, TRANSFER_PORT, 4, 2, RATE)),
@@ -62,13 +65,13 @@ class Bed:
     def __enter__(self) -> Bed:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.lab)
-            for program, arguments in SERVERS.items():
-                stack.enter_context(Program(self.lab, SERVER, program, arguments))
+            for program, port in SERVERS.items():
+                stack.enter_context(Program(self.lab, SERVER, f"{PROGRAMS}.{program}", (port,)))
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._stack.__exit__(*error)
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     def try_order(self, order: Order) -> OrderResult:
         """Move the external IP there and back by `order`, under load."""
@@ -76,7 +79,10 @@ class Bed:
         with contextlib.ExitStack() as stack:
             self.say("  starting traffic")
             began = time.monotonic()
-            loads = [stack.enter_context(Program(self.lab, *load)) for load in LOADS]
+            loads = [
+                stack.enter_context(Program(self.lab, client, f"{PROGRAMS}.{program}", arguments))
+                for client, program, arguments in LOADS
+            ]
             time.sleep(SETTLE)
             retransmitted, dropped = self._retransmitted(), self._dropped()
             moves = []
@@ -88,7 +94,7 @@ class Bed:
             retransmitted, dropped = self._retransmitted() - retransmitted, self._dropped() - dropped
             self.say("  asking the quiet connections whether they live")
             # The probe ends first: it is not to measure the crowd that answers now.
-            results = [(load.program, load.result()) for load in reversed(loads)]
+            results = [(load.name, _ended(load)) for load in reversed(loads)]
         return _summed(order, began, tuple(moves), results, retransmitted, dropped)
 
     def _start_control_function(self, order: Order) -> None:
@@ -105,7 +111,8 @@ class Bed:
         started = time.monotonic()
         body = {"to": target, "strategy": order.strategy}
         deadline = started + PATIENCE
-        while "steps" not in (record := self.lab.rest("POST", f"/v1/external-ips/{EXTERNAL_IP}/move?wait=true", body, timeout=60.0)):
+        path = f"/v1/external-ips/{EXTERNAL_IP}/move?wait=true"
+        while "steps" not in (record := self.lab.rest("POST", path, body, timeout=60.0)):
             # The target may still be waiting for the server's ARP answer.
             if time.monotonic() > deadline:
                 raise LabError(f"the move to {target} was refused: {record.get('detail', record)}")
@@ -120,61 +127,20 @@ class Bed:
 
     def _dropped(self) -> int:
         """Packets that the LBs' receive queues had no room for."""
-        return sum(self.lab[lb].dropped() for lb in (HOME, AWAY))
+        return sum(cast(LoadBalancerSwitch, self.lab[lb]).dropped() for lb in (HOME, AWAY))
 
 
-class Program:
-    """A program of demonstration.loads running in a machine of the lab; ready when entered, ended when left."""
-
-    def __init__(self, lab: Lab, machine: str, program: str, arguments: object) -> None:
-        self.program = f"{program} on {machine}"
-        self._lab, self._machine = lab, machine
-        self._command = [sys.executable, "-m", f"evaluation.demonstration.loads.{program}", *map(str, arguments)]
-
-    def __enter__(self) -> Program:
-        self._errors: Path = self._lab.directory.path / f"{self.program.replace(' ', '-')}.log"
-        with self._errors.open("w") as errors:
-            self._process = self._lab[self._machine].popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, cwd=CHECKOUT
-            )
-        try:
-            if self._line(20.0).strip() != "ready":
-                self._fail("did not get its traffic going")
-        except BaseException:
-            self._process.kill()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def check(self) -> None:
-        """Raises LabError if it has ended."""
-        if self._process.poll() is not None:
-            self._fail("ended by itself")
-
-    def result(self) -> Mapping[str, object]:
-        """End it and take its result. Raises LabError if there is none within 40 s."""
-        self._process.stdin.close()
-        try:
-            return json.loads(self._line(40.0))
-        except ValueError:
-            self._fail("has given no result")
-
-    def _line(self, timeout: float) -> str:
-        if not select.select([self._process.stdout], [], [], timeout)[0]:
-            self._fail(f"says nothing for {timeout:g} s")
-        return self._process.stdout.readline().decode()
-
-    def _fail(self, what: str) -> None:
-        said = self._errors.read_text(errors="replace").strip().splitlines()[-5:]
-        raise LabError(f"{self.program} {what}: {' / '.join(said) or 'no reason given'}")
+def _ended(load: Program) -> Mapping[str, Any]:
+    """Its result, after its end."""
+    load.end()
+    return load.result(END)
 
 
-def _move_result(record: Mapping[str, object], started: float) -> MoveResult:
+def _move_result(record: Mapping[str, Any], started: float) -> MoveResult:
     offset = started - _epoch(record["started"])
-    steps = tuple(Step(step["name"], _epoch(step["started"]) + offset, step["seconds"] or 0.0) for step in record["steps"])
+    steps = tuple(
+        Step(step["name"], _epoch(step["started"]) + offset, step["seconds"] or 0.0) for step in record["steps"]
+    )
     return MoveResult(
         source=record["from"],
         target=record["to"],
@@ -192,7 +158,7 @@ def _summed(
     order: Order,
     began: float,
     moves: tuple[MoveResult, ...],
-    loads: list[tuple[str, Mapping[str, object]]],
+    loads: list[tuple[str, Mapping[str, Any]]],
     retransmitted: int,
     dropped: int,
 ) -> OrderResult:

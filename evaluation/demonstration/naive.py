@@ -1,6 +1,7 @@
-"""The orders that break connections: the product's own steps, but without transition mode, and with LBs of the prior art.
+"""The orders that break connections: the product's own steps, but without transition mode.
 
-There, an LB that gets a packet answers it by its own access table alone: without an entry, with an error.
+The LBs are those of the prior art: one that gets a packet answers it by its own access table alone, and without an
+entry by an error.
 """
 
 from __future__ import annotations
@@ -8,18 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from evaluation.demonstration.orders import ROUTE_FIRST, TABLE_FIRST
-from lbctl.connections.connections import Connections
+from lbctl.connections.answers import refuse
+from lbctl.connections.arrival import Arrival
+from lbctl.connections.dispatch import Connections
+from lbctl.connections.strays import Strays
 from lbctl.entries.access_table import Entry
-from lbctl.frames.packets import Packet
 from lbctl.ground.effects import Outbox
 from lbctl.ground.serving import Serving
-from lbctl.moves.move import ABSENT, SERVING, SERVING_UNANNOUNCED, Action, Announce, Assign, Confirm, Forget, Move, SetHolder, SetRole
-from lbctl.openflow.inbound import PacketIn
-from lbctl.switches.switch import Switch
+from lbctl.moves.actions import SERVING_UNANNOUNCED, Action, Announce, Assign, Confirm, Forget, SetHolder, SetRole
+from lbctl.moves.move import Move
+from lbctl.openflow.rules import ABSENT, SERVING
 
 
 class NaiveMove(Move):
-    """What both naive orders share. Their grace time is the product's: packets on their way to the source go through."""
+    """What both naive orders share.
+
+    Their grace time is the product's: packets on their way to the source go through.
+    """
 
     def _route(self) -> Iterator[list[Action]]:
         source, target = self.record.source, self.record.target
@@ -54,17 +60,25 @@ class TableFirst(NaiveMove):
 
     def _steps(self) -> Iterator[list[Action]]:
         yield from self._copy()
-        yield [*(SetHolder(self.record.source, False), Forget(self.record.source), Confirm(self.record.source, "moved"))]
+        yield [
+            *(SetHolder(self.record.source, False), Forget(self.record.source), Confirm(self.record.source, "moved"))
+        ]
         yield [SetHolder(self.record.source, True)]
         yield from self._route()
         yield from self._grace()
 
 
-class PriorArtConnections(Connections):
+class PriorArtStrays(Strays):
     """Nobody but the LB itself knows its entries, so nobody can put a missing one back."""
 
-    def _put_back(self, switch: Switch, serving: Serving, entry: Entry, packet: Packet, packet_in: PacketIn, inward: bool) -> Outbox:
-        return self._answer(switch, serving, packet, packet_in, inward)
+    def put_back(self, arrival: Arrival, serving: Serving, entry: Entry) -> Outbox:
+        return refuse(arrival, serving)
+
+
+class PriorArtConnections(Connections):
+    """As PriorArtStrays."""
+
+    strays = PriorArtStrays
 
 
 MOVES: dict[str, type[Move]] = {ROUTE_FIRST.name: RouteFirst, TABLE_FIRST.name: TableFirst}

@@ -27,6 +27,8 @@ class Order:
 ROUTE_FIRST = Order("route-first", "the route, then the access table; no transition mode", naive=True)
 TABLE_FIRST = Order("table-first", "the access table, then the route; no transition mode", naive=True)
 BUFFERED = Order("buffered", "transition mode holds every packet; the route, then the access table (the seed's order)")
-PRECOPY = Order("precopy", "transition mode holds what is not known yet; the access table while the old LB serves, then the route")
+PRECOPY = Order(
+    "precopy", "transition mode holds what is not known yet; the access table while the old LB serves, then the route"
+)
 
 ORDERS = (ROUTE_FIRST, TABLE_FIRST, BUFFERED, PRECOPY)

@@ -25,9 +25,11 @@ COLOURS = {"transition": "#8e44ad", "copy": "#2471a3", "route": "#b9770e", "norm
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 76em; margin: 2em auto; padding: 0 1em; color: #1c2833 }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums } th, td { padding: .25em .9em; text-align: right }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+th, td { padding: .25em .9em; text-align: right }
 th:first-child, td:first-child { text-align: left; white-space: pre } tr:nth-child(even) { background: #f4f6f7 }
-.result { font-size: 1.15em; border-left: .3em solid; padding-left: .8em } .yes { border-color: #1e8449 } .no { border-color: #c0392b }
+.result { font-size: 1.15em; border-left: .3em solid; padding-left: .8em }
+.yes { border-color: #1e8449 } .no { border-color: #c0392b }
 svg { width: 100%; height: auto } dt { font-weight: 600 }
 """
 
@@ -37,15 +39,17 @@ def page(results: Sequence[OrderResult], machine: str) -> str:
     verdict = "yes" if all(result.as_claimed for result in results) else "no"
     orders = "".join(f"<dt>{_text(r.order.name)}</dt><dd>{_text(r.order.explanation)}</dd>" for r in results)
     return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Moving an external IP under load</title><style>{STYLE}</style></head><body>
+<html lang="en"><head><meta charset="utf-8"><title>Moving an external IP under load</title>
+<style>{STYLE}</style></head><body>
 <h1>Moving an external IP under load</h1>
 <p class="result {verdict}">{_text(sentence(results))}</p>
 <dl>{orders}</dl>
 {_table(results)}
 <p>Two values in a cell are those of the move there and of the move back. {_text(machine)}</p>
 <h2>Round trips of the probe</h2>
-<p>A request every millisecond on one TCP connection. Left: the whole time, the worst round trip of each {BIN * 1000:.0f} ms; red
-marks are connections that broke. Right: the move there, each answer. Shades are the steps of the moves.</p>
+<p>A request every millisecond on one TCP connection. Left: the whole time, the worst round trip of each
+{BIN * 1000:.0f} ms; red marks are connections that broke. Right: the move there, each answer. Shades are the steps of
+the moves.</p>
 {_svg(plots(results))}
 </body></html>
 """
@@ -58,8 +62,8 @@ def _text(text: str) -> str:
 def _table(results: Sequence[OrderResult]) -> str:
     head = "".join(f"<th>{_text(result.order.name)}</th>" for result in results)
     rows = "".join(
-        f"<tr><td>{_text(name)}</td>{''.join(f'<td>{_text(value(result))}</td>' for result in results)}</tr>"
-        for name, value in measures(results)
+        f"<tr><td>{_text(each.name)}</td>{''.join(f'<td>{_text(each.text(result))}</td>' for result in results)}</tr>"
+        for each in measures(results)
     )
     return f"<table><tr><th></th>{head}</tr>{rows}</table>"
 
@@ -68,7 +72,9 @@ def plots(results: Sequence[OrderResult]) -> Figure:
     """A row for each order: the whole time, and the first move close up."""
     figure = Figure(figsize=(14, 2.6 * len(results)), facecolor="white")
     grid = figure.subplots(len(results), 2, squeeze=False, width_ratios=(3, 2))
-    figure.subplots_adjust(left=0.06, right=0.99, top=1 - 0.25 / len(results), bottom=0.2 / len(results), wspace=0.14, hspace=0.4)
+    figure.subplots_adjust(
+        left=0.06, right=0.99, top=1 - 0.25 / len(results), bottom=0.2 / len(results), wspace=0.14, hspace=0.4
+    )
     for (overview, close_up), result in zip(grid, results, strict=True):
         _overview(overview, result)
         _close_up(close_up, result)
@@ -90,7 +96,9 @@ def _overview(axes: Axes, result: OrderResult) -> None:
     for when, trip in result.probe.arrivals:
         place = int((when - start) / BIN)
         worst[place] = max(worst.get(place, 0.0), trip)
-    axes.plot([place * BIN for place in worst], [trip * 1000 for trip in worst.values()], linewidth=0.7, color="#1c2833")
+    axes.plot(
+        [place * BIN for place in worst], [trip * 1000 for trip in worst.values()], linewidth=0.7, color="#1c2833"
+    )
     for move in result.moves:
         _shade(axes, move, start, 1.0)
     times = [when - start for when, _ in result.breaks]
@@ -103,7 +111,9 @@ def _close_up(axes: Axes, result: OrderResult) -> None:
         return
     move = result.moves[0]
     begin, end = move.started - CLOSE_UP[0], move.started + CLOSE_UP[1]
-    shown = [((when - move.started) * 1000, trip * 1000) for when, trip in result.probe.arrivals if begin <= when <= end]
+    shown = [
+        ((when - move.started) * 1000, trip * 1000) for when, trip in result.probe.arrivals if begin <= when <= end
+    ]
     axes.plot(*zip(*shown, strict=True) if shown else ((), ()), ".", markersize=2, color="#1c2833")
     _shade(axes, move, move.started, 1000.0)
     axes.set_xlim(-CLOSE_UP[0] * 1000, CLOSE_UP[1] * 1000)

@@ -111,7 +111,9 @@ def sentence(results: Sequence[OrderResult]) -> str:
         return " ".join([*words, "This is what the seed claims."])
     words.append("This is NOT what the seed claims.")
     if any(result.dropped for result in results if not result.as_claimed):
-        words.append("But the LBs' receive queues overflowed: this machine was too busy to tell. Try again when it is quieter.")
+        words.append(
+            "But the LBs' receive queues overflowed: this machine was too busy to tell. Try again when it is quieter."
+        )
     return " ".join(words)
 
 

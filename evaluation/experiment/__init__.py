@@ -1,1 +1,1 @@
-"""The experiment: a load that shifts between external IPs, with the assignment as it was and with rebalancing by measured loads."""
+"""The experiment: a load that shifts between external IPs, with a static assignment and with automatic rebalancing."""

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import select
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any, cast
 
 from evaluation.experiment.results import Move, Request, Run, Sample
 from evaluation.experiment.shape import EXTERNAL_IPS, LINK, Shape
+from evaluation.lab_traffic.started import Program
 from lbctl.site.model import Rebalance
 from tests.bed.processes import end, read_pid
-from topologies.controller import CHECKOUT
 from topologies.lab import Lab
 from topologies.nodes import LoadBalancerSwitch, NameServer, checked
 from topologies.plan import Plan, machine, web_site
@@ -29,7 +26,7 @@ LETTERS = "abc"
 QUEUE = LINK // 4
 """Bytes that wait for an LB's link at most: a quarter of a second's."""
 SETTINGS = {"load_period": 0.5, "grace": 1.0, "automatic_failover": False}
-"""No failover: on a machine that is busy with other things, an LB that gets no processor looks dead, and would lose its external IPs."""
+"""No failover: on a busy machine an LB that gets no processor time looks dead, and would lose its external IPs."""
 MODES = {
     "static": Rebalance(),
     "automatic": Rebalance("automatic", threshold=0.25, cooldown=2.0, at_once=4),
@@ -45,8 +42,18 @@ SERVERS = tuple(machine(f"s{number}", f"10.0.0.{20 + number}") for number in ran
 PLAN = Plan(
     name="rebalancing",
     title="three load balancers, twelve external IPs, a server for each, three clients behind a router",
-    site=web_site([(f"198.51.100.{number}", f"lb-{LETTERS[(number - 1) % len(LETTERS)]}", f"10.0.0.{number}", (SERVERS[number - 1],))
-                   for number in range(1, EXTERNAL_IPS + 1)], letters=LETTERS),
+    site=web_site(
+        [
+            (
+                f"198.51.100.{number}",
+                f"lb-{LETTERS[(number - 1) % len(LETTERS)]}",
+                f"10.0.0.{number}",
+                (SERVERS[number - 1],),
+            )
+            for number in range(1, EXTERNAL_IPS + 1)
+        ],
+        letters=LETTERS,
+    ),
     servers=SERVERS,
     clients=tuple(machine(f"c{number}", f"203.0.113.{100 + number}") for number in range(1, CLIENTS + 1)),
     settings=SETTINGS,
@@ -89,19 +96,25 @@ class Bed:
         self._start_control_function(mode)
         self._start_name_server()
         with contextlib.ExitStack() as stack:
-            clients = [stack.enter_context(Client(self.lab, number, self.shape)) for number in range(CLIENTS)]
+            clients = [stack.enter_context(self._client(number)) for number in range(CLIENTS)]
             begin = time.monotonic() + LEAD
             for client in clients:
-                client.begin(begin)
+                client.tell(str(begin))
             self.say(f"  {mode}: {self.shape.seconds:.0f} s of load")
             watch = Watch(self.lab, list(self._balancers()), begin, self.shape.seconds)
             watch.start()
-            results = [client.result(begin + self.shape.seconds + TAIL) for client in clients]
+            deadline = begin + self.shape.seconds + TAIL
+            results = [client.result(deadline - time.monotonic()) for client in clients]
             watch.join()
         return self._summed(mode, results, watch, begin)
 
+    def _client(self, number: int) -> Program:
+        """The users on a client, who begin when they are told the time of the beginning."""
+        arguments = (number, CLIENTS, self.shape.seed, self.shape.phase, self.shape.lbs)
+        return Program(self.lab, PLAN.clients[number].name, "evaluation.experiment.clients", arguments)
+
     def _balancers(self) -> Iterator[LoadBalancerSwitch]:
-        return (self.lab[lb.name] for lb in PLAN.site.load_balancers)
+        return (cast(LoadBalancerSwitch, self.lab[lb.name]) for lb in PLAN.site.load_balancers)
 
     def _start_control_function(self, mode: str) -> None:
         """One that knows of no earlier assignment."""
@@ -115,30 +128,47 @@ class Bed:
 
     def _start_name_server(self) -> None:
         """Anew, so that its turns begin with the same address in every run."""
-        dns: NameServer = self.lab["dns"]
+        dns = cast(NameServer, self.lab["dns"])
         pid_file = dns.directory() / "daemon.pid"
-        end(read_pid(pid_file))
+        pid = read_pid(pid_file)
+        if pid is None:
+            raise LabError(f"the name server is not running: there is no process id in {pid_file}")
+        end(pid)
         dns.serve()
 
-    def _ended_moves(self) -> list[dict]:
+    def _ended_moves(self) -> list[dict[str, Any]]:
         """All records, the oldest first; those under way may end first."""
         deadline = time.monotonic() + 20.0
         while True:
-            moves = self.lab.rest("GET", "/v1/moves")["moves"]
+            moves = cast(list[dict[str, Any]], self.lab.rest("GET", "/v1/moves")["moves"])
             if all(move["ended"] for move in moves):
                 return moves[::-1]
             if time.monotonic() > deadline:
                 raise LabError("a move does not end: " + next(move["id"] for move in moves if not move["ended"]))
             time.sleep(0.2)
 
-    def _summed(self, mode: str, results: list[Mapping[str, list]], watch: Watch, begin: float) -> Run:
+    def _summed(self, mode: str, results: list[Mapping[str, Any]], watch: Watch, begin: float) -> Run:
         epoch = time.time() - time.monotonic() + begin
-        moves = tuple(Move(each["external_ip"], each["from"], each["to"], each["state"], each["reason"], _epoch(each["started"]) - epoch,
-                           each["packets_lost"]) for each in self._ended_moves())
+        moves = tuple(
+            Move(
+                each["external_ip"],
+                each["from"],
+                each["to"],
+                each["state"],
+                each["reason"],
+                _epoch(each["started"]) - epoch,
+                each["packets_lost"],
+            )
+            for each in self._ended_moves()
+        )
         return Run(
             mode=mode,
-            look_ups=tuple(sorted(map(tuple, (each for result in results for each in result["look_ups"])))),
-            requests=tuple(sorted(Request(at, took, address) for result in results for address, at, took in result["requests"])),
+            look_ups=tuple(
+                sorted((group, which, address) for result in results for group, which, address in result["look_ups"])
+            ),
+            requests=tuple(
+                sorted(Request(at, took, address) for result in results for address, at, took in result["requests"])
+            ),
             failures=tuple((at, address, why) for result in results for address, at, why in result["failures"]),
             connections=sum(result["connections"] for result in results),
             moves=moves,
@@ -160,58 +190,15 @@ class Watch(threading.Thread):
         while at <= self._seconds + PERIOD:
             time.sleep(max(0.0, self._begin + at - time.monotonic()))
             with contextlib.suppress(OSError):
-                ips = self._lab.rest("GET", "/v1/external-ips")["external_ips"]
-                self.samples.append(Sample(time.monotonic() - self._begin, {ip["address"]: ip["load_balancer"] for ip in ips},
-                                           {lb.name: _sent(lb.pid, lb.ports_of_bridge[0]) for lb in self._balancers}))
+                ips = cast(list[dict[str, str]], self._lab.rest("GET", "/v1/external-ips")["external_ips"])
+                self.samples.append(
+                    Sample(
+                        time.monotonic() - self._begin,
+                        {ip["address"]: ip["load_balancer"] for ip in ips},
+                        {lb.name: _sent(lb.pid, lb.ports_of_bridge[0]) for lb in self._balancers},
+                    )
+                )
             at += PERIOD
-
-
-class Client:
-    """experiment.clients in a client's namespace; ready when entered, ended when left."""
-
-    def __init__(self, lab: Lab, number: int, shape: Shape) -> None:
-        self._name, self._lab = PLAN.clients[number].name, lab
-        arguments = (number, CLIENTS, shape.seed, shape.phase, shape.lbs)
-        self._command = [sys.executable, "-m", "evaluation.experiment.clients", *map(str, arguments)]
-
-    def __enter__(self) -> Client:
-        self._errors = self._lab.directory.path / f"{self._name}.log"
-        with self._errors.open("w") as errors:
-            self._process = self._lab[self._name].popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
-                                                        cwd=CHECKOUT)
-        try:
-            if self._line(time.monotonic() + 20.0) != "ready":
-                self._fail("did not start")
-        except BaseException:
-            self._process.kill()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def begin(self, at: float) -> None:
-        """Its first request is at that time (time.monotonic()). Raises LabError if it has ended."""
-        try:
-            self._process.stdin.write(f"{at}\n".encode())
-            self._process.stdin.flush()
-        except OSError:
-            self._fail("has ended")
-
-    def result(self, deadline: float) -> Mapping[str, list]:
-        """What it saw. Raises LabError if it has not ended by `deadline` (time.monotonic())."""
-        return json.loads(self._line(deadline))
-
-    def _line(self, deadline: float) -> str:
-        if not select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            self._fail("says nothing")
-        line = self._process.stdout.readline().decode().strip()
-        return line or self._fail("has ended")
-
-    def _fail(self, what: str) -> str:
-        said = self._errors.read_text(errors="replace").strip().splitlines()[-5:]
-        raise LabError(f"the users on {self._name}: {what}: {' / '.join(said) or 'no reason given'}")
 
 
 def _epoch(text: str) -> float:

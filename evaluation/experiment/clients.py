@@ -1,10 +1,13 @@
-"""The users of some groups, as a program in a client's namespace: each group's requests at their times, however those before fare.
+"""The users of some groups, as a program in a client's namespace.
+
+Each group makes its requests at their times, however those before fare.
 
     python -m evaluation.experiment.clients NUMBER OF SEED PHASE LBS
 
-Client NUMBER (from 0) of so many; SEED, PHASE and LBS as of shape.Shape. It prints "ready", reads a line with the time of the
-beginning (time.monotonic()), and prints one JSON object at the end: `look_ups` (group, which, external IP), `requests` (external IP,
-when it was due, seconds that it took), `failures` (external IP, when it was due, why), `connections` (how many were opened).
+Client NUMBER (from 0) of so many; SEED, PHASE and LBS are those of shape.Shape. It prints "ready", reads a line with
+the time of the beginning (time.monotonic()), and prints one JSON object at the end: `look_ups` (group, which, external
+IP), `requests` (external IP, when it was due, seconds that it took), `failures` (external IP, when it was due, why),
+`connections` (how many were opened).
 """
 
 from __future__ import annotations
@@ -17,8 +20,8 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from evaluation.demonstration.loads.common import reason_of
 from evaluation.experiment.shape import GROUPS, SIZE, Shape
+from evaluation.lab_traffic.inside import reason_of
 from topologies.plan import SITE_NAME
 
 REQUESTS = 20
@@ -115,7 +118,7 @@ class Group:
 async def resolved() -> str:
     """The first address, as any program takes it."""
     found = await asyncio.get_running_loop().getaddrinfo(SITE_NAME, 80, family=socket.AF_INET, type=socket.SOCK_STREAM)
-    return found[0][4][0]
+    return str(found[0][4][0])
 
 
 async def main() -> None:

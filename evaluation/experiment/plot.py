@@ -46,8 +46,11 @@ def plot(runs: Sequence[Run], shape: Shape, file: Path) -> None:
         for phase in range(1, PHASES):
             axes.axvline(phase * shape.phase, color="#7f8c8d", linewidth=1.2)
     load.legend(loc="upper left", ncols=3, fontsize=8)
-    load.set_title(f"{shape.lbs} LBs with {LINK * 8 / 1e6:.0f} Mbit/s each, {EXTERNAL_IPS} external IPs; the same users twice", loc="left",
-                   fontsize=10)
+    load.set_title(
+        f"{shape.lbs} LBs with {LINK * 8 / 1e6:.0f} Mbit/s each, {EXTERNAL_IPS} external IPs; the same users twice",
+        loc="left",
+        fontsize=10,
+    )
     figure.savefig(file, dpi=110)
 
 
@@ -64,5 +67,12 @@ def _steps(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[flo
 def _mark_moves(axes: Axes, run: Run) -> None:
     starts = [move.started for move in run.moves]
     if starts:
-        axes.plot(starts, [0.04] * len(starts), "^", color=COLOURS[run.mode], markersize=6, label=f"moves ({len(starts)})",
-                  transform=axes.get_xaxis_transform())
+        axes.plot(
+            starts,
+            [0.04] * len(starts),
+            "^",
+            color=COLOURS[run.mode],
+            markersize=6,
+            label=f"moves ({len(starts)})",
+            transform=axes.get_xaxis_transform(),
+        )

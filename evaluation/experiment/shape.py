@@ -1,8 +1,8 @@
 """The load of the experiment, computed from a seed: who asks how much when, and looks the name up when.
 
-A *group* is the users behind one resolver (an office, a provider's customers): its resolver asks the name server, keeps the first of
-the addresses that it is given for CACHED seconds, and all of its users go there. So a group is what round-robin DNS spreads, and groups
-differ in size. In each phase they have other sizes.
+A *group* is the users behind one resolver (an office, a provider's customers): its resolver asks the name server, keeps
+the first of the addresses that it is given for CACHED seconds, and all of its users go there. So a group is what
+round-robin DNS spreads, and groups differ in size. In each phase they have other sizes.
 """
 
 from __future__ import annotations
@@ -55,8 +55,10 @@ class Shape:
                 yield at
 
     def look_ups(self, group: int) -> Iterator[float]:
-        """When its resolver asks the name server; the first time before the beginning. No two groups at the same time, so that
-        round-robin DNS gives the same addresses in every run."""
+        """When its resolver asks the name server; the first time before the beginning.
+
+        No two groups ask at the same time, so that round-robin DNS gives the same addresses in every run.
+        """
         yield (group - GROUPS) * LOOKED_UP_FIRST - 1.0
         at = (group + 0.5) * CACHED / GROUPS
         while at < self.seconds:

@@ -1,1 +1,4 @@
-"""A day of a large site in minutes: what measures, decides and plans is lbctl's own code; switches, moves and the load are simulated."""
+"""A day of a large site in minutes.
+
+What measures, decides and plans is lbctl's own code; switches, moves and the load are simulated.
+"""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+Numbers = npt.NDArray[Any]
+"""One for each external IP, or for each LB."""
 HOUR, DAY = 3600.0, 86400.0
 UTILISATION = 0.6
 """Of all LBs together, at the busiest time of the day, flash crowds aside."""
@@ -41,39 +45,66 @@ class Outage:
 
 
 class Day:
-    """lbs, external_ips: how many. capacity: of each LB, in the loads' unit; mean: of each external IP over the day, without crowds."""
+    """What is computed from a seed.
+
+    lbs, external_ips: how many. capacity: of each LB, in the loads' unit. mean: of each external IP over the day,
+    without crowds.
+    """
 
     def __init__(self, lbs: int, external_ips: int, seed: int) -> None:
         self._chance = chance = np.random.default_rng(seed)
         self.capacity = chance.choice(WEIGHTS, lbs) * UNIT
         sizes = chance.lognormal(0.0, SPREAD, external_ips)
-        self._busiest = chance.choice([hour * HOUR for _, hour in REGIONS], external_ips, p=[share for share, _ in REGIONS])
+        self._busiest = chance.choice(
+            [hour * HOUR for _, hour in REGIONS], external_ips, p=[share for share, _ in REGIONS]
+        )
         busiest = max(float((sizes * self._rhythm(hour * HOUR)).sum()) for hour in range(24))
         self.mean = sizes * (UTILISATION * float(self.capacity.sum()) / busiest)
         scale = (lbs * external_ips / 1e7) ** 0.5  # a smaller site has fewer of them
         crowds, failures = max(1, round(CROWDS * scale)), max(1, round(FAILURES * scale))
-        self._crowds = list(zip(chance.integers(external_ips, size=crowds), chance.uniform(0, DAY, crowds),
-                                chance.uniform(*CROWD_SIZE, crowds) * float(self.capacity.min()), strict=True))
-        self.outages = sorted((Outage(int(lb), float(begin), float(begin + seconds)) for lb, begin, seconds in zip(
-            chance.choice(lbs, min(failures, lbs), replace=False), chance.uniform(0, DAY, failures), chance.uniform(*REPAIR, failures),
-            strict=False)), key=lambda outage: outage.begin)
+        self._crowds = list(
+            zip(
+                chance.integers(external_ips, size=crowds),
+                chance.uniform(0, DAY, crowds),
+                chance.uniform(*CROWD_SIZE, crowds) * float(self.capacity.min()),
+                strict=True,
+            )
+        )
+        self.outages = sorted(
+            (
+                Outage(int(lb), float(begin), float(begin + seconds))
+                for lb, begin, seconds in zip(
+                    chance.choice(lbs, min(failures, lbs), replace=False),
+                    chance.uniform(0, DAY, failures),
+                    chance.uniform(*REPAIR, failures),
+                    strict=False,
+                )
+            ),
+            key=lambda outage: outage.begin,
+        )
         self._drift = chance.normal(0.0, DRIFT, external_ips)
         self._at = 0.0
 
-    def step(self, at: float) -> np.ndarray:
-        """The load of each external IP now. To be called with ascending times, seconds from the beginning of the day."""
+    def step(self, at: float) -> Numbers:
+        """The load of each external IP now.
+
+        To be called with ascending times, in seconds from the beginning of the day.
+        """
         keep = math.exp(-(at - self._at) / DRIFT_TIME)
         self._at = at
         count = len(self.mean)
         self._drift = keep * self._drift + math.sqrt(1 - keep * keep) * self._chance.normal(0.0, DRIFT, count)
-        noise = np.exp(self._drift - DRIFT * DRIFT / 2) * np.exp(self._chance.normal(-JITTER * JITTER / 2, JITTER, count))
-        load = self.mean * self._rhythm(at) * noise
+        noise = np.exp(self._drift - DRIFT * DRIFT / 2) * np.exp(
+            self._chance.normal(-JITTER * JITTER / 2, JITTER, count)
+        )
+        load: Numbers = self.mean * self._rhythm(at) * noise
         for external_ip, begin, size in self._crowds:
             load[external_ip] += size * _crowd(at - begin)
         return load
 
-    def _rhythm(self, at: float) -> np.ndarray:
-        return 1 + SWING * np.cos((at - self._busiest) * (2 * math.pi / DAY))
+    def _rhythm(self, at: float) -> Numbers:
+        rhythm: Numbers = 1 + SWING * np.cos((at - self._busiest) * (2 * math.pi / DAY))
+        return rhythm
 
 
 def _crowd(age: float) -> float:

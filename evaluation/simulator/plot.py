@@ -12,6 +12,7 @@ matplotlib.use("agg")
 from matplotlib.figure import Figure  # noqa: E402
 
 from evaluation.simulator.day import Record  # noqa: E402
+from evaluation.simulator.load import Numbers  # noqa: E402
 
 POINTS = 288
 """Of a line; each stands for the mean and the highest of what it covers."""
@@ -26,8 +27,10 @@ def plot(record: Record, file: Path) -> None:
         hours, mean, highest = _thinned(record.at, getattr(record, name))
         load.plot(hours, mean, color=colour, linewidth=1.3, label=name)
         load.fill_between(hours, mean, highest, color=colour, alpha=0.2, linewidth=0)
-    for at, values, style in ((record.bound_at, record.bound, {"color": "#1e8449", "label": "lower bound of any assignment"}),
-                              (record.at, record.fair, {"color": "#1c2833", "linestyle": ":", "label": "fair: loads / capacities"})):
+    for at, values, style in (
+        (record.bound_at, record.bound, {"color": "#1e8449", "label": "lower bound of any assignment"}),
+        (record.at, record.fair, {"color": "#1c2833", "linestyle": ":", "label": "fair: loads / capacities"}),
+    ):
         load.plot(np.array(at) / 3600, values, linewidth=1.0, **style)
     load.axhline(1.0, color="#1c2833", linewidth=0.8, linestyle="--")
     load.text(1.005, 1.0, "full", va="center", fontsize=8, transform=load.get_yaxis_transform())
@@ -46,7 +49,7 @@ def plot(record: Record, file: Path) -> None:
     figure.savefig(file, dpi=110)
 
 
-def _thinned(at: Sequence[float], values: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _thinned(at: Sequence[float], values: Sequence[float]) -> tuple[Numbers, Numbers, Numbers]:
     """Hours, means, and highest values of pieces."""
     pieces = np.array_split(np.array(values), min(POINTS, len(values)))
     hours = [piece.mean() / 3600 for piece in np.array_split(np.array(at), len(pieces))]

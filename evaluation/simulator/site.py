@@ -1,5 +1,6 @@
-"""A control function without switches: lbctl's own Loads, Balancing, Relief and assign, and in the place of switches and moves what
-takes their time and has their outcome.
+"""A control function without switches: lbctl's own Loads, Balancing, Relief and assign.
+
+In the place of switches and moves is something that takes their time and has their outcome.
 """
 
 from __future__ import annotations
@@ -7,22 +8,30 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from types import SimpleNamespace
+from typing import NamedTuple, cast
 
 import numpy as np
 
+from evaluation.simulator.load import Numbers
 from lbctl.assignment import assign
+from lbctl.failures.detection import Detection
 from lbctl.failures.relief import Relief
-from lbctl.ground.effects import Outbox, Solve
-from lbctl.ground.serving import Directory
-from lbctl.load.balancing import PACKETS_PER_CONNECTION, Balancing
+from lbctl.ground.effects import Outbox, Solve, ToSwitch
+from lbctl.ground.ground import Ground
+from lbctl.ground.move_record import MoveRecord
+from lbctl.ground.serving import Directory, Serving
+from lbctl.ground.tokens import Tokens
+from lbctl.load.balancing import Balancing
 from lbctl.load.loads import Loads
+from lbctl.moves.takeover import LbFailure
 from lbctl.openflow.inbound import FlowStats
 from lbctl.openflow.messages import ReadFlows
-from lbctl.site.model import ExternalIp, LoadBalancer, Rebalance, Settings, Site
+from lbctl.site.model import PACKETS_PER_CONNECTION, ExternalIp, LoadBalancer, Rebalance, Settings, Site
+from lbctl.values.addresses import Address
 from lbctl.values.owners import owner_of
 from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
@@ -42,7 +51,10 @@ ENTRY_RATE = 0.02
 
 @dataclass(slots=True, eq=False)
 class SimulatedServing:
-    """An external IP at work, as far as loads and balancing look at it. carried: packets counted by the LB that has it now."""
+    """An external IP at work, as far as loads and balancing look at it.
+
+    carried: packets counted by the LB that has it now.
+    """
 
     config: ExternalIp
     assigned: str
@@ -53,7 +65,7 @@ class SimulatedServing:
     move: None = None
 
     @property
-    def address(self) -> IPv4Address:
+    def address(self) -> Address:
         return self.config.address
 
     def next_hops(self) -> set[IPv4Address]:
@@ -66,12 +78,12 @@ class SimulatedSwitch:
     """addresses: of the external IPs that it has. neighbours: nobody needs any."""
 
     lb: LoadBalancer
-    addresses: set[IPv4Address] = field(default_factory=set)
+    addresses: set[Address] = field(default_factory=set)
     ready: bool = True
     ports_up: bool = True
-    neighbours: dict[IPv4Address, str] = field(default_factory=dict)
+    neighbours: dict[Address, str] = field(default_factory=dict)
 
-    def served(self) -> frozenset[IPv4Address]:
+    def served(self) -> frozenset[Address]:
         return frozenset(self.addresses)
 
 
@@ -79,31 +91,45 @@ class SimulatedSwitch:
 class SimulatedMove:
     """ends: when."""
 
-    record: SimpleNamespace
+    record: MoveRecord
     serving: SimulatedServing
     ends: float
-    ended: bool = False
+
+
+class Planned(NamedTuple):
+    """A plan: the second of the day, seconds that it took, moves, highest load before and after, lower bound."""
+
+    at: float
+    took: float
+    moves: int
+    before: float
+    after: float
+    bound: float
 
 
 @dataclass
 class Tally:
-    """What automatic rebalancing has done. plans: (seconds of the day, seconds that it took, moves, highest load before and after,
-    bound); runs: how plans that were carried out ended -> how many."""
+    """What automatic rebalancing has done. runs: how plans that were carried out ended -> how many."""
 
     moves: int = 0
     entries: int = 0
     failures: int = 0
-    plans: list[tuple[float, float, int, float, float, float]] = field(default_factory=list)
+    plans: list[Planned] = field(default_factory=list)
     runs: Counter[str] = field(default_factory=Counter)
 
 
 class SimulatedControl:
-    """What Balancing asks a control function for. external IP i is on the LB with number place[i] at first."""
+    """What Loads, Balancing and Relief ask other parts for, and these three.
+
+    External IP i is on the LB with number place[i] at first.
+    """
 
     def __init__(self, capacity: Sequence[float], place: Sequence[int], rebalance: Rebalance, period: float) -> None:
         names = [f"lb-{number}" for number in range(len(capacity))]
-        balancers = tuple(LoadBalancer(name, number + 1, "ext", "int", capacity=float(each))
-                          for number, (name, each) in enumerate(zip(names, capacity, strict=True)))
+        balancers = tuple(
+            LoadBalancer(name, number + 1, "ext", "int", capacity=float(each))
+            for number, (name, each) in enumerate(zip(names, capacity, strict=True))
+        )
         ips = tuple(ExternalIp(FIRST + number, names[lb], None) for number, lb in enumerate(place))
         self.site = Site(balancers, (), (), ips, Settings(load_period=period), rebalance=rebalance)
         self.number = {name: number for number, name in enumerate(names)}
@@ -113,21 +139,33 @@ class SimulatedControl:
             self.switches[serving.assigned].addresses.add(serving.address)
         self._counters: dict[tuple[str, int], float] = {}
         """What an external IP's flow had counted when it left an LB: it goes on there when it comes back."""
-        self.directory = Directory()
-        self.directory.by_address = {serving.address.packed: serving for serving in self.servings}
-        self.loads = Loads(period)
-        self.failed: dict[str, str] = {}
-        self.detection = SimpleNamespace(failed=lambda: self.failed, held_down=lambda name, now: False)
-        self.movement = SimpleNamespace(start=self._start, take_over=self._take_over)
-        self.copies = SimpleNamespace(remote=lambda serving: False)
-        self.moving: dict[IPv4Address, SimulatedMove] = {}
+        directory = Directory()
+        directory.by_address = {serving.address.packed: cast(Serving, serving) for serving in self.servings}
+        self.ground = cast(
+            Ground,
+            SimpleNamespace(
+                site=self.site,
+                settings=self.site.settings,
+                switches=self.switches,
+                external_ips=directory,
+                tokens=Tokens(),
+                log=self._log,
+                survives=lambda piece: None,
+                ready=lambda: [switch for switch in self.switches.values() if switch.ready],
+            ),
+        )
+        self.failures: dict[str, LbFailure] = {}
+        detection = cast(Detection, SimpleNamespace(failed=lambda: self.failures, held_down=lambda name, now: False))
+        mover = SimpleNamespace(start=self._start, take_over=self._take_over)
+        self.moving: dict[Address, SimulatedMove] = {}
         self.move_times: Iterator[float] = itertools.repeat(MOVE_TIME)
         self.tally = Tally()
-        self._ids, self._tokens = itertools.count(1), itertools.count(1)
-        self.balancing = Balancing(self, frozenset())
-        self.relief = Relief(self)
+        self._ids = itertools.count(1)
+        self.loads = Loads(self.ground, decode=_as_it_is)
+        self.balancing = Balancing(self.ground, self.loads, mover, detection, ())
+        self.relief = Relief(self.ground, detection, mover, self.loads, self.balancing)
 
-    def log(self, event: str, **keys: object) -> None:
+    def _log(self, event: str, **keys: object) -> None:
         """Counts how runs end."""
         if event == "rebalancing ended":
             reason = str(keys["reason"] or "done")
@@ -137,29 +175,31 @@ class SimulatedControl:
 
     def fail(self, name: str) -> None:
         """It loses its external IPs at the next tick."""
-        self.failed[name], self.switches[name].ready = "simulated", False
+        self.failures[name], self.switches[name].ready = LbFailure("simulated"), False
         self.tally.failures += 1
 
     def come_back(self, name: str) -> None:
-        del self.failed[name]
+        del self.failures[name]
         self.switches[name].ready = True
 
     # Time.
 
-    def measure(self, load: np.ndarray, seconds: float, now: float) -> None:
+    def measure(self, load: Numbers, seconds: float, now: float) -> None:
         """Every external IP has carried so much for so long; half of it packets, half new connections."""
         packets = load * (PACKETS / (PACKETS + PACKETS_PER_CONNECTION))
-        for serving, each, entries in zip(self.servings, packets.tolist(), (load * ENTRY_RATE).astype(int).tolist(), strict=True):
+        counts = (load * ENTRY_RATE).astype(int).tolist()
+        for serving, each, entries in zip(self.servings, packets.tolist(), counts, strict=True):
             serving.carried += each * seconds
             serving.opened += each * seconds / PACKETS
             serving.table = range(entries)
         on: dict[str, list[FlowStats]] = {name: [] for name in self.switches}
         for serving in self.servings:
             on[serving.assigned].append(FlowStats(10, serving.owner, int(serving.carried), int(serving.carried)))
-        while out := self.loads.tick(self.switches, self.servings, lambda: next(self._tokens), now):
-            for name, message in out:
-                assert isinstance(message, ReadFlows)
-                self.loads.answer(message.token, on[name], False, now)
+        while out := self.loads.tick(now):
+            for effect in out:
+                assert isinstance(effect, ToSwitch) and isinstance(effect.message, ReadFlows)
+                flows = cast(bytes, on[effect.lb])  # _as_it_is decodes them
+                self.ground.tokens.flows_read(effect.message.token, flows, False, now)
             now += TICK
 
     def tick(self, now: float) -> None:
@@ -173,33 +213,46 @@ class SimulatedControl:
         for message in [effect for effect in out if isinstance(effect, Solve)]:
             begun = time.perf_counter()
             plan = assign(message.problem, message.algorithm)
-            self.tally.plans.append((now, time.perf_counter() - begun, len(plan.moves), max(plan.before.values()), max(plan.after.values()),
-                                     plan.bound))
+            took = time.perf_counter() - begun
+            self.tally.plans.append(
+                Planned(now, took, len(plan.moves), max(plan.before.values()), max(plan.after.values()), plan.bound)
+            )
             self._post(self.balancing.solved(plan, now), now)
 
     # Moves.
 
-    def _start(self, address: IPv4Address, target: str, strategy: Strategy, now: float) -> tuple[SimulatedMove, Outbox]:
+    def _start(self, address: Address, target: str, strategy: Strategy, now: float) -> tuple[MoveRecord, Outbox]:
         """As Movement.start. Raises Refused."""
-        serving = self.directory.get(address)
+        serving = cast(SimulatedServing | None, self.ground.external_ips.get(address))
         assert serving is not None
         if not self.switches[target].ready:
             raise Refused(409, "Load balancer not ready", f"{target} is not ready")
-        record = SimpleNamespace(id=str(next(self._ids)), external_ip=address, source=serving.assigned, target=target, state="running",
-                                 reason=None)
-        self.moving[address] = move = SimulatedMove(record, serving, now + next(self.move_times))
-        return move, []
+        record = MoveRecord(str(next(self._ids)), address, serving.assigned, target, strategy, now)
+        self.moving[address] = SimulatedMove(record, serving, now + next(self.move_times))
+        return record, []
 
-    def _take_over(self, serving: SimulatedServing, target: str, *_: object) -> tuple[SimulatedMove, Outbox]:
+    def _take_over(
+        self, serving: SimulatedServing, target: str, failure: LbFailure, now: float
+    ) -> tuple[MoveRecord, Outbox]:
         """As Movement.take_over; at once."""
-        move = SimulatedMove(SimpleNamespace(state="done"), serving, 0.0, ended=True)
+        record = MoveRecord(
+            str(next(self._ids)),
+            serving.address,
+            serving.assigned,
+            target,
+            Strategy.PRECOPY,
+            now,
+            "failover",
+            "done",
+            ended=now,
+        )
         self._assign(serving, target)
-        return move, []
+        return record, []
 
     def _end(self, move: SimulatedMove) -> None:
         """It is done, unless its source or target has failed meanwhile."""
         record = move.record
-        move.ended = True
+        record.ended = move.ends
         del self.moving[record.external_ip]
         if move.serving.assigned != record.source or not self.switches[record.target].ready:
             record.state, record.reason = "rolled-back", "a load balancer has failed"
@@ -215,11 +268,17 @@ class SimulatedControl:
         self.switches[name].addresses.add(serving.address)
         serving.assigned, serving.carried = name, self._counters.get((name, serving.owner), 0.0)
 
-    def places(self) -> np.ndarray:
+    def places(self) -> Numbers:
         """The number of the LB that each external IP is on."""
         return np.fromiter((self.number[serving.assigned] for serving in self.servings), int, len(self.servings))
 
 
-def relative(load: np.ndarray, place: np.ndarray, capacity: np.ndarray) -> np.ndarray:
+def relative(load: Numbers, place: Numbers, capacity: Numbers) -> Numbers:
     """The relative load of each LB."""
-    return np.bincount(place, load, len(capacity)) / capacity
+    loads: Numbers = np.bincount(place, load, len(capacity)) / capacity
+    return loads
+
+
+def _as_it_is(flows: bytes) -> Iterable[FlowStats]:
+    """There is no switch whose bytes had to be decoded: what stands in for them is the counters themselves."""
+    return cast(list[FlowStats], flows)

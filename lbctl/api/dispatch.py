@@ -1,7 +1,7 @@
 """From a request to a response: a pure function of the request and the control function.
 
-It checks, in this order: token (401), path (404), method (405), body (413, 415, 400, 422), query (422). What an operation
-does not foresee is logged with its traceback, and answered with 500 and no more than that.
+It checks, in this order: token (401), path (404), method (405), body (413, 415, 400, 422), query (422). What an
+operation does not foresee is logged with its traceback, and answered with 500 and no more than that.
 """
 
 from __future__ import annotations
@@ -9,26 +9,26 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from lbctl.api import operations, problems
-from lbctl.api.facade import Orders
 from lbctl.api.operations import Call, Result
-from lbctl.api.problems import ApiProblem
-from lbctl.api.routes import Found, Route, allowed, find
+from lbctl.api.orders import Orders
+from lbctl.api.routes import PathRoutes, Route, allowed, find
 from lbctl.http.message import BODY_LIMIT, Request, Response
+from lbctl.http.problems import RequestProblem
 from lbctl.http.tokens import missing_token
 
 LOG = logging.getLogger(__name__)
+_NOT_STORED = {"Cache-Control": "no-store"}
 
 
 def dispatch(request: Request, orders: Orders, token: str | None = None) -> Response:
-    """Answers a request. `token`: what `Authorization: Bearer` has to carry; None: nothing."""
+    """Answers a request. token: what `Authorization: Bearer` has to carry; None: nothing has to be there."""
     try:
         response = _answer(request, orders, token)
-    except ApiProblem as problem:
+    except RequestProblem as problem:
         response = _problem_response(problem)
     except Exception:
         LOG.exception("%s %s failed; this is a bug in lbctl", request.method, request.path)
@@ -40,14 +40,14 @@ def dispatch(request: Request, orders: Orders, token: str | None = None) -> Resp
 
 def failure(status: int, detail: str) -> Response:
     """A response that says what failed, for the server around the API."""
-    return _problem_response(ApiProblem(status, detail))
+    return _problem_response(RequestProblem(status, detail))
 
 
 def _answer(request: Request, orders: Orders, token: str | None) -> Response:
     _check_token(request, token)
     found = find(request.path)
     if found is None:
-        raise ApiProblem(404, f"There is nothing at {request.path}; /v1/openapi.json lists what there is.")
+        raise RequestProblem(404, f"There is nothing at {request.path}; /v1/openapi.json lists what there is.")
     route = _route(request, found)
     body = _body(request, route)
     call = Call(orders, found.values, _query(request, route), body)
@@ -56,39 +56,39 @@ def _answer(request: Request, orders: Orders, token: str | None) -> Response:
 
 def _check_token(request: Request, token: str | None) -> None:
     if detail := missing_token(request.headers, token, "controller"):
-        raise ApiProblem(401, detail, headers={"WWW-Authenticate": 'Bearer realm="lbctl"'})
+        raise RequestProblem(401, detail, headers={"WWW-Authenticate": 'Bearer realm="lbctl"'})
 
 
-def _route(request: Request, found: Found) -> Route:
+def _route(request: Request, found: PathRoutes) -> Route:
     route = found.routes.get("GET" if request.method == "HEAD" else request.method)
     if route is None:
         allow = allowed(found.routes)
-        raise ApiProblem(405, f"{request.path} takes {allow}, not {request.method}.", headers={"Allow": allow})
+        raise RequestProblem(405, f"{request.path} takes {allow}, not {request.method}.", headers={"Allow": allow})
     return route
 
 
-def _body(request: Request, route: Route) -> Any:
+def _body(request: Request, route: Route) -> BaseModel | None:
     if request.body is None:
-        raise ApiProblem(413, f"The body is longer than {BODY_LIMIT} bytes.")
+        raise RequestProblem(413, f"The body is longer than {BODY_LIMIT} bytes.")
     if route.body is None:
         return None
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":
-        raise ApiProblem(415, f"The body must be application/json, not {content_type or 'of no type'}.")
+        raise RequestProblem(415, f"The body must be application/json, not {content_type or 'of no type'}.")
     try:
         content = json.loads(request.body.decode())
     except (ValueError, RecursionError) as error:
-        raise ApiProblem(400, f"The body is not JSON: {error}.") from error
+        raise RequestProblem(400, f"The body is not JSON: {error}.") from error
     try:
         return route.body.model_validate(content)
     except ValidationError as error:
         raise problems.from_validation(error, "body") from error
 
 
-def _query(request: Request, route: Route) -> Any:
+def _query(request: Request, route: Route) -> BaseModel:
     repeated = [name for name, values in request.query.items() if len(values) > 1]
     if repeated:
-        raise ApiProblem(422, f"Wrong query: {', '.join(repeated)}: given more than once.")
+        raise RequestProblem(422, f"Wrong query: {', '.join(repeated)}: given more than once.")
     try:
         return route.query.model_validate({name: values[0] for name, values in request.query.items()})
     except ValidationError as error:
@@ -102,9 +102,10 @@ def _response(result: Result) -> Response:
     return Response(result.status, _headers(result.content_type, headers), body)
 
 
-def _problem_response(problem: ApiProblem) -> Response:
-    return Response(problem.status, _headers(problems.CONTENT_TYPE, problem.headers), problem.body())
+def _problem_response(problem: RequestProblem) -> Response:
+    response = problem.response()
+    return Response(response.status, {**response.headers, **_NOT_STORED}, response.body)
 
 
 def _headers(content_type: str, more: Mapping[str, str]) -> dict[str, str]:
-    return {"Content-Type": content_type, "Cache-Control": "no-store", **more}
+    return {"Content-Type": content_type, **_NOT_STORED, **more}

@@ -1,4 +1,5 @@
-"""Prometheus metrics, read from the control function when they are asked for. Nothing is counted twice."""
+"""Prometheus metrics, made of what is shown of the control function when they are asked for: nothing is counted twice.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +13,22 @@ from prometheus_client.registry import Collector
 
 from lbctl import __version__
 from lbctl.api import views
-from lbctl.api.facade import Control
+from lbctl.api.shown import Shown
 from lbctl.values.owners import owner_of
 
 __all__ = ["CONTENT_TYPE", "exposition"]
 
 
-def exposition(control: Control, now: float) -> bytes:
+def exposition(shown: Shown, now: float) -> bytes:
     """All metrics in the text format of Prometheus."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Metrics(control, now))
+    registry.register(_Metrics(shown, now))
     return generate_latest(registry)
 
 
 class _Metrics(Collector):
-    def __init__(self, control: Control, now: float) -> None:
-        self._control, self._now = control, now
+    def __init__(self, shown: Shown, now: float) -> None:
+        self._shown, self._now = shown, now
 
     def collect(self) -> Iterable[Metric]:
         yield InfoMetricFamily("lbctl_build", "The running release.", {"version": __version__})
@@ -40,15 +41,17 @@ class _Metrics(Collector):
         yield from self._keepers()
 
     def _events(self) -> Metric:
-        events = CounterMetricFamily("lbctl_controller_events", "What is counted for no load balancer.", labels=["event"])
-        for event, count in self._control.counters.items():
+        events = CounterMetricFamily("lbctl_controller_events", "What is counted for no load balancer.",
+                                     labels=["event"])
+        for event, count in self._shown.counters().items():
             events.add_metric([event], count)
         return events
 
     def _load_balancers(self) -> Iterator[Metric]:
         ready = GaugeMetricFamily("lbctl_load_balancer_ready", "1 if the load balancer does its work.",
                                   labels=["dp_name"])
-        well = GaugeMetricFamily("lbctl_load_balancer_well", "1 if its data path answers probes on both networks.", labels=["dp_name"])
+        well = GaugeMetricFamily("lbctl_load_balancer_well", "1 if its data path answers probes on both networks.",
+                                 labels=["dp_name"])
         up = GaugeMetricFamily("lbctl_port_up", "1 if the port is there and up.", labels=["dp_name", "port"])
         packet_ins = CounterMetricFamily("lbctl_packet_ins", "Packets that the switch sent to the controller.",
                                          labels=["dp_name"])
@@ -56,10 +59,10 @@ class _Metrics(Collector):
                                       labels=["dp_name", "reason"])
         events = CounterMetricFamily("lbctl_events", "Whatever else is counted for a load balancer.",
                                      labels=["dp_name", "event"])
-        for lb in self._control.site.load_balancers:
-            switch = self._control.switches[lb.name]
+        for lb in self._shown.site.load_balancers:
+            switch = self._shown.switch(lb)
             ready.add_metric([lb.name], float(switch.state == "ready"))
-            well.add_metric([lb.name], float(self._control.health(lb.name)[0] == "well"))
+            well.add_metric([lb.name], float(self._shown.health(lb)[0] == "well"))
             for side, port in switch.ports.items():
                 up.add_metric([lb.name, side], float(port.up))
             counters = views.counters(switch.counters)
@@ -73,12 +76,13 @@ class _Metrics(Collector):
     def _external_ips(self) -> Iterator[Metric]:
         labels = ["dp_name", "external_ip"]
         connections = GaugeMetricFamily("lbctl_connections", "Entries of the access table.", labels=labels)
-        unresolved = GaugeMetricFamily("lbctl_unresolved_servers", "Next hops and routers whose MAC is not known.", labels=labels)
-        for ip in self._control.site.external_ips:
-            where = self._control.assigned_to(ip.address)
-            connections.add_metric([where, str(ip.address)], self._control.connection_count(ip.address))
+        unresolved = GaugeMetricFamily("lbctl_unresolved_servers", "Next hops and routers whose MAC is not known.",
+                                       labels=labels)
+        for ip in self._shown.site.external_ips:
+            where = self._shown.assigned_to(ip.address)
+            connections.add_metric([where, str(ip.address)], self._shown.connection_count(ip.address))
             hops = {hop.address for hop in ip.hops().values()} | ({ip.router} if ip.router else set())
-            unknown = sum(self._control.neighbour(where, hop) is None for hop in hops)
+            unknown = sum(self._shown.mac_of(ip.address, hop) is None for hop in hops)
             unresolved.add_metric([where, str(ip.address)], unknown)
         yield from (connections, unresolved)
         yield from self._carried(labels)
@@ -86,14 +90,15 @@ class _Metrics(Collector):
     def _servers(self) -> Iterator[Metric]:
         labels = ["external_ip", "service", "server"]
         up = GaugeMetricFamily("lbctl_server_up", "1 unless health checks say that the server is down.", labels=labels)
-        taking = GaugeMetricFamily("lbctl_server_takes_connections", "1 if it gets new connections: it is not down, drained or full.",
-                                   labels=labels)
+        taking = GaugeMetricFamily("lbctl_server_takes_connections",
+                                   "1 if it gets new connections: it is not down, drained or full.", labels=labels)
         connections = GaugeMetricFamily("lbctl_server_connections", "Entries that go to it.", labels=labels)
-        limit = GaugeMetricFamily("lbctl_server_max_connections", "How many it may have, if that is limited.", labels=labels)
-        for ip in self._control.site.external_ips:
+        limit = GaugeMetricFamily("lbctl_server_max_connections", "How many it may have, if that is limited.",
+                                  labels=labels)
+        for ip in self._shown.site.external_ips:
             for service in ip.services:
                 for server in service.servers:
-                    state = self._control.services.server_state(ip.address, service, server)
+                    state = self._shown.server_state(ip, service, server)
                     which = [str(ip.address), f"{service.protocol}/{service.port}", str(server.endpoint)]
                     up.add_metric(which, float(state.reason is None))
                     taking.add_metric(which, float(state.state == "up"))
@@ -104,21 +109,22 @@ class _Metrics(Collector):
 
     def _checks(self) -> Metric:
         checks = CounterMetricFamily("lbctl_health_checks", "Health checks of servers, by result.", labels=["result"])
-        for result, count in self._control.check_results().items():
+        for result, count in self._shown.check_results().items():
             checks.add_metric([result], count)
         return checks
 
     def _carried(self, labels: list[str]) -> Iterator[Metric]:
-        families = {what: CounterMetricFamily(f"lbctl_external_ip_{what}", f"{what.capitalize()} of an external IP, both ways.",
-                                              labels=labels) for what in ("packets", "bytes")}
-        addresses = {owner_of(ip.address.packed): str(ip.address) for ip in self._control.site.external_ips}
-        for (lb, owner, what), count in self._control.carried().items():
+        families = {what: CounterMetricFamily(f"lbctl_external_ip_{what}",
+                                              f"{what.capitalize()} of an external IP, both ways.", labels=labels)
+                    for what in ("packets", "bytes")}
+        addresses = {owner_of(ip.address.packed): str(ip.address) for ip in self._shown.site.external_ips}
+        for (lb, owner, what), count in self._shown.carried().items():
             if owner in addresses:
                 families[what].add_metric([lb, addresses[owner]], count)
         yield from families.values()
 
     def _moves(self) -> Iterator[Metric]:
-        records = [move.record for move in self._control.moves.values()]
+        records = self._shown.moves()
         moves = GaugeMetricFamily("lbctl_moves", "Moves on record, by state.", labels=["state"])
         for state in ("running", "done", "rolled-back", "aborted"):
             moves.add_metric([state], sum(record.state == state for record in records))
@@ -129,10 +135,12 @@ class _Metrics(Collector):
         yield from (moves, packets)
 
     def _keepers(self) -> Iterator[Metric]:
-        lag = GaugeMetricFamily("lbctl_keeper_lag_seconds", "How long the keeper's copy has lacked changes.", labels=["server"])
+        lag = GaugeMetricFamily("lbctl_keeper_lag_seconds", "How long the keeper's copy has lacked changes.",
+                                labels=["server"])
         synced = GaugeMetricFamily("lbctl_keeper_synced", "1 if the keeper has a full copy.", labels=["server"])
-        events = CounterMetricFamily("lbctl_keeper_events", "Whatever is counted of what a keeper is told.", labels=["server", "event"])
-        for state in self._control.keepers(self._now):
+        events = CounterMetricFamily("lbctl_keeper_events", "Whatever is counted of what a keeper is told.",
+                                     labels=["server", "event"])
+        for state in self._shown.keepers(self._now):
             server = str(state.keeper.server)
             lag.add_metric([server], state.lag)
             synced.add_metric([server], float(state.synced))

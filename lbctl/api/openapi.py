@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from lbctl import __version__
-from lbctl.api import problems
 from lbctl.api import types as t
 from lbctl.api.routes import ROUTES, Route
+from lbctl.http.problems import CONTENT_TYPE
 
 _SCHEMA = "#/components/schemas/"
 _CONTENT_TYPES = {"get_openapi": "application/json", "get_metrics": "text/plain"}
@@ -26,13 +26,14 @@ def document() -> dict[str, Any]:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "lbctl", "version": __version__, "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        "info": {"title": "lbctl", "version": __version__,
+                 "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
                  "description": "Moves external IPs between load balancers without losing connections."},
         "paths": paths,
         "components": {
             "schemas": _schemas(),
             "responses": {"Problem": {"description": "Problem details (RFC 9457).",
-                                      "content": {problems.CONTENT_TYPE: {"schema": _reference(t.Problem)}}}},
+                                      "content": {CONTENT_TYPE: {"schema": _reference(t.ProblemDetails)}}}},
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer",
                                           "description": "Only where `token_file` is set."}},
         },
@@ -71,11 +72,12 @@ def _query_parameters(route: Route) -> list[dict[str, Any]]:
 
 
 def _schemas() -> dict[str, Any]:
-    requests = [(route.body, "validation") for route in ROUTES if route.body]
-    responses = [(route.response, "serialization") for route in ROUTES if route.response]
-    _, schemas = models_json_schema([*requests, *responses, (t.Problem, "serialization")],
-                                    ref_template=_SCHEMA + "{model}")
-    return schemas["$defs"]
+    models: list[tuple[type[BaseModel], Literal["validation", "serialization"]]] = []
+    models += [(route.body, "validation") for route in ROUTES if route.body]
+    models += [(route.response, "serialization") for route in ROUTES if route.response]
+    _, schemas = models_json_schema([*models, (t.ProblemDetails, "serialization")], ref_template=_SCHEMA + "{model}")
+    found: dict[str, Any] = schemas["$defs"]
+    return found
 
 
 def _json(model: type[BaseModel]) -> dict[str, Any]:

@@ -1,12 +1,13 @@
-"""What each route does. An operation takes a Call and returns a Result, or raises ApiProblem."""
+"""What each route does. An operation takes a Call and returns a Result, or raises RequestProblem."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
@@ -14,32 +15,38 @@ from lbctl import __version__
 from lbctl.api import metrics, openapi, views
 from lbctl.api import service_types as s
 from lbctl.api import types as t
-from lbctl.api.facade import Control, Orders
-from lbctl.api.paging import START, entry_filter, page, parse_cursor
-from lbctl.api.problems import ApiProblem, not_found
-from lbctl.assignment import Unassignable
+from lbctl.api.orders import Orders
+from lbctl.api.paging import START, Cursor, entry_filter, page, parse_cursor
+from lbctl.api.problems import not_found, refusal, wrong_field
+from lbctl.api.shown import Shown
+from lbctl.assignment import Plan, Unassignable
 from lbctl.ground.move_record import MoveRecord
-from lbctl.site.model import TUNNEL_OVERHEAD, ExternalIp, LoadBalancer, Server, Service, ServiceName, Tunnel
-from lbctl.site.server_documents import endpoint_of
+from lbctl.http.problems import RequestProblem
+from lbctl.site.documents import endpoint_of
+from lbctl.site.model import ExternalIp, LoadBalancer, Server, Service, ServiceName
 from lbctl.values.addresses import Address
 from lbctl.values.refused import Refused
 
 WAIT_LIMIT = 300.0
 """Seconds that `wait` waits for a move to end. After it the answer is 202, as without `wait`."""
 
+Query = TypeVar("Query", bound=BaseModel)
+Body = TypeVar("Body", bound=BaseModel | None)
+
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """orders: the control function and its verbs. values: placeholders of the path. body, query: as the route declares."""
+class Call(Generic[Query, Body]):
+    """orders: what the control function can be told. values: of the path's placeholders. query, body: of the types that
+    the route declares."""
 
     orders: Orders
     values: dict[str, str]
-    query: Any
-    body: Any
+    query: Query
+    body: Body
 
     @property
-    def control(self) -> Control:
-        return self.orders.control
+    def shown(self) -> Shown:
+        return self.orders.shown
 
 
 class Result(NamedTuple):
@@ -51,64 +58,63 @@ class Result(NamedTuple):
     content_type: str = "application/json"
 
 
-def list_load_balancers(call: Call) -> Result:
-    control = call.control
-    return Result(t.LoadBalancerList(load_balancers=[views.load_balancer(control, lb)
-                                                     for lb in control.site.load_balancers]))
+AnyCall = Call[Any, Any]
+Plain = Call[t.NoQuery, None]
 
 
-def get_load_balancer(call: Call) -> Result:
-    return Result(views.load_balancer(call.control, _load_balancer(call)))
+def list_load_balancers(call: Plain) -> Result:
+    shown = call.shown
+    views_of_all = [views.load_balancer(shown, lb) for lb in shown.site.load_balancers]
+    return Result(t.LoadBalancerList(load_balancers=views_of_all))
 
 
-def get_access_table(call: Call) -> Result:
-    lb, query, control = _load_balancer(call), call.query, call.control
-    addresses = views.assigned_external_ips(control, lb.name)
+def get_load_balancer(call: Plain) -> Result:
+    return Result(views.load_balancer(call.shown, _load_balancer(call)))
+
+
+def get_access_table(call: Call[t.AccessTableQuery, None]) -> Result:
+    query, shown = call.query, call.shown
+    addresses = shown.assigned_external_ips(_load_balancer(call))
     if query.external_ip is not None:
-        _known_external_ip(control, query.external_ip)
+        _known_external_ip(shown, query.external_ip)
         addresses = [address for address in addresses if address == query.external_ip]
-    entries, after = page(addresses, control.entries, query.limit, _cursor(query.after),
+    entries, after = page(addresses, shown.entries, query.limit, _cursor(query.after),
                           entry_filter(**query.model_dump(include=t.ENTRY_FILTERS)))
     return Result(t.AccessTablePage.model_construct(
         entries=[views.entry(entry) for entry in entries], next=after and after.text(),
-        total=sum(map(control.connection_count, addresses))))
+        total=sum(map(shown.connection_count, addresses))))
 
 
-def get_transfer_modes(call: Call) -> Result:
-    modes = call.control.transfer_modes(_load_balancer(call).name)
+def get_transfer_modes(call: Plain) -> Result:
+    modes = call.shown.transfer_modes(_load_balancer(call))
     return Result(t.TransferModes(transfer_modes={str(address): mode.value for address, mode in modes.items()}))
 
 
-def list_external_ips(call: Call) -> Result:
-    control = call.control
-    return Result(t.ExternalIpList(external_ips=[views.external_ip(control, ip) for ip in control.site.external_ips]))
+def list_external_ips(call: Plain) -> Result:
+    shown = call.shown
+    return Result(t.ExternalIpList(external_ips=[views.external_ip(shown, ip) for ip in shown.site.external_ips]))
 
 
-def get_external_ip(call: Call) -> Result:
-    return Result(views.external_ip(call.control, _external_ip(call)))
+def get_external_ip(call: Plain) -> Result:
+    return Result(views.external_ip(call.shown, _external_ip(call)))
 
 
-def start_move(call: Call) -> Result:
-    external_ip, order = _external_ip(call), call.body
-    if call.control.site.load_balancer(order.to) is None:
-        known = ", ".join(lb.name for lb in call.control.site.load_balancers)
-        message = f"there is no load balancer {order.to}; there are: {known}"
-        raise ApiProblem(422, f"Wrong body: to: {message}.", errors=[t.FieldError(field="to", message=message)])
-    try:
+def start_move(call: Call[t.MoveQuery, t.MoveRequest]) -> Result:
+    external_ip, order, site = _external_ip(call), call.body, call.shown.site
+    if site.load_balancer(order.to) is None:
+        known = ", ".join(lb.name for lb in site.load_balancers)
+        raise wrong_field("body", "to", f"there is no load balancer {order.to}; there are: {known}")
+    with _refusals():
         record = call.orders.start_move(external_ip.address, order.to, order.strategy, order.entries == "copy")
-    except Refused as refused:
-        raise _refusal(refused) from refused
     if call.query.wait:
         call.orders.wait_for_move(record.id, WAIT_LIMIT)
     return Result(views.move(record), 202 if record.state == "running" else 200, f"/v1/moves/{record.id}")
 
 
-def fail_over(call: Call) -> Result:
+def fail_over(call: Call[t.MoveQuery, None]) -> Result:
     name = _load_balancer(call).name
-    try:
+    with _refusals():
         records = call.orders.fail_over(name)
-    except Refused as refused:
-        raise _refusal(refused) from refused
     if call.query.wait:
         for record in records:
             call.orders.wait_for_move(record.id, WAIT_LIMIT)
@@ -116,147 +122,153 @@ def fail_over(call: Call) -> Result:
     return Result(t.MoveList(moves=[views.move(record) for record in records]), 202 if running else 200)
 
 
-def change_service(call: Call) -> Result:
+def change_service(call: Call[t.NoQuery, s.ServiceChange]) -> Result:
     external_ip, service = _service(call)
-    _carry_out(call.orders.set_scheduler, _name(external_ip, service), call.body.scheduler)
-    return Result(views.service_of(call.control, *_service(call)))
+    with _refusals():
+        call.orders.set_scheduler(_name(external_ip, service), call.body.scheduler)
+    return Result(views.service_of(call.shown, *_service(call)))
 
 
-def list_servers(call: Call) -> Result:
+def list_servers(call: AnyCall) -> Result:
     external_ip, service = _service(call)
-    return Result(s.ServerList(servers=[views.server_of(call.control, external_ip, service, server) for server in service.servers]))
+    servers = [views.server_of(call.shown, external_ip, service, server) for server in service.servers]
+    return Result(s.ServerList(servers=servers))
 
 
-def add_server(call: Call) -> Result:
+def add_server(call: Call[t.NoQuery, s.ServerRequest]) -> Result:
     external_ip, service = _service(call)
-    server = _ordered_server(call.body, call.control.site.settings.internal_mtu)
-    _carry_out(call.orders.add_server, _name(external_ip, service), server)
+    server = call.body.server(call.shown.site.settings.internal_mtu)
+    with _refusals():
+        call.orders.add_server(_name(external_ip, service), server)
     external_ip, service = _service(call)
-    place = f"/v1/external-ips/{external_ip.address}/services/{service.protocol}/{service.port}/servers/{server.endpoint}"
-    return Result(views.server_of(call.control, external_ip, service, server), 201, place)
+    of_service = f"/v1/external-ips/{external_ip.address}/services/{service.protocol}/{service.port}"
+    place = f"{of_service}/servers/{server.endpoint}"
+    return Result(views.server_of(call.shown, external_ip, service, server), 201, place)
 
 
-def get_server(call: Call) -> Result:
-    return Result(views.server_of(call.control, *_server(call)))
+def get_server(call: AnyCall) -> Result:
+    return Result(views.server_of(call.shown, *_server(call)))
 
 
-def change_server(call: Call) -> Result:
+def change_server(call: Call[t.NoQuery, s.ServerChange]) -> Result:
     external_ip, service, server = _server(call)
     given = call.body.model_dump(exclude_unset=True)
     drained = given.pop("drained", None)
-    _carry_out(call.orders.change_server, _name(external_ip, service), server.endpoint, given, drained)
+    with _refusals():
+        call.orders.change_server(_name(external_ip, service), server.endpoint, given, drained)
     return get_server(call)
 
 
-def remove_server(call: Call) -> Result:
+def remove_server(call: Plain) -> Result:
     external_ip, service, server = _server(call)
-    _carry_out(call.orders.remove_server, _name(external_ip, service), server.endpoint)
+    with _refusals():
+        call.orders.remove_server(_name(external_ip, service), server.endpoint)
     return list_servers(call)
 
 
-def list_moves(call: Call) -> Result:
-    records = [move.record for move in call.control.moves.values()]
-    records.sort(key=lambda record: record.started, reverse=True)
+def list_moves(call: Plain) -> Result:
+    records = sorted(call.shown.moves(), key=lambda record: record.started, reverse=True)
     return Result(t.MoveList(moves=[views.move(record) for record in records]))
 
 
-def get_move(call: Call) -> Result:
+def get_move(call: Plain) -> Result:
     return Result(views.move(_move(call)))
 
 
-def abort_move(call: Call) -> Result:
+def abort_move(call: Plain) -> Result:
     record = _move(call)
-    try:
+    with _refusals():
         call.orders.abort_move(record.id)
-    except Refused as refused:
-        raise _refusal(refused) from refused
     return Result(views.move(record), 202)
 
 
-def rebalance(call: Call) -> Result:
-    return _rebalance(call, call.body.algorithm, call.body.dry_run)
+def rebalance(call: Call[t.MoveQuery, t.RebalanceRequest]) -> Result:
+    plan = _plan(call, call.body.algorithm)
+    return Result(views.plan(plan)) if call.body.dry_run else _carry_out(call, plan)
 
 
-def get_rebalance(call: Call) -> Result:
-    run = call.control.last_run()
+def get_rebalance(call: Plain) -> Result:
+    run = call.shown.last_run()
     if run is None:
-        raise ApiProblem(404, "Nothing has been rebalanced since the controller started.")
+        raise RequestProblem(404, "Nothing has been rebalanced since the controller started.")
     return Result(views.plan(run.plan, run))
 
 
-def drain(call: Call) -> Result:
-    name = _load_balancer(call).name
-    before = call.control.drained(name)
-    call.orders.drain(name, call.body.undo)
+def drain(call: Call[t.MoveQuery, t.DrainRequest]) -> Result:
+    lb = _load_balancer(call)
+    before = call.shown.drained(lb)
+    call.orders.set_drained(lb.name, not call.body.undo)
     try:
-        return _rebalance(call, None, dry_run=call.body.undo)
-    except ApiProblem:
-        call.orders.drain(name, undo=not before)  # refused: nothing has changed
+        plan = _plan(call, None)
+        return Result(views.plan(plan)) if call.body.undo else _carry_out(call, plan)
+    except RequestProblem:
+        call.orders.set_drained(lb.name, before)  # refused: nothing has changed
         raise
 
 
-def _rebalance(call: Call, algorithm: str | None, dry_run: bool) -> Result:
+def _plan(call: AnyCall, algorithm: str | None) -> Plan:
+    """algorithm: None, the site file's."""
     try:
-        plan = call.orders.plan(algorithm)
-        if dry_run:
-            return Result(views.plan(plan))
-        run = call.orders.rebalance(plan)
+        return call.orders.plan(algorithm)
     except Unassignable as error:
-        raise ApiProblem(409, str(error), "No such assignment") from error
-    except Refused as refused:
-        raise _refusal(refused) from refused
+        raise RequestProblem(409, str(error), title="No such assignment") from error
+
+
+def _carry_out(call: Call[t.MoveQuery, Any], plan: Plan) -> Result:
+    with _refusals():
+        run = call.orders.rebalance(plan)
     if call.query.wait:
         call.orders.wait_for_run(run, WAIT_LIMIT)
     return Result(views.plan(plan, run), 202 if run.state == "running" else 200)
 
 
-def list_keepers(call: Call) -> Result:
-    return Result(t.KeeperList(keepers=[views.keeper(state) for state in call.control.keepers(call.orders.now())]))
+def list_keepers(call: Plain) -> Result:
+    return Result(t.KeeperList(keepers=[views.keeper(state) for state in call.shown.keepers(call.orders.now())]))
 
 
-def get_health(call: Call) -> Result:
-    switches = call.control.switches.values()
+def get_health(call: Plain) -> Result:
+    switches = [call.shown.switch(lb) for lb in call.shown.site.load_balancers]
     return Result(t.Health(version=__version__, load_balancers=len(switches),
                            load_balancers_ready=sum(switch.state == "ready" for switch in switches)))
 
 
-def get_openapi(call: Call) -> Result:
+def get_openapi(call: Plain) -> Result:
     return Result(json.dumps(openapi.document()).encode())
 
 
-def get_metrics(call: Call) -> Result:
-    return Result(metrics.exposition(call.control, call.orders.now()), content_type=metrics.CONTENT_TYPE)
+def get_metrics(call: Plain) -> Result:
+    return Result(metrics.exposition(call.shown, call.orders.now()), content_type=metrics.CONTENT_TYPE)
 
 
-def _load_balancer(call: Call) -> LoadBalancer:
-    site, name = call.control.site, call.values["name"]
+def _load_balancer(call: AnyCall) -> LoadBalancer:
+    site, name = call.shown.site, call.values["name"]
     lb = site.load_balancer(name)
     if lb is None:
         raise not_found("load balancer", name, [lb.name for lb in site.load_balancers])
     return lb
 
 
-def _external_ip(call: Call) -> ExternalIp:
+def _external_ip(call: AnyCall) -> ExternalIp:
     text = call.values["address"]
     try:
         address = ip_address(text)
     except ValueError:
-        raise _no_external_ip(call.control, text) from None
-    return _known_external_ip(call.control, address)
+        raise _no_external_ip(call.shown, text) from None
+    return _known_external_ip(call.shown, address)
 
 
-def _known_external_ip(control: Control, address: Address) -> ExternalIp:
-    external_ip = control.site.external_ip(address)
+def _known_external_ip(shown: Shown, address: Address) -> ExternalIp:
+    external_ip = shown.site.external_ip(address)
     if external_ip is None:
-        raise _no_external_ip(control, str(address))
+        raise _no_external_ip(shown, str(address))
     return external_ip
 
 
-def _no_external_ip(control: Control, text: str) -> ApiProblem:
-    return not_found("external IP", text, [str(ip.address) for ip in control.site.external_ips])
+def _no_external_ip(shown: Shown, text: str) -> RequestProblem:
+    return not_found("external IP", text, [str(ip.address) for ip in shown.site.external_ips])
 
 
-def _service(call: Call) -> tuple[ExternalIp, Service]:
+def _service(call: AnyCall) -> tuple[ExternalIp, Service]:
     external_ip = _external_ip(call)
     names = {f"{service.protocol}/{service.port}": service for service in external_ip.services}
     name = f"{call.values['protocol']}/{call.values['port']}"
@@ -269,44 +281,35 @@ def _name(external_ip: ExternalIp, service: Service) -> ServiceName:
     return ServiceName(external_ip.address, service.protocol, service.port)
 
 
-def _server(call: Call) -> tuple[ExternalIp, Service, Server]:
+def _server(call: AnyCall) -> tuple[ExternalIp, Service, Server]:
     external_ip, service = _service(call)
     servers = {server.endpoint: server for server in service.servers}
     try:
         server = servers[endpoint_of(call.values["server"])]
     except (KeyError, ValueError):
-        raise not_found(f"server of {_name(external_ip, service)}", call.values["server"], list(map(str, servers))) from None
+        known = list(map(str, servers))
+        raise not_found(f"server of {_name(external_ip, service)}", call.values["server"], known) from None
     return external_ip, service, server
 
 
-def _ordered_server(body: s.ServerRequest, internal_mtu: int) -> Server:
-    tunnel = None
-    if body.transport in TUNNEL_OVERHEAD:
-        tunnel = Tunnel(body.transport, body.remote, body.key, body.mtu or internal_mtu - TUNNEL_OVERHEAD[body.transport])
-    return Server(body.address, body.port, body.weight, body.next_hop, tunnel, body.max_connections)
+def _move(call: AnyCall) -> MoveRecord:
+    record = call.shown.move(call.values["id"])
+    if record is None:
+        raise not_found("move", call.values["id"], [record.id for record in reversed(call.shown.moves())])
+    return record
 
 
-def _move(call: Call) -> MoveRecord:
-    move = call.control.moves.get(call.values["id"])
-    if move is None:
-        raise not_found("move", call.values["id"], list(call.control.moves)[::-1])
-    return move.record
-
-
-def _cursor(text: str | None):
+def _cursor(text: str | None) -> Cursor:
     try:
         return START if text is None else parse_cursor(text)
     except ValueError as error:
-        raise ApiProblem(422, f"Wrong query: after: {error}.",
-                         errors=[t.FieldError(field="after", message=str(error))]) from error
+        raise wrong_field("query", "after", str(error)) from error
 
 
-def _carry_out(order: Callable[..., None], *arguments: Any) -> None:
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What the control function will not do is the answer to the request."""
     try:
-        order(*arguments)
+        yield
     except Refused as refused:
-        raise _refusal(refused) from refused
-
-
-def _refusal(refused: Refused) -> ApiProblem:
-    return ApiProblem(refused.status, refused.detail, refused.title)
+        raise refusal(refused) from refused

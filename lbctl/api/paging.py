@@ -79,7 +79,7 @@ def entry_filter(*, client: Address | None = None, client_port: int | None = Non
     if client_port is not None:
         port = client_port.to_bytes(2)
         # A key's first half ends with the client's port: byte 7 of 13 with IPv4, byte 19 of 37 with IPv6.
-        tests.append(lambda entry: entry.key[5:7] == port if len(entry.key) == KEY_SIZES[4] else entry.key[17:19] == port)
+        tests.append(lambda entry: (entry.key[5:7] if len(entry.key) == KEY_SIZES[4] else entry.key[17:19]) == port)
     if client is not None:
         packed, end, size = client.packed, 1 + len(client.packed), KEY_SIZES[client.version]
         tests.append(lambda entry: entry.key[1:end] == packed and len(entry.key) == size)

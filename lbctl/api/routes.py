@@ -32,7 +32,8 @@ class Route:
 
 
 _MOVED = {202: "The move has started.", 200: "The move has ended (`wait`); its state says how."}
-_FAILED_OVER = {202: "The moves have started.", 200: "All of them have ended (`wait`), or there was nothing to take away."}
+_FAILED_OVER = {202: "The moves have started.",
+                200: "All of them have ended (`wait`), or there was nothing to take away."}
 _REBALANCED = {202: "The moves have begun.", 200: "It has ended (`wait`), was a dry run, or there was nothing to do."}
 _SERVERS = "/v1/external-ips/{address}/services/{protocol}/{port}/servers"
 _ABORTING = {202: "The move is being rolled back."}
@@ -51,9 +52,11 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/load-balancers/{name}/drain", "drain",
           "Empties a load balancer by moves, and keeps it empty; `undo` allows its use, and moves nothing.", t.PlanView,
           body=t.DrainRequest, query=t.MoveQuery, statuses=_REBALANCED, errors=(404, 409)),
-    Route("GET", "/v1/rebalance", "get_rebalance", "The last assignment that was carried out, or is.", t.PlanView, errors=(404,)),
-    Route("POST", "/v1/rebalance", "rebalance", "Computes an assignment from the measured loads, and carries it out unless `dry_run`.",
-          t.PlanView, body=t.RebalanceRequest, query=t.MoveQuery, statuses=_REBALANCED, errors=(409,)),
+    Route("GET", "/v1/rebalance", "get_rebalance", "The last assignment that was carried out, or is.", t.PlanView,
+          errors=(404,)),
+    Route("POST", "/v1/rebalance", "rebalance",
+          "Computes an assignment from the measured loads, and carries it out unless `dry_run`.", t.PlanView,
+          body=t.RebalanceRequest, query=t.MoveQuery, statuses=_REBALANCED, errors=(409,)),
     Route("GET", "/v1/external-ips", "list_external_ips", "All external IPs.", t.ExternalIpList),
     Route("GET", "/v1/external-ips/{address}", "get_external_ip", "Assignment, services, connections.",
           t.ExternalIpView, errors=(404,)),
@@ -63,17 +66,21 @@ ROUTES: tuple[Route, ...] = (
           "Gives a service another scheduler.", s.ServiceView, body=s.ServiceChange, errors=(404,)),
     Route("GET", _SERVERS, "list_servers", "The servers of a service.", s.ServerList, errors=(404,)),
     Route("POST", _SERVERS, "add_server", "Gives a service one more server.", s.ServerView, body=s.ServerRequest,
-          statuses={201: "It is there, and gets connections as soon as the load balancer has its MAC."}, errors=(404, 409)),
+          statuses={201: "It is there, and gets connections as soon as the load balancer has its MAC."},
+          errors=(404, 409)),
     Route("GET", _SERVERS + "/{server}", "get_server", "State, connections.", s.ServerView, errors=(404,)),
-    Route("PATCH", _SERVERS + "/{server}", "change_server", "Drains a server, or changes its weight or limit; open connections stay.",
-          s.ServerView, body=s.ServerChange, errors=(404, 409)),
-    Route("DELETE", _SERVERS + "/{server}", "remove_server", "Takes a server out of a service; its open connections stay.",
-          s.ServerList, statuses={200: "It is gone; these are the others."}, errors=(404, 409)),
+    Route("PATCH", _SERVERS + "/{server}", "change_server",
+          "Drains a server, or changes its weight or limit; open connections stay.", s.ServerView,
+          body=s.ServerChange, errors=(404, 409)),
+    Route("DELETE", _SERVERS + "/{server}", "remove_server",
+          "Takes a server out of a service; its open connections stay.", s.ServerList,
+          statuses={200: "It is gone; these are the others."}, errors=(404, 409)),
     Route("GET", "/v1/moves", "list_moves", "The records of all moves, newest first.", t.MoveList),
     Route("GET", "/v1/moves/{id}", "get_move", "The record of a move.", t.MoveView, errors=(404,)),
     Route("DELETE", "/v1/moves/{id}", "abort_move", "Aborts a move that has not come to its route step.", t.MoveView,
           statuses=_ABORTING, errors=(404, 409)),
-    Route("GET", "/v1/keepers", "list_keepers", "The keepers that are told of entries, and how far behind they are.", t.KeeperList),
+    Route("GET", "/v1/keepers", "list_keepers", "The keepers that are told of entries, and how far behind they are.",
+          t.KeeperList),
     Route("GET", "/v1/health", "get_health", "That the controller answers, and how many load balancers are ready.",
           t.Health),
     Route("GET", "/v1/openapi.json", "get_openapi", "This API by OpenAPI 3.1.", None),
@@ -81,18 +88,18 @@ ROUTES: tuple[Route, ...] = (
 )
 
 
-class Found(NamedTuple):
+class PathRoutes(NamedTuple):
     """The routes of a path by method, and the values of the path's placeholders."""
 
     routes: dict[str, Route]
     values: dict[str, str]
 
 
-def find(path: str) -> Found | None:
+def find(path: str) -> PathRoutes | None:
     """The routes of a path; None if there are none."""
     for pattern, routes in _PATTERNS:
         if match := pattern.fullmatch(path):
-            return Found(routes, match.groupdict())
+            return PathRoutes(routes, match.groupdict())
     return None
 
 

@@ -1,81 +1,100 @@
-"""Services and servers, as the REST API takes and shows them."""
+"""Services and servers, as the REST API takes and shows them. What a server has in the site file is not repeated here:
+the fields follow from the keys that lbctl.site.model declares."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from lbctl.api.fields import AddressText, Closed
-from lbctl.site.model import MAX_CONNECTIONS, MAX_WEIGHT, SCHEDULERS, TRANSPORTS
+from lbctl.api.fields import Closed, description_of, request_model, shown_keys, view_model
+from lbctl.site.documents import server_of
+from lbctl.site.keys import keys_of
+from lbctl.site.model import TUNNEL_OVERHEAD, SchedulerName, Server, Service, Tunnel
 
-Scheduler = Literal[SCHEDULERS]
-ServerState = Literal["up", "down", "drained", "full"]
+ServerStateName = Literal["up", "down", "drained", "full"]
+
+_SERVER_KEYS = keys_of(Server)
+_OWN_KEYS = [each for each in _SERVER_KEYS if len(each.path) == 1]
+"""Those that are not a tunnel's."""
+_CHANGEABLE = [each for each in _SERVER_KEYS if each.key.changeable]
+_TUNNEL_KEYS = keys_of(Tunnel)
+_ONLY_TUNNELS = [each.name for each in _TUNNEL_KEYS if each.key.variants]
+
+if TYPE_CHECKING:  # the fields are known at run time only
+    _ServerRequest = Closed
+    _ServerChange = Closed
+    _ServerView = BaseModel
+    _TunnelView = BaseModel
+else:
+    _ServerRequest = request_model("ServerKeys", _SERVER_KEYS)
+    _ServerChange = request_model("ChangeableKeys", _CHANGEABLE)
+    _ServerView = view_model("ShownKeys", _OWN_KEYS)
+    _TunnelView = view_model("TunnelKeys", _TUNNEL_KEYS)
 
 
 class ServiceChange(Closed):
     """What of a service may be changed at run time."""
 
-    scheduler: Scheduler = Field(description="how its new connections choose servers, see docs/schedulers.md; connections that "
-                                             "are open stay where they are")
+    scheduler: SchedulerName = Field(description=description_of(Service, "scheduler"))
 
 
-class ServerRequest(Closed):
+class ServerRequest(_ServerRequest):
     """A server as the site file has it."""
-
-    address: AddressText
-    port: int = Field(ge=1, le=65535)
-    weight: int = Field(default=1, ge=1, le=MAX_WEIGHT)
-    max_connections: int | None = Field(default=None, ge=1, le=MAX_CONNECTIONS, description="null: no limit")
-    next_hop: AddressText | None = Field(default=None, description="the router on the internal network that it is behind")
-    transport: Literal[TRANSPORTS] = Field(default=TRANSPORTS[0], description="how it is reached; all but ethernet are tunnels")
-    remote: AddressText | None = Field(default=None, description="of a tunnel: its other end")
-    key: int = Field(default=0, ge=0, description="of a tunnel: its VNI or key")
-    mtu: int | None = Field(default=None, ge=1, le=0xFFFF, description="of a tunnel: bytes that an IP packet inside may have; null: all "
-                                                                      "that internal_mtu leaves")
 
     @model_validator(mode="after")
     def _has_what_a_tunnel_has(self) -> ServerRequest:
-        if self.transport != TRANSPORTS[0] and self.remote is None:
-            raise ValueError(f"transport {self.transport} needs remote, the tunnel's other end")
-        if self.transport == TRANSPORTS[0] and self.model_fields_set & {"remote", "key", "mtu"}:
-            raise ValueError(f"remote, key and mtu are a tunnel's: add transport, {' or '.join(TRANSPORTS[1:])}")
+        given = self.model_dump(exclude_unset=True)
+        transport = given.get("transport")
+        if transport in TUNNEL_OVERHEAD and given.get("remote") is None:
+            raise ValueError(f"transport {transport} needs remote, the tunnel's other end")
+        if transport not in TUNNEL_OVERHEAD and not given.keys().isdisjoint(_ONLY_TUNNELS):
+            *others, last = _ONLY_TUNNELS
+            raise ValueError(
+                f"{', '.join(others)} and {last} are a tunnel's: add transport, {' or '.join(TUNNEL_OVERHEAD)}"
+            )
         return self
 
+    def server(self, internal_mtu: int) -> Server:
+        """internal_mtu: the site's, which says what a tunnel leaves if nothing else does."""
+        document = self.model_dump(mode="json", exclude_none=True)
+        overhead = TUNNEL_OVERHEAD.get(document["transport"])
+        if overhead is not None:
+            document.setdefault("mtu", internal_mtu - overhead)
+        return server_of(document)
 
-class ServerChange(Closed):
+
+class ServerChange(_ServerChange):
     """What of a server may be changed; what is left out stays."""
 
-    drained: bool = Field(default=False, description="it gets no new connections; those that it has go on until they end")
-    weight: int = Field(default=1, ge=1, le=MAX_WEIGHT)
-    max_connections: int | None = Field(default=None, ge=1, le=MAX_CONNECTIONS, description="null: no limit")
+    drained: bool = Field(
+        default=False, description="it gets no new connections; those that it has go on until they end"
+    )
 
     @model_validator(mode="after")
     def _changes_something(self) -> ServerChange:
         if not self.model_fields_set:
-            raise ValueError("give at least one of drained, weight, max_connections")
+            raise ValueError(f"give at least one of drained, {', '.join(each.name for each in _CHANGEABLE)}")
         return self
 
 
-class TunnelView(BaseModel):
-    transport: str = Field(description="vxlan, geneve or gre")
-    remote: str
-    key: int
-    mtu: int = Field(description="bytes that an IP packet inside may have")
+class TunnelView(_TunnelView):
+    @classmethod
+    def of(cls, tunnel: Tunnel) -> TunnelView:
+        return cls(**shown_keys(tunnel, _TUNNEL_KEYS))
 
 
-class ServerView(BaseModel):
-    address: str
-    port: int
-    weight: int
-    max_connections: int | None = Field(description="null: no limit")
-    state: ServerState = Field(description="up: it takes new connections; full: it has max_connections; see docs/servers.md")
+class ServerView(_ServerView):
+    """What it has in the site file (or was ordered instead), and what it does."""
+
+    state: ServerStateName = Field(
+        description="up: it takes new connections; full: it has max_connections; see docs/servers.md"
+    )
     drained: bool = Field(description="an operator wants it to get no new connections")
     reason: str | None = Field(description="why it is down, which a drained one may be as well")
     since: str | None = Field(description="when it went down")
     connections: int = Field(description="entries of this external IP that go to its address and port")
     mac: str | None = Field(description="its own or its next hop's; null while the load balancer has not found it")
-    next_hop: str | None = Field(default=None, description="the router on the internal network that it is behind")
     tunnel: TunnelView | None = Field(default=None, description="the tunnel that it is at the other end of")
 
 
@@ -84,7 +103,9 @@ class ServiceView(BaseModel):
     port: int
     scheduler: str = Field(description="the one in force")
     site_file_scheduler: str = Field(description="the same, unless another was ordered at run time")
-    servers_ordered: bool = Field(description="the servers, their weights or limits are not the site file's: they were changed at run time")
+    servers_ordered: bool = Field(
+        description="the servers, their weights or limits are not the site file's: they were changed at run time"
+    )
     servers: list[ServerView]
 
 
@@ -100,3 +121,9 @@ class FormerServerView(BaseModel):
     mac: str | None = Field(description="its own or its next hop's; null while the load balancer has not found it")
     next_hop: str | None
     tunnel: TunnelView | None
+
+
+def declared_of(server: Server) -> dict[str, object]:
+    """What a ServerView shows of the keys that a server has in the site file."""
+    tunnel = TunnelView.of(server.tunnel) if server.tunnel else None
+    return {**shown_keys(server, _OWN_KEYS), "tunnel": tunnel}

@@ -11,10 +11,10 @@ from pydantic import BaseModel, Field
 
 from lbctl.api.fields import AddressText, Closed
 from lbctl.api.service_types import FormerServerView, ServiceView
-from lbctl.site.model import ALGORITHMS
+from lbctl.site.model import Algorithm, Protocol
+from lbctl.values.entry_states import EntriesFrom, EntryState
 from lbctl.values.transfer import Strategy
 
-Algorithm = Literal[ALGORITHMS]
 PAGE_LIMIT = 1000
 """The most entries that one page may hold: a page is made in one go, while packets wait."""
 
@@ -22,9 +22,6 @@ LoadBalancerHealth = Literal["well", "silent", "unmanaged", "failed", "unwatched
 LoadBalancerState = Literal["disconnected", "reading", "ready", "refused"]
 MoveState = Literal["running", "done", "rolled-back", "aborted"]
 Mode = Literal["normal", "transition"]
-EntryState = Literal["open", "half-closed", "reset"]
-Protocol = Literal["tcp", "udp"]
-
 
 
 # Requests
@@ -35,7 +32,8 @@ class MoveRequest(Closed):
 
     to: str = Field(min_length=1, description="name of the load balancer that is to serve the external IP")
     strategy: Strategy = Field(default=Strategy.PRECOPY, description="order of the steps, see docs/move.md")
-    entries: Literal["table", "copy"] = Field(default="table", description="from the controller's access table, or from the copies")
+    entries: EntriesFrom = Field(
+        default="table", description="from the controller's access table, or from the copies")
 
 
 class RebalanceRequest(Closed):
@@ -111,7 +109,8 @@ class LoadBalancerView(BaseModel):
     dpid: str = Field(description="datapath id, 16 hexadecimal digits")
     state: LoadBalancerState
     reason: str | None = Field(description="why it is not ready")
-    health: LoadBalancerHealth = Field(description="of its data path, as other load balancers' probes find it, see docs/failover.md")
+    health: LoadBalancerHealth = Field(description="of its data path, as other load balancers' probes find it, see "
+                                                   "docs/failover.md")
     health_reason: str | None
     standby: bool
     ports: PortsView
@@ -138,10 +137,11 @@ class EntryView(BaseModel):
     server: str
     server_port: int
     next_hop: str = Field(description="MAC that the client's packets came from; answers go back to it")
-    inner_hop: str | None = Field(default=None, description="NAT gateway: MAC of the inside host's side, that answers go to")
+    inner_hop: str | None = Field(default=None, description="NAT gateway: MAC of the inside host's side, that "
+                                                            "answers go to")
     state: EntryState
-    internal_ip: str | None = Field(default=None, description="what the server sees in the client's place, with full NAT "
-                                                              "(seed figure 12, column 913)")
+    internal_ip: str | None = Field(default=None, description="what the server sees in the client's place, with full "
+                                                              "NAT (seed figure 12, column 913)")
     internal_port: int | None = Field(default=None, description="its port (column 914)")
     packets: int = Field(default=0, description="both ways, at the last sweep, since the load balancer has the entry")
     bytes: int = Field(default=0, description="the same in bytes, with Ethernet headers")
@@ -176,12 +176,14 @@ class ExternalIpView(BaseModel):
     nat: str
     gateway: str | None
     internal_ips: list[str] = Field(default=[], description="full NAT: what clients are translated to")
-    port_range: list[int] = Field(default=[], description="full NAT, NAT gateway: first and last port that is translated to")
+    port_range: list[int] = Field(default=[], description="full NAT, NAT gateway: first and last port that is "
+                                                          "translated to")
     inside: list[str] = Field(default=[], description="NAT gateway: whose connections are translated")
     router: RouterView | None = Field(default=None, description="NAT gateway: its way to the outside")
     services: list[ServiceView]
-    former_servers: list[FormerServerView] = Field(default=[], description="servers without a service that still have connections, as of "
-                                                                           "the last change of servers")
+    former_servers: list[FormerServerView] = Field(
+        default=[], description="servers without a service that still have connections, as of the last change of "
+                                "servers")
     connections: int
     load: LoadView
     move: str | None = Field(description="id of the move that is running")
@@ -207,8 +209,9 @@ class MoveView(BaseModel):
     external_ip: str
     source: str = Field(serialization_alias="from")
     target: str = Field(serialization_alias="to")
-    kind: str = Field(description="move; failover: taken from a load balancer as if it had failed; restoration: entries come back "
-                                  "to a load balancer that was restarted together with the controller")
+    kind: str = Field(description="move; failover: taken from a load balancer as if it had failed; restoration: "
+                                  "entries come back to a load balancer that was restarted together with the "
+                                  "controller")
     strategy: str
     state: MoveState
     step: str | None
@@ -281,7 +284,7 @@ class FieldError(BaseModel):
     message: str
 
 
-class Problem(BaseModel):
+class ProblemDetails(BaseModel):
     """Problem details by RFC 9457."""
 
     type: str = "about:blank"

@@ -1,4 +1,4 @@
-"""From the control function's state to the response types."""
+"""From what is shown of the control function to the response types."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from socket import AF_INET, AF_INET6, inet_ntop
+from typing import cast
 
 from lbctl.api import service_types as s
 from lbctl.api import types as t
-from lbctl.api.facade import Control
+from lbctl.api.shown import Shown
 from lbctl.assignment import Plan
 from lbctl.copies.feeds import KeeperState
 from lbctl.entries.access_table import Entry
 from lbctl.ground.move_record import MoveRecord
 from lbctl.load.balancing import Run
 from lbctl.load.loads import Load
-from lbctl.site.model import ExternalIp, LoadBalancer, Server, Service, Tunnel
+from lbctl.servers.states import FormerServer
+from lbctl.site.model import ExternalIp, LoadBalancer, Protocol, Server, Service
 from lbctl.switches.switch import PortState
-from lbctl.values.addresses import Address, address_order
+from lbctl.values.addresses import Address
+from lbctl.values.entry_states import EntryState
 from lbctl.values.keys import unpack_key
 from lbctl.values.protocols import PROTOCOL_NAMES
 
@@ -31,37 +34,37 @@ def iso(time: float) -> str:
     return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def load_balancer(control: Control, lb: LoadBalancer) -> t.LoadBalancerView:
-    switch = control.switches[lb.name]
-    external_ips = assigned_external_ips(control, lb.name)
-    health, why = control.health(lb.name)
+def load_balancer(shown: Shown, lb: LoadBalancer) -> t.LoadBalancerView:
+    switch = shown.switch(lb)
+    external_ips = shown.assigned_external_ips(lb)
+    health, why = shown.health(lb)
     return t.LoadBalancerView(
         name=lb.name, dpid=f"{lb.dpid:016x}", state=switch.state, reason=switch.reason,
-        health=health, health_reason=why,
-        standby=lb.standby, ports=_ports(switch.ports),
-        external_ips=[str(external_ip) for external_ip in external_ips],
-        connections=sum(map(control.connection_count, external_ips)), drained=control.drained(lb.name), capacity=lb.capacity,
-        load=_load(sum(map(control.load, external_ips), Load())), counters=counters(switch.counters))
+        health=health, health_reason=why, standby=lb.standby, ports=_ports(switch.ports),
+        external_ips=list(map(str, external_ips)),
+        connections=sum(map(shown.connection_count, external_ips)), drained=shown.drained(lb), capacity=lb.capacity,
+        load=_load(shown.load(external_ips)), counters=counters(switch.counters))
 
 
-def assigned_external_ips(control: Control, lb_name: str) -> list[Address]:
-    """In ascending order."""
-    return sorted((ip.address for ip in control.site.external_ips if control.assigned_to(ip.address) == lb_name), key=address_order)
-
-
-def external_ip(control: Control, ip: ExternalIp) -> t.ExternalIpView:
-    lb_name = control.assigned_to(ip.address)
+def external_ip(shown: Shown, ip: ExternalIp) -> t.ExternalIpView:
+    move = shown.running_move(ip.address)
     return t.ExternalIpView(
-        address=str(ip.address), load_balancer=lb_name, kind=ip.kind, nat=ip.nat,
+        address=str(ip.address), load_balancer=shown.assigned_to(ip.address), kind=ip.kind, nat=ip.nat,
         gateway=_optional(ip.gateway), internal_ips=list(map(str, ip.internal_ips)), inside=list(map(str, ip.inside)),
         port_range=list(ip.port_range) if ip.internal_ips or ip.inside else [],
-        router=t.RouterView(address=str(ip.router), mac=control.neighbour(lb_name, ip.router)) if ip.router else None,
-        services=[service_of(control, ip, service) for service in ip.services],
-        former_servers=[s.FormerServerView(
-            address=str(former.address), connections=former.connections, mac=control.neighbour(lb_name, former.hop.address),
-            next_hop=str(former.hop.address) if former.hop.address != former.address else None,
-            tunnel=_tunnel(former.hop.tunnel)) for former in control.services.former_servers(ip.address)],
-        connections=control.connection_count(ip.address), load=_load(control.load(ip.address)), move=running_move(control, ip.address))
+        router=t.RouterView(address=str(ip.router), mac=shown.mac_of(ip.address, ip.router)) if ip.router else None,
+        services=[service_of(shown, ip, service) for service in ip.services],
+        former_servers=[_former_server(shown, ip, former) for former in shown.former_servers(ip)],
+        connections=shown.connection_count(ip.address), load=_load(shown.load([ip.address])),
+        move=move.id if move else None)
+
+
+def _former_server(shown: Shown, ip: ExternalIp, former: FormerServer) -> s.FormerServerView:
+    hop = former.hop
+    return s.FormerServerView(
+        address=str(former.address), connections=former.connections, mac=shown.mac_of(ip.address, hop.address),
+        next_hop=str(hop.address) if hop.address != former.address else None,
+        tunnel=s.TunnelView.of(hop.tunnel) if hop.tunnel else None)
 
 
 def _load(load: Load) -> t.LoadView:
@@ -69,22 +72,18 @@ def _load(load: Load) -> t.LoadView:
                       new_connections_per_second=round(load.opened, 2))
 
 
-def running_move(control: Control, address: Address) -> str | None:
-    """The id of the external IP's move, if one is running."""
-    return next((record.id for record in (move.record for move in control.moves.values())
-                 if record.external_ip == address and record.state == "running"), None)
-
-
 def entry(item: Entry) -> t.EntryView:
     """From the packed keys, without checks: a page has up to a thousand of these, and packets wait meanwhile."""
     protocol, client, client_port, external, external_port = unpack_key(item.key)
     _, server, server_port, internal, internal_port = unpack_key(item.reply)
+    full = item.full
     return t.EntryView.model_construct(
-        protocol=PROTOCOL_NAMES.get(protocol, str(protocol)), client=_text(client), client_port=client_port,
-        external_ip=_text(external), external_port=external_port, server=_text(server), server_port=server_port,
-        next_hop=item.next_hop.hex(":"), inner_hop=item.inner_hop.hex(":") or None, state=item.state,
-        internal_ip=_text(internal) if item.full else None, internal_port=internal_port if item.full else None, packets=item.packets,
-        bytes=item.bytes, delta=0, created=iso(item.created), last_seen=iso(item.last_seen))
+        protocol=cast(Protocol, PROTOCOL_NAMES.get(protocol, str(protocol))), state=cast(EntryState, item.state),
+        client=_text(client), client_port=client_port, external_ip=_text(external), external_port=external_port,
+        server=_text(server), server_port=server_port, next_hop=item.next_hop.hex(":"),
+        inner_hop=item.inner_hop.hex(":") or None, internal_ip=_text(internal) if full else None,
+        internal_port=internal_port if full else None, packets=item.packets, bytes=item.bytes, delta=0,
+        created=iso(item.created), last_seen=iso(item.last_seen))
 
 
 def _text(address: bytes) -> str:
@@ -103,11 +102,13 @@ def move(record: MoveRecord) -> t.MoveView:
 
 
 def plan(plan: Plan, run: Run | None = None) -> t.PlanView:
+    """run: what carries the plan out; None: nothing does."""
     return t.PlanView(
-        id=run and run.id, state=run.state if run else "dry-run", reason=run and run.reason, algorithm=plan.algorithm, optimal=plan.optimal,
-        before=_rounded(plan.before), after=_rounded(plan.after), started_moves=list(run.moves) if run else [],
-        moves=[t.PlannedMoveView(external_ip=str(move.address), source=move.source, target=move.target, entries=move.entries)
-               for move in plan.moves])
+        id=run and run.id, state=run.state if run else "dry-run", reason=run and run.reason, algorithm=plan.algorithm,
+        optimal=plan.optimal, before=_rounded(plan.before), after=_rounded(plan.after),
+        started_moves=list(run.moves) if run else [],
+        moves=[t.PlannedMoveView(external_ip=str(move.address), source=move.source, target=move.target,
+                                 entries=move.entries) for move in plan.moves])
 
 
 def _rounded(loads: Mapping[str, float]) -> dict[str, float]:
@@ -115,8 +116,9 @@ def _rounded(loads: Mapping[str, float]) -> dict[str, float]:
 
 
 def keeper(state: KeeperState) -> t.KeeperView:
-    return t.KeeperView(server=str(state.keeper.server), url=state.keeper.url, synced=state.synced, lag=state.lag, behind=state.behind,
-                        last_failure=state.last_failure, counters=dict(state.counters))
+    return t.KeeperView(
+        server=str(state.keeper.server), url=state.keeper.url, synced=state.synced, lag=state.lag, behind=state.behind,
+        last_failure=state.last_failure, counters=dict(state.counters))
 
 
 def counters(counted: Counter[str]) -> t.Counters:
@@ -127,26 +129,22 @@ def counters(counted: Counter[str]) -> t.Counters:
     return t.Counters(packet_ins=counted["packet_ins"], dropped=dropped, other=other)
 
 
-def service_of(control: Control, ip: ExternalIp, service: Service) -> s.ServiceView:
+def service_of(shown: Shown, ip: ExternalIp, service: Service) -> s.ServiceView:
     """service: of the site in force."""
-    order = control.services.order(ip.address, service)
-    return s.ServiceView(protocol=service.protocol, port=service.port, scheduler=service.scheduler,
-                         site_file_scheduler=order.scheduler.instead_of if order.scheduler else service.scheduler,
-                         servers_ordered=order.servers is not None, servers=[server_of(control, ip, service, server)
-                                                                             for server in service.servers])
+    order = shown.order(ip, service)
+    return s.ServiceView(
+        protocol=service.protocol, port=service.port, scheduler=service.scheduler,
+        site_file_scheduler=order.scheduler.instead_of if order.scheduler else service.scheduler,
+        servers_ordered=order.servers is not None,
+        servers=[server_of(shown, ip, service, server) for server in service.servers])
 
 
-def server_of(control: Control, ip: ExternalIp, service: Service, server: Server) -> s.ServerView:
-    state = control.services.server_state(ip.address, service, server)
-    return s.ServerView(address=str(server.address), port=server.port, weight=server.weight, max_connections=server.max_connections,
-                        state=state.state, drained=state.state == "drained", reason=state.reason,
-                        since=None if state.since is None else iso(state.since), connections=state.connections,
-                        mac=control.neighbour(control.assigned_to(ip.address), server.hop.address), next_hop=_optional(server.next_hop),
-                        tunnel=_tunnel(server.tunnel))
-
-
-def _tunnel(tunnel: Tunnel | None) -> s.TunnelView | None:
-    return tunnel and s.TunnelView(transport=tunnel.transport, remote=str(tunnel.remote), key=tunnel.key, mtu=tunnel.mtu)
+def server_of(shown: Shown, ip: ExternalIp, service: Service, server: Server) -> s.ServerView:
+    state = shown.server_state(ip, service, server)
+    return s.ServerView(
+        **s.declared_of(server), state=state.state, drained=state.state == "drained", reason=state.reason,
+        since=None if state.since is None else iso(state.since), connections=state.connections,
+        mac=shown.mac_of(ip.address, server.hop.address))
 
 
 def _optional(address: Address | None) -> str | None:

@@ -1,7 +1,7 @@
 """`python -m lbctl.assignment`: computes one assignment, in a process of its own. What it reads and writes is pickled.
 
-It reads an algorithm; a problem without external IPs; these (Demand) in portions; where they are now, (address, LB), in portions. It
-writes the plan, or the Unassignable that says why there is none.
+It reads an algorithm; a problem without external IPs; these (Demand) in portions; where they are now, (address, LB), in
+portions. It writes the plan, or the Unassignable that says why there is none.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import sys
 from dataclasses import replace
 from typing import BinaryIO
 
-from lbctl.assignment import Plan, Problem, Unassignable, assign
+from lbctl.assignment import Demand, Plan, Problem, Unassignable, assign
+from lbctl.values.addresses import Address
 
 EXACT_SECONDS = 5.0
 """For the exact algorithm, which then gives the best that it knows."""
@@ -22,7 +23,9 @@ NICE = 10
 
 def read(file: BinaryIO) -> Problem:
     """A problem in portions, to the end of the file."""
-    bare, demands, current = pickle.load(file), [], {}
+    bare: Problem = pickle.load(file)
+    demands: list[Demand] = []
+    current: dict[Address, str] = {}
     with contextlib.suppress(EOFError):
         while portion := pickle.load(file):
             if isinstance(portion[0], tuple):

@@ -20,15 +20,16 @@ def _largest(ix: Indexed) -> float:
 
 
 def _sets(ix: Indexed) -> float:
-    """The external IPs that may be nowhere but in a set of LBs share its capacity (the area bound, for each set that occurs,
-    and for all LBs together)."""
+    """The external IPs that may be nowhere but in a set of LBs share its capacity (the area bound, for each set that
+    occurs, and for all LBs together)."""
     total: dict[frozenset[int], float] = {}
     for load, members in zip(ix.load, ix.members, strict=True):
         total[members] = total.get(members, 0.0) + load
     sets = {*total, frozenset().union(*total)} if total else set()
     if len(sets) > 200:  # comparing all with all would take too long
         sets = {frozenset().union(*total)}
-    return max((math.fsum(load for inner, load in total.items() if inner <= outer) / math.fsum(ix.capacity[lb] for lb in outer)
+    return max((math.fsum(load for inner, load in total.items() if inner <= outer)
+                / math.fsum(ix.capacity[lb] for lb in outer)
                 for outer in sets), default=0.0)
 
 
@@ -45,7 +46,7 @@ def _fewest(ix: Indexed) -> float:
 
 
 def _pigeonhole(ix: Indexed) -> float:
-    """With m LBs, k + 1 of the k m + 1 largest external IPs share one: at best the smallest of them, on the largest LB."""
+    """With m LBs, k + 1 of the k m + 1 largest external IPs share one: at best the smallest of them, on the largest."""
     capacities, loads = _eligible(ix), sorted(ix.load, reverse=True)
     count, sums = len(capacities), [0.0, *accumulate(loads)]
     lasts = ((k, k * count + 1) for k in range(1, (len(loads) - 1) // count + 1 if count else 0))

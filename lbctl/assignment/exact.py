@@ -1,12 +1,14 @@
 """The exact algorithm: two mixed-integer programs for HiGHS, by scipy.
 
-x[i, j] = 1 if external IP i is on LB j, for the j that it may be on; sum over j of x[i, j] = 1; x[i, j] + x[k, j] <= 1 for i and k that
-must not share an LB. First program: minimise U, with the load of each LB j at most U times its capacity. Second: U held at most
-(1 + tolerance) times the first one's result, minimise the weight of what is not where it is now.
+x[i, j] = 1 if external IP i is on LB j, for the j that it may be on; sum over j of x[i, j] = 1; x[i, j] + x[k, j] <= 1
+for i and k that must not share an LB. First program: minimise U, with the load of each LB j at most U times its
+capacity. Second: U held at most (1 + tolerance) times the first one's result, minimise the weight of what is not where
+it is now.
 
-With headroom h asked for: for each LB f that may be lost, and each i that may be elsewhere, y[f, i, j] = 1 if i goes from f to j then;
-sum over j of y[f, i, j] = x[i, f], and for each j other than f the load by x and y[f] at most h times its capacity. If that cannot be,
-or is not found in time, the programs are solved without, and the plan's after_loss tells.
+With headroom h asked for: for each LB f that may be lost, and each i that may be elsewhere, y[f, i, j] = 1 if i goes
+from f to j then; sum over j of y[f, i, j] = x[i, f], and for each j other than f the load by x and y[f] at most h times
+its capacity. If that cannot be, or is not found in time, the programs are solved without, and the plan's after_loss
+tells.
 
 HiGHS prints a line of its own to standard output now and then; scipy cannot stop that.
 """
@@ -22,7 +24,7 @@ from scipy.sparse import coo_array
 from lbctl.assignment import heuristic
 from lbctl.assignment.bounds import lower_bound
 from lbctl.assignment.headroom import after_loss
-from lbctl.assignment.problem import Found, Indexed
+from lbctl.assignment.problem import Indexed, Solution
 
 GAP = 1e-3
 """Relative; two values that differ by less are the same to this algorithm."""
@@ -32,9 +34,9 @@ SCENARIO_VARIABLES = 50_000
 """With more, headroom is not put into the programs: HiGHS would find nothing in time."""
 
 
-def solve(ix: Indexed, time_limit: float) -> Found:
-    """Each of the two programs gets half of the time (with headroom, a quarter, since they may be solved again without). What they
-    do not find in time, the heuristic has found."""
+def solve(ix: Indexed, time_limit: float) -> Solution:
+    """Each of the two programs gets half of the time (with headroom, a quarter, since they may be solved again
+    without). What they do not find in time, the heuristic has found."""
     if ix.problem.headroom is not None:
         program = _Program(ix, ix.problem.headroom)
         if program.count <= SCENARIO_VARIABLES:
@@ -46,7 +48,7 @@ def solve(ix: Indexed, time_limit: float) -> Found:
     return found if found is not None else heuristic.solve(ix, time_limit)
 
 
-def _solve(ix: Indexed, program: _Program, seconds: float) -> Found | None:
+def _solve(ix: Indexed, program: _Program, seconds: float) -> Solution | None:
     """None: there is no assignment with the headroom, or none was found in time."""
     bound, headroom = lower_bound(ix), program.headroom
     known = [heuristic.best_known(ix), heuristic.solve(ix, 0.0).place]
@@ -68,7 +70,7 @@ def _solve(ix: Indexed, program: _Program, seconds: float) -> Found | None:
     fit = [place for place in candidates if ix.valid(place) and max(ix.relative(place)) <= limit * (1 + ROUNDING)]
     chosen = min(fit, key=lambda place: (ix.moved(place), max(ix.relative(place))))
     worst = None if headroom is None else min(after_loss(ix, chosen), headroom)
-    return Found(chosen, bound, proved and second is not None and second[1], worst)
+    return Solution(chosen, bound, proved and second is not None and second[1], worst)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,8 @@ class _Program:
                 taken.setdefault(lb, []).append((item, column))
         for lb, pairs in taken.items():
             terms = [(x[item, lb], self._share(item, lb)) for item in self._on[lb]]
-            self._rows.add([*terms, *((column, self._share(item, lb)) for item, column in pairs)], -np.inf, headroom / self._scale)
+            moved = [(column, self._share(item, lb)) for item, column in pairs]
+            self._rows.add([*terms, *moved], -np.inf, headroom / self._scale)
             there = dict(pairs)
             for item, column in pairs:
                 for other in ix.enemies[item]:
@@ -146,7 +149,8 @@ class _Program:
                         self._rows.add([(column, 1.0), (rival, 1.0)], 0.0, 1.0)
 
     def least_load(self, bound: float, known: float | None, seconds: float) -> tuple[list[int], float, bool] | None:
-        """The assignment, a lower bound, and whether it is the best up to GAP; None if there is none or none was found."""
+        """The assignment, a lower bound, and whether it is the best up to GAP; None if there is none or none was
+        found."""
         goal = np.zeros(self.count)
         goal[0] = 1.0
         found = self._run(goal, bound, np.inf if known is None else known, seconds)
@@ -164,7 +168,8 @@ class _Program:
         found = self._run(goal / (goal.max() or 1.0), 0.0, limit, seconds)
         return None if found is None else (found[0], found[2])
 
-    def _run(self, goal: np.ndarray, lowest: float, highest: float, seconds: float) -> tuple[list[int], float, bool] | None:
+    def _run(self, goal: np.ndarray, lowest: float, highest: float,
+             seconds: float) -> tuple[list[int], float, bool] | None:
         rows = self._rows
         if self.headroom is not None and len(self._ix.names) > 1:
             highest = min(highest, self.headroom)  # what an LB has when another is lost that gives it nothing
@@ -175,9 +180,14 @@ class _Program:
         lower[0], upper[0] = lowest / self._scale * (1 - 1e-9), highest / self._scale * (1 + 1e-9)
         whole = np.ones(self.count)
         whole[0] = 0
-        result = milp(goal, integrality=whole, bounds=Bounds(lower, upper), constraints=LinearConstraint(matrix, rows.lower, rows.upper),
+        result = milp(goal, integrality=whole, bounds=Bounds(lower, upper),
+                      constraints=LinearConstraint(matrix, rows.lower, rows.upper),
                       options={"time_limit": seconds, "mip_rel_gap": GAP})
         if result.x is None:
             return None
-        best = [max(allowed, key=lambda lb, item=item: result.x[self._x[item, lb]]) for item, allowed in enumerate(self._ix.allowed)]
+        best = [self._chosen(item, result.x) for item in range(len(self._ix.allowed))]
         return best, float(result.mip_dual_bound or 0.0), result.status == 0
+
+    def _chosen(self, item: int, values: np.ndarray) -> int:
+        """The LB of an external IP: its variables are 0 but for one, up to rounding."""
+        return max(self._ix.allowed[item], key=lambda lb: float(values[self._x[item, lb]]))

@@ -1,13 +1,13 @@
 """An assignment that is allowed, as near to the current one as comes easily: the start of every search.
 
-Without `not_with` each external IP can be placed for itself. With it this is list colouring of a graph, which is NP-hard in
-general: few steps settle what people write in practice, and a bounded search with backtracking the rest.
+Without `not_with` each external IP can be placed for itself. With it this is list colouring of a graph, which is
+NP-hard in general: few steps settle what people write in practice, and a bounded search with backtracking the rest.
 """
 
 from __future__ import annotations
 
+from lbctl.assignment.placement import NOWHERE, Placement
 from lbctl.assignment.problem import Indexed, Unassignable
-from lbctl.assignment.state import NOWHERE, State
 from lbctl.values.addresses import Address
 
 STEPS = 50_000
@@ -25,7 +25,7 @@ def kept(ix: Indexed) -> list[int]:
     loose = [item for item in bound if place[item] == NOWHERE]
     if not loose:
         return place
-    state = State(ix, place)
+    state = Placement(ix, place)
     for item in sorted(loose, key=lambda each: (len(ix.allowed[each]), -len(ix.enemies[each]), each)):
         free = [lb for lb in ix.allowed[item] if state.free(item, lb)]
         if not free:
@@ -35,7 +35,8 @@ def kept(ix: Indexed) -> list[int]:
 
 
 def _coloured(ix: Indexed, place: list[int], bound: list[int]) -> list[int]:
-    """All that have enemies, placed anew: the one with the fewest LBs left is next (DSATUR); the current LB is tried first."""
+    """All that have enemies, placed anew: the one with the fewest LBs left is next (DSATUR); the current LB is tried
+    first."""
     place = [NOWHERE if ix.enemies[item] else lb for item, lb in enumerate(place)]
     left = {item: set(ix.allowed[item]) for item in bound}
     trail: list[tuple[int, list[int], list[int]]] = []  # external IP, LBs still to try, those that lost its LB by it
@@ -63,12 +64,14 @@ def _coloured(ix: Indexed, place: list[int], bound: list[int]) -> list[int]:
 
 def _next(ix: Indexed, left: dict[int, set[int]], place: list[int]) -> tuple[int, list[int]]:
     """The next external IP to place, and its LBs, the one to try first at the end."""
-    item = min((each for each in left if place[each] == NOWHERE), key=lambda each: (len(left[each]), -len(ix.enemies[each]), each))
+    item = min((each for each in left if place[each] == NOWHERE),
+               key=lambda each: (len(left[each]), -len(ix.enemies[each]), each))
     return item, sorted(left[item], key=lambda lb: (lb == ix.current[item], ix.capacity[lb], -lb))
 
 
 def _reason(ix: Indexed, bound: list[int], what: str) -> str:
     """Names the first few: those with the fewest LBs."""
-    some: list[Address] = [ix.addresses[item] for item in sorted(bound, key=lambda each: (len(ix.allowed[each]), each))[:5]]
+    tightest = sorted(bound, key=lambda each: (len(ix.allowed[each]), each))[:5]
+    some: list[Address] = [ix.addresses[item] for item in tightest]
     more = f" and {len(bound) - 5} more" if len(bound) > 5 else ""
     return f"by not_with, {', '.join(map(str, some))}{more} {what}"

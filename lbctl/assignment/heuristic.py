@@ -1,9 +1,9 @@
 """The fast algorithm: mend the current assignment, and compute one anew only if that is too far from the lower bound.
 
-Mending takes what is cheapest off the overloaded LBs, packs it into the others (best fit, decreasing: the packing of MULTIFIT,
-Coffman, Garey and Johnson 1978, with the limit known beforehand), and then exchanges external IPs between the most loaded LB and
-others until the limit holds or nothing helps. Anew: LPT (Graham 1969), and the same exchanges. At the end, what may go back goes
-back.
+Mending takes what is cheapest off the overloaded LBs, packs it into the others (best fit, decreasing: the packing of
+MULTIFIT, Coffman, Garey and Johnson 1978, with the limit known beforehand), and then exchanges external IPs between the
+most loaded LB and others until the limit holds or nothing helps. Anew: LPT (Graham 1969), and the same exchanges. At
+the end, what may go back goes back.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from bisect import bisect_left, bisect_right, insort
 
 from lbctl.assignment.bounds import lower_bound
 from lbctl.assignment.feasible import kept
-from lbctl.assignment.problem import Found, Indexed
-from lbctl.assignment.state import NOWHERE, State
+from lbctl.assignment.placement import NOWHERE, Placement
+from lbctl.assignment.problem import Indexed, Solution
 
 LOOKS = 24
 """How many of the least loaded LBs an exchange is tried with."""
 STEPS_PER_LB = 20
 
 
-def solve(ix: Indexed, time_limit: float) -> Found:
+def solve(ix: Indexed, time_limit: float) -> Solution:
     """It proves nothing, except that staying is best where that is so, and needs no time limit."""
     bound = lower_bound(ix)
     start = kept(ix)
     enough = bound * (1 + ix.problem.tolerance)
     if start == ix.current and max(ix.relative(start)) <= enough:
-        return Found(start, bound, True)
+        return Solution(start, bound, True)
     found = [_mended(ix, start, enough)]
     if found[0].highest() > enough:
         found.append(_anew(ix, start, enough))
@@ -36,18 +36,18 @@ def solve(ix: Indexed, time_limit: float) -> Found:
         _return(state, limit)
     places = [state.place for state in found] + [start] * (NOWHERE not in start)
     fit = [place for place in places if max(ix.relative(place)) <= limit * (1 + 1e-9)]
-    return Found(min(fit, key=lambda place: (ix.moved(place), max(ix.relative(place)))), bound, False)
+    return Solution(min(fit, key=lambda place: (ix.moved(place), max(ix.relative(place)))), bound, False)
 
 
 def best_known(ix: Indexed) -> list[int]:
     """The assignment with the lowest highest load that the exchanges find, whatever it moves."""
     bound, start = lower_bound(ix), kept(ix)
     states = [_mended(ix, start, bound), _anew(ix, start, bound)]
-    return min(states, key=State.highest).place
+    return min(states, key=Placement.highest).place
 
 
-def _mended(ix: Indexed, start: list[int], limit: float) -> State:
-    state = State(ix, start)
+def _mended(ix: Indexed, start: list[int], limit: float) -> Placement:
+    state = Placement(ix, start)
     loose = [item for item, lb in enumerate(start) if lb == NOWHERE]
     for lb, capacity in enumerate(ix.capacity):
         loose += _shed(state, lb, state.load[lb] - limit * capacity)
@@ -56,22 +56,23 @@ def _mended(ix: Indexed, start: list[int], limit: float) -> State:
     return state
 
 
-def _anew(ix: Indexed, start: list[int], limit: float) -> State:
+def _anew(ix: Indexed, start: list[int], limit: float) -> Placement:
     # Those with enemies stay where `kept` has put them; exchanges may move them.
-    state = State(ix, [lb if enemies else NOWHERE for lb, enemies in zip(start, ix.enemies, strict=True)])
+    state = Placement(ix, [lb if enemies else NOWHERE for lb, enemies in zip(start, ix.enemies, strict=True)])
     _pack(state, [item for item, lb in enumerate(state.place) if lb == NOWHERE], limit)
     _exchange(state, limit)
     return state
 
 
-def _shed(state: State, lb: int, excess: float) -> list[int]:
-    """Takes at least that load off an LB, as far as what is there may be elsewhere: the cheapest one that is enough, or those that
-    are cheapest for their load."""
+def _shed(state: Placement, lb: int, excess: float) -> list[int]:
+    """Takes at least that load off an LB, as far as what is there may be elsewhere: the cheapest one that is enough, or
+    those that are cheapest for their load."""
     if excess <= 0:
         return []
     ix = state.ix
     movable = [item for load, item in state.on[lb] if load > 0 and len(ix.allowed[item]) > 1]
-    alone = min((item for item in movable if ix.load[item] >= excess), key=lambda item: (ix.cost[item], ix.load[item], item), default=None)
+    alone = min((item for item in movable if ix.load[item] >= excess),
+                key=lambda item: (ix.cost[item], ix.load[item], item), default=None)
     several: list[int] = []
     shed = 0.0
     for item in sorted(movable, key=lambda item: (ix.cost[item] / ix.load[item], item)):
@@ -85,8 +86,9 @@ def _shed(state: State, lb: int, excess: float) -> list[int]:
     return chosen
 
 
-def _pack(state: State, loose: list[int], limit: float) -> None:
-    """Places them: the largest first, each where the least room is left over; where there is room nowhere, on the least loaded."""
+def _pack(state: Placement, loose: list[int], limit: float) -> None:
+    """Places them: the largest first, each where the least room is left over; where there is room nowhere, on the least
+    loaded."""
     ix = state.ix
     wide = max(ix.allowed, key=len)
     rooms = sorted((limit * ix.capacity[lb] - state.load[lb], lb) for lb in wide)
@@ -104,8 +106,9 @@ def _pack(state: State, loose: list[int], limit: float) -> None:
             insort(rooms, (room_of[lb], lb))
 
 
-def _exchange(state: State, limit: float) -> None:
-    """Moves one from the most loaded LB to another, or exchanges two, as long as the higher of the two loads falls by it."""
+def _exchange(state: Placement, limit: float) -> None:
+    """Moves one from the most loaded LB to another, or exchanges two, as long as the higher of the two loads falls by
+    it."""
     ix = state.ix
     order = sorted((state.relative(lb), lb) for lb in frozenset().union(*set(ix.members)))
     for _ in range(STEPS_PER_LB * len(order) + 100):
@@ -127,8 +130,9 @@ def _exchange(state: State, limit: float) -> None:
             insort(order, (state.relative(each), each))
 
 
-def _change(state: State, lb: int, others: list[int], highest: float, limit: float) -> tuple[int, int, int] | None:
-    """Who goes from there, who comes back (or NOWHERE), and from where: the first that leaves both within the limit, else the best."""
+def _change(state: Placement, lb: int, others: list[int], highest: float, limit: float) -> tuple[int, int, int] | None:
+    """Who goes from there, who comes back (or NOWHERE), and from where: the first that leaves both within the limit,
+    else the best."""
     best: tuple[float, int, int, int] | None = None
     for other in others:
         found = _between(state, lb, other)
@@ -139,8 +143,9 @@ def _change(state: State, lb: int, others: list[int], highest: float, limit: flo
     return best[1:] if best is not None and best[0] < highest * (1 - 1e-9) else None
 
 
-def _between(state: State, lb: int, other: int) -> tuple[float, int, int, int] | None:
-    """The best move or exchange between two LBs: the higher relative load after it, who goes, who comes back, the other LB."""
+def _between(state: Placement, lb: int, other: int) -> tuple[float, int, int, int] | None:
+    """The best move or exchange between two LBs: the higher relative load after it, who goes, who comes back, the other
+    LB."""
     ix = state.ix
     ours, theirs = ix.capacity[lb], ix.capacity[other]
     ideal = (state.load[lb] * theirs - state.load[other] * ours) / (ours + theirs)
@@ -160,21 +165,22 @@ def _between(state: State, lb: int, other: int) -> tuple[float, int, int, int] |
     return best
 
 
-def _may_swap(state: State, item: int, lb: int, back: int, other: int) -> bool:
+def _may_swap(state: Placement, item: int, lb: int, back: int, other: int) -> bool:
     return state.may(item, other, back) and (back == NOWHERE or state.may(back, lb, item))
 
 
-def _return(state: State, limit: float) -> None:
+def _return(state: Placement, limit: float) -> None:
     """Those that need not have moved go back, the costliest first, until none can."""
     ix = state.ix
-    away = sorted((item for item, lb in enumerate(state.place) if lb != ix.current[item]), key=lambda item: (-ix.cost[item], item))
+    away = sorted((item for item, lb in enumerate(state.place) if lb != ix.current[item]),
+                  key=lambda item: (-ix.cost[item], item))
     before = len(away) + 1
     while len(away) < before:  # one that goes back makes room for others
         before = len(away)
         away = [item for item in away if not _returned(state, item, limit)]
 
 
-def _returned(state: State, item: int, limit: float) -> bool:
+def _returned(state: Placement, item: int, limit: float) -> bool:
     ix = state.ix
     home = ix.current[item]
     if not state.may(item, home) or state.load[home] + ix.load[item] > limit * ix.capacity[home]:

@@ -1,6 +1,8 @@
-"""The order of a plan's moves: no LB is above both what it had before and what it has after, as far as an order can do that.
+"""The order of a plan's moves: no LB is above both what it had before and what it has after, as far as an order can do
+that.
 
-A move waits until its target has room. If all wait (a swap: two that must change places), the one goes that exceeds least.
+A move waits until its target has room. If all wait (a swap: two that must change places), the one goes that exceeds
+least.
 """
 
 from __future__ import annotations
@@ -77,8 +79,8 @@ class _Ordering:
         return all(self._place[other] != lb for other in self._ix.enemies[item])
 
     def _least_harm(self) -> int:
-        """Of those waiting, the one whose going exceeds the least, relative to its target's capacity; those that would meet one that
-        they must not be with come last."""
+        """Of those waiting, the one whose going exceeds the least, relative to its target's capacity; those that would
+        meet one that they must not be with come last."""
         best: tuple[bool, float, int] | None = None
         for lb, heap in enumerate(self._waiting):
             for load, item in (heap[:1] if heap and self._free(heap[0][1], lb) else heap):

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from lbctl.assignment import heuristic
 from lbctl.assignment.headroom import after_loss
 from lbctl.assignment.ordering import ordered
-from lbctl.assignment.problem import Found, Indexed, Plan, PlannedMove, Problem, Unassignable, checked
+from lbctl.assignment.problem import Indexed, Plan, PlannedMove, Problem, Solution, Unassignable, checked
 
-Algorithm = Callable[[Indexed, float], Found]
+Algorithm = Callable[[Indexed, float], Solution]
 """A checked problem and a time limit in seconds -> what it finds. Raises Unassignable."""
 
 
-def _exact(ix: Indexed, time_limit: float) -> Found:
+def _exact(ix: Indexed, time_limit: float) -> Solution:
     from lbctl.assignment import exact  # scipy takes a third of a second to load: only who needs it pays
 
     return exact.solve(ix, time_limit)
@@ -25,7 +25,8 @@ EXACT_UP_TO = 1_000
 
 
 def assign(problem: Problem, algorithm: str = "auto", time_limit: float = 10.0) -> Plan:
-    """The plan: the least highest relative load, then the least weight of moves. time_limit: seconds, for the exact algorithm only.
+    """The plan: the least highest relative load, then the least weight of moves. time_limit: seconds, for the exact
+    algorithm only.
 
     algorithm: "auto", or one of ALGORITHMS. Raises Unassignable with the reason for people.
     """
@@ -57,4 +58,5 @@ def _moves(ix: Indexed, place: list[int]) -> Iterator[PlannedMove]:
         loads[source] -= ix.load[item]
         loads[target] += ix.load[item]
         entries = round(ix.cost[item] - ix.problem.move_cost)
-        yield PlannedMove(ix.addresses[item], ix.names[source], ix.names[target], entries, loads[target] / ix.capacity[target])
+        brings = loads[target] / ix.capacity[target]
+        yield PlannedMove(ix.addresses[item], ix.names[source], ix.names[target], entries, brings)

@@ -1,7 +1,8 @@
-"""What an assignment is computed from, and what comes out. Plain values, which can be pickled; no Ryu, no numpy, no clock.
+"""What an assignment is computed from, and what comes out. Plain values, which can be pickled; no Ryu, no numpy, no
+clock.
 
-Loads are in any unit (bytes/s, packets/s), the same for all external IPs. An LB's relative load is the sum of the loads of its
-external IPs divided by its capacity. Capacities are weights, or in the unit of the loads: then 1 is full.
+Loads are in any unit (bytes/s, packets/s), the same for all external IPs. An LB's relative load is the sum of the loads
+of its external IPs divided by its capacity. Capacities are weights, or in the unit of the loads: then 1 is full.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class Unassignable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """An external IP: its load, its live entries, the LBs that it may be on (none named: any), and whom it must not share an LB with."""
+    """An external IP: its load, its live entries, the LBs that it may be on (none named: any), and whom it must not
+    share an LB with."""
 
     address: Address
     load: float
@@ -47,8 +49,8 @@ class Capacity:
 class Problem:
     """current: where each external IP is now.
 
-    headroom: None, or the relative load that nobody may exceed after the loss of any one LB (1.0 if capacities are in the unit
-    of loads); see headroom.py.
+    headroom: None, or the relative load that nobody may exceed after the loss of any one LB (1.0 if capacities are in
+    the unit of loads); see headroom.py.
     """
 
     demands: tuple[Demand, ...]
@@ -74,9 +76,10 @@ class PlannedMove:
 class Plan:
     """target: where each external IP is to be; moves: what to do for it, in this order.
 
-    before, after: LB -> relative load. bound: no assignment has a highest relative load below it. optimal: both objectives are
-    proved to be the best (up to exact.GAP). after_loss: with headroom asked for, the highest relative load after the loss of the
-    LB whose loss is worst, when its external IPs are spread well; the headroom is there if it is at most that asked for.
+    before, after: LB -> relative load. bound: no assignment has a highest relative load below it. optimal: both
+    objectives are proved to be the best (up to exact.GAP). after_loss: with headroom asked for, the highest relative
+    load after the loss of the LB whose loss is worst, when its external IPs are spread well; the headroom is there if
+    it is at most that asked for.
     """
 
     target: dict[Address, str]
@@ -138,9 +141,9 @@ class Indexed:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What an algorithm finds. place: LB of each external IP; bound, proved, after_loss: as in Plan (bound, optimal, after_loss);
-    after_loss None: not looked at."""
+class Solution:
+    """What an algorithm finds. place: LB of each external IP; bound, proved, after_loss: as in Plan (bound, optimal,
+    after_loss); after_loss None: not looked at."""
 
     place: list[int]
     bound: float
@@ -168,9 +171,12 @@ def checked(problem: Problem) -> Indexed:
             raise Unassignable(f"{demand.address} is on {at}, and there is no such load balancer")
         current.append(places[at])
         allowed.append(_allowed(demand, capacities, places, anywhere))
-    return Indexed(problem, [demand.address for demand in demands], list(places), [float(demand.load) for demand in demands],
-                   [demand.entries + problem.move_cost for demand in demands], [each.capacity for each in problem.capacities],
-                   current, allowed, _enemies(demands, number))
+    return Indexed(
+        problem, addresses=[demand.address for demand in demands], names=list(places),
+        load=[float(demand.load) for demand in demands],
+        cost=[demand.entries + problem.move_cost for demand in demands],
+        capacity=[each.capacity for each in problem.capacities], current=current, allowed=allowed,
+        enemies=_enemies(demands, number))
 
 
 def _checked_capacities(problem: Problem) -> dict[str, Capacity]:
@@ -179,8 +185,8 @@ def _checked_capacities(problem: Problem) -> dict[str, Capacity]:
         if each.name in found:
             raise Unassignable(f"load balancer {each.name} is given twice")
         if not (math.isfinite(each.capacity) and each.capacity > 0):
-            raise Unassignable(f"load balancer {each.name} has the capacity {each.capacity}: it must be greater than 0; "
-                               "to empty it, drain it")
+            raise Unassignable(f"load balancer {each.name} has the capacity {each.capacity}: it must be greater than "
+                               "0; to empty it, drain it")
         found[each.name] = each
     return found
 
@@ -206,7 +212,8 @@ def _check_demand(demand: Demand, known: Mapping[Address, int], capacities: Mapp
         raise Unassignable(f"{demand.address} must not be with {strange[0]}, and there is no such external IP")
 
 
-def _allowed(demand: Demand, capacities: Mapping[str, Capacity], places: Mapping[str, int], anywhere: tuple[int, ...]) -> tuple[int, ...]:
+def _allowed(demand: Demand, capacities: Mapping[str, Capacity], places: Mapping[str, int],
+             anywhere: tuple[int, ...]) -> tuple[int, ...]:
     if not demand.only_on:
         if not anywhere:
             raise Unassignable("no load balancer is left: all are drained or standby")

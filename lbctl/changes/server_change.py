@@ -1,81 +1,91 @@
-"""Other servers for one external IP: what change_site does, at a cost that does not grow with all that the others have in the switches."""
+"""Other servers for one external IP: what change_site does, at a cost that does not grow with all that the others
+have in the switches."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from lbctl.changes.site_change import former_servers
-from lbctl.ground.effects import Outbox, Save, to_switch
+from lbctl.changes.needs import Neighbours
+from lbctl.ground.effects import Outbox, to_switch
+from lbctl.ground.ground import Ground
+from lbctl.ground.in_use import former_servers
 from lbctl.ground.serving import Serving
-from lbctl.site.model import ExternalIp, Hop, Server
+from lbctl.site.model import ExternalIp, Hop, Server, Tunnel
 from lbctl.site.orders import InForce
 from lbctl.values.addresses import Address
 from lbctl.values.refused import Refused
 
-if TYPE_CHECKING:
-    from lbctl.control import ControlFunction
 
-
-def change_servers(control: ControlFunction, wanted: InForce, address: Address) -> Outbox:
-    """Makes `wanted`, which differs in that external IP's services only, the control function's; returns the difference. Raises
-    Refused, with nothing changed."""
-    serving, after = control.serving(address), wanted.site.external_ip(address)
+def change_servers(ground: Ground, neighbours: Neighbours, wanted: InForce, address: Address) -> Outbox:
+    """Makes `wanted`, which differs in that external IP's services only, what is in force; returns the difference.
+    Raises Refused, with nothing changed."""
+    serving, after = ground.external_ips.get(address), wanted.site.external_ip(address)
+    assert serving is not None and after is not None, "an order is about a service that there is"
     new = after.hops().keys() - serving.config.hops().keys()
-    _check(control, serving, after, new)
-    control.services.in_force, control.site = wanted, wanted.site
+    _check(ground, serving, after, new)
+    ground.in_force = wanted
     out: Outbox = []
-    for other in control.directory:
+    for other in ground.external_ips:
         if other is not serving and any(server in new for server, _ in other.config.former_servers):
-            out += _become(control, other, other.config)
-    return [*out, *_become(control, serving, after), Save(control.state())]
+            out += _become(ground, neighbours, other, other.config)
+    return [*out, *_become(ground, neighbours, serving, after), ground.save()]
 
 
-def _become(control: ControlFunction, serving: Serving, wanted: ExternalIp) -> Outbox:
+def _become(ground: Ground, neighbours: Neighbours, serving: Serving, wanted: ExternalIp) -> Outbox:
     """Of its former servers, whatever `wanted` says, those stay that have connections."""
     before, after = serving.config, replace(wanted, former_servers=())
-    after = replace(after, former_servers=former_servers(serving, after), former_internal_ips=before.former_internal_ips)
-    serving.reconfigure(after, control.site.settings, control.services.in_force.drained(after))
+    after = replace(
+        after, former_servers=former_servers(serving, after), former_internal_ips=before.former_internal_ips
+    )
+    serving.reconfigure(after, ground.settings, ground.in_force.drained(after))
     if before.hops() == after.hops():
         return []
-    control.directory.replace(list(control.directory))
+    ground.external_ips.replace(list(ground.external_ips))
     added = set(after.hops().values()) - set(before.hops().values())
-    others = _sharing(control, serving, {item for item in before.hops().items() if item not in after.hops().items()})
+    others = _sharing(ground, serving, {item for item in before.hops().items() if item not in after.hops().items()})
     out: Outbox = []
-    for name, switch in control.switches.items():
+    for name, switch in ground.switches.items():
         out += to_switch(name, switch.change(before, after, others))
-        out += control.neighbourhood.ask(switch, {hop.address for hop in added})
+        out += neighbours.ask(switch, {hop.address for hop in added})
     return out
 
 
-def _check(control: ControlFunction, serving: Serving, after: ExternalIp, new: Collection[Address]) -> None:
+def _check(ground: Ground, serving: Serving, after: ExternalIp, new: Collection[Address]) -> None:
     """new: the servers that it has not had."""
-    for other in control.directory:
+    for other in ground.external_ips:
         if other is serving:
             continue
         taken = [server for server in new if server in other.config.former_internal_ips]
         if after.nat == other.config.nat == "destination":
             taken += [server for server in new if server.packed in other.table.servers()]
         if taken:
-            raise Refused(409, "Server in use", f"{', '.join(map(str, taken))} still has connections of {other.address}: wait until they "
-                          "have ended")
+            raise Refused(
+                409,
+                "Server in use",
+                f"{', '.join(map(str, taken))} still has connections of {other.address}: wait until they have ended",
+            )
 
 
-def _sharing(control: ControlFunction, serving: Serving, gone: Collection[tuple[Address, Hop]]) -> list[ExternalIp]:
+def _sharing(ground: Ground, serving: Serving, gone: Collection[tuple[Address, Hop]]) -> list[ExternalIp]:
     """The other external IPs that use some of it: a server, its next hop, or its tunnel."""
     servers, hops = {server for server, _ in gone}, {hop.address for _, hop in gone}
-    tunnels = {_end(hop) for _, hop in gone if hop.tunnel}
+    tunnels = {_end(hop.tunnel) for _, hop in gone if hop.tunnel}
 
     def uses(server: Server) -> bool:
-        return server.address in servers or server.hop.address in hops or server.tunnel is not None and _end(server.hop) in tunnels
+        return (
+            server.address in servers
+            or server.hop.address in hops
+            or server.tunnel is not None
+            and _end(server.tunnel) in tunnels
+        )
 
-    return [other.config for other in control.directory if other is not serving and gone and (
+    return [other.config for other in ground.external_ips if other is not serving and gone and (
         any(uses(server) for service in other.config.services for server in service.servers)
-        or any(server in servers or hop.address in hops or hop.tunnel and _end(hop) in tunnels
+        or any(server in servers or hop.address in hops or hop.tunnel and _end(hop.tunnel) in tunnels
                for server, hop in other.config.former_servers))]
 
 
-def _end(hop: Hop) -> tuple[str, Address, int]:
+def _end(tunnel: Tunnel) -> tuple[str, Address, int]:
     """Whom a tunnel leads to, whatever its MTU is."""
-    return hop.tunnel.transport, hop.tunnel.remote, hop.tunnel.key
+    return tunnel.transport, tunnel.remote, tunnel.key

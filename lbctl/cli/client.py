@@ -65,10 +65,14 @@ class Client:
             response = self._session.request(method, url, params=query, json=body, timeout=TIMEOUT,
                                              allow_redirects=False)
         except requests.Timeout as error:
-            raise Unreachable(f"The controller at {self.url} does not answer within {TIMEOUT:g} s; see its log.") from error
+            raise Unreachable(
+                f"The controller at {self.url} does not answer within {TIMEOUT:g} s; see its log."
+            ) from error
         except requests.ConnectionError as error:
-            raise Unreachable(f"There is no controller at {self.url} ({_cause(error)}): start it ({START}), or set "
-                              "LBCTL_URL to where it is.") from error
+            raise Unreachable(
+                f"There is no controller at {self.url} ({_cause(error)}): start it ({START}), or set "
+                "LBCTL_URL to where it is."
+            ) from error
         except requests.RequestException as error:
             raise Failure(f"The call of {url} failed: {error}. Is LBCTL_URL right?") from error
         return self._content(response)

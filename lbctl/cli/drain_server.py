@@ -11,16 +11,20 @@ from lbctl.cli import output
 from lbctl.cli.client import Client
 from lbctl.cli.failure import Failure
 from lbctl.cli.move import INTERVAL
-from lbctl.cli.services import Found, OnlyExternalIp, OnlyService, find_server
+from lbctl.cli.services import FoundServer, OnlyExternalIp, OnlyService, find_server
 
 
 def drain_server(
-    server: Annotated[str, typer.Argument(metavar="SERVER", help="ADDRESS: in all services that have it; or ADDRESS:PORT.")],
+    server: Annotated[
+        str, typer.Argument(metavar="SERVER", help="ADDRESS: in all services that have it; or ADDRESS:PORT.")
+    ],
     external_ip: OnlyExternalIp = None,
     service: OnlyService = None,
     undo: Annotated[bool, typer.Option("--undo", help="It may get connections again.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it has no connection left.")] = False,
-    timeout: Annotated[float | None, typer.Option(min=0, help="Wait so many seconds at most, then fail; it stays drained.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Wait so many seconds at most, then fail; it stays drained.")
+    ] = None,
     json: output.Json = False,
 ) -> None:
     """Give a server no new connections; those that it has go on until they end."""
@@ -39,14 +43,16 @@ def drain_server(
         output.print_line(f"{each.name} of {each.external_ip} {each.service} {what}.")
 
 
-def _empty(client: Client, server: str, drained: list[Found], timeout: float | None) -> list[Found]:
+def _empty(client: Client, server: str, drained: list[FoundServer], timeout: float | None) -> list[FoundServer]:
     """The servers when none of their connections is left. Raises Failure when the time (seconds) is over."""
     deadline = None if timeout is None else time.monotonic() + timeout
     told = None
     while left := _connections(drained):
         if deadline is not None and time.monotonic() >= deadline:
-            raise Failure(f"After {timeout:g} s {server} still has {_counted(left)}. It stays drained: wait for longer, or end them on "
-                          "the server; `lbctl drain-server --undo` lets it take connections again.")
+            raise Failure(
+                f"After {timeout:g} s {server} still has {_counted(left)}. It stays drained: wait for longer, or end "
+                "them on the server; `lbctl drain-server --undo` lets it take connections again."
+            )
         if left != told:
             output.remark(f"{server}: {_counted(left)} left")
             told = left
@@ -57,7 +63,7 @@ def _empty(client: Client, server: str, drained: list[Found], timeout: float | N
     return drained
 
 
-def _connections(drained: list[Found]) -> int:
+def _connections(drained: list[FoundServer]) -> int:
     """Services of one external IP and protocol that share a server see the same connections."""
     return sum({(each.external_ip, each.protocol, each.name): each.view["connections"] for each in drained}.values())
 

@@ -18,9 +18,9 @@ import typer
 from lbctl.cli import output
 from lbctl.cli.failure import Failure
 from lbctl.http.tokens import TokenError, read_token
-from lbctl.keeper.copy import Copy
-from lbctl.keeper.journal import JournalError, KeptCopy
-from lbctl.keeper.server import KeeperServer
+from lbctl.keeper.process.copy import Copy
+from lbctl.keeper.process.journal import JournalError, KeptCopy
+from lbctl.keeper.process.server import KeeperServer
 from lbctl.site.model import KEEPER_PORT
 from lbctl.values.addresses import Address
 
@@ -28,10 +28,16 @@ DIRECTORY = Path("/var/lib/lbctl-keeper")
 
 
 def keeper(
-    server: Annotated[list[str], typer.Option(metavar="ADDRESS", help="A server whose entries are kept; once for each.")],
-    listen: Annotated[str, typer.Option(metavar="ADDRESS:PORT", help="Where the control function finds it.")] = f":{KEEPER_PORT}",
+    server: Annotated[
+        list[str], typer.Option(metavar="ADDRESS", help="A server whose entries are kept; once for each.")
+    ],
+    listen: Annotated[
+        str, typer.Option(metavar="ADDRESS:PORT", help="Where the control function finds it.")
+    ] = f":{KEEPER_PORT}",
     directory: Annotated[Path, typer.Option(metavar="DIR", help="Where the copy is kept.")] = DIRECTORY,
-    token_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Holds the token that requests must carry.")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Holds the token that requests must carry.")
+    ] = None,
     no_token: Annotated[bool, typer.Option("--no-token", help="Answer everybody.")] = False,
     tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="Certificate (PEM), with it TLS.")] = None,
     tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key (PEM).")] = None,
@@ -50,11 +56,18 @@ def keeper(
     try:
         http = KeeperServer(place, kept, token, tls)
     except OSError as error:
-        raise Failure(f"cannot listen on {output.endpoint(*place)}: {error.strerror}; give --listen another address or port.") from error
+        raise Failure(
+            f"cannot listen on {output.endpoint(*place)}: {error.strerror}; give --listen another address or port."
+        ) from error
     if token and not tls and not _is_loopback(place):
         logging.warning("without --tls-cert, token and entries can be read by whoever sees the network between")
-    logging.info("listening on %s for %s, with %d entries kept", output.endpoint(*http.server_address[:2]), ", ".join(map(str, servers)),
-                 kept.copy.rows)
+    address, port = http.server_address[:2]
+    logging.info(
+        "listening on %s for %s, with %d entries kept",
+        output.endpoint(str(address), port),
+        ", ".join(map(str, servers)),
+        kept.copy.rows,
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: threading.Thread(target=http.shutdown).start())
     http.serve_forever()
@@ -80,8 +93,10 @@ def _place(listen: str) -> tuple[str, int]:
         if port is None or parts.path or parts.username:
             raise ValueError
     except ValueError:
-        raise typer.BadParameter(f"{listen!r} is not ADDRESS:PORT, such as 10.0.0.11:{KEEPER_PORT} or [2001:db8:2::11]:{KEEPER_PORT}",
-                                 param_hint="--listen") from None
+        raise typer.BadParameter(
+            f"{listen!r} is not ADDRESS:PORT, such as 10.0.0.11:{KEEPER_PORT} or [2001:db8:2::11]:{KEEPER_PORT}",
+            param_hint="--listen",
+        ) from None
     return str(address) if address else "::" if Path("/proc/net/if_inet6").exists() else "0.0.0.0", port
 
 
@@ -93,8 +108,10 @@ def _token(file: Path | None, no_token: bool, place: tuple[str, int]) -> str | N
     """The token. Without one, only this machine may ask, unless the operator says that everybody may."""
     if file is None:
         if not no_token and not _is_loopback(place):
-            raise Failure(f"anybody who reaches {output.endpoint(*place)} could read and change the copy: give --token-file (made by: "
-                          f"openssl rand -hex 32), or --listen 127.0.0.1:{place[1]}, or --no-token if this is wanted.")
+            raise Failure(
+                f"anybody who reaches {output.endpoint(*place)} could read and change the copy: give --token-file "
+                f"(made by: openssl rand -hex 32), or --listen 127.0.0.1:{place[1]}, or --no-token if this is wanted."
+            )
         return None
     if no_token:
         raise typer.BadParameter("not together with --token-file", param_hint="--no-token")

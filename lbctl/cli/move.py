@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import sys
 import time
 from typing import Annotated, Any
@@ -13,31 +12,43 @@ from rich.status import Status
 
 from lbctl.cli import output
 from lbctl.cli.client import Client
+from lbctl.values.entry_states import EntriesFrom
 from lbctl.values.transfer import Strategy
 
-COLUMNS = ("id", "kind", "external IP", "from", "to", "strategy", "state", "step", "started", "seconds", "entries", "held", "lost",
-           "remark")
+COLUMNS = (
+    "id",
+    "kind",
+    "external IP",
+    "from",
+    "to",
+    "strategy",
+    "state",
+    "step",
+    "started",
+    "seconds",
+    "entries",
+    "held",
+    "lost",
+    "remark",
+)
 INTERVAL = 0.2
 """Seconds between two looks at a move that is waited for."""
-
-
-class Entries(enum.Enum):
-    TABLE = "table"
-    COPY = "copy"
 
 
 def move(
     external_ip: Annotated[str, typer.Argument(metavar="IP", help="The external IP to move.")],
     load_balancer: Annotated[str, typer.Argument(metavar="LB", help="Where it is to go.")],
     strategy: Annotated[Strategy, typer.Option(help="Order of the steps, see docs/move.md.")] = Strategy.PRECOPY,
-    entries: Annotated[Entries, typer.Option(help="Where they come from: the controller's access table, or the copies.")] = Entries.TABLE,
+    entries: Annotated[
+        EntriesFrom, typer.Option(help="Where they come from: the controller's access table, or the copies.")
+    ] = "table",
     wait: Annotated[bool, typer.Option("--wait", help="Wait for its end; fail if it was rolled back.")] = False,
     json: output.Json = False,
 ) -> None:
     """Move an external IP to another load balancer."""
     client = Client.from_environment()
     record = client.post("external-ips", external_ip, "move", body={
-        "to": load_balancer, "strategy": strategy.value, **({"entries": "copy"} if entries is Entries.COPY else {})})
+        "to": load_balancer, "strategy": strategy.value, **({"entries": entries} if entries != "table" else {})})
     if wait:
         record = _follow(client, record)
     if json:
@@ -51,7 +62,9 @@ def move(
 
 
 def failover(
-    load_balancer: Annotated[str, typer.Argument(metavar="LB", help="The load balancer that has failed, or is to be freed.")],
+    load_balancer: Annotated[
+        str, typer.Argument(metavar="LB", help="The load balancer that has failed, or is to be freed.")
+    ],
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; fail if one was rolled back.")] = False,
     json: output.Json = False,
 ) -> None:
@@ -140,9 +153,22 @@ def _seconds(record: dict[str, Any]) -> str:
 
 
 def _row(record: dict[str, Any]) -> tuple[object, ...]:
-    return (record["id"], record["kind"], record["external_ip"], record["from"], record["to"], record["strategy"], record["state"],
-            record["step"], output.local_time(record["started"]), _seconds(record), record["entries_copied"],
-            record["packets_held"], record["packets_lost"], "; ".join(filter(None, (record["cause"], record["reason"]))))
+    return (
+        record["id"],
+        record["kind"],
+        record["external_ip"],
+        record["from"],
+        record["to"],
+        record["strategy"],
+        record["state"],
+        record["step"],
+        output.local_time(record["started"]),
+        _seconds(record),
+        record["entries_copied"],
+        record["packets_held"],
+        record["packets_lost"],
+        "; ".join(filter(None, (record["cause"], record["reason"]))),
+    )
 
 
 def _print_record(record: dict[str, Any]) -> None:
@@ -156,6 +182,8 @@ def _print_record(record: dict[str, Any]) -> None:
                          None if step["seconds"] is None else f"{step['seconds']:.3f}") for step in record["steps"]],
                        "No step has begun.")
     origin = ", ".join(f"{count} from {copy}" for copy, count in record["entries_from"].items())
-    output.print_line(f"{record['entries_copied']} of {record['entries_total']} entries copied{f' ({origin})' if origin else ''}; packets: "
-                      f"{record['packets_held']} held, {record['packets_released']} released, "
-                      f"{record['packets_lost']} lost.")
+    output.print_line(
+        f"{record['entries_copied']} of {record['entries_total']} entries copied{f' ({origin})' if origin else ''}; "
+        f"packets: {record['packets_held']} held, {record['packets_released']} released, "
+        f"{record['packets_lost']} lost."
+    )

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lbctl.frames.neighbours import asked_by
+from lbctl.frames.discovery import asked_by
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -35,15 +35,26 @@ def print_json(content: Any) -> None:
     sys.stdout.write("\n")
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str, optional: Sequence[str] = ()) -> None:
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str, optional: Sequence[str] = ()
+) -> None:
     """A table, or the line `empty` if there are no rows. None is shown as a dash; states have their colours.
 
     optional: columns that are left out where no row has anything in them.
     """
     rows = list(rows)
-    shown = [number for number, column in enumerate(columns) if column not in optional or any(row[number] for row in rows)]
-    table = Table(*(columns[number] for number in shown), title=title, title_justify="left", title_style="bold", box=None, pad_edge=False,
-                  header_style="dim")
+    shown = [
+        number for number, column in enumerate(columns) if column not in optional or any(row[number] for row in rows)
+    ]
+    table = Table(
+        *(columns[number] for number in shown),
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        header_style="dim",
+    )
     for row in rows:
         table.add_row(*(_cell(row[number]) for number in shown))
     if table.row_count:

@@ -1,4 +1,5 @@
-"""The Open vSwitch of this machine, through its own tools."""
+"""The Open vSwitches of this machine, through their own tools. Mostly it is one; in a lab each load balancer has its
+own."""
 
 from __future__ import annotations
 
@@ -6,9 +7,24 @@ import json
 import os
 import shutil
 import subprocess
-from typing import Any
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from lbctl.cli.failure import Failure
+from lbctl.cli.namespace import NetworkNamespace
+
+Rundirs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ovs-rundir",
+        metavar="DIR",
+        help="Where Open vSwitch's sockets are, if not in OVS_RUNDIR or the usual place; once for each, "
+        "where there are several.",
+    ),
+]
 
 TIMEOUT = 15
 """Seconds that a tool may take."""
@@ -21,6 +37,16 @@ class Ovs:
         self._environment = dict(os.environ) | ({"OVS_RUNDIR": os.path.abspath(rundir)} if rundir else {})
         self.rundir = self._environment.get("OVS_RUNDIR", "/var/run/openvswitch")
 
+    @classmethod
+    def all_in(cls, rundirs: list[str] | None) -> list[Ovs]:
+        """One for each directory; without any, the one that the environment names or the tools take."""
+        return [cls(rundir) for rundir in rundirs] if rundirs else [cls()]
+
+    @cached_property
+    def namespace(self) -> NetworkNamespace:
+        """Where it runs, and so where its ports are; this command's own if it does not run."""
+        return NetworkNamespace(self._pid("ovs-vswitchd") or self._pid("ovsdb-server"))
+
     @staticmethod
     def missing_tools() -> list[str]:
         return [tool for tool in ("ovs-vsctl", "ovs-appctl", "ovs-ofctl") if shutil.which(tool) is None]
@@ -32,13 +58,20 @@ class Ovs:
         return self._run("ovs-appctl", f"--timeout={TIMEOUT}", "-t", "ovs-vswitchd", *args)
 
     def rows(self, table: str) -> list[dict[str, Any]]:
-        """All rows of a database table; sets as lists (one value: that value), maps as dicts, references as UUID text."""
+        """All rows of a database table; sets as lists (one value: that value), maps as dicts, references as UUID
+        text."""
         answer = json.loads(self.vsctl("--format=json", "list", table))
         return [dict(zip(answer["headings"], map(_value, row), strict=True)) for row in answer["data"]]
 
     def bridge_of(self, dpid: str) -> str | None:
         """The bridge with that datapath id (16 hexadecimal digits)."""
         return next((row["name"] for row in self.rows("Bridge") if row["datapath_id"] == dpid), None)
+
+    def _pid(self, daemon: str) -> int | None:
+        try:
+            return int(Path(self.rundir, f"{daemon}.pid").read_text())
+        except (OSError, ValueError):
+            return None
 
     def _run(self, *command: str) -> str:
         """Raises Failure with what the tool said."""

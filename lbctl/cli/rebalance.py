@@ -50,14 +50,24 @@ def _show(client: Client, plan: dict[str, Any], wait: bool, json: bool) -> None:
     if json:
         output.print_json(plan)
     else:
-        output.print_table("Load for capacity", ("load balancer", "before", "after"),
-                           [(name, f"{plan['before'][name]:.1f}", f"{plan['after'].get(name, 0.0):.1f}") for name in plan["before"]], "")
+        output.print_table(
+            "Load for capacity",
+            ("load balancer", "before", "after"),
+            [(name, f"{plan['before'][name]:.1f}", f"{plan['after'].get(name, 0.0):.1f}") for name in plan["before"]],
+            "",
+        )
         output.print_line()
-        output.print_table("Moves", ("external IP", "from", "to", "entries"),
-                           [(move["external_ip"], move["from"], move["to"], move["entries"]) for move in plan["moves"]], "Nothing to move.")
+        output.print_table(
+            "Moves",
+            ("external IP", "from", "to", "entries"),
+            [(move["external_ip"], move["from"], move["to"], move["entries"]) for move in plan["moves"]],
+            "Nothing to move.",
+        )
         best = "optimal" if plan["optimal"] else "not proved to be optimal"
         reason = f": {plan['reason']}" if plan["reason"] else ""
-        output.print_line(f"\nLoads are in packets/s, of which a new connection counts as {PACKETS_PER_CONNECTION:.0f}.")
+        output.print_line(
+            f"\nLoads are in packets/s, of which a new connection counts as {PACKETS_PER_CONNECTION:.0f}."
+        )
         output.print_line(f"{plan['algorithm']}, {best}; {plan['state']}{reason}.")
     if plan["state"] == "stopped":
         raise typer.Exit(1)

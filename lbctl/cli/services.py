@@ -10,16 +10,20 @@ import typer
 from lbctl.cli.client import Client
 from lbctl.cli.failure import Failure
 from lbctl.cli.output import endpoint
-from lbctl.site.server_documents import endpoint_of
+from lbctl.site.documents import endpoint_of
 
-ExternalIp = Annotated[str, typer.Argument(metavar="IP", help="The external IP.")]
-Service = Annotated[str, typer.Argument(metavar="PROTOCOL/PORT", help="Its service, such as tcp/80.")]
-Server = Annotated[str, typer.Argument(metavar="ADDRESS:PORT", help="The server, such as 10.0.0.11:80 or [fd00::11]:80.")]
+ExternalIpArgument = Annotated[str, typer.Argument(metavar="IP", help="The external IP.")]
+ServiceArgument = Annotated[str, typer.Argument(metavar="PROTOCOL/PORT", help="Its service, such as tcp/80.")]
+ServerArgument = Annotated[
+    str, typer.Argument(metavar="ADDRESS:PORT", help="The server, such as 10.0.0.11:80 or [fd00::11]:80.")
+]
 OnlyExternalIp = Annotated[str | None, typer.Option("--external-ip", help="Only of this external IP.")]
-OnlyService = Annotated[str | None, typer.Option("--service", metavar="PROTOCOL/PORT", help="Only of this service, such as tcp/80.")]
+OnlyService = Annotated[
+    str | None, typer.Option("--service", metavar="PROTOCOL/PORT", help="Only of this service, such as tcp/80.")
+]
 
 
-class Found(NamedTuple):
+class FoundServer(NamedTuple):
     """A server of a service, as the API shows it in `view`."""
 
     external_ip: str
@@ -48,7 +52,9 @@ def split_service(text: str) -> tuple[str, str]:
     """PROTOCOL and PORT. Raises BadParameter."""
     protocol, slash, port = text.partition("/")
     if not (protocol and slash and port):
-        raise typer.BadParameter(f"{text!r} is no service: give PROTOCOL/PORT, such as tcp/80", param_hint="PROTOCOL/PORT")
+        raise typer.BadParameter(
+            f"{text!r} is no service: give PROTOCOL/PORT, such as tcp/80", param_hint="PROTOCOL/PORT"
+        )
     return protocol, port
 
 
@@ -66,10 +72,10 @@ def external_ips(client: Client, external_ip: str | None = None) -> list[dict[st
     return [client.get("external-ips", external_ip)] if external_ip else client.get("external-ips")["external_ips"]
 
 
-def servers(views: list[dict[str, Any]], service: str | None = None) -> list[Found]:
+def servers(views: list[dict[str, Any]], service: str | None = None) -> list[FoundServer]:
     """The servers of these external IPs' services, or of the one."""
     wanted = "/".join(split_service(service)) if service else None
-    return [Found(ip["address"], of["protocol"], of["port"], server) for ip in views for of in ip["services"]
+    return [FoundServer(ip["address"], of["protocol"], of["port"], server) for ip in views for of in ip["services"]
             if wanted in (None, f"{of['protocol']}/{of['port']}") for server in of["servers"]]
 
 
@@ -78,8 +84,9 @@ def former_servers(views: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"external_ip": ip["address"], **server} for ip in views for server in ip["former_servers"]]
 
 
-def find_server(client: Client, server: str, external_ip: str | None, service: str | None) -> list[Found]:
-    """That server, wherever it is: ADDRESS or ADDRESS:PORT. Raises Failure if it is nowhere, BadParameter if it is neither."""
+def find_server(client: Client, server: str, external_ip: str | None, service: str | None) -> list[FoundServer]:
+    """That server, wherever it is: ADDRESS or ADDRESS:PORT. Raises Failure if it is nowhere, BadParameter if it is
+    neither."""
     try:
         address, port = str(ip_address(server)), None
     except ValueError:
@@ -88,5 +95,7 @@ def find_server(client: Client, server: str, external_ip: str | None, service: s
     found = [each for each in everywhere if each.view["address"] == address and port in (None, each.view["port"])]
     if not found:
         known = ", ".join(dict.fromkeys(each.name for each in everywhere))
-        raise Failure(f"There is no server {server} there; there are: {known}." if known else "There is no such service.")
+        raise Failure(
+            f"There is no server {server} there; there are: {known}." if known else "There is no such service."
+        )
     return found

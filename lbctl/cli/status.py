@@ -35,16 +35,49 @@ def _show(client: Client, json: bool) -> None:
     if json:
         output.print_json(state)
         return
-    output.print_table("Load balancers", ("name", "state", "health", "dpid", "external port", "internal port", "tunnel ports",
-                                          "external IPs", "connections", "load", "remark"),
-                       [_load_balancer(lb) for lb in state["load_balancers"]], "No load balancers.", optional=("tunnel ports",))
+    output.print_table(
+        "Load balancers",
+        (
+            "name",
+            "state",
+            "health",
+            "dpid",
+            "external port",
+            "internal port",
+            "tunnel ports",
+            "external IPs",
+            "connections",
+            "load",
+            "remark",
+        ),
+        [_load_balancer(lb) for lb in state["load_balancers"]],
+        "No load balancers.",
+        optional=("tunnel ports",),
+    )
     output.print_line()
-    output.print_table("External IPs", ("address", "load balancer", "NAT", "gateway", "internal IPs", "services", "servers",
-                                        "connections", "load", "move"),
-                       [_external_ip(ip) for ip in state["external_ips"]], "No external IPs.", optional=("internal IPs",))
+    output.print_table(
+        "External IPs",
+        (
+            "address",
+            "load balancer",
+            "NAT",
+            "gateway",
+            "internal IPs",
+            "services",
+            "servers",
+            "connections",
+            "load",
+            "move",
+        ),
+        [_external_ip(ip) for ip in state["external_ips"]],
+        "No external IPs.",
+        optional=("internal IPs",),
+    )
     if state["keepers"]:
         output.print_line()
-        output.print_table("Keepers", ("server", "url", "copy", "lag", "remark"), [_keeper(keeper) for keeper in state["keepers"]], "")
+        output.print_table(
+            "Keepers", ("server", "url", "copy", "lag", "remark"), [_keeper(keeper) for keeper in state["keepers"]], ""
+        )
     for move in state["moves"]:
         output.print_line(f"\nMove {move['id']}: {move['external_ip']} from {move['from']} to {move['to']}, "
                           f"step {move['step']}, {move['entries_copied']} of {move['entries_total']} entries copied, "
@@ -54,9 +87,19 @@ def _show(client: Client, json: bool) -> None:
 def _load_balancer(lb: dict[str, Any]) -> tuple[object, ...]:
     ports = lb["ports"]
     name = lb["name"] + (" (standby)" if lb["standby"] else "") + (" (drained)" if lb["drained"] else "")
-    return (name, lb["state"], lb["health"], lb["dpid"], _port(ports["external"]), _port(ports["internal"]),
-            ", ".join(map(_port, ports["tunnels"].values())), ", ".join(lb["external_ips"]), lb["connections"], _load(lb["load"]),
-            lb["health_reason"] or lb["reason"])
+    return (
+        name,
+        lb["state"],
+        lb["health"],
+        lb["dpid"],
+        _port(ports["external"]),
+        _port(ports["internal"]),
+        ", ".join(map(_port, ports["tunnels"].values())),
+        ", ".join(lb["external_ips"]),
+        lb["connections"],
+        _load(lb["load"]),
+        lb["health_reason"] or lb["reason"],
+    )
 
 
 def _load(load: dict[str, float]) -> str:
@@ -84,8 +127,18 @@ def _external_ip(ip: dict[str, Any]) -> tuple[object, ...]:
     nat = ip["nat"] if ip["kind"] == "service" else f"gateway of {', '.join(ip['inside'])}"
     if ip["router"]:
         shown = f"router {_found(ip['router']['address'], ip['router']['mac'])}"
-    return (ip["address"], ip["load_balancer"], nat, ip["gateway"], ", ".join(ip["internal_ips"]), services, shown, ip["connections"],
-            _load(ip["load"]), ip["move"])
+    return (
+        ip["address"],
+        ip["load_balancer"],
+        nat,
+        ip["gateway"],
+        ", ".join(ip["internal_ips"]),
+        services,
+        shown,
+        ip["connections"],
+        _load(ip["load"]),
+        ip["move"],
+    )
 
 
 def _service(service: dict[str, Any]) -> str:

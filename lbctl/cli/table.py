@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -10,21 +9,23 @@ import typer
 
 from lbctl.cli import output
 from lbctl.cli.client import Client
+from lbctl.site.model import Protocol
+from lbctl.values.entry_states import EntryState
 
 PAGE = 1000
-COLUMNS = ("proto", "client", "external IP", "server", "internal IP", "state", "packets", "bytes", "created", "last seen")
+COLUMNS = (
+    "proto",
+    "client",
+    "external IP",
+    "server",
+    "internal IP",
+    "state",
+    "packets",
+    "bytes",
+    "created",
+    "last seen",
+)
 WIDE_COLUMNS = ("delta", "next hop")
-
-
-class State(enum.Enum):
-    OPEN = "open"
-    HALF_CLOSED = "half-closed"
-    RESET = "reset"
-
-
-class Protocol(enum.Enum):
-    TCP = "tcp"
-    UDP = "udp"
 
 
 def table(
@@ -33,7 +34,7 @@ def table(
     client: Annotated[str | None, typer.Option(help="Only entries of this client address.")] = None,
     client_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Only entries of this client port.")] = None,
     server: Annotated[str | None, typer.Option(help="Only entries of this server (of this inside host).")] = None,
-    state: Annotated[State | None, typer.Option(help="Only entries in this state.")] = None,
+    state: Annotated[EntryState | None, typer.Option(help="Only entries in this state.")] = None,
     protocol: Annotated[Protocol | None, typer.Option(help="Only entries of this protocol.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Print so many entries at most.")] = 100,
     all: Annotated[bool, typer.Option("--all", help="Print all entries, however many.")] = False,
@@ -45,7 +46,7 @@ def table(
     entries: list[dict[str, Any]] = []
     total, more = 0, False
     query = {"external_ip": external_ip, "client": client, "client_port": client_port, "server": server,
-             "state": state and state.value, "protocol": protocol and protocol.value}
+             "state": state, "protocol": protocol}
     for answer in _pages(Client.from_environment(), load_balancer, wanted, **query):
         entries += answer["entries"]
         total, more = answer["total"], answer["next"] is not None
@@ -73,11 +74,20 @@ def _pages(api: Client, load_balancer: str, wanted: int | None, **query: Any) ->
 
 def _row(entry: dict[str, Any]) -> dict[str, object]:
     """By column."""
-    return {"proto": entry["protocol"], "state": entry["state"], "packets": entry["packets"], "bytes": entry["bytes"],
-            "client": _endpoint(entry, "client", "client_port"), "external IP": _endpoint(entry, "external_ip", "external_port"),
-            "server": _endpoint(entry, "server", "server_port"), "internal IP": _endpoint(entry, "internal_ip", "internal_port"),
-            "created": output.local_time(entry["created"]), "last seen": output.local_time(entry["last_seen"]),
-            "delta": entry["delta"], "next hop": entry["next_hop"]}
+    return {
+        "proto": entry["protocol"],
+        "state": entry["state"],
+        "packets": entry["packets"],
+        "bytes": entry["bytes"],
+        "client": _endpoint(entry, "client", "client_port"),
+        "external IP": _endpoint(entry, "external_ip", "external_port"),
+        "server": _endpoint(entry, "server", "server_port"),
+        "internal IP": _endpoint(entry, "internal_ip", "internal_port"),
+        "created": output.local_time(entry["created"]),
+        "last seen": output.local_time(entry["last_seen"]),
+        "delta": entry["delta"],
+        "next hop": entry["next_hop"],
+    }
 
 
 def _endpoint(entry: dict[str, Any], address: str, port: str) -> str | None:

@@ -1,14 +1,14 @@
-"""What the controller itself sends by a switch, in answer to a packet; and what it drops."""
+"""What the controller itself does with a packet: it answers, drops, or sends it through the tables again."""
 
 from __future__ import annotations
 
-from lbctl.frames import icmp
-from lbctl.frames.packets import Packet, parse_mac
+from lbctl.connections.arrival import Arrival
+from lbctl.frames import icmp, packets
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.serving import Serving
-from lbctl.openflow.messages import FROM_CONTROLLER, PacketOut
-from lbctl.site.model import Tunnel
+from lbctl.openflow.messages import FROM_CONTROLLER, OUTPUT_TABLE, PacketOut
 from lbctl.switches.switch import Switch
+from lbctl.values.protocols import TCP, UDP
 
 
 def drop(switch: Switch, reason: str) -> Outbox:
@@ -17,23 +17,32 @@ def drop(switch: Switch, reason: str) -> Outbox:
     return []
 
 
-def mac_of(switch: Switch, inward: bool) -> bytes:
-    """Of the port that packets of that direction come in by."""
-    port = switch.of_ports.external if inward else switch.of_ports.internal
-    return parse_mac(port.mac)
+def refuse(arrival: Arrival, serving: Serving) -> Outbox:
+    """There is no connection for this packet here: a RST, or ICMP unreachable."""
+    packet = arrival.packet
+    if packet.protocol == TCP:
+        return _send_back(arrival, serving, packets.tcp_reset(packet, arrival.mac))
+    kind = icmp.PORT_UNREACHABLE if packet.protocol == UDP else icmp.PROTOCOL_UNREACHABLE
+    return send_icmp_error(arrival, serving, kind)
 
 
-def send_error(switch: Switch, frame: bytes | None, inward: bool, tunnel: Tunnel | None) -> Outbox:
-    """An error to the side that a packet of that direction came from, by that tunnel. None: it may not be answered."""
+def send_icmp_error(arrival: Arrival, serving: Serving, kind: icmp.Error) -> Outbox:
+    """That error, about the packet, to its sender."""
+    source = serving.error_source(arrival.packet.dst, arrival.side)
+    return _send_back(arrival, serving, icmp.error(arrival.frame, kind, arrival.mac, source))
+
+
+def send_again(arrival: Arrival, serving: Serving) -> ToSwitch:
+    """The packet as it came, through all tables of its switch: they have changed, or are about to."""
+    message = PacketOut(arrival.frame, arrival.in_port, OUTPUT_TABLE, arrival.tunnel(serving))
+    return ToSwitch(arrival.switch.lb.name, message)
+
+
+def _send_back(arrival: Arrival, serving: Serving, frame: bytes | None) -> Outbox:
+    """To where the packet came from, by its tunnel. None: it may not be answered."""
     if frame is None:
-        return drop(switch, "no_error_allowed")
-    switch.counters["errors_sent"] += 1
-    port = switch.of_ports.external if inward else switch.of_ports.to(tunnel)
-    return [ToSwitch(switch.lb.name, PacketOut(frame, FROM_CONTROLLER, port.number, tunnel))]
-
-
-def time_exceeded(switch: Switch, serving: Serving, packet: Packet, frame: bytes, inward: bool) -> Outbox:
-    """The TTL of a packet that is to be translated ends here. frame: as it came."""
-    source = serving.error_source(packet.dst, inward)
-    return send_error(switch, icmp.error(frame, icmp.TTL_EXPIRED, mac_of(switch, inward), source), inward,
-                      serving.tunnel_to(packet.src))
+        return drop(arrival.switch, "no_error_allowed")
+    arrival.switch.counters["errors_sent"] += 1
+    tunnel = arrival.tunnel(serving)
+    port = arrival.ports.of(arrival.side, tunnel)
+    return [ToSwitch(arrival.switch.lb.name, PacketOut(frame, FROM_CONTROLLER, port.number, tunnel))]

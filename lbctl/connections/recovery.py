@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 
 from lbctl.entries.access_table import ENDING, FIN_IN, FIN_OUT, NO_HOP, Entry
 from lbctl.ground.serving import Directory, Serving
 from lbctl.openflow.messages import AddEntries, DeleteEntries, Message, portions
-from lbctl.switches.readback import Found, ReadBack
+from lbctl.switches.readback import FoundEntry, ReadBack
+from lbctl.switches.switch import Switch
 from lbctl.values.keys import unpack_key
 
-UNDER_WAY = 1.0
+IN_FLIGHT = 1.0
 """Seconds: an entry that was made so shortly before the connection ended may not have got through."""
+
+
+class Missing(enum.Enum):
+    """What becomes of the entries of an external IP that an LB should hold and does not.
+
+    An entry that is put back as it was must not have begun to end, and its next hop must be known.
+    """
+
+    WAIT = "nothing: it is not known yet what this LB ever had"
+    PUT_BACK = "they are put back"
+    HAVE_ENDED = "they had run out after their FINs, but for those made since the connection ended: those are put back"
 
 
 @dataclass(slots=True)
@@ -25,56 +38,89 @@ class Outcome:
     deleted: int = 0
 
 
-def recover(name: str, readback: ReadBack, directory: Directory, lost_at: float, now: float) -> Outcome:
-    """Compares what LB `name` holds with the access table, and changes the table where the switch knows better.
+def recover(switch: Switch, readback: ReadBack, directory: Directory, now: float) -> Outcome:
+    """Compares what an LB holds with the access table, and changes the table where the switch knows better.
 
     The controller's table is the authority, but for external IPs that it has not read from this LB since it started.
-    An entry that the switch lost is put back if the switch has lost everything (it was restarted), or if the entry was made
-    at another LB since `lost_at`, when this one's connection ended; else it had run out after its FINs.
     """
-    outcome = Outcome()
-    restarted = not readback.cookies
-    strange: list[Entry] = []
-    for key, found in readback.entries.items():
-        serving = directory.by_address.get(unpack_key(key)[3])
-        if serving is None or name not in serving.holders:
-            strange.append(_entry(key, found, now))
-            continue
+    return _Recovery(switch, readback, directory, now).outcome()
+
+
+class _Recovery:
+    """Of one LB, once."""
+
+    def __init__(self, switch: Switch, readback: ReadBack, directory: Directory, now: float) -> None:
+        self._name, self._lost_at = switch.lb.name, switch.lost_at
+        self._readback, self._directory, self._now = readback, directory, now
+        self._outcome = Outcome()
+
+    def outcome(self) -> Outcome:
+        strange = [_entry(key, found, self._now) for key, found in self._readback.entries.items()
+                   if not self._learnt(key, found)]
+        for serving in self._directory:
+            if self._name in serving.holders:
+                self._put_back(serving)
+                serving.unread.discard(self._name)
+                if serving.allocation:
+                    serving.allocation.forget()
+        self._outcome.messages = portions(DeleteEntries, strange) + self._outcome.messages
+        self._outcome.deleted = len(strange)
+        return self._outcome
+
+    def _learnt(self, key: bytes, found: FoundEntry) -> bool:
+        """Puts what the switch knows of an entry into the table. False: the switch should not have that entry."""
+        serving = self._directory.by_address.get(unpack_key(key)[3])
+        if serving is None or self._name not in serving.holders:
+            return False
         entry = serving.table.by_key(key)
-        if entry is None and name in serving.unread and serving.table.by_reply(found.reply) is None:
-            serving.table.add(_entry(key, found, now))
-            outcome.taken_over += 1
-        elif entry is None or entry.reply != found.reply:
-            strange.append(_entry(key, found, now))
-        else:
-            entry.packets, entry.bytes, entry.last_seen = found.packets, found.bytes, now
-            entry.flags |= _run_out(found)
-            if entry.next_hop == NO_HOP and found.next_hop:
-                entry.next_hop = found.next_hop
-    for serving in directory:
-        if name not in serving.holders:
-            continue
-        read, missing = name not in serving.unread, [entry for entry in serving.table.entries()
-                                                     if entry.key not in readback.entries]
-        since = float("-inf") if restarted or read and serving.assigned != name else lost_at - UNDER_WAY
-        back = [entry for entry in missing if entry.created > since and not entry.flags & ENDING and entry.next_hop != NO_HOP]
-        if restarted or read:
-            outcome.messages += portions(AddEntries, back)
-            outcome.put_back += len(back)
-            for entry in back:
-                entry.last_seen = now
-        if read and not restarted and serving.assigned == name:
-            outcome.ended += [(serving, entry) for entry in missing if entry.created <= since or entry.flags & ENDING]
-        serving.unread.discard(name)
-        if serving.allocation:
-            serving.allocation.forget()
-    outcome.messages = portions(DeleteEntries, strange) + outcome.messages
-    outcome.deleted = len(strange)
-    return outcome
+        if entry is None and self._name in serving.unread and serving.table.by_reply(found.reply) is None:
+            serving.table.add(_entry(key, found, self._now))
+            self._outcome.taken_over += 1
+            return True
+        if entry is None or entry.reply != found.reply:
+            return False
+        entry.packets, entry.bytes, entry.last_seen = found.packets, found.bytes, self._now
+        entry.flags |= _run_out(found)
+        if entry.next_hop == NO_HOP and found.next_hop:
+            entry.next_hop = found.next_hop
+        return True
+
+    def _put_back(self, serving: Serving) -> None:
+        """What follows from the entries of that external IP that the switch does not have."""
+        missing = [entry for entry in serving.table.entries() if entry.key not in self._readback.entries]
+        ended: list[Entry] = []
+        match _fate_of_missing(self._name, self._readback, serving):
+            case Missing.WAIT:
+                return
+            case Missing.HAVE_ENDED:
+                since = self._lost_at - IN_FLIGHT
+                ended = [entry for entry in missing if entry.created <= since or entry.flags & ENDING]
+                missing = [entry for entry in missing if entry.created > since]
+        back = [entry for entry in missing if not entry.flags & ENDING and entry.next_hop != NO_HOP]
+        for entry in back:
+            entry.last_seen = self._now
+        self._outcome.messages += portions(AddEntries, back)
+        self._outcome.put_back += len(back)
+        self._outcome.ended += [(serving, entry) for entry in ended]
 
 
-def _entry(key: bytes, found: Found, now: float) -> Entry:
-    # Whole seconds are known, and a flow must not seem older than its entry: see Connections.entry_removed.
+def _fate_of_missing(name: str, readback: ReadBack, serving: Serving) -> Missing:
+    """By what is known of the LB:
+
+        it was restarted, and has lost everything                 put back
+        else: its entries have not been read before               wait
+        else: the external IP is assigned to it                   have ended
+        else: it only gets the entries that are made elsewhere    put back
+    """
+    if not readback.cookies:
+        return Missing.PUT_BACK
+    if name in serving.unread:
+        return Missing.WAIT
+    return Missing.HAVE_ENDED if serving.assigned == name else Missing.PUT_BACK
+
+
+def _entry(key: bytes, found: FoundEntry, now: float) -> Entry:
+    # Whole seconds are known, and a flow must not seem older than its entry: see Endings.entry_removed.
     entry = Entry(key, found.reply, found.next_hop or NO_HOP, now - found.duration - 1, inner_hop=found.inner_hop)
     entry.last_seen = now
     entry.packets, entry.bytes = found.packets, found.bytes
@@ -82,6 +128,6 @@ def _entry(key: bytes, found: Found, now: float) -> Entry:
     return entry
 
 
-def _run_out(found: Found) -> int:
-    """The flag of a direction that is not there any more: it has seen its FIN."""
-    return {1: FIN_OUT, 2: FIN_IN, 3: 0}[found.directions]
+def _run_out(found: FoundEntry) -> int:
+    """The flag of a side whose flow is not there any more: it has seen its FIN."""
+    return (FIN_IN | FIN_OUT) & ~found.sides

@@ -6,24 +6,26 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from lbctl.entries.access_table import NO_HOP, Entry
 from lbctl.ground.effects import Outbox, ToSwitch
-from lbctl.ground.serving import Directory, Serving
-from lbctl.openflow.cookies import MASK_ALL, Kind, entry_cookie
-from lbctl.openflow.inbound import EntryStats
-from lbctl.openflow.messages import ReadFlows
+from lbctl.ground.ground import Ground
+from lbctl.ground.serving import Serving
+from lbctl.ground.tokens import FlowsAnswer
+from lbctl.openflow.cookies import MASK_ALL, entry_cookie
+from lbctl.openflow.inbound import EntryStats, EntryStatsDecoder, FlowStats
+from lbctl.openflow.messages import DeleteEntries, ReadFlows
 from lbctl.site.model import Settings
-from lbctl.switches.switch import Switch
 from lbctl.values.protocols import TCP, UDP
+from lbctl.values.side import Side
 
 SHORTEST, LONGEST = 0.5, 60.0
 ASKED_AT_ONCE, LOOKS_AT_ONCE = 50, 500
-"""Requests at a tick, about, and external IPs looked at: in a large site rounds take longer, else the controller would do nothing but
-read."""
+"""Requests at a tick, about, and external IPs looked at: in a large site rounds take longer, else the controller would
+do nothing but read."""
 SOON = 0.01
 """Seconds: not at this tick any more."""
-DIRECTIONS = (("access_in", Kind.ENTRY_IN), ("access_out", Kind.ENTRY_OUT))
 
 
 def interval(serving: Serving) -> float:
@@ -34,12 +36,16 @@ def interval(serving: Serving) -> float:
     return min(max(shortest / 4, SHORTEST), LONGEST)
 
 
+EndAll = Callable[[Serving, Iterable[Entry], float], Outbox]
+Decode = Callable[[bytes], tuple[list[EntryStats], list[FlowStats]]]
+
+
 @dataclass(slots=True)
-class Asked:
+class AskedBucket:
     """A bucket whose counters are on their way."""
 
     serving: Serving
-    open: int = len(DIRECTIONS)
+    open: int = len(Side)
     """Directions that have not been answered whole."""
     counts: dict[bytes, list[int]] = field(default_factory=dict)
     """Key -> packets and bytes, of both directions."""
@@ -67,30 +73,31 @@ class Round:
 class Sweep:
     """Each external IP has its rounds; at the start of one come the entries that the last one has found idle."""
 
-    def __init__(self) -> None:
+    def __init__(self, ground: Ground, end_all: EndAll, decode: Decode | None = None) -> None:
+        """end_all: takes idle entries out of the table, and out of every switch."""
+        self._ground, self._end_all, self._decode = ground, end_all, decode or EntryStatsDecoder().decode
         self._rounds: dict[int, Round] = {}
-        self._asked: dict[int, Asked] = {}
         self._agenda: list[tuple[float, int]] = []
         """A heap: when to look at which owner."""
         self._known: Mapping[int, Serving] = {}
         """What is on the agenda: by_owner of the directory, as it was."""
 
-    def tick(self, directory: Directory, switches: Mapping[str, Switch], new_token: Callable[[], int],
-             now: float) -> tuple[Outbox, list[tuple[Serving, list[Entry]]]]:
-        """The requests that are due, and the idle entries. Costs what is due, not what there is."""
-        self._enlist(directory.by_owner, now)
-        out: Outbox = []
-        idle: list[tuple[Serving, list[Entry]]] = []
+    def tick(self, now: float) -> Outbox:
+        """Ends what is idle, and asks what is due. Costs what is due, not what there is."""
+        self._enlist(self._ground.external_ips.by_owner, now)
+        ended: Outbox = []
+        asked: Outbox = []
         for _ in range(LOOKS_AT_ONCE):
-            if not self._agenda or self._agenda[0][0] > now or len(out) >= ASKED_AT_ONCE:
+            if not self._agenda or self._agenda[0][0] > now or len(asked) >= ASKED_AT_ONCE:
                 break
             owner = self._agenda[0][1]
             if serving := self._known.get(owner):
-                heapq.heapreplace(self._agenda, (self._look(serving, switches, new_token, now, out, idle), owner))
+                again_at = self._look(serving, now, asked, ended)
+                heapq.heapreplace(self._agenda, (again_at, owner))
             else:
                 heapq.heappop(self._agenda)
                 self._rounds.pop(owner, None)
-        return out, idle
+        return ended + asked
 
     def _enlist(self, servings: Mapping[int, Serving], now: float) -> None:
         """Puts new external IPs on the agenda."""
@@ -100,63 +107,59 @@ class Sweep:
                 heapq.heappush(self._agenda, (now, owner))
             self._known = servings
 
-    def _look(self, serving: Serving, switches: Mapping[str, Switch], new_token: Callable[[], int], now: float, out: Outbox,
-              idle: list[tuple[Serving, list[Entry]]]) -> float:
-        """Does what is due, adding to `out` and `idle`. Returns when to look again."""
-        if not switches[serving.assigned].ready:
+    def _look(self, serving: Serving, now: float, asked: Outbox, ended: Outbox) -> float:
+        """Does what is due, adding to `asked` and `ended`. Returns when to look again."""
+        if not self._ground.switches[serving.assigned].ready:
             self._rounds.pop(serving.owner, None)
             return now + SHORTEST
         current = self._rounds.get(serving.owner) or Round(float("-inf"), 0.0, 0, deque())
         if not current.work and now - current.started >= current.interval:
-            if current.open == 0 and (entries := serving.idle_since(now)):
-                idle.append((serving, entries))
+            if current.open == 0 and (idle := serving.idle_since(now)):
+                self._ground.counters["entries_expired"] += len(idle)
+                ended += self._end_all(serving, idle, now)
             for token in current.tokens:
-                self._asked.pop(token, None)  # what has not been answered by now will not be
+                self._ground.tokens.cancel(token)  # what has not been answered by now will not be
             buckets = deque(sorted({entry.bucket for entry in serving.table.entries()}))
             current = self._rounds[serving.owner] = Round(now, interval(serving), len(buckets), buckets)
-        out += self._due(serving, current, new_token, now)
+        asked += self._due(serving, current, now)
         if not current.work:
             return current.started + current.interval
         return max(current.due_at(current.size - len(current.work)), now + SOON)
 
-    def _due(self, serving: Serving, current: Round, new_token: Callable[[], int], now: float) -> Outbox:
+    def _due(self, serving: Serving, current: Round, now: float) -> Outbox:
         out: Outbox = []
         while current.work and now >= current.due_at(current.size - len(current.work)) and len(out) < ASKED_AT_ONCE:
             bucket = current.work.popleft()
             current.open += 1
-            asked = Asked(serving)
-            for table, kind in DIRECTIONS:
-                token = new_token()
-                self._asked[token] = asked
+            asked = AskedBucket(serving)
+            for side in Side:
+                answered = partial(self._answered, serving.assigned, asked)
+                token = self._ground.tokens.new(FlowsAnswer(serving.assigned, answered))
                 current.tokens.append(token)
-                cookie = entry_cookie(kind, serving.owner, bucket)
-                out.append(ToSwitch(serving.assigned, ReadFlows(table, cookie, MASK_ALL, token)))
+                cookie = entry_cookie(side, serving.owner, bucket)
+                out.append(ToSwitch(serving.assigned, ReadFlows(side.access_table, cookie, MASK_ALL, token)))
         return out
 
-    def asked(self, token: int) -> bool:
-        return token in self._asked
-
-    def answer(self, token: int, found: Iterable[EntryStats], more: bool, now: float) -> tuple[Entry, ...]:
-        """Notes which entries have had packets since the last round. Returns those that the access table does not have:
-        leftovers in the switch (a move back can overtake the deletion of the old entries)."""
-        asked = self._asked[token]
-        for stats in found:
+    def _answered(self, lb: str, asked: AskedBucket, body: bytes, more: bool, now: float) -> Outbox:
+        """Notes which entries have had packets since the last round. Those that the access table does not have are
+        deleted: leftovers in the switch (a move back can overtake the deletion of the old entries)."""
+        for stats in self._decode(body)[0]:
             counts = asked.counts.setdefault(stats.key, [0, 0])
             counts[0] += stats.packets
             counts[1] += stats.bytes
             asked.replies[stats.key] = stats.reply
         if more:
-            return ()
-        del self._asked[token]
+            return []
         asked.open -= 1
         if asked.open:
-            return ()
+            return []
         if current := self._rounds.get(asked.serving.owner):
             current.open -= 1
-        return self._note(asked, now)
+        unknown = self._note(asked, now)
+        return [ToSwitch(lb, DeleteEntries(unknown))] if unknown else []
 
     @staticmethod
-    def _note(asked: Asked, now: float) -> tuple[Entry, ...]:
+    def _note(asked: AskedBucket, now: float) -> tuple[Entry, ...]:
         unknown = []
         for key, (packets, size) in asked.counts.items():
             entry = asked.serving.table.by_key(key)

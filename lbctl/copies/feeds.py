@@ -1,4 +1,5 @@
-"""What keepers are told in normal operation: every change of the entries whose external IP has `keeper` among its copies."""
+"""What keepers are told in normal operation: every change of the entries whose external IP has `keeper` among its
+copies."""
 
 from __future__ import annotations
 
@@ -6,19 +7,18 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from lbctl.copies.publisher import Pace, Publisher
 from lbctl.entries.access_table import Entry
 from lbctl.ground.effects import Outbox, SendBatch
+from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.keeper.batches import Reply
-from lbctl.keeper.rows import Ports, Stream, derived_ports
+from lbctl.keeper.rows import DerivedPorts, Stream, derived_ports
 from lbctl.site.model import Keeper
 from lbctl.values.addresses import Address
-
-if TYPE_CHECKING:
-    from lbctl.control import ControlFunction
+from lbctl.values.keys import server_address_of
 
 
 class KeeperState(NamedTuple):
@@ -43,44 +43,50 @@ class Feed(NamedTuple):
 class Feeds:
     """A publisher for each keeper that some external IP's entries go to."""
 
-    def __init__(self, control: ControlFunction) -> None:
-        self._control = control
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
         self.publishers: dict[bytes, Publisher] = {}
         """By the server (packed)."""
         self._fed: dict[bytes, list[Serving]] = {}
         """By the server (packed): the external IPs whose entries its keeper is told."""
         self._ordered: dict[bytes, Feed] = {}
         """By the server (packed): what its publisher is for."""
-        self.configure()
+        self.site_changed()
 
-    def configure(self) -> None:
-        """After another site file: keepers that are to have the same as before go on where they are; others get a full copy."""
-        control, before = self._control, self._ordered
-        pace = Pace(interval=control.site.settings.copy_interval, max_delay=control.site.settings.copy_delay)
+    def site_changed(self) -> None:
+        """There is another site file: keepers that are to have the same as before go on where they are; others get a
+        full copy."""
+        ground, before = self._ground, self._ordered
+        pace = Pace(interval=ground.settings.copy_interval, max_delay=ground.settings.copy_delay)
         self._fed = {}
-        for serving in control.directory:
+        for serving in ground.external_ips:
             for server in serving.config.server_addresses() if "keeper" in serving.config.copies else ():
                 self._fed.setdefault(server.packed, []).append(serving)
-        keepers = {keeper.server.packed: keeper for keeper in control.site.keepers.each}
+        keepers = {keeper.server.packed: keeper for keeper in ground.site.keepers.each}
         self._ordered = {server: Feed(keepers[server], pace, frozenset(serving.address for serving in servings))
                          for server, servings in self._fed.items() if server in keepers}
         self.publishers = {
             server: self.publishers[server] if before.get(server) == feed
             else Publisher(server, partial(self._entries, server), self._ports, pace)
             for server, feed in self._ordered.items()}
-        for serving in control.directory:
+        for serving in ground.external_ips:
             serving.table.watcher = self._changed if "keeper" in serving.config.copies and self.publishers else None
 
     def _changed(self, entry: Entry) -> None:
-        publisher = self.publishers.get(entry.reply[1:(len(entry.reply) + 1 >> 1) - 2])
+        publisher = self.publishers.get(server_address_of(entry.reply))
         if publisher is not None:
             publisher.changed(entry)
 
     def _entries(self, server: bytes) -> Iterator[Entry]:
-        return (entry for serving in self._fed.get(server, ()) for entry in serving.table.snapshot() if entry.server[0] == server)
+        return (
+            entry
+            for serving in self._fed.get(server, ())
+            for entry in serving.table.snapshot()
+            if entry.server[0] == server
+        )
 
-    def _ports(self, stream: Stream) -> Ports:
-        serving = self._control.directory.by_address.get(stream.external)
+    def _ports(self, stream: Stream) -> DerivedPorts:
+        serving = self._ground.external_ips.by_address.get(stream.external)
         return derived_ports(serving.config, ip_address(stream.server)) if serving else {}
 
     def tick(self, now: float) -> Outbox:
@@ -94,8 +100,17 @@ class Feeds:
         return out
 
     def states(self, now: float) -> list[KeeperState]:
-        return [KeeperState(self._ordered[server].keeper, publisher.synced, publisher.lag(now), publisher.behind(now),
-                            publisher.last_failure or None, publisher.counters) for server, publisher in self.publishers.items()]
+        return [
+            KeeperState(
+                self._ordered[server].keeper,
+                publisher.synced,
+                publisher.lag(now),
+                publisher.behind(now),
+                publisher.last_failure or None,
+                publisher.counters,
+            )
+            for server, publisher in self.publishers.items()
+        ]
 
     def answered(self, server: bytes, reply: Reply | None, detail: str, now: float) -> None:
         """What became of a keeper's SendBatch; None: nobody knows, see detail."""
@@ -108,7 +123,7 @@ class Feeds:
         else:
             publisher.answered(reply, now)
         if publisher.last_failure and not before:
-            self._control.log("keeper has not taken its entries", level="warning", keeper=str(ip_address(server)),
+            self._ground.log("keeper has not taken its entries", level="warning", keeper=str(ip_address(server)),
                               reason=publisher.last_failure)
         elif before and not publisher.last_failure:
-            self._control.log("keeper takes entries again", keeper=str(ip_address(server)))
+            self._ground.log("keeper takes entries again", keeper=str(ip_address(server)))

@@ -1,38 +1,37 @@
 """Where a failed LB's entries come from: the control function's own access table, keepers, or servers' socket tables.
 
-Each server's entries come from the first of its external IP's `copies` that can be had. What a copy tells replaces what the access
-table has of that server; a connection that no copy has gets a RST.
+Each server's entries come from the first of its external IP's `copies` that can be had. What a copy tells replaces
+what the access table has of that server; a connection that no copy has gets a RST.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
 
 from lbctl.entries.access_table import ENDING, GONE, NO_HOP, RESET, Entry
 from lbctl.ground.effects import FetchCopy, Outbox
+from lbctl.ground.ground import Ground
 from lbctl.ground.move_record import MoveRecord
 from lbctl.ground.serving import Serving
+from lbctl.ground.tokens import RowsAnswer
 from lbctl.keeper.rows import Row
 from lbctl.values.addresses import Address
 from lbctl.values.keys import unpack_key
 from lbctl.values.protocols import TCP
 
-if TYPE_CHECKING:
-    from lbctl.control import ControlFunction
-
 
 @dataclass(slots=True)
 class Fetching:
-    """The entries of one external IP on their way. Its token is confirmed when they are there."""
+    """The entries of one external IP on their way. `then` is told when they are there."""
 
     serving: Serving
     lb: str
     record: MoveRecord
-    token: int
+    then: Callable[[float], Outbox]
     planned: bool
     """The LB is well, and the access table the authority: the copies tell which of its entries they have."""
     waiting: set[Address]
@@ -42,7 +41,8 @@ class Fetching:
     _held: dict[bytes, list[Entry]] | None = None
 
     def held(self, server: Address) -> list[Entry]:
-        """The access table's entries of that server; the table is searched once, for all servers. No LB adds to it meanwhile."""
+        """The access table's entries of that server; the table is searched once, for all servers. No LB adds to it
+        meanwhile."""
         if self._held is None:
             self._held = {}
             for entry in self.serving.table.entries():
@@ -53,14 +53,12 @@ class Fetching:
 class Copies:
     """Fetches for all failovers of a control function."""
 
-    def __init__(self, control: ControlFunction) -> None:
-        self._control = control
-        self._asked: dict[int, tuple[Fetching, Address, str]] = {}
-        """Token of each question: for what, which server's entries, which copy."""
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
 
     def remote(self, serving: Serving) -> bool:
         """Must its entries be fetched from elsewhere?"""
-        known = serving.config.copies[0] == "controller" or self._control.switches[serving.assigned].ready
+        known = serving.config.copies[0] == "controller" or self._ground.switches[serving.assigned].ready
         return not known or serving.assigned in serving.unread
 
     @staticmethod
@@ -68,23 +66,36 @@ class Copies:
         """Are there copies besides the control function's own?"""
         return any(copy != "controller" for copy in serving.config.copies)
 
-    def fetch(self, serving: Serving, lb: str, record: MoveRecord, planned: bool, token: int, now: float) -> Outbox:
-        """Makes the access table that which LB `lb` had, as well as can be; then confirms the token."""
+    def fetch(
+        self, serving: Serving, lb: str, record: MoveRecord, then: Callable[[float], Outbox], now: float
+    ) -> Outbox:
+        """Makes the access table that which LB `lb` had, as well as can be; `then` is told when it is."""
+        return self._begin(Fetching(serving, lb, record, then, False, set()), now)
+
+    def compare(
+        self, serving: Serving, lb: str, record: MoveRecord, then: Callable[[float], Outbox], now: float
+    ) -> Outbox:
+        """The access table is the authority, and the copies say which of its entries they have; `then` is told when
+        they have."""
+        return self._begin(Fetching(serving, lb, record, then, True, set()), now)
+
+    def _begin(self, fetching: Fetching, now: float) -> Outbox:
+        serving = fetching.serving
         servers: set[Address] = set()  # nobody but the control function has what a NAT gateway's inside hosts open
         if not serving.outbound:
-            servers = {ip_address(server) for server in serving.table.servers()} | set(serving.config.server_addresses())
-        fetching = Fetching(serving, lb, record, token, planned, set(servers))
+            servers = {ip_address(server) for server in serving.table.servers()} | set(
+                serving.config.server_addresses()
+            )
+        fetching.waiting = set(servers)
         out: Outbox = []
         for server in sorted(servers, key=str):
             out += self._next(fetching, server, now)
         return out + (self._done(fetching, now) if not servers else [])
 
-    def fetched(self, token: int, rows: list[Row] | None, now: float) -> Outbox:
+    def _fetched(self, fetching: Fetching, server: Address, copy: str, rows: list[Row] | None, now: float) -> Outbox:
         """The answer to a FetchCopy; None: it can't be had there."""
-        asked = self._asked.pop(token, None)
-        if asked is None or asked[0].record.ended is not None:
+        if fetching.record.ended is not None:
             return []
-        fetching, server, copy = asked
         if rows is None:
             return self._next(fetching, server, now)
         if fetching.planned:
@@ -95,24 +106,23 @@ class Copies:
 
     def _next(self, fetching: Fetching, server: Address, now: float) -> Outbox:
         """Tries the next copy of that server's entries."""
-        serving, control = fetching.serving, self._control
-        if not fetching.planned and control.switches[fetching.lb].ready and fetching.lb not in serving.unread:
+        serving, ground = fetching.serving, self._ground
+        if not fetching.planned and ground.switches[fetching.lb].ready and fetching.lb not in serving.unread:
             return self._own(fetching, server, now)  # which is what the LB has (seed modification 12)
         for copy in serving.config.copies[fetching.tried[server]:]:
             fetching.tried[server] += 1
             if copy == "controller":
                 if not fetching.planned and fetching.lb not in serving.unread:
                     return self._own(fetching, server, now)
-            elif keeper := control.keeper_of(server):
-                token = control.new_token()
-                self._asked[token] = fetching, server, copy
+            elif keeper := ground.keeper_of(server):
+                token = ground.tokens.new(RowsAnswer(partial(self._fetched, fetching, server, copy)))
                 return [FetchCopy(keeper, serving.config, server, copy, token)]
         if fetching.planned:
             self._compare(fetching, server, None, set())
             return self._got(fetching, server, now)
         if fetching.lb not in serving.unread:
             return self._own(fetching, server, now)  # not preferred, but better than none
-        control.log("entries lost", level="error", external_ip=str(serving.address), server=str(server),
+        ground.log("entries lost", level="error", external_ip=str(serving.address), server=str(server),
                     reason="no copy of them could be had", copies=list(serving.config.copies))
         self._merge(fetching, server, None, [], now)
         return self._got(fetching, server, now)
@@ -129,7 +139,7 @@ class Copies:
     def _done(self, fetching: Fetching, now: float) -> Outbox:
         if fetching.serving.allocation:
             fetching.serving.allocation.forget()
-        return self._control.confirmed("copies", fetching.token, now)
+        return fetching.then(now)
 
     @staticmethod
     def _count(fetching: Fetching, copy: str, entries: int) -> None:
@@ -153,11 +163,12 @@ class Copies:
             if entry.key not in there and (copy != "sockets" or entry.key[0] == TCP):
                 serving.remove(entry, now)
         for row in rows:
-            entry = table.by_key(row.key)
-            if row.flags & RESET or entry and entry.reply == row.reply and entry.next_hop != NO_HOP:
+            known = table.by_key(row.key)
+            if row.flags & RESET or known and known.reply == row.reply and known.next_hop != NO_HOP:
                 continue
-            for other in {entry, table.by_reply(row.reply)} - {None}:
-                serving.remove(other, now)
+            for other in {known, table.by_reply(row.reply)}:
+                if other is not None:
+                    serving.remove(other, now)
             entry = Entry(row.key, row.reply, row.next_hop, now, inner_hop=row.inner_hop)
             entry.flags = row.flags & ENDING  # a FIN that the dead LB saw comes no second time
             table.add(entry)
@@ -167,15 +178,16 @@ class Copies:
             self._count(fetching, copy, len(there))
 
     def _find_hops(self, serving: Serving, keys: Iterable[bytes]) -> None:
-        """Gives entries without a next hop the one that most of the site's clients off the external network come from."""
-        control = self._control
+        """Gives entries without a next hop the one that most of the site's clients off the external network come
+        from."""
+        ground = self._ground
         missing = [entry for key in keys if (entry := serving.table.by_key(key)) and entry.next_hop == NO_HOP
-                   and not control.on_link(unpack_key(key)[1])]
+                   and not ground.on_link(unpack_key(key)[1])]
         if not missing:
             return
-        common = Counter(entry.next_hop for other in control.directory for entry in other.table.entries()
+        common = Counter(entry.next_hop for other in ground.external_ips for entry in other.table.entries()
                          if entry.next_hop != NO_HOP and len(entry.key) == len(missing[0].key)
-                         and not control.on_link(unpack_key(entry.key)[1])).most_common(1)
+                         and not ground.on_link(unpack_key(entry.key)[1])).most_common(1)
         for entry in missing if common else ():
             entry.next_hop = common[0][0]
 

@@ -1,8 +1,8 @@
 """The sender's side of the copy of one server's entries on its keeper: which batch goes out next.
 
-The control function tells it each entry that has been added, changed or removed, on its hot path: that costs one place in a
-dict. A loop of its own asks for the batch that is due, sends it (lbctl.keeper.client), and tells what came of it. So a keeper that
-is slow or dead costs no time, and no more memory than `changes` entries.
+The control function tells it each entry that has been added, changed or removed, on its hot path: that costs one place
+in a dict. A loop of its own asks for the batch that is due, sends it (lbctl.copies.client), and tells what came of it.
+So a keeper that is slow or dead costs no time, and no more memory than `changes` entries.
 
 Nothing goes out before `begin`: a session's full copy replaces what the keeper has, which a control function that
 has just started may still need. Not for several threads; green threads are fine, since nothing here waits.
@@ -14,15 +14,11 @@ import itertools
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
-from lbctl.entries.access_table import GONE
+from lbctl.entries.access_table import GONE, Entry
 from lbctl.keeper.batches import Answer, Batch, BatchKind, Reply
-from lbctl.keeper.rows import Ports, Stream, sections
-
-if TYPE_CHECKING:
-    from lbctl.entries.access_table import Entry
+from lbctl.keeper.rows import DerivedPorts, Stream, sections
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +39,36 @@ class Pace:
     """A session that has lasted this long was no failure: the next one begins at once."""
 
 
-class Publisher:
-    """server: packed. entries: all its entries that the keeper shall have, whenever a full copy begins. ports: the external ports
-    that follow from a stream's server ports (`rows.derived_ports`). new_session: another number each time."""
+class _OtherPorts(Exception):
+    """Other external ports follow from the servers' ports than the session has said."""
 
-    def __init__(self, server: bytes, entries: Callable[[], Iterable[Entry]], ports: Callable[[Stream], Ports], pace: Pace | None = None,
-                 new_session: Callable[[], int] = lambda: secrets.randbits(64)) -> None:
+
+@dataclass(slots=True)
+class _Session:
+    """What one session has sent. Times are the caller's clock in seconds."""
+
+    number: int
+    began: float
+    left: list[Entry] | None
+    """Of the full copy; None once its last part is built."""
+    covers: float
+    """All changes up to then are in what is built."""
+    sequence: int = 0
+    """Of the last batch that is built."""
+    built_at: float = 0.0
+    synced: bool = False
+    """The keeper has its full copy."""
+    ports: dict[Stream, DerivedPorts] = field(default_factory=dict)
+    """As they were said of each stream."""
+
+
+class Publisher:
+    """server: packed. entries: all its entries that the keeper shall have, whenever a full copy begins. ports: the
+    external ports that follow from a stream's server ports (`rows.derived_ports`). new_session: another number each
+    time."""
+
+    def __init__(self, server: bytes, entries: Callable[[], Iterable[Entry]], ports: Callable[[Stream], DerivedPorts],
+                 pace: Pace | None = None, new_session: Callable[[], int] = lambda: secrets.randbits(64)) -> None:
         self.pace = pace or Pace()
         self.counters: Counter[str] = Counter()
         self.last_failure = ""
@@ -58,16 +78,14 @@ class Publisher:
         self._limit = 0
         """Of changes that are remembered: 0 while the full copy is still to begin, which will have them."""
         self._begun = False
-        self._full: list[Entry] | None = None
-        """What is left of the full copy, the first at the end; None once its last part is built."""
-        self._used_ports: dict[Stream, Ports] = {}
-        self._ports_changed = False
-        self._session = self._sequence = 0
+        self._session: _Session | None = None
+        self._complete = 0.0
+        """Up to then the keeper's copy was last known to lack nothing."""
         self._batch: Batch | None = None
-        self._under_way = self._synced = False
+        self._under_way = False
         self._failures = self._resyncs = 0
-        self._not_before = self._session_began = self._built_at = 0.0
-        self._covers = self._complete = 0.0
+        self._not_before = 0.0
+        """Nothing is sent until then: see Pace.retry."""
 
     def begin(self, now: float) -> None:
         """The access tables are known: the keeper's copy may be replaced by them. Does nothing the second time."""
@@ -85,18 +103,24 @@ class Publisher:
     @property
     def synced(self) -> bool:
         """The keeper has a full copy of this control function's, and all increments but those that lag() tells of."""
-        return self._synced
+        return self._session is not None and self._session.synced
+
+    @property
+    def waiting(self) -> int:
+        """Changes that are in no batch yet."""
+        return len(self._changes)
 
     @property
     def session(self) -> int:
-        return self._session
+        """Its number; 0 between two sessions."""
+        return self._session.number if self._session else 0
 
     def lag(self, now: float) -> float:
         """Seconds that the copy is behind: how long ago it was last known to lack nothing; 0 if it lacks nothing.
 
         It may be too long by the time between two calls of due().
         """
-        if not self._begun or self._synced and not self._changes and self._batch is None:
+        if not self._begun or self.synced and not self._changes and self._batch is None:
             return 0.0
         return max(0.0, now - self._complete)
 
@@ -122,101 +146,100 @@ class Publisher:
         batch, self._batch, self._under_way = self._batch, None, False
         if batch is None:
             return
-        if reply.answer is Answer.ACKNOWLEDGED and batch.session == self._session:
-            self._acknowledged(batch, now)
-        elif reply.answer is not Answer.ACKNOWLEDGED:
+        if reply.answer is Answer.ACKNOWLEDGED:
+            if self._session and batch.session == self._session.number:
+                self._acknowledged(self._session, batch, now)
+        else:
             self.counters[reply.answer.value] += 1
-            self._lose(reply.detail, now, wait=reply.answer is Answer.REFUSED)
+            self._lose(reply.detail)
+            self._resyncs += 1
+            if reply.answer is Answer.REFUSED or self._resyncs > 1:
+                self._not_before = now + self._back_off(self._resyncs)
 
     def failed(self, detail: str, now: float) -> None:
         """The batch under way may or may not have come through: it will be sent again, as it was."""
         self._under_way = False
-        if self._batch and self._batch.session != self._session:
+        if self._batch and self._batch.session != self.session:
             self._batch = None
         self.last_failure = detail
         self.counters["failures"] += 1
         self._failures += 1
         self._not_before = now + self._back_off(self._failures)
 
-    def _acknowledged(self, batch: Batch, now: float) -> None:
+    def _acknowledged(self, session: _Session, batch: Batch, now: float) -> None:
         self._failures, self.last_failure = 0, ""
         if batch.kind is BatchKind.PART:
             return
-        if not self._synced:
-            self._synced = True
+        if not session.synced:
+            session.synced = True
             self.counters["full_copies"] += 1
-        self._complete = max(self._complete, self._covers)
+        self._complete = max(self._complete, session.covers)
         if not self._changes:
             self._complete = now
-        if now - self._session_began > self.pace.calm:
+        if now - session.began > self.pace.calm:
             self._resyncs = 0
 
     def _next(self, now: float) -> Batch | None:
-        if not self._session:
-            self._start_session(now)
-        if self._full is not None:
-            batch = self._part(self._full)
-        elif self._wanted(now):
-            batch = self._increment(now)
-        else:
-            return None
-        self._built_at = now
-        if self._ports_changed:  # what the keeper has does not say so
+        session = self._session = self._session or self._new(now)
+        try:
+            if session.left is not None:
+                batch = self._part(session, session.left)
+            elif self._wanted(session, now):
+                batch = self._increment(session, now)
+            else:
+                return None
+        except _OtherPorts:  # what the keeper has does not say so
             self._lose("other external ports follow from the servers' ports")
             return None
-        self._sequence = batch.sequence
+        session.built_at, session.sequence = now, batch.sequence
         return batch
 
-    def _start_session(self, now: float) -> None:
-        self._session, self._sequence, self._session_began = self._new_session(), 0, now
-        self._full = list(self._entries())
-        self._limit, self._covers = self.pace.changes, now
-        self._used_ports.clear()
-        self._ports_changed = False
+    def _new(self, now: float) -> _Session:
+        self._limit = self.pace.changes
+        return _Session(self._new_session(), began=now, left=list(self._entries()), covers=now)
 
-    def _part(self, left: list[Entry]) -> Batch:
-        chunk, self._full = left[:self.pace.rows], left[self.pace.rows:] or None
-        kind = BatchKind.PART if self._full else BatchKind.LAST_PART
-        return self._pack(kind, [entry for entry in chunk if not entry.flags & GONE])
+    def _part(self, session: _Session, left: list[Entry]) -> Batch:
+        chunk, session.left = left[:self.pace.rows], left[self.pace.rows:] or None
+        kind = BatchKind.PART if session.left else BatchKind.LAST_PART
+        return self._pack(session, kind, [entry for entry in chunk if not entry.flags & GONE])
 
-    def _wanted(self, now: float) -> bool:
+    def _wanted(self, session: _Session, now: float) -> bool:
         """Is an increment due?"""
         if self._changes:
-            return len(self._changes) >= self.pace.rows or now >= self._built_at + self.pace.interval
-        if self._synced:
+            return len(self._changes) >= self.pace.rows or now >= session.built_at + self.pace.interval
+        if session.synced:
             self._complete = now
-        return now >= self._built_at + self.pace.max_delay
+        return now >= session.built_at + self.pace.max_delay
 
-    def _increment(self, now: float) -> Batch:
+    def _increment(self, session: _Session, now: float) -> Batch:
         taken = self._changes
         if len(taken) > self.pace.rows:
             taken = {identity: taken[identity] for identity in itertools.islice(taken, self.pace.rows)}
             for identity in taken:
                 del self._changes[identity]
         else:
-            self._changes, self._covers = {}, now
-        return self._pack(BatchKind.INCREMENT, taken.values())
+            self._changes, session.covers = {}, now
+        return self._pack(session, BatchKind.INCREMENT, taken.values())
 
-    def _pack(self, kind: BatchKind, entries: Iterable[Entry]) -> Batch:
-        return Batch(kind, self._server, self._session, self._sequence + 1, sections(entries, self._checked_ports))
+    def _pack(self, session: _Session, kind: BatchKind, entries: Iterable[Entry]) -> Batch:
+        """The session's next batch. Raises _OtherPorts."""
 
-    def _checked_ports(self, stream: Stream) -> Ports:
-        ports = self._ports(stream)
-        self._ports_changed |= self._used_ports.setdefault(stream, ports) != ports
-        return ports
+        def ports(stream: Stream) -> DerivedPorts:
+            now = self._ports(stream)
+            if session.ports.setdefault(stream, now) != now:
+                raise _OtherPorts
+            return now
 
-    def _lose(self, why: str, now: float | None = None, wait: bool = False) -> None:
-        """The session is over. The next one begins at once; after a while (from `now`), if sessions keep ending or `wait` is set."""
+        return Batch(kind, self._server, session.number, session.sequence + 1, sections(entries, ports))
+
+    def _lose(self, why: str) -> None:
+        """The session is over; what comes next is another one's full copy."""
         self.last_failure = why
         self._changes.clear()
-        self._limit, self._full, self._session, self._synced = 0, None, 0, False
+        self._limit, self._session = 0, None
         if not self._under_way:
             self._batch = None
-        if now is not None:
-            self._resyncs += 1
-            if wait or self._resyncs > 1:
-                self._not_before = now + self._back_off(self._resyncs)
 
     def _back_off(self, times: int) -> float:
         first, most = self.pace.retry
-        return min(most, first * 2 ** min(times - 1, 20))
+        return min(most, first * 2.0 ** min(times - 1, 20))

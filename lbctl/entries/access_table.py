@@ -1,12 +1,12 @@
 """The access table (seed figures 5 and 12): the connections of each external IP, as the controller knows them.
 
 An entry is found by its key (what a packet from the external network carries) or by its reply key (what a packet from
-the internal network carries). Both are packed: protocol, address, port, address, port, the sender's first; 13 bytes with
-IPv4, 37 with IPv6. Addresses and ports stay packed because 100 000 entries are kept here, and every new connection
+the internal network carries). Both are packed: protocol, address, port, address, port, the sender's first; 13 bytes
+with IPv4, 37 with IPv6. Addresses and ports stay packed because 100 000 entries are kept here, and every new connection
 passes through.
 
-What kind of NAT an entry does can be read off its keys: with full NAT (seed figure 11) the reply is not addressed to the
-client but to an internal IP, column 913, and a port of it, column 914.
+What kind of NAT an entry does can be read off its keys: with full NAT (seed figure 11) the reply is not addressed to
+the client but to an internal IP, column 913, and a port of it, column 914.
 """
 
 from __future__ import annotations
@@ -17,23 +17,26 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from lbctl.entries.connection import Connection
-from lbctl.openflow.cookies import bucket_of_key
 from lbctl.values.addresses import Endpoint
-from lbctl.values.keys import unpack_key
+from lbctl.values.keys import bucket_of_key, receiver_half, sender_half, server_key_of, unpack_key
+from lbctl.values.side import EXTERNAL, INTERNAL, Side
 
-FIN_IN, FIN_OUT, RESET, REINSTALLED, GONE, REUSED = 1, 2, 4, 8, 16, 32
-"""Flags of an entry: the flow from the client (to the client) ran out after FIN; a RST was seen; a flow that had run
-out was installed again, there or at another LB; the entry is no longer in the table; an earlier
-connection had the same ports shortly before."""
+FIN_IN, FIN_OUT, RESET = EXTERNAL.flag, INTERNAL.flag, 4
+"""Flags of an entry that say how far it has ended: its flow for packets from the client (for those to the client) ran
+out after FIN; a RST was seen. Its state follows from them, and from nothing else."""
+REINSTALLED, GONE, REUSED = 8, 16, 32
+"""Flags that say what has happened to it: a flow that had run out was installed again, there or at another LB; it is no
+longer in the table; an earlier connection had the same ports shortly before."""
 ENDING = FIN_IN | FIN_OUT | RESET
 STATES = tuple("reset" if flags & RESET else "half-closed" if flags else "open" for flags in range(ENDING + 1))
-"""State of an entry, by those flags."""
+"""State of an entry, by those of its flags that are in ENDING."""
 NO_HOP = bytes(6)
 """The next hop of an entry that was read back from a switch without its flow to the client."""
 
 
 class Shape(NamedTuple):
-    """What decides which fields an entry's flows match and set; the bytes of their OpenFlow messages depend on nothing else."""
+    """What decides which fields an entry's flows match and set; the bytes of their OpenFlow messages depend on nothing
+    else."""
 
     version: int
     """of IP: 4 or 6"""
@@ -54,7 +57,8 @@ class Entry:
 
     __slots__ = ("key", "reply", "next_hop", "inner_hop", "flags", "isn", "created", "last_seen", "packets", "bytes")
 
-    def __init__(self, key: bytes, reply: bytes, next_hop: bytes, created: float, isn: int = -1, inner_hop: bytes = b"") -> None:
+    def __init__(self, key: bytes, reply: bytes, next_hop: bytes, created: float, isn: int = -1,
+                 inner_hop: bytes = b"") -> None:
         self.key = key
         self.reply = reply
         self.next_hop = next_hop
@@ -65,6 +69,10 @@ class Entry:
         self.last_seen = created
         self.packets = 0
         self.bytes = 0
+
+    def key_from(self, side: Side) -> bytes:
+        """What packets from that side carry."""
+        return self.key if side is EXTERNAL else self.reply
 
     @property
     def bucket(self) -> int:
@@ -77,8 +85,7 @@ class Entry:
     @property
     def full(self) -> bool:
         """Full NAT? Else the server sees the client's own address and port."""
-        half = len(self.key) + 1 >> 1
-        return self.key[1:half] != self.reply[half:]
+        return sender_half(self.key) != receiver_half(self.reply)
 
     @property
     def opening_key(self) -> bytes:
@@ -120,8 +127,10 @@ class AccessTable:
     def __init__(self) -> None:
         self._by_key: dict[bytes, Entry] = {}
         self._by_reply: dict[bytes, Entry] = {}
+        self._by_side = (self._by_key, self._by_reply)
         self.connections_to: dict[bytes, int] = {}
-        """server_key -> how many entries go to that server, if there are any (of a NAT gateway: to that inside host)."""
+        """server_key -> how many entries go to that server, if there are any (of a NAT gateway: to that inside
+        host)."""
         self.watcher: Callable[[Entry], None] | None = None
         """Is told of each entry that has come, gone, or changed."""
 
@@ -141,6 +150,10 @@ class AccessTable:
         for server, count in self.connections_to.items():
             counts[server[1:-2]] += count
         return counts
+
+    def find(self, side: Side, key: bytes) -> Entry | None:
+        """The entry whose packets from that side carry this key."""
+        return self._by_side[side.number].get(key)
 
     def by_key(self, key: bytes) -> Entry | None:
         return self._by_key.get(key)
@@ -168,7 +181,7 @@ class AccessTable:
             self.watcher(entry)
 
     def _count(self, entry: Entry, more: int) -> None:
-        server = entry.reply[:len(entry.reply) + 1 >> 1]
+        server = server_key_of(entry.reply)
         count = self.connections_to.get(server, 0) + more
         if count:
             self.connections_to[server] = count

@@ -1,8 +1,8 @@
 """ICMP echo of inside hosts through a NAT gateway (RFC 5508 section 3): its identifiers take the place of ports.
 
-Open vSwitch cannot match an identifier, so the controller translates each echo and its reply itself, at whichever LB they come
-to. The table is therefore no part of an access table: a move has nothing to copy, and a restart of the controller
-loses the replies that are on their way at that moment.
+Open vSwitch cannot match an identifier, so the controller translates each echo and its reply itself, at whichever LB
+they come to. The table is therefore no part of an access table: a move has nothing to copy, and a restart of the
+controller loses the replies that are on their way at that moment.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import random
 
 from lbctl.entries.access_table import Entry
 from lbctl.values.keys import inverse_key, pack_key, unpack_key
+from lbctl.values.side import EXTERNAL, Side
 
 LIMIT = 16_384
 """Echoes of one NAT gateway that are remembered."""
@@ -19,7 +20,8 @@ ATTEMPTS = 16
 
 
 class Echoes:
-    """The echoes of one NAT gateway, as entries in the order of their last use; the identifier is both ports of a key."""
+    """The echoes of one NAT gateway, as entries in the order of their last use; the identifier is both ports of a
+    key."""
 
     def __init__(self) -> None:
         self._by_key: dict[bytes, Entry] = {}
@@ -28,18 +30,16 @@ class Echoes:
     def __len__(self) -> int:
         return len(self._by_key)
 
-    def by_key(self, key: bytes) -> Entry | None:
-        """By what a reply from the outside carries."""
-        return self._by_key.get(key)
+    def find(self, side: Side, key: bytes) -> Entry | None:
+        """The entry whose replies (from outside) or requests (from an inside host) carry this key."""
+        return (self._by_key if side is EXTERNAL else self._by_reply).get(key)
 
-    def by_reply(self, key: bytes) -> Entry | None:
-        """By what an inside host's request carries."""
-        return self._by_reply.get(key)
-
-    def request(self, key: bytes, external: bytes, next_hop: bytes, inner_hop: bytes, now: float, idle: float) -> Entry | None:
+    def request(self, key: bytes, external: bytes, next_hop: bytes, inner_hop: bytes, now: float,
+                idle: float) -> Entry | None:
         """The entry for an inside host's request of that key, sent out as `external`; None: no identifier or no room.
 
-        The identifier stays as it is if no other host uses it to the same address. idle: seconds after which an entry may go.
+        The identifier stays as it is if no other host uses it to the same address. idle: seconds after which an entry
+        may go.
         """
         entry = self._by_reply.get(key)
         if entry is None:

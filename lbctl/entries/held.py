@@ -6,13 +6,14 @@ from collections import deque
 from typing import NamedTuple
 
 from lbctl.site.model import Settings, Tunnel
+from lbctl.values.side import Side
 
 
 class HeldPacket(NamedTuple):
-    """A whole frame; `inward`: it came from the external network; else by that tunnel (None: the internal network)."""
+    """A whole frame, and where it came from. tunnel: of the internal side; None: from the internal network itself."""
 
     frame: bytes
-    inward: bool
+    side: Side
     tunnel: Tunnel | None = None
 
 

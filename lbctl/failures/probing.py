@@ -1,8 +1,8 @@
 """Probes: frames that LBs send each other over both networks, and that the receiver's switch answers by itself.
 
-The frames are those of pipeline/probe_rules.py. The control function lets two LBs ask each other one, on each network, and counts
-how many probes in a row were not answered. Rounds are counted, not seconds: a control function that was busy itself takes nobody
-for dead.
+The frames are those of pipeline/probe_rules.py. The control function lets two LBs ask each other one, on each
+network, and counts how many probes in a row were not answered. Rounds are counted, not seconds: a control function
+that was busy itself takes nobody for dead.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from typing import NamedTuple
 
 from lbctl.frames import packets
 from lbctl.ground.effects import Outbox, ToSwitch
@@ -72,6 +73,8 @@ class Probing:
             able = sorted(name for name, switch in self._switches.items()
                           if switch.ready and switch.of_ports and switch.ports[network].up)
             for name, switch in self._switches.items():
+                if switch.watched is None:
+                    continue
                 path = self.path(name, network)
                 fence = name in to_fence
                 target = IPv4Address(fence_code if fence else ASKED).packed
@@ -79,23 +82,20 @@ class Probing:
                     self._number = self._number % (NUMBERS - 1) + 1
                     asked[self._number] = name, network, fence
                     path.asked = True
-                    out.append(self._probe(prober, switch, network, self._number, target))
+                    out.append(
+                        _probe(
+                            prober, network, Probe(self._number, _mac(switch, network), switch.watched.identity, target)
+                        )
+                    )
         return out
 
     def _probers(self, name: str, able: list[str], count: int) -> Iterator[Switch]:
         """The next ones in the order of names. able: those that could, in that order."""
         start = bisect_right(able, name)
         others = (able[(start + place) % len(able)] for place in range(min(count + 1, len(able))))
-        return (self._switches[other] for other in itertools.islice((other for other in others if other != name), count))
-
-    @staticmethod
-    def _probe(prober: Switch, asked: Switch, network: str, number: int, target: bytes) -> ToSwitch:
-        port = getattr(prober.of_ports, network)
-        # A new control function has not seen the ports of an LB that is not connected.
-        mac = getattr(asked.of_ports, network).mac if asked.of_ports else "ff:ff:ff:ff:ff:ff"
-        source, destination, identity = (packets.parse_mac(text) for text in (port.mac, mac, asked.watched.identity))
-        frame = packets.arp_question(source, destination, number.to_bytes(4), identity, target)
-        return ToSwitch(prober.lb.name, PacketOut(frame, FROM_CONTROLLER, port.number))
+        return (
+            self._switches[other] for other in itertools.islice((other for other in others if other != name), count)
+        )
 
     def answer(self, arp: packets.Arp) -> str | None:
         """Notes an answer. Returns the LB, or None if no probe of the last rounds was asked so."""
@@ -121,3 +121,24 @@ class Probing:
     def forget(self, names: set[str]) -> None:
         """These LBs are gone."""
         self._paths = {place: path for place, path in self._paths.items() if place[0] not in names}
+
+
+class Probe(NamedTuple):
+    """mac: who is to get it. identity: whom it means. target: what it asks for (packed)."""
+
+    number: int
+    mac: str
+    identity: str
+    target: bytes
+
+
+def _mac(asked: Switch, network: str) -> str:
+    """A new control function has not seen the ports of an LB that is not connected: all get what it is asked."""
+    return getattr(asked.of_ports, network).mac if asked.of_ports else "ff:ff:ff:ff:ff:ff"
+
+
+def _probe(prober: Switch, network: str, probe: Probe) -> ToSwitch:
+    port = getattr(prober.of_ports, network)
+    source, destination, identity = (packets.parse_mac(text) for text in (port.mac, probe.mac, probe.identity))
+    frame = packets.arp_question(source, destination, probe.number.to_bytes(4), identity, probe.target)
+    return ToSwitch(prober.lb.name, PacketOut(frame, FROM_CONTROLLER, port.number))

@@ -3,73 +3,106 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import Protocol
 
+from lbctl.failures.detection import Detection
 from lbctl.failures.succession import Candidate, Orphan, spread
 from lbctl.ground.effects import Outbox
+from lbctl.ground.ground import Ground
+from lbctl.ground.move_record import MoveRecord
 from lbctl.ground.serving import Serving
-from lbctl.moves.move import Move
-from lbctl.moves.takeover import Failure
+from lbctl.moves.takeover import LbFailure
 from lbctl.values.addresses import Address
 from lbctl.values.refused import Refused
-
-if TYPE_CHECKING:
-    from lbctl.control import ControlFunction
 
 FIRST_RETRY, LAST_RETRY = 0.5, 30.0
 """Seconds until a failover that did not succeed is tried again; doubled each time."""
 
 
+class Mover(Protocol):
+    """Who moves external IPs (lbctl/moves/)."""
+
+    def take_over(self, serving: Serving, to: str, failure: LbFailure, now: float) -> tuple[MoveRecord, Outbox]:
+        """From its failed LB."""
+
+    def free(self, serving: Serving, to: str, now: float) -> tuple[MoveRecord, Outbox]:
+        """From an LB that is well."""
+
+
+class Weights(Protocol):
+    """Who knows what external IPs and LBs carry (lbctl/load/)."""
+
+    def weight(self, serving: Serving) -> float:
+        """Of an external IP, as it is now."""
+
+    def by_lb(self) -> dict[str, float]:
+        """The sum of the weights of each LB's external IPs."""
+
+
+class Drains(Protocol):
+    def is_drained(self, name: str) -> bool:
+        """Does an operator want that LB empty?"""
+
+
 class Relief:
     """Starts the failovers of a control function."""
 
-    def __init__(self, control: ControlFunction) -> None:
-        self._control = control
+    def __init__(self, ground: Ground, detection: Detection, mover: Mover, weights: Weights, drains: Drains) -> None:
+        self._ground, self._detection, self._mover, self._weights, self._drains = (
+            ground,
+            detection,
+            mover,
+            weights,
+            drains,
+        )
         self._retries: dict[Address, tuple[float, float]] = {}
         """When to try again, and how long to wait after that."""
         self._told: set[str] = set()
         """Failed LBs that nobody can take over from, as the log has said."""
 
-    def to_fence(self) -> set[str]:
-        """LBs that must answer ARP for nobody, and can't be told so."""
-        switches = self._control.switches
-        return {name for name in self._control.detection.failed() if switches[name].state == "disconnected"}
-
-    def order(self, name: str, now: float) -> tuple[list[Move], Outbox]:
-        """Takes all external IPs of that LB away, whether it has failed or not. Raises Refused: unknown LB, no other LB, a move
-        is running (the failovers that are running are returned)."""
-        control = self._control
-        source = control.switches.get(name)
+    def order(self, name: str, now: float) -> tuple[list[MoveRecord], Outbox]:
+        """Takes all external IPs of that LB away, whether it has failed or not. Raises Refused: unknown LB, no other
+        LB, a move is running (the failovers that are running are returned)."""
+        source = self._ground.switches.get(name)
         if source is None:
             raise Refused(404, "Unknown load balancer", f"this site has no load balancer {name}")
-        running = [move for move in control.moves.values()
-                   if not move.ended and move.record.kind == "failover" and move.record.source == name]
-        orphans = [serving for serving in control.directory if serving.assigned == name and serving.move not in running]
+        # One that is being taken over may have its new LB already.
+        running = [serving.move for serving in self._ground.external_ips
+                   if serving.move and serving.move.kind == "failover" and serving.move.source == name]
+        under_way = {record.id for record in running}
+        orphans = [serving for serving in self._ground.external_ips
+                   if serving.assigned == name and not (serving.move and serving.move.id in under_way)]
         moving = [str(serving.address) for serving in orphans if serving.move]
         if moving:
-            raise Refused(409, "Move already running", f"{', '.join(moving)} is being moved: wait for its end, or abort it")
-        failure = control.detection.failed().get(name)
+            raise Refused(
+                409, "Move already running", f"{', '.join(moving)} is being moved: wait for its end, or abort it"
+            )
+        failure = self._detection.failed().get(name)
         takers = self._takers(name, orphans, now)
         if orphans and not takers:
             raise Refused(409, "No other load balancer", f"no load balancer but {name} is ready, with both ports up")
         if failure is None and not source.ready:
-            failure = control.detection.declare(name, "by order: it is not connected")
+            failure = self._detection.declare(name, "by order: it is not connected")
         return self._start(takers, failure, now, running)
 
     def tick(self, now: float) -> Outbox:
         """Starts what has become due."""
-        control, out = self._control, []
-        failed = control.detection.failed()
+        out: Outbox = []
+        failed = self._detection.failed()
         self._told &= failed.keys()
-        self._retries = {address: retry for address, retry in self._retries.items()
-                         if (serving := control.directory.get(address)) and (serving.assigned in failed or serving.move)}
+        self._retries = {
+            address: retry
+            for address, retry in self._retries.items()
+            if (serving := self._ground.external_ips.get(address)) and (serving.assigned in failed or serving.move)
+        }
         for name, failure in failed.items():
-            orphans = [serving for serving in control.directory
+            orphans = [serving for serving in self._ground.external_ips
                        if serving.assigned == name and serving.move is None and self._due(serving, now)]
             takers = self._takers(name, orphans, now)
             if orphans and not takers and name not in self._told:
                 self._told.add(name)
-                control.log("no load balancer can take over", level="error", lb=name, external_ips=len(orphans),
+                self._ground.log("no load balancer can take over", level="error", lb=name, external_ips=len(orphans),
                             hint="another one must be ready, with both ports up")
             out += self._start(takers, failure, now)[1]
         return out
@@ -87,36 +120,42 @@ class Relief:
         return {serving: chosen[serving.address] for serving in orphans if serving.address in chosen}
 
     def _orphans(self, orphans: list[Serving]) -> dict[Address, Orphan]:
-        control = self._control
         named_by: dict[Address, set[Address]] = {}
-        for serving in control.directory:
+        for serving in self._ground.external_ips:
             for other in serving.config.not_with:
                 named_by.setdefault(other, set()).add(serving.address)
-        return {serving.address: Orphan(frozenset(serving.next_hops()), control.balancing.weight(serving), serving.config.only_on,
-                                        serving.config.not_with | named_by.get(serving.address, set())) for serving in orphans}
+        return {
+            serving.address: Orphan(
+                frozenset(serving.next_hops()),
+                self._weights.weight(serving),
+                serving.config.only_on,
+                serving.config.not_with | named_by.get(serving.address, set()),
+            )
+            for serving in orphans
+        }
 
     def _candidates(self, failed: str, now: float) -> list[Candidate]:
-        control = self._control
-        detection, drained = control.detection, control.balancing.drained
-        unfit = {failed, *detection.failed()}
-        has, loads = defaultdict(set), control.balancing.loads()
-        for serving in control.directory:
+        unfit = {failed, *self._detection.failed()}
+        has: dict[str, set[Address]] = defaultdict(set)
+        loads = self._weights.by_lb()
+        for serving in self._ground.external_ips:
             has[serving.assigned].add(serving.address)
         return [Candidate(name, frozenset(has[name]), frozenset(switch.neighbours), loads[name], switch.lb.capacity,
-                          detection.held_down(name, now) or name in drained)
-                for name, switch in control.switches.items()
+                          self._detection.held_down(name, now) or self._drains.is_drained(name))
+                for name, switch in self._ground.switches.items()
                 if name not in unfit and switch.ready and switch.ports_up]
 
-    def _start(self, takers: dict[Serving, str], failure: Failure | None, now: float,
-               moves: list[Move] | None = None) -> tuple[list[Move], Outbox]:
-        control, out, moves = self._control, [], list(moves or ())
+    def _start(self, takers: dict[Serving, str], failure: LbFailure | None, now: float,
+               running: Iterable[MoveRecord] = ()) -> tuple[list[MoveRecord], Outbox]:
+        out: Outbox = []
+        records = list(running)
         for serving, target in takers.items():
             if failure is None:
-                move, messages = control.movement.free(serving, target, now)
+                record, effects = self._mover.free(serving, target, now)
             else:
                 _, wait = self._retries.get(serving.address, (now, FIRST_RETRY))
                 self._retries[serving.address] = now + wait, min(2 * wait, LAST_RETRY)
-                move, messages = control.movement.take_over(serving, target, failure, control.copies.remote(serving), now)
-            moves.append(move)
-            out += messages
-        return moves, out
+                record, effects = self._mover.take_over(serving, target, failure, now)
+            records.append(record)
+            out += effects
+        return records, out

@@ -10,8 +10,8 @@ from lbctl.values.addresses import Address, address_order
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """An external IP without an LB. needs: the next hops that its LB must reach; load: what it carries; only_on, apart: as of its
-    ExternalIp, `apart` also what names it."""
+    """An external IP without an LB. needs: the next hops that its LB must reach; load: what it carries; only_on,
+    apart: as of its ExternalIp, `apart` also what names it."""
 
     needs: frozenset[Address]
     load: float = 0.0
@@ -34,11 +34,11 @@ class Candidate:
 
 
 def spread(orphans: Mapping[Address, Orphan], candidates: Collection[Candidate]) -> dict[Address, str]:
-    """Which LB takes which external IP. The largest load first, each to the LB that has the lowest relative load then; of several
-    the one with the fewest external IPs.
+    """Which LB takes which external IP. The largest load first, each to the LB that has the lowest relative load
+    then; of several the one with the fewest external IPs.
 
-    An LB that does not reach all next hops comes last, before it one that is held down, before it one where the external IP should
-    not be (only_on, not_with); so an external IP gets none only if there is no candidate.
+    An LB that does not reach all next hops comes last, before it one that is held down, before it one where the
+    external IP should not be (only_on, not_with); so an external IP gets none only if there is no candidate.
     """
     if not candidates:
         return {}
@@ -48,7 +48,7 @@ def spread(orphans: Mapping[Address, Orphan], candidates: Collection[Candidate])
     for address in sorted(orphans, key=lambda address: (-orphans[address].load, *address_order(address))):
         orphan = orphans[address]
 
-        def worth(candidate: Candidate, orphan: Orphan = orphan) -> tuple:
+        def worth(candidate: Candidate, orphan: Orphan = orphan) -> tuple[int, bool, bool, float, int, str]:
             name = candidate.name
             unwanted = bool(orphan.only_on and name not in orphan.only_on) or not orphan.apart.isdisjoint(has[name])
             return (len(orphan.needs - candidate.reaches), candidate.held_down, unwanted,

@@ -10,11 +10,9 @@ from typing import NamedTuple
 
 from lbctl.frames.packets import Malformed, Packet, checksum, decode, ip_frame, transport_checksum
 from lbctl.values.addresses import is_host
-from lbctl.values.protocols import ICMP, ICMPV6
+from lbctl.values.protocols import ETHERNET_HEADER, ICMP, ICMPV6, TTL
 
 _HEAD = Struct("!BBHI")
-_IP = 14
-"""Where the IP header starts in a frame."""
 _TOS_INTERNETWORK_CONTROL = 0xC0
 _QUERIES = {ICMP: frozenset((0, 8, 13, 14, 15, 16, 17, 18)), ICMPV6: frozenset(range(128, 256))}
 """ICMP types that are no errors; a type that is not known might be one."""
@@ -44,8 +42,8 @@ def too_big(mtu: int) -> Error:
 def error(frame: bytes, kind: Error, source_mac: bytes, source: bytes) -> bytes | None:
     """The frame with that error, from `source`, which answers the IP packet in `frame`.
 
-    None where RFC 1122 3.2.2 and RFC 4443 2.4 forbid one: to an ICMP error, to broadcast and multicast, to a fragment, to a
-    source that is not one host; and to a malformed frame.
+    None where RFC 1122 3.2.2 and RFC 4443 2.4 forbid one: to an ICMP error, to broadcast and multicast, to a fragment,
+    to a source that is not one host; and to a malformed frame.
     """
     try:
         packet = decode(frame)
@@ -55,7 +53,7 @@ def error(frame: bytes, kind: Error, source_mac: bytes, source: bytes) -> bytes 
         return None
     version = 4 if len(packet.src) == 4 else 6
     head = 28 if version == 4 else 48
-    quoted = frame[_IP:packet.payload_offset + packet.payload_length][:_LIMIT[version] - head]
+    quoted = frame[ETHERNET_HEADER:packet.payload_offset + packet.payload_length][:_LIMIT[version] - head]
     kind_and_code = kind.ipv4 if version == 4 else kind.ipv6
     return message(packet.eth_src, source_mac, source, packet.src, *kind_and_code, quoted)
 
@@ -68,7 +66,7 @@ def is_error(frame: bytes, packet: Packet) -> bool:
 
 
 def message(eth_dst: bytes, eth_src: bytes, src: bytes, dst: bytes, kind: int, code: int, word: int, body: bytes, *,
-            ttl: int = 64) -> bytes:
+            ttl: int = TTL) -> bytes:
     """A frame with one ICMP message, checksum included. word: the 4 bytes after the checksum."""
     data = _HEAD.pack(kind, code, 0, word) + body
     if len(src) == 4:

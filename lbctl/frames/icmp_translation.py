@@ -1,23 +1,22 @@
 """ICMP errors about translated packets: what they quote, and the same packet before or after translation.
 
-Bytes in, bytes out. Checksums are changed by what has changed under them (RFC 1624), never computed anew: what was wrong stays
-wrong, so that its receiver notices. Lengths do not change, so the MTU that an error tells stays true, and so do the
-extensions of RFC 4884 behind a quoted packet.
+Bytes in, bytes out. Checksums are changed by what has changed under them (RFC 1624), never computed anew: what was
+wrong stays wrong, so that its receiver notices. Lengths do not change, so the MTU that an error tells stays true, and
+so do the extensions of RFC 4884 behind a quoted packet.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from lbctl.frames.packets import SKIPPED_HEADERS, Packet
+from lbctl.frames.packets import FRAGMENT_HEADER, SKIPPED_HEADERS, Packet
 from lbctl.values.keys import pack_key, unpack_key
-from lbctl.values.protocols import ICMP, ICMPV6, TCP, UDP
+from lbctl.values.protocols import ETHERNET_HEADER, ICMP, ICMPV6, TCP, UDP
 
 HEADER = 8
 """Bytes of an ICMP error before the packet that it quotes."""
 QUOTED_TRANSPORT = 8
 """Bytes of the quoted packet's payload that every error has (RFC 792)."""
-_IP = 14
 _ADDRESSES = {4: 12, 6: 8}
 """Where the addresses are in an IP header, by IP version."""
 _CHECKSUM = {TCP: 16, UDP: 6, ICMP: 2, ICMPV6: 2}
@@ -25,7 +24,6 @@ _IDENTIFIER = 4
 """Where they are in what IP carries: the checksum; ICMP's echo identifier."""
 _ECHOES = {ICMP: (8, 0), ICMPV6: (128, 129)}
 """Types of echo request and reply."""
-_FRAGMENT_HEADER = 44
 
 
 class Carried(NamedTuple):
@@ -40,14 +38,15 @@ class Carried(NamedTuple):
 
 
 def quoted(frame: bytes, packet: Packet) -> Carried | None:
-    """What the packet carries that the ICMP error in `frame` quotes. None: nothing that a connection can be found by."""
+    """What the packet carries that the ICMP error in `frame` quotes. None: nothing that a connection can be found
+    by."""
     found = carried(frame[packet.payload_offset + HEADER:packet.payload_offset + packet.payload_length])
     return found if found and len(unpack_key(found.key)[1]) == len(packet.src) else None
 
 
 def carried(data: bytes) -> Carried | None:
-    """Of an IP packet whose end may be missing. None: too short, a fragment other than the first, or neither TCP nor UDP nor
-    an ICMP echo."""
+    """Of an IP packet whose end may be missing. None: too short, a fragment other than the first, or neither TCP nor
+    UDP nor an ICMP echo."""
     if not data:
         return None
     place = _ipv6_transport(data) if data[0] >> 4 == 6 else _ipv4_transport(data)
@@ -78,10 +77,10 @@ def _ipv6_transport(data: bytes) -> tuple[int, int] | None:
     if len(data) < 40:
         return None
     protocol, start = data[6], 40
-    while protocol in SKIPPED_HEADERS or protocol == _FRAGMENT_HEADER:
+    while protocol in SKIPPED_HEADERS or protocol == FRAGMENT_HEADER:
         if start + 8 > len(data):
             return None
-        if protocol == _FRAGMENT_HEADER:
+        if protocol == FRAGMENT_HEADER:
             if int.from_bytes(data[start + 2:start + 4]) >> 3:
                 return None
             protocol, start = data[start], start + 8
@@ -91,8 +90,8 @@ def _ipv6_transport(data: bytes) -> tuple[int, int] | None:
 
 
 def readdressed(data: bytes, transport: int, key: bytes) -> bytes:
-    """An IP packet, or its beginning, with the addresses and ports of `key`. transport: where its TCP, UDP or ICMP header starts;
-    so much of it is there as `carried` asks for."""
+    """An IP packet, or its beginning, with the addresses and ports of `key`. transport: where its TCP, UDP or ICMP
+    header starts; so much of it is there as `carried` asks for."""
     protocol, source, source_port, destination, destination_port = unpack_key(key)
     first = _ADDRESSES[4 if len(source) == 4 else 6]
     addresses, new_addresses = slice(first, first + 2 * len(source)), source + destination
@@ -115,26 +114,26 @@ def readdressed(data: bytes, transport: int, key: bytes) -> bytes:
 
 def readdressed_frame(frame: bytes, packet: Packet, key: bytes, eth_dst: bytes) -> bytes:
     """The whole frame of a TCP or UDP packet or an ICMP echo, with the addresses and ports of `key`, to that MAC."""
-    header = carried(frame[_IP:])
+    header = carried(frame[ETHERNET_HEADER:])
     assert header is not None, "a decoded packet has its transport header"
-    return eth_dst + frame[6:_IP] + readdressed(frame[_IP:packet.payload_offset + packet.payload_length], header.transport, key)
+    end = packet.payload_offset + packet.payload_length
+    return eth_dst + frame[6:ETHERNET_HEADER] + readdressed(frame[ETHERNET_HEADER:end], header.transport, key)
 
 
-def translated_error(frame: bytes, packet: Packet, transport: int, key: bytes, source: bytes, destination: bytes,
-                     eth_dst: bytes) -> bytes:
-    """The frame of an ICMP error that tells the same from `source` to `destination` about the packet of `key`.
+def translated_error(frame: bytes, packet: Packet, transport: int, key: bytes, ends: tuple[bytes, bytes]) -> bytes:
+    """The frame of an ICMP error that tells the same about the packet of `key`.
 
-    transport: where in the quoted packet its TCP, UDP or ICMP header starts.
+    transport: where in the quoted packet its TCP, UDP or ICMP header starts. ends: source and destination of the error.
     """
+    source, destination = ends
     start, end = packet.payload_offset, packet.payload_offset + packet.payload_length
     old = frame[start + HEADER:end]
     new = readdressed(old, transport, key)
-    first = _IP + _ADDRESSES[4 if len(source) == 4 else 6]
+    first = ETHERNET_HEADER + _ADDRESSES[4 if len(source) == 4 else 6]
     addresses, new_addresses = slice(first, first + 2 * len(source)), source + destination
     out = bytearray(frame[:end])
-    out[:6] = eth_dst
     if len(source) == 4:
-        _update(out, _IP + 10, frame[addresses], new_addresses)
+        _update(out, ETHERNET_HEADER + 10, frame[addresses], new_addresses)
         _update(out, start + 2, old, new)
     else:
         _update(out, start + 2, frame[addresses] + old, new_addresses + new)
@@ -143,7 +142,8 @@ def translated_error(frame: bytes, packet: Packet, transport: int, key: bytes, s
 
 
 def _update(data: bytearray, place: int, old: bytes, new: bytes) -> None:
-    """The checksum at `place` after `old` has become `new` (RFC 1624); both are of one length, and begin at an even place."""
+    """The checksum at `place` after `old` has become `new` (RFC 1624); both are of one length, and begin at an even
+    place."""
     odd = b"\0" * (len(old) & 1)
     was = int.from_bytes(data[place:place + 2])
     # 2**16 is 1 modulo 0xffff, so the remainder of a whole number is the ones' complement sum of its words.

@@ -14,15 +14,19 @@ from struct import Struct
 from typing import NamedTuple
 
 from lbctl.values.addresses import is_host
-from lbctl.values.protocols import TCP, UDP
-
-ETH_TYPE_IPV4 = 0x0800
-ETH_TYPE_IPV6 = 0x86DD
-ETH_TYPE_ARP = 0x0806
+from lbctl.values.protocols import (
+    ARP_REPLY,
+    ARP_REQUEST,
+    ETH_TYPE_ARP,
+    ETH_TYPE_IPV4,
+    ETH_TYPE_IPV6,
+    ETHERNET_HEADER,
+    TCP,
+    TTL,
+    UDP,
+)
 
 FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
-
-ARP_REQUEST, ARP_REPLY = 1, 2
 
 BROADCAST_MAC = b"\xff" * 6
 
@@ -38,16 +42,12 @@ _TCP_START = Struct("!HHIIBB")
 _UDP = Struct("!HHHH")
 _ARP = Struct("!6s6sHHHBBH6s4s6s4s")
 
-_IP = 14
-"""Where the IPv4 header starts in a frame."""
 _DONT_FRAGMENT = 0x4000
 _MORE_FRAGMENTS_OR_OFFSET = 0x3FFF
 SKIPPED_HEADERS = frozenset((0, 43, 60))
 """IPv6: hop-by-hop options, routing, destination options."""
-_FRAGMENT_HEADER = 44
-TTL = 64
-
-""":: and ::1 begin with this."""
+FRAGMENT_HEADER = 44
+"""IPv6: says that the packet is a fragment, or could be."""
 
 
 class Malformed(ValueError):
@@ -105,7 +105,7 @@ def decode(frame: bytes) -> Packet:
         raise Malformed("fragment")
     if eth_src[0] & 1 or not is_host(src):
         raise Malformed("source is not a host")
-    return _transport(frame, eth_dst, eth_src, protocol, src, dst, _IP + header, total - header, ttl)
+    return _transport(frame, eth_dst, eth_src, protocol, src, dst, ETHERNET_HEADER + header, total - header, ttl)
 
 
 def _decode_ipv6(frame: bytes) -> Packet:
@@ -115,7 +115,7 @@ def _decode_ipv6(frame: bytes) -> Packet:
     eth_dst, eth_src, _, first, length, protocol, ttl, src, dst = _ETHERNET_IPV6.unpack_from(frame)
     if first >> 28 != 6:
         raise Malformed("bad IP version")
-    start, end = _IP + 40, _IP + 40 + length
+    start, end = ETHERNET_HEADER + 40, ETHERNET_HEADER + 40 + length
     if end > len(frame):
         raise Malformed("truncated")
     if eth_src[0] & 1 or not is_host(src):
@@ -124,15 +124,15 @@ def _decode_ipv6(frame: bytes) -> Packet:
         if start + 8 > end:
             raise Malformed("truncated")
         protocol, start = frame[start], start + 8 + frame[start + 1] * 8
-    if protocol == _FRAGMENT_HEADER:
+    if protocol == FRAGMENT_HEADER:
         raise Malformed("fragment")
     if start > end:
         raise Malformed("truncated")
     return _transport(frame, eth_dst, eth_src, protocol, src, dst, start, end - start, ttl)
 
 
-def _transport(frame: bytes, eth_dst: bytes, eth_src: bytes, protocol: int, src: bytes, dst: bytes, start: int, length: int,
-               ttl: int) -> Packet:
+def _transport(frame: bytes, eth_dst: bytes, eth_src: bytes, protocol: int, src: bytes, dst: bytes, start: int,
+               length: int, ttl: int) -> Packet:
     """length: of what IP carries, in bytes, from `start` in the frame."""
     if protocol == UDP:
         if length < 8:
@@ -189,11 +189,22 @@ def tcp_segment(
     return ip_frame(eth_dst, eth_src, src, dst, TCP, head + payload, ttl=ttl)
 
 
-def udp_datagram(eth_dst: bytes, eth_src: bytes, src: bytes, src_port: int, dst: bytes, dst_port: int, payload: bytes) -> bytes:
+def udp_datagram(
+    eth_dst: bytes,
+    eth_src: bytes,
+    src: bytes,
+    src_port: int,
+    dst: bytes,
+    dst_port: int,
+    payload: bytes,
+    *,
+    ttl: int = TTL,
+) -> bytes:
     """A frame with one UDP datagram, checksums included (RFC 768: a checksum of 0 is sent as its complement)."""
     head = _UDP.pack(src_port, dst_port, 8 + len(payload), 0)
     total = transport_checksum(UDP, src, dst, head + payload) or 0xFFFF
-    return ip_frame(eth_dst, eth_src, src, dst, UDP, _UDP.pack(src_port, dst_port, 8 + len(payload), total) + payload)
+    datagram = _UDP.pack(src_port, dst_port, 8 + len(payload), total) + payload
+    return ip_frame(eth_dst, eth_src, src, dst, UDP, datagram, ttl=ttl)
 
 
 def tcp_reset(packet: Packet, source_mac: bytes) -> bytes | None:
@@ -228,31 +239,34 @@ def ip_frame(eth_dst: bytes, eth_src: bytes, src: bytes, dst: bytes, protocol: i
              tos: int = 0) -> bytes:
     """A frame with an IP packet without options; IPv4 or IPv6 by the length of the addresses."""
     if len(src) == 16:
-        return _ETHERNET_IPV6.pack(eth_dst, eth_src, ETH_TYPE_IPV6, 6 << 28 | tos << 20, len(payload), protocol, ttl, src, dst) + payload
+        first_word = 6 << 28 | tos << 20
+        head = _ETHERNET_IPV6.pack(eth_dst, eth_src, ETH_TYPE_IPV6, first_word, len(payload), protocol, ttl, src, dst)
+        return head + payload
     head = _IPV4.pack(0x45, tos, 20 + len(payload), 0, _DONT_FRAGMENT, ttl, protocol, 0, src, dst)
     head = head[:10] + checksum(head).to_bytes(2) + head[12:]
     return _ETHERNET.pack(eth_dst, eth_src, ETH_TYPE_IPV4) + head + payload
 
 
 def transport_checksum(protocol: int, src: bytes, dst: bytes, data: bytes) -> int:
-    """The checksum over the pseudo header (RFC 9293 3.1, RFC 8200 8.1) and `data`, whose own checksum field must be 0."""
+    """The checksum over the pseudo header (RFC 9293 3.1, RFC 8200 8.1) and `data`, whose own checksum field must be
+    0."""
     pseudo = _PSEUDO_IPV6 if len(src) == 16 else _PSEUDO_IPV4
     return checksum(src + dst + pseudo.pack(len(data), protocol) + data)
 
 
 def arp_probe(source_mac: bytes, target: bytes) -> bytes:
     """A broadcast ARP request without a sender address (RFC 5227): asks for a MAC, changes no one's ARP cache."""
-    return _arp(source_mac, ARP_REQUEST, bytes(4), target)
+    return arp_question(source_mac, BROADCAST_MAC, bytes(4), bytes(6), target)
 
 
 def arp_announcement(source_mac: bytes, address: bytes) -> bytes:
     """A gratuitous ARP request (RFC 5227): tells everyone that `address` is at `source_mac` now."""
-    return _arp(source_mac, ARP_REQUEST, address, address)
+    return arp_question(source_mac, BROADCAST_MAC, address, bytes(6), address)
 
 
 def may_not_be_fragmented(frame: bytes) -> bool:
     """Of a frame with an IP packet: no router may cut it up (IPv4: don't fragment; IPv6: always)."""
-    return frame[12:14] == b"\x86\xdd" or bool(frame[_IP + 6] & 0x40)
+    return frame[12:14] == b"\x86\xdd" or bool(frame[ETHERNET_HEADER + 6] & 0x40)
 
 
 def with_eth_dst(frame: bytes, mac: bytes) -> bytes:
@@ -276,7 +290,7 @@ def _check_ipv4(version_ihl: int, header: int, total: int, frame_length: int) ->
         raise Malformed("bad IP version")
     if header < 20 or total < header:
         raise Malformed("bad IPv4 header length")
-    if _IP + total > frame_length:
+    if ETHERNET_HEADER + total > frame_length:
         raise Malformed("truncated")
 
 
@@ -287,10 +301,5 @@ def parse_mac(text: str) -> bytes:
 
 def arp_question(source_mac: bytes, destination_mac: bytes, spa: bytes, tha: bytes, tpa: bytes) -> bytes:
     """An ARP request with any contents."""
-    return _ARP.pack(destination_mac, source_mac, ETH_TYPE_ARP, 1, ETH_TYPE_IPV4, 6, 4, ARP_REQUEST, source_mac, spa, tha, tpa)
-
-
-def _arp(source_mac: bytes, op: int, spa: bytes, tpa: bytes) -> bytes:
-    return _ARP.pack(
-        BROADCAST_MAC, source_mac, ETH_TYPE_ARP, 1, ETH_TYPE_IPV4, 6, 4, op, source_mac, spa, bytes(6), tpa
-    )
+    what = 1, ETH_TYPE_IPV4, 6, 4, ARP_REQUEST
+    return _ARP.pack(destination_mac, source_mac, ETH_TYPE_ARP, *what, source_mac, spa, tha, tpa)

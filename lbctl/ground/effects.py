@@ -15,8 +15,8 @@ from lbctl.values.addresses import Address
 
 
 class ToSwitch(NamedTuple):
-    """A message for the switch of that LB. One LB's messages arrive in their order, or, from some point on, not at all; between
-    LBs there is no order but what confirmations make."""
+    """A message for the switch of that LB. One LB's messages arrive in their order, or, from some point on, not at
+    all; between LBs there is no order but what confirmations make."""
 
     lb: str
     message: Message
@@ -32,8 +32,8 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class FetchCopy:
-    """Not for a switch: get that server's entries of the external IP from the keeper's copy (`keeper`), or from the server's socket
-    table (`sockets`)."""
+    """Not for a switch: get that server's entries of the external IP from the keeper's copy (`keeper`), or from the
+    server's socket table (`sockets`)."""
 
     keeper: Keeper
     external_ip: ExternalIp
@@ -57,9 +57,6 @@ class Solve:
     problem: Problem
     algorithm: str
 
-
-STORE = "store"
-"""Who confirms a Save, in place of an LB's name."""
 
 Effect = ToSwitch | Save | FetchCopy | SendBatch | Solve
 Outbox = list[Effect]

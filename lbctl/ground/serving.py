@@ -8,17 +8,19 @@ from lbctl.entries.access_table import AccessTable, Entry
 from lbctl.entries.echo import Echoes
 from lbctl.entries.held import HeldPackets
 from lbctl.entries.translation import Allocation, full_reply
-from lbctl.moves.move import Move
+from lbctl.ground.move_record import MoveRecord
 from lbctl.servers.schedulers import Scheduler, scheduler_for
 from lbctl.servers.states import Place, ServerStates
 from lbctl.site.model import ExternalIp, Hop, Server, Service, Settings, Tunnel
 from lbctl.values.addresses import Address, Endpoint, Network
 from lbctl.values.keys import reply_key
 from lbctl.values.owners import owner_of
+from lbctl.values.side import EXTERNAL, Side
 
 
 class Serving:
-    """One external IP at work. seed: where its translated ports start, see Allocation. drained: see ServerStates.configure."""
+    """One external IP at work. seed: where its translated ports start, see Allocation. drained: see
+    ServerStates.configure."""
 
     def __init__(self, config: ExternalIp, assigned: str, settings: Settings, seed: int = 0,
                  drained: Iterable[tuple[Place, Endpoint]] = ()) -> None:
@@ -30,7 +32,8 @@ class Serving:
         """The LBs that are given its entries: one, or two while it moves."""
         self.unread: set[str] = {assigned}
         """The LBs whose entries are still to be taken over from an earlier controller."""
-        self.move: Move | None = None
+        self.move: MoveRecord | None = None
+        """Of the move that is running."""
         self.held = HeldPackets(settings)
         self.services: dict[Place, Service] = {}
         """By protocol number and port."""
@@ -61,7 +64,9 @@ class Serving:
         """What it is in cookies."""
         return owner_of(self.address.packed)
 
-    def reconfigure(self, config: ExternalIp, settings: Settings, drained: Iterable[tuple[Place, Endpoint]] = ()) -> None:
+    def reconfigure(
+        self, config: ExternalIp, settings: Settings, drained: Iterable[tuple[Place, Endpoint]] = ()
+    ) -> None:
         """Another site file or order: connections stay, new ones follow the new services."""
         before, self.config, self.settings = self.config, config, settings
         self._set_services(config, drained)
@@ -77,8 +82,12 @@ class Serving:
         self._tunnels = {server.packed: hop.tunnel for server, hop in config.hops().items() if hop.tunnel}
         before = self.services
         self.services = {(service.protocol_number, service.port): service for service in config.services}
-        self.schedulers = {place: self.schedulers[place] if before.get(place) == service
-                           else scheduler_for(service, self.table.connections_to) for place, service in self.services.items()}
+        self.schedulers = {
+            place: self.schedulers[place]
+            if before.get(place) == service
+            else scheduler_for(service, self.table.connections_to)
+            for place, service in self.services.items()
+        }
         self.servers.configure(self.services, drained)
 
     def _set_allocation(self) -> None:
@@ -97,7 +106,8 @@ class Serving:
         return self.allocation.available((key[0], server.address.packed, server.port), now, self.settings.time_wait)
 
     def translate(self, key: bytes, server: Server, now: float) -> bytes | None:
-        """The reply key of a connection of that key to that server; takes a port where one is needed. None: there is none."""
+        """The reply key of a connection of that key to that server; takes a port where one is needed. None: there is
+        none."""
         if self.allocation is None:
             return reply_key(key, server.address.packed, server.port)
         place = self.allocation.give((key[0], server.address.packed, server.port), now, self.settings.time_wait)
@@ -111,23 +121,28 @@ class Serving:
 
     def next_hops(self) -> set[Address]:
         """The next hops and routers that an LB must reach to serve it."""
-        return {hop.address for hop in self.config.hops().values()} | ({self.config.router} if self.config.router else set())
+        return {hop.address for hop in self.config.hops().values()} | (
+            {self.config.router} if self.config.router else set()
+        )
 
     def tidy(self, now: float) -> None:
         """Forgets what nobody needs any more. To be called now and then."""
         if self.allocation:
             self.allocation.tidy(now, self.settings.time_wait)
 
-    def error_source(self, destination: bytes, inward: bool) -> bytes:
-        """Whom an error comes from that answers a packet to `destination` (packed): the address that was asked, if it is one
-        of this external IP's; else the gateway."""
-        if inward or any(destination == address.packed for address in self.config.internal_addresses()):
+    def error_source(self, destination: bytes, side: Side) -> bytes:
+        """Whom an error comes from that answers a packet from that side to `destination` (packed): the address that
+        was asked, if it is one of this external IP's; else the gateway."""
+        if side is EXTERNAL or any(destination == address.packed for address in self.config.internal_addresses()):
             return destination
         return self.config.internal_addresses()[0].packed
 
     def idle_since(self, now: float) -> list[Entry]:
         """The entries that have been idle for too long."""
-        limits = {protocol: now - self.settings.idle_timeout_of(protocol) for protocol in {e.key[0] for e in self.table.entries()}}
+        limits = {
+            protocol: now - self.settings.idle_timeout_of(protocol)
+            for protocol in {e.key[0] for e in self.table.entries()}
+        }
         return [entry for entry in self.table.entries() if entry.last_seen <= limits[entry.key[0]]]
 
 
@@ -161,7 +176,9 @@ class Directory:
     def replace(self, servings: list[Serving]) -> None:
         self.by_address = {serving.address.packed: serving for serving in servings}
         self.by_owner = {serving.owner: serving for serving in servings}
-        self._by_internal = {address.packed: serving for serving in servings for address in serving.config.every_internal_ip()}
+        self._by_internal = {
+            address.packed: serving for serving in servings for address in serving.config.every_internal_ip()
+        }
         self._by_server = {server.packed: serving for serving in servings if serving.config.nat == "destination"
                            for server in serving.config.server_addresses()}
         self._inside = [(*_mask(prefix), serving) for serving in servings for prefix in serving.config.inside]
@@ -172,9 +189,10 @@ class Directory:
             for address in {hop.address for hop in serving.config.hops().values()}:
                 self._behind.setdefault(address, []).append(serving.config)
 
-    def of_packet(self, src: bytes, dst: bytes, inward: bool) -> Serving | None:
-        """Whose packet it is; the order is that of the priorities in table transfer_mode."""
-        if inward:
+    def of_packet(self, src: bytes, dst: bytes, side: Side) -> Serving | None:
+        """Whose packet it is that has come from that side; the order is that of the priorities in table
+        transfer_mode."""
+        if side is EXTERNAL:
             return self.by_address.get(dst)
         return self._by_internal.get(dst) or self._by_server.get(src) or self._of_inside(src)
 

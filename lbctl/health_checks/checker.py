@@ -1,38 +1,39 @@
 """When which server is checked, by which LB; what its answers are, and what follows (docs/health-checks.md).
 
-A check is sent by the LB that its external IP is assigned to, through table deliver_server: the way of clients' packets. Its source
-is an address that servers answer to that LB (ExternalIp.check_source), from ports that no connection is translated to. The answers
-meet no entry, and come to the controller. So a move changes nothing but the LB; what fails while one is on is not counted, and
-neither is what fails because of the LB.
+A check is sent by the LB that its external IP is assigned to, through table deliver_server: the way of clients'
+packets. Its source is an address that servers answer to that LB (ExternalIp.check_source), from ports that no
+connection is translated to. The answers meet no entry, and come to the controller. So a move changes nothing but the
+LB; what fails while one is on is not counted, and neither is what fails because of the LB.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from lbctl.entries.access_table import Entry
 from lbctl.frames import icmp, packets
+from lbctl.frames.discovery import asked_by
 from lbctl.frames.icmp_translation import quoted
-from lbctl.frames.neighbours import asked_by
 from lbctl.frames.packets import Malformed, Packet
 from lbctl.ground.effects import Outbox, ToSwitch
+from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
+from lbctl.ground.tokens import Confirmation
 from lbctl.health_checks.agenda import Agenda
 from lbctl.health_checks.targets import Target, Targets
 from lbctl.health_checks.verdict import Attempt, Said, Segment, Verdict
 from lbctl.openflow.inbound import PacketIn
 from lbctl.openflow.messages import Barrier, PacketOut
+from lbctl.openflow.meters import MOST_CHECKS
+from lbctl.openflow.ports import Ports
 from lbctl.site.model import CHECK_PORTS
 from lbctl.switches.switch import Switch
 from lbctl.values.keys import inverse_key, pack_key, server_key, unpack_key
-from lbctl.values.protocols import TCP, UDP
+from lbctl.values.protocols import UDP
 
-if TYPE_CHECKING:
-    from lbctl.control import ControlFunction
-
-MOST_CHECKS = 1000
-"""In a second, of the whole site; what is due beyond that is put off."""
 BURST = 0.1
 """Seconds: so much of a second's checks may begin at once."""
 FOLLOW_INTERVAL = 1.0
@@ -70,11 +71,25 @@ class Flight:
         return min(self.deadline, self.again_at)
 
 
+class Fitness(Protocol):
+    """Who knows how the LBs' data paths are (lbctl/failures/)."""
+
+    def trusted(self, name: str) -> bool:
+        """Is that LB's data path well, as far as is known?"""
+
+
+class Ender(Protocol):
+    """Who ends entries (lbctl/connections/)."""
+
+    def end_all(self, serving: Serving, entries: Iterable[Entry], now: float) -> Outbox:
+        """Takes entries out of the table and out of every switch."""
+
+
 class Checker:
     """Of all servers of a control function. counters: checks by result; what was put off, not sent, or not counted."""
 
-    def __init__(self, control: ControlFunction) -> None:
-        self._control = control
+    def __init__(self, ground: Ground, fitness: Fitness, ender: Ender) -> None:
+        self._ground, self._fitness, self._ender = ground, fitness, ender
         self.counters: Counter[str] = Counter()
         self._targets = Targets()
         self._flights: dict[bytes, Flight] = {}
@@ -105,7 +120,7 @@ class Checker:
 
     def _follow(self, now: float) -> None:
         self._follow_at = now + FOLLOW_INTERVAL
-        new = self._targets.follow(self._control.directory, now)
+        new = self._targets.follow(self._ground.external_ips, now)
         if new:
             # However often services change, and however long their intervals are.
             self._starts.keep(lambda target: not target.gone)
@@ -115,7 +130,7 @@ class Checker:
     def _exists(self, target: Target, now: float) -> bool:
         """Is it still to be checked, by the services as they are at this moment?"""
         serving = target.serving
-        if serving.services is not target.services or self._control.directory.get(serving.address) is not serving:
+        if serving.services is not target.services or self._ground.external_ips.get(serving.address) is not serving:
             self._follow(now)
         return not target.gone
 
@@ -143,19 +158,21 @@ class Checker:
         return out
 
     def _expire(self, lb: str, flights: list[Flight], now: float) -> Outbox:
-        """Their time is over. That is their verdict if the LB can still be heard: what it had to tell comes before the barrier's reply."""
+        """Their time is over. That is their verdict if the LB can still be heard: what it had to tell comes before
+        the barrier's reply."""
         out: Outbox = []
         for flight in flights:
             said, flight.verdict = flight.attempt.expired()
             out += self._say(flight, said)
-            flight.deadline = now + self._control.site.settings.barrier_timeout
+            flight.deadline = now + self._ground.settings.barrier_timeout
             flight.again_at = float("inf")
             self._alarms.add(flight.deadline, flight)
 
         def confirmed(then: float) -> Outbox:
-            return [item for flight in flights if not flight.over for item in self._end(flight, flight.verdict, then)]
+            return [effect for flight in flights if not flight.over and flight.verdict
+                    for effect in self._end(flight, flight.verdict, then)]
 
-        return [*out, ToSwitch(lb, Barrier(self._control.when_confirmed(lb, confirmed)))]
+        return [*out, ToSwitch(lb, Barrier(self._ground.tokens.new(Confirmation(lb, confirmed))))]
 
     # One check.
 
@@ -166,16 +183,17 @@ class Checker:
         target.due = max(target.due + check.interval, now)
         self._starts.add(target.due, target)
         sender = self._sender(target.serving)
-        resolved = sender and target.server.hop.address in sender.neighbours
-        if sender and not resolved:
+        if sender and target.server.hop.address not in sender.neighbours:
             return self._unresolved(target, sender.lb.name, now)
         target.unresolved = None
-        key = self._key(target) if resolved else None
-        if key is None:
+        key = self._key(target) if sender else None
+        if sender is None or key is None:
             self.counters["not_sent"] += 1
             return []
         pause = check.timeout * RETRY
-        flight = Flight(target, target.attempt(self._control.seed, now), key, sender.lb.name, now + check.timeout, now + pause, pause)
+        flight = Flight(
+            target, target.attempt(self._ground.seed, now), key, sender.lb.name, now + check.timeout, now + pause, pause
+        )
         self._flights[key], target.checked = flight, True
         self._alarms.add(flight.wakes, flight)
         return self._say(flight, flight.attempt.begin())
@@ -187,10 +205,13 @@ class Checker:
         if now < target.unresolved[1] + PATIENCE:
             self.counters["not_sent"] += 1
             return []
-        return self._judge(target, Verdict(False, "unresolved", f"no answer to {asked_by(target.server.hop.address)}"), now)
+        return self._judge(
+            target, Verdict(False, "unresolved", f"no answer to {asked_by(target.server.hop.address)}"), now
+        )
 
     def _key(self, target: Target) -> bytes | None:
-        """Of the check's packets: from a port that no other check to that place has, and no entry. None: there is none."""
+        """Of the check's packets: from a port that no other check to that place has, and no entry. None: there is
+        none."""
         source, serving, (first, last) = target.serving.config.check_source().packed, target.serving, CHECK_PORTS
         for _ in range(last - first + 1):
             key = pack_key(target.check.protocol_number, source, target.source_port, *target.to)
@@ -201,18 +222,18 @@ class Checker:
 
     def _sender(self, serving: Serving) -> Switch | None:
         """The LB that can check an external IP's servers now. None: there is none."""
-        switch = self._control.switches.get(serving.assigned)
+        switch = self._ground.switches.get(serving.assigned)
         if switch is None or not switch.ready or switch.of_ports is None:
             return None
         usable = switch.ports["internal"].up and switch.role(serving.address).arp
-        return switch if usable and self._control.health(serving.assigned)[0] in ("well", "unwatched") else None
+        return switch if usable and self._fitness.trusted(serving.assigned) else None
 
     def _say(self, flight: Flight, said: Said) -> Outbox:
         """Through the LB that serves now."""
-        switch = self._control.switches.get(flight.target.serving.assigned)
+        switch = self._ground.switches.get(flight.target.serving.assigned)
         if switch is None or not switch.ready or switch.of_ports is None:
             return []
-        return [_through(switch, _frame(flight.key, what)) for what in said]
+        return [_through(switch, switch.of_ports, _frame(flight.key, what)) for what in said]
 
     # Answers.
 
@@ -223,14 +244,14 @@ class Checker:
         except Malformed:
             switch.counters["dropped_malformed"] += 1
             return []
-        if packet.src_port is None:
+        if packet.src_port is None or packet.dst_port is None:
             switch.counters["dropped_unknown_protocol"] += 1
             return []
         flight = self._flights.get(pack_key(packet.protocol, packet.dst, packet.dst_port, packet.src, packet.src_port))
         if flight is None:
             # What a server still says after the verdict is answered so that nothing of the check stays there.
             reset = packets.tcp_reset(packet, NO_MAC) if switch.ready else None
-            return [_through(switch, reset)] if reset else []
+            return [_through(switch, switch.of_ports, reset)] if reset and switch.of_ports else []
         said, verdict = flight.attempt.received(packet, _payload(packet, packet_in.frame))
         if said:
             flight.again_at = max(flight.again_at, now + flight.pause)
@@ -278,27 +299,34 @@ class Checker:
                 target.reason = verdict.reason
                 servers.set_down(target.place, endpoint, verdict.reason, now)
             return []
-        told = {"external_ip": str(target.serving.address), "service": f"{target.service.protocol}/{target.service.port}",
-                "server": str(endpoint), "reason": verdict.reason}
+        told = {
+            "external_ip": str(target.serving.address),
+            "service": f"{target.service.protocol}/{target.service.port}",
+            "server": str(endpoint),
+            "reason": verdict.reason,
+        }
         if target.judgement.up:
             servers.set_up(target.place, endpoint)
-            self._control.log("server up", **told, down_for=round(now - target.since, 1))
+            self._ground.log("server up", **told, down_for=round(now - target.since, 1))
             return []
         target.reason, target.since = verdict.reason, now
         servers.set_down(target.place, endpoint, verdict.reason, now)
-        out = self._reset(target) if target.check.when_down == "reset" else []
-        self._control.log("server down", level="warning", **told)
+        out = self._reset(target, now) if target.check.when_down == "reset" else []
+        self._ground.log("server down", level="warning", **told)
         return out
 
-    def _reset(self, target: Target) -> Outbox:
-        """Ends the server's entries: the next packet of either side is answered with a RST (a client's datagram: by another server)."""
+    def _reset(self, target: Target, now: float) -> Outbox:
+        """Ends the server's entries: the next packet of either side is answered with a RST (a client's datagram: by
+        another server)."""
         protocol, port = target.place
         table = target.serving.table
         to_server, service = server_key(protocol, target.server.address.packed, target.server.port), port.to_bytes(2)
         if to_server not in table.connections_to:
             return []
-        doomed = [entry for entry in table.snapshot() if entry.reply.startswith(to_server) and entry.key.endswith(service)]
-        return self._control.connections.end_all(target.serving, doomed)
+        doomed = [
+            entry for entry in table.snapshot() if entry.reply.startswith(to_server) and entry.key.endswith(service)
+        ]
+        return self._ender.end_all(target.serving, doomed, now)
 
 
 def _payload(packet: Packet, frame: bytes) -> bytes:
@@ -308,13 +336,23 @@ def _payload(packet: Packet, frame: bytes) -> bytes:
 
 def _frame(key: bytes, what: Segment | bytes) -> bytes:
     """For table deliver_server."""
-    protocol, source, source_port, destination, port = unpack_key(key)
-    if protocol == TCP:
-        return packets.tcp_segment(NO_MAC, NO_MAC, source, source_port, destination, port, flags=what.flags, seq=what.seq,
-                                   ack=what.ack, payload=what.payload)
+    _, source, source_port, destination, port = unpack_key(key)
+    if isinstance(what, Segment):
+        return packets.tcp_segment(
+            NO_MAC,
+            NO_MAC,
+            source,
+            source_port,
+            destination,
+            port,
+            flags=what.flags,
+            seq=what.seq,
+            ack=what.ack,
+            payload=what.payload,
+        )
     return packets.udp_datagram(NO_MAC, NO_MAC, source, source_port, destination, port, what)
 
 
-def _through(switch: Switch, frame: bytes) -> ToSwitch:
+def _through(switch: Switch, ports: Ports, frame: bytes) -> ToSwitch:
     """As a client's packet that has been translated."""
-    return ToSwitch(switch.lb.name, PacketOut(frame, switch.of_ports.external.number, "deliver_server"))
+    return ToSwitch(switch.lb.name, PacketOut(frame, ports.external.number, "deliver_server"))

@@ -18,13 +18,14 @@ ISN_SECOND = 250_000
 """How much initial sequence numbers grow in a second (RFC 9293 3.4.1)."""
 _NUMBERS = 1 << 32
 
-Key = tuple[Place, Endpoint]
+CheckedServer = tuple[Place, Endpoint]
 """Service of an external IP, and server."""
 
 
 @dataclass(eq=False, slots=True)
 class Target:
-    """A server of a service that is checked. number: any, the same in each run; what spreads the targets over time and ports."""
+    """A server of a service that is checked. number: any, the same in each run; what spreads the targets over time
+    and ports."""
 
     serving: Serving
     services: Mapping[Place, Service]
@@ -35,7 +36,8 @@ class Target:
     judgement: Judgement
     number: int
     source_port: int
-    """Where its checks come from; always the same as long as that is free, since Open vSwitch's cache knows the answers then."""
+    """Where its checks come from; always the same as long as that is free, since Open vSwitch's cache knows the
+    answers then."""
     due: float
     """When the next check is to begin."""
     reason: str = ""
@@ -59,27 +61,30 @@ class Target:
         return self.server.address.packed, self.check.port or self.server.port
 
     def attempt(self, seed: int, now: float) -> Attempt:
-        """A new check. seed: another one in each run, so that sequence numbers can't be guessed from the site file (RFC 6528)."""
+        """A new check. seed: another one in each run, so that sequence numbers can't be guessed from the site file
+        (RFC 6528)."""
         check = self.check
         if check.type == "udp":
             return UdpCheck(check.request, check.answer, check.timeout)
         isn = ((self.number ^ zlib.crc32(seed.to_bytes(8))) + int(now * ISN_SECOND)) % _NUMBERS
         address = self.serving.address
         host = check.host or (str(address) if address.version == 4 else f"[{address}]")
-        return TcpCheck(isn, check.timeout, HttpQuestion(check.path, host, check.status) if check.type == "http" else None)
+        return TcpCheck(
+            isn, check.timeout, HttpQuestion(check.path, host, check.status) if check.type == "http" else None
+        )
 
 
 class Targets:
     """By external IP."""
 
     def __init__(self) -> None:
-        self._each: dict[Address, dict[Key, Target]] = {}
+        self._each: dict[Address, dict[CheckedServer, Target]] = {}
         self._followed: dict[Address, tuple[Serving, object]] = {}
         """The services that the targets of an external IP were made of."""
 
     def follow(self, directory: Directory, now: float) -> list[Target]:
-        """Makes them those of the services as they are now. Returns the new ones, each due at a time of its own; what is not a target
-        any more is `gone`. A server that stays, stays up or down."""
+        """Makes them those of the services as they are now. Returns the new ones, each due at a time of its own; what
+        is not a target any more is `gone`. A server that stays, stays up or down."""
         new: list[Target] = []
         known = set()
         for serving in directory:
@@ -98,7 +103,7 @@ class Targets:
         for place, service in serving.services.items():
             for server in service.servers if service.health_check else ():
                 key = place, server.endpoint
-                targets[key] = _target(serving, place, service, server, before.get(key), now)
+                targets[key] = _target(serving, place, server, before.get(key), now)
         _drop(before.values())
         for place, endpoint in before.keys() - targets.keys():
             serving.servers.set_up(place, endpoint)
@@ -107,8 +112,10 @@ class Targets:
         return list(targets.values())
 
 
-def _target(serving: Serving, place: Place, service: Service, server: Server, before: Target | None, now: float) -> Target:
+def _target(serving: Serving, place: Place, server: Server, before: Target | None, now: float) -> Target:
+    service = serving.services[place]
     check = service.health_check
+    assert check is not None, "only servers that are checked are targets"
     number = zlib.crc32(f"{serving.address} {place} {server.endpoint}".encode())
     first, last = CHECK_PORTS
     port = before.source_port if before else first + number % (last - first + 1)

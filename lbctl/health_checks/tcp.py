@@ -1,12 +1,14 @@
-"""A check by TCP: can a connection be opened, and is an HTTP request answered with the right status? (RFC 9293, RFC 9112)
+"""A check by TCP: can a connection be opened, and is an HTTP request answered with the right status? (RFC 9293, RFC
+9112)
 
-A client of one connection that never closes it in order: it ends each by a RST, which leaves nothing behind at the server. What
-does not belong to the connection, or came twice, or in another order, changes no verdict.
+A client of one connection that never closes it in order: it ends each by a RST, which leaves nothing behind at the
+server. What does not belong to the connection, or came twice, or in another order, changes no verdict.
 """
 
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from lbctl.frames.packets import ACK, FIN, PSH, RST, SYN, Packet
 from lbctl.health_checks.verdict import Segment, Verdict
@@ -41,6 +43,13 @@ class HttpQuestion:
         return Verdict(False, "status", "the answer is not HTTP") if len(heard) >= LONGEST_LINE else None
 
 
+class Exchange(NamedTuple):
+    """The server has accepted, and is asked. start: the sequence number of its first byte."""
+
+    start: int
+    question: HttpQuestion
+
+
 class TcpCheck:
     """isn: where our sequence numbers start. question: None if it is enough that the server accepts a connection."""
 
@@ -50,8 +59,7 @@ class TcpCheck:
         self._question = question
         self._next = isn + 1
         """Of our sequence numbers; not reduced yet."""
-        self._start: int | None = None
-        """The sequence number of the server's first byte; None until it has accepted."""
+        self._accepted: Exchange | None = None
         self._heard = bytearray()
         self._pieces: dict[int, bytes] = {}
         """What came too early: by its place in what the server says."""
@@ -62,14 +70,14 @@ class TcpCheck:
         return [Segment(SYN, self._isn)]
 
     def again(self) -> list[Segment]:
-        return self.begin() if self._start is None else self._asked()
+        return self._asked(self._accepted) if self._accepted else self.begin()
 
     def expired(self) -> tuple[list[Segment], Verdict]:
-        what = "no answer" if self._start is None else "no HTTP status"
+        what = "no HTTP status" if self._accepted else "no answer"
         return self._reset(), Verdict(False, "timeout", f"{what} within {self._timeout:g} s")
 
     def received(self, packet: Packet, payload: bytes) -> tuple[list[Segment], Verdict | None]:
-        return self._opening(packet) if self._start is None else self._open(packet, self._start, payload)
+        return self._open(packet, self._accepted, payload) if self._accepted else self._opening(packet)
 
     def _opening(self, packet: Packet) -> tuple[list[Segment], Verdict | None]:
         """RFC 9293 3.10.7.3."""
@@ -83,14 +91,14 @@ class TcpCheck:
             return [], Verdict(False, "refused", "connection refused")
         if not flags & SYN:
             return [], None
-        self._start = (packet.seq + 1) % _NUMBERS
         if self._question is None:
             return self._reset(), Verdict(True, "passed", "accepts connections")
+        self._accepted = Exchange((packet.seq + 1) % _NUMBERS, self._question)
         self._next += len(self._question.request)
-        return self._asked(), None
+        return self._asked(self._accepted), None
 
-    def _open(self, packet: Packet, start: int, payload: bytes) -> tuple[list[Segment], Verdict | None]:
-        flags, place = packet.tcp_flags, _signed(packet.seq - start)
+    def _open(self, packet: Packet, accepted: Exchange, payload: bytes) -> tuple[list[Segment], Verdict | None]:
+        flags, place = packet.tcp_flags, _signed(packet.seq - accepted.start)
         if flags & RST:
             right = 0 <= place - len(self._heard) < WINDOW
             return [], Verdict(False, "reset", "connection reset") if right else None
@@ -98,15 +106,15 @@ class TcpCheck:
             return [], None
         if flags & SYN:
             # It has not heard that we accept.
-            return (self._asked() if place == -1 else []), None
+            return (self._asked(accepted) if place == -1 else []), None
         if flags & FIN and place + len(payload) >= len(self._heard):
             self._end = place + len(payload)
         self._keep(place, payload)
         closed = self._end is not None and len(self._heard) >= self._end
-        verdict = self._question.verdict(bytes(self._heard), closed)
+        verdict = accepted.question.verdict(bytes(self._heard), closed)
         if verdict:
             return self._reset(), verdict
-        return ([Segment(ACK, self._next % _NUMBERS, self._acknowledged())] if payload else []), None
+        return ([Segment(ACK, self._next % _NUMBERS, self._acknowledged(accepted))] if payload else []), None
 
     def _keep(self, place: int, payload: bytes) -> None:
         """Puts what has come to what has come before."""
@@ -122,12 +130,12 @@ class TcpCheck:
                 self._heard += more
                 found = found or bool(more)
 
-    def _asked(self) -> list[Segment]:
+    def _asked(self, accepted: Exchange) -> list[Segment]:
         """Our question, which accepts the server's SYN as well."""
-        return [Segment(ACK | PSH, (self._isn + 1) % _NUMBERS, self._acknowledged(), self._question.request)]
+        return [Segment(ACK | PSH, (self._isn + 1) % _NUMBERS, self._acknowledged(accepted), accepted.question.request)]
 
-    def _acknowledged(self) -> int:
-        return (self._start + len(self._heard)) % _NUMBERS
+    def _acknowledged(self, accepted: Exchange) -> int:
+        return (accepted.start + len(self._heard)) % _NUMBERS
 
     def _reset(self) -> list[Segment]:
         return [Segment(RST, self._next % _NUMBERS)]

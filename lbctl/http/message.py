@@ -25,6 +25,8 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
+    """headers: names as they are sent."""
+
     status: int
     headers: Mapping[str, str]
     body: bytes

@@ -23,7 +23,10 @@ def read_token(file: Path) -> str:
 
 
 def missing_token(headers: Mapping[str, str], token: str | None, who: str) -> str | None:
-    """What is wrong with a request that does not carry the token; None if nothing is, or no token is wanted. who: is asked."""
+    """What is wrong with a request that does not carry the token; None if nothing is wrong, or no token is wanted.
+
+    who: what the request was sent to, in a word for people.
+    """
     scheme, _, given = headers.get("authorization", "").partition(" ")
     if token is None or scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode()):
         return None

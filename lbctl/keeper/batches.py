@@ -1,7 +1,8 @@
 """What goes over the wire: batches of sections, and the keeper's reply to one.
 
-Each batch is about one server. A *session* is what a sender says about it from one full copy on: first the full copy in parts,
-then increments, numbered together from 1. A gap or a refusal ends a session; the sender then begins another one. The body of a batch:
+Each batch is about one server. A *session* is what a sender says about it from one full copy on: first the full copy in
+parts, then increments, numbered together from 1. A gap or a refusal ends a session; the sender then begins another one.
+The body of a batch:
 
     "LBK1", kind (1 byte), IP version (1), session (8), sequence (8), number of sections (2), server address
     for each section: kind (1), number of ports (2), number of rows (4), external IP, ports (5 each), rows
@@ -14,7 +15,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lbctl.keeper.rows import Kind, Section, Stream, count, row_size, underivable
+from lbctl.keeper.rows import RowKind, Section, Stream, count, row_size, underivable
 
 CONTENT_TYPE = "application/vnd.lbctl.entries"
 MAGIC = b"LBK1"
@@ -23,7 +24,7 @@ _SECTION = struct.Struct("!BHI")
 _PORTS_SIZE = 5
 
 
-class Malformed(ValueError):
+class MalformedBatch(ValueError):
     """These bytes are no batch; the message says where they stop making sense."""
 
 
@@ -36,7 +37,8 @@ class BatchKind(enum.IntEnum):
 
 
 class Batch(NamedTuple):
-    """One message to a keeper; also what it gives back (one LAST_PART). server: packed; all sections are of its streams."""
+    """One message to a keeper; also what it gives back (one LAST_PART). server: packed; all sections are of its
+    streams."""
 
     kind: BatchKind
     server: bytes
@@ -76,37 +78,40 @@ def encode(batch: Batch) -> bytes:
 
 
 def decode(body: bytes) -> Batch:
-    """The batch of a body. Raises Malformed."""
+    """The batch of a body. Raises MalformedBatch."""
     try:
         magic, kind, version, session, sequence, number = _HEAD.unpack_from(body)
         if magic != MAGIC:
-            raise Malformed(f"a batch begins with {MAGIC.decode()}; perhaps the other side is of another release")
+            raise MalformedBatch(f"a batch begins with {MAGIC.decode()}; perhaps the other side is of another release")
         if version not in (4, 6):
-            raise Malformed(f"there is no IP version {version}")
+            raise MalformedBatch(f"there is no IP version {version}")
         offset = _HEAD.size + (4 if version == 4 else 16)
         server, sections = body[_HEAD.size:offset], []
         for _ in range(number):
             section, offset = _section(body, offset, server)
             sections.append(section)
         if offset != len(body):
-            raise Malformed(f"its sections end at byte {offset} of {len(body)}")
+            raise MalformedBatch(f"its sections end at byte {offset} of {len(body)}")
         return Batch(BatchKind(kind), server, session, sequence, sections)
     except struct.error as error:
-        raise Malformed(f"cut off: {error}") from error
+        raise MalformedBatch(f"cut off: {error}") from error
     except ValueError as error:
-        raise error if isinstance(error, Malformed) else Malformed(str(error)) from error
+        raise error if isinstance(error, MalformedBatch) else MalformedBatch(str(error)) from error
 
 
 def _section(body: bytes, offset: int, server: bytes) -> tuple[Section, int]:
     """The section that begins there, and where it ends."""
     number, ports, rows = _SECTION.unpack_from(body, offset)
-    kind, address = Kind(number), len(server)
+    kind, address = RowKind(number), len(server)
     start = offset + _SECTION.size
     rows_at = start + address + ports * _PORTS_SIZE
     end = rows_at + rows * row_size(kind, 4 if address == 4 else 6)
     if end > len(body):
-        raise Malformed(f"the section at byte {offset} has {rows} rows, and ends {end - len(body)} bytes after the body")
-    section = Section(kind, Stream(server, body[start:start + address]), body[start + address:rows_at], body[rows_at:end])
+        raise MalformedBatch(f"the section at byte {offset} has {rows} rows, and ends {end - len(body)} bytes after "
+                             "the body")
+    stream = Stream(server, body[start:start + address])
+    section = Section(kind, stream, body[start + address:rows_at], body[rows_at:end])
     if missing := underivable(section):
-        raise Malformed(f"the section at byte {offset} says no external port for protocol and server port {missing.hex()}")
+        raise MalformedBatch(f"the section at byte {offset} says no external port for protocol and server port "
+                             f"{missing.hex()}")
     return section, end

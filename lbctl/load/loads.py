@@ -1,27 +1,32 @@
 """How much each external IP carries, from the counters of the flows that its packets pass in table transfer_mode.
 
-One request for each LB and period reads those of its own external IPs, or of all after its own have changed: every packet of an
-external IP meets exactly one of its flows there, whichever way it goes. (The access table would tell the same by a request for each
-external IP, but Open vSwitch would look at every entry for each of them.)
+One request for each LB and period reads those of its own external IPs, or of all after its own have changed: every
+packet of an external IP meets exactly one of its flows there, whichever way it goes. (The access table would tell the
+same by a request for each external IP, but Open vSwitch would look at every entry for each of them.)
 
-A flow that takes another's place, as when the transfer mode changes, goes on with its counters (OpenFlow 1.4.0 6.4: no
-OFPFF_RESET_COUNTS). What counters say at first is where they start, not what has just been carried; where they have shrunk, the
-switch was restarted, and they started from zero. What an external IP carries is the sum over all LBs, so a move makes no gap.
+A flow that takes another's place, as when the transfer mode changes, goes on with its counters (OpenFlow 1.4.0 6.4:
+no OFPFF_RESET_COUNTS). What counters say at first is where they start, not what has just been carried; where they
+have shrunk, the switch was restarted, and they started from zero. What an external IP carries is the sum over all
+LBs, so a move makes no gap.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from lbctl.ground.effects import Outbox, ToSwitch
+from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
+from lbctl.ground.tokens import FlowsAnswer
 from lbctl.openflow.cookies import MARK, MASK_KIND, MASK_MARK, Kind, owner_in
-from lbctl.openflow.inbound import FlowStats
+from lbctl.openflow.inbound import FlowStats, decode_flow_stats
 from lbctl.openflow.messages import ReadFlows
+from lbctl.site.model import PACKETS_PER_CONNECTION
 from lbctl.switches.switch import Switch
 from lbctl.values.addresses import Address
 
@@ -46,15 +51,19 @@ class Load(NamedTuple):
 
     def towards(self, other: Load, share: float) -> Load:
         """A share (0 to 1) of the way to the other."""
-        return Load(self.packets + share * (other.packets - self.packets), self.bytes + share * (other.bytes - self.bytes),
-                    self.opened + share * (other.opened - self.opened))
+        return Load(
+            self.packets + share * (other.packets - self.packets),
+            self.bytes + share * (other.bytes - self.bytes),
+            self.opened + share * (other.opened - self.opened),
+        )
 
 
 @dataclass(slots=True)
-class Asked:
+class AskedLb:
     """A request under way to that LB."""
 
     lb: str
+    token: int
     at: float
     served: frozenset[Address]
     found: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -63,8 +72,8 @@ class Asked:
 
 @dataclass(slots=True)
 class Reading:
-    """What an LB has said last. served: its external IPs then; counts: owner -> packets, bytes, as last read; rates: owner -> packets/s,
-    bytes/s since the reading before."""
+    """What an LB has said last. served: its external IPs then; counts: owner -> packets, bytes, as last read; rates:
+    owner -> packets/s, bytes/s since the reading before."""
 
     at: float
     served: frozenset[Address]
@@ -81,13 +90,14 @@ class Smoothed:
 
 
 class Loads:
-    """Of all external IPs of a control function. period: seconds."""
+    """Of all external IPs of a control function."""
 
-    def __init__(self, period: float) -> None:
-        self.period = period
+    def __init__(self, ground: Ground, decode: Callable[[bytes], Iterable[FlowStats]] = decode_flow_stats) -> None:
+        self._ground, self._decode = ground, decode
         self.totals: Counter[tuple[str, int, str]] = Counter()
         """(LB, owner, packets or bytes) -> counted since the control function started."""
-        self._asked: dict[int, Asked] = {}
+        self._asked: dict[str, AskedLb] = {}
+        """LB -> what has not been answered."""
         self._readings: dict[str, Reading] = {}
         self._smoothed: dict[int, Smoothed] = {}
         self._next = float("-inf")
@@ -95,51 +105,59 @@ class Loads:
         self._to_ask: deque[str] = deque()
         """LBs that are still to be asked in this period."""
 
-    def tick(self, switches: Mapping[str, Switch], servings: Iterable[Serving], new_token, now: float) -> Outbox:
+    @property
+    def _period(self) -> float:
+        """Seconds."""
+        return self._ground.settings.load_period
+
+    def tick(self, now: float) -> Outbox:
         """To be called often: smooths what has come in, and asks again, once in a period."""
+        switches = self._ground.switches
         if now >= self._next:
             if self._next > float("-inf"):
-                self._smooth(servings, now - self._then, now)
-            self._next, self._then = max(self._next + self.period, now), now
-            self._asked = {token: asked for token, asked in self._asked.items() if now - asked.at < UNANSWERED * self.period}
-            busy = {asked.lb for asked in self._asked.values()}
-            self._to_ask = deque(name for name in switches if name not in busy)
+                self._smooth(self._ground.external_ips, now - self._then, now)
+            self._next, self._then = max(self._next + self._period, now), now
+            for asked in [asked for asked in self._asked.values() if now - asked.at >= UNANSWERED * self._period]:
+                self._ground.tokens.cancel(asked.token)
+                del self._asked[asked.lb]
+            self._to_ask = deque(name for name in switches if name not in self._asked)
         out: Outbox = []
         while self._to_ask and len(out) < ASKED_AT_ONCE:
             name = self._to_ask.popleft()
             if name in switches and switches[name].ready:
-                out.append(self._question(switches[name], new_token(), now))
+                out.append(self._question(switches[name], now))
         return out
 
-    def _question(self, switch: Switch, token: int, now: float) -> ToSwitch:
-        """The flows of external IPs that it does not serve count next to nothing, but are many in a large site. What they count belongs
-        to the load when it has served one until now, or does so from now on."""
+    def _question(self, switch: Switch, now: float) -> ToSwitch:
+        """The flows of external IPs that it does not serve count next to nothing, but are many in a large site. What
+        they count belongs to the load when it has served one until now, or does so from now on."""
         name, served = switch.lb.name, switch.served()
-        self._asked[token] = Asked(name, now, served)
+        token = self._ground.tokens.new(FlowsAnswer(name, partial(self._answered, name)))
+        self._asked[name] = AskedLb(name, token, now, served)
         if name in self._readings and self._readings[name].served == served:
             return ToSwitch(name, ReadFlows(TABLE, MARK << 56 | Kind.MODE << 48, MASK_KIND, token))
         return ToSwitch(name, ReadFlows(TABLE, MARK << 56, MASK_MARK, token))
 
-    def asked(self, token: int) -> bool:
-        return token in self._asked
-
-    def answer(self, token: int, flows: Iterable[FlowStats], more: bool, now: float) -> None:
-        """One part of the answer to a ReadFlows."""
-        asked = self._asked[token]
-        for flow in flows:
+    def _answered(self, lb: str, body: bytes, more: bool, now: float) -> Outbox:
+        """One part of the answer to the question to that LB."""
+        asked = self._asked[lb]
+        for flow in self._decode(body):
             packets, size = asked.found.get(owner_in(flow.cookie), (0, 0))
             asked.found[owner_in(flow.cookie)] = packets + flow.packets, size + flow.bytes
         if not more:
-            del self._asked[token]
+            del self._asked[lb]
             self._count(asked, now)
+        return []
 
-    def _count(self, asked: Asked, now: float) -> None:
-        before = self._readings.get(asked.lb) or Reading(now - self.period, asked.served, asked.found, {})
-        elapsed = max(now - before.at, self.period / 2)
+    def _count(self, asked: AskedLb, now: float) -> None:
+        before = self._readings.get(asked.lb) or Reading(now - self._period, asked.served, asked.found, {})
+        elapsed = max(now - before.at, self._period / 2)
         rates: dict[int, tuple[float, float]] = {}
         for owner, counts in asked.found.items():
             old = before.counts.get(owner, (0, 0))
-            packets, size = counts if counts[0] < old[0] or counts[1] < old[1] else (counts[0] - old[0], counts[1] - old[1])
+            packets, size = (
+                counts if counts[0] < old[0] or counts[1] < old[1] else (counts[0] - old[0], counts[1] - old[1])
+            )
             self.totals[asked.lb, owner, "packets"] += packets
             self.totals[asked.lb, owner, "bytes"] += size
             rates[owner] = packets / elapsed, size / elapsed
@@ -147,7 +165,7 @@ class Loads:
         self._readings[asked.lb] = Reading(now, asked.served, before.counts, rates)
 
     def _smooth(self, servings: Iterable[Serving], seconds: float, now: float) -> None:
-        share = 1.0 - math.exp(-seconds / (PERIODS * self.period))
+        share = 1.0 - math.exp(-seconds / (PERIODS * self._period))
         servings, smoothed = list(servings), {}
         rates = self._rates({serving.owner: serving.assigned for serving in servings}, now)
         for serving in servings:
@@ -160,16 +178,28 @@ class Loads:
         self._smoothed = smoothed
 
     def _rates(self, assigned: Mapping[int, str], now: float) -> dict[int, tuple[float, float]]:
-        """Of each owner, over all LBs, as of the last readings. The LB that has it counts also when it can't be read: it goes on
-        forwarding."""
+        """Of each owner, over all LBs, as of the last readings. The LB that has it counts also when it can't be read:
+        it goes on forwarding."""
         sums: dict[int, tuple[float, float]] = {}
         for lb, reading in self._readings.items():
-            recent = now - reading.at < 2 * self.period
+            recent = now - reading.at < 2 * self._period
             for owner, (packets, size) in reading.rates.items():
                 if recent or assigned.get(owner) == lb:
                     before = sums.get(owner, (0.0, 0.0))
                     sums[owner] = before[0] + packets, before[1] + size
         return sums
+
+    def weight(self, serving: Serving) -> float:
+        """What an external IP costs its LB now: packets a second, and what new connections cost in packets."""
+        load = self.of(serving)
+        return load.packets + PACKETS_PER_CONNECTION * load.opened
+
+    def by_lb(self) -> dict[str, float]:
+        """What each LB carries: the sum of its external IPs' weights."""
+        weights = dict.fromkeys(self._ground.switches, 0.0)
+        for serving in self._ground.external_ips:
+            weights[serving.assigned] += self.weight(serving)
+        return weights
 
     def of(self, serving: Serving) -> Load:
         """What it carries now, smoothed."""

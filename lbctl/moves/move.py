@@ -8,112 +8,34 @@ over ends in `_roll_back`: the source serves on. docs/move.md tells the same, st
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from lbctl.entries.access_table import GONE, NO_HOP, AccessTable, Entry
+from lbctl.entries.access_table import GONE, NO_HOP, AccessTable
 from lbctl.ground.move_record import MoveRecord, StepRecord
+from lbctl.moves.actions import (
+    HOLD_ALL,
+    HOLD_UNKNOWN,
+    SERVING_UNANNOUNCED,
+    Action,
+    Announce,
+    Assign,
+    Confirm,
+    Confirmed,
+    Confirmer,
+    CopyEntries,
+    Fetch,
+    Forget,
+    Release,
+    SetHolder,
+    SetRole,
+)
 from lbctl.openflow.rules import ABSENT, SERVING, Role
 from lbctl.site.model import Settings
 from lbctl.values.transfer import Strategy, TransferMode
 
 CHUNK = 100
-"""Entries in one atomic bundle. One is under way at a time (for some 1.5 ms), so that controller and target work by turns: where
-both work at once on two cores, every other process waits for its slice of the scheduler. See docs/performance.md."""
-
-HOLD_ALL = Role(TransferMode.TRANSITION, hold_all=True)
-HOLD_UNKNOWN = Role(TransferMode.TRANSITION)
-HOLDING = Role(TransferMode.TRANSITION, arp=True)
-"""It has the route, and holds what it does not know."""
-SERVING_UNANNOUNCED = Role(TransferMode.NORMAL)
-"""Still normal, for packets that come all the same, but no longer answering ARP."""
-
-
-@dataclass(frozen=True, slots=True)
-class SetRole:
-    lb: str
-    role: Role
-
-
-@dataclass(frozen=True, slots=True)
-class SetHolder:
-    """From now on the LB is (not) given the external IP's new entries."""
-
-    lb: str
-    holds: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Confirm:
-    """Confirm the label when the LB has done all before."""
-
-    lb: str
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """Give the LB these entries, all or none, and confirm the label."""
-
-    lb: str
-    entries: tuple[Entry, ...]
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
-class Assign:
-    """The external IP belongs to the LB now. Keep that across a restart, with the fact that this move is
-    (not) finished; confirm the label, if there is one."""
-
-    lb: str
-    unfinished: bool
-    label: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Announce:
-    """Gratuitous ARP from the LB, on both sides."""
-
-    lb: str
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Send the held packets through the LB's tables, in order."""
-
-    lb: str
-
-
-@dataclass(frozen=True, slots=True)
-class Forget:
-    """Delete the external IP's entries at the LB."""
-
-    lb: str
-
-
-@dataclass(frozen=True, slots=True)
-class Fence:
-    """Make sure that the LB, which is not connected, answers ARP for nobody; confirm the label."""
-
-    lb: str
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
-class Fetch:
-    """Put the entries that the LB had into the table, from the best source there is; confirm the label."""
-
-    lb: str
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """The table has what the LB had: it is not to be read for that any more."""
-
-    lb: str
-
-
-Action = SetRole | SetHolder | Confirm | Copy | Assign | Announce | Release | Forget | Fence | Fetch | Known
+"""Entries in one atomic bundle. One is under way at a time (for some 1.5 ms), so that controller and target work by
+turns: where both work at once on two cores, every other process waits for its slice of the scheduler. See
+docs/performance.md."""
 
 
 class NotAbortable(Exception):
@@ -126,24 +48,27 @@ class Move:
     chunk = CHUNK
     """Entries in a bundle."""
 
-    def __init__(self, record: MoveRecord, table: AccessTable, settings: Settings, resumed: bool = False,
-                 from_copies: bool = False) -> None:
-        """resumed: an earlier controller had begun the route step; the caller has read both LBs back. from_copies: ask for the
-        copies of the entries (seed modification 11)."""
+    def __init__(self, record: MoveRecord, table: AccessTable, settings: Settings, from_copies: bool = False) -> None:
+        """from_copies: ask for the copies of the entries (seed modification 11)."""
         self.record = record
         self._table = table
         self._settings = settings
         self._from_copies = from_copies
-        self._routed = resumed
-        self._waiting: dict[str, str] = {}
-        self._lost: set[str] = set()
+        self._routed = False
+        self._waiting: dict[str, Confirmer] = {}
+        self._lost: set[Confirmer] = set()
         self._deadline = 0.0
         self._now = record.started
-        self._script = self._resumed_steps() if resumed else self._steps()
+        self._script = self._steps()
 
     @property
     def ended(self) -> bool:
         return self.record.ended is not None
+
+    @property
+    def unheard(self) -> frozenset[Confirmer]:
+        """The LBs whose confirmations it does not wait for: they are lost, or did not answer in time."""
+        return frozenset(self._lost)
 
     # Events: each returns the actions that it calls for.
 
@@ -177,7 +102,7 @@ class Move:
             return []
         if not self._waiting:
             return self._advance(now)
-        late = ", ".join(sorted(set(self._waiting.values())))
+        late = ", ".join(sorted(map(str, set(self._waiting.values()))))
         if self._routed and set(self._waiting.values()) == {self.record.source}:
             self._lost.add(self.record.source)
             return self._skip(self.record.source, now)
@@ -215,22 +140,22 @@ class Move:
             yield from self._copy()
         yield from self._finish()
 
-    def _resumed_steps(self) -> Iterator[list[Action]]:
-        yield from self._copy()
-        yield from self._finish()
-
     def _copy(self) -> Iterator[list[Action]]:
         """New entries go to both LBs by now, so a snapshot taken here misses none."""
         if self._from_copies:
             self._begin("fetch")
-            yield [Fetch(self.record.source, "fetched")]
+            yield [Fetch(self.record.source, "fetched", planned=True)]
         self._begin("copy")
         entries = self._table.snapshot()
         self.record.entries_total = len(entries)
         for start in range(0, len(entries), self.chunk):
-            live = tuple(entry for entry in entries[start:start + self.chunk] if not entry.flags & GONE and entry.next_hop != NO_HOP)
+            live = tuple(
+                entry
+                for entry in entries[start : start + self.chunk]
+                if not entry.flags & GONE and entry.next_hop != NO_HOP
+            )
             if live:
-                yield [Copy(self.record.target, live, f"copy-{start}")]
+                yield [CopyEntries(self.record.target, live, f"copy-{start}")]
                 self.record.entries_copied += len(live)
 
     def _finish(self) -> Iterator[list[Action]]:
@@ -266,14 +191,12 @@ class Move:
 
     def _wait_for(self, step: list[Action]) -> None:
         for action in step:
-            label = getattr(action, "label", None)
-            lb = {Assign: "store", Fetch: "copies", Fence: "fence"}.get(type(action)) or getattr(action, "lb", "")
-            if label and lb not in self._lost:
-                self._waiting[label] = lb
+            if isinstance(action, Confirmed) and action.label and action.confirmer not in self._lost:
+                self._waiting[action.label] = action.confirmer
         if step:
             self._deadline = self._now + self._settings.barrier_timeout
 
-    def _skip(self, lb: str, now: float) -> list[Action]:
+    def _skip(self, lb: Confirmer, now: float) -> list[Action]:
         """Goes on without that LB's confirmations. In the grace step, there is nothing left to wait for."""
         waited = bool(self._waiting)
         self._waiting = {label: name for label, name in self._waiting.items() if name != lb}
@@ -301,3 +224,15 @@ class Move:
         actions += [SetHolder(source, True), SetHolder(target, False), Forget(target), Release(source)]
         self._end(state, reason)
         return actions
+
+
+class ResumedMove(Move):
+    """A move whose route step an earlier controller had begun; the caller has read both LBs back."""
+
+    def __init__(self, record: MoveRecord, table: AccessTable, settings: Settings) -> None:
+        super().__init__(record, table, settings)
+        self._routed = True
+
+    def _steps(self) -> Iterator[list[Action]]:
+        yield from self._copy()
+        yield from self._finish()

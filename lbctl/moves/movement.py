@@ -1,109 +1,101 @@
-"""Moves under way and their records: turns a move's actions into messages, and the switches' answers into its events."""
+"""Moves of every kind, under way and recorded: orders and answers in, what the moves ask for out."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 
-from lbctl.entries.access_table import ENDING, REINSTALLED
 from lbctl.entries.held import HeldPackets
-from lbctl.frames.neighbours import asked_by
-from lbctl.ground.effects import STORE, Outbox, Save, ToSwitch, to_switch
+from lbctl.frames.discovery import asked_by
+from lbctl.ground.effects import Outbox
+from lbctl.ground.ground import Ground
 from lbctl.ground.move_record import MoveRecord
 from lbctl.ground.serving import Serving
-from lbctl.moves.move import (
-    HOLDING,
-    SERVING_UNANNOUNCED,
-    Action,
-    Announce,
-    Assign,
-    Confirm,
-    Copy,
-    Fence,
-    Fetch,
-    Forget,
-    Known,
-    Move,
-    NotAbortable,
-    Release,
-    SetHolder,
-    SetRole,
-)
-from lbctl.moves.takeover import Failure, Restoration, Takeover
-from lbctl.openflow.cookies import BUCKETS, MASK_ALL, Kind
-from lbctl.openflow.inbound import EntryStats
-from lbctl.openflow.messages import AddEntries, Barrier, DeleteCookie, ReadFlows
+from lbctl.ground.tokens import Confirmation
+from lbctl.moves.actions import HOLDING, SERVING_UNANNOUNCED, Action, Confirmed
+from lbctl.moves.carrying_out import CarryingOut
+from lbctl.moves.move import Move, NotAbortable, ResumedMove
+from lbctl.moves.needs import EntrySource, Fitness
+from lbctl.moves.takeover import LbFailure, Restoration, Takeover
 from lbctl.store import State, UnfinishedMove
-from lbctl.switches.readback import bucket_cookies
 from lbctl.values.addresses import Address
 from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
 
-if TYPE_CHECKING:
-    from lbctl.control import ControlFunction
-
 KEPT_RECORDS = 200
 RECOVERY_SECONDS = 10.0
 """A new controller waits this long for both LBs of an unfinished move."""
-FORGET_AT_ONCE = 16
-"""Buckets of entries that are deleted before the switch must confirm, at most."""
-FORGET_FLOWS = 200
-"""Flows that are in them, about: a switch is busy with reading, deleting and freeing them for some milliseconds."""
 
 
 class Movement:
     """All moves of a control function."""
 
-    def __init__(self, control: ControlFunction) -> None:
-        self._control = control
-        self.moves: dict[str, Move] = {}
-        self._by_token: dict[int, tuple[Move, str]] = {}
+    def __init__(self, ground: Ground, entries: EntrySource, fitness: Fitness, carrying_out: CarryingOut) -> None:
+        self._ground, self._entries, self._fitness, self._carrying_out = ground, entries, fitness, carrying_out
+        self._moves: dict[str, Move] = {}
         self._recovering: dict[str, float] = {}
-        self._last_words: dict[int, tuple[str, Serving]] = {}
-        self._forgetting: dict[tuple[str, Address], list[int]] = {}
-        """Cookies of the entries that an LB is still to forget, bucket by bucket."""
-        self._assigned: set[str] = set()
+        """Id of an unfinished move of an earlier controller -> until when both LBs are waited for."""
         self._last_id = 0
-        self._fencing: dict[int, str] = {}
-        """Token -> LB that is to be fenced."""
+        ground.survives(self._survives)
+
+    def records(self) -> Mapping[str, MoveRecord]:
+        """Of the moves that run and of the last ones that have ended, by their ids; the newest last."""
+        return {id: move.record for id, move in self._moves.items()}
+
+    def running(self) -> list[Move]:
+        return [move for move in self._moves.values() if not move.ended]
 
     # Orders.
 
     def start(self, address: Address, to: str, strategy: Strategy, now: float,
-              from_copies: bool = False) -> tuple[Move, Outbox]:
-        """Raises Refused: unknown IP or LB, same LB, LB not connected or failed, move running, server not reached from there, no
-        copies."""
-        serving = self._control.directory.get(address)
+              from_copies: bool = False) -> tuple[MoveRecord, Outbox]:
+        """Raises Refused: unknown IP or LB, same LB, LB not connected or failed, move running, server not reached
+        from there, no copies."""
+        serving = self._ground.external_ips.get(address)
         if serving is None:
             raise Refused(404, "Unknown external IP", f"{address} is no external IP of this site")
-        if to not in self._control.switches:
+        self._check(serving, to)
+        if from_copies and not self._entries.kept_elsewhere(serving):
+            raise Refused(
+                409, "No copies", f"the entries of {address} are kept nowhere but in the controller: give it copies"
+            )
+        record = self._record(serving, serving.assigned, to, strategy, now)
+        return record, self._begin(serving, Move(record, serving.table, self._ground.settings, from_copies), now)
+
+    def _check(self, serving: Serving, to: str) -> None:
+        """Raises Refused if it can't be moved there."""
+        address, switches = serving.address, self._ground.switches
+        if to not in switches:
             raise Refused(404, "Unknown load balancer", f"this site has no load balancer {to}")
         if serving.move:
-            raise Refused(409, "Move already running", f"{address} is being moved to {serving.move.record.target} "
-                          f"(move {serving.move.record.id})")
+            raise Refused(409, "Move already running", f"{address} is being moved to {serving.move.target} "
+                          f"(move {serving.move.id})")
         if serving.assigned == to:
             raise Refused(409, "Same load balancer", f"{address} is assigned to {to} already")
         for name in (serving.assigned, to):
-            switch = self._control.switches[name]
+            switch = switches[name]
             if not switch.ready or switch.of_ports is None:
                 raise Refused(409, "Load balancer not connected", f"{name} is {switch.state}: {switch.reason}")
-        source, target = self._control.switches[serving.assigned], self._control.switches[to]
-        for port in target.ports.values():
-            if not port.up:
-                raise Refused(409, "Load balancer not connected", f"{to}: {target.reason}")
-        if failure := self._control.detection.failed().get(to):
+        source, target = switches[serving.assigned], switches[to]
+        if not target.ports_up:
+            raise Refused(409, "Load balancer not connected", f"{to}: {target.reason}")
+        if failure := self._fitness.failed().get(to):
             raise Refused(409, "Load balancer has failed", f"{to}: {failure.cause}")
-        unreached = sorted(str(hop) for hop in serving.next_hops() if hop in source.neighbours and hop not in target.neighbours)
+        unreached = sorted(
+            str(hop) for hop in serving.next_hops() if hop in source.neighbours and hop not in target.neighbours
+        )
         if unreached:
-            raise Refused(409, "Server not reached", f"{to} has no {asked_by(address)} answer from {', '.join(unreached)} yet, "
-                          f"though {serving.assigned} has")
-        if from_copies and not self._control.copies.kept_elsewhere(serving):
-            raise Refused(409, "No copies", f"the entries of {address} are kept nowhere but in the controller: give it copies")
-        record = self._record(serving, serving.assigned, to, strategy, now)
-        return self.begin(serving, Move(record, serving.table, self._control.site.settings, from_copies=from_copies), now)
+            raise Refused(
+                409,
+                "Server not reached",
+                f"{to} has no {asked_by(address)} answer from {', '.join(unreached)} yet, "
+                f"though {serving.assigned} has",
+            )
 
     def abort(self, move_id: str, now: float) -> Outbox:
         """Raises Refused: unknown move, ended, or past its route step."""
-        move = self.moves.get(move_id)
+        move = self._moves.get(move_id)
         if move is None:
             raise Refused(404, "Unknown move", f"there is no record of a move {move_id}")
         try:
@@ -111,117 +103,135 @@ class Movement:
         except NotAbortable as error:
             raise Refused(409, "Too late", str(error)) from error
 
-    def take_over(self, serving: Serving, to: str, failure: Failure, fetched: bool, now: float) -> tuple[Move, Outbox]:
-        """From its failed LB. fetched: its entries are not all at hand."""
-        settings = self._control.site.settings
+    def take_over(self, serving: Serving, to: str, failure: LbFailure, now: float) -> tuple[MoveRecord, Outbox]:
+        """From its failed LB."""
+        settings = self._ground.settings
+        fetched = self._entries.remote(serving)
         transition = settings.failover == "transition" or settings.failover == "when-remote" and fetched
-        record = self._record(serving, serving.assigned, to, Strategy.BUFFERED if transition else Strategy.PRECOPY, now, "failover")
+        record = self._record(
+            serving, serving.assigned, to, Strategy.BUFFERED if transition else Strategy.PRECOPY, now, "failover"
+        )
         record.cause = failure.cause
-        return self.begin(serving, Takeover(record, serving.table, settings, failure.obeys, failure.fence, transition), now)
+        return record, self._begin(serving, Takeover(record, serving.table, settings, failure, transition), now)
 
-    def free(self, serving: Serving, to: str, now: float) -> tuple[Move, Outbox]:
+    def free(self, serving: Serving, to: str, now: float) -> tuple[MoveRecord, Outbox]:
         """From an LB that is well, but shall be taken for failed."""
         record = self._record(serving, serving.assigned, to, Strategy.PRECOPY, now, "failover")
-        return self.begin(serving, Move(record, serving.table, self._control.site.settings), now)
+        return record, self._begin(serving, Move(record, serving.table, self._ground.settings), now)
 
-    def give_back(self, serving: Serving, now: float) -> tuple[Move, Outbox]:
+    def give_back(self, serving: Serving, now: float) -> Outbox:
         """To the LB that has it, which holds packets since it has come back without entries."""
         record = self._record(serving, serving.assigned, serving.assigned, Strategy.BUFFERED, now, "restoration")
         record.cause = "restarted together with the controller"
-        return self.begin(serving, Restoration(record, serving.table, self._control.site.settings), now)
+        return self._begin(serving, Restoration(record, serving.table, self._ground.settings), now)
 
-    def begin(self, serving: Serving, move: Move, now: float) -> tuple[Move, Outbox]:
-        """Nothing else moves the external IP now. What its new LB still has of it from an earlier time is deleted first."""
+    def _begin(self, serving: Serving, move: Move, now: float) -> Outbox:
+        """Nothing else moves the external IP now. What its new LB still has of it from an earlier time is deleted
+        first."""
         self._add(serving, move)
-        to = move.record.target
-        leftovers = self._delete_entries(to, serving, self._forgetting.pop((to, serving.address), []))
-        return move, leftovers + self._do(move, move.start(now), now)
+        leftovers = self._carrying_out.forgetting.at_once(move.record.target, serving)
+        return leftovers + self._do(move, move.start(now), now)
 
-    def _record(self, serving: Serving, source: str, to: str, strategy: Strategy, now: float, kind: str = "move") -> MoveRecord:
+    def _record(
+        self, serving: Serving, source: str, to: str, strategy: Strategy, now: float, kind: str = "move"
+    ) -> MoveRecord:
         self._last_id += 1
         return MoveRecord(str(self._last_id), serving.address, source, to, strategy, now, kind)
 
     def _add(self, serving: Serving, move: Move) -> None:
         record = move.record
-        self.moves[record.id] = serving.move = move
-        serving.held = HeldPackets(self._control.site.settings)
-        for old in [key for key, kept in self.moves.items() if kept.ended][:max(0, len(self.moves) - KEPT_RECORDS)]:
-            del self.moves[old]
-        self._control.log(f"{record.kind} started", move=record.id, external_ip=str(serving.address), source=record.source,
-                          target=record.target, strategy=record.strategy.value, cause=record.cause)
+        self._moves[record.id] = move
+        serving.move, serving.held = record, HeldPackets(self._ground.settings)
+        for old in [key for key, kept in self._moves.items() if kept.ended][:max(0, len(self._moves) - KEPT_RECORDS)]:
+            del self._moves[old]
+        self._ground.log(
+            f"{record.kind} started",
+            move=record.id,
+            external_ip=str(serving.address),
+            source=record.source,
+            target=record.target,
+            strategy=record.strategy.value,
+            cause=record.cause,
+        )
 
     # Events.
 
     def lost(self, name: str, now: float) -> Outbox:
-        self._last_words = {token: asked for token, asked in self._last_words.items() if asked[0] != name}
-        self._forgetting = {place: cookies for place, cookies in self._forgetting.items() if place[0] != name}
+        """That LB's connection has ended."""
+        self._carrying_out.forgetting.lost(name)
         out: Outbox = []
-        for move in self._running():
-            if move.record.id in self._recovering:
-                continue
-            out += self._do(move, move.lost(name, now), now)
+        for move in self.running():
+            if move.record.id not in self._recovering:
+                out += self._do(move, move.lost(name, now), now)
         return out
 
-    def failed(self, token: int, reason: str, now: float) -> Outbox:
-        move, label = self._by_token.pop(token, (None, ""))
-        return self._do(move, move.failed(label, reason, now), now) if move else []
-
     def tick(self, now: float) -> Outbox:
-        out: Outbox = []
-        for token, name in list(self._fencing.items()):
-            if self._control.switches[name].ready:
-                out.append(ToSwitch(name, Barrier(token)))  # it has been told to answer no more, which this confirms
-            elif self._control.detection.fenced(name):
-                out += self._control.confirmed(name, token, now)
-            else:
-                continue
-            self._fencing.pop(token, None)
-        for move in self._running():
+        out = self._carrying_out.tick(now)
+        for move in self.running():
             if move.record.id not in self._recovering:
                 out += self._do(move, move.tick(now), now)
             elif now >= self._recovering[move.record.id]:
                 out += self._resume(move, now)
         return out
 
-    def _running(self) -> list[Move]:
-        return [move for move in self.moves.values() if not move.ended]
+    def _confirmation(self, move: Move, action: Confirmed) -> Confirmation:
+        lb = action.confirmer if isinstance(action.confirmer, str) else None
+        label = action.label or ""
+        return Confirmation(lb, partial(self._confirmed, move, label), partial(self._failed, move, label))
+
+    def _confirmed(self, move: Move, label: str, now: float) -> Outbox:
+        return self._do(move, move.confirmed(label, now), now)
+
+    def _failed(self, move: Move, label: str, reason: str, now: float) -> Outbox:
+        return self._do(move, move.failed(label, reason, now), now)
 
     # After a restart.
 
-    def unfinished(self) -> dict[Address, UnfinishedMove]:
-        """The moves that a new controller would have to finish."""
-        return {move.record.external_ip: UnfinishedMove(move.record.source, move.record.target, move.record.strategy)
-                for move in self._running() if move.record.id in self._assigned and not isinstance(move, Takeover)}
+    def _survives(self, state: State) -> State:
+        """Where each external IP is assigned, and the moves that a new controller would have to finish."""
+        unfinished = {
+            move.record.external_ip: UnfinishedMove(move.record.source, move.record.target, move.record.strategy)
+            for move in self.running()
+            if self._is_unfinished(move) and not isinstance(move, Takeover)
+        }
+        return replace(
+            state,
+            assigned={serving.address: self._assigned_for_good(serving) for serving in self._ground.external_ips},
+            unfinished=unfinished,
+        )
 
-    def assigned_for_good(self, serving: Serving) -> str:
+    def _is_unfinished(self, move: Move) -> bool:
+        return move.record.id in self._carrying_out.unfinished
+
+    def _assigned_for_good(self, serving: Serving) -> str:
         """Where a new controller shall take it to be: a failover is not finished but begun anew."""
-        move = serving.move
-        return move.record.source if isinstance(move, Takeover) and move.record.id in self._assigned else serving.assigned
+        move = self._moves[serving.move.id] if serving.move else None
+        return move.record.source if isinstance(move, Takeover) and self._is_unfinished(move) else serving.assigned
 
     def restore(self, state: State, now: float) -> None:
         """Takes up the moves that an earlier controller had not finished, once both LBs have been read back."""
+        switches = self._ground.switches
         for address, unfinished in state.unfinished.items():
-            serving = self._control.directory.get(address)
-            switches = self._control.switches
+            serving = self._ground.external_ips.get(address)
             if serving is None or unfinished.source not in switches or unfinished.target not in switches:
                 continue
             record = self._record(serving, unfinished.source, unfinished.target, unfinished.strategy, now)
-            move = Move(record, serving.table, self._control.site.settings, resumed=True)
+            move = ResumedMove(record, serving.table, self._ground.settings)
             self._add(serving, move)
-            self._assigned.add(move.record.id)
-            self._recovering[move.record.id] = now + RECOVERY_SECONDS
+            self._carrying_out.unfinished.add(record.id)
+            self._recovering[record.id] = now + RECOVERY_SECONDS
             serving.assigned = unfinished.target
             serving.holders = {unfinished.source, unfinished.target}
             serving.unread = set(serving.holders)
             switches[unfinished.source].roles[address] = SERVING_UNANNOUNCED
             switches[unfinished.target].roles[address] = HOLDING
 
-    def ready(self, name: str, now: float) -> Outbox:
+    def ready(self, now: float) -> Outbox:
         """An LB has been read back."""
         out: Outbox = []
-        for move in self._running():
+        for move in self.running():
             pair = (move.record.source, move.record.target)
-            if move.record.id in self._recovering and all(self._control.switches[lb].ready for lb in pair):
+            if move.record.id in self._recovering and all(self._ground.switches[lb].ready for lb in pair):
                 out += self._resume(move, now)
         return out
 
@@ -229,114 +239,25 @@ class Movement:
         del self._recovering[move.record.id]
         out = self._do(move, move.start(now), now)
         for name in (move.record.source, move.record.target):
-            if not self._control.switches[name].ready:
+            if not self._ground.switches[name].ready:
                 out += self._do(move, move.lost(name, now), now)
         return out
 
-    # Actions.
+    # What moves ask for.
 
     def _do(self, move: Move, actions: list[Action], now: float) -> Outbox:
-        control = self._control
-        serving = control.directory.get(move.record.external_ip)
+        record = move.record
+        serving = self._ground.external_ips.get(record.external_ip)
+        assert serving is not None, "an external IP that moves can't be taken out of the site"
         out: Outbox = []
         for action in actions:
-            out += self._carry_out(move, serving, action, now)
-        record, held = move.record, serving.held
+            out += self._carrying_out.carry_out(record, serving, action, partial(self._confirmation, move), now)
+        held = serving.held
         record.packets_held, record.packets_released, record.packets_lost = held.held, held.released, held.lost
-        if move.ended and serving.move is move:
+        if move.ended and serving.move is record:
             serving.move = None
-            self._by_token = {token: wait for token, wait in self._by_token.items() if wait[0] is not move}
-            self._fencing = {token: name for token, name in self._fencing.items() if token in self._by_token}
-            self._assigned.discard(record.id)
-            control.log("move ended", move=record.id, external_ip=str(record.external_ip), state=record.state,
-                        reason=record.reason, entries=record.entries_copied, held=record.packets_held,
-                        lost=record.packets_lost, seconds=round(now - record.started, 3))
+            self._carrying_out.ended(record)
+            self._ground.log("move ended", move=record.id, external_ip=str(record.external_ip), state=record.state,
+                             reason=record.reason, entries=record.entries_copied, held=record.packets_held,
+                             lost=record.packets_lost, seconds=round(now - record.started, 3))
         return out
-
-    def _carry_out(self, move: Move, serving: Serving, action: Action, now: float) -> Outbox:
-        control = self._control
-        match action:
-            case SetRole(lb, role):
-                return to_switch(lb, control.switches[lb].set_role(serving.config, role))
-            case SetHolder(lb, holds):
-                (serving.holders.add if holds else serving.holders.discard)(lb)
-                return []
-            case Confirm(lb, label):
-                return [ToSwitch(lb, Barrier(self._token(move, lb, label)))]
-            case Copy(lb, entries, label):
-                for entry in entries:
-                    if entry.flags & ENDING:
-                        entry.flags |= REINSTALLED
-                return [ToSwitch(lb, AddEntries(entries, self._token(move, lb, label)))]
-            case Announce(lb):
-                return control.neighbourhood.announce(serving, lb, now)
-            case Known(lb):
-                serving.unread.discard(lb)
-                return []
-            case Release(lb):
-                return control.connections.release(serving, lb)
-            case Forget(lb):
-                return self._start_forgetting(lb, serving)
-        return self._carry_out_elsewhere(move, serving, action, now)
-
-    def _carry_out_elsewhere(self, move: Move, serving: Serving, action: Action, now: float) -> Outbox:
-        """What is not done by one switch alone."""
-        match action:
-            case Assign(lb, unfinished, label):
-                serving.assigned = lb
-                (self._assigned.add if unfinished else self._assigned.discard)(move.record.id)
-                return [Save(self._control.state(), self._token(move, STORE, label) if label else None)]
-            case Fence(lb, label):
-                self._fencing[self._token(move, "fence", label)] = lb
-                return []
-            case Fetch(lb, label):
-                planned = not isinstance(move, Takeover | Restoration)
-                return self._control.copies.fetch(serving, lb, move.record, planned, self._token(move, "copies", label), now)
-        raise AssertionError(action)
-
-    def _start_forgetting(self, lb: str, serving: Serving) -> Outbox:
-        if not self._control.switches[lb].ready:
-            return []  # it is read back when it returns
-        self._forgetting[lb, serving.address] = [cookie for kind in (Kind.ENTRY_IN, Kind.ENTRY_OUT)
-                                                 for cookie in bucket_cookies(kind, serving.owner)]
-        return self._forget(lb, serving)
-
-    def _token(self, move: Move, lb: str, label: str) -> int:
-        def then(now: float) -> Outbox:
-            self._by_token.pop(token, None)
-            return self._do(move, move.confirmed(label, now), now)
-
-        token = self._control.when_confirmed(lb, then)
-        self._by_token[token] = (move, label)
-        return token
-
-    def _forget(self, lb: str, serving: Serving) -> Outbox:
-        """A few buckets at a time, so that the switch is never busy for long. If the external IP comes back meanwhile,
-        `start` has had the rest deleted before anything else: what it gets then must stay."""
-        cookies = self._forgetting.pop((lb, serving.address), [])
-        if not cookies:
-            return []
-        at_once = min(FORGET_AT_ONCE, FORGET_FLOWS * BUCKETS // (len(serving.table) or 1) or 1)
-        if rest := cookies[at_once:]:
-            self._forgetting[lb, serving.address] = rest
-        token = self._control.when_confirmed(lb, lambda now: self._forget(lb, serving))
-        return [*self._delete_entries(lb, serving, cookies[:at_once]), ToSwitch(lb, Barrier(token))]
-
-    def _delete_entries(self, lb: str, serving: Serving, cookies: list[int]) -> Outbox:
-        """Deletes them, but asks what they were before."""
-        out: Outbox = []
-        for cookie in cookies:
-            table = "access_in" if cookie >> 48 & 0xFF == Kind.ENTRY_IN else "access_out"
-            token = self._control.new_token()
-            self._last_words[token] = lb, serving
-            out += [ToSwitch(lb, ReadFlows(table, cookie, MASK_ALL, token)), ToSwitch(lb, DeleteCookie(table, cookie, MASK_ALL))]
-        return out
-
-    def asked(self, token: int) -> bool:
-        """Is it of a ReadFlows of entries that an LB is to forget?"""
-        return token in self._last_words
-
-    def last_words(self, token: int, found: list[EntryStats], more: bool, now: float) -> Outbox:
-        """One part of the answer to it."""
-        _, serving = self._last_words[token] if more else self._last_words.pop(token)
-        return self._control.connections.finished(serving, found, now)

@@ -1,7 +1,8 @@
-"""Failover (seed: third embodiment): the external IPs of a failed LB go to others. An LB that is well is freed by ordinary moves.
+"""Failover (seed: third embodiment): the external IPs of a failed LB go to others. An LB that is well is freed by
+ordinary moves.
 
-Both ways of the seed: entries first, then the route (modification 2); or the route first, in transition mode, while the entries
-are fetched. Where entries come from is for copies.py to know.
+Both ways of the seed: entries first, then the route (modification 2); or the route first, in transition mode, while
+the entries are fetched. Where entries come from is for copies.py to know.
 """
 
 from __future__ import annotations
@@ -11,12 +12,10 @@ from dataclasses import dataclass
 
 from lbctl.entries.access_table import AccessTable
 from lbctl.ground.move_record import MoveRecord
-from lbctl.moves.move import (
-    ABSENT,
+from lbctl.moves.actions import (
     HOLD_ALL,
     HOLD_UNKNOWN,
     HOLDING,
-    SERVING,
     Action,
     Announce,
     Assign,
@@ -25,18 +24,19 @@ from lbctl.moves.move import (
     Fetch,
     Forget,
     Known,
-    Move,
-    NotAbortable,
     Release,
     SetHolder,
     SetRole,
 )
+from lbctl.moves.move import Move, NotAbortable
+from lbctl.openflow.rules import ABSENT, SERVING
 from lbctl.site.model import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """Why an LB is to lose its external IPs. obeys: its switch does what it is told. fence: it must be fenced first, by frames."""
+class LbFailure:
+    """Why an LB is to lose its external IPs. obeys: its switch does what it is told. fence: it must be fenced first,
+    by frames."""
 
     cause: str
     obeys: bool = False
@@ -46,17 +46,19 @@ class Failure:
 class Takeover(Move):
     """One external IP is taken over from a failed LB.
 
-    obeys: that LB's switch does what it is told, so it is told to answer no more. fence: it can't be told, but it forwards, so it
-    is fenced first. transition: the route changes before the entries are there.
+    An LB whose switch obeys is told to answer no more; one that forwards, but can't be told, is fenced first.
+    transition: the route changes before the entries are there.
     """
 
     chunk = 2000
-    """Clients wait for these entries, so the work is not given out by turns (see CHUNK in move.py): 20 000 are there in half the time."""
+    """Clients wait for these entries, so the work is not given out by turns (see CHUNK in move.py): 20 000 are there
+    in half the time."""
 
-    def __init__(self, record: MoveRecord, table: AccessTable, settings: Settings, obeys: bool, fence: bool, transition: bool) -> None:
+    def __init__(self, record: MoveRecord, table: AccessTable, settings: Settings, failure: LbFailure,
+                 transition: bool) -> None:
         super().__init__(record, table, settings)
-        self._obeys, self._fence, self._transition = obeys, fence, transition
-        if not obeys and not fence:
+        self._obeys, self._fence, self._transition = failure.obeys, failure.fence, transition
+        if not failure.obeys and not failure.fence:
             self._lost.add(record.source)
 
     def lost(self, lb: str, now: float) -> list[Action]:
@@ -96,7 +98,12 @@ class Takeover(Move):
         self._begin("normal" if self._transition else "route")
         self._routed = True
         yield [Assign(target, False, "saved")]
-        yield [SetRole(target, SERVING), *([] if self._transition else [Announce(target)]), Release(target), Confirm(target, "serving")]
+        yield [
+            SetRole(target, SERVING),
+            *([] if self._transition else [Announce(target)]),
+            Release(target),
+            Confirm(target, "serving"),
+        ]
         if self._obeys:
             self._begin("grace")
             yield from self._pause(self._now + self._settings.grace)
@@ -104,8 +111,8 @@ class Takeover(Move):
 
 
 class Restoration(Move):
-    """One external IP gets its entries back, at the same LB: it was restarted together with the controller, so only copies have them.
-    What comes meanwhile is held."""
+    """One external IP gets its entries back, at the same LB: it was restarted together with the controller, so only
+    copies have them. What comes meanwhile is held."""
 
     chunk = Takeover.chunk
 
@@ -126,8 +133,8 @@ class Restoration(Move):
         return [Known(lb), SetRole(lb, SERVING), Release(lb)]
 
     def _roll_back(self, state: str, reason: str, now: float) -> list[Action]:
-        """An LB that is lost again stays in transition mode: when it is back, another restoration begins. Else it serves with what
-        there is."""
+        """An LB that is lost again stays in transition mode: when it is back, another restoration begins. Else it
+        serves with what there is."""
         self._now = now
         self._end(state, reason)
         lb = self.record.target

@@ -1,4 +1,5 @@
-"""Gratuitous ARP (IPv6: unsolicited neighbour advertisements), repeated: who answers for an external IP and its gateway now.
+"""Gratuitous ARP (IPv6: unsolicited neighbour advertisements), repeated: who answers for an external IP and its
+gateway now.
 
 Kernels before 4.13 ignore an update within a second of the last one (arp locktime), and a lost frame must not leave a
 neighbour with the old address, so each announcement is made five times, 1.1 s apart.

@@ -1,15 +1,16 @@
-"""Who is where on the networks around the LBs: asks for the MACs of servers and routers, and tells who has an external IP."""
+"""Who is where on the networks around the LBs: asks for the MACs of servers and routers, and tells who has an
+external IP."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
 
-from lbctl.frames import neighbours
+from lbctl.frames import discovery
 from lbctl.frames.packets import Malformed, parse_mac
 from lbctl.ground.effects import Outbox, ToSwitch, to_switch
+from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.networks.announcements import Announcements
 from lbctl.openflow.inbound import PacketIn
@@ -17,16 +18,12 @@ from lbctl.openflow.messages import FROM_CONTROLLER, PacketOut
 from lbctl.switches.switch import Switch
 from lbctl.values.addresses import Address
 
-if TYPE_CHECKING:
-    from lbctl.control import ControlFunction
-
-"""An LB, and what it is to send."""
 SEARCH_INTERVAL = 0.5
 """Seconds between probes for a server whose MAC is not known. A switch may swallow the first answers: what its datapath
 had cached while its tables were empty stays in force for a moment."""
 ASKED_AT_ONCE, LOOKED_AT_ONCE = 50, 2000
-"""At a tick, of all LBs together: so many hosts are asked at most, and so many looked at whether they are to be asked. In a large site
-it takes several ticks to get round, else the controller would do nothing but ask."""
+"""At a tick, of all LBs together: so many hosts are asked at most, and so many looked at whether they are to be
+asked. In a large site it takes several ticks to get round, else the controller would do nothing but ask."""
 
 
 class Walk:
@@ -61,8 +58,8 @@ class Walk:
 class Neighbourhood:
     """Of all LBs of a control function."""
 
-    def __init__(self, control: ControlFunction) -> None:
-        self._control = control
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
         self._announcements = Announcements()
         self._eager = False
         self._near, self._far = Walk(self._of_serving), Walk(self._of_others)
@@ -70,41 +67,48 @@ class Neighbourhood:
 
     def tick(self, now: float, eager: bool) -> Outbox:
         """What is to be announced again, and asked for. eager: those too whose MACs are known, at every search."""
-        control = self._control
         out: Outbox = []
         for address, lb in self._announcements.due(now):
-            serving = control.directory.get(address)
+            serving = self._ground.external_ips.get(address)
             if serving and serving.assigned == lb:
                 out += self._announcement(serving, lb)
-        self._eager, interval = eager, control.site.settings.arp_interval
-        return out + self._near.step(now, interval) + self._far.step(now, interval) + self._search.step(now, SEARCH_INTERVAL)
+        self._eager, interval = eager, self._ground.settings.arp_interval
+        return (
+            out
+            + self._near.step(now, interval)
+            + self._far.step(now, interval)
+            + self._search.step(now, SEARCH_INTERVAL)
+        )
 
     def told(self, switch: Switch, packet_in: PacketIn) -> Outbox:
+        """Somebody has told its MAC."""
         try:
-            address, mac = neighbours.decode(packet_in.frame)
+            address, mac = discovery.decode(packet_in.frame)
         except Malformed:
             switch.counters["dropped_malformed"] += 1
             return []
         return self._found(switch, ip_address(address), mac.hex(":"), packet_in.in_port)
 
     def _found(self, switch: Switch, address: Address, mac: str, in_port: int) -> Outbox:
-        """Somebody has told its MAC. Each network and tunnel is believed about the routers and next hops there, and nothing else."""
-        ports, hop = switch.of_ports, self._control.directory.hops().get(address)
+        """Each network and tunnel is believed about the routers and next hops there, and about nothing else."""
+        ports, hop = switch.of_ports, self._ground.external_ips.hops().get(address)
+        if ports is None:
+            return []
         if in_port == ports.external.number:
-            if address not in self._control.directory.routers():
+            if address not in self._ground.external_ips.routers():
                 return []
         elif hop is None or in_port != ports.to(hop.tunnel).number:
             return []
         if switch.neighbours.get(address) != mac:
-            self._control.log("neighbour found", lb=switch.lb.name, address=str(address), mac=mac)
-        return to_switch(switch.lb.name, switch.set_neighbour(address, mac, self._control.directory.behind(address)))
+            self._ground.log("neighbour found", lb=switch.lb.name, address=str(address), mac=mac)
+        return to_switch(switch.lb.name, switch.set_neighbour(address, mac, self._ground.external_ips.behind(address)))
 
     def probe(self, switch: Switch) -> Outbox:
-        """Asks for the MACs of all next hops and routers; of a large site, of those that this LB needs now, and the others are searched
-        for."""
+        """Asks for the MACs of all next hops and routers; of a large site, of those that this LB needs now, and the
+        others are searched for."""
         hosts = self._everywhere()
         if len(hosts) > ASKED_AT_ONCE:
-            hosts = self._needed_by(switch.lb.name) | self._control.directory.routers()
+            hosts = self._needed_by(switch.lb.name) | self._ground.external_ips.routers()
         return self.ask(switch, itertools.islice(hosts, ASKED_AT_ONCE))
 
     def ask(self, switch: Switch, addresses: Iterable[Address]) -> Outbox:
@@ -112,44 +116,44 @@ class Neighbourhood:
         return [question for address in addresses if (question := self._question(switch, address))]
 
     def _needed_by(self, name: str) -> set[Address]:
-        return {hop for serving in self._control.directory if serving.assigned == name for hop in serving.next_hops()}
+        return {hop for serving in self._ground.external_ips if serving.assigned == name for hop in serving.next_hops()}
 
     def _of_serving(self) -> Iterator[ToSwitch | None]:
         """By each LB for what its external IPs need."""
-        for serving in list(self._control.directory):
-            if switch := self._control.switches.get(serving.assigned):
+        for serving in list(self._ground.external_ips):
+            if switch := self._ground.switches.get(serving.assigned):
                 for address in serving.next_hops():
                     yield self._question(switch, address)
 
     def _of_others(self) -> Iterator[ToSwitch | None]:
         """By each LB for what it will need when other external IPs come to it."""
-        for switch in list(self._control.switches.values()):
+        for switch in list(self._ground.switches.values()):
             needed = self._needed_by(switch.lb.name)
             for address in self._everywhere():
                 yield None if address in needed else self._question(switch, address)
 
     def _unknown(self) -> Iterator[ToSwitch | None]:
         """Those whose MACs are not known there."""
-        for switch in list(self._control.switches.values()):
+        for switch in list(self._ground.switches.values()):
             for address in self._everywhere():
                 yield None if address in switch.neighbours and not self._eager else self._question(switch, address)
 
     def _everywhere(self) -> Collection[Address]:
-        return [*self._control.directory.hops(), *self._control.directory.routers()]
+        return [*self._ground.external_ips.hops(), *self._ground.external_ips.routers()]
 
     def _question(self, switch: Switch, address: Address) -> ToSwitch | None:
         """Who has that address? None if it can't be asked there."""
-        ports, hop = switch.of_ports, self._control.directory.hops().get(address)
+        ports, hop = switch.of_ports, self._ground.external_ips.hops().get(address)
         if not switch.ready or ports is None:
             return None
         port, tunnel = (ports.to(hop.tunnel), hop.tunnel) if hop else (ports.external, None)
-        frame = neighbours.probe(parse_mac(port.mac), address.packed)
+        frame = discovery.probe(parse_mac(port.mac), address.packed)
         return ToSwitch(switch.lb.name, PacketOut(frame, FROM_CONTROLLER, port.number, tunnel))
 
     def announce_all(self, name: str, now: float) -> Outbox:
         out: Outbox = []
-        for serving in self._control.directory:
-            if serving.assigned == name and self._control.switches[name].role(serving.address).arp:
+        for serving in self._ground.external_ips:
+            if serving.assigned == name and self._ground.switches[name].role(serving.address).arp:
                 out += self.announce(serving, name, now)
         return out
 
@@ -159,13 +163,14 @@ class Neighbourhood:
         return self._announcement(serving, name)
 
     def _announcement(self, serving: Serving, name: str) -> Outbox:
-        switch, out = self._control.switches[name], []
+        switch = self._ground.switches[name]
+        out: Outbox = []
         ports = switch.of_ports
         if switch.ready and ports:
             internal = [(*way, address) for way in ports.ways(serving.config.hops().values())
                         for address in serving.config.internal_addresses()]
             for port, tunnel, address in [(ports.external, None, serving.address), *internal]:
-                frame = neighbours.announcement(parse_mac(port.mac), address.packed,
+                frame = discovery.announcement(parse_mac(port.mac), address.packed,
                                                 address == serving.config.gateway)
                 out.append(ToSwitch(name, PacketOut(frame, FROM_CONTROLLER, port.number, tunnel)))
         return out

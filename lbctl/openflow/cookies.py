@@ -2,7 +2,7 @@
 
     63..56  0x1b, our mark: flows without it are not ours and never touched
     55..48  kind of flow
-    47..32  for an entry: its bucket (0..1023); otherwise a digest of the flow
+    47..32  for an entry: its bucket (0..1023, see values/keys.py); otherwise a digest of the flow
     31..0   the owner: the external IP (IPv6: see owner_of), or 0 for flows that belong to none
 
 An entry's cookie is the same on every LB. The bucket lets one exact-cookie request, which OVS serves from an
@@ -15,12 +15,11 @@ from __future__ import annotations
 import enum
 import zlib
 
-MARK = 0x1B
-BUCKETS = 1024
+from lbctl.values.side import EXTERNAL, INTERNAL, Side
 
+MARK = 0x1B
 MASK_MARK = 0xFF << 56
 MASK_KIND = 0xFFFF << 48
-MASK_KIND_AND_IP = MASK_KIND | 0xFFFFFFFF
 MASK_ALL = 0xFFFFFFFFFFFFFFFF
 
 
@@ -49,9 +48,13 @@ class Kind(enum.IntEnum):
     CHECKED = 20
 
 
-def entry_cookie(kind: Kind, owner: int, bucket: int) -> int:
-    """The cookie of an access-table entry in one direction."""
-    return MARK << 56 | kind << 48 | bucket << 32 | owner
+ENTRY_KINDS = {EXTERNAL: Kind.ENTRY_IN, INTERNAL: Kind.ENTRY_OUT}
+"""Of an entry's flow, by the side whose packets it is for."""
+
+
+def entry_cookie(side: Side, owner: int, bucket: int) -> int:
+    """The cookie of an access-table entry's flow for packets from that side."""
+    return MARK << 56 | ENTRY_KINDS[side] << 48 | bucket << 32 | owner
 
 
 def flow_cookie(kind: Kind, owner: int, content: str) -> int:
@@ -60,21 +63,18 @@ def flow_cookie(kind: Kind, owner: int, content: str) -> int:
 
 
 def kind_of(cookie: int) -> int | None:
-    """The kind, or None if the cookie is not ours."""
+    """The kind, also one that only another release knows; None if the cookie is not ours."""
     return cookie >> 48 & 0xFF if cookie >> 56 == MARK else None
+
+
+_KINDS = {MARK << 8 | kind: kind for kind in Kind}
+
+
+def known_kind(cookie: int) -> Kind | None:
+    """The kind; None if the cookie is not ours, or another release's."""
+    return _KINDS.get(cookie >> 48)
 
 
 def owner_in(cookie: int) -> int:
     """The owner: 0, or what owner_of has made of an external IP."""
     return cookie & 0xFFFFFFFF
-
-
-def bucket_of_key(key: bytes) -> int:
-    """The bucket of an entry: the low bits of the client's address and port and of the external port, so that each varies
-    it (the last one for outbound NAT, where many connections go to one place).
-
-    `key` is the entry's key (access_table.py).
-    """
-    low = len(key) // 2 - 2
-    high = key[low - 1] ^ key[low + 1] ^ key[-2]
-    return (high & 3) << 8 | key[low] ^ key[low + 2] ^ key[-1]

@@ -1,28 +1,25 @@
 """An access-table entry as its two flows.
 
 They are the same on every LB: addresses, ports and next hops, never an LB's own MAC or port. The wire
-form of these flows, for the hot paths, is in lbctl/openflow/entries.py and tested against this one.
+form of these flows, for the hot paths, is in lbctl/openflow/outbound.py and tested against this one.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from lbctl.openflow import flow as f
-from lbctl.openflow.cookies import Kind, entry_cookie
-from lbctl.openflow.flow import Action, FinTimeout, Flow, SetField
+from lbctl.entries.access_table import Entry
+from lbctl.openflow.cookies import entry_cookie
+from lbctl.openflow.flow import FinTimeout, Flow, FlowAction, Match, SetField
 from lbctl.values.owners import owner_of
-from lbctl.values.protocols import PROTOCOL_NAMES, TCP
-
-if TYPE_CHECKING:
-    from lbctl.entries.access_table import Entry
+from lbctl.values.protocols import ETH_TYPES, PROTOCOL_NAMES, TCP
+from lbctl.values.side import EXTERNAL, INTERNAL, Side
 
 ENTRY_PRIORITY = 100
 
 
-def deliver_table(inward: bool, inner_hop: bool) -> str:
-    """Where an entry's packets go on."""
-    if not inward:
+def deliver_table(side: Side, inner_hop: bool) -> str:
+    """Where an entry's packets from that side go on. inner_hop: the entry knows the next hop on the internal
+    network."""
+    if side is INTERNAL:
         return "deliver_client"
     return "deliver_inside" if inner_hop else "deliver_server"
 
@@ -36,13 +33,15 @@ def entry_flows(entry: Entry, linger: int) -> tuple[Flow, Flow]:
     version, transport = client.address.version, PROTOCOL_NAMES[protocol]
     source, destination = f"ipv{version}_src", f"ipv{version}_dst"
     source_port, destination_port = f"{transport}_src", f"{transport}_dst"
-    base = {"eth_type": f.ETH_IP if version == 4 else f.ETH_IPV6, "ip_proto": protocol}
+    base: Match = {"eth_type": ETH_TYPES[version], "ip_proto": protocol}
     at_server = internal or client
-    inward = {**base, source: str(client.address), source_port: client.port,
+    from_client: Match = {
+        **base, source: str(client.address), source_port: client.port,
               destination: str(external.address), destination_port: external.port}
-    outward = {**base, source: str(server.address), source_port: server.port,
+    from_server: Match = {
+        **base, source: str(server.address), source_port: server.port,
                destination: str(at_server.address), destination_port: at_server.port}
-    head: tuple[Action, ...] = (FinTimeout(linger),) if protocol == TCP else ()
+    head: tuple[FlowAction, ...] = (FinTimeout(linger),) if protocol == TCP else ()
     set_in = [SetField(destination, str(server.address)), SetField(destination_port, server.port)]
     set_out = [SetField(source, str(external.address)), SetField(source_port, external.port)]
     if internal:
@@ -52,9 +51,10 @@ def entry_flows(entry: Entry, linger: int) -> tuple[Flow, Flow]:
         set_in.append(SetField("eth_dst", entry.inner_hop.hex(":")))
     set_out.append(SetField("eth_dst", next_hop))
     owner, bucket = owner_of(external.address.packed), entry.bucket
-    return (
-        Flow("access_in", ENTRY_PRIORITY, tuple(sorted(inward.items())), (*head, *set_in),
-             deliver_table(True, bool(entry.inner_hop)), cookie=entry_cookie(Kind.ENTRY_IN, owner, bucket), send_removed=True),
-        Flow("access_out", ENTRY_PRIORITY, tuple(sorted(outward.items())), (*head, *set_out),
-             deliver_table(False, False), cookie=entry_cookie(Kind.ENTRY_OUT, owner, bucket), send_removed=True),
-    )
+
+    def flow(side: Side, match: Match, fields: list[SetField]) -> Flow:
+        goto = deliver_table(side, bool(entry.inner_hop))
+        return Flow(side.access_table, ENTRY_PRIORITY, tuple(sorted(match.items())), (*head, *fields), goto,
+                    cookie=entry_cookie(side, owner, bucket), send_removed=True)
+
+    return flow(EXTERNAL, from_client, set_in), flow(INTERNAL, from_server, set_out)

@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from lbctl.frames.packets import ACK, FIN, RST, SYN
 from lbctl.openflow.cookies import Kind, flow_cookie
 from lbctl.openflow.tables import TABLES, number
-from lbctl.values.protocols import ICMP, ICMPV6, TCP, UDP
+from lbctl.values.protocols import ETH_TYPE_ARP, ETH_TYPE_IPV4, ETH_TYPE_IPV6, ICMP, ICMPV6, TCP, UDP
 
-ETH_IP, ETH_ARP, ETH_IPV6 = 0x0800, 0x0806, 0x86DD
-TCP_FIN, TCP_SYN, TCP_RST, TCP_ACK = 0x01, 0x02, 0x04, 0x10
 FRAGMENT_ANY = (1, 1)
 """ip_frag, value and mask: any fragment (nicira-ext.h, NXM_NX_IP_FRAG)."""
 
@@ -23,7 +22,7 @@ class SetField:
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class MoveField:
     """Copies a whole field into another of the same width (`bits`)."""
 
     source: str
@@ -72,7 +71,8 @@ class CheckLarger:
 
 @dataclass(frozen=True, slots=True)
 class Learn:
-    """Adds a flow that drops what it matches, for `seconds` after the last packet that came here (ovs-actions(7), learn)."""
+    """Adds a flow that drops what it matches, for `seconds` after the last packet that came here (ovs-actions(7),
+    learn)."""
 
     table: str
     priority: int
@@ -81,8 +81,11 @@ class Learn:
     match: tuple[tuple[str, int], ...]
 
 
-Action = SetField | Move | Output | Simple | FinTimeout | Resubmit | SetTtl | CheckLarger | Learn
+FlowAction = SetField | MoveField | Output | Simple | FinTimeout | Resubmit | SetTtl | CheckLarger | Learn
 MatchValue = str | int | tuple[int, int]
+Match = dict[str, MatchValue]
+Identity = tuple[str, int, tuple[tuple[str, MatchValue], ...]]
+"""What a switch tells flows apart by: table, priority and match."""
 
 CONTROLLER = Simple("controller")
 IN_PORT = Simple("in_port")
@@ -107,7 +110,7 @@ class Flow:
     table: str
     priority: int
     match: tuple[tuple[str, MatchValue], ...]
-    actions: tuple[Action, ...] = ()
+    actions: tuple[FlowAction, ...] = ()
     goto: str | None = None
     meter: int | None = None
     cookie: int = 0
@@ -128,8 +131,7 @@ class Flow:
             raise PipelineError(f"table {self.table} may not go to {self.goto}")
 
     @property
-    def identity(self) -> tuple[str, int, tuple[tuple[str, MatchValue], ...]]:
-        """What a switch tells flows apart by."""
+    def identity(self) -> Identity:
         return self.table, self.priority, self.match
 
     def text(self, with_cookie: bool = True) -> str:
@@ -145,7 +147,7 @@ class Flow:
         return ", ".join(parts) + " actions=" + (",".join(actions) or "drop")
 
 
-def flow(kind: Kind, external_ip: int, table: str, priority: int, match: dict[str, MatchValue], *actions: Action,
+def flow(kind: Kind, external_ip: int, table: str, priority: int, match: Match, *actions: FlowAction,
          goto: str | None = None, meter: int | None = None) -> Flow:
     """Builds a flow with the cookie that its kind, external IP (0: none) and content give it."""
     return _flow(kind, external_ip, table, priority, tuple(sorted(match.items())), actions, goto, meter)
@@ -157,10 +159,11 @@ def _flow(kind: Kind, external_ip: int, *content: Any) -> Flow:
     return replace(bare, cookie=flow_cookie(kind, external_ip, bare.text(with_cookie=False)))
 
 
-_FLAG_NAMES = {TCP_FIN: "fin", TCP_SYN: "syn", TCP_RST: "rst", TCP_ACK: "ack"}
+_FLAG_NAMES = {FIN: "fin", SYN: "syn", RST: "rst", ACK: "ack"}
 _MATCH_NAMES = {"tunnel_id": "tun_id", "tun_ipv4_src": "tun_src",
-                "eth_dst": "dl_dst", "ipv4_src": "nw_src", "ipv4_dst": "nw_dst", "tcp_src": "tp_src", "tcp_dst": "tp_dst",
-                "udp_src": "tp_src", "udp_dst": "tp_dst", "icmpv4_type": "icmp_type", "icmpv6_type": "icmp_type",
+                "eth_dst": "dl_dst", "ipv4_src": "nw_src", "ipv4_dst": "nw_dst",
+                "tcp_src": "tp_src", "tcp_dst": "tp_dst", "udp_src": "tp_src", "udp_dst": "tp_dst",
+                "icmpv4_type": "icmp_type", "icmpv6_type": "icmp_type",
                 "ipv6_nd_target": "nd_target"}
 _SET_NAMES = {"tunnel_id": "tun_id", "tun_ipv4_dst": "tun_dst",
               "ipv4_src": "ip_src", "ipv4_dst": "ip_dst", "icmpv4_type": "icmp_type", "ipv6_nd_tll": "nd_tll"}
@@ -170,28 +173,32 @@ _MOVE_NAMES = {"eth_src": "NXM_OF_ETH_SRC", "eth_dst": "NXM_OF_ETH_DST", "arp_sh
                "ipv4_src": "NXM_OF_IP_SRC", "ipv4_dst": "NXM_OF_IP_DST", "ipv6_src": "NXM_NX_IPV6_SRC",
                "ipv6_dst": "NXM_NX_IPV6_DST"}
 _LEARNED = {"eth_type": "eth_type", "arp_op": "arp_op", "ip_proto": "nw_proto", "icmpv6_type": "icmpv6_type"}
-_MATCH_ORDER = ("reg0", "reg1", "reg2", "tunnel_id", "tun_ipv4_src", "in_port", "eth_dst", "ipv4_src", "ipv4_dst", "ipv6_src",
-                "ipv6_dst", "arp_spa", "arp_tpa", "arp_op", "arp_sha", "arp_tha", "nw_ttl", "ip_frag", "icmpv4_type", "icmpv6_type",
-                "ipv6_nd_target", "tcp_src", "udp_src", "tcp_dst", "udp_dst", "tcp_flags")
+_MATCH_ORDER = ("reg0", "reg1", "reg2", "tunnel_id", "tun_ipv4_src", "in_port", "eth_dst",
+                "ipv4_src", "ipv4_dst", "ipv6_src", "ipv6_dst", "arp_spa", "arp_tpa", "arp_op", "arp_sha", "arp_tha",
+                "nw_ttl", "ip_frag", "icmpv4_type", "icmpv6_type", "ipv6_nd_target",
+                "tcp_src", "udp_src", "tcp_dst", "udp_dst", "tcp_flags")
 _HEX = ("reg0", "reg1", "reg2", "tunnel_id")
-_PROTOCOLS = {(ETH_ARP, None): "arp", (ETH_IP, None): "ip", (ETH_IP, ICMP): "icmp", (ETH_IP, TCP): "tcp", (ETH_IP, UDP): "udp",
-              (ETH_IPV6, None): "ipv6", (ETH_IPV6, ICMPV6): "icmp6", (ETH_IPV6, TCP): "tcp6", (ETH_IPV6, UDP): "udp6"}
+_PROTOCOLS: dict[tuple[MatchValue, MatchValue | None], str] = {
+    (ETH_TYPE_ARP, None): "arp",
+    (ETH_TYPE_IPV4, None): "ip", (ETH_TYPE_IPV4, ICMP): "icmp",
+    (ETH_TYPE_IPV4, TCP): "tcp", (ETH_TYPE_IPV4, UDP): "udp",
+    (ETH_TYPE_IPV6, None): "ipv6", (ETH_TYPE_IPV6, ICMPV6): "icmp6",
+    (ETH_TYPE_IPV6, TCP): "tcp6", (ETH_TYPE_IPV6, UDP): "udp6"}
 
 
-def _match_text(match: dict[str, MatchValue]) -> list[str]:
+def _match_text(match: Match) -> list[str]:
     texts = [_PROTOCOLS[match["eth_type"], match.get("ip_proto")]] if "eth_type" in match else []
     for field in _MATCH_ORDER:
         if field not in match:
             continue
         value = match[field]
-        if field == "tcp_flags":
-            texts.append("tcp_flags=" + _flags_text(*value))
-        elif field == "ip_frag":
+        if field == "ip_frag":
             texts.append("nw_frag=yes")
         elif field in _HEX:
             texts.append(f"{_MATCH_NAMES.get(field, field)}={_hex(value)}")
         elif isinstance(value, tuple):
-            texts.append(f"{_MATCH_NAMES.get(field, field)}={value[0]:#x}/{value[1]:#x}")
+            masked = _flags_text(*value) if field == "tcp_flags" else f"{value[0]:#x}/{value[1]:#x}"
+            texts.append(f"{_MATCH_NAMES.get(field, field)}={masked}")
         else:
             texts.append(f"{_MATCH_NAMES.get(field, field)}={value}")
     return texts
@@ -205,11 +212,11 @@ def _hex(value: MatchValue) -> str:
     return f"{value:#x}" if value else "0"
 
 
-def _action_text(action: Action) -> str:
+def _action_text(action: FlowAction) -> str:
     match action:
         case SetField(field, value):
             return f"set_field:{_hex(value) if field in _HEX else value}->{_SET_NAMES.get(field, field)}"
-        case Move(source, target, _):
+        case MoveField(source, target, _):
             return f"move:{_MOVE_NAMES[source]}[]->{_MOVE_NAMES[target]}[]"
         case Output(port):
             return f"output:{port}"
@@ -230,5 +237,6 @@ def _action_text(action: Action) -> str:
         case Learn(table, priority, seconds, cookie, match):
             fields = ",".join(f"{_LEARNED[field]}={value:#x}" if field == "eth_type" else f"{_LEARNED[field]}={value}"
                               for field, value in match)
-            return f"learn(table={number(table)},hard_timeout={seconds},priority={priority},cookie={cookie:#x},{fields})"
+            head = f"table={number(table)},hard_timeout={seconds},priority={priority},cookie={cookie:#x}"
+            return f"learn({head},{fields})"
     raise PipelineError(f"no text for {action!r}")

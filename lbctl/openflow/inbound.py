@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 
 from lbctl.entries.access_table import Shape
-from lbctl.openflow.cookies import Kind, kind_of
-from lbctl.openflow.layout import IN, KEY_DTYPES, OUT, SHAPES, Layout, stats_layout
+from lbctl.openflow.cookies import ENTRY_KINDS, Kind, known_kind
+from lbctl.openflow.layout import KEY_DTYPES, SHAPES, Layout, Records, stats_layout
 from lbctl.openflow.tables import number
-from lbctl.site.model import Tunnel
 from lbctl.values.keys import KEY_SIZES
 from lbctl.values.protocols import TCP
+from lbctl.values.side import EXTERNAL, INTERNAL, Side
 
 PACKET_IN, FLOW_REMOVED = 10, 11
 REMOVED_IDLE, REMOVED_HARD = 0, 1
@@ -34,19 +34,18 @@ _ENTRY_OXMS = {0x80001401: "protocol", 0x80001604: "a", 0x80003410: "a", 0x80001
 _OXM_IPV4_DST, _OXM_IPV6_DST = bytes.fromhex("80001804"), bytes.fromhex("80003610")
 _SET_ETH_DST = bytes.fromhex("0019001080000606")
 """The action set_field for eth_dst: type 25, 16 bytes, OXM header."""
-TABLE_IN, TABLE_OUT = number("access_in"), number("access_out")
+TABLE_IN, TABLE_OUT = (number(side.access_table) for side in Side)
 TABLES_DELIVER = (number("deliver_server"), number("deliver_tunnel"))
 
 
 class PacketIn(NamedTuple):
-    """A packet that a flow sent to the controller. `cookie` is that flow's. `tunnel` is for the core to find, by the server:
-    that the packet came in by its tunnel is what the flows have seen to."""
+    """A packet that a flow sent to the controller. `cookie` is that flow's; kind: None if the flow is none of ours."""
 
     reason: int
     cookie: int
+    kind: Kind | None
     in_port: int
     frame: bytes
-    tunnel: Tunnel | None = None
 
 
 def decode_packet_in(message: bytes) -> PacketIn | None:
@@ -59,22 +58,22 @@ def decode_packet_in(message: bytes) -> PacketIn | None:
         in_port = _find_in_port(message, 28, 24 + match_length)
         if in_port is None:
             return None
-    return PacketIn(reason, cookie, in_port, message[26 + (match_length + 7 & ~7):])
+    return PacketIn(reason, cookie, known_kind(cookie), in_port, message[26 + (match_length + 7 & ~7):])
 
 
 def _find_in_port(message: bytes, offset: int, end: int) -> int | None:
     while offset + 8 <= min(end, len(message)):
         header, value = _IN_PORT.unpack_from(message, offset)
         if header == _OXM_IN_PORT:
-            return value
+            return int(value)
         offset += 4 + (header & 0xFF)
     return None
 
 
 class EntryRemoved(NamedTuple):
-    """An access-table flow that ran out. `key` is the entry's key or, if not `inward`, its reply key."""
+    """An entry's flow for packets from that side, which carry that key, ran out."""
 
-    inward: bool
+    side: Side
     cookie: int
     key: bytes
     duration: float
@@ -88,10 +87,12 @@ def decode_entry_removed(message: bytes) -> EntryRemoved | None:
     cookie, _, reason, table, seconds, nanoseconds, _, _, _, _ = _FLOW_REMOVED.unpack_from(message)
     if table not in (TABLE_IN, TABLE_OUT) or reason not in (REMOVED_IDLE, REMOVED_HARD):
         return None
-    if kind_of(cookie) not in (Kind.ENTRY_IN, Kind.ENTRY_OUT):
+    if known_kind(cookie) not in ENTRY_KINDS.values():
         return None
     key = _entry_key(message, 48)
-    return EntryRemoved(table == TABLE_IN, cookie, key, seconds + nanoseconds / 1e9) if key else None
+    if key is None:
+        return None
+    return EntryRemoved(EXTERNAL if table == TABLE_IN else INTERNAL, cookie, key, seconds + nanoseconds / 1e9)
 
 
 def _entry_key(message: bytes, offset: int) -> bytes | None:
@@ -113,12 +114,13 @@ def _entry_key(message: bytes, offset: int) -> bytes | None:
 
 
 class EntryStats(NamedTuple):
-    """One direction of an entry as a switch holds it; keys as in access_table.py.
+    """An entry's flow for packets from that side, as a switch holds it; keys as in access_table.py.
 
-    hop: the MAC that the flow sends to: next_hop of the entry outward, its inner_hop inward (b"": it has none).
+    hop: the MAC that the flow sends to: from inside the entry's next_hop, from outside its inner_hop (b"": it has
+    none).
     """
 
-    inward: bool
+    side: Side
     key: bytes
     reply: bytes
     hop: bytes
@@ -159,7 +161,8 @@ def _flow_stats(body: bytes, offset: int) -> FlowStats:
 
 
 def decode_neighbours(body: bytes) -> dict[bytes, bytes]:
-    """Server address -> MAC, both packed, as the flows of tables deliver_server and deliver_tunnel in a reply's body have them."""
+    """Server address -> MAC, both packed, as the flows of tables deliver_server and deliver_tunnel in a reply's body
+    have them."""
     neighbours = {}
     for offset, length, table in stats_records(body):
         if table not in TABLES_DELIVER:
@@ -177,28 +180,29 @@ class EntryStatsDecoder:
     """Decodes the flow statistics of the access tables in bulk."""
 
     def __init__(self) -> None:
-        self._layouts: dict[tuple[int, int], list[tuple[str, Shape, Layout]]] = {}
+        self._layouts: dict[tuple[int, int], list[tuple[Side, Shape, Layout]]] = {}
         """(table, length of a record) -> what it can be"""
         for shape in SHAPES:
-            for direction, table in ((IN, TABLE_IN), (OUT, TABLE_OUT)):
-                layout = stats_layout(direction, shape)
-                self._layouts.setdefault((table, layout.size), []).append((direction, shape, layout))
+            for side in Side:
+                layout = stats_layout(side, shape)
+                place = number(side.access_table), layout.size
+                self._layouts.setdefault(place, []).append((side, shape, layout))
 
     def decode(self, body: bytes) -> tuple[list[EntryStats], list[FlowStats]]:
         """The entries of a reply's body, and the flows in it that are not as we would have made them."""
         entries: list[EntryStats] = []
         others: list[FlowStats] = []
         for (table, size), records in self._by_size(body).items():
-            for direction, shape, layout in self._layouts.get((table, size), ()):
+            for side, shape, layout in self._layouts.get((table, size), ()):
                 fits = layout.fits(records)
                 if fits.all():
-                    entries += _decode_rows(np.frombuffer(records, layout.dtype), direction, shape)
+                    entries += _decode_rows(np.frombuffer(records, layout.dtype), side, shape)
                     records = b""
                     break
                 if fits.any():
                     # As bytes: an index into an array of records copies their fields only, not what is between them.
                     raw = np.frombuffer(records, "u1").reshape(-1, size)
-                    entries += _decode_rows(np.frombuffer(raw[fits].tobytes(), layout.dtype), direction, shape)
+                    entries += _decode_rows(np.frombuffer(raw[fits].tobytes(), layout.dtype), side, shape)
                     records = raw[~fits].tobytes()
             others += [_flow_stats(records, at) for at in range(0, len(records), size)]
         return entries, others
@@ -217,35 +221,36 @@ class EntryStatsDecoder:
         return {place: b"".join(records) for place, records in found.items()}
 
 
-def _decode_rows(rows: np.ndarray, direction: str, shape: Shape) -> list[EntryStats]:
-    inward, protocol = direction == IN, shape.protocol
+def _decode_rows(rows: Records, side: Side, shape: Shape) -> list[EntryStats]:
+    from_outside, protocol = side is EXTERNAL, shape.protocol
     match = _packed(shape, rows["a"], rows["a_port"], rows["b"], rows["b_port"])
-    mine, match_side = ("address", "port"), ("a", "a_port") if inward else ("b", "b_port")
-    side = ("other", "other_port") if shape.full else match_side
-    halves = (mine, side) if inward else (side, mine)
+    mine, match_half = ("address", "port"), ("a", "a_port") if from_outside else ("b", "b_port")
+    theirs = ("other", "other_port") if shape.full else match_half
+    halves = (mine, theirs) if from_outside else (theirs, mine)
     other = _packed(shape, *(rows[name] for half in halves for name in half))
-    keys, replies = (match, other) if inward else (other, match)
-    if "hop" in rows.dtype.names:
+    keys, replies = (match, other) if from_outside else (other, match)
+    if "hop" in (rows.dtype.names or ()):
         same: dict[bytes, bytes] = {}
         # Few MACs for many entries: one bytes object for each.
         hops = [same.setdefault(hop, hop) for hop in map(bytes, rows["hop"].tolist())]
     else:
         hops = [b""] * len(rows)
     finished = [idle != 0 for idle in _integers(rows["idle"], ">u2")] if protocol == TCP else [False] * len(rows)
-    return list(map(EntryStats, [inward] * len(rows), keys, replies, hops, _integers(rows["packets"], ">u8"),
+    return list(map(EntryStats, [side] * len(rows), keys, replies, hops, _integers(rows["packets"], ">u8"),
                     _integers(rows["bytes"], ">u8"), _integers(rows["duration"], ">u4"), finished))
 
 
-def _packed(shape: Shape, *columns: np.ndarray) -> list[bytes]:
+def _packed(shape: Shape, *columns: Records) -> list[bytes]:
     """Joins columns of bytes row by row into keys."""
     dtype = KEY_DTYPES[shape.version]
     keys = np.empty(len(columns[0]), dtype)
     keys["protocol"] = shape.protocol
-    for name, column in zip(dtype.names[1:], columns, strict=True):
+    for name, column in zip(("a", "a_port", "b", "b_port"), columns, strict=True):
         keys[name] = column
     raw, size = keys.tobytes(), dtype.itemsize
     return [raw[start:start + size] for start in range(0, len(raw), size)]
 
 
-def _integers(column: np.ndarray, kind: str) -> list[int]:
-    return np.ascontiguousarray(column).view(kind).tolist()
+def _integers(column: Records, kind: str) -> list[int]:
+    numbers: list[int] = np.ascontiguousarray(column).view(kind).tolist()
+    return numbers

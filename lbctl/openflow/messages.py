@@ -103,8 +103,8 @@ class Configure:
     """Once for each connection: whole frames to the controller, no flow-removed for what the controller deleted."""
 
 
-Message = (AddFlows | DeleteFlows | DeleteCookie | AddEntries | DeleteEntries | PacketOut | Barrier | SetMeter | ReadFlows | ReadPorts
-           | Configure)
+Message = (AddFlows | DeleteFlows | DeleteCookie | AddEntries | DeleteEntries | PacketOut | Barrier | SetMeter
+           | ReadFlows | ReadPorts | Configure)
 
 AT_ONCE = 500
 """Entries in one message, of many that nobody waits for: others' messages get their turn between them."""

@@ -1,12 +1,13 @@
-"""The flows that answer other LBs' probes in the switch, and those that fence it: docs/failover.md, "What notices a failure".
+"""The flows that answer other LBs' probes in the switch, and those that fence it: docs/failover.md, "What notices a
+failure".
 
-A probe is an ARP request that no host takes for its own: its target address is 0.0.0.0, and its target MAC names the LB that is
-meant. Its sender address is a number, which the answer carries back: as each probe has another, no answer comes from the
-datapath's cache alone, but each one from a living ovs-vswitchd.
+A probe is an ARP request that no host takes for its own: its target address is 0.0.0.0, and its target MAC names the LB
+that is meant. Its sender address is a number, which the answer carries back: as each probe has another, no answer comes
+from the datapath's cache alone, but each one from a living ovs-vswitchd.
 
-A fence is a probe with the site's fence code as its target address. It makes the switch ignore all other ARP requests and
-neighbour solicitations for a while (action learn, ovs-actions(7)), also without a controller: what is connected through the LB
-goes on, but nobody is told any more that an external IP is there.
+A fence is a probe with the site's fence code as its target address. It makes the switch ignore all other ARP requests
+and neighbour solicitations for a while (action learn, ovs-actions(7)), also without a controller: what is connected
+through the LB goes on, but nobody is told any more that an external IP is there.
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lbctl.frames.neighbours import SOLICITATION
+from lbctl.frames.discovery import SOLICITATION
 from lbctl.openflow import flow as f
 from lbctl.openflow.cookies import MARK, Kind
-from lbctl.openflow.flow import CONTROLLER, IN_PORT, Flow, Learn, Move, SetField, flow
-from lbctl.values.protocols import ICMPV6
+from lbctl.openflow.flow import CONTROLLER, IN_PORT, Flow, Learn, Match, MoveField, SetField, flow
+from lbctl.openflow.meters import METER_PROBE
+from lbctl.values.protocols import ARP_REPLY, ARP_REQUEST, ETH_TYPE_ARP, ETH_TYPE_IPV6, ICMPV6
 
-METER_PROBE = 7
-ARP_REQUEST, ARP_REPLY = 1, 2
 ASKED, FENCED = "0.0.0.0", "0.0.0.1"
 """Sender address of an answer: to a probe, to a fence."""
 FENCE_SECONDS = 30
@@ -31,7 +31,8 @@ LEARNED_COOKIE = MARK << 56 | Kind.FENCE << 48
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """How an LB is meant by a probe: identity, a MAC that is in no frame's header; and the site's fence code, an IPv4 address."""
+    """How an LB is meant by a probe: identity, a MAC that is in no frame's header; and the site's fence code, an IPv4
+    address."""
 
     identity: str
     fence_code: str
@@ -40,20 +41,23 @@ class Watched:
 def probe_flows(watched: Watched, ports: tuple[tuple[int, str], ...]) -> Iterator[Flow]:
     """ports: number and MAC of those where probes may come in."""
     for number, mac in ports:
-        request = {"in_port": number, "eth_type": f.ETH_ARP, "arp_op": ARP_REQUEST, "arp_tha": watched.identity}
+        arp: Match = {"in_port": number, "eth_type": ETH_TYPE_ARP}
+        request = {**arp, "arp_op": ARP_REQUEST, "arp_tha": watched.identity}
+        answer = {**arp, "arp_op": ARP_REPLY, "eth_dst": mac, "arp_spa": f"{ASKED}/31"}
+        fence = {**request, "arp_tpa": watched.fence_code}
         yield flow(Kind.FENCE, 0, "classify", 140, request, goto="arp")
         yield flow(Kind.FENCE, 0, "arp", 120, {**request, "arp_tpa": ASKED}, *_answer(mac, ASKED))
-        yield flow(Kind.FENCE, 0, "arp", 120, {**request, "arp_tpa": watched.fence_code}, *_FENCE, *_answer(mac, FENCED))
-        yield flow(Kind.PROBED, 0, "arp", 120, {"in_port": number, "eth_type": f.ETH_ARP, "arp_op": ARP_REPLY, "eth_dst": mac,
-                                                "arp_spa": f"{ASKED}/31"}, CONTROLLER, meter=METER_PROBE)
+        yield flow(Kind.FENCE, 0, "arp", 120, fence, *_FENCE, *_answer(mac, FENCED))
+        yield flow(Kind.PROBED, 0, "arp", 120, answer, CONTROLLER, meter=METER_PROBE)
 
 
 _FENCE = tuple(Learn("classify", 130, FENCE_SECONDS, LEARNED_COOKIE, match) for match in (
-    (("eth_type", f.ETH_ARP), ("arp_op", ARP_REQUEST)),
-    (("eth_type", f.ETH_IPV6), ("ip_proto", ICMPV6), ("icmpv6_type", SOLICITATION)),
+    (("eth_type", ETH_TYPE_ARP), ("arp_op", ARP_REQUEST)),
+    (("eth_type", ETH_TYPE_IPV6), ("ip_proto", ICMPV6), ("icmpv6_type", SOLICITATION)),
 ))
 
 
-def _answer(mac: str, sender: str) -> tuple[f.Action, ...]:
-    return (Move("eth_src", "eth_dst", 48), SetField("eth_src", mac), SetField("arp_op", ARP_REPLY), Move("arp_sha", "arp_tha", 48),
-            SetField("arp_sha", mac), Move("arp_spa", "arp_tpa", 32), SetField("arp_spa", sender), IN_PORT)
+def _answer(mac: str, sender: str) -> tuple[f.FlowAction, ...]:
+    return (MoveField("eth_src", "eth_dst", 48), SetField("eth_src", mac), SetField("arp_op", ARP_REPLY),
+            MoveField("arp_sha", "arp_tha", 48), SetField("arp_sha", mac), MoveField("arp_spa", "arp_tpa", 32),
+            SetField("arp_spa", sender), IN_PORT)

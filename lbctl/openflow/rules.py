@@ -3,85 +3,65 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
-from lbctl.frames.neighbours import (
+from lbctl.frames.discovery import (
     ADVERTISEMENT,
-    ALL_NODES,
     HOP_LIMIT,
-    OVERRIDE,
-    ROUTER,
     SOLICITATION,
-    SOLICITED,
     link_local,
-    multicast_mac,
 )
-from lbctl.frames.packets import parse_mac
-from lbctl.openflow import flow as f
+from lbctl.frames.packets import ACK, FIN, RST, SYN, parse_mac
 from lbctl.openflow.cookies import Kind
-from lbctl.openflow.flow import CONTROLLER, DEC_TTL, IN_PORT, Action, CheckLarger, Flow, Move, Output, Resubmit, SetField, SetTtl, flow
-from lbctl.openflow.probe_rules import ARP_REPLY, ARP_REQUEST, Watched, probe_flows
+from lbctl.openflow.flow import (
+    CONTROLLER,
+    DEC_TTL,
+    FRAGMENT_ANY,
+    IN_PORT,
+    CheckLarger,
+    Flow,
+    FlowAction,
+    Match,
+    MoveField,
+    Output,
+    Resubmit,
+    SetField,
+    flow,
+)
+from lbctl.openflow.meters import METER_ARP, METER_CHECK, METER_ERROR, METER_HOLD, METER_ICMP, METER_NEW, METER_RESET
+from lbctl.openflow.ports import Port, Ports
+from lbctl.openflow.probe_rules import Watched, probe_flows
+from lbctl.openflow.responder_rules import ECHO_TYPES, echo_responder, responder, solicitation_flows
 from lbctl.openflow.tables import REG_MODE_NORMAL, REG_MODE_TRANSITION
 from lbctl.site.model import CHECK_PORTS, ExternalIp, Hop, Tunnel
 from lbctl.values.addresses import Address, Network, address_order
 from lbctl.values.owners import owner_of
-from lbctl.values.protocols import ICMP, ICMPV6, PROTOCOL_NAMES, PROTOCOL_NUMBERS, TCP
+from lbctl.values.protocols import (
+    ARP_REPLY,
+    ETH_TYPE_ARP,
+    ETH_TYPE_IPV6,
+    ETH_TYPES,
+    ETHERNET_HEADER,
+    ICMPV6,
+    PROTOCOL_NAMES,
+    PROTOCOL_NUMBERS,
+    TCP,
+)
+from lbctl.values.side import EXTERNAL, INTERNAL
 from lbctl.values.transfer import TransferMode
 
-METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP = 1, 2, 3, 4, 5, 6
-METER_CHECK = 8
-ETH_TYPES = {4: f.ETH_IP, 6: f.ETH_IPV6}
-ECHO_TYPES = {4: ("icmpv4_type", ICMP, 8, 0), 6: ("icmpv6_type", ICMPV6, 128, 129)}
-"""By IP version: field, protocol, echo request, echo reply (RFC 792, RFC 4443)."""
 ICMP_ERRORS = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
-"""Types of the errors that concern one packet: unreachable, time exceeded, parameter problem; IPv6 also: packet too big."""
-SYN_WITHOUT_ACK = (f.TCP_SYN, f.TCP_SYN | f.TCP_ACK)
-"""What inbound_flags may look at is limited by OVS: the datapath's cache keeps packets apart that differ in a flag looked at
-there. Were FIN among them, a FIN would overtake the ACK that came just before it, whose cached flow is another."""
-OPENS_CONNECTION = (f.TCP_SYN, f.TCP_FIN | f.TCP_SYN | f.TCP_RST | f.TCP_ACK)
-SYN_AND_FIN = (f.TCP_SYN | f.TCP_FIN, f.TCP_SYN | f.TCP_FIN)
-ANY_RST = (f.TCP_RST, f.TCP_RST)
-TARGET_MAC = 2
-"""The option of an advertisement that holds the MAC (RFC 4861 4.6.1)."""
-ETHERNET_HEADER = 14
-TTL = 64
-"""Of an answer that the switch makes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Port:
-    """A port as the switch reports it: OpenFlow number and MAC (text)."""
-
-    number: int
-    mac: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    external: Port
-    internal: Port
-    tunnels: Mapping[str, Port] = field(default_factory=dict)
-    """By transport. Their MAC is the internal port's: Open vSwitch gives a tunnel port another one each time that it starts."""
-
-    def to(self, tunnel: Tunnel | None) -> Port:
-        """The port to what is behind that tunnel; None: to the internal network. That one too if there is no such tunnel port:
-        what is sent as if it came from there meets no flow."""
-        return self.tunnels.get(tunnel.transport, self.internal) if tunnel else self.internal
-
-    def ways(self, hops: Iterable[Hop]) -> set[tuple[Port, Tunnel | None]]:
-        """How to send to all hosts on the internal network, and to what is behind the tunnels of these hops."""
-        return {(self.internal, None)} | {(self.to(hop.tunnel), hop.tunnel) for hop in hops}
-
-    def hops(self, external_ip: ExternalIp) -> dict[Address, Hop]:
-        """Those of its hops that there is a port to."""
-        return {server: hop for server, hop in external_ip.hops().items() if hop.tunnel is None or hop.tunnel.transport in self.tunnels}
-
-    def inside(self, external_ip: ExternalIp) -> list[Port]:
-        """The ports to its servers or inside hosts."""
-        used = {hop.tunnel.transport for hop in self.hops(external_ip).values() if hop.tunnel}
-        return [self.internal, *(port for transport, port in self.tunnels.items() if transport in used)]
+"""Types of the errors that concern one packet: unreachable, time exceeded, parameter problem; IPv6 also: packet too
+big."""
+SYN_WITHOUT_ACK = (SYN, SYN | ACK)
+"""What inbound_flags may look at is limited by OVS: the datapath's cache keeps packets apart that differ in a flag
+looked at there. Were FIN among them, a FIN would overtake the ACK that came just before it, whose cached flow is
+another."""
+OPENS_CONNECTION = (SYN, FIN | SYN | RST | ACK)
+SYN_AND_FIN = (SYN | FIN, SYN | FIN)
+ANY_RST = (RST, RST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,28 +88,33 @@ def base_flows(ports: Ports, tunnels: Iterable[Tunnel] = ()) -> Iterator[Flow]:
     for eth_type in ETH_TYPES.values():
         tcp = {"eth_type": eth_type, "ip_proto": TCP}
         yield flow(Kind.PIPELINE, 0, "inbound_flags", 120, {**tcp, "tcp_flags": SYN_WITHOUT_ACK}, goto="no_entry")
-        for flags_table, access_table in (("inbound_flags", "access_in"), ("outbound_flags", "access_out")):
-            yield flow(Kind.PIPELINE, 0, flags_table, 110, {**tcp, "tcp_flags": ANY_RST}, SetField("reg1", 1), goto=access_table)
+        for flags_table, side in (("inbound_flags", EXTERNAL), ("outbound_flags", INTERNAL)):
+            yield flow(Kind.PIPELINE, 0, flags_table, 110, {**tcp, "tcp_flags": ANY_RST}, SetField("reg1", 1),
+                       goto=side.access_table)
     yield flow(Kind.PIPELINE, 0, "inbound_flags", 0, {}, goto="access_in")
     yield flow(Kind.PIPELINE, 0, "outbound_flags", 0, {}, goto="access_out")
     yield flow(Kind.PIPELINE, 0, "access_in", 0, {}, goto="no_entry")
     yield flow(Kind.PIPELINE, 0, "access_out", 0, {}, goto="no_entry")
 
     for version, eth_type in ETH_TYPES.items():
-        yield flow(Kind.HOLD, 0, "no_entry", 130, {"reg0": REG_MODE_TRANSITION, "eth_type": eth_type}, CONTROLLER, meter=METER_HOLD)
+        yield flow(Kind.HOLD, 0, "no_entry", 130, {"reg0": REG_MODE_TRANSITION, "eth_type": eth_type}, CONTROLLER,
+                   meter=METER_HOLD)
         yield flow(Kind.PIPELINE, 0, "no_entry", 125, {"eth_type": eth_type, "ip_proto": TCP, "tcp_flags": SYN_AND_FIN})
         yield flow(Kind.PIPELINE, 0, "no_entry", 110, {"eth_type": eth_type, "ip_proto": TCP, "tcp_flags": ANY_RST})
         yield flow(Kind.PIPELINE, 0, "no_entry", 110, {"eth_type": eth_type, "ip_proto": ECHO_TYPES[version][1]})
-        yield flow(Kind.STRAY, 0, "no_entry", 100, {"reg0": REG_MODE_NORMAL, "eth_type": eth_type}, CONTROLLER, meter=METER_ERROR)
+        yield flow(Kind.STRAY, 0, "no_entry", 100, {"reg0": REG_MODE_NORMAL, "eth_type": eth_type}, CONTROLLER,
+                   meter=METER_ERROR)
 
     for table in ("deliver_server", "deliver_client", "deliver_inside"):
         for eth_type, ttl in itertools.product(ETH_TYPES.values(), (0, 1)):
-            yield flow(Kind.EXPIRED, 0, table, 300, {"eth_type": eth_type, "nw_ttl": ttl}, CONTROLLER, meter=METER_ERROR)
+            yield flow(Kind.EXPIRED, 0, table, 300, {"eth_type": eth_type, "nw_ttl": ttl}, CONTROLLER,
+                       meter=METER_ERROR)
         # Delivered first: the meter in show_reset drops all that is left to do with a packet, and so not the packet.
         yield flow(Kind.PIPELINE, 0, table, 200, {"reg1": 1}, SetField("reg1", 0), Resubmit(table),
                    Resubmit("show_reset"))
     for eth_type in ETH_TYPES.values():
-        yield flow(Kind.TOO_BIG, 0, "deliver_tunnel", 110, {"reg2": 1, "eth_type": eth_type}, CONTROLLER, meter=METER_ERROR)
+        yield flow(Kind.TOO_BIG, 0, "deliver_tunnel", 110, {"reg2": 1, "eth_type": eth_type}, CONTROLLER,
+                   meter=METER_ERROR)
     yield flow(Kind.RESET, 0, "show_reset", 0, {}, CONTROLLER, meter=METER_RESET)
     for table, port in (("deliver_client", ports.external), ("deliver_inside", ports.internal)):
         for eth_type in ETH_TYPES.values():
@@ -138,48 +123,49 @@ def base_flows(ports: Ports, tunnels: Iterable[Tunnel] = ()) -> Iterator[Flow]:
 
 
 def _entrance_flows(ports: Ports, tunnels: Iterable[Tunnel]) -> Iterator[Flow]:
-    for port, tunnel in ((ports.external, None), (ports.internal, None), *((ports.to(tunnel), tunnel) for tunnel in tunnels)):
+    by_tunnel = [(ports.to(tunnel), tunnel) for tunnel in tunnels]
+    for port, tunnel in ((ports.external, None), (ports.internal, None), *by_tunnel):
         where = _where(port, tunnel)
-        yield flow(Kind.PIPELINE, 0, "classify", 120, {**where, "eth_type": f.ETH_ARP}, goto="arp")
+        yield flow(Kind.PIPELINE, 0, "classify", 120, {**where, "eth_type": ETH_TYPE_ARP}, goto="arp")
+        icmpv6: Match = {**where, "eth_type": ETH_TYPE_IPV6, "ip_proto": ICMPV6}
         for kind in (SOLICITATION, ADVERTISEMENT):
-            yield flow(Kind.PIPELINE, 0, "classify", 120, {
-                **where, "eth_type": f.ETH_IPV6, "ip_proto": ICMPV6, "icmpv6_type": kind, "nw_ttl": HOP_LIMIT}, goto="arp")
+            yield flow(Kind.PIPELINE, 0, "classify", 120, {**icmpv6, "icmpv6_type": kind, "nw_ttl": HOP_LIMIT},
+                       goto="arp")
         if tunnel is None:
-            yield flow(Kind.SERVER_ARP, 0, "arp", 100, {**where, "eth_type": f.ETH_ARP, "arp_op": ARP_REPLY,
-                                                        "eth_dst": port.mac}, CONTROLLER, meter=METER_ARP)
-            yield flow(Kind.SERVER_ARP, 0, "arp", 100, {**where, "eth_type": f.ETH_IPV6, "ip_proto": ICMPV6,
-                                                        "icmpv6_type": ADVERTISEMENT, "eth_dst": port.mac}, CONTROLLER, meter=METER_ARP)
+            for told in ({**where, "eth_type": ETH_TYPE_ARP, "arp_op": ARP_REPLY},
+                         {**icmpv6, "icmpv6_type": ADVERTISEMENT}):
+                yield flow(Kind.SERVER_ARP, 0, "arp", 100, {**told, "eth_dst": port.mac}, CONTROLLER, meter=METER_ARP)
         for version, eth_type in ETH_TYPES.items():
             addressed = {**where, "eth_type": eth_type, "eth_dst": port.mac}
-            yield flow(Kind.FRAGMENT, 0, "classify", 110, {**where, "eth_type": eth_type, "ip_frag": f.FRAGMENT_ANY})
+            yield flow(Kind.FRAGMENT, 0, "classify", 110, {**where, "eth_type": eth_type, "ip_frag": FRAGMENT_ANY})
             field, protocol, _, _ = ECHO_TYPES[version]
             for kind in ICMP_ERRORS[version]:
-                yield flow(Kind.TRANSLATE_ICMP, 0, "classify", 105, {**addressed, "ip_proto": protocol, field: kind}, CONTROLLER,
-                           meter=METER_ICMP)
+                yield flow(Kind.TRANSLATE_ICMP, 0, "classify", 105, {**addressed, "ip_proto": protocol, field: kind},
+                           CONTROLLER, meter=METER_ICMP)
             yield flow(Kind.PIPELINE, 0, "classify", 100, addressed, goto="transfer_mode")
     for port in (ports.external, ports.internal, *ports.tunnels.values()):
         # The next hops ask for it, before they answer probes that came from it.
-        yield from _solicitation_flows(0, port, IPv6Address(link_local(parse_mac(port.mac))), router=False)
-        yield flow(Kind.ARP, 0, "advertise", 100, {"in_port": port.number, "eth_type": f.ETH_IPV6, "ip_proto": ICMPV6,
-                                                   "icmpv6_type": ADVERTISEMENT}, SetField("ipv6_nd_tll", port.mac),
-                   *_back(port, ports), IN_PORT)
+        yield from solicitation_flows(0, port, IPv6Address(link_local(parse_mac(port.mac))), router=False)
+        made: Match = {"in_port": port.number, "eth_type": ETH_TYPE_IPV6, "ip_proto": ICMPV6,
+                       "icmpv6_type": ADVERTISEMENT}
+        yield flow(Kind.ARP, 0, "advertise", 100, made, SetField("ipv6_nd_tll", port.mac), *_back(port, ports), IN_PORT)
 
 
 def external_ip_flows(external_ip: ExternalIp, role: Role, ports: Ports) -> Iterator[Flow]:
     """The flows of one external IP on an LB with that role."""
     address, owner = external_ip.address, owner_of(external_ip.address.packed)
     if role.arp:
-        yield from _responder(owner, ports.external, address, router=False)
+        yield from responder(owner, ports.external, address, router=False)
         for internal in external_ip.internal_addresses():
             for port in ports.inside(external_ip):
-                yield from _responder(owner, port, internal, internal == external_ip.gateway, _back(port, ports))
+                yield from responder(owner, port, internal, internal == external_ip.gateway, _back(port, ports))
     yield from _mode_flows(external_ip, owner, role, ports)
     yield from _check_flows(external_ip, owner, ports)
     if role.mode is not None:
-        yield _echo_responder(owner, ports.external, address)
+        yield echo_responder(owner, ports.external, address)
         for internal in external_ip.internal_addresses():
             for port in ports.inside(external_ip):
-                yield _echo_responder(owner, port, internal, _back(port, ports))
+                yield echo_responder(owner, port, internal, _back(port, ports))
     if role.mode is TransferMode.NORMAL:
         yield from _opening_flows(external_ip, owner, ports)
 
@@ -187,7 +173,7 @@ def external_ip_flows(external_ip: ExternalIp, role: Role, ports: Ports) -> Iter
 def _opening_flows(external_ip: ExternalIp, owner: int, ports: Ports) -> Iterator[Flow]:
     """What shows the packets that make an entry to the controller."""
     version = external_ip.address.version
-    normal = {"reg0": REG_MODE_NORMAL, "eth_type": ETH_TYPES[version]}
+    normal: Match = {"reg0": REG_MODE_NORMAL, "eth_type": ETH_TYPES[version]}
     for service in external_ip.services:
         yield flow(Kind.NEW, owner, "no_entry", 120, {
             **normal, "in_port": ports.external.number, f"ipv{version}_dst": str(external_ip.address),
@@ -197,29 +183,30 @@ def _opening_flows(external_ip: ExternalIp, owner: int, ports: Ports) -> Iterato
         return
     field, icmp, request, reply = ECHO_TYPES[version]
     for prefix in external_ip.inside:
-        inside = {**normal, "in_port": ports.internal.number, f"ipv{version}_src": str(prefix)}
+        inside: Match = {**normal, "in_port": ports.internal.number, f"ipv{version}_src": str(prefix)}
         for name, number in PROTOCOL_NUMBERS.items():
-            yield flow(Kind.NEW, owner, "no_entry", 120, {**inside, "ip_proto": number, **_opens(name)}, CONTROLLER, meter=METER_NEW)
-        yield flow(Kind.TRANSLATE_ICMP, owner, "no_entry", 120, {**inside, "ip_proto": icmp, field: request}, CONTROLLER,
-                   meter=METER_ICMP)
+            yield flow(Kind.NEW, owner, "no_entry", 120, {**inside, "ip_proto": number, **_opens(name)}, CONTROLLER,
+                       meter=METER_NEW)
+        yield flow(Kind.TRANSLATE_ICMP, owner, "no_entry", 120, {**inside, "ip_proto": icmp, field: request},
+                   CONTROLLER, meter=METER_ICMP)
     yield flow(Kind.TRANSLATE_ICMP, owner, "no_entry", 120, {
-        **normal, "in_port": ports.external.number, f"ipv{version}_dst": str(external_ip.address), "ip_proto": icmp, field: reply},
-        CONTROLLER, meter=METER_ICMP)
+        **normal, "in_port": ports.external.number, f"ipv{version}_dst": str(external_ip.address),
+        "ip_proto": icmp, field: reply}, CONTROLLER, meter=METER_ICMP)
 
 
 def _check_flows(external_ip: ExternalIp, owner: int, ports: Ports) -> Iterator[Flow]:
-    """What shows the answers to health checks to the controller: at every LB, since an answer may come to the one that served before.
-    They have no entry; so nothing that has one meets these flows."""
+    """What shows the answers to health checks to the controller: at every LB, since an answer may come to the one that
+    served before. They have no entry; so nothing that has one meets these flows."""
     for protocol in external_ip.check_protocols():
         source, transport = external_ip.check_source(), PROTOCOL_NAMES[protocol]
+        check_ports = CHECK_PORTS[0], 0xFFFF & ~(CHECK_PORTS[1] - CHECK_PORTS[0])
         for port in ports.inside(external_ip):
             yield flow(Kind.CHECKED, owner, "no_entry", 135, {
                 "in_port": port.number, "eth_type": ETH_TYPES[source.version], f"ipv{source.version}_dst": str(source),
-                "ip_proto": protocol, f"{transport}_dst": (CHECK_PORTS[0], 0xFFFF & ~(CHECK_PORTS[1] - CHECK_PORTS[0]))},
-                CONTROLLER, meter=METER_CHECK)
+                "ip_proto": protocol, f"{transport}_dst": check_ports}, CONTROLLER, meter=METER_CHECK)
 
 
-def _opens(protocol: str) -> dict[str, f.MatchValue]:
+def _opens(protocol: str) -> Match:
     """The first packet of a connection: any datagram, but not any segment."""
     return {"tcp_flags": OPENS_CONNECTION} if protocol == "tcp" else {}
 
@@ -229,29 +216,32 @@ def delivery_flows(hops: Mapping[Address, Hop], neighbours: Mapping[Address, str
     for server, (next_hop, tunnel) in hops.items():
         if next_hop not in neighbours:
             continue
-        to_server = {"eth_type": ETH_TYPES[server.version], f"ipv{server.version}_dst": str(server)}
-        actions = (SetField("eth_src", ports.internal.mac), SetField("eth_dst", neighbours[next_hop]), DEC_TTL)
+        to_server: Match = {"eth_type": ETH_TYPES[server.version], f"ipv{server.version}_dst": str(server)}
+        to_hop = (SetField("eth_src", ports.internal.mac), SetField("eth_dst", neighbours[next_hop]), DEC_TTL)
         if tunnel is None:
-            yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, *actions, Output(ports.internal.number))
+            yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, *to_hop, Output(ports.internal.number))
             continue
         yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, CheckLarger(ETHERNET_HEADER + tunnel.mtu, "reg2"),
                    goto="deliver_tunnel")
-        yield flow(Kind.DELIVER, 0, "deliver_tunnel", 100, to_server, *actions, SetField("tun_ipv4_dst", str(tunnel.remote)),
-                   SetField("tunnel_id", tunnel.key), Output(ports.to(tunnel).number))
+        to_end = (SetField("tun_ipv4_dst", str(tunnel.remote)), SetField("tunnel_id", tunnel.key))
+        yield flow(Kind.DELIVER, 0, "deliver_tunnel", 100, to_server, *to_hop, *to_end, Output(ports.to(tunnel).number))
 
 
 def neighbour_flows(hops: Iterable[Hop], routers: Iterable[Address], ports: Ports) -> Iterator[Flow]:
-    """What shows the controller that a next hop has told its MAC unasked (gratuitous ARP, unsolicited advertisement)."""
-    known = {(hop.address, hop.tunnel, ports.to(hop.tunnel)) for hop in hops} | {(router, None, ports.external) for router in routers}
+    """What shows the controller that a next hop has told its MAC unasked (gratuitous ARP, unsolicited
+    advertisement)."""
+    known = {(hop.address, hop.tunnel, ports.to(hop.tunnel)) for hop in hops}
+    known |= {(router, None, ports.external) for router in routers}
     for address, tunnel, port in sorted(known, key=lambda place: (place[2].number, address_order(place[0]))):
         where = _where(port, tunnel)
         if isinstance(address, IPv4Address):
-            told = [{"arp_spa": str(address), "arp_tpa": str(address)}]
+            told: list[Match] = [{"arp_spa": str(address), "arp_tpa": str(address)}]
             if tunnel:  # what the other end answers is believed of the next hops that are there
                 told.append({"arp_spa": str(address), "arp_op": ARP_REPLY, "eth_dst": port.mac})
-            head = {"eth_type": f.ETH_ARP}
+            head: Match = {"eth_type": ETH_TYPE_ARP}
         else:
-            head, told = {"eth_type": f.ETH_IPV6, "ip_proto": ICMPV6, "icmpv6_type": ADVERTISEMENT}, [{"ipv6_nd_target": str(address)}]
+            head = {"eth_type": ETH_TYPE_IPV6, "ip_proto": ICMPV6, "icmpv6_type": ADVERTISEMENT}
+            told = [{"ipv6_nd_target": str(address)}]
         for fields in told:
             yield flow(Kind.SERVER_ARP, 0, "arp", 110, {**where, **head, **fields}, CONTROLLER, meter=METER_ARP)
 
@@ -273,59 +263,16 @@ def all_flows(external_ips: Iterable[ExternalIp], roles: Mapping[Address, Role],
     return flows
 
 
-def _where(port: Port, tunnel: Tunnel | None = None) -> dict[str, f.MatchValue]:
+def _where(port: Port, tunnel: Tunnel | None = None) -> Match:
     """What comes in by that port; from a tunnel only what its other end has sent, with the right key."""
     if tunnel is None:
         return {"in_port": port.number}
     return {"in_port": port.number, "tunnel_id": tunnel.key, "tun_ipv4_src": str(tunnel.remote)}
 
 
-def _back(port: Port, ports: Ports) -> tuple[Action, ...]:
+def _back(port: Port, ports: Ports) -> tuple[FlowAction, ...]:
     """What an answer needs besides IN_PORT: a tunnel port has many other ends (the key stays)."""
-    return (Move("tun_ipv4_src", "tun_ipv4_dst", 32),) if port in ports.tunnels.values() else ()
-
-
-def _responder(owner: int, port: Port, address: Address, router: bool,
-               back: Sequence[Action] = ()) -> Iterator[Flow]:
-    """What answers in the switch who asks for that address on that side. router: it forwards packets for others."""
-    if isinstance(address, IPv6Address):
-        yield from _solicitation_flows(owner, port, address, router)
-        return
-    yield flow(Kind.ARP, owner, "arp", 100,
-               {"in_port": port.number, "eth_type": f.ETH_ARP, "arp_op": ARP_REQUEST, "arp_tpa": str(address)},
-               Move("eth_src", "eth_dst", 48), SetField("eth_src", port.mac), SetField("arp_op", ARP_REPLY),
-               Move("arp_sha", "arp_tha", 48), SetField("arp_sha", port.mac),
-               Move("arp_spa", "arp_tpa", 32), SetField("arp_spa", str(address)), *back, IN_PORT)
-
-
-def _solicitation_flows(owner: int, port: Port, address: IPv6Address, router: bool) -> Iterator[Flow]:
-    """Turn a neighbour solicitation into its advertisement (RFC 4861 7.2.4). Table advertise adds the MAC: Open vSwitch lets a
-    flow set it only if the flow's match says that the packet is an advertisement, which it becomes here."""
-    asked = {"in_port": port.number, "eth_type": f.ETH_IPV6, "ip_proto": ICMPV6, "icmpv6_type": SOLICITATION,
-             "ipv6_nd_target": str(address)}
-    flags = OVERRIDE | (ROUTER if router else 0)
-    everyone = str(IPv6Address(ALL_NODES))
-
-    def answer(flags: int) -> tuple[f.Action, ...]:
-        return (SetField("eth_src", port.mac), SetField("ipv6_src", str(address)), SetField("icmpv6_type", ADVERTISEMENT),
-                SetField("nd_options_type", TARGET_MAC), SetField("nd_reserved", flags))
-
-    yield flow(Kind.ARP, owner, "arp", 100, asked, Move("eth_src", "eth_dst", 48), Move("ipv6_src", "ipv6_dst", 128),
-               *answer(flags | SOLICITED), goto="advertise")
-    # Who asks without an address is about to take this one (RFC 4862 5.4): everyone is told that it is taken.
-    yield flow(Kind.ARP, owner, "arp", 105, {**asked, "ipv6_src": "::"}, SetField("eth_dst", multicast_mac(ALL_NODES).hex(":")),
-               SetField("ipv6_dst", everyone), *answer(flags), goto="advertise")
-
-
-def _echo_responder(owner: int, port: Port, address: Address, back: Sequence[Action] = ()) -> Flow:
-    """Turns an ICMP echo request into its reply, in the switch (RFC 792, RFC 4443), also while in transition."""
-    version = address.version
-    field, protocol, request, reply = ECHO_TYPES[version]
-    source, destination, bits = f"ipv{version}_src", f"ipv{version}_dst", 32 if version == 4 else 128
-    return flow(Kind.ECHO, owner, "no_entry", 140, {
-        "in_port": port.number, "eth_type": ETH_TYPES[version], "ip_proto": protocol, field: request, destination: str(address)},
-        Move("eth_src", "eth_dst", 48), SetField("eth_src", port.mac), Move(source, destination, bits),
-        SetField(source, str(address)), SetTtl(TTL), SetField(field, reply), *back, IN_PORT)
+    return (MoveField("tun_ipv4_src", "tun_ipv4_dst", 32),) if port in ports.tunnels.values() else ()
 
 
 def _mode_flows(external_ip: ExternalIp, owner: int, role: Role, ports: Ports) -> Iterator[Flow]:
@@ -339,14 +286,15 @@ def _mode_flows(external_ip: ExternalIp, owner: int, role: Role, ports: Ports) -
             yield _mode_flow(owner, role, 110, _where(ports.internal), {"dst": internal}, "outbound_flags")
             for server, hop in hops.items():
                 if hop.tunnel:
-                    yield _mode_flow(owner, role, 110, _where(ports.to(hop.tunnel), hop.tunnel), {"src": server, "dst": internal},
-                                     "outbound_flags")
+                    where = _where(ports.to(hop.tunnel), hop.tunnel)
+                    yield _mode_flow(owner, role, 110, where, {"src": server, "dst": internal}, "outbound_flags")
     else:
         for server, hop in hops.items():
-            yield _mode_flow(owner, role, 100, _where(ports.to(hop.tunnel), hop.tunnel), {"src": server}, "outbound_flags")
+            where = _where(ports.to(hop.tunnel), hop.tunnel)
+            yield _mode_flow(owner, role, 100, where, {"src": server}, "outbound_flags")
 
 
-def _mode_flow(owner: int, role: Role, priority: int, where: dict[str, f.MatchValue], sides: Mapping[str, Address | Network],
+def _mode_flow(owner: int, role: Role, priority: int, where: Match, sides: Mapping[str, Address | Network],
                flags_table: str) -> Flow:
     """sides: `src` or `dst` -> the address there."""
     match = dict(where)

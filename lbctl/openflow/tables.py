@@ -31,16 +31,18 @@ _PORTS = "tcp_src tcp_dst udp_src udp_dst"
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
-        _table(0, "classify", "Lets in what is addressed to this LB: ARP, IPv6 neighbour discovery, and whole IP packets to its own MAC; "
-               "through a tunnel, from its other end only.",
+        _table(0, "classify", "Lets in what is addressed to this LB: ARP, IPv6 neighbour discovery, and whole IP "
+               "packets to its own MAC; through a tunnel, from its other end only.",
                f"in_port {_TUNNEL} eth_type eth_dst ip_frag ip_proto icmpv4_type icmpv6_type nw_ttl arp_op arp_tha", "",
                "arp transfer_mode"),
-        _table(1, "arp", "Answers ARP and neighbour solicitations for external IPs and internal addresses; shows the servers' to the "
-               "controller.",
-               f"in_port {_TUNNEL} eth_type arp_op arp_spa arp_tpa arp_tha eth_dst ip_proto icmpv6_type ipv6_src ipv6_nd_target",
-               "eth_src eth_dst arp_op arp_sha arp_tha arp_spa arp_tpa tun_ipv4_dst ipv6_src ipv6_dst icmpv6_type nd_options_type "
-               "nd_reserved", "advertise"),
-        _table(2, "advertise", "Adds the LB's own MAC to the advertisement that table arp has made of a solicitation, and sends it back.",
+        _table(1, "arp", "Answers ARP and neighbour solicitations for external IPs and internal addresses; shows the "
+               "servers' to the controller.",
+               f"in_port {_TUNNEL} eth_type arp_op arp_spa arp_tpa arp_tha eth_dst ip_proto icmpv6_type ipv6_src "
+               "ipv6_nd_target",
+               "eth_src eth_dst arp_op arp_sha arp_tha arp_spa arp_tpa tun_ipv4_dst ipv6_src ipv6_dst icmpv6_type "
+               "nd_options_type nd_reserved", "advertise"),
+        _table(2, "advertise", "Adds the LB's own MAC to the advertisement that table arp has made of a solicitation, "
+               "and sends it back.",
                "in_port eth_type ip_proto icmpv6_type", "ipv6_nd_tll tun_ipv4_dst"),
         _table(10, "transfer_mode", "The transfer mode of the packet's external IP (seed figure 7).",
                f"in_port {_TUNNEL} eth_type {_ADDRESSES}", "reg0", "inbound_flags outbound_flags no_entry"),
@@ -54,18 +56,22 @@ TABLES: dict[str, Table] = {
         _table(21, "access_out", "The access table, from the internal network: the same entries, inverse.",
                f"eth_type ip_proto {_ADDRESSES} {_PORTS}", f"{_ADDRESSES} {_PORTS} eth_dst",
                "deliver_client no_entry"),
-        _table(30, "no_entry", "What has no entry: a new connection, an echo request, an error, or held while in transition.",
+        _table(30, "no_entry", "What has no entry: a new connection, an echo request, an error, or held while in "
+               "transition.",
                f"in_port eth_type ip_proto {_ADDRESSES} tcp_dst udp_dst tcp_flags icmpv4_type icmpv6_type reg0",
                f"{_ADDRESSES} icmpv4_type icmpv6_type eth_src eth_dst tun_ipv4_dst"),
-        _table(40, "deliver_server", "Adds the LB's own MAC and the server's, and sends to the internal network; or measures for a tunnel.",
-               "eth_type ipv4_dst ipv6_dst nw_ttl reg1", "eth_src eth_dst reg1 reg2", "deliver_server deliver_tunnel show_reset"),
+        _table(40, "deliver_server", "Adds the LB's own MAC and the server's, and sends to the internal network; or "
+               "measures for a tunnel.",
+               "eth_type ipv4_dst ipv6_dst nw_ttl reg1", "eth_src eth_dst reg1 reg2",
+               "deliver_server deliver_tunnel show_reset"),
         _table(41, "deliver_client", "Adds the LB's own MAC, and sends to the external network.",
                "eth_type nw_ttl reg1", "eth_src reg1", "deliver_client show_reset"),
-        _table(42, "deliver_inside", "Adds the LB's own MAC, and sends to the internal network: outbound NAT, whose entries know the "
-               "next hop.",
+        _table(42, "deliver_inside", "Adds the LB's own MAC, and sends to the internal network: outbound NAT, whose "
+               "entries know the next hop.",
                "eth_type nw_ttl reg1", "eth_src reg1", "deliver_inside show_reset"),
         _table(43, "show_reset", "Shows a RST that has been delivered to the controller."),
-        _table(44, "deliver_tunnel", "The same through the server's tunnel; what is too large for it is shown to the controller.",
+        _table(44, "deliver_tunnel", "The same through the server's tunnel; what is too large for it is shown to the "
+               "controller.",
                "eth_type ipv4_dst ipv6_dst reg2", "eth_src eth_dst tunnel_id tun_ipv4_dst"),
     )
 }

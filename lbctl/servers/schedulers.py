@@ -1,7 +1,7 @@
 """Which server a new connection gets: docs/schedulers.md.
 
-`choose` runs once for each new connection, while packets wait. It is given the client as a key has it (packed address and
-port), and asks `allowed` of a server only when it would be chosen, or to know whom it must do without.
+`choose` runs once for each new connection, while packets wait. It is given the client as a key has it (packed address
+and port), and asks `allowed` of a server only when it would be chosen, or to know whom it must do without.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ Allowed = Callable[[Server], bool]
 
 class Scheduler(Protocol):
     def choose(self, client: bytes, allowed: Allowed) -> Server | None:
-        """The server for a new connection of that client (packed address and port) among those allowed; None if there is none."""
+        """The server for a new connection of that client (packed address and port) among those allowed; None if there
+        is none."""
 
 
 class RoundRobin:
@@ -64,21 +65,24 @@ class WeightedRoundRobin:
 
 
 class LeastConnections:
-    """The server with the fewest connections for its weight; among several, by weighted round-robin, so that connections
-    which end before the next one opens do not all go to the first server.
+    """The server with the fewest connections for its weight; among several, by weighted round-robin, so that
+    connections which end before the next one opens do not all go to the first server.
 
     keys: what counts a server's connections. connections: AccessTable.connections_to, which goes on counting.
     """
 
     def __init__(self, servers: tuple[Server, ...], keys: list[bytes], connections: Mapping[bytes, int]) -> None:
-        self._rows = [(number, server, key, server.weight) for number, (server, key) in enumerate(zip(servers, keys, strict=True))]
+        self._rows = [
+            (number, server, key, server.weight) for number, (server, key) in enumerate(zip(servers, keys, strict=True))
+        ]
         self._servers = servers
         self._connections = connections
         self._turns = WeightedRoundRobin(servers)
 
     def choose(self, client: bytes, allowed: Allowed) -> Server | None:
         count = self._connections.get
-        lowest, least = float("inf"), []
+        lowest = float("inf")
+        least: list[int] = []
         for number, server, key, weight in self._rows:
             load = count(key, 0) / weight
             if load <= lowest and allowed(server):
@@ -89,8 +93,9 @@ class LeastConnections:
 
 
 class Hashed:
-    """The server that a hash of the client says, by Maglev's table: the same one every time, also after a restart. Clients of a server
-    that is not allowed are spread over the others by weight, each with a second choice of its own; nobody else notices.
+    """The server that a hash of the client says, by Maglev's table: the same one every time, also after a restart.
+    Clients of a server that is not allowed are spread over the others by weight, each with a second choice of its
+    own; nobody else notices.
 
     with_port: does the client's port count? Without it all connections of an address go to one server.
     """
@@ -114,8 +119,8 @@ class Hashed:
 
 
 def _names(servers: tuple[Server, ...]) -> dict[bytes, Server]:
-    """Names that hashes are made of: the address, and a number for those that share one. The port is not in it, so that services
-    with the same servers on different ports (http and https) send a client to the same one."""
+    """Names that hashes are made of: the address, and a number for those that share one. The port is not in it, so
+    that services with the same servers on different ports (http and https) send a client to the same one."""
     names: dict[bytes, Server] = {}
     for server in sorted(servers, key=lambda server: (server.address.packed, server.port)):
         number = 0

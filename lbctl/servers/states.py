@@ -22,7 +22,8 @@ class Down(NamedTuple):
 
 
 class ServerState(NamedTuple):
-    """state: drained, down, full or up, the first of them that is true. connections: entries of the external IP that go there.
+    """state: drained, down, full or up, the first of them that is true. connections: entries of the external IP that
+    go there.
 
     reason, since: why it is down (a drained server may be down as well), and since when; None: it isn't.
     """
@@ -69,10 +70,15 @@ class ServerStates:
         return bar is None or not bar.closed and (bar.limit is None or self._connections.get(bar.key, 0) < bar.limit)
 
     def obstacle(self, place: Place) -> str:
-        """Of a service none of whose servers takes connections: full, down or drained, the first that one of them is."""
+        """Of a service none of whose servers takes connections: full, down or drained, the first that one of them is.
+        """
         if any(not bar.closed for bar in self._bars[place].values()):
             return "full"
-        return "down" if any(there == place and (there, server) not in self.drained for there, server in self.down) else "drained"
+        return (
+            "down"
+            if any(there == place and (there, server) not in self.drained for there, server in self.down)
+            else "drained"
+        )
 
     def configure(self, services: Mapping[Place, Service], drained: Iterable[tuple[Place, Endpoint]] = ()) -> None:
         """Other services, with other servers or limits, and those that are drained from now on."""
@@ -85,7 +91,8 @@ class ServerStates:
             self._bar(place)
 
     def set_down(self, place: Place, endpoint: Endpoint, reason: str, now: float) -> None:
-        """No new connections until it is up. One that is down already gets the new reason, and stays down since then."""
+        """No new connections until it is up. One that is down already gets the new reason, and stays down since then.
+        """
         before = self.down.get((place, endpoint))
         if any(server.endpoint == endpoint for server in self._servers(place)):
             self.down[place, endpoint] = Down(reason, before.since if before else now)

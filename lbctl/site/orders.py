@@ -1,7 +1,8 @@
-"""What operators order for services at run time: another scheduler, other servers, servers that are drained (docs/servers.md).
+"""What operators order for services at run time: another scheduler, other servers, servers that are drained
+(docs/servers.md).
 
-An order lasts, also over restarts, until the site file says something else about the same thing than it said when the order was
-given. So there are three: the site file, the orders, and the site in force, which follows from both.
+An order lasts, also over restarts, until the site file says something else about the same thing than it said when the
+order was given. So there are three: the site file, the orders, and the site in force, which follows from both.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from lbctl.site.file.order_rules import wrong_servers
 from lbctl.site.model import ExternalIp, Service, ServiceName, ServiceOrder, Site
 from lbctl.values.addresses import Address, Endpoint
 
-Orders = Mapping[ServiceName, ServiceOrder]
+OrderBook = Mapping[ServiceName, ServiceOrder]
 AS_IN_FILE = ServiceOrder()
 
 
 class Ended(NamedTuple):
-    """An order that does not count any more. broken: it breaks a rule beside the rest of the site; else the file says otherwise."""
+    """An order that does not count any more. broken: it breaks a rule beside the rest of the site; else the file says
+    otherwise."""
 
     service: ServiceName
     what: str
@@ -28,10 +30,11 @@ class Ended(NamedTuple):
 
 
 class InForce(NamedTuple):
-    """A site file, the orders that count beside it, and what they make together. ended: the orders that counted before."""
+    """A site file, the orders that count beside it, and what they make together. ended: the orders that counted
+    before."""
 
     file: Site
-    orders: Orders
+    orders: OrderBook
     site: Site
     ended: tuple[Ended, ...] = ()
 
@@ -44,8 +47,9 @@ class InForce(NamedTuple):
                 for endpoint in self.order(external_ip.address, service).drained]
 
 
-def in_force(file: Site, orders: Orders) -> InForce:
-    """Never fails: an order that does not fit ends, and is in `ended`. Of several that contradict one another the first stays."""
+def in_force(file: Site, orders: OrderBook) -> InForce:
+    """Never fails: an order that does not fit ends, and is in `ended`. Of several that contradict one another the first
+    stays."""
     ended: list[Ended] = []
     if orders:
         orders = _not_overruled(file, orders, ended)
@@ -57,8 +61,9 @@ def in_force(file: Site, orders: Orders) -> InForce:
     return InForce(file, {name: order for name, order in kept.items() if order != AS_IN_FILE}, site, tuple(ended))
 
 
-def _not_overruled(file: Site, orders: Orders, ended: list[Ended]) -> dict[ServiceName, ServiceOrder]:
-    """Those that the site file has nothing new to say about; one that has come to say the same is not needed any more."""
+def _not_overruled(file: Site, orders: OrderBook, ended: list[Ended]) -> dict[ServiceName, ServiceOrder]:
+    """Those that the site file has nothing new to say about; one that has come to say the same is not needed any
+    more."""
     services = _services(file, orders)
     kept: dict[ServiceName, ServiceOrder] = {}
     for name, order in orders.items():
@@ -68,39 +73,52 @@ def _not_overruled(file: Site, orders: Orders, ended: list[Ended]) -> dict[Servi
             continue
         scheduler, servers = order.scheduler, order.servers
         if scheduler and scheduler.instead_of != service.scheduler:
-            ended.append(Ended(name, "scheduler", f"the site file says {service.scheduler} instead of {scheduler.instead_of}"))
+            ended.append(
+                Ended(name, "scheduler", f"the site file says {service.scheduler} instead of {scheduler.instead_of}")
+            )
         if servers and set(servers.instead_of) != set(service.servers):
-            ended.append(Ended(name, "servers", "the site file says something else about the servers than when it was given"))
+            ended.append(
+                Ended(name, "servers", "the site file says something else about the servers than when it was given")
+            )
         kept[name] = ServiceOrder(
             scheduler if scheduler and scheduler.instead_of == service.scheduler != scheduler.wanted else None,
-            servers if servers and set(servers.instead_of) == set(service.servers) != set(servers.wanted) else None, order.drained)
+            servers if servers and set(servers.instead_of) == set(service.servers) != set(servers.wanted) else None,
+            order.drained,
+        )
     return kept
 
 
-def _broken(site: Site, orders: Orders) -> tuple[ServiceName, str] | None:
+def _broken(site: Site, orders: OrderBook) -> tuple[ServiceName, str] | None:
     ordered = [name for name, order in orders.items() if order.servers]
     return wrong_servers(site, ordered) if ordered else None
 
 
-def _of_servers_in_force(site: Site, orders: Orders, ended: list[Ended]) -> dict[ServiceName, ServiceOrder]:
+def _of_servers_in_force(site: Site, orders: OrderBook, ended: list[Ended]) -> dict[ServiceName, ServiceOrder]:
     """A server is drained as long as its service has it."""
     services = _services(site, orders)
     kept = {}
     for name, order in orders.items():
         gone = order.drained - {server.endpoint for server in services[name].servers}
-        ended += [Ended(name, f"drained server {endpoint}", "the service has no such server any more") for endpoint in gone]
+        ended += [
+            Ended(name, f"drained server {endpoint}", "the service has no such server any more") for endpoint in gone
+        ]
         kept[name] = replace(order, drained=order.drained - gone)
     return kept
 
 
-def _services(site: Site, orders: Orders) -> dict[ServiceName, Service]:
+def _services(site: Site, orders: OrderBook) -> dict[ServiceName, Service]:
     """The services that orders are about."""
     wanted = {name.external_ip for name in orders}
-    return {name: service for external_ip in site.external_ips if external_ip.address in wanted for service in external_ip.services
-            if (name := ServiceName(external_ip.address, service.protocol, service.port)) in orders}
+    return {
+        name: service
+        for external_ip in site.external_ips
+        if external_ip.address in wanted
+        for service in external_ip.services
+        if (name := ServiceName(external_ip.address, service.protocol, service.port)) in orders
+    }
 
 
-def _with(file: Site, orders: Orders) -> Site:
+def _with(file: Site, orders: OrderBook) -> Site:
     changed = {name.external_ip for name, order in orders.items() if order.scheduler or order.servers}
     if not changed:
         return file
@@ -109,7 +127,7 @@ def _with(file: Site, orders: Orders) -> Site:
         if external_ip.address in changed else external_ip for external_ip in file.external_ips))
 
 
-def _ordered(orders: Orders, external_ip: ExternalIp, service: Service) -> Service:
+def _ordered(orders: OrderBook, external_ip: ExternalIp, service: Service) -> Service:
     order = orders.get(ServiceName(external_ip.address, service.protocol, service.port), AS_IN_FILE)
     return replace(service, scheduler=order.scheduler.wanted if order.scheduler else service.scheduler,
                    servers=order.servers.wanted if order.servers else service.servers)

@@ -1,5 +1,9 @@
-"""What must survive a restart of the controller and is not in the switches: who has which external IP, and moves
-that had passed the point of no return. Entries are not kept here: the switches have them."""
+"""What must survive a restart of the controller and is not in the switches: who has which external IP, moves that had
+passed the point of no return, and what operators ordered. Entries are not kept here: the switches have them.
+
+Uses `site` and `values`. The control function says when the state is to be saved, and the shell loads and saves it.
+Offered: `State` with `UnfinishedMove`, `FileStore` with `StoreError`, and `new_fence_code`.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +39,8 @@ class UnfinishedMove:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """assigned: external IP -> LB name; unfinished: external IP -> its move; watched: the LBs whose data paths have answered probes;
-    fence_code: see pipeline/probe_rules.py ("": none, no LB can be fenced); orders: for services;
+    """assigned: external IP -> LB name; unfinished: external IP -> its move; watched: the LBs whose data paths have
+    answered probes; fence_code: see openflow/probe_rules.py ("": none, no LB can be fenced); orders: for services;
     drained: LBs that an operator wants empty."""
 
     assigned: Mapping[Address, str] = field(default_factory=dict)

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, TypeVar
 
-from lbctl.site.model import SCHEDULERS, Instead, Server, ServiceName, ServiceOrder
-from lbctl.site.server_documents import document_of, endpoint_of, server_of
-from lbctl.values.protocols import PROTOCOL_NUMBERS
+from lbctl.site.documents import document_of, endpoint_of, server_of
+from lbctl.site.keys import keys_of
+from lbctl.site.model import Instead, SchedulerName, Server, Service, ServiceName, ServiceOrder
+
+Ordered = TypeVar("Ordered")
+_FORMS = {each.name: each.form for each in keys_of(Service)}
 
 
 def rows_of(orders: Mapping[ServiceName, ServiceOrder]) -> list[dict[str, Any]]:
     """One for each service."""
-    return [{"external_ip": str(name.external_ip), "protocol": name.protocol, "port": name.port,
-             "scheduler": _row(order.scheduler, str), "servers": _row(order.servers, lambda servers: list(map(document_of, servers))),
-             "drained": sorted(map(str, order.drained))} for name, order in orders.items()]
+    return [
+        {
+            "external_ip": str(name.external_ip),
+            "protocol": name.protocol,
+            "port": name.port,
+            "scheduler": _row(order.scheduler, str),
+            "servers": _row(order.servers, lambda servers: list(map(document_of, servers))),
+            "drained": sorted(map(str, order.drained)),
+        }
+        for name, order in orders.items()
+    ]
 
 
 def orders_of(rows: Sequence[Mapping[str, Any]]) -> dict[ServiceName, ServiceOrder]:
@@ -24,24 +35,23 @@ def orders_of(rows: Sequence[Mapping[str, Any]]) -> dict[ServiceName, ServiceOrd
                                      frozenset(map(endpoint_of, row["drained"]))) for row in rows}
 
 
-def _row(instead: Instead | None, to_json: Callable[[Any], Any]) -> dict[str, Any] | None:
-    return instead and {field: to_json(value) for field, value in instead._asdict().items()}
+def _row(instead: Instead[Ordered] | None, to_json: Callable[[Ordered], object]) -> dict[str, object] | None:
+    return instead and {"wanted": to_json(instead.wanted), "instead_of": to_json(instead.instead_of)}
 
 
-def _instead(row: Mapping[str, Any] | None, from_json: Callable[[Any], Any]) -> Instead | None:
+def _instead(row: Mapping[str, Any] | None, from_json: Callable[[Any], Ordered]) -> Instead[Ordered] | None:
     return None if row is None else Instead(from_json(row["wanted"]), from_json(row["instead_of"]))
 
 
 def _name(row: Mapping[str, Any]) -> ServiceName:
-    if row["protocol"] not in PROTOCOL_NUMBERS:
-        raise ValueError(f"unknown protocol {row['protocol']}")
-    return ServiceName(ip_address(row["external_ip"]), row["protocol"], int(row["port"]))
+    return ServiceName(
+        ip_address(row["external_ip"]), _FORMS["protocol"].value(row["protocol"]), _FORMS["port"].value(row["port"])
+    )
 
 
-def _scheduler(name: str) -> str:
-    if name not in SCHEDULERS:
-        raise ValueError(f"unknown scheduler {name}")
-    return name
+def _scheduler(name: str) -> SchedulerName:
+    scheduler: SchedulerName = _FORMS["scheduler"].value(name)
+    return scheduler
 
 
 def _servers(documents: Sequence[Mapping[str, Any]]) -> tuple[Server, ...]:

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from lbctl.openflow.cookies import BUCKETS, MARK, MASK_KIND, MASK_MARK, Kind, kind_of, owner_in
+from lbctl.openflow.cookies import MARK, MASK_KIND, MASK_MARK, Kind, kind_of, owner_in
 from lbctl.openflow.inbound import EntryStats, EntryStatsDecoder, decode_flow_stats, decode_neighbours
-from lbctl.openflow.messages import Message, ReadFlows
 from lbctl.openflow.tables import TABLES, name_of
+from lbctl.values.keys import BUCKETS
+from lbctl.values.side import EXTERNAL
+
+
+class Question(NamedTuple):
+    """Which flows of a table? of_entries: those of entries."""
+
+    table: str
+    cookie: int
+    mask: int
+    of_entries: bool = False
 
 
 @dataclass(slots=True)
-class Found:
+class FoundEntry:
     """An entry as its flows tell it; `next_hop` is empty without the outward flow."""
 
     reply: bytes
@@ -21,8 +32,8 @@ class Found:
     packets: int
     bytes: int
     duration: int
-    directions: int
-    """1: inward flow there, 2: outward flow there, 3: both"""
+    sides: int
+    """The sides (Side.flag) whose flows are there."""
 
 
 @dataclass(slots=True)
@@ -36,33 +47,28 @@ class ReadBack:
     """Flows that carry an entry's cookie but are not as we make them: left alone, and told."""
     neighbours: dict[bytes, bytes] = field(default_factory=dict)
     """Packed server address -> MAC, as the switch delivers to them now."""
-    entries: dict[bytes, Found] = field(default_factory=dict)
-    waiting: dict[int, bool] = field(default_factory=dict)
-    """Token of each request under way: is it for entries?"""
-    arp_token: int = 0
-    """Of the request for table arp, which comes first: see `answered_for`."""
+    entries: dict[bytes, FoundEntry] = field(default_factory=dict)
+    open: set[Question] = field(default_factory=set)
+    """What has not been answered whole."""
 
-    def requests(self, new_token) -> list[Message]:
-        """One request for each table, and one for each direction of the access table."""
-        messages: list[Message] = []
+    def questions(self) -> list[Question]:
+        """One for each table, and one for each direction of the access table. Table arp comes first: see
+        `answered_for`."""
+        found: list[Question] = []
         for table in sorted(TABLES.values(), key=lambda table: table.name != "arp"):
             if table.name in ("access_in", "access_out"):
                 kinds = (Kind.PIPELINE, Kind.ENTRY_IN if table.name == "access_in" else Kind.ENTRY_OUT)
-                asked = [(MARK << 56 | kind << 48, MASK_KIND, kind != Kind.PIPELINE) for kind in kinds]
+                found += [
+                    Question(table.name, MARK << 56 | kind << 48, MASK_KIND, kind != Kind.PIPELINE) for kind in kinds
+                ]
             else:
-                asked = [(MARK << 56, MASK_MARK, False)]
-            for cookie, mask, is_entries in asked:
-                token = new_token()
-                self.waiting[token] = is_entries
-                self.arp_token = self.arp_token or token
-                messages.append(ReadFlows(table.name, cookie, mask, token))
-        return messages
+                found.append(Question(table.name, MARK << 56, MASK_MARK))
+        self.open = set(found)
+        return found
 
-    def answer(self, token: int, body: bytes, more: bool) -> bool:
-        """One part of an answer. True once everything asked for is here."""
-        if token not in self.waiting:
-            return False
-        if self.waiting[token]:
+    def answer(self, question: Question, body: bytes, more: bool) -> None:
+        """One part of the answer to a question."""
+        if question.of_entries:
             entries, others = self.decoder.decode(body)
             self.strange += len(others)
             for stats in entries:
@@ -71,21 +77,31 @@ class ReadBack:
             self.neighbours.update(decode_neighbours(body))
             self.cookies.update((name_of(flow.table), flow.cookie) for flow in decode_flow_stats(body))
         if not more:
-            del self.waiting[token]
-        return not self.waiting
+            self.open.discard(question)
+
+    @property
+    def complete(self) -> bool:
+        """Is everything here that was asked for?"""
+        return not self.open
 
     def answered_for(self) -> list[int]:
         """Once table arp has been read: the cookies of its flows that answer for external IPs."""
-        return [cookie for table, cookie in self.cookies if table == "arp" and kind_of(cookie) == Kind.ARP and owner_in(cookie)]
+        return [
+            cookie
+            for table, cookie in self.cookies
+            if table == "arp" and kind_of(cookie) == Kind.ARP and owner_in(cookie)
+        ]
 
     def _add(self, stats: EntryStats) -> None:
-        direction = 1 if stats.inward else 2
-        next_hop, inner_hop = (b"", stats.hop) if stats.inward else (stats.hop, b"")
+        direction = stats.side.flag
+        next_hop, inner_hop = (b"", stats.hop) if stats.side is EXTERNAL else (stats.hop, b"")
         found = self.entries.get(stats.key)
         if found is None:
-            self.entries[stats.key] = Found(stats.reply, next_hop, inner_hop, stats.packets, stats.bytes, stats.duration, direction)
+            self.entries[stats.key] = FoundEntry(
+                stats.reply, next_hop, inner_hop, stats.packets, stats.bytes, stats.duration, direction
+            )
         elif found.reply == stats.reply:
-            found.directions |= direction
+            found.sides |= direction
             found.next_hop = found.next_hop or next_hop
             found.inner_hop = found.inner_hop or inner_hop
             found.duration = max(found.duration, stats.duration)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lbctl.openflow.cookies import MASK_ALL
-from lbctl.openflow.flow import Flow
+from lbctl.openflow.flow import Flow, Identity
 from lbctl.openflow.messages import AddFlows, DeleteCookie, DeleteFlows, Message
+from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.probe_rules import Watched
-from lbctl.openflow.rules import ABSENT, Port, Ports, Role, all_flows, delivery_flows, external_ip_flows
+from lbctl.openflow.rules import ABSENT, Role, all_flows, delivery_flows, external_ip_flows
 from lbctl.site.model import ExternalIp, LoadBalancer
 from lbctl.values.addresses import Address
 
@@ -23,6 +24,11 @@ class PortState:
     number: int | None = None
     mac: str | None = None
     up: bool = False
+
+    @property
+    def of_port(self) -> Port | None:
+        """As flows name it; None if the switch has no such port."""
+        return None if self.number is None or self.mac is None else Port(self.number, self.mac)
 
 
 class Switch:
@@ -44,7 +50,12 @@ class Switch:
         """When its last connection ended."""
         self.ports_reported: tuple[PortState, ...] = ()
         self._known_ports: Ports | None = None
-        self._held: dict[object, Flow] = {}
+        self._held: dict[Identity, Flow] = {}
+
+    @property
+    def held(self) -> Mapping[Identity, Flow]:
+        """The flows besides entries that it should hold by now, by their identities."""
+        return self._held
 
     @property
     def ready(self) -> bool:
@@ -73,16 +84,19 @@ class Switch:
         else:
             self.reason = f"port {' and port '.join(down)} is down" if down else None
         external, internal = self.ports["external"], self.ports["internal"]
-        if external.number is not None and internal.number is not None:
-            self._known_ports = Ports(Port(external.number, external.mac), Port(internal.number, internal.mac),
-                                      self._tunnel_ports(internal.mac))
+        if external.of_port and internal.of_port:
+            self._known_ports = Ports(external.of_port, internal.of_port, self._tunnel_ports(internal.of_port.mac))
 
     def _tunnel_ports(self, mac: str) -> dict[str, Port]:
         """By transport: those that there are, and those that went away."""
         before = self._known_ports.tunnels if self._known_ports else {}
-        found = {transport: Port(self.ports[transport].number, mac) if self.ports[transport].number is not None
-                 else before.get(transport) for transport, _ in self.lb.tunnel_ports}
-        return {transport: port for transport, port in found.items() if port}
+        found = {}
+        for transport, _ in self.lb.tunnel_ports:
+            number = self.ports[transport].number
+            port = before.get(transport) if number is None else Port(number, mac)
+            if port:
+                found[transport] = port
+        return found
 
     def rename_ports(self, lb: LoadBalancer) -> None:
         """Another site file names other ports; found among those that the switch has reported."""
@@ -96,8 +110,8 @@ class Switch:
         """The external IPs that have a transfer mode here."""
         return frozenset(address for address, role in self.roles.items() if role.mode)
 
-    def disconnected(self, reason: str) -> None:
-        self.state, self.reason = "disconnected", reason
+    def disconnected(self, reason: str, now: float) -> None:
+        self.state, self.reason, self.lost_at = "disconnected", reason, now
         self._held.clear()
 
     def reconcile(self, external_ips: Iterable[ExternalIp], held: Counter[tuple[str, int]]) -> list[Message]:
@@ -152,12 +166,15 @@ class Switch:
                 if way.address == hop}
         return self._apply({flow.identity: flow for flow in delivery_flows(hops, {hop: mac}, self.of_ports)}, {})
 
-    def _wanted(self, external_ips: Iterable[ExternalIp]) -> dict[object, Flow]:
+    def _wanted(self, external_ips: Iterable[ExternalIp]) -> dict[Identity, Flow]:
         if self.of_ports is None:
             return {}
-        return {flow.identity: flow for flow in all_flows(external_ips, self.roles, self.neighbours, self.of_ports, self.watched)}
+        return {
+            flow.identity: flow
+            for flow in all_flows(external_ips, self.roles, self.neighbours, self.of_ports, self.watched)
+        }
 
-    def _apply(self, wanted: dict[object, Flow], old: dict[object, Flow]) -> list[Message]:
+    def _apply(self, wanted: dict[Identity, Flow], old: dict[Identity, Flow]) -> list[Message]:
         """Makes `old` into `wanted`: adds (or replaces) first, so that nothing that stays is ever missing."""
         changed = tuple(flow for identity, flow in wanted.items() if self._held.get(identity) != flow)
         gone = tuple(flow for identity, flow in old.items() if identity not in wanted)

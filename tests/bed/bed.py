@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Self, TypeVar
 
 from lbctl.site.model import Keeper, LoadBalancer, Site, Tunnel
 from lbctl.values.addresses import Address, Network, address_order
@@ -23,6 +23,8 @@ from tests.bed import tunnels
 from tests.bed.balancer import BalancerNode
 from tests.bed.controller import APPS, Controller, Reply
 from tests.bed.diagnostics import diagnostics
+from tests.bed.dns import DnsServer
+from tests.bed.hosts import FORWARDING, ROUTER, Hosts
 from tests.bed.keepers import KeeperNode
 from tests.bed.namespaces import Namespace, Namespaces, wake
 from tests.bed.ovs import PrivateOvs
@@ -32,11 +34,7 @@ from tests.bed.starter import Starter
 from tests.bed.traffic import Load, Script
 
 CONTROLLER_ADDRESS = "198.18.0.1"
-ROUTER = 254
-"""Its number on each network."""
-FORWARDING = {4: {"ipv4__ip_forward": 1}, 6: {"ipv6__conf__all__forwarding": 1}}
-FAR_PREFIX = {4: 24, 6: 64}
-
+SEGMENTS = ("external", "internal", "management")
 T = TypeVar("T")
 
 
@@ -44,21 +42,15 @@ class NotInTime(AssertionError):
     """What was waited for did not come; the message says what, and holds the bed's diagnostics."""
 
 
-class Plug(NamedTuple):
-    """The far end of a namespace's device: a port of the namespace "segments", and the bridge that it belongs to."""
-
-    port: str
-    segment: str
-
-
 class Bed:
     """The network of `site` (or of simple_site(**plain)) and its controller. A context manager.
 
-    `spaces`: all its namespaces. `lbs`: name -> BalancerNode. `clients`, `servers`: namespaces in order of address, with the device
-    eth0. `remote`: the client behind the router; `inside`: hosts of these addresses behind the site's NAT gateway; `inner_routers`: by
-    address, those that servers with a next_hop are behind; `keepers`: by server. The servers' processes and keepers run; the controller
-    does not until start_controller().
-    `starter`: starts it quicker than it would start by itself. `prepare`: is called at the end of building, for what else there is to be.
+    `lbs`: name -> BalancerNode. `clients`, `servers`: namespaces in order of address, with the device eth0. `remote`:
+    the client behind the router; `inside`: hosts of these addresses behind the site's NAT gateway; `inner_routers`: by
+    address, those that servers with a next_hop are behind; `keepers`: by server; `switch`, `plugs`: see Hosts. The
+    servers' processes and keepers run; the controller does not until start_controller(). `spaces`: all namespaces.
+    `starter`: starts it quicker than it would start by itself. `prepare`: is called at the end of building, for what
+    else there is to be.
     """
 
     def __init__(
@@ -83,13 +75,10 @@ class Bed:
         self._starter = starter
         self._prepare = prepare
         self._loads: list[Load] = []
-        self._ports = 0
-        self.plugs: dict[tuple[str, str], Plug] = {}
-        """By namespace and device: where it is plugged in."""
 
     # Life
 
-    def __enter__(self) -> Bed:
+    def __enter__(self) -> Self:
         self.spaces = Namespaces()
         try:
             self._build()
@@ -106,7 +95,6 @@ class Bed:
     def rebuild(self) -> None:
         """Away with everything, and anew: for a bed of which nobody knows what has been done to it."""
         self.__exit__()
-        self.plugs.clear()
         self.__enter__()
 
     def _end_loads(self) -> None:
@@ -115,7 +103,7 @@ class Bed:
         self._loads.clear()
 
     def reset(self) -> None:
-        """Back to the state after building: no load, no controller, everything up and awake, no flow, no neighbour known."""
+        """Back to the state after building: no load, no controller, all up and awake, no flow, no neighbour known."""
         self._end_loads()
         self.controller.kill()
         wake(self.spaces)
@@ -154,8 +142,8 @@ class Bed:
     def start_controller(self, *, wait: bool = True) -> None:
         """Start the controller and, if `wait`, wait until every LB is ready and every server's MAC is known.
 
-        A switch learns of the controller here, when it first starts after building or reset(): one that had looked for it
-        in vain would try again after up to 8 s, whatever its max_backoff (OVS heeds that once it was connected).
+        A switch learns of the controller here, when it first starts after building or reset(): one that had looked for
+        it in vain would try again after up to 8 s, whatever its max_backoff (OVS heeds that once it was connected).
         """
         self.controller.start()
         new = [node for node in self.lbs.values() if not node.ovs.vsctl("get-controller", node.bridge).strip()]
@@ -197,7 +185,8 @@ class Bed:
         query = "?wait=true" if wait else ""
         reply = self.rest("POST", f"/v1/external-ips/{address}/move{query}", {"to": to, "strategy": strategy})
         assert reply.status in (200, 202), f"move of {address} to {to} refused: {reply.status} {reply.text}"
-        return reply.json
+        record: dict[str, Any] = reply.json
+        return record
 
     def entries(self, lb: str) -> list[dict[str, Any]]:
         """The access table of an LB, as the REST API gives it, all pages."""
@@ -241,20 +230,18 @@ class Bed:
 
     def diagnostics(self) -> str:
         """Everything one wants to see when a test fails."""
-        return diagnostics(self)
+        return diagnostics(self.controller, self.lbs.values())
 
     # Building
 
     def _build(self) -> None:
         self.directory = self.spaces.directory
-        self.switch = self.spaces.add("segments")
         tunneled = any(lb.tunnel_ports for lb in self.site.load_balancers)
-        for segment in ("external", "internal", "management", *(tunnels.SEGMENTS if tunneled else ())):
-            self.switch.ip("link", "add", segment, "type", "bridge", "mcast_snooping", "0")
-            self.switch.set_link(segment, True)
+        self.hosts = Hosts(self.spaces, (*SEGMENTS, *(tunnels.SEGMENTS if tunneled else ())))
+        self.switch, self.plugs, self.inner_routers = self.hosts.switch, self.hosts.plugs, self.hosts.inner_routers
         if tunneled:
-            tunnels.add_router(self.spaces.add("under-router"), self._plug)
-        controller = self._host("controller", "management", [f"{CONTROLLER_ADDRESS}/24"])
+            tunnels.add_router(self.spaces.add("under-router"), self.hosts.plug)
+        controller = self.hosts.add("controller", "management", [f"{CONTROLLER_ADDRESS}/24"])
         self.controller = Controller(
             controller, self.directory / "controller", CONTROLLER_ADDRESS, apps=self._apps, starter=self._starter
         )
@@ -270,84 +257,66 @@ class Bed:
             self._prepare(self)
 
     def _build_hosts(self) -> None:
-        internal = {network.version: network.prefixlen for network in self.site.internal_networks}
+        self._build_inside()
+        self.keepers = {keeper.server: self._keeper(keeper) for keeper in self.site.keepers.each}
+        scripts = {space.name: self._start_server(space) for space in self.servers}
+        self.server_scripts: dict[str, Script | DnsServer] = {**scripts}
+        self._build_outside()
+        for script in scripts.values():
+            script.wait_ready()
+
+    def _build_inside(self) -> None:
+        """Servers, and hosts behind a NAT gateway."""
+        prefix_lengths = {network.version: network.prefixlen for network in self.site.internal_networks}
         self.servers = []
-        self.inner_routers: dict[Address, Namespace] = {}
         hops = {address: hop for ip in self.site.external_ips for address, hop in ip.hops().items()}
         for address, gateway in sorted(gateways(self.site).items(), key=lambda item: address_order(item[0])):
             name, via, (hop, tunnel) = f"server-{address}", [gateway] if gateway else [], hops[address]
             if tunnel:
                 self.servers.append(self._host_tunneled(name, address, tunnel, gateway))
             elif hop == address:
-                self.servers.append(self._host(name, "internal", [f"{address}/{internal[address.version]}"], via))
+                own = f"{address}/{prefix_lengths[address.version]}"
+                self.servers.append(self.hosts.add(name, "internal", [own], via))
             else:
-                self.servers.append(self._host_behind(hop, name, address, f"{hop}/{internal[hop.version]}", via))
-        gateways_inside = [str(ip.gateway) for ip in self.site.external_ips if ip.kind == "nat-gateway"]
-        self.inside = [self._host(f"inside-{address}", "internal", [f"{address}/{internal[ip_address(address).version]}"],
-                                  [gateway for gateway in gateways_inside if (":" in gateway) == (":" in address)])
-                       for address in self._inside_addresses]
-        self.keepers = {keeper.server: self._keeper(keeper) for keeper in self.site.keepers.each}
-        self.server_scripts = {space.name: self._start_server(space, wait=False) for space in self.servers}
+                router = self.hosts.inner_router(hop, prefix_lengths[hop.version], via)
+                self.servers.append(self.hosts.add_behind(router, name, address))
+        nat_gateways = [ip.gateway for ip in self.site.external_ips if ip.kind == "nat-gateway" and ip.gateway]
+        self.inside = []
+        for address in map(ip_address, self._inside_addresses):
+            via = [gateway for gateway in nat_gateways if gateway.version == address.version]
+            own = f"{address}/{prefix_lengths[address.version]}"
+            self.inside.append(self.hosts.add(f"inside-{address}", "internal", [own], via))
+
+    def _build_outside(self) -> None:
+        """Clients, the router, and the client behind it."""
         external = self.site.external_networks
         routers = [host(network, ROUTER) for network in external]
-        self.clients = [
-            self._host(f"client{n + 1}", "external", [f"{host(network, 101 + n)}/{network.prefixlen}" for network in external], routers)
-            for n in range(self._client_count)
-        ]
-        self.router = self._host("router", "external", [f"{host(network, ROUTER)}/{network.prefixlen}" for network in external])
+        self.clients = [self.hosts.add(f"client{n + 1}", "external", _addresses(external, 101 + n), routers)
+                        for n in range(self._client_count)]
+        self.router = self.hosts.add("router", "external", _addresses(external, ROUTER))
         self.remote = self.spaces.add("remote")
         if any(network.version == 6 for network in external):
             self.remote.enable_ipv6()
         self.spaces.veth(self.remote, "eth0", self.router, "eth1")
         for network in external:
             self._build_remote(REMOTE_NETWORKS[network.version])
-        for script in self.server_scripts.values():
-            script.wait_ready()
 
     def _build_remote(self, network: Network) -> None:
         """Addresses of the client behind the router, and the way there."""
         gateway = host(network, ROUTER)
         self.router.sysctl(**FORWARDING[network.version])
         self.router.ip("addr", "add", f"{gateway}/{network.prefixlen}", "dev", "eth1")
-        addresses = [f"addr add {host(network, n + 1)}/{network.prefixlen} dev eth0" for n in range(self._remote_addresses)]
+        addresses = [f"addr add {host(network, n + 1)}/{network.prefixlen} dev eth0"
+                     for n in range(self._remote_addresses)]
         self.remote.ip_batch([*addresses, f"route add default via {gateway}"])
-
-    def _host(self, name: str, segment: str, addresses: Sequence[str], gateways: Sequence[object] = ()) -> Namespace:
-        """A namespace on that segment. addresses: with their prefix lengths; gateways: at most one of each IP version."""
-        space = self.spaces.add(name)
-        if any(":" in address for address in addresses):
-            space.enable_ipv6()
-        self._plug(space, "eth0", segment)
-        space.ip_batch([*(f"addr add {address} dev eth0" for address in addresses), *(f"route add default via {via}" for via in gateways)])
-        return space
-
-    def _host_behind(self, hop: Address, name: str, address: Address, hop_address: str, gateways: Sequence[object]) -> Namespace:
-        """A host behind a router of the internal network; the router's device `far` has .254 (::254) of the host's /24 (/64)."""
-        router = self.inner_routers.get(hop)
-        if router is None:
-            router = self.inner_routers[hop] = self._host(f"inner-{hop}", "internal", [hop_address], gateways)
-            router.sysctl(**FORWARDING[hop.version])
-            router.ip("link", "add", "far", "type", "bridge", "mcast_snooping", "0")
-            router.set_link("far", True)
-        network = ip_network(f"{address}/{FAR_PREFIX[address.version]}", strict=False)
-        far = f"{host(network, ROUTER)}/{network.prefixlen}"
-        if far not in router.ip("-o", "addr", "show", "far"):
-            router.ip("addr", "add", far, "dev", "far")
-        space, port = self.spaces.add(name), f"p{self._ports}"
-        self._ports += 1
-        if address.version == 6:
-            space.enable_ipv6()
-        self.spaces.veth(space, "eth0", router, port)
-        router.ip("link", "set", port, "master", "far")
-        space.ip_batch([f"addr add {address}/{network.prefixlen} dev eth0", f"route add default via {host(network, ROUTER)}"])
-        return space
 
     def _host_tunneled(self, name: str, address: Address, tunnel: Tunnel, gateway: Address | None) -> Namespace:
         """A host that has only a tunnel to the LBs."""
         space = self.spaces.add(name)
-        self._plug(space, "eth0", "under-servers")
+        self.hosts.plug(space, "eth0", "under-servers")
         tunnels.far_end(space, self.directory / f"ovs-{name}", tunnel, address, len(self.site.load_balancers))
-        internal_ips = [internal for ip in self.site.external_ips if address in ip.hops() for internal in ip.internal_ips]
+        internal_ips = [internal for ip in self.site.external_ips if address in ip.hops()
+                        for internal in ip.internal_ips]
         space.ip_batch(tunnels.routes(gateway, internal_ips))
         return space
 
@@ -355,23 +324,16 @@ class Bed:
         """On its server, which gets a leg in the management network for it."""
         space = self.spaces[f"server-{keeper.server}"]
         node = KeeperNode(space, keeper.server, keeper.url, self.directory / f"keeper-{keeper.server}")
-        self._plug(space, "mgmt", "management")
+        self.hosts.plug(space, "mgmt", "management")
         space.ip("addr", "add", f"{node.address}/24", "dev", "mgmt")
         return node
 
-    def _plug(self, space: Namespace, device: str, segment: str) -> None:
-        port = f"p{self._ports}"
-        self._ports += 1
-        self.spaces.veth(space, device, self.switch, port)
-        self.switch.ip("link", "set", port, "master", segment)
-        self.plugs[space.name, device] = Plug(port, segment)
-
     def _balancer(self, lb: LoadBalancer, number: int) -> BalancerNode:
-        space = self._host(lb.name, "management", [f"198.18.0.{11 + number}/24"])
-        self._plug(space, lb.external_port, "external")
-        self._plug(space, lb.internal_port, "internal")
+        space = self.hosts.add(lb.name, "management", [f"198.18.0.{11 + number}/24"])
+        self.hosts.plug(space, lb.external_port, "external")
+        self.hosts.plug(space, lb.internal_port, "internal")
         if lb.tunnel_ports:
-            self._plug(space, tunnels.DEVICE, "under-lbs")
+            self.hosts.plug(space, tunnels.DEVICE, "under-lbs")
         rundir = self.directory / f"ovs-{lb.name}"
         return BalancerNode(lb, number, space, PrivateOvs(lb.name, rundir, namespace=space.full_name))
 
@@ -382,13 +344,20 @@ class Bed:
         if node.lb.tunnel_ports:
             tunnels.attach(node.ovs, node.space, node.lb, node.number)
 
-    def _start_server(self, space: Namespace, *, wait: bool = True) -> Script:
+    def _start_server(self, space: Namespace) -> Script:
+        """Begun; wait_ready() says when it serves."""
         name = space.name.removeprefix("server-")
         address = next(each for each in gateways(self.site) if str(each) == name)
-        return Script(space, self._log(space.name), "echo_server.py", name, *server_ports(self.site, address), wait=wait)
+        ports = server_ports(self.site, address)
+        return Script(space, self._log(space.name), "echo_server.py", name, *ports, wait=False)
 
     def _log(self, name: str) -> Path:
         return self.directory / f"{name}.log"
+
+
+def _addresses(networks: Sequence[Network], number: int) -> list[str]:
+    """The address of that number on each network, with its prefix length."""
+    return [f"{host(network, number)}/{network.prefixlen}" for network in networks]
 
 
 @contextmanager

@@ -21,9 +21,10 @@ from lbctl.site.model import Site
 from tests.bed import keepers
 from tests.bed.namespaces import Namespace
 from tests.bed.patience import limit
-from tests.bed.processes import CommandFailed
 from tests.bed.starter import Started, Starter
+from tests.bed.switch_library import CHOICE, manager
 from tests.bed.traffic import connect
+from topologies import programs
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 APPS = ("ryu_apps/load_balancer.py", "ryu_apps/rest.py")
@@ -50,12 +51,18 @@ class ControllerError(RuntimeError):
 class Controller:
     """ryu-manager with the product's apps. Its files are in `directory`: site.yaml, lbctl.conf, controller.log.
 
-    It listens for switches on `address` port 6653, and for REST on 127.0.0.1 port 8080 of its namespace. With a `starter`, that
-    starts its process, else it is started as anyone would start it.
+    It listens for switches on `address` port 6653, and for REST on 127.0.0.1 port 8080 of its namespace. With a
+    `starter`, that starts its process, else it is started as anyone would start it.
     """
 
     def __init__(
-        self, space: Namespace, directory: Path, address: str, *, apps: Sequence[str] = APPS, starter: Starter | None = None
+        self,
+        space: Namespace,
+        directory: Path,
+        address: str,
+        *,
+        apps: Sequence[str] = APPS,
+        starter: Starter | None = None,
     ) -> None:
         self.space = space
         self.directory = directory
@@ -163,7 +170,7 @@ class Controller:
     def cli(self, *args: object, timeout: float = limit(30.0)) -> subprocess.CompletedProcess[str]:
         """`lbctl ARGS` where the controller is; whatever its status."""
         command = [*self.space.prefix, sys.executable, "-c", _CLI, *map(str, args)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment())
+        return programs.run(command, capture_output=True, timeout=timeout, env=environment())
 
     def log_tail(self, lines: int = 60) -> str:
         """The end of what it logged, without the lines about REST requests that went well."""
@@ -191,21 +198,20 @@ class Controller:
             if self._starter:
                 return self._starter.start(arguments, self.space.path, self.log_file)
             return self.space.popen(
-                *_ryu_manager(), *arguments, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment()
+                *manager(),
+                *arguments,
+                cwd=CHECKOUT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment(),
             )
 
 
 def environment() -> dict[str, str]:
     """The checkout's packages can be imported, whatever is installed; no proxy or URL of the caller's counts."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("LBCTL_")}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("LBCTL_") or key == CHOICE}
     return {**kept, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1", "NO_PROXY": "*"}
-
-
-def _ryu_manager() -> tuple[str, Path]:
-    manager = Path(sys.executable).parent / "ryu-manager"
-    if not manager.exists():
-        raise CommandFailed(f"{manager} is missing; run the tests with the Python of the checkout's .venv")
-    return sys.executable, manager
 
 
 def _read_json(text: str) -> Any:

@@ -3,44 +3,53 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from tests.bed.balancer import BalancerNode
+from tests.bed.controller import Controller
 from tests.bed.namespaces import wake
 from tests.bed.ovs import OvsError
 from tests.bed.patience import limit
 from tests.bed.processes import CommandFailed
 
-if TYPE_CHECKING:
-    from tests.bed.bed import BalancerNode, Bed
-
 DUMP_LINES = 150
 
 
-def diagnostics(bed: Bed) -> str:
-    """The end of the controller's log, moves, what was dropped; and of each LB its flows and the end of ovs-vswitchd's log."""
-    wake(bed.spaces)  # an LB that a test has stopped tells nothing
+def diagnostics(controller: Controller, nodes: Collection[BalancerNode]) -> str:
+    """The state of a bed's controller and LBs, as text.
+
+    It has the end of the controller's log, all moves, and what was dropped; and for each LB its flows and the end of
+    ovs-vswitchd's log.
+    """
+    wake(node.space for node in nodes)  # an LB that a test has stopped tells nothing
     parts = [
-        ("controller's log", bed.controller.log_tail()),
-        ("moves", _told(lambda: bed.rest("GET", "/v1/moves", timeout=limit(2.0)).text)),
-        ("dropped", _told(lambda: _dropped(bed))),
+        ("controller's log", controller.log_tail()),
+        ("moves", _told(lambda: controller.rest("GET", "/v1/moves", timeout=limit(2.0)).text)),
+        ("dropped", _told(lambda: _dropped(controller, nodes))),
     ]
-    for name, node in bed.lbs.items():
+    for node in nodes:
+        name = node.lb.name
         parts += [(f"flows of {name}", _flows(node)), (f"ovs-vswitchd of {name}", _tail(node.ovs.log_file, 15))]
     return "\n".join(f"=== {title}\n{text}" for title, text in parts)
 
 
-def receive_queue_drops(nodes: Iterable[BalancerNode]) -> dict[str, int]:
-    """LB -> packets that the receive queues of its ports had no room for, since they were opened (userspace datapath only)."""
+def receive_queue_drops(nodes: Collection[BalancerNode]) -> dict[str, int]:
+    """LB -> packets that the receive queues of its ports had no room for since they were opened.
+
+    It counts with the userspace datapath only.
+    """
     sockets = {node.lb.name: node.space.run("ss", "--packet", "--memory") for node in nodes}
     return {name: sum(map(int, re.findall(r",d(\d+)\)", said))) for name, said in sockets.items()}
 
 
-def _dropped(bed: Bed) -> str:
-    balancers = bed.rest("GET", "/v1/load-balancers", timeout=limit(2.0)).json["load_balancers"]
-    by_controller = {lb["name"]: {key: value for key, value in lb["counters"]["dropped"].items() if value} for lb in balancers}
-    return f"by the controller: {by_controller}\nby receive queues that were full: {receive_queue_drops(bed.lbs.values())}"
+def _dropped(controller: Controller, nodes: Collection[BalancerNode]) -> str:
+    balancers = controller.rest("GET", "/v1/load-balancers", timeout=limit(2.0)).json["load_balancers"]
+    by_controller = {
+        lb["name"]: {key: value for key, value in lb["counters"]["dropped"].items() if value} for lb in balancers
+    }
+    return (f"by the controller: {by_controller}\n"
+            f"by receive queues that were full: {receive_queue_drops(nodes)}")
 
 
 def _told(ask: Callable[[], str]) -> str:

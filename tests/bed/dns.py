@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from tests.bed.namespaces import Namespace
 from tests.bed.patience import limit
 from tests.bed.processes import end
 from tests.bed.traffic import Script, TrafficError
+from topologies import programs
 
 NAME = "who.example"
 """Its TXT record is the server's own name."""
@@ -26,8 +26,8 @@ class DnsServer:
     """
 
     def __init__(self, space: Namespace) -> None:
-        if shutil.which("dnsmasq") is None:
-            raise TrafficError("dnsmasq is not installed: apt-get install dnsmasq-base")
+        if packages := programs.missing("dnsmasq"):
+            raise TrafficError(f"dnsmasq is not installed: apt-get install {' '.join(packages)}")
         self.space = space
         self.process = space.popen("dnsmasq", *_options(space.name.removeprefix("server-")))
         _wait_listening(space)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from tests.bed.bed import Bed, Plug
+from tests.bed.bed import Bed
+from tests.bed.hosts import Plug
 from tests.bed.namespaces import Namespace
 from tests.bed.traffic import Script
 

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 from tests.bed.ovs import end_leftovers
 from tests.bed.processes import CommandFailed, end, run, start_time
+from topologies import programs
 
 BASE = Path("/tmp/lbt")
 """Holds a directory for each owner; short, because Unix sockets in it have short paths."""
@@ -54,7 +55,7 @@ class Namespace:
 
     def popen(self, *command: object, **options: Any) -> subprocess.Popen[str]:
         """Start a process inside; `options` are those of subprocess.Popen. Its pid is the command's own."""
-        return subprocess.Popen([*self.prefix, *map(str, command)], **{"text": True, **options})
+        return programs.popen([*self.prefix, *command], **options)
 
     def ip(self, *args: object) -> str:
         """`ip ARGS` inside. Raises CommandFailed."""

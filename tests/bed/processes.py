@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.bed.patience import limit
+from topologies import programs
 
 
 class CommandFailed(RuntimeError):
@@ -31,17 +32,16 @@ def run(
     words = [str(word) for word in command]
     shown = " ".join(words)
     try:
-        result = subprocess.run(
+        result = programs.run(
             words,
             input=input,
             stdin=subprocess.DEVNULL if input is None else None,
             capture_output=True,
-            text=True,
             timeout=timeout,
             env={**os.environ, **(env or {})},
         )
     except FileNotFoundError:
-        raise CommandFailed(f"{words[0]}: no such command; install it (needed for: {shown})") from None
+        raise CommandFailed(f"{words[0]}: no such command; ./test.sh installs it (needed for: {shown})") from None
     except subprocess.TimeoutExpired:
         raise CommandFailed(f"no end after {timeout:g} s: {shown}") from None
     if result.returncode != 0:

@@ -1,7 +1,8 @@
 """Controllers that start at once: a process that has imported what ryu-manager needs forks for each of them.
 
-Half a second of processor time is saved each time, which is half of what a run of the integration tests would take. What runs
-then is ryu-manager's own main function, with our apps loaded by it. As a program, with a socket's number: the process itself.
+Half a second of processor time is saved each time, which is half of what a run of the integration tests would take.
+What runs then is ryu-manager's own main function, with our apps loaded by it. As a program, with a socket's number: the
+process itself.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.bed.processes import CommandFailed
+from tests.bed.switch_library import main_function
+from topologies import programs
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CLONE_NEWNET = 0x40000000
@@ -35,7 +38,7 @@ class Starter:
             # numpy would make threads, which a fork would lose.
             environment = {**environment, "OPENBLAS_NUM_THREADS": "1"}
             self._errors = tempfile.TemporaryFile("w+")
-            self._process = subprocess.Popen(
+            self._process = programs.popen(
                 command, cwd=CHECKOUT, env=environment, stdin=subprocess.DEVNULL, stderr=self._errors, pass_fds=[far.fileno()]
             )
 
@@ -45,7 +48,10 @@ class Starter:
         return Started(self, pid, *handles)
 
     def status(self, pid: int) -> int:
-        """The exit status of a controller that has ended, negative if by a signal. To be asked for once. Raises CommandFailed."""
+        """The exit status of a controller that has ended, negative if by a signal. To be asked for once.
+
+        Raises CommandFailed.
+        """
         return self._ask({"ended": pid})[0]
 
     def _ask(self, order: Mapping[str, object]) -> tuple[int, list[int]]:
@@ -64,7 +70,10 @@ class Starter:
 
 
 class Started:
-    """A controller that the starter has forked; with the methods of subprocess.Popen that are needed. `pid`: its process id."""
+    """A controller that the starter has forked; with the methods of subprocess.Popen that are needed.
+
+    `pid`: its process id.
+    """
 
     def __init__(self, starter: Starter, pid: int, handle: int) -> None:
         self.pid = pid
@@ -102,10 +111,7 @@ class Started:
 
 def _serve(orders: socket.socket) -> None:
     """Fork for each order until the other side is gone; the children go on as ryu-manager, and end."""
-    from ryu.cmd import manager
-    from ryu.lib import hub
-
-    hub.patch(thread=True)  # as manager.main does it, before our apps are loaded
+    main = main_function()
 
     import lbctl.api.dispatch
     import lbctl.control  # noqa: F401
@@ -120,7 +126,8 @@ def _serve(orders: socket.socket) -> None:
             lines.close()
             orders.close()
             _become(order)
-            sys.exit(manager.main())
+            main()
+            sys.exit()
         handle = os.pidfd_open(pid)
         socket.send_fds(orders, [b"%d" % pid], [handle])
         os.close(handle)

@@ -1,5 +1,5 @@
 """A Ryu app for a bed: a server that is taken out of a service is forgotten at once, with the connections that it still has."""
 
-import lbctl.changes.site_change
+import lbctl.ground.in_use
 
-lbctl.changes.site_change._servers_in_use = lambda serving: set()
+lbctl.ground.in_use.servers_in_use = lambda serving: set()

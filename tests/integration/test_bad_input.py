@@ -217,7 +217,7 @@ def test_what_is_no_switch_hurts_nobody(live: Bed, said: bytes) -> None:
 
 KINDS = {"error": 1, "packet-in": 10, "flow-removed": 11, "port-status": 12, "statistics": 19, "barrier": 21, "bundle": 33}
 OUR_XID = 0x4C000000
-"""As in ryu_apps/openflow.py: the answer to a request of ours has such an xid."""
+"""As in ryu_apps/shell/wire.py: the answer to a request of ours has such an xid."""
 
 
 def shake_hands(bed: Bed, dpid: int) -> socket.socket:

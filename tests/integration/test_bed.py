@@ -18,6 +18,7 @@ from tests.bed.ovs import OvsError
 from tests.bed.processes import CommandFailed, is_alive
 from tests.bed.traffic import RawPort, TrafficError, request
 from tests.integration.hands import connections_refused
+from topologies import programs
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SERVER = "10.0.0.11"
@@ -182,7 +183,7 @@ with Bed() as bed:
     time.sleep(60)
 """
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-    owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
+    owner = programs.popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment)
     assert owner.stdout is not None
     directory, space, *pids = owner.stdout.readline().split()
     remove_leftovers()

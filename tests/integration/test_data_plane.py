@@ -81,6 +81,7 @@ def test_arp_is_answered_in_the_switch(live: Bed) -> None:
 # Addresses, ports, TTL.
 
 
+@pytest.mark.quick
 def test_addresses_ports_and_ttl_are_changed_both_ways(live: Bed) -> None:
     server = server_space(live, SERVER)
     with hand_client(live) as client, RawPort(server, "eth0") as wire:

@@ -78,6 +78,7 @@ def asker(bed: Bed) -> Iterator[Asker]:
 
 
 @pytest.mark.parametrize("space", ["near", "far"])
+@pytest.mark.quick
 def test_a_killed_lb(bed: Bed, space: str) -> None:
     client = bed.clients[0] if space == "near" else bed.remote
     with Talks(client, FIRST, 20) as talks:

@@ -27,6 +27,7 @@ def fail_over(bed: Bed, lb: str) -> list[dict]:
     return reply.json["moves"]
 
 
+@pytest.mark.quick
 def test_the_connections_of_a_killed_lb_live_on(bed: Bed) -> None:
     with Talks(bed.clients[0], FIRST, 20) as near, Talks(bed.remote, FIRST, 20) as far:
         bed.lbs["lb-a"].ovs.kill()

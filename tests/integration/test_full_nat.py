@@ -88,6 +88,7 @@ def test_the_server_sees_an_internal_ip(live: Bed) -> None:
     assert answer["client"][0] in INTERNAL[FIRST]
 
 
+@pytest.mark.quick
 def test_addresses_ports_macs_and_checksums_both_ways(live: Bed) -> None:
     server = server_space(live, SERVER)
     with hand_client(live) as client, RawPort(server, "eth0") as wire:

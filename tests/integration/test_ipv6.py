@@ -238,6 +238,7 @@ def test_what_a_client_says_of_a_server_is_not_believed(live: Bed) -> None:
 # TCP and UDP
 
 
+@pytest.mark.quick
 def test_tcp_with_destination_nat(live: Bed) -> None:
     for client, address in ((live.clients[0], CLIENT), (live.remote, "2001:db8:3::1")):
         answer = request(client, FIRST)

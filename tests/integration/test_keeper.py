@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import pytest
 
-from lbctl.copies.client import Client, KeeperError, tls_context
+from lbctl.copies.client import KeeperClient, KeeperError, tls_context
 from lbctl.copies.publisher import Publisher
 from lbctl.entries.access_table import FIN_IN, FIN_OUT, NO_HOP, Entry
 from lbctl.keeper.batches import Answer, BatchKind
@@ -58,7 +58,8 @@ class Site:
             space.enable_ipv6()
         spaces.veth(self.control, "eth0", self.server, "eth0")
         for space, number in ((self.control, 1), (self.server, 11)):
-            space.ip_batch([f"address add 10.0.0.{number}/24 dev eth0", f"address add fd00::{number}/64 dev eth0 nodad"])
+            space.ip_batch([f"address add 10.0.0.{number}/24 dev eth0",
+                            f"address add fd00::{number}/64 dev eth0 nodad"])
         self.directory = spaces.directory
         self.token_file = self.directory / "token"
         self.token_file.write_text(TOKEN)
@@ -67,12 +68,14 @@ class Site:
 
     def run_keeper(self, *options: object, space: Namespace | None = None) -> subprocess.Popen[str]:
         command = (sys.executable, "-c", "from lbctl.cli.main import app; app(prog_name='lbctl')", "keeper", *options)
-        return (space or self.server).popen(*command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        return (space or self.server).popen(*command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                            stderr=subprocess.PIPE,
                                             cwd=Path(__file__).parents[2])
 
     def start(self, *options: object, directory: str = "copy") -> None:
         """A keeper for both server addresses, that listens."""
-        self.process = self.run_keeper("--server", SERVER, "--server", SERVER_6, "--directory", self.directory / directory,
+        self.process = self.run_keeper("--server", SERVER, "--server", SERVER_6, "--directory",
+                                       self.directory / directory,
                                        "--token-file", self.token_file, *options)
         wait_until(self._listens)
 
@@ -89,8 +92,8 @@ class Site:
         end(process.pid, grace=grace)
         return process.communicate(timeout=LIMIT)[1]
 
-    def client(self, token: str | None = TOKEN, scheme: str = "http", tls=None) -> Client:
-        return Client(f"{scheme}://{SERVER}:{PORT}", token, LIMIT, tls)
+    def client(self, token: str | None = TOKEN, scheme: str = "http", tls=None) -> KeeperClient:
+        return KeeperClient(f"{scheme}://{SERVER}:{PORT}", token, LIMIT, tls)
 
     def call(self, function: Callable[[], T]) -> T:
         """In the control function's namespace."""
@@ -132,7 +135,7 @@ def publisher_of(entries: list[Entry]) -> Publisher:
     return publisher
 
 
-def send_all(client: Client, publisher: Publisher, now: float = 0.0) -> list[Answer]:
+def send_all(client: KeeperClient, publisher: Publisher, now: float = 0.0) -> list[Answer]:
     """What was replied to each batch that was due."""
     answers = []
     while batch := publisher.due(now):
@@ -150,6 +153,7 @@ def keys_of(entries: list[Entry]) -> set[tuple[bytes, bytes, bytes]]:
     return {(entry.key, entry.reply, entry.next_hop) for entry in entries}
 
 
+@pytest.mark.quick
 def test_what_it_acknowledged_survives_kill_9(site: Site) -> None:
     entries = many(5000)
     publisher, client = publisher_of(entries), site.client()
@@ -164,7 +168,8 @@ def test_what_it_acknowledged_survives_kill_9(site: Site) -> None:
         site.call(lambda: client.fetch(EXTERNAL, SERVER))
     site.start()
     fetched = site.call(lambda: client.fetch(EXTERNAL, SERVER))
-    assert keys(fetched.rows) == keys_of(entries + more) and fetched.session == publisher.session and fetched.age < LIMIT
+    assert keys(fetched.rows) == keys_of(entries + more)
+    assert fetched.session == publisher.session and fetched.age < LIMIT
     last = many(1, first=6000)[0]
     publisher.changed(last)
     assert site.call(lambda: send_all(client, publisher, 2.0)) == [Answer.ACKNOWLEDGED]  # the session goes on
@@ -197,7 +202,8 @@ def test_killed_again_and_again_while_entries_come(site: Site) -> None:
             entry = many(1, first=100 * turn + step)[0]
             entries.append(entry)
             publisher.changed(entry)
-            assert Answer.ACKNOWLEDGED in site.call(lambda now=turn * 100.0 + step + 1: send_all(client, publisher, now))
+            now = turn * 100.0 + step + 1
+            assert Answer.ACKNOWLEDGED in site.call(lambda now=now: send_all(client, publisher, now))
         site.stop(grace=0)
         site.start()
         assert keys(site.call(lambda: client.fetch(EXTERNAL, SERVER)).rows) == keys_of(entries)
@@ -218,14 +224,16 @@ def test_without_a_token_it_listens_on_loopback_only(site: Site) -> None:
         process = site.run_keeper("--server", SERVER, "--directory", site.directory / "copy", *options)
         said = process.communicate(timeout=LIMIT)[1]
         assert process.returncode == status and "--token-file" in said and said.count("\n") == 1
-    process = site.run_keeper("--server", SERVER, "--directory", site.directory / "copy", "--listen", f"127.0.0.1:{PORT}")
+    process = site.run_keeper("--server", SERVER, "--directory", site.directory / "copy", "--listen",
+                              f"127.0.0.1:{PORT}")
     assert "listening on 127.0.0.1" in process.stderr.readline()
     end(process.pid)
     process.communicate(timeout=LIMIT)
 
 
 @pytest.mark.parametrize("options, status, says", [
-    (("--server", "www"), 2, "no IP address"), ((), 2, "--server"), (("--server", SERVER, "--listen", "here"), 2, "ADDRESS:PORT"),
+    (("--server", "www"), 2, "no IP address"), ((), 2, "--server"),
+    (("--server", SERVER, "--listen", "here"), 2, "ADDRESS:PORT"),
     (("--server", SERVER, "--listen", "203.0.113.7:6654", "--no-token"), 1, "cannot listen"),
     (("--server", SERVER, "--token-file", "/nonexistent"), 1, "cannot be read"),
     (("--server", SERVER, "--token-file", "/dev/null"), 1, "openssl rand"),
@@ -242,7 +250,8 @@ def test_wrong_use_is_said_in_words(site: Site, options: tuple, status: int, say
 def certificate(directory: Path, address: Address) -> tuple[Path, Path]:
     """Self-signed, for that address; certificate and key."""
     cert, key = directory / f"{address}.pem", directory / f"{address}.key"
-    run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", str(key),
+    run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout",
+         str(key),
          "-out", str(cert), "-days", "2", "-subj", "/CN=keeper", "-addext", f"subjectAltName=IP:{address}"])
     return cert, key
 
@@ -274,7 +283,7 @@ import eventlet; eventlet.monkey_patch()
 import sys, time
 from ipaddress import ip_address
 from pathlib import Path
-from lbctl.keeper.client import Client, KeeperError, tls_context
+from lbctl.copies.client import Client, KeeperError, tls_context
 ticks = []
 def tick():
     while True:
@@ -300,9 +309,11 @@ def test_the_client_in_a_green_thread_lets_others_go_on(site: Site) -> None:
     publisher = publisher_of(many(2000))
     site.call(lambda: send_all(site.client(scheme="https", tls=tls_context(cert)), publisher))
     with site.server.call(lambda: socket.create_server((str(SERVER), 9))):
-        said = run([*site.control.prefix, sys.executable, "-c", GREEN.format(token=TOKEN), f"https://{SERVER}:{PORT}", str(cert),
+        said = run([*site.control.prefix, sys.executable, "-c", GREEN.format(token=TOKEN), f"https://{SERVER}:{PORT}",
+                    str(cert),
                     f"http://{SERVER}:9"], env={"PYTHONPATH": str(Path(__file__).parents[2])})
-    assert said.splitlines() == ["2000", "2000", "2000", f"the keeper at http://{SERVER}:9 does not answer within 0.5 s", "others went on"]
+    assert said.splitlines() == ["2000", "2000", "2000",
+                                 f"the keeper at http://{SERVER}:9 does not answer within 0.5 s", "others went on"]
 
 
 def test_a_server_that_it_is_not_for(site: Site) -> None:
@@ -371,7 +382,8 @@ class Connections:
     def connect(self, listener: socket.socket, address: Address, flags: int | None = OPEN) -> None:
         """flags: who closes, None: both."""
         place = str(address), listener.getsockname()[1]
-        client = self._stack.enter_context(self.site.control.call(lambda: socket.create_connection(place, timeout=LIMIT)))
+        connected = self.site.control.call(lambda: socket.create_connection(place, timeout=LIMIT))
+        client = self._stack.enter_context(connected)
         accepted = self._stack.enter_context(listener.accept()[0])
         if flags in (CLIENT_CLOSED, None):
             client.shutdown(socket.SHUT_WR)
@@ -440,12 +452,14 @@ def test_a_connection_that_is_being_opened_is_there(site: Site) -> None:
         assert client.connect_ex((str(SERVER), WEB)) != 0
         wanted = {(ip_address("10.0.0.99").packed, client.getsockname()[1]): OPEN}
         asked = external_ip(EXTERNAL, Server(SERVER, WEB))
-        wait_until(lambda: found(site.call(lambda: site.client().fetch_sockets(asked, SERVER)), SERVER, EXTERNAL) == wanted)
+        wait_until(lambda: found(site.call(lambda: site.client().fetch_sockets(asked, SERVER)),
+                                 SERVER, EXTERNAL) == wanted)
 
 
 def test_with_full_nat_the_kernel_is_not_asked(site: Site) -> None:
     with pytest.raises(KeeperError, match="only with destination NAT"):
-        site.client().fetch_sockets(ExternalIp(EXTERNAL, "lb-a", None, "full", external_ip(EXTERNAL, Server(SERVER, WEB)).services), SERVER)
+        site.client().fetch_sockets(ExternalIp(EXTERNAL, "lb-a", None, "full",
+                                               external_ip(EXTERNAL, Server(SERVER, WEB)).services), SERVER)
 
 
 CLIENTS = """
@@ -459,7 +473,8 @@ sys.stdin.read()
 
 
 def test_what_it_takes(site: Site) -> None:
-    """Printed, not judged: docs/keeper.md has the figures of a quiet machine. That nothing is missing among so many is judged."""
+    """Printed, not judged: docs/keeper.md has the figures of a quiet machine. That nothing is missing among so many is
+    judged."""
     site.start()
     client, entries = site.client(), many(20_000)
     publisher = publisher_of(entries)
@@ -472,7 +487,8 @@ def test_what_it_takes(site: Site) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
         web = Connections(site, stack).listener(str(SERVER), WEB)
-        clients = site.control.popen(sys.executable, "-c", CLIENTS, SERVER, WEB, count, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        clients = site.control.popen(sys.executable, "-c", CLIENTS, SERVER, WEB, count, stdin=subprocess.PIPE,
+                                     stdout=subprocess.PIPE)
         stack.callback(clients.communicate, timeout=LIMIT)
         accepted = [stack.enter_context(web.accept()[0]) for _ in range(count)]
         assert clients.stdout and clients.stdout.readline() == "ready\n"
@@ -480,8 +496,8 @@ def test_what_it_takes(site: Site) -> None:
         told = min(timed(lambda: site.call(lambda: client.fetch_sockets(asked, SERVER))) for _ in range(3))
         places = {(ip_address(host).packed, port): OPEN for host, port in (each.getpeername() for each in accepted)}
         assert found(site.call(lambda: client.fetch_sockets(asked, SERVER)), SERVER, EXTERNAL) == places
-    print(f"20 000 entries: full copy {sent * 1e3:.0f} ms, fetched {fetched * 1e3:.0f} ms; {count} sockets: {told * 1e3:.0f} ms; "
-          f"keeper {memory(site.process.pid):.0f} MB")
+    print(f"20 000 entries: full copy {sent * 1e3:.0f} ms, fetched {fetched * 1e3:.0f} ms; "
+          f"{count} sockets: {told * 1e3:.0f} ms; keeper {memory(site.process.pid):.0f} MB")
 
 
 def timed(function: Callable[[], object]) -> float:

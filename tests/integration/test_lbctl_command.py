@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import socket
-import subprocess
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address
 
@@ -14,12 +13,14 @@ import pytest
 
 from lbctl.cli.doctor.addresses import check_addresses
 from lbctl.cli.doctor.finding import Level
+from lbctl.cli.ovs import Ovs
 from lbctl.site.model import Service, Site
 from lbctl.values.addresses import Endpoint
 from tests.bed.bed import Bed
 from tests.bed.namespaces import Namespace
 from tests.bed.sites import simple_site, together, with_nat_gateway
 from tests.bed.traffic import connect
+from topologies import programs
 
 EXTERNAL, FULL, GATEWAY, IPV6 = "198.51.100.1", "198.51.100.3", "198.51.100.200", "2001:db8:1::1"
 INSIDE, OUTSIDE = "10.0.0.201", "203.0.113.1"
@@ -45,6 +46,7 @@ def lbctl(bed: Bed, *args: object, status: int = 0) -> str:
     return done.stdout if status == 0 else done.stdout + done.stderr
 
 
+@pytest.mark.quick
 def test_status_table_move_and_records(bed: Bed) -> None:
     with connect(bed.clients[0], EXTERNAL) as connection:
         client = "{}:{}".format(*connection.getsockname())
@@ -61,8 +63,13 @@ def test_status_table_move_and_records(bed: Bed) -> None:
 
 def traced_rule(line: str) -> set[str]:
     """Match and priority of a line such as `10. ip,in_port=1, priority 100, cookie 0x1b03`."""
-    return set(line.partition(". ")[2].partition(", cookie")[0].replace(" priority", "priority").replace("priority ", "priority=")
-               .split(","))
+    return set(
+        line.partition(". ")[2]
+        .partition(", cookie")[0]
+        .replace(" priority", "priority")
+        .replace("priority ", "priority=")
+        .split(",")
+    )
 
 
 def worked_out_rule(rule: str) -> set[str]:
@@ -93,26 +100,50 @@ def datagram(space: Namespace, address: str, port: int) -> socket.socket:
     return plug
 
 
-@pytest.mark.parametrize(("opens", "args", "packet", "outcome"), [
-    (lambda bed: datagram(bed.clients[0], EXTERNAL, 53), ["{near}", f"{EXTERNAL}:53"], "datagram", "server"),
-    (None, ["203.0.113.9:999", f"{EXTERNAL}:53"], "datagram", "new"),
-    (None, ["203.0.113.9:999", f"{EXTERNAL}:80", "--protocol", "udp"], "datagram", "unreachable"),
-    (lambda bed: connect(bed.clients[0], FULL), ["{near}", f"{FULL}:80"], "segment", "server"),
-    (lambda bed: datagram(bed.inside[0], OUTSIDE, 5353), ["{near}", f"{OUTSIDE}:5353", "--protocol", "udp"], "datagram", "client"),
-    (lambda bed: datagram(bed.inside[0], OUTSIDE, 5353), [f"{OUTSIDE}:5353", "{far}", "--protocol", "udp"], "datagram", "server"),
-    (None, [f"{INSIDE}:999", f"{OUTSIDE}:80"], "syn", "new"),
-    (lambda bed: connect(bed.clients[0], IPV6), ["{near}", f"[{IPV6}]:80"], "segment", "server"),
-    (None, ["[2001:db8:3::9]:999", f"[{IPV6}]:80"], "syn", "new"),
-], ids=["udp", "new udp", "no udp service", "full", "out", "back", "new out", "ipv6", "new ipv6"])
-def test_where_says_what_the_switch_says_of_all_kinds(live: Bed, opens, args: list[str], packet: str, outcome: str) -> None:
+@pytest.mark.parametrize(
+    ("opens", "args", "packet", "outcome"),
+    [
+        (lambda bed: datagram(bed.clients[0], EXTERNAL, 53), ["{near}", f"{EXTERNAL}:53"], "datagram", "server"),
+        (None, ["203.0.113.9:999", f"{EXTERNAL}:53"], "datagram", "new"),
+        (None, ["203.0.113.9:999", f"{EXTERNAL}:80", "--protocol", "udp"], "datagram", "unreachable"),
+        (lambda bed: connect(bed.clients[0], FULL), ["{near}", f"{FULL}:80"], "segment", "server"),
+        (
+            lambda bed: datagram(bed.inside[0], OUTSIDE, 5353),
+            ["{near}", f"{OUTSIDE}:5353", "--protocol", "udp"],
+            "datagram",
+            "client",
+        ),
+        (
+            lambda bed: datagram(bed.inside[0], OUTSIDE, 5353),
+            [f"{OUTSIDE}:5353", "{far}", "--protocol", "udp"],
+            "datagram",
+            "server",
+        ),
+        (None, [f"{INSIDE}:999", f"{OUTSIDE}:80"], "syn", "new"),
+        (lambda bed: connect(bed.clients[0], IPV6), ["{near}", f"[{IPV6}]:80"], "segment", "server"),
+        (None, ["[2001:db8:3::9]:999", f"[{IPV6}]:80"], "syn", "new"),
+    ],
+    ids=["udp", "new udp", "no udp service", "full", "out", "back", "new out", "ipv6", "new ipv6"],
+)
+def test_where_says_what_the_switch_says_of_all_kinds(
+    live: Bed,
+    opens,
+    args: list[str],
+    packet: str,
+    outcome: str,
+) -> None:
     with contextlib.ExitStack() as stack:
         near, far = "", ""
         if opens:
             near = str(Endpoint(*map_address(stack.enter_context(opens(live)).getsockname())))
-            entry = live.wait_until(lambda: next((entry for entry in live.entries("lb-a") if near in ends(entry)), None), 5, "the entry")
+            entry = live.wait_until(
+                lambda: next((entry for entry in live.entries("lb-a") if near in ends(entry)), None), 5, "the entry"
+            )
             far = f"{entry['external_ip']}:{entry['external_port']}"
         args = [arg.format(near=near, far=far) for arg in args]
-        answer = json.loads(lbctl(live, "where", *args, "--trace", "--ovs-rundir", live.lbs["lb-a"].ovs.rundir, "--json"))
+        answer = json.loads(
+            lbctl(live, "where", *args, "--trace", "--ovs-rundir", live.lbs["lb-a"].ovs.rundir, "--json")
+        )
     found = answer["verdicts"][answer["packet"]]
     assert (answer["packet"], found["outcome"]) == (packet, outcome)
     traced = [line for line in answer["trace"].splitlines() if "<- table" in line]
@@ -144,16 +175,21 @@ def test_doctor_finds_what_was_broken_and_its_commands_mend_it(bed: Bed) -> None
     node = bed.lbs["lb-a"]
     # Open vSwitch tells its database some seconds late that the controller is connected.
     bed.wait_until(lambda: findings(bed, "lb-a") == [], 15, "nothing is found")
-    node.ovs.vsctl("del-fail-mode", node.bridge, "--", "clear", "bridge", node.bridge, "other_config", "--", "set", "bridge",
-                   node.bridge, "protocols=OpenFlow14", f"other-config:datapath-id={node.lb.dpid:016x}", "--", "clear",
-                   "controller", node.bridge, "controller_queue_size", "connection_mode")
+    bridge = node.bridge
+    changes = (
+        f"del-fail-mode {bridge}",
+        f"clear bridge {bridge} other_config",
+        f"set bridge {bridge} protocols=OpenFlow14 other-config:datapath-id={node.lb.dpid:016x}",
+        f"clear controller {bridge} controller_queue_size connection_mode",
+    )
+    node.ovs.vsctl(*" -- ".join(changes).split())
     node.space.set_link(node.lb.external_port, False)
     broken = {"fail_mode", "in-band", "queues 100", "port lba-ext is down"}
     bed.wait_until(lambda: all(part in str(findings(bed, "lb-a")) for part in broken), 10, "what was broken is found")
     for finding in findings(bed, "lb-a"):
         if finding["mend"].startswith(("ovs-vsctl", "ip link")):
             command = finding["mend"].partition(" (")[0].split()
-            subprocess.run([*node.space.prefix, *command], check=True, env={**os.environ, **node.ovs.environment})
+            programs.run([*node.space.prefix, *command], check=True, env={**os.environ, **node.ovs.environment})
     bed.wait_until(lambda: findings(bed, "lb-a") == [], 10, "nothing is found any more")
 
 
@@ -161,9 +197,13 @@ def test_doctor_finds_who_else_answers_for_an_address(live: Bed) -> None:
     node, stranger = live.lbs["lb-a"], live.servers[0]
 
     def strangers() -> list[str]:
-        views = (live.rest("GET", f"/v1/{path}").json[path.replace("-", "_")] for path in ("load-balancers", "external-ips"))
-        found = node.space.call(lambda: list(check_addresses(*views)))
-        assert {finding.level for finding in found} <= {Level.OK, Level.FAIL} and len(found) >= 2, "both sides are asked"
+        views = (
+            live.rest("GET", f"/v1/{path}").json[path.replace("-", "_")] for path in ("load-balancers", "external-ips")
+        )
+        found = list(check_addresses(*views, {"lb-a": Ovs(str(node.ovs.rundir)).namespace}))
+        assert {finding.level for finding in found} <= {Level.OK, Level.FAIL} and len(found) >= 2, (
+            "both sides are asked"
+        )
         return [finding.what for finding in found if finding.level is Level.FAIL]
 
     assert strangers() == []
@@ -181,7 +221,9 @@ def test_doctor_finds_who_else_answers_for_an_address(live: Bed) -> None:
 
 def test_doctor_without_a_controller_or_switch(quiet_bed: Bed) -> None:
     node = quiet_bed.lbs["lb-a"]
-    done = quiet_bed.controller.cli("doctor", "--ovs-rundir", node.ovs.rundir, "--site", quiet_bed.controller.site_file, "--json")
+    done = quiet_bed.controller.cli(
+        "doctor", "--ovs-rundir", node.ovs.rundir, "--site", quiet_bed.controller.site_file, "--json"
+    )
     assert done.returncode == 1
     wrong = [finding["what"] for finding in json.loads(done.stdout)["findings"] if finding["level"] == "fail"]
     assert len(wrong) == 2 and "no controller at" in wrong[0] and "lb-a: bridge lb-a has no controller" in wrong[1]

@@ -67,11 +67,13 @@ def test_nothing_breaks_under_load(bed: Bed, strategy: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.quick
 def test_nothing_breaks_when_the_new_lb_is_slow(quiet_bed: Bed, strategy: str) -> None:
     assert harm_by_a_slow_lb(quiet_bed, FIRST, strategy) == 0
 
 
 @pytest.mark.parametrize("naive_bed", ["route-first"], indirect=True)
+@pytest.mark.quick
 def test_route_first_breaks_connections(naive_bed: Bed) -> None:
     assert harm_by_a_slow_lb(naive_bed, FIRST, "precopy") > 0
 

@@ -1,21 +1,26 @@
-"""The REST API on Ryu's web server: what a well-behaved client never sends, raw. No switch is needed."""
+"""The REST API on its web server: what a well-behaved client never sends, raw. No switch is needed."""
 
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.bed.switch_library import manager
+from topologies import programs
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 MOVE = "POST /v1/external-ips/198.51.100.1/move HTTP/1.1\r\nContent-Type: application/json\r\n"
 
+
+def controller(configuration: Path) -> list[str]:
+    """What starts a controller, in the checkout."""
+    return [*manager(), "--config-file", str(configuration), "ryu_apps/load_balancer.py", "ryu_apps/rest.py"]
 
 
 def free_port() -> int:
@@ -34,10 +39,8 @@ def server(request, tmp_path_factory) -> Iterator[tuple[int, Path, str | None]]:
     (directory / "c.conf").write_text(f"[DEFAULT]\nofp_listen_host = 127.0.0.1\nofp_tcp_listen_port = {free_port()}\n"
                                       f"wsapi_port = {port}\n[lbctl]\nsite = site.yaml\n{token}")
     log = directory / "log"
-    manager = Path(sys.executable).parent / "ryu-manager"
     with log.open("w") as stream:
-        process = subprocess.Popen([manager, "--config-file", directory / "c.conf", "ryu_apps/load_balancer.py",
-                                    "ryu_apps/rest.py"], cwd=CHECKOUT, stdout=stream, stderr=stream)
+        process = programs.popen(controller(directory / "c.conf"), cwd=CHECKOUT, stdout=stream, stderr=stream)
     try:
         wait_for(port, process, log)
         yield port, log, request.param
@@ -57,7 +60,9 @@ def wait_for(port: int, process: subprocess.Popen, log: Path) -> None:
             time.sleep(0.05)
 
 
-def ask(server: tuple[int, Path, str | None], head: str, body: bytes = b"", token: bool = True) -> tuple[int, str, bytes]:
+def ask(
+    server: tuple[int, Path, str | None], head: str, body: bytes = b"", token: bool = True
+) -> tuple[int, str, bytes]:
     """Status, headers and body of the answer to one raw request."""
     port, _, secret = server
     extra = f"Authorization: Bearer {secret}\r\n" if secret and token else ""
@@ -78,7 +83,8 @@ RAW = [
     ("wrong method", "PUT /v1/health HTTP/1.1\r\n", b"", 405),
     ("no method that there is", "BREW /v1/moves HTTP/1.1\r\n", b"", 405),
     ("body too long", MOVE + "Content-Length: 200000\r\n", b"x" * 200_000, 413),
-    ("body too long, in chunks", MOVE + "Transfer-Encoding: chunked\r\n", b"20000\r\n" + b"x" * 0x20000 + b"\r\n0\r\n\r\n", 413),
+    ("body too long, in chunks", MOVE + "Transfer-Encoding: chunked\r\n",
+     b"20000\r\n" + b"x" * 0x20000 + b"\r\n0\r\n\r\n", 413),
     ("broken chunks", MOVE + "Transfer-Encoding: chunked\r\n", b"4\r\n{\"to\r\nzz\r\n", 400),
     ("impossible length", MOVE + "Content-Length: abc\r\n", b"{}", 400),
     ("no body", MOVE, b"", 400),
@@ -98,7 +104,7 @@ def test_bad_requests_get_problem_details_and_no_traceback(server, head, body, s
 
 
 def test_it_listens_on_this_machine_only_unless_told_otherwise(server):
-    listening = subprocess.run(["ss", "-Htln", f"sport = :{server[0]}"], capture_output=True, text=True, check=True).stdout
+    listening = programs.run(["ss", "-Htln", f"sport = :{server[0]}"], capture_output=True, check=True).stdout
     assert f"127.0.0.1:{server[0]}" in listening and "0.0.0.0:*" in listening and listening.count("LISTEN") == 1
 
 
@@ -108,6 +114,7 @@ def test_without_the_token_there_is_nothing(server):
     assert ("www-authenticate: bearer" in headers.lower()) == bool(server[2])
 
 
+@pytest.mark.quick
 def test_head_tells_the_length(server):
     _, headers, content = ask(server, "HEAD /v1/health HTTP/1.1\r\n")
     assert content == b"" and "Content-Length: 0" not in headers
@@ -129,8 +136,18 @@ def test_a_token_file_that_cannot_be_used_stops_the_controller(tmp_path, content
     (tmp_path / "c.conf").write_text(f"[DEFAULT]\nofp_listen_host = 127.0.0.1\nofp_tcp_listen_port = {free_port()}\n"
                                      f"wsapi_port = {free_port()}\n[lbctl]\nsite = {CHECKOUT}/examples/site.yaml\n"
                                      f"state_file = {tmp_path}/state.json\ntoken_file = token\n")
-    manager = Path(sys.executable).parent / "ryu-manager"
-    done = subprocess.run([manager, "--config-file", tmp_path / "c.conf", "ryu_apps/load_balancer.py", "ryu_apps/rest.py"],
-                          cwd=CHECKOUT, capture_output=True, text=True, timeout=30, env=dict(os.environ))
+    done = programs.run(controller(tmp_path / "c.conf"), cwd=CHECKOUT, capture_output=True, timeout=30)
     assert done.returncode != 0
     assert f"lbctl: token_file {tmp_path}/token" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_port_in_use_stops_the_controller_in_one_line(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        (tmp_path / "c.conf").write_text(
+            f"[DEFAULT]\nofp_listen_host = 127.0.0.1\nofp_tcp_listen_port = {free_port()}\nwsapi_port = {port}\n"
+            f"[lbctl]\nsite = {CHECKOUT}/examples/site.yaml\nstate_file = {tmp_path}/state.json\n"
+        )
+        done = programs.run(controller(tmp_path / "c.conf"), cwd=CHECKOUT, capture_output=True, timeout=30)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert f"lbctl: the REST API cannot listen on 127.0.0.1 port {port}" in done.stderr

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from lbctl.connections.recovery import UNDER_WAY
+from lbctl.connections.recovery import IN_FLIGHT
 from tests.bed.bed import Bed
 from tests.bed.controller import ControllerError
 from tests.bed.patience import limit
@@ -304,7 +304,7 @@ def test_connections_that_end_while_the_switch_is_cut_off(quiet_bed: Bed) -> Non
     bed = quiet_bed
     with gates(bed) as gate, Talks(bed.clients[0], FIRST, 3) as stay:
         with Talks(bed.clients[1], FIRST, 4):
-            time.sleep(UNDER_WAY)  # what is younger is put back: its flows might not have arrived before the cut
+            time.sleep(IN_FLIGHT)  # what is younger is put back: its flows might not have arrived before the cut
             gate["lb-a"].cut()
             wait_state(bed, "lb-a", "disconnected")
             assert stay.broken() == [], "fail_mode secure"

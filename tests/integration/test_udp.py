@@ -100,6 +100,7 @@ def has_ended(bed: Bed, local: tuple[str, int], lb: str = "lb-a") -> bool:
 
 
 @KINDS
+@pytest.mark.quick
 def test_a_first_datagram_makes_an_entry_and_the_answer_comes_back(live: Bed, address: str) -> None:
     for space in (live.clients[0], live.remote):
         with Plug(space, address) as plug:

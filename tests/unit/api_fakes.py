@@ -1,4 +1,5 @@
-"""A control function that only has state: what the tests of the REST API and of the CLI read."""
+"""A control function that only has state, behind the real `Shown`: what the tests of the REST API and of the CLI
+read."""
 
 from __future__ import annotations
 
@@ -9,12 +10,14 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from typing import Any
 
 from lbctl.api.dispatch import dispatch
+from lbctl.api.shown import Parts, Shown
 from lbctl.copies.feeds import KeeperState
 from lbctl.entries.access_table import Entry
 from lbctl.entries.translation import full_reply
 from lbctl.ground.move_record import MoveRecord, StepRecord
 from lbctl.http.message import Request, Response
 from lbctl.load.loads import Load
+from lbctl.openflow.rules import SERVING
 from lbctl.servers.states import FormerServer, ServerState
 from lbctl.site.model import ExternalIp, Instead, LoadBalancer, Server, Service, ServiceName, ServiceOrder, Site, Tunnel
 from lbctl.site.orders import in_force
@@ -22,7 +25,7 @@ from lbctl.switches.switch import PortState, Switch
 from lbctl.values.addresses import Address, Endpoint
 from lbctl.values.keys import pack_key, reply_key
 from lbctl.values.refused import Refused
-from lbctl.values.transfer import Strategy, TransferMode
+from lbctl.values.transfer import Strategy
 
 IP_1, IP_2 = IPv4Address("198.51.100.1"), IPv4Address("198.51.100.2")
 SERVER_1, SERVER_2 = IPv4Address("10.0.0.11"), IPv4Address("10.0.0.12")
@@ -49,10 +52,12 @@ def site_of_all_kinds() -> Site:
     balancers = (replace(plain.load_balancers[0], tunnel_ports=(("vxlan", "lba-vx"),)), plain.load_balancers[1])
     one = Server(SERVER_1, 5353)
     more = (
-        ExternalIp(DNS, "lb-a", IPv4Address("10.0.0.3"), services=(Service("udp", 53, servers=(one,)), Service("tcp", 53, servers=(one,)),
+        ExternalIp(DNS, "lb-a", IPv4Address("10.0.0.3"),
+                   services=(Service("udp", 53, servers=(one,)), Service("tcp", 53, servers=(one,)),
                                                                    Service("udp", 54, servers=(one,)))),
         ExternalIp(FULL, "lb-a", None, "full", (Service("tcp", 80, servers=(
-            Server(IPv4Address("10.1.0.1"), 80, next_hop=SERVER_1), Server(VXLAN_SERVER, 80, tunnel=Tunnel("vxlan", SERVER_2, 7)))),),
+            Server(IPv4Address("10.1.0.1"), 80, next_hop=SERVER_1),
+            Server(VXLAN_SERVER, 80, tunnel=Tunnel("vxlan", SERVER_2, 7)))),),
             internal_ips=(IPv4Address("10.0.0.104"),)),
         ExternalIp(GATEWAY, "lb-a", IPv4Address("10.0.0.5"), kind="nat-gateway", inside=(IPv4Network("10.0.0.192/26"),),
                    router=IPv4Address("198.51.100.254")),
@@ -73,11 +78,6 @@ def entry_of(protocol: int, client: str, external: str, server: str, internal: s
 def entry(client: str, port: int, external: IPv4Address = IP_1, server: IPv4Address = SERVER_1) -> Entry:
     key = pack_key(6, IPv4Address(client).packed, port, external.packed, 80)
     return Entry(key, reply_key(key, server.packed, 80), bytes.fromhex("020000000009"), START)
-
-
-class _Move:
-    def __init__(self, record: MoveRecord) -> None:
-        self.record = record
 
 
 class FakeServices:
@@ -106,59 +106,115 @@ class FakeServices:
         self._control.site = self.in_force.site
 
 
+class FakeServing:
+    """An external IP of a FakeControl: what is shown of it."""
+
+    def __init__(self, control: FakeControl, address: Address) -> None:
+        self._control = control
+        self.address = address
+
+    @property
+    def assigned(self) -> str:
+        return self._control.assignment[self.address]
+
+    @property
+    def table(self) -> FakeTable:
+        return FakeTable(self._control.table[self.address])
+
+    @property
+    def move(self) -> MoveRecord | None:
+        return next((record for record in self._control.moves.values()
+                     if record.external_ip == self.address and record.ended is None), None)
+
+
+class FakeTable:
+    def __init__(self, entries: list[Entry]) -> None:
+        self._entries = entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def snapshot(self) -> list[Entry]:
+        return list(self._entries)
+
+
 class FakeControl:
+    """The parts of a control function that the API shows, each as far as it is read; `shown` reads them."""
+
     def __init__(self, of_site: Site | None = None) -> None:
         self.site = of_site or site()
         self.counters = Counter(entries_expired=4)
         self.switches = {lb.name: Switch(lb) for lb in self.site.load_balancers}
-        self.moves: dict[str, Any] = {}
+        self.moves: dict[str, MoveRecord] = {}
         self.healths: dict[str, tuple[str, str | None]] = {}
         self.keeper_states: list[KeeperState] = []
         self.loads: dict[Address, Load] = {}
         self.table: dict[Address, list[Entry]] = {ip.address: [] for ip in self.site.external_ips}
         self.services = FakeServices(self)
         self.assignment = {ip.address: ip.load_balancer for ip in self.site.external_ips}
+        self.external_ips = {ip.address: FakeServing(self, ip.address) for ip in self.site.external_ips}
+        self.shown = Shown(Parts(
+            ground=self, services=self.services, moves=FakeMoves(self), health=FakeHealth(self), loads=FakeLoads(self),
+            balancing=FakeBalancing(), keepers=FakeKeepers(self), checks=FakeChecks()))
         for number, switch in enumerate(self.switches.values(), 1):
             switch.set_ports([PortState(name, port, f"02:00:00:00:0{number}:0{port}", True)
                               for port, name in enumerate(switch.lb.ports().values(), 1)])
             switch.state = "ready"
             switch.neighbours[SERVER_1] = "02:00:00:00:00:11"
+        for address, name in self.assignment.items():
+            self.switches[name].roles[address] = SERVING
 
-    def assigned_to(self, address: IPv4Address) -> str:
+    def assigned_to(self, address: Address) -> str:
         return self.assignment[address]
 
-    def transfer_modes(self, name: str) -> dict[IPv4Address, TransferMode]:
-        return {address: TransferMode.NORMAL for address, lb in self.assignment.items() if lb == name}
 
-    def neighbour(self, lb_name: str, server_address: IPv4Address) -> str | None:
-        return self.switches[lb_name].neighbours.get(server_address)
+class FakeHealth:
+    """Every LB is well, unless the control function's `healths` say otherwise."""
 
-    def load(self, address: Address) -> Load:
-        return self.loads.get(address, Load())
+    def __init__(self, control: FakeControl) -> None:
+        self._control = control
 
-    def carried(self) -> dict[tuple[str, int, str], int]:
-        return {}
+    def state(self, name: str) -> tuple[str, str | None]:
+        return self._control.healths.get(name, ("well", None))
 
-    def drained(self, name: str) -> bool:
+
+class FakeMoves:
+    def __init__(self, control: FakeControl) -> None:
+        self._control = control
+
+    def records(self) -> dict[str, MoveRecord]:
+        return self._control.moves
+
+
+class FakeLoads:
+    def __init__(self, control: FakeControl) -> None:
+        self._control = control
+        self.totals: dict[tuple[str, int, str], int] = {}
+
+    def of(self, serving: FakeServing) -> Load:
+        return self._control.loads.get(serving.address, Load())
+
+
+class FakeBalancing:
+    """Nothing has been rebalanced, and no LB is drained."""
+
+    last = None
+
+    def is_drained(self, name: str) -> bool:
         return False
 
-    def last_run(self) -> None:
-        return None
 
-    def health(self, name: str) -> tuple[str, str | None]:
-        return self.healths.get(name, ("well", None))
+class FakeKeepers:
+    def __init__(self, control: FakeControl) -> None:
+        self._control = control
 
-    def keepers(self, now: float) -> list[KeeperState]:
-        return self.keeper_states
+    def states(self, now: float) -> list[KeeperState]:
+        return self._control.keeper_states
 
-    def check_results(self) -> dict[str, int]:
-        return {"passed": 7, "refused": 2}
 
-    def connection_count(self, address: IPv4Address) -> int:
-        return len(self.table[address])
-
-    def entries(self, address: IPv4Address) -> list[Entry]:
-        return list(self.table[address])
+class FakeChecks:
+    def __init__(self) -> None:
+        self.counters = {"passed": 7, "refused": 2}
 
 
 class FakeOrders:
@@ -166,6 +222,7 @@ class FakeOrders:
 
     def __init__(self, of_site: Site | None = None) -> None:
         self.control = FakeControl(of_site)
+        self.shown = self.control.shown
         self.waited: list[tuple[str, float]] = []
 
     def now(self) -> float:
@@ -176,7 +233,7 @@ class FakeOrders:
             raise Refused(409, "Already there", f"{address} is on {to} already.")
         record = MoveRecord(str(len(self.control.moves) + 1), address, self.control.assigned_to(address), to, strategy,
                             START + len(self.control.moves), steps=[StepRecord("transition", START)])
-        self.control.moves[record.id] = _Move(record)
+        self.control.moves[record.id] = record
         return record
 
     def fail_over(self, name: str) -> list[MoveRecord]:
@@ -187,13 +244,14 @@ class FakeOrders:
                 for address, lb in self.control.assignment.items() if lb == name]
 
     def abort_move(self, id: str) -> None:
-        record = self.control.moves[id].record
+        record = self.control.moves[id]
         if record.ended is not None:
             raise Refused(409, "Has ended", f"Move {id} has ended ({record.state}).")
         record.state, record.ended, record.reason = "aborted", START + 1, "on request"
 
     def set_scheduler(self, name: ServiceName, scheduler: str) -> None:
-        self.control.services.change(name, scheduler=Instead(scheduler, self._of(self.control.services.in_force.file, name).scheduler))
+        in_file = self._of(self.control.services.in_force.file, name)
+        self.control.services.change(name, scheduler=Instead(scheduler, in_file.scheduler))
 
     def add_server(self, name: ServiceName, server: Server) -> None:
         if server.address.packed[-1] == 99:
@@ -201,24 +259,28 @@ class FakeOrders:
         self._set_servers(name, (*self._of(self.control.site, name).servers, server))
 
     def remove_server(self, name: ServiceName, endpoint: Endpoint) -> None:
-        self._set_servers(name, tuple(server for server in self._of(self.control.site, name).servers if server.endpoint != endpoint))
+        servers = self._of(self.control.site, name).servers
+        self._set_servers(name, tuple(server for server in servers if server.endpoint != endpoint))
 
-    def change_server(self, name: ServiceName, endpoint: Endpoint, fields: dict[str, Any], drained: bool | None) -> None:
+    def change_server(self, name: ServiceName, endpoint: Endpoint, fields: dict[str, Any],
+                      drained: bool | None) -> None:
         self._set_servers(name, tuple(replace(server, **fields) if server.endpoint == endpoint else server
                                       for server in self._of(self.control.site, name).servers))
         if drained is not None:
             self.control.services.change(name, drained=frozenset({endpoint} if drained else ()))
 
     def _set_servers(self, name: ServiceName, servers: tuple[Server, ...]) -> None:
-        self.control.services.change(name, servers=Instead(servers, self._of(self.control.services.in_force.file, name).servers))
+        in_file = self._of(self.control.services.in_force.file, name)
+        self.control.services.change(name, servers=Instead(servers, in_file.servers))
 
     @staticmethod
     def _of(of_site: Site, name: ServiceName) -> Service:
-        return next(service for service in of_site.external_ip(name.external_ip).services if (service.protocol, service.port) == name[1:])
+        services = of_site.external_ip(name.external_ip).services
+        return next(service for service in services if (service.protocol, service.port) == name[1:])
 
     def wait_for_move(self, id: str, timeout: float) -> None:
         self.waited.append((id, timeout))
-        record = self.control.moves[id].record
+        record = self.control.moves[id]
         record.state, record.ended = "done", START + 2
         self.control.assignment[record.external_ip] = record.target
 

@@ -14,7 +14,8 @@ from ipaddress import IPv4Address, IPv4Network
 from lbctl.control import ControlFunction
 from lbctl.frames import packets
 from lbctl.frames.packets import ACK, FIN, RST, SYN
-from lbctl.ground.effects import STORE, Outbox, Save, ToSwitch
+from lbctl.ground.effects import Outbox, Save, ToSwitch
+from lbctl.ground.serving import Serving
 from lbctl.site.model import ExternalIp, LoadBalancer, Server, Service, Settings, Site
 from lbctl.store import State
 from lbctl.values.addresses import Endpoint
@@ -117,6 +118,12 @@ class FakeSite:
     def _new_control(self) -> ControlFunction:
         return self.control_class(self.site, self.stored, self.now)
 
+    def serving(self, address: IPv4Address) -> Serving:
+        """What the control function knows of that external IP."""
+        serving = self.control.ground.external_ips.get(address)
+        assert serving is not None
+        return serving
+
     # Connections between the controller and the switches.
 
     def post(self, out: Outbox) -> None:
@@ -136,7 +143,7 @@ class FakeSite:
         while queue and count > 0:
             count -= 1
             self._out_of_switch(name, *self.switches[name].apply(queue.popleft(), self.now))
-            if not queue and name in self.connected and self.control.switches[name].ready:
+            if not queue and name in self.connected and self.control.ground.switches[name].ready:
                 self.unsettled.discard(name)
         return some
 
@@ -149,6 +156,8 @@ class FakeSite:
             event = queue.popleft()
             if event.name == "ports_read":
                 self.control.ports_read(*event.arguments)
+            elif event.name in ("confirmed", "flow_stats"):  # which tell by their token what they answer
+                self.post(getattr(self.control, event.name)(*event.arguments, self.now))
             else:
                 self.post(getattr(self.control, event.name)(name, *event.arguments, self.now))
         self._note_rolled_back()
@@ -161,7 +170,7 @@ class FakeSite:
             message = self.saves.popleft()
             self.stored = message.state
             if message.token is not None:
-                self.post(self.control.confirmed(STORE, message.token, self.now))
+                self.post(self.control.confirmed(message.token, self.now))
         return some
 
     def round(self) -> None:
@@ -207,7 +216,7 @@ class FakeSite:
             self._cut(name)
         self.saves.clear()
         self.unsettled = set(self.switches)
-        self.moves += self.control.moves.values()
+        self.moves += self.control.movement.records().values()
         self.rolled_back = {}
         self.control = self._new_control()
         self._forfeit()
@@ -215,7 +224,7 @@ class FakeSite:
     def _forfeit(self) -> None:
         """Notes whose entry is neither known to the controller nor whole in a switch that it will believe."""
         known: set[bytes] = set()
-        for serving in self.control.directory:
+        for serving in self.control.ground.external_ips:
             known |= {entry.key for entry in serving.table.entries()}
             for name in serving.holders:
                 known |= {key for key, tables in self.switches[name].entries(serving.address).items() if len(tables) == 2}
@@ -234,12 +243,12 @@ class FakeSite:
     def _note_rolled_back(self) -> None:
         """A roll back can't wait for a target that does not answer in time, nor a promotion for such a source (docs/move.md):
         until it has heard of it, it may be normal, too; and answer with an ICMP error, which TCP takes as a hint only."""
-        for move in self.control.moves.values():
-            if move.record.state == "rolled-back" and move.record.id not in self.rolled_back:
-                self.rolled_back[move.record.id] = move.record.external_ip
-                self.unsettled.add(move.record.target)
-            elif not move.ended:
-                self.unsettled |= move._lost
+        for record in self.control.movement.records().values():
+            if record.state == "rolled-back" and record.id not in self.rolled_back:
+                self.rolled_back[record.id] = record.external_ip
+                self.unsettled.add(record.target)
+        for move in self.control.movement.running():
+            self.unsettled |= move.unheard
 
     def settle(self, seconds: float, step: float = 0.5) -> None:
         """Everything is connected and delivered, again and again, for that long."""
@@ -474,16 +483,16 @@ class FakeSite:
 
     def check_settled(self) -> None:
         """What holds once everything is connected and delivered."""
-        for serving in self.control.directory:
+        for serving in self.control.ground.external_ips:
             self._check_serving(serving)
         for name, switch in self.switches.items():
             held = {item.flow.identity: item.flow for item in switch.flows() if item.entry is None}
-            assert held == self.control.switches[name]._held, f"{name} does not hold what the controller thinks"
-        assert self.stored == self.control.state(), "the state that would survive a restart is not the one of now"
+            assert held == self.control.ground.switches[name].held, f"{name} does not hold what the controller thinks"
+        assert self.stored == self.control.ground.state(), "the state that would survive a restart is not the one of now"
 
     def _check_serving(self, serving) -> None:
         address, home = serving.address, serving.assigned
-        assert serving.move is None, f"the move of {address} never ended: {serving.move.record}"
+        assert serving.move is None, f"the move of {address} never ended: {serving.move}"
         assert self.normal_lbs(address) == {home}, f"{address}: normal at {self.normal_lbs(address)}, assigned to {home}"
         assert self.answers_arp(address.packed, EXTERNAL) == {home}
         assert self.routes[address.packed] == home

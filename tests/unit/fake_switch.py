@@ -17,9 +17,30 @@ from typing import NamedTuple
 
 from lbctl.openflow import messages as m
 from lbctl.openflow.entry_flows import entry_flows
-from lbctl.openflow.flow import Action, CheckLarger, FinTimeout, Flow, Learn, MatchValue, Move, Output, Resubmit, SetField, SetTtl, Simple
-from lbctl.openflow.probe_rules import METER_PROBE
-from lbctl.openflow.rules import METER_ARP, METER_CHECK, METER_ERROR, METER_HOLD, METER_ICMP, METER_NEW, METER_RESET
+from lbctl.openflow.flow import (
+    CheckLarger,
+    FinTimeout,
+    Flow,
+    FlowAction,
+    Learn,
+    MatchValue,
+    MoveField,
+    Output,
+    Resubmit,
+    SetField,
+    SetTtl,
+    Simple,
+)
+from lbctl.openflow.meters import (
+    METER_ARP,
+    METER_CHECK,
+    METER_ERROR,
+    METER_HOLD,
+    METER_ICMP,
+    METER_NEW,
+    METER_PROBE,
+    METER_RESET,
+)
 from lbctl.openflow.tables import TABLES, number
 from lbctl.site.model import Tunnel
 from lbctl.switches.switch import PortState
@@ -27,7 +48,9 @@ from lbctl.values.addresses import Address
 from lbctl.values.keys import pack_key, unpack_key
 
 FIN_OR_RST = 0x05
-METERS = dict.fromkeys((METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP, METER_PROBE, METER_CHECK), 1)
+METERS = dict.fromkeys(
+    (METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP, METER_PROBE, METER_CHECK), 1
+)
 """For a test that applies flows by hand: every meter that they use."""
 IPV4, IPV6, ARP = 0x0800, 0x86DD, 0x0806
 ICMP, TCP, UDP, IPV6_FRAGMENT, ICMPV6 = 1, 6, 17, 44, 58
@@ -42,8 +65,13 @@ _NETWORK = {
 _TRANSPORT_AT = {IPV4: 34, IPV6: 54}
 _TRANSPORT = {
     (IPV4, ICMP): {"icmpv4_type": (0, 1)},
-    (IPV6, ICMPV6): {"icmpv6_type": (0, 1), "nd_reserved": (4, 4), "ipv6_nd_target": (8, 16), "nd_options_type": (24, 1),
-                     "ipv6_nd_tll": (26, 6)},
+    (IPV6, ICMPV6): {
+        "icmpv6_type": (0, 1),
+        "nd_reserved": (4, 4),
+        "ipv6_nd_target": (8, 16),
+        "nd_options_type": (24, 1),
+        "ipv6_nd_tll": (26, 6),
+    },
     **{(kind, TCP): {"tcp_src": (0, 2), "tcp_dst": (2, 2), "tcp_flags": (13, 1)} for kind in (IPV4, IPV6)},
     **{(kind, UDP): {"udp_src": (0, 2), "udp_dst": (2, 2)} for kind in (IPV4, IPV6)},
 }
@@ -54,7 +82,9 @@ _MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 def places(eth_type: int, protocol: int) -> Places:
     """Where a field is in an untagged frame without IP options or extension headers, and how many bytes it has."""
     start = _TRANSPORT_AT.get(eth_type, 0)
-    transport = {field: (start + offset, size) for field, (offset, size) in _TRANSPORT.get((eth_type, protocol), {}).items()}
+    transport = {
+        field: (start + offset, size) for field, (offset, size) in _TRANSPORT.get((eth_type, protocol), {}).items()
+    }
     return {**_LINK, **_NETWORK.get(eth_type, {}), **transport}
 
 
@@ -75,7 +105,8 @@ class Event(NamedTuple):
 
 @dataclass(slots=True)
 class Installed:
-    """A flow in a table; times in seconds, `idle` is 0 until fin_timeout has set it. hard: seconds that a learned one lives."""
+    """A flow in a table; times in seconds, `idle` is 0 until fin_timeout has set it. hard: seconds that a learned one
+    lives."""
 
     flow: Flow
     created: float
@@ -96,7 +127,15 @@ class Run:
     def __init__(self, frame: bytes, in_port: int, tunnel: Tunnel | None = None) -> None:
         self.frame = bytearray(frame)
         remote, key = (int(tunnel.remote), tunnel.key) if tunnel else (0, 0)
-        self.others = {"in_port": in_port, "reg0": 0, "reg1": 0, "reg2": 0, "tunnel_id": key, "tun_ipv4_src": remote, "tun_ipv4_dst": 0}
+        self.others = {
+            "in_port": in_port,
+            "reg0": 0,
+            "reg1": 0,
+            "reg2": 0,
+            "tunnel_id": key,
+            "tun_ipv4_src": remote,
+            "tun_ipv4_dst": 0,
+        }
         eth_type = int.from_bytes(frame[12:14])
         protocol = frame[23] if eth_type == IPV4 else frame[20]
         if eth_type in (IPV4, IPV6):
@@ -243,7 +282,9 @@ class FakeSwitch:
 
     # Frames.
 
-    def receive(self, frame: bytes, in_port: int, now: float, tunnel: Tunnel | None = None) -> tuple[list[Sent], list[Event]]:
+    def receive(
+        self, frame: bytes, in_port: int, now: float, tunnel: Tunnel | None = None
+    ) -> tuple[list[Sent], list[Event]]:
         return self._run(Run(frame, in_port, tunnel), "classify", now)
 
     def path(self, frame: bytes, in_port: int, tunnel: Tunnel | None = None) -> list[Flow | None]:
@@ -335,12 +376,12 @@ def entry_keys(flow: Flow) -> tuple[bytes, bytes] | None:
     return (matched, made) if flow.table == "access_in" else (made, matched)
 
 
-def _act(run: Run, action: Action, cookie: int) -> Iterator[Sent | Event]:
+def _act(run: Run, action: FlowAction, cookie: int) -> Iterator[Sent | Event]:
     """One action that is nothing but a change of the frame, or sends it."""
     match action:
         case SetField(field, value):
             run.set(field, as_number(value))
-        case Move(source, target, _):
+        case MoveField(source, target, _):
             run.set(target, run.value(source))
         case Simple("dec_ttl"):
             run.set("nw_ttl", run.value("nw_ttl") - 1)
@@ -429,10 +470,32 @@ def _entry_instructions(flow: Flow) -> bytes:
 
 # OpenFlow 1.4.0 table 8 (the numbers of fields) and its sections 7.2.2 to 7.2.4.
 
-_OXM_NUMBERS = {"eth_dst": 3, "eth_src": 4, "eth_type": 5, "ip_proto": 10, "ipv4_src": 11, "ipv4_dst": 12, "tcp_src": 13, "tcp_dst": 14,
-                "udp_src": 15, "udp_dst": 16, "ipv6_src": 26, "ipv6_dst": 27}
-_SIZES = {"eth_dst": 6, "eth_src": 6, "ipv4_src": 4, "ipv4_dst": 4, "ipv6_src": 16, "ipv6_dst": 16, "tcp_src": 2, "tcp_dst": 2,
-          "udp_src": 2, "udp_dst": 2}
+_OXM_NUMBERS = {
+    "eth_dst": 3,
+    "eth_src": 4,
+    "eth_type": 5,
+    "ip_proto": 10,
+    "ipv4_src": 11,
+    "ipv4_dst": 12,
+    "tcp_src": 13,
+    "tcp_dst": 14,
+    "udp_src": 15,
+    "udp_dst": 16,
+    "ipv6_src": 26,
+    "ipv6_dst": 27,
+}
+_SIZES = {
+    "eth_dst": 6,
+    "eth_src": 6,
+    "ipv4_src": 4,
+    "ipv4_dst": 4,
+    "ipv6_src": 16,
+    "ipv6_dst": 16,
+    "tcp_src": 2,
+    "tcp_dst": 2,
+    "udp_src": 2,
+    "udp_dst": 2,
+}
 
 
 def _oxm(field: str, value: bytes) -> bytes:
@@ -452,7 +515,9 @@ def _set_field(action: SetField) -> bytes:
 def _delivery(flow: Flow) -> bytes:
     match = dict(flow.match)
     field = "ipv4_dst" if "ipv4_dst" in match else "ipv6_dst"
-    fields = _oxm("eth_type", match["eth_type"].to_bytes(2)) + _oxm(field, as_number(match[field]).to_bytes(_SIZES[field]))
+    fields = _oxm("eth_type", match["eth_type"].to_bytes(2)) + _oxm(
+        field, as_number(match[field]).to_bytes(_SIZES[field])
+    )
     actions = b"".join(_set_field(action) for action in flow.actions if isinstance(action, SetField))
     actions += struct.pack("!HH4x", 24, 8) + struct.pack("!HHIH6x", 0, 16, 2, 0xFFE5)
     return _match(fields) + struct.pack("!HH4x", 4, 8 + len(actions)) + actions

@@ -12,7 +12,7 @@ from lbctl.control import ControlFunction
 from lbctl.entries.access_table import NO_HOP
 from lbctl.ground.effects import FetchCopy, SendBatch
 from lbctl.keeper.batches import Answer
-from lbctl.keeper.copy import Copy
+from lbctl.keeper.process.copy import Copy
 from lbctl.keeper.rows import Row, entries
 from lbctl.openflow.probe_rules import LEARNED_COOKIE
 from lbctl.site.model import Keeper, Keepers, Site
@@ -114,13 +114,13 @@ class FaultySite(FakeSite):
 
     def _excuse_targets(self, name: str) -> None:
         """docs/move.md: a target that is lost when it has got the route may go on answering ARP beside the source."""
-        if any(move.record.target == name and not move.ended for move in self.control.moves.values()):
+        if any(move.record.target == name for move in self.control.movement.running()):
             self.excused[name] = "it was lost while an external IP was on its way to it"
 
     def restart_control(self) -> None:
         self.calls.clear()
         for name in self.switches:
-            if any(not move.ended and move.record.target == name for move in self.control.moves.values()):
+            if any(move.record.target == name for move in self.control.movement.running()):
                 self.excused[name] = "the control function was lost while an external IP was on its way to it"
         super().restart_control()
 
@@ -132,7 +132,7 @@ class FaultySite(FakeSite):
         """Who has been fenced, or has done all that it was told, has no excuse any more."""
         for name in list(self.excused):
             fenced = any(item.flow.cookie == LEARNED_COOKIE for item in self.switches[name].flows())
-            told = name in self.connected and self.control.switches[name].ready and not self.to_switch[name]
+            told = name in self.connected and self.control.ground.switches[name].ready and not self.to_switch[name]
             if name not in self.frozen and (fenced or told):
                 del self.excused[name]
 
@@ -194,7 +194,7 @@ class FaultySite(FakeSite):
         rows = None
         if outcome == "answered":
             rows = self.socket_rows(message) if message.copy == "sockets" else self.kept_rows(message)
-        self.post(self.control.copies.fetched(message.token, rows, self.now))
+        self.post(self.control.copy_fetched(message.token, rows, self.now))
         if rows is not None:
             # What a copy tells is what there is: it comes before the rest by the site's own choice.
             self._lost(str(message.external_ip.address), str(message.server))
@@ -216,7 +216,7 @@ class FaultySite(FakeSite):
     def _lost(self, external: str, server: str) -> None:
         """The control function has replaced what it knows of that server by what it could get: what is not there is lost."""
         address = ip_address(external)
-        table = self.control.serving(address).table
+        table = self.serving(address).table
         for each in self._of(address, ip_address(server)):
             each.forfeited |= table.by_key(self.key(each)) is None
 
@@ -265,7 +265,7 @@ class FaultySite(FakeSite):
     def tell_hops(self) -> None:
         """Clients whose next hop no copy has told send a packet."""
         for conversation in [each for each in self.conversations if each.live]:
-            entry = self.control.serving(conversation.external.address).table.by_key(self.key(conversation))
+            entry = self.serving(conversation.external.address).table.by_key(self.key(conversation))
             if entry and entry.next_hop == NO_HOP:
                 self.from_client(conversation)
                 self.drain()
@@ -274,10 +274,11 @@ class FaultySite(FakeSite):
         """What is not as it will stay."""
         control = self.control
         failed = control.detection.failed()
-        waiting = sorted(self.connected - {name for name, switch in control.switches.items() if switch.ready})
-        return [*(f"move {move.record}" for move in control.moves.values() if not move.ended),
-                *(f"{serving.address} is on failed {serving.assigned}" for serving in control.directory if serving.assigned in failed),
-                *(f"{serving.address} is on {serving.assigned}, which is dead" for serving in control.directory
+        waiting = sorted(self.connected - {name for name, switch in control.ground.switches.items() if switch.ready})
+        return [*(f"move {move.record}" for move in control.movement.running()),
+                *(f"{serving.address} is on failed {serving.assigned}" for serving in control.ground.external_ips
+                  if serving.assigned in failed),
+                *(f"{serving.address} is on {serving.assigned}, which is dead" for serving in control.ground.external_ips
                   if serving.assigned in self.dead), *(f"{name} is not ready" for name in waiting)]
 
     def check_one_answers(self) -> None:

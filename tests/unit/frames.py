@@ -1,4 +1,5 @@
-"""Frames for tests of what decodes and builds them: right ones, nearly right ones, and a checksum that is computed otherwise."""
+"""Frames for tests of what decodes and builds them: right ones, nearly right ones, and a checksum that is computed
+otherwise."""
 
 from __future__ import annotations
 
@@ -35,12 +36,18 @@ def segment_v6(**fields) -> bytes:
     return packets.tcp_segment(LB_MAC, CLIENT_MAC, CLIENT_V6, 40000, EXTERNAL_V6, 80, **fields)
 
 
-def datagram(src: bytes = CLIENT, dst: bytes = EXTERNAL, src_port: int = 40000, dst_port: int = 53, payload: bytes = b"?",
-             eth_dst: bytes = LB_MAC, eth_src: bytes = CLIENT_MAC, ttl: int = 64) -> bytes:
+def datagram(
+    src: bytes = CLIENT,
+    dst: bytes = EXTERNAL,
+    src_port: int = 40000,
+    dst_port: int = 53,
+    payload: bytes = b"?",
+    eth_dst: bytes = LB_MAC,
+    eth_src: bytes = CLIENT_MAC,
+    ttl: int = 64,
+) -> bytes:
     """A UDP datagram of the client, IPv4 or IPv6 by the addresses."""
-    head = src_port.to_bytes(2) + dst_port.to_bytes(2) + (8 + len(payload)).to_bytes(2)
-    total = packets.transport_checksum(17, src, dst, head + bytes(2) + payload) or 0xFFFF
-    return packets.ip_frame(eth_dst, eth_src, src, dst, 17, head + total.to_bytes(2) + payload, ttl=ttl)
+    return packets.udp_datagram(eth_dst, eth_src, src, src_port, dst, dst_port, payload, ttl=ttl)
 
 
 def patched(frame: bytes, changes: dict[int, int]) -> bytes:

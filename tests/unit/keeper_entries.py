@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lbctl.entries.access_table import NO_HOP, Entry
-from lbctl.keeper.rows import Ports, Row, Section, Stream, entries
+from lbctl.keeper.rows import DerivedPorts, Row, Section, Stream, entries
 from lbctl.values.keys import pack_key, reply_key
 from lbctl.values.protocols import TCP, UDP
 
-SERVER, OTHER_SERVER, SERVER_6 = bytes([10, 0, 0, 11]), bytes([10, 0, 0, 12]), bytes.fromhex("fd000000000000000000000000000011")
+SERVER, OTHER_SERVER = bytes([10, 0, 0, 11]), bytes([10, 0, 0, 12])
+SERVER_6 = bytes.fromhex("fd000000000000000000000000000011")
 EXTERNAL, FULL, GATEWAY = (bytes([198, 51, 100, number]) for number in (1, 2, 3))
 EXTERNAL_6 = bytes.fromhex("20010db8000000000000000000000001")
 CLIENT, CLIENT_6 = bytes([203, 0, 113, 9]), bytes.fromhex("20010db80000000c0000000000000009")
@@ -21,7 +22,7 @@ DERIVED = {bytes([TCP]) + (8080).to_bytes(2): (80).to_bytes(2), bytes([UDP]) + (
 """Of port 9090 nothing follows: two services lead there."""
 
 
-def ports(stream: Stream) -> Ports:
+def ports(stream: Stream) -> DerivedPorts:
     return DERIVED if stream.external in (EXTERNAL, EXTERNAL_6) else {}
 
 
@@ -29,7 +30,8 @@ def entry(kind: str = "derived", number: int = 1, server: bytes = SERVER, hop: b
     """A connection of that kind (KINDS) from port `number` of the client; of outbound, to it."""
     match kind:
         case "derived" | "explicit" | "udp":
-            protocol, external_port, server_port = {"derived": (TCP, 80, 8080), "explicit": (TCP, 443, 9090), "udp": (UDP, 53, 53)}[kind]
+            protocol, external_port, server_port = {"derived": (TCP, 80, 8080), "explicit": (TCP, 443, 9090),
+                                                    "udp": (UDP, 53, 53)}[kind]
             key = pack_key(protocol, CLIENT, number, EXTERNAL, external_port)
             return Entry(key, reply_key(key, server, server_port), hop, 0.0)
         case "full":

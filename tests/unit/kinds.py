@@ -1,4 +1,5 @@
-"""One external IP of each kind, for tests of the pipeline: by both NATs, outbound, IPv4 and IPv6, on the network and by tunnel."""
+"""One external IP of each kind, for tests of the pipeline: by both NATs, outbound, IPv4 and IPv6, on the network and by
+tunnel."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from ipaddress import ip_address, ip_network
 
 from lbctl.entries.access_table import Entry
 from lbctl.entries.translation import full_reply, outbound_keys
-from lbctl.openflow.rules import Port, Ports
+from lbctl.openflow.ports import Port, Ports
 from lbctl.site.model import ExternalIp, Server, Service, Tunnel
 from lbctl.values.keys import pack_key, reply_key
 from lbctl.values.protocols import TCP
@@ -17,18 +18,33 @@ ROUTER_MAC, INSIDE_MAC = bytes.fromhex("02000000c0fe"), bytes.fromhex("020000000
 TUNNEL = Tunnel("vxlan", ip_address("198.18.2.9"), 77, 1450)
 ADDRESSES = {
     # client, inner router, server, server behind the inner router, inside host, router outside
-    4: [ip_address(text) for text in ("203.0.113.9", "10.0.0.254", "10.0.0.11", "172.16.0.12", "10.0.0.200", "198.51.100.254")],
-    6: [ip_address(text) for text in ("2001:db8:c::9", "fd00::fe", "fd00::11", "fd01::12", "fd00:5::200", "2001:db8::fe")],
+    4: [
+        ip_address(text)
+        for text in ("203.0.113.9", "10.0.0.254", "10.0.0.11", "172.16.0.12", "10.0.0.200", "198.51.100.254")
+    ],
+    6: [
+        ip_address(text)
+        for text in ("2001:db8:c::9", "fd00::fe", "fd00::11", "fd01::12", "fd00:5::200", "2001:db8::fe")
+    ],
 }
-NEIGHBOURS = {ADDRESSES[version][place]: f"02:00:00:00:0{version}:0{place}" for version in (4, 6) for place in (1, 2, 5)}
+NEIGHBOURS = {
+    ADDRESSES[version][place]: f"02:00:00:00:0{version}:0{place}" for version in (4, 6) for place in (1, 2, 5)
+}
 NEIGHBOURS[ip_address("172.30.0.9")] = "02:00:00:00:04:09"
-_TEXTS = {4: ("198.51.100.{}", "10.0.0.{}", "10.0.0.10{}", "10.0.0.192/26"), 6: ("2001:db8::{}", "fd00::{}", "fd00::10{}", "fd00:5::/64")}
+_TEXTS = {
+    4: ("198.51.100.{}", "10.0.0.{}", "10.0.0.10{}", "10.0.0.192/26"),
+    6: ("2001:db8::{}", "fd00::{}", "fd00::10{}", "fd00:5::/64"),
+}
 
 
 def _services(version: int, *servers: Server) -> tuple[Service, ...]:
     direct = Server(ADDRESSES[version][2], 8080)
-    return (Service("tcp", 80, servers=servers or (direct, Server(ADDRESSES[version][3], 8080, next_hop=ADDRESSES[version][1]))),
-            Service("udp", 53, servers=servers or (direct,)))
+    return (
+        Service(
+            "tcp", 80, servers=servers or (direct, Server(ADDRESSES[version][3], 8080, next_hop=ADDRESSES[version][1]))
+        ),
+        Service("udp", 53, servers=servers or (direct,)),
+    )
 
 
 def external_ip(kind: str, version: int) -> ExternalIp:
@@ -44,20 +60,33 @@ def external_ip(kind: str, version: int) -> ExternalIp:
         case "full":
             return ExternalIp(address, "lb-a", None, "full", _services(version), internal_ips=internal_ips)
         case "nat-gateway":
-            return ExternalIp(address, "lb-a", own_gateway, kind="nat-gateway", inside=(ip_network(inside),), router=ADDRESSES[version][5])
+            return ExternalIp(
+                address,
+                "lb-a",
+                own_gateway,
+                kind="nat-gateway",
+                inside=(ip_network(inside),),
+                router=ADDRESSES[version][5],
+            )
         case "tunnel":
             return ExternalIp(address, "lb-a", own_gateway, services=_services(version, behind))
     return ExternalIp(address, "lb-a", None, "full", _services(version, behind), internal_ips=internal_ips[:1])
 
 
-EXTERNAL_IPS = {(kind, version): external_ip(kind, version) for version in (4, 6) for kind in ("destination", "full", "nat-gateway")}
+EXTERNAL_IPS = {
+    (kind, version): external_ip(kind, version) for version in (4, 6) for kind in ("destination", "full", "nat-gateway")
+}
 EXTERNAL_IPS |= {(kind, 4): external_ip(kind, 4) for kind in ("tunnel", "tunnel-full")}
 
 
 def entry(kind: str, version: int, protocol: int = TCP) -> Entry:
-    """Its open connection: of the client from port 40001; of a NAT gateway's inside host from port 5353 to port 443 of the
-    client. Translated ports are 1024."""
-    config, client, service_port = EXTERNAL_IPS[kind, version], ADDRESSES[version][0].packed, 80 if protocol == TCP else 53
+    """Its open connection: of the client from port 40001; of a NAT gateway's inside host from port 5353 to port 443 of
+    the client. Translated ports are 1024."""
+    config, client, service_port = (
+        EXTERNAL_IPS[kind, version],
+        ADDRESSES[version][0].packed,
+        80 if protocol == TCP else 53,
+    )
     if kind == "nat-gateway":
         packet = pack_key(protocol, ADDRESSES[version][4].packed, 5353, client, 443)
         mac = bytes.fromhex(NEIGHBOURS[config.router].replace(":", ""))

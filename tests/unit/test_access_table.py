@@ -34,8 +34,10 @@ def test_an_entry_in_words() -> None:
     assert "203.0.113.9" in repr(entry())
 
 
-@pytest.mark.parametrize("flags, state", [(0, "open"), (FIN_IN, "half-closed"), (FIN_OUT, "half-closed"), (RESET, "reset"),
-                                          (FIN_IN | RESET, "reset")])
+@pytest.mark.parametrize(
+    "flags, state",
+    [(0, "open"), (FIN_IN, "half-closed"), (FIN_OUT, "half-closed"), (RESET, "reset"), (FIN_IN | RESET, "reset")],
+)
 def test_states(flags, state) -> None:
     item = entry()
     item.flags = flags
@@ -86,8 +88,8 @@ def test_the_indexes_never_part(steps) -> None:
 
 @pytest.mark.parametrize("version, full", [(4, False), (4, True), (6, False), (6, True)])
 def test_what_an_entry_costs(version, full) -> None:
-    """Everything that it needs, made as for a new connection: both keys, next hop and sequence number of its own. With full NAT
-    the allocation of its port, too."""
+    """Everything that it needs, made as for a new connection: both keys, next hop and sequence number of its own. With
+    full NAT the allocation of its port, too."""
     external, server, internal = (EXTERNAL, SERVER, bytes([10, 0, 0, 101])) if version == 4 else (
         bytes(12) + EXTERNAL, bytes(12) + SERVER, bytes(12) + bytes([10, 0, 0, 101]))
     count = 50_000
@@ -99,7 +101,11 @@ def test_what_an_entry_costs(version, full) -> None:
     for number in range(count):
         key = pack_key(6, (0x0B000000 + number // 60_000).to_bytes(len(external)), number % 60_000, external, 80)
         now = 1e9 + number
-        reply = full_reply(key, server, 8080, allocation.give((6, server, 8080), now, 60.0)) if full else reply_key(key, server, 8080)
+        reply = (
+            full_reply(key, server, 8080, allocation.give((6, server, 8080), now, 60.0))
+            if full
+            else reply_key(key, server, 8080)
+        )
         table.add(Entry(key, reply, (number + (1 << 40)).to_bytes(6), now, number + (1 << 31)))
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -23,12 +23,15 @@ def test_a_server_is_shown_with_what_it_does() -> None:
     api.control.services.states[IP_1, Endpoint(SERVER_1, 80)] = ServerState("down", 3, "connection refused", START)
     assert api.get(ONE) == {
         "address": "10.0.0.11", "port": 80, "weight": 1, "max_connections": None, "state": "down", "drained": False,
-        "reason": "connection refused", "since": "2023-11-14T22:13:20.000Z", "connections": 3, "mac": "02:00:00:00:00:11",
+        "reason": "connection refused", "since": "2023-11-14T22:13:20.000Z", "connections": 3,
+        "mac": "02:00:00:00:00:11",
         "next_hop": None, "tunnel": None}
-    assert api.get(SERVERS)["servers"][0] == api.get(ONE) == api.get(f"/v1/external-ips/{IP_1}")["services"][0]["servers"][0]
+    [service] = api.get(f"/v1/external-ips/{IP_1}")["services"]
+    assert api.get(SERVERS)["servers"][0] == api.get(ONE) == service["servers"][0]
     text = api.call("GET", "/metrics").body.decode()
     labels = f'{{external_ip="{IP_1}",server="10.0.0.11:80",service="tcp/80"}}'
-    for line in (f"lbctl_server_up{labels} 0.0", f"lbctl_server_takes_connections{labels} 0.0", f"lbctl_server_connections{labels} 3.0"):
+    for line in (f"lbctl_server_up{labels} 0.0", f"lbctl_server_takes_connections{labels} 0.0",
+                 f"lbctl_server_connections{labels} 3.0"):
         assert line in text
     assert f"lbctl_server_max_connections{labels}" not in text
 
@@ -50,7 +53,8 @@ def test_a_server_more_and_one_less() -> None:
 
 def test_a_server_behind_a_tunnel_has_the_mtu_that_is_left() -> None:
     kinds = site_of_all_kinds()
-    api = Api(of_site=replace(kinds, load_balancers=tuple(replace(lb, tunnel_ports=(("vxlan", "vx"),)) for lb in kinds.load_balancers)))
+    balancers = tuple(replace(lb, tunnel_ports=(("vxlan", "vx"),)) for lb in kinds.load_balancers)
+    api = Api(of_site=replace(kinds, load_balancers=balancers))
     path = f"/v1/external-ips/{FULL}/services/tcp/80/servers"
     api.call("POST", path, {"address": "10.9.0.2", "port": 80, "transport": "vxlan", "remote": "198.18.2.12", "key": 7})
     added = api.control.site.external_ip(FULL).services[0].servers[-1]
@@ -85,7 +89,8 @@ def test_servers_that_have_been_removed_are_shown_while_they_have_connections() 
 
 
 @pytest.mark.parametrize("method, path, body, status, detail", [
-    ("GET", f"{SERVERS}/10.0.0.11:81", None, 404, "There is no server of 198.51.100.1 tcp/80 10.0.0.11:81; there are: 10.0.0.11:80"),
+    ("GET", f"{SERVERS}/10.0.0.11:81", None, 404,
+     "There is no server of 198.51.100.1 tcp/80 10.0.0.11:81; there are: 10.0.0.11:80"),
     ("GET", f"{SERVERS}/10.0.0.11", None, 404, "there are: 10.0.0.11:80"),
     ("DELETE", f"{SERVERS}/x", None, 404, "there are: 10.0.0.11:80"),
     ("POST", SERVERS.replace("tcp/80", "tcp/81"), NEW, 404, "there are: tcp/80"),

@@ -27,7 +27,8 @@ def test_a_load_balancer_shows_its_state_ports_and_load():
     api.control.switches["lb-a"].counters.update({"packet_ins": 7, "dropped_malformed": 2, "resets": 1})
     view = api.get("/v1/load-balancers/lb-a")
     assert view == {
-        "name": "lb-a", "dpid": "00000000000000aa", "state": "ready", "reason": None, "health": "well", "health_reason": None,
+        "name": "lb-a", "dpid": "00000000000000aa", "state": "ready", "reason": None, "health": "well",
+        "health_reason": None,
         "standby": False,
         "ports": {"external": {"name": "lba-ext", "number": 1, "mac": "02:00:00:00:01:01", "up": True},
                   "internal": {"name": "lba-int", "number": 2, "mac": "02:00:00:00:01:02", "up": True},
@@ -44,7 +45,8 @@ def test_an_entry_shows_the_columns_of_figure_5():
     assert api.get(TABLE) == {"next": None, "total": 1, "entries": [{
         "protocol": "tcp", "client": "203.0.113.9", "client_port": 1000, "external_ip": "198.51.100.1",
         "external_port": 80, "server": "10.0.0.12", "server_port": 80, "next_hop": "02:00:00:00:00:09",
-        "inner_hop": None, "state": "open", "internal_ip": None, "internal_port": None, "packets": 0, "bytes": 0, "delta": 0,
+        "inner_hop": None, "state": "open", "internal_ip": None, "internal_port": None, "packets": 0, "bytes": 0,
+        "delta": 0,
         "created": "2023-11-14T22:13:20.000Z", "last_seen": "2023-11-14T22:13:20.000Z"}]}
 
 
@@ -109,18 +111,22 @@ def test_filters_on_server_state_and_protocol_of_both_ip_versions():
 
     assert found(protocol="udp") == {("203.0.113.9", 1), ("203.0.113.9", 53)}
     assert found(server="10.0.0.11") == {("203.0.113.9", 1), ("203.0.113.9", 2)}
-    for wanted in ({"server": "10.0.0.11", "protocol": "tcp"}, {"state": "reset"}, {"server": "10.0.0.11", "state": "reset"}):
+    for wanted in ({"server": "10.0.0.11", "protocol": "tcp"}, {"state": "reset"},
+                   {"server": "10.0.0.11", "state": "reset"}):
         assert found(**wanted) == {("203.0.113.9", 2)}
     assert found(server="2001:db8:2:0::11") == found(client="2001:db8:3::9") == {("2001:db8:3::9", 1)}
     assert found(client_port=1) == {("203.0.113.9", 1), ("2001:db8:3::9", 1), ("203.0.113.8", 1)}
-    assert found(client="32.1.13.184") == found(server="32.1.13.184") == found(state="half-closed") == set(), "the first bytes of 2001:db8"
+    assert found(client="32.1.13.184") == found(server="32.1.13.184") == set(), "the first bytes of 2001:db8"
+    assert found(state="half-closed") == set()
     assert api.get(TABLE, state="open", limit=2)["next"]
     [translated], [outward] = (api.get(TABLE, external_ip=address)["entries"] for address in (FULL, GATEWAY))
     assert (translated["internal_ip"], translated["internal_port"]) == ("10.0.0.104", 1024)
-    assert (outward["server"], outward["inner_hop"], outward["internal_ip"]) == ("10.0.0.201", "02:00:00:00:02:01", None)
+    assert (outward["server"], outward["inner_hop"], outward["internal_ip"]) == (
+        "10.0.0.201", "02:00:00:00:02:01", None)
 
 
-@pytest.mark.parametrize(("name", "value"), [("state", "closed"), ("state", ""), ("protocol", "icmp"), ("server", "10.0.0"),
+@pytest.mark.parametrize(("name", "value"),
+                         [("state", "closed"), ("state", ""), ("protocol", "icmp"), ("server", "10.0.0"),
                                              ("client_port", "65536"), ("servers", "10.0.0.11")])
 def test_a_wrong_filter_is_named(name, value):
     assert [error["field"] for error in problem(Api().call("GET", TABLE, query={name: value}), 422)["errors"]] == [name]
@@ -176,7 +182,7 @@ def test_a_move_is_started_waited_for_and_shown():
 def test_the_steps_of_a_move_have_times():
     api = Api()
     api.call("POST", MOVE, {"to": "lb-b"})
-    record = api.control.moves["1"].record
+    record = api.control.moves["1"]
     record.steps = [StepRecord("transition", 0.0, 0.25), StepRecord("copy", 0.25)]
     assert api.get("/v1/moves/1")["steps"] == [
         {"name": "transition", "started": "1970-01-01T00:00:00.000Z", "seconds": 0.25},

@@ -1,4 +1,5 @@
-"""The assignment of external IPs to LBs: against brute force where that can be had, against the lower bound elsewhere."""
+"""The assignment of external IPs to LBs: against brute force where that can be had, against the lower bound
+elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +7,6 @@ import itertools
 import math
 import pickle
 import random
-import subprocess
 import sys
 from ipaddress import IPv4Address
 
@@ -18,13 +18,15 @@ from lbctl.api.types import RebalanceRequest
 from lbctl.assignment import ALGORITHMS, Capacity, Demand, Plan, Problem, Unassignable, assign
 from lbctl.assignment.problem import Indexed, checked
 from lbctl.site.model import ALGORITHMS as SITE_ALGORITHMS
+from topologies import programs
 
 FIRST = IPv4Address("198.51.100.1")
 
 
 @st.composite
 def problems(draw: st.DrawFn, headroom: bool = False) -> Problem:
-    """Up to six external IPs on up to four LBs, with pins, enemies, standby and drained LBs; not every one can be solved."""
+    """Up to six external IPs on up to four LBs, with pins, enemies, standby and drained LBs; not every one can be
+    solved."""
     names = [f"lb-{number}" for number in range(draw(st.integers(1, 4)))]
     addresses = [FIRST + number for number in range(draw(st.integers(1, 6)))]
     loads = st.one_of(st.integers(0, 10).map(float), st.floats(0, 100))
@@ -122,7 +124,8 @@ def large(count: int, lbs: int, seed: int, kind: str = "uniform", start: str = "
     addresses = [IPv4Address("198.18.0.0") + number for number in range(count)]
     current = {address: f"lb-{chance.randrange(lbs) if start == 'anywhere' else 0}" for address in addresses}
     demands = tuple(Demand(address, load(), chance.randrange(5000)) for address in addresses)
-    return Problem(demands, tuple(Capacity(f"lb-{number}", chance.choice([1.0, 2.0])) for number in range(lbs)), current)
+    return Problem(demands, tuple(Capacity(f"lb-{number}", chance.choice([1.0, 2.0])) for number in range(lbs)),
+                   current)
 
 
 @pytest.mark.parametrize("start", ["anywhere", "one"])
@@ -132,7 +135,8 @@ def test_a_large_site_within_one_percent_of_the_lower_bound(kind, start) -> None
     plan = assign(problem)
     assert plan.algorithm == "heuristic"
     assert max(plan.after.values()) <= plan.bound * 1.01
-    assert plan.bound >= sum(demand.load for demand in problem.demands) / sum(lb.capacity for lb in problem.capacities) * (1 - 1e-9)
+    load, capacity = sum(demand.load for demand in problem.demands), sum(lb.capacity for lb in problem.capacities)
+    assert plan.bound >= load / capacity * (1 - 1e-9)
 
 
 def test_what_is_balanced_stays() -> None:
@@ -170,7 +174,8 @@ def test_no_lb_is_above_before_and_after_during_the_moves(start) -> None:
     # The other way round it would not hold, so the order matters.
     if start == "anywhere":
         now = dict(plan.before)
-        assert any(exceeds(now, move, load, capacity, plan) for move in sorted(plan.moves, key=lambda move: plan.before[move.source]))
+        assert any(exceeds(now, move, load, capacity, plan)
+                   for move in sorted(plan.moves, key=lambda move: plan.before[move.source]))
 
 
 def exceeds(now, move, load, capacity, plan) -> bool:
@@ -180,10 +185,12 @@ def exceeds(now, move, load, capacity, plan) -> bool:
 
 
 def test_those_that_must_be_apart_are_so_during_the_moves_too() -> None:
-    """The plan empties lb-a, and each external IP takes the place of one that it must not be with: they go in the order of the chain."""
+    """The plan empties lb-a, and each external IP takes the place of one that it must not be with: they go in the order
+    of the chain."""
     chain = [FIRST + number for number in range(4)]
     names = [f"lb-{number}" for number in range(5)]
-    demands = tuple(Demand(address, 1.0, only_on=frozenset({names[number + 1]}), not_with=frozenset(chain[number + 1:number + 2]))
+    demands = tuple(Demand(address, 1.0, only_on=frozenset({names[number + 1]}),
+                           not_with=frozenset(chain[number + 1:number + 2]))
                     for number, address in enumerate(chain))
     current = dict(zip(chain, names, strict=False))
     plan = assign(Problem(demands, tuple(map(Capacity, names)), current), "heuristic")
@@ -192,8 +199,10 @@ def test_those_that_must_be_apart_are_so_during_the_moves_too() -> None:
 
 def test_two_that_change_places_go_with_the_least_harm() -> None:
     demands = (Demand(FIRST, 5.0, only_on=frozenset({"lb-b"})), Demand(FIRST + 1, 6.0, only_on=frozenset({"lb-a"})))
-    plan = assign(Problem(demands, (Capacity("lb-a", 2.0), Capacity("lb-b")), {FIRST: "lb-a", FIRST + 1: "lb-b"}), "heuristic")
-    assert [move.address for move in plan.moves] == [FIRST + 1, FIRST]  # for a while both are on lb-a, which is the larger
+    plan = assign(Problem(demands, (Capacity("lb-a", 2.0), Capacity("lb-b")), {FIRST: "lb-a", FIRST + 1: "lb-b"}),
+                  "heuristic")
+    # for a while both are on lb-a, which is the larger
+    assert [move.address for move in plan.moves] == [FIRST + 1, FIRST]
 
 
 A, B, C = FIRST, FIRST + 1, FIRST + 2
@@ -215,7 +224,8 @@ AT = {A: "lb-a", B: "lb-a"}
     ((Demand(A, 1.0, not_with=frozenset({A})),), TWO, AT, "with itself"),
     ((Demand(A, 1.0),), TWO, {A: "lb-x"}, "is on lb-x"),
     ((Demand(A, 1.0),), TWO, {}, "not said which"),
-    ((Demand(A, 1.0),), (Capacity("lb-a", drained=True), Capacity("lb-b", standby=True)), AT, "no load balancer is left"),
+    ((Demand(A, 1.0),), (Capacity("lb-a", drained=True), Capacity("lb-b", standby=True)), AT,
+     "no load balancer is left"),
     ((Demand(A, 1.0, only_on=frozenset({"lb-a"})),), (Capacity("lb-a", drained=True), Capacity("lb-b")), AT, "drained"),
     ((Demand(A, 1.0, not_with=frozenset({B})), Demand(B, 1.0)), TWO[:1], AT, "cannot all be apart"),
 ])
@@ -236,7 +246,8 @@ def test_an_unknown_algorithm_is_refused() -> None:
 
 def test_a_standby_lb_has_only_what_is_pinned_there() -> None:
     capacities = (*TWO, Capacity("lb-s", standby=True))
-    demands = (Demand(A, 1.0), Demand(B, 1.0, only_on=frozenset({"lb-s", "lb-a"})), Demand(C, 50.0, only_on=frozenset({"lb-a"})))
+    demands = (Demand(A, 1.0), Demand(B, 1.0, only_on=frozenset({"lb-s", "lb-a"})),
+               Demand(C, 50.0, only_on=frozenset({"lb-a"})))
     plan = assign(Problem(demands, capacities, {A: "lb-s", B: "lb-s", C: "lb-a"}), "heuristic")
     assert plan.target == {A: "lb-b", B: "lb-s", C: "lb-a"}
 
@@ -253,7 +264,8 @@ def test_idle_external_ips_stay() -> None:
 
 def test_the_same_problem_gives_the_same_plan_and_both_can_be_pickled() -> None:
     problem = large(300, 10, 5)
-    assert pickle.loads(pickle.dumps(assign(problem, "heuristic"))) == assign(pickle.loads(pickle.dumps(problem)), "heuristic")
+    there = pickle.loads(pickle.dumps(problem))
+    assert pickle.loads(pickle.dumps(assign(problem, "heuristic"))) == assign(there, "heuristic")
 
 
 def test_what_a_loss_leads_to() -> None:
@@ -266,4 +278,4 @@ def test_what_a_loss_leads_to() -> None:
 
 def test_scipy_is_loaded_only_for_the_exact_algorithm() -> None:
     code = "import sys, lbctl.assignment; sys.exit('scipy' in sys.modules or 'numpy' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert programs.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -72,7 +72,8 @@ def test_out_of_time_the_plan_is_still_one_but_not_proved() -> None:
 
 
 def test_headroom_that_only_another_assignment_has() -> None:
-    """If lb-a is lost, the largest needs nearly all of lb-b: the others must keep off it, though the highest load is lower without."""
+    """If lb-a is lost, the largest needs nearly all of lb-b: the others must keep off it, though the highest load is
+    lower without."""
     problem = Problem((Demand(FIRST, 5.0), Demand(FIRST + 1, 3.0), Demand(FIRST + 2, 1.0)),
                       (Capacity("lb-a", 10.0), Capacity("lb-b", 6.0), Capacity("lb-c", 3.0)),
                       dict.fromkeys((FIRST, FIRST + 1, FIRST + 2), "lb-a"), headroom=1.0)
@@ -94,4 +95,5 @@ def test_headroom_knows_those_that_must_be_apart() -> None:
 def test_headroom_counts_the_loss_of_an_empty_lb() -> None:
     """lb-b is empty, and nothing could go there: when it is lost, lb-a still has more than the headroom."""
     demands = (Demand(FIRST, 2.0, only_on=frozenset({"lb-a"})),)
-    assert assign(Problem(demands, (Capacity("lb-a"), Capacity("lb-b")), {FIRST: "lb-a"}, headroom=1.5), "exact").after_loss == 2.0
+    assert assign(Problem(demands, (Capacity("lb-a"), Capacity("lb-b")), {FIRST: "lb-a"}, headroom=1.5),
+                  "exact").after_loss == 2.0

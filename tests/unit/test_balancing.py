@@ -11,9 +11,8 @@ import pytest
 
 from lbctl.assignment import Plan, PlannedMove, Unassignable, assign
 from lbctl.ground.effects import Solve
-from lbctl.load.balancing import PACKETS_PER_CONNECTION, weight
 from lbctl.load.loads import PERIODS, Load
-from lbctl.site.model import Rebalance
+from lbctl.site.model import PACKETS_PER_CONNECTION, Rebalance
 from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
 from tests.unit.fake_site import FakeSite, site
@@ -50,11 +49,11 @@ class World(FakeSite):
     @property
     def shares(self) -> dict[str, float]:
         control = self.control
-        return {name: sum(self.loads[ip] for ip in IPS if control.assigned_to(ip) == name) for name in control.switches}
+        return {name: sum(self.loads[ip] for ip in IPS if self.serving(ip).assigned == name) for name in control.ground.switches}
 
     @property
     def made(self) -> int:
-        return len(self.control.moves)
+        return len(self.control.movement.records())
 
 
 def begin(world: World):
@@ -78,7 +77,7 @@ def test_a_plan_is_carried_out_so_many_moves_at_a_time() -> None:
 def test_it_stops_when_a_move_fails() -> None:
     world = World(at_once=1)
     run = begin(world)
-    world.post(world.control.abort_move(run.moves[0], world.now))
+    world.post(world.control.movement.abort(run.moves[0], world.now))
     world.run(5)
     assert run.state == "stopped" and "on request" in run.reason
     assert world.made == 1
@@ -101,7 +100,7 @@ def test_what_has_moved_meanwhile_is_not_moved_again() -> None:
     world = World(at_once=1)
     run = begin(world)
     address = run.plan.moves[1].address
-    _, out = world.control.start_move(address, "lb-c" if run.plan.moves[1].target == "lb-b" else "lb-b", Strategy.PRECOPY, world.now)
+    _, out = world.control.movement.start(address, "lb-c" if run.plan.moves[1].target == "lb-b" else "lb-b", Strategy.PRECOPY, world.now)
     world.post(out)
     world.run(10)
     assert run.state == "stopped" and "is not at lb-a any more" in run.reason
@@ -113,7 +112,7 @@ def test_it_stops_when_a_target_has_gone_from_the_site_file() -> None:
     gone = next(name for name in world.switches if name not in ("lb-a", run.plan.moves[0].target))
     run.waiting[0] = replace(run.waiting[0], target=gone)
     world.disconnect(gone)
-    world.post(world.control.apply_site(replace(world.site, load_balancers=tuple(
+    world.post(world.control.services.use_file(replace(world.site, load_balancers=tuple(
         lb for lb in world.site.load_balancers if lb.name != gone)), world.now))
     for _ in range(20):
         world.tick(0.5)
@@ -125,32 +124,32 @@ def test_a_plan_that_was_computed_before_an_lb_was_drained_does_not_use_it() -> 
     world = World(mode="automatic")
     plan = assign(world.control.balancing.problem())
     for name in ("lb-b", "lb-c"):
-        world.post(world.control.balancing.drain(name, undo=False))
+        world.post(world.control.balancing.set_drained(name, True))
     world.post(world.control.balancing.solved(plan, world.now))
-    assert world.made == 0 and "been drained" in world.control.last_run().reason
+    assert world.made == 0 and "been drained" in world.control.balancing.last.reason
 
 
 def test_draining_empties_an_lb_and_is_kept() -> None:
     world = World()
-    world.post(world.control.balancing.drain("lb-a", undo=False))
+    world.post(world.control.balancing.set_drained("lb-a", True))
     run = begin(world)
     world.run(20)
     assert run.state == "done" and world.shares["lb-a"] == 0
     assert world.stored.drained == {"lb-a"}
     world.restart_control()
-    assert world.control.drained("lb-a")
-    world.post(world.control.balancing.drain("lb-a", undo=True))
-    assert not world.control.drained("lb-a")
+    assert world.control.balancing.is_drained("lb-a")
+    world.post(world.control.balancing.set_drained("lb-a", False))
+    assert not world.control.balancing.is_drained("lb-a")
     with pytest.raises(Refused):
-        world.control.balancing.drain("lb-x", undo=False)
+        world.control.balancing.set_drained("lb-x", True)
 
 
 def test_a_drained_lb_takes_nothing_over_unless_it_is_the_last() -> None:
     world = World()
-    world.post(world.control.balancing.drain("lb-b", undo=False))
+    world.post(world.control.balancing.set_drained("lb-b", True))
     world.disconnect("lb-a", lose_tables=True)
-    moves, out = world.control.fail_over("lb-a", world.now)
-    assert {move.record.target for move in moves} == {"lb-c"}
+    moves, out = world.control.relief.order("lb-a", world.now)
+    assert {move.target for move in moves} == {"lb-c"}
     world.post(out)
 
 
@@ -160,6 +159,7 @@ def test_what_is_failed_or_not_connected_has_no_capacity() -> None:
     assert {lb.name: lb.drained for lb in world.control.balancing.problem().capacities} == {"lb-a": False, "lb-b": False, "lb-c": True}
 
 
+@pytest.mark.long
 def test_by_itself_once_and_then_never_again() -> None:
     world = World(mode="automatic", threshold=0.2, cooldown=10.0)
     world.run(30)
@@ -168,6 +168,7 @@ def test_by_itself_once_and_then_never_again() -> None:
     assert world.made == 2, "under the same load nothing moves, though no assignment is quite even"
 
 
+@pytest.mark.long
 def test_under_noise_it_does_not_flap() -> None:
     """Two hours of loads that change by up to a fifth every two seconds, smoothed as measured ones are."""
     world, noise = World(mode="automatic", threshold=0.5, cooldown=10.0), random.Random(1)
@@ -184,7 +185,7 @@ def test_after_a_step_of_load_it_settles_in_one_round() -> None:
     world.run(60)
     before = world.plans
     fullest = max(world.shares, key=world.shares.get)
-    together = [ip for ip in IPS if world.control.assigned_to(ip) == fullest]
+    together = [ip for ip in IPS if world.serving(ip).assigned == fullest]
     world.loads.update(dict.fromkeys(together, 300.0))
     world.run(60)
     assert world.plans == before + 1
@@ -197,7 +198,7 @@ def test_after_a_step_of_load_it_settles_in_one_round() -> None:
 def test_a_problem_without_solution_changes_nothing() -> None:
     world = World(mode="automatic")
     world.post(world.control.balancing.solved(Unassignable("no load balancer is left"), world.now))
-    assert world.made == 0 and world.control.last_run() is None
+    assert world.made == 0 and world.control.balancing.last is None
 
 
 def test_a_plan_that_gains_little_is_not_worth_its_moves() -> None:
@@ -208,4 +209,6 @@ def test_a_plan_that_gains_little_is_not_worth_its_moves() -> None:
 
 
 def test_new_connections_weigh_more_than_packets() -> None:
-    assert weight(Load(10.0, 1e9, 2.0)) == 10 + 2 * PACKETS_PER_CONNECTION
+    world = World()
+    world.control.loads.of = lambda serving: Load(10.0, 1e9, 2.0)
+    assert world.control.loads.weight(world.serving(IPS[0])) == 10 + 2 * PACKETS_PER_CONNECTION

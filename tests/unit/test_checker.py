@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from lbctl.entries.access_table import Entry
 from lbctl.frames import icmp, packets
 from lbctl.frames.packets import ACK, FIN, RST, SYN
-from lbctl.health_checks.checker import BURST, MOST_CHECKS, Flight
+from lbctl.health_checks.checker import BURST, Flight
 from lbctl.openflow.cookies import MARK, Kind
 from lbctl.openflow.messages import PacketOut
+from lbctl.openflow.meters import MOST_CHECKS
 from lbctl.servers.states import Down
 from lbctl.site.model import CHECK_PORTS, HealthCheck, Server, ServiceName, Site
 from lbctl.values.addresses import Endpoint
@@ -86,7 +87,7 @@ class CheckedSite(FakeSite):
 
     def down(self, place: int = 0) -> dict[str, str]:
         """Server -> reason, of the external IP at that place."""
-        serving = self.control.serving(self.site.external_ips[place].address)
+        serving = self.serving(self.site.external_ips[place].address)
         return {str(endpoint): down.reason for (_, endpoint), down in serving.servers.down.items()}
 
 
@@ -228,10 +229,10 @@ def test_checks_go_on_from_the_other_lb(strategy: Strategy) -> None:
     world.settle(4.0, 0.05)
     before = counted(world, "refused"), counted(world, "passed")
     for target in ("lb-b", "lb-a"):
-        _, out = world.control.start_move(world.site.external_ips[0].address, target, strategy, world.now)
+        _, out = world.control.movement.start(world.site.external_ips[0].address, target, strategy, world.now)
         world.post(out)
         world.settle(5.0, 0.05)
-        assert world.control.assigned_to(world.site.external_ips[0].address) == target
+        assert world.serving(world.site.external_ips[0].address).assigned == target
         del world.checks[:]
         world.settle(2.0, 0.05)
         assert {lb for _, lb, packet in world.checks if packet.src == bytes([10, 0, 0, 1])} == {target}
@@ -245,10 +246,10 @@ def test_what_is_lost_while_the_route_changes_does_not_count() -> None:
     address = world.site.external_ips[0].address
     world.manners = {"10.0.0.10": "silent", "10.0.0.11": "silent"}
     lost = until_in_flight(world)
-    _, out = world.control.start_move(address, "lb-b", Strategy.PRECOPY, world.now)
+    _, out = world.control.movement.start(address, "lb-b", Strategy.PRECOPY, world.now)
     world.post(out)
     world.drain()
-    assert world.control.assigned_to(address) == "lb-b"
+    assert world.serving(address).assigned == "lb-b"
     while not all(flight.over for flight in lost):
         world.tick(0.05)
         world.drain()
@@ -321,18 +322,19 @@ def test_after_a_restart_all_are_up_until_they_have_failed(world) -> None:
 def test_another_site_file(world) -> None:
     world.manners["10.0.0.10"] = "refuses"
     world.settle(4.0, 0.05)
-    [since] = [down.since for down in world.control.serving(world.site.external_ips[0].address).servers.down.values()]
+    [since] = [down.since for down in world.serving(world.site.external_ips[0].address).servers.down.values()]
 
     def apply(check: HealthCheck | None, keep: slice = slice(None)) -> None:
         changed = checked(world.site, check)
         first = changed.external_ips[0]
         services = tuple(replace(service, servers=service.servers[keep]) for service in first.services)
-        world.post(world.control.apply_site(replace(changed, external_ips=(replace(first, services=services), changed.external_ips[1])),
-                                            world.now))
+        kept = replace(first, services=services)
+        file = replace(changed, external_ips=(kept, changed.external_ips[1]))
+        world.post(world.control.services.use_file(file, world.now))
         world.settle(1.5, 0.05)
 
     apply(replace(CHECK, timeout=0.1))
-    assert world.control.serving(world.site.external_ips[0].address).servers.down == {(PLACE, ONE): Down("connection refused", since)}
+    assert world.serving(world.site.external_ips[0].address).servers.down == {(PLACE, ONE): Down("connection refused", since)}
     world.manners.clear()
     world.settle(2.5, 0.05)
     assert world.down() == {}
@@ -390,7 +392,7 @@ def test_services_that_change_often_leave_nothing_behind(world) -> None:
 def test_an_external_ip_that_goes_takes_its_checks_along(world) -> None:
     world.manners = dict.fromkeys(("10.0.0.10", "10.0.0.11"), "silent")
     until_in_flight(world)
-    world.post(world.control.apply_site(replace(world.site, external_ips=world.site.external_ips[1:]), world.now))
+    world.post(world.control.services.use_file(replace(world.site, external_ips=world.site.external_ips[1:]), world.now))
     world.settle(3.0, 0.05)
     assert not any(packet.src == bytes([10, 0, 0, 1]) for when, _, packet in world.checks if when > world.now - 1)
     assert world.control.checker._flights.keys() == set()
@@ -399,11 +401,11 @@ def test_an_external_ip_that_goes_takes_its_checks_along(world) -> None:
 def test_what_ends_after_its_server_has_gone_says_nothing() -> None:
     said: list[str] = []
     world = world_of(replace(CHECK, fall=1))
-    world.control.log = lambda event, **_: said.append(event)
+    world.control.ground.log = lambda event, **_: said.append(event)
     world.manners = dict.fromkeys(("10.0.0.10", "10.0.0.11"), "silent")
     until_in_flight(world)
     first = checked(world.site, None).external_ips[0]
-    world.post(world.control.apply_site(replace(world.site, external_ips=(first, world.site.external_ips[1])), world.now))
+    world.post(world.control.services.use_file(replace(world.site, external_ips=(first, world.site.external_ips[1])), world.now))
     world.settle(3.0, 0.05)
     assert "server down" not in said and "site applied" in said
 
@@ -462,7 +464,7 @@ def test_full_nat_checks_from_an_internal_ip_that_answers_to_each_external_ip() 
 
 def test_a_port_that_a_connection_has_is_left_to_it(world) -> None:
     """A client with the gateway's address is forged; its connection must not hide a server from its checks."""
-    serving = world.control.serving(world.site.external_ips[0].address)
+    serving = world.serving(world.site.external_ips[0].address)
     key = inverse_key(next(pack_key(packet.protocol, packet.src, packet.src_port, packet.dst, packet.dst_port)
                            for _, _, packet in world.checks if packet.dst == ONE.address.packed))
     _, _, _, gateway, port = unpack_key(key)
@@ -488,6 +490,7 @@ def test_checks_are_spread_over_the_interval() -> None:
     assert sum(starts.values()) in range(390, 411) and max(starts.values()) < 30, "ten each, were they spread evenly"
 
 
+@pytest.mark.long
 def test_more_than_the_site_may_send_is_put_off_and_counted() -> None:
     world = CheckedSite(many(1500, 1.0))
     world.manners["10.0.0.10"] = "refuses"
@@ -534,4 +537,4 @@ def test_nothing_is_checked_where_nothing_is_to_be() -> None:
     world.settle(5.0, 0.05)
     assert world.checks == [] and not any("0x1b14" in item.flow.text() for item in world.switches["lb-a"].flows())
     with pytest.raises(Refused):
-        world.control.start_move(world.site.external_ips[0].address, "lb-a", Strategy.PRECOPY, world.now)
+        world.control.movement.start(world.site.external_ips[0].address, "lb-a", Strategy.PRECOPY, world.now)

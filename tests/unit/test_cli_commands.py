@@ -28,7 +28,7 @@ def lbctl(capsys, monkeypatch):
 
 
 def test_status_shows_load_balancers_external_ips_and_moves(lbctl):
-    lbctl.control.switches["lb-b"].disconnected("connection reset")
+    lbctl.control.switches["lb-b"].disconnected("connection reset", 1.0)
     lbctl.orders.start_move(IP_1, "lb-b", Strategy.PRECOPY)
     run = lbctl("status")
     assert run.status == 0
@@ -59,15 +59,25 @@ def test_table_and_status_show_external_ips_of_all_kinds(capsys, monkeypatch):
     with serving(command) as url:
         monkeypatch.setenv("LBCTL_URL", url)
         status, table = command("status").out, command("table", "lb-a").out
-        for part in ("lba-vx", "full", "gateway of 10.0.0.192/26", "10.0.0.104", "udp/53 round-robin", "10.1.0.1 via 10.0.0.11",
-                     "10.9.0.1 by vxlan (no ARP answer)", "router 198.51.100.254 (no ARP answer)",
-                     "2001:db8:2::11 (no neighbour discovery answer)"):
+        for part in (
+            "lba-vx",
+            "full",
+            "gateway of 10.0.0.192/26",
+            "10.0.0.104",
+            "udp/53 round-robin",
+            "10.1.0.1 via 10.0.0.11",
+            "10.9.0.1 by vxlan (no ARP answer)",
+            "router 198.51.100.254 (no ARP answer)",
+            "2001:db8:2::11 (no neighbour discovery answer)",
+        ):
             assert part in status
         for part in ("[2001:db8:3::9]:1 ", "internal IP", "10.0.0.104:1024"):
             assert part in table
         for option, value, client in (("--protocol", "udp", "203.0.113.9"), ("--server", "10.9.0.1", "203.0.113.9"),
                                       ("--client", "2001:db8:3::9", "2001:db8:3::9")):
-            assert [found["client"] for found in command("table", "lb-a", option, value, "--json").json["entries"]] == [client]
+            assert [found["client"] for found in command("table", "lb-a", option, value, "--json").json["entries"]] == [
+                client
+            ]
         assert command("table", "lb-a", "--state", "reset", "--client-port", "1", "--json").json["entries"] == []
         assert command("table", "lb-a", "--state", "closed").status == 2
 
@@ -84,7 +94,7 @@ def test_move_waits_and_shows_progress(lbctl, state, status):
     def end():
         while "1" not in lbctl.control.moves:
             time.sleep(0.01)
-        record = lbctl.control.moves["1"].record
+        record = lbctl.control.moves["1"]
         time.sleep(0.3)
         record.entries_copied = record.entries_total = 5
         record.steps[-1].seconds = 0.25
@@ -109,8 +119,11 @@ def test_abort(lbctl):
 
 def test_scheduler(lbctl):
     run = lbctl("scheduler", "198.51.100.1", "tcp/80", "maglev")
-    assert (run.status, run.out) == (0, "New connections to 198.51.100.1 tcp/80 choose by maglev, until the site file says another "
-                                        "than weighted-round-robin.\n")
+    assert (run.status, run.out) == (
+        0,
+        "New connections to 198.51.100.1 tcp/80 choose by maglev, until the site file says another "
+        "than weighted-round-robin.\n",
+    )
     assert "tcp/80 maglev (ordered)" in lbctl("status").out
     run = lbctl("scheduler", "198.51.100.1", "tcp/80", "weighted-round-robin")
     assert run.out.endswith("weighted-round-robin, as in the site file.\n")
@@ -175,7 +188,7 @@ def test_the_token(lbctl, monkeypatch):
 
 def test_another_server_is_not_taken_for_the_controller(lbctl, monkeypatch):
     monkeypatch.setenv("LBCTL_URL", os.environ["LBCTL_URL"] + "/metrics")
-    monkeypatch.setattr(problems.ApiProblem, "body", lambda self: b"<html>not found</html>")
+    monkeypatch.setattr(problems.RequestProblem, "body", lambda self: b"<html>not found</html>")
     assert "is not lbctl's REST API" in lbctl("status").err
 
 

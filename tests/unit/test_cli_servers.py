@@ -36,7 +36,17 @@ def all_kinds(capsys, monkeypatch):
 def test_list(lbctl) -> None:
     lbctl.control.services.states[ONE] = ServerState("down", 3, "connection refused", START)
     lines = lbctl("server", "list").out.splitlines()
-    assert lines[0].split() == ["external", "IP", "service", "server", "state", "connections", "weight", "reached", "remark"]
+    assert lines[0].split() == [
+        "external",
+        "IP",
+        "service",
+        "server",
+        "state",
+        "connections",
+        "weight",
+        "reached",
+        "remark",
+    ]
     assert "10.0.0.11:80" in lines[1] and " down " in lines[1] and "connection refused" in lines[1]
     assert "10.0.0.12:8080" in lines[2] and " up " in lines[2] and "(no" not in lines[2] and "no ARP answer" in lines[2]
     assert "10.0.0.11 (down)" in lbctl("status").out
@@ -60,18 +70,27 @@ def test_removed_servers_are_listed_while_they_have_connections(lbctl) -> None:
 
 def test_add_change_remove(lbctl) -> None:
     run = lbctl("server", "add", *FIRST, "10.0.0.13:80", "--weight", "3", "--max-connections", "100")
-    assert (run.status, run.err) == (0, "") and "has the server 10.0.0.13:80, until the site file says something else" in run.out
+    assert (run.status, run.err) == (
+        0,
+        "",
+    ) and "has the server 10.0.0.13:80, until the site file says something else" in run.out
     run = lbctl("server", "change", *FIRST, "10.0.0.13:80", "--weight", "1", "--no-limit")
     assert run.out == "10.0.0.13:80 of 198.51.100.1 tcp/80: weight 1, no limit.\n"
     assert "at most 9 connections" in lbctl("server", "change", *FIRST, "10.0.0.13:80", "--max-connections", "9").out
     run = lbctl("server", "remove", *FIRST, "10.0.0.11:80")
     assert run.status == 0 and "connections that are open go on until they end" in run.out
-    assert [server["address"] for server in lbctl("server", "list", "--json").json["servers"]] == ["10.0.0.12", "10.0.0.13"]
+    assert [server["address"] for server in lbctl("server", "list", "--json").json["servers"]] == [
+        "10.0.0.12",
+        "10.0.0.13",
+    ]
 
 
 def test_drain_and_undo(lbctl) -> None:
     lbctl.control.services.states[ONE] = ServerState("drained", 3)
-    assert lbctl("drain-server", "10.0.0.11").out == "10.0.0.11:80 of 198.51.100.1 tcp/80 is drained, 3 connections left.\n"
+    assert (
+        lbctl("drain-server", "10.0.0.11").out
+        == "10.0.0.11:80 of 198.51.100.1 tcp/80 is drained, 3 connections left.\n"
+    )
     lbctl.control.services.states.clear()
     assert "10.0.0.11 (drained)" in lbctl("status").out
     assert lbctl("drain-server", "10.0.0.11:80", "--undo").out == "10.0.0.11:80 of 198.51.100.1 tcp/80 is up again.\n"
@@ -79,9 +98,14 @@ def test_drain_and_undo(lbctl) -> None:
 
 def test_an_address_is_drained_in_all_services_that_have_it(all_kinds) -> None:
     run = all_kinds("drain-server", "10.0.0.11", "--json")
-    assert [(each["external_ip"], each["protocol"], each["service_port"], each["port"]) for each in run.json["servers"]] == [
-        ("198.51.100.1", "tcp", 80, 80), ("198.51.100.3", "udp", 53, 5353), ("198.51.100.3", "tcp", 53, 5353),
-        ("198.51.100.3", "udp", 54, 5353)]
+    assert [
+        (each["external_ip"], each["protocol"], each["service_port"], each["port"]) for each in run.json["servers"]
+    ] == [
+        ("198.51.100.1", "tcp", 80, 80),
+        ("198.51.100.3", "udp", 53, 5353),
+        ("198.51.100.3", "tcp", 53, 5353),
+        ("198.51.100.3", "udp", 54, 5353),
+    ]
     assert all_kinds("drain-server", "10.0.0.11", "--undo", "--service", "udp/54").out.count("\n") == 1
     assert all_kinds("drain-server", "10.0.0.11", "--undo", "--external-ip", "198.51.100.3").out.count("\n") == 3
 

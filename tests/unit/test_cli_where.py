@@ -7,13 +7,14 @@ from ipaddress import IPv4Address, ip_address
 import pytest
 
 from lbctl.api.views import entry as entry_view
+from lbctl.cli.where.situation import Situation, ports_of
 from lbctl.cli.where.trace import _flow as packet_text
 from lbctl.cli.where.trace import annotate
-from lbctl.cli.where.verdict import Situation
+from lbctl.moves.actions import HOLDING
 from lbctl.servers.states import FormerServer, ServerState
 from lbctl.site.model import Hop
 from lbctl.values.addresses import Endpoint
-from lbctl.values.transfer import Strategy, TransferMode
+from lbctl.values.transfer import Strategy
 from tests.unit.api_fakes import IP_1, SERVER_1, SERVER_2, VXLAN_SERVER, Api, entry, entry_of, site_of_all_kinds
 from tests.unit.cli_harness import Command, serving
 
@@ -97,19 +98,19 @@ def test_no_service_on_that_port(lbctl):
     assert "no tcp service on port 81" in lbctl("where", CLIENT, "198.51.100.1:81").out
 
 
-def test_an_external_ip_without_transfer_mode(lbctl, monkeypatch):
-    monkeypatch.setattr(lbctl.control, "transfer_modes", lambda name: {})
+def test_an_external_ip_without_transfer_mode(lbctl):
+    lbctl.control.switches["lb-a"].roles.clear()
     assert outcomes(lbctl)["syn"] == ("unreachable", ["classify", "transfer_mode"])
 
 
 @pytest.mark.parametrize(("strategy", "segment"), [
     (Strategy.PRECOPY, ("server", [*FLAGS, "access_in", "deliver_server"])),
     (Strategy.BUFFERED, ("held", ["classify", "transfer_mode", "no_entry"]))])
-def test_in_transition_precopy_forwards_what_it_knows_and_buffered_holds_all(lbctl, monkeypatch, strategy, segment):
+def test_in_transition_precopy_forwards_what_it_knows_and_buffered_holds_all(lbctl, strategy, segment):
     lbctl.control.table[IP_1] = [entry("203.0.113.9", 1000)]
     lbctl.orders.start_move(IP_1, "lb-b", strategy)
     lbctl.control.assignment[IP_1] = "lb-b"
-    monkeypatch.setattr(lbctl.control, "transfer_modes", lambda name: {IP_1: TransferMode.TRANSITION})
+    lbctl.control.switches["lb-b"].roles[IP_1] = HOLDING
     found = outcomes(lbctl)
     assert found["segment"] == segment and found["syn"][0] == "held"
     assert "Move 1 from lb-a to lb-b is running" in lbctl("where", CLIENT, EXTERNAL).out
@@ -117,7 +118,7 @@ def test_in_transition_precopy_forwards_what_it_knows_and_buffered_holds_all(lbc
 
 def test_a_load_balancer_without_ports(lbctl):
     lbctl.control.switches["lb-a"].set_ports([])
-    lbctl.control.switches["lb-a"].disconnected("the OpenFlow connection ended")
+    lbctl.control.switches["lb-a"].disconnected("the OpenFlow connection ended", 1.0)
     run = lbctl("where", CLIENT, EXTERNAL)
     assert run.status == 1 and "lb-a, which is disconnected: the OpenFlow connection ended" in run.err
 
@@ -142,38 +143,97 @@ OUTWARD = entry_of(17, "203.0.113.9 53", "198.51.100.5 1024", "10.0.0.201 999", 
 IPV6 = entry_of(6, "2001:db8:3::9 1000", "2001:db8:1::1 80", "2001:db8:2::11 80")
 KINDS = [
     # (sentence, entry or none, arguments, packet -> outcome and tables, part of what is printed)
-    ("a datagram by its entry", UDP, [CLIENT, "198.51.100.3:53", "--protocol", "udp"], {"datagram": ("server", [*INTO, "deliver_server"])},
-     "goes to server 10.0.0.11:5353"),
-    ("a first datagram", None, [CLIENT, "198.51.100.3:54"], {"datagram": ("new", [*INTO, "no_entry"])}, "10.0.0.11:5353"),
-    ("tcp where udp has an entry", UDP, [CLIENT, "198.51.100.3:53"], {
-        "syn": ("new", [*FLAGS, "no_entry"]), "segment": ("reset", [*INTO, "no_entry"])}, "has no entry"),
-    ("a datagram without service", None, [CLIENT, "198.51.100.3:80", "--protocol", "udp"], {
-        "datagram": ("unreachable", [*INTO, "no_entry"])}, "no udp service on port 80"),
-    ("full NAT, behind a router", ROUTED, [CLIENT, "198.51.100.4:80"], {
-        "segment": ("server", [*INTO, "deliver_server"]), "syn": ("new", [*FLAGS, "no_entry"])}, "as 10.0.0.104:1024"),
-    ("full NAT, behind a tunnel", TUNNELLED, [CLIENT, "198.51.100.4:80"], {
-        "segment": ("server", [*INTO, "deliver_server", "deliver_tunnel"]), "syn": ("new", [*FLAGS, "no_entry"])},
-     "goes to server 10.9.0.1:80"),
-    ("out by a NAT gateway", OUTWARD, ["10.0.0.201:999", "203.0.113.9:53", "--protocol", "udp"], {
-        "datagram": ("client", [*OUT, "deliver_client"])}, "as 198.51.100.5:1024"),
-    ("out, and new", None, ["10.0.0.201:999", "203.0.113.9:80"], {
-        "syn": ("new", [*OUT, "no_entry"]), "segment": ("reset", [*OUT, "no_entry"])},
-     "not before the router 198.51.100.254 has told its MAC"),
-    ("back by a NAT gateway", OUTWARD, ["203.0.113.9:53", "198.51.100.5:1024", "--protocol", "udp"], {
-        "datagram": ("server", [*INTO, "deliver_inside"])}, "goes to inside host 10.0.0.201:999"),
-    ("in through a NAT gateway", None, [CLIENT, "198.51.100.5:80"], {
-        "syn": ("reset", [*FLAGS, "no_entry"]), "segment": ("reset", [*INTO, "no_entry"])}, "opened from inside only"),
-    ("IPv6", IPV6, ["[2001:db8:3::9]:1000", "[2001:DB8:1:0::1]:80"], {
-        "segment": ("server", [*INTO, "deliver_server"]), "syn": ("new", [*FLAGS, "no_entry"])}, "server [2001:db8:2::11]:80"),
+    (
+        "a datagram by its entry",
+        UDP,
+        [CLIENT, "198.51.100.3:53", "--protocol", "udp"],
+        {"datagram": ("server", [*INTO, "deliver_server"])},
+        "goes to server 10.0.0.11:5353",
+    ),
+    (
+        "a first datagram",
+        None,
+        [CLIENT, "198.51.100.3:54"],
+        {"datagram": ("new", [*INTO, "no_entry"])},
+        "10.0.0.11:5353",
+    ),
+    (
+        "tcp where udp has an entry",
+        UDP,
+        [CLIENT, "198.51.100.3:53"],
+        {"syn": ("new", [*FLAGS, "no_entry"]), "segment": ("reset", [*INTO, "no_entry"])},
+        "has no entry",
+    ),
+    (
+        "a datagram without service",
+        None,
+        [CLIENT, "198.51.100.3:80", "--protocol", "udp"],
+        {"datagram": ("unreachable", [*INTO, "no_entry"])},
+        "no udp service on port 80",
+    ),
+    (
+        "full NAT, behind a router",
+        ROUTED,
+        [CLIENT, "198.51.100.4:80"],
+        {"segment": ("server", [*INTO, "deliver_server"]), "syn": ("new", [*FLAGS, "no_entry"])},
+        "as 10.0.0.104:1024",
+    ),
+    (
+        "full NAT, behind a tunnel",
+        TUNNELLED,
+        [CLIENT, "198.51.100.4:80"],
+        {"segment": ("server", [*INTO, "deliver_server", "deliver_tunnel"]), "syn": ("new", [*FLAGS, "no_entry"])},
+        "goes to server 10.9.0.1:80",
+    ),
+    (
+        "out by a NAT gateway",
+        OUTWARD,
+        ["10.0.0.201:999", "203.0.113.9:53", "--protocol", "udp"],
+        {"datagram": ("client", [*OUT, "deliver_client"])},
+        "as 198.51.100.5:1024",
+    ),
+    (
+        "out, and new",
+        None,
+        ["10.0.0.201:999", "203.0.113.9:80"],
+        {"syn": ("new", [*OUT, "no_entry"]), "segment": ("reset", [*OUT, "no_entry"])},
+        "not before the router 198.51.100.254 has told its MAC",
+    ),
+    (
+        "back by a NAT gateway",
+        OUTWARD,
+        ["203.0.113.9:53", "198.51.100.5:1024", "--protocol", "udp"],
+        {"datagram": ("server", [*INTO, "deliver_inside"])},
+        "goes to inside host 10.0.0.201:999",
+    ),
+    (
+        "in through a NAT gateway",
+        None,
+        [CLIENT, "198.51.100.5:80"],
+        {"syn": ("reset", [*FLAGS, "no_entry"]), "segment": ("reset", [*INTO, "no_entry"])},
+        "opened from inside only",
+    ),
+    (
+        "IPv6",
+        IPV6,
+        ["[2001:db8:3::9]:1000", "[2001:DB8:1:0::1]:80"],
+        {"segment": ("server", [*INTO, "deliver_server"]), "syn": ("new", [*FLAGS, "no_entry"])},
+        "server [2001:db8:2::11]:80",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("known", "args", "wanted", "words"), [row[1:] for row in KINDS], ids=[row[0] for row in KINDS])
+@pytest.mark.parametrize(
+    ("known", "args", "wanted", "words"), [row[1:] for row in KINDS], ids=[row[0] for row in KINDS]
+)
 def test_packets_of_all_kinds_of_external_ips(all_kinds, known, args, wanted, words):
     if known:
         all_kinds.control.table[known.connection.external.address].append(known)
     answer = all_kinds("where", *args, "--json").json
-    assert {packet: (found["outcome"], [step["name"] for step in found["path"]]) for packet, found in answer["verdicts"].items()} == wanted
+    assert {
+        packet: (found["outcome"], [step["name"] for step in found["path"]])
+        for packet, found in answer["verdicts"].items()
+    } == wanted
     assert words in all_kinds("where", *args).out
 
 
@@ -185,15 +245,35 @@ def test_the_switch_is_asked_about_the_same_packet():
     def flow(known, outward=False, **changes):
         api = Api(of_site=site_of_all_kinds())
         connection = known.connection
-        source, destination = (connection.server, connection.client) if outward else (connection.client, connection.external)
-        return packet_text(Situation({6: "tcp", 17: "udp"}[connection.protocol], source, destination, outward, {},
-                                     api.get("/v1/load-balancers/lb-a"), "normal", entry_view(known).model_dump(), None), **changes)
+        source, destination = (
+            (connection.server, connection.client) if outward else (connection.client, connection.external)
+        )
+        lb = api.get("/v1/load-balancers/lb-a")
+        return packet_text(
+            Situation(
+                {6: "tcp", 17: "udp"}[connection.protocol],
+                source,
+                destination,
+                outward,
+                {},
+                lb,
+                ports_of(lb),
+                "normal",
+                entry_view(known).model_dump(),
+                None,
+            ),
+            **changes,
+        )
 
     assert flow(UDP, packet="datagram") == (
-        "in_port=1,udp,dl_src=02:00:00:00:00:09,dl_dst=02:00:00:00:01:01,nw_src=203.0.113.9,nw_dst=198.51.100.3,nw_ttl=64,udp_src=1000,udp_dst=53")
+        "in_port=1,udp,dl_src=02:00:00:00:00:09,dl_dst=02:00:00:00:01:01,"
+        "nw_src=203.0.113.9,nw_dst=198.51.100.3,nw_ttl=64,udp_src=1000,udp_dst=53"
+    )
     assert flow(IPV6, packet="syn").endswith(
-        ",tcp6,dl_src=02:00:00:00:00:09,dl_dst=02:00:00:00:01:01,ipv6_src=2001:db8:3::9,ipv6_dst=2001:db8:1::1,nw_ttl=64,tcp_src=1000,tcp_dst=80,"
-        "tcp_flags=syn")
+        ",tcp6,dl_src=02:00:00:00:00:09,dl_dst=02:00:00:00:01:01,"
+        "ipv6_src=2001:db8:3::9,ipv6_dst=2001:db8:1::1,nw_ttl=64,tcp_src=1000,tcp_dst=80,"
+        "tcp_flags=syn"
+    )
     assert flow(OUTWARD, outward=True, packet="datagram").startswith(
         "in_port=2,udp,dl_src=02:00:00:00:02:01,dl_dst=02:00:00:00:01:02,nw_src=10.0.0.201")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ryu_apps import collector
+from ryu_apps.shell import collector
 
 
 class Thing:

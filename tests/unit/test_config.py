@@ -114,7 +114,8 @@ MISTAKES = [
     ("unknown key", 8, "    load_balancers: lb-a",
      "8: external IP: unknown key 'load_balancers': did you mean 'load_balancer'?"),
     ("unknown key like no other", 9, "    zzz: 1",
-     "9: external IP: unknown key 'zzz': one of: address, load_balancer, gateway, services, kind, nat, copies, only_on, not_with"),
+     "9: external IP: unknown key 'zzz': one of: address, load_balancer, gateway, services, kind, nat, copies, "
+     "only_on, not_with"),
     ("unknown key at the top", 4, "external_networks: 198.51.100.0/24",
      "4: site file: unknown key 'external_networks': did you mean 'external_network'?"),
     ("missing key", 10, "", "7: external IP: the key 'gateway' is missing"),
@@ -173,11 +174,13 @@ MISTAKES = [
      "7: address must be an IP address such as 10.0.0.11; it is '198.51.100.1/24': leave the prefix length out"),
     ("address with a port", 7, "  - address: 198.51.100.1:80",
      "7: address must be an IP address such as 10.0.0.11; it is '198.51.100.1:80' (a port has a key of its own)"),
-    ("IPv6 address that hosts cannot have", 7, "  - address: ff02::1", "7: address ff02::1 is no address that a host can have"),
+    ("IPv6 address that hosts cannot have", 7, "  - address: ff02::1",
+     "7: address ff02::1 is no address that a host can have"),
     ("link-local address", 7, "  - address: fe80::1%eth0",
      "7: address fe80::1%eth0 is link-local, or an IPv4 address in IPv6 form: take a global or unique local address"),
     ("IPv4 address in IPv6 form", 7, "  - address: ::ffff:198.51.100.1",
-     "7: address ::ffff:c633:6401 is link-local, or an IPv4 address in IPv6 form: take a global or unique local address"),
+     "7: address ::ffff:198.51.100.1 is link-local, or an IPv4 address in IPv6 form: take a global or unique local "
+     "address"),
     ("number for an address", 7, "  - address: 198.51",
      "7: address must be an IP address such as 10.0.0.11; it is '198.51'"),
     ("external IP outside its network", 7, "  - address: 198.51.101.1",
@@ -202,7 +205,8 @@ MISTAKES = [
      "29: server 10.0.0.21 can't be a gateway or internal IP as well (line 10)"),
     # services and servers
     ("unknown protocol", 12, "      - protocol: http", "12: unknown protocol 'http': one of: tcp, udp"),
-    ("duplicate service", 19, "        port: 80", "19: this external IP already has a service on tcp port 80 (line 13)"),
+    ("duplicate service", 19, "        port: 80",
+     "19: this external IP already has a service on tcp port 80 (line 13)"),
     ("unknown scheduler", 14, "        scheduler: roundrobin",
      "14: unknown scheduler 'roundrobin': did you mean 'round-robin'?"),
     ("port 0", 13, "        port: 0", "13: port must be a whole number from 1 to 65535; it is 0"),
@@ -302,8 +306,10 @@ def test_all_kinds_of_external_ips():
     assert site.external_ips == (
         ExternalIp(IPv4Address("198.51.100.11"), "lb-a", None, "full", (Service("udp", 53, servers=(server, behind)),),
                    internal_ips=(IPv4Address("10.0.0.101"), IPv4Address("10.0.0.102")), port_range=(2000, 3000)),
-        ExternalIp(IPv4Address("198.51.100.20"), "lb-a", IPv4Address("10.0.0.1"), kind="nat-gateway", port_range=(5000, 6000),
-                   inside=(IPv4Network("10.0.0.128/25"), IPv4Network("172.16.9.7/32")), router=IPv4Address("198.51.100.254")),
+        ExternalIp(IPv4Address("198.51.100.20"), "lb-a", IPv4Address("10.0.0.1"), kind="nat-gateway",
+                   port_range=(5000, 6000),
+                   inside=(IPv4Network("10.0.0.128/25"), IPv4Network("172.16.9.7/32")),
+                   router=IPv4Address("198.51.100.254")),
         ExternalIp(IPv6Address("2001:db8:100::1"), "lb-a", IPv6Address("fd00:10::1"), services=(
             Service("tcp", 80, servers=(Server(IPv6Address("fd00:10::21"), 80),)),)),
         ExternalIp(IPv4Address("198.51.100.12"), "lb-a", None, "full", (Service("udp", 53, servers=(server,)),),
@@ -318,7 +324,8 @@ def test_networks_are_in_the_order_of_their_versions():
 def test_full_nat_may_have_a_gateway():
     """For its servers' way out, or for ping."""
     text = KINDS.replace("    internal_ips: [10.0.0.103]", "    gateway: 10.0.0.9\n    internal_ips: [10.0.0.103]")
-    assert config.parse(text).external_ips[3].internal_addresses() == (IPv4Address("10.0.0.9"), IPv4Address("10.0.0.103"))
+    assert config.parse(text).external_ips[3].internal_addresses() == (IPv4Address("10.0.0.9"),
+                                                                       IPv4Address("10.0.0.103"))
 
 
 KEEPS = "a connection keeps its IP version"
@@ -339,8 +346,10 @@ KIND_MISTAKES = [
     # full NAT
     ("no internal IPs", 9, "", ["6: external IP: the key 'internal_ips' is missing"]),
     ("empty internal IPs", 9, "    internal_ips: []", ["9: internal_ips is empty: at least one is needed"]),
-    ("internal IPs that are no list", 9, "    internal_ips: 10.0.0.101", ["9: internal_ips must be a list ('- ...' lines); it is text"]),
-    ("internal IP twice", 9, "    internal_ips: [10.0.0.101, 10.0.0.101]", ["9: the internal IP 10.0.0.101 is already used (line 9)"]),
+    ("internal IPs that are no list", 9, "    internal_ips: 10.0.0.101",
+     ["9: internal_ips must be a list ('- ...' lines); it is text"]),
+    ("internal IP twice", 9, "    internal_ips: [10.0.0.101, 10.0.0.101]",
+     ["9: the internal IP 10.0.0.101 is already used (line 9)"]),
     ("internal IP of another external IP", 9, "    internal_ips: [10.0.0.101, 10.0.0.103]",
      ["34: the internal IP 10.0.0.103 is already used (line 9)"]),
     ("internal IP that is a gateway", 9, "    internal_ips: [10.0.0.1]",
@@ -361,14 +370,17 @@ KIND_MISTAKES = [
     # ports
     ("no port", 10, "    port_range: [3000, 2999]", [f"10: port_range 3000-2999 holds no port: {NO_PORT}"]),
     ("no port, as text", 10, "    port_range: 3000-2999", [f"10: port_range 3000-2999 holds no port: {NO_PORT}"]),
-    ("port 0 in the range", 10, "    port_range: [0, 5]", ["10: port_range must be a whole number from 1 to 65535; it is 0"]),
+    ("port 0 in the range", 10, "    port_range: [0, 5]",
+     ["10: port_range must be a whole number from 1 to 65535; it is 0"]),
     ("port 0 in the range, as text", 10, "    port_range: 0-5", [f"10: port_range 0-5 holds no port: {NO_PORT}"]),
-    ("range too high", 10, "    port_range: [1, 70000]", ["10: port_range must be a whole number from 1 to 65535; it is 70000"]),
+    ("range too high", 10, "    port_range: [1, 70000]",
+     ["10: port_range must be a whole number from 1 to 65535; it is 70000"]),
     ("range too high, as text", 10, "    port_range: 1-70000", [f"10: port_range 1-70000 holds no port: {NO_PORT}"]),
     ("one port", 10, "    port_range: [1]", [f"10: port_range must be {RANGE}; it has 1 items"]),
     ("three ports", 10, "    port_range: [1, 2, 3]", [f"10: port_range must be {RANGE}; it has 3 items"]),
     ("range of one word", 10, "    port_range: 1000", [f"10: port_range must be {RANGE}; it is '1000'"]),
-    ("range of long numbers", 10, "    port_range: 99999-100000", [f"10: port_range must be {RANGE}; it is '99999-100000'"]),
+    ("range of long numbers", 10, "    port_range: 99999-100000",
+     [f"10: port_range must be {RANGE}; it is '99999-100000'"]),
     ("range that is a mapping", 10, "    port_range: {1: 2}", [f"10: port_range must be {RANGE}; it is a mapping"]),
     ("empty range", 10, "    port_range:", [f"10: port_range must be {RANGE}; it is empty"]),
     # servers
@@ -387,17 +399,21 @@ KIND_MISTAKES = [
     ("server outside without a next hop", 16, "          - {address: 172.16.5.12, port: 53}",
      ["16: address 172.16.5.12 is outside internal_network 10.0.0.0/24 and fd00:10::/64"]),
     # NAT gateways
-    ("kind that is nearly known", 19, "    kind: nat_gateway", ["19: unknown kind 'nat_gateway': did you mean 'nat-gateway'?"]),
+    ("kind that is nearly known", 19, "    kind: nat_gateway",
+     ["19: unknown kind 'nat_gateway': did you mean 'nat-gateway'?"]),
     ("kind as nat", 19, "    nat: nat-gateway", ["19: unknown nat 'nat-gateway': one of: destination, full"]),
     ("no gateway", 20, "", ["17: external IP: the key 'gateway' is missing"]),
     ("no inside", 21, "", ["17: external IP: the key 'inside' is missing"]),
     ("no router", 23, "", ["17: external IP: the key 'router' is missing"]),
     ("gateway of the other version", 20, "    gateway: \"fd00:10::7\"",
      [f"20: gateway fd00:10::7 is IPv6, and the external IP 198.51.100.20 is IPv4: {KEEPS}"]),
-    ("address for a prefix", 21, "    inside: [10.0.0.128]", ["21: inside must be a network such as 10.0.0.0/24; it is '10.0.0.128'"]),
-    ("prefix that is no list", 21, "    inside: 10.0.0.128/25", ["21: inside must be a list ('- ...' lines); it is text"]),
+    ("address for a prefix", 21, "    inside: [10.0.0.128]",
+     ["21: inside must be a network such as 10.0.0.0/24; it is '10.0.0.128'"]),
+    ("prefix that is no list", 21, "    inside: 10.0.0.128/25",
+     ["21: inside must be a list ('- ...' lines); it is text"]),
     ("empty inside", 21, "    inside: []", ["21: inside is empty: at least one is needed"]),
-    ("prefix with host bits", 21, "    inside: [10.0.0.129/25]", ["21: inside 10.0.0.129/25 has host bits set: write 10.0.0.128/25"]),
+    ("prefix with host bits", 21, "    inside: [10.0.0.129/25]",
+     ["21: inside 10.0.0.129/25 has host bits set: write 10.0.0.128/25"]),
     ("overlapping prefixes", 21, "    inside: [10.0.0.128/25, 10.0.0.192/26]",
      ["21: inside 10.0.0.192/26 overlaps 10.0.0.128/25 (line 21): a host has one NAT gateway"]),
     ("prefix of the outside", 21, "    inside: [198.51.100.0/25]",
@@ -406,7 +422,8 @@ KIND_MISTAKES = [
      ["21: inside 0.0.0.0/0 holds addresses that hosts cannot have (0/8, 127/8, 224/3)",]),
     ("prefix of the other version", 21, "    inside: [\"fd00:10::/64\"]",
      [f"21: inside fd00:10::/64 is IPv6, and the external IP 198.51.100.20 is IPv4: {KEEPS}"]),
-    ("nat of a NAT gateway", 22, "    nat: full", ["22: external IP: the key 'nat' is only for nat: destination or nat: full"]),
+    ("nat of a NAT gateway", 22, "    nat: full",
+     ["22: external IP: the key 'nat' is only for nat: destination or nat: full"]),
     ("services of a NAT gateway", 22, "    services: []",
      ["22: external IP: the key 'services' is only for nat: destination or nat: full"]),
     ("router inside", 23, "    router: 10.0.0.5",
@@ -415,7 +432,8 @@ KIND_MISTAKES = [
      [f"23: router 2001:db8:100::fe is IPv6, and the external IP 198.51.100.20 is IPv4: {KEEPS}"]),
     ("router that is an external IP", 23, "    router: 198.51.100.12",
      ["23: router 198.51.100.12 can't be an external IP as well (line 31)"]),
-    ("router that is itself", 23, "    router: 198.51.100.20", ["23: router 198.51.100.20 can't be an external IP as well (line 17)"]),
+    ("router that is itself", 23, "    router: 198.51.100.20",
+     ["23: router 198.51.100.20 can't be an external IP as well (line 17)"]),
     ("NAT gateway of the other version", 17, "  - address: \"2001:db8:100::9\"",
      [f"20: gateway 10.0.0.1 is IPv4, and the external IP 2001:db8:100::9 is IPv6: {KEEPS}",
       f"21: inside 10.0.0.128/25 is IPv4, and the external IP 2001:db8:100::9 is IPv6: {KEEPS}",
@@ -434,7 +452,8 @@ KIND_MISTAKES = [
 
 
 @pytest.mark.parametrize(
-    ("number", "line", "expected"), [mistake[1:] for mistake in KIND_MISTAKES], ids=[mistake[0] for mistake in KIND_MISTAKES])
+    ("number", "line", "expected"), [mistake[1:] for mistake in KIND_MISTAKES],
+    ids=[mistake[0] for mistake in KIND_MISTAKES])
 def test_mistakes_of_kinds(number, line, expected):
     assert problems(edited(number, line, KINDS)) == [f"site.yaml:{problem}" for problem in expected]
 
@@ -446,7 +465,8 @@ def test_an_ipv6_address_needs_no_quotes_between_dashes_and_needs_them_in_bracke
 def test_external_ips_that_cookies_cannot_tell_apart_are_refused(monkeypatch):
     monkeypatch.setattr("lbctl.site.file.external_ips.owner_of", lambda address: address[0])
     assert problems(KINDS)[0] == (
-        "site.yaml:17: the external IP 198.51.100.20 can't be told from 198.51.100.11 (line 6) in the switches' cookies, "
+        "site.yaml:17: the external IP 198.51.100.20 can't be told from 198.51.100.11 (line 6) in the switches' "
+        "cookies, "
         "which hold a checksum of IPv6 addresses: take another address")
 
 
@@ -489,14 +509,16 @@ def test_services_and_servers_need_an_item():
 
 
 def test_overlapping_networks():
-    text = SITE.replace("external_network: 198.51.100.0/24", "external_network: 10.0.0.0/16").replace("198.51.100", "10.0.9")
+    text = SITE.replace("external_network: 198.51.100.0/24", "external_network: 10.0.0.0/16")
+    text = text.replace("198.51.100", "10.0.9")
     assert problems(text) == [
         "site.yaml:5: internal_network 10.0.0.0/24 overlaps external_network 10.0.0.0/16: they must be apart"
     ]
 
 
 def test_every_problem_at_once_in_the_order_of_lines():
-    text = edited(3, "  - {name: lb-b}").replace("gateway: 10.0.0.1", "gatway: 10.1.0.1").replace("port: 443", "port: 0")
+    text = edited(3, "  - {name: lb-b}").replace("gateway: 10.0.0.1", "gatway: 10.1.0.1")
+    text = text.replace("port: 443", "port: 0")
     assert problems(text) == [
         "site.yaml:3: load balancer: the key 'dpid' is missing",
         "site.yaml:3: load balancer: the key 'external_port' is missing",
@@ -559,7 +581,8 @@ def test_any_text(text):
 
 
 SCRAPS = st.sampled_from(
-    "[ ] { } : - ? & * ! | > ' \" % @ ` # , ~ yes 0x_ 0b_ 1:30 1_0 .inf 2020-13-45 !!int !!float !!binary !x &a *a << = -- "
+    "[ ] { } : - ? & * ! | > ' \" % @ ` # , ~ yes 0x_ 0b_ 1:30 1_0 .inf 2020-13-45 !!int !!float !!binary !x &a *a "
+    "<< = -- "
     "--- 198.51.100.1 lb-a ::1 fd00:10::9 10.0.0.0/8 ::/0 1-2 nat-gateway full [] {}".split()
 )
 
@@ -583,6 +606,7 @@ def test_any_value_replaced(text, data):
 
 def test_a_limit_is_read_and_written() -> None:
     site = config.parse(SITE.replace("port: 8080, weight: 2", "port: 8080, weight: 2, max_connections: 7"))
-    limits = [server.max_connections for ip in site.external_ips for service in ip.services for server in service.servers]
+    limits = [server.max_connections for ip in site.external_ips for service in ip.services
+              for server in service.servers]
     assert limits.count(7) == 1 and set(limits) == {7, None}
     assert config.parse(site_text(site)) == site

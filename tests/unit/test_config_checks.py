@@ -1,4 +1,5 @@
-"""A service's health check in a site file: what is accepted, what is refused and in which words, and what is written."""
+"""A service's health check in a site file: what is accepted, what is refused and in which words, and what is
+written."""
 
 from __future__ import annotations
 
@@ -66,7 +67,9 @@ def test_what_is_accepted(given: str, protocol: str, meant: HealthCheck) -> None
 
 
 MISTAKES = [
-    ("tcp", "13: health_check must be a mapping with the keys type, interval, timeout, rise, fall, port, when_down; it is text"),
+    ("tcp",
+     "13: health_check must be a mapping with the keys type, interval, timeout, rise, fall, port, when_down; it is "
+     "text"),
     ("{type: ping}", "13: unknown type 'ping': one of: tcp, http, udp"),
     ("{type: htp}", "13: unknown type 'htp': did you mean 'http'?"),
     ("{intervall: 1}", "13: health_check: unknown key 'intervall': did you mean 'interval'?"),
@@ -75,15 +78,20 @@ MISTAKES = [
     ("{interval: 0.05}", "13: interval must be from 0.1 to 3600 seconds; it is 0.05"),
     ("{interval: -1}", "13: interval must be a number above 0; it is -1"),
     ("{timeout: 3}", "13: timeout 3 is longer than interval 2: a check must have ended when the next one begins"),
-    ("{interval: 1, timeout: 1.5}", "13: timeout 1.5 is longer than interval 1: a check must have ended when the next one begins"),
+    ("{interval: 1, timeout: 1.5}",
+     "13: timeout 1.5 is longer than interval 1: a check must have ended when the next one begins"),
     ("{rise: 0}", "13: rise must be a whole number from 1 to 1000; it is 0"),
     ("{fall: 1.5}", "13: fall must be a whole number from 1 to 1000; it is '1.5'"),
     ("{port: 70000}", "13: port must be a whole number from 1 to 65535; it is 70000"),
     ("{when_down: drop}", "13: unknown when_down 'drop': one of: reset, leave"),
-    ("{type: http, path: well}", "13: path must begin with / and have at most 256 printable ASCII characters, no space; it is 'well'"),
-    ('{type: http, path: "/a b"}', "13: path must begin with / and have at most 256 printable ASCII characters, no space; it is '/a b'"),
-    ('{type: http, host: "a\\r\\nb"}', "13: host must be a host name, an address, or either with :PORT; it is 'a\\r\\nb'"),
-    ("{type: http, status: 600}", "13: status must be an HTTP status such as 200, a range such as 200-399, or a list of them; it is '600'"),
+    ("{type: http, path: well}",
+     "13: path must begin with / and have at most 256 printable ASCII characters, no space; it is 'well'"),
+    ('{type: http, path: "/a b"}',
+     "13: path must begin with / and have at most 256 printable ASCII characters, no space; it is '/a b'"),
+    ('{type: http, host: "a\\r\\nb"}',
+     "13: host must be a host name, an address, or either with :PORT; it is 'a\\r\\nb'"),
+    ("{type: http, status: 600}",
+     "13: status must be an HTTP status such as 200, a range such as 200-399, or a list of them; it is '600'"),
     ("{type: http, status: 399-200}",
      "13: status must be an HTTP status such as 200, a range such as 200-399, or a list of them; it is '399-200'"),
     ("{type: http, status: []}", "13: status is empty: at least one is needed"),
@@ -106,15 +114,18 @@ def test_mistakes(given: str, said: str | None) -> None:
 
 
 @pytest.mark.parametrize(("ports", "said"), [
-    ("1024-65535", None), ("1-511", None), ("[1000, 2000]", "1000-2000"), ("1-65535", "1-65535"), ("600-600", "600-600")])
+    ("1024-65535", None), ("1-511", None), ("[1000, 2000]", "1000-2000"), ("1-65535", "1-65535"),
+    ("600-600", "600-600")])
 def test_connections_are_not_translated_to_the_ports_of_checks(ports: str, said: str | None) -> None:
     nat = f"{{}}\n    nat: full\n    internal_ips: [10.0.0.111]\n    port_range: {ports}".removeprefix("{}\n    ")
     if said is None:
         assert read("{}", nat=nat) == HealthCheck("tcp")
         return
-    assert problem("{}", nat=nat) == (f"10: port_range {said} holds some of the ports 512-1023, which this external IP's health checks "
+    assert problem("{}", nat=nat) == (f"10: port_range {said} holds some of the ports 512-1023, which this external "
+                                      "IP's health checks "
                                       "come from: begin it at 1024, or end it at 511")
-    assert config.parse(text("{}", nat=nat).replace("        health_check: {}\n", "")).external_ips[0].port_range[0] < 1024
+    without = text("{}", nat=nat).replace("        health_check: {}\n", "")
+    assert config.parse(without).external_ips[0].port_range[0] < 1024
 
 
 def test_the_ports_of_checks_are_one_masked_match() -> None:
@@ -124,11 +135,15 @@ def test_the_ports_of_checks_are_one_masked_match() -> None:
 
 
 checks = st.one_of(
-    st.builds(lambda kind, more: replace(HealthCheck(kind), **more), st.sampled_from(["tcp", "http", "udp"]), st.fixed_dictionaries({
+    st.builds(lambda kind, more: replace(HealthCheck(kind), **more), st.sampled_from(["tcp", "http", "udp"]),
+              st.fixed_dictionaries({
         "interval": st.sampled_from([2.0, 5.0]), "timeout": st.sampled_from([0.5, 1.0, 2.0]), "rise": st.integers(1, 9),
-        "fall": st.integers(1, 9), "port": st.none() | st.integers(1, 65535), "when_down": st.sampled_from(["reset", "leave"])})),
-    st.builds(lambda path, host, status: HealthCheck("http", path=path, host=host, status=status), st.sampled_from(["/", "/a%20#:"]),
-              st.none() | st.just("on"), st.lists(st.integers(100, 300).flatmap(lambda low: st.tuples(st.just(low), st.integers(low, 599))),
+        "fall": st.integers(1, 9), "port": st.none() | st.integers(1, 65535),
+        "when_down": st.sampled_from(["reset", "leave"])})),
+    st.builds(lambda path, host, status: HealthCheck("http", path=path, host=host, status=status),
+              st.sampled_from(["/", "/a%20#:"]),
+              st.none() | st.just("on"),
+              st.lists(st.integers(100, 300).flatmap(lambda low: st.tuples(st.just(low), st.integers(low, 599))),
                                                   min_size=1, max_size=3).map(tuple)),
     st.builds(lambda request, answer: HealthCheck("udp", request=request, answer=answer), st.binary(max_size=20),
               st.none() | st.binary(max_size=20)))

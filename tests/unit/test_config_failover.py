@@ -27,8 +27,10 @@ def with_copies(copies: str, text: str = SITE + KEEPERS) -> str:
 def test_keepers() -> None:
     site = config.parse(SITE + KEEPERS)
     assert site.keepers == Keepers((Keeper(IPv4Address("10.0.0.11"), "http://10.0.0.11:6654"),
-                                    Keeper(IPv4Address("10.0.0.12"), "https://10.0.0.50:6654")), "keeper-token", "keepers.pem")
-    assert [ip.copies for ip in site.external_ips] == [("controller", "sockets"), ("controller",)], "all servers have one, or not"
+                                    Keeper(IPv4Address("10.0.0.12"), "https://10.0.0.50:6654")), "keeper-token",
+                                    "keepers.pem")
+    copies = [ip.copies for ip in site.external_ips]
+    assert copies == [("controller", "sockets"), ("controller",)], "all servers have one, or not"
 
 
 def test_the_default_without_keepers() -> None:
@@ -36,13 +38,15 @@ def test_the_default_without_keepers() -> None:
 
 
 def test_the_default_with_udp_is_a_keeper() -> None:
-    text = (SITE + KEEPERS).replace("      - protocol: tcp\n        port: 443\n", "      - protocol: udp\n        port: 443\n")
+    text = (SITE + KEEPERS).replace("      - protocol: tcp\n        port: 443\n",
+                                    "      - protocol: udp\n        port: 443\n")
     assert config.parse(text).external_ips[0].copies == ("controller", "keeper")
 
 
 @pytest.mark.parametrize("copies", ["[keeper]", "[sockets, keeper, controller]", "[controller]"])
-@pytest.mark.parametrize("rest", ["", "settings: {automatic_failover: false, failover: transition, probe_interval: 0.1, probe_misses: 5,\n"
-                                      "  relieve_after: 9.5, hold_down: 1.5, copy_interval: 0.5, copy_delay: 7.5, copy_timeout: 0.25}\n"])
+@pytest.mark.parametrize("rest", [
+    "", "settings: {automatic_failover: false, failover: transition, probe_interval: 0.1, probe_misses: 5,\n"
+        "  relieve_after: 9.5, hold_down: 1.5, copy_interval: 0.5, copy_delay: 7.5, copy_timeout: 0.25}\n"])
 def test_what_is_written_is_read(copies, rest) -> None:
     third = '  - {name: lb-c, dpid: "00000000000000cc", external_port: lbc-ext, internal_port: lbc-int, standby: true}'
     text = with_copies(copies).replace("internal_port: lbb-int}", "internal_port: lbb-int}\n" + third) + rest
@@ -68,7 +72,8 @@ def test_copies_need_keepers() -> None:
     ("  - {server: 10.0.0.13, url: ftp://x:1}", "write http://ADDRESS:PORT or https://NAME:PORT"),
     ("  - {server: 10.0.0.13, url: http://10.0.0.13}", "write http://ADDRESS:PORT"),
     ("  - {server: 10.0.0.13, url: 'http://10.0.0.13:99999'}", "write http://ADDRESS:PORT"),
-    ("  - {server: keeper}", "server"), ("  - {url: http://10.0.0.13:1}", "server"), ("  - {server: 10.0.0.13, port: 1}", "port")])
+    ("  - {server: keeper}", "server"), ("  - {url: http://10.0.0.13:1}", "server"),
+    ("  - {server: 10.0.0.13, port: 1}", "port")])
 def test_keepers_that_make_no_sense(line, words) -> None:
     found = problems((SITE + KEEPERS).replace("keeper_token_file", f"{line}\nkeeper_token_file"))
     assert any(words in problem for problem in found), found
@@ -80,7 +85,8 @@ def test_a_standby_gets_nothing_from_the_file() -> None:
 
 
 @pytest.mark.parametrize(("setting", "words"), [
-    ("probe_interval: 0", "probe_interval"), ("probe_misses: 0", "probe_misses"), ("automatic_failover: 1", "automatic_failover"),
+    ("probe_interval: 0", "probe_interval"), ("probe_misses: 0", "probe_misses"),
+    ("automatic_failover: 1", "automatic_failover"),
     ("failover: sometimes", "failover"), ("relieve_after: -1", "relieve_after")])
 def test_settings_that_make_no_sense(setting, words) -> None:
     (problem,) = problems(SITE + f"settings: {{{setting}}}\n")

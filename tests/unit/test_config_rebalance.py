@@ -33,9 +33,11 @@ def with_rebalance(words: str) -> str:
 def test_what_is_written_is_read() -> None:
     text = with_ip("only_on: [lb-a, lb-b]\n    not_with: [198.51.100.2]")
     text = text.replace("internal_port: lba-int}", "internal_port: lba-int, capacity: 2.5}")
-    site = config.parse(text + "rebalance: {mode: automatic, algorithm: exact, threshold: 0.3, cooldown: 90, at_once: 4, headroom: 0.9}\n")
+    site = config.parse(text + "rebalance: {mode: automatic, algorithm: exact, threshold: 0.3, cooldown: 90, "
+                               "at_once: 4, headroom: 0.9}\n")
     assert site.load_balancers[0].capacity == 2.5
-    assert site.external_ips[0].only_on == {"lb-a", "lb-b"} and site.external_ips[0].not_with == {IPv4Address("198.51.100.2")}
+    assert site.external_ips[0].only_on == {"lb-a", "lb-b"}
+    assert site.external_ips[0].not_with == {IPv4Address("198.51.100.2")}
     assert site.rebalance == Rebalance("automatic", "exact", 0.3, 90.0, 4, 0.9)
     assert config.parse(site_text(site)) == site
 
@@ -45,7 +47,8 @@ def test_by_default_nothing_moves_by_itself() -> None:
 
 
 def test_the_documents_example_is_valid() -> None:
-    (example,) = [block for block in re.findall(r"```yaml\n(.*?)```", DOCUMENT.read_text(), re.S) if "rebalance" in block]
+    blocks = re.findall(r"```yaml\n(.*?)```", DOCUMENT.read_text(), re.S)
+    (example,) = [block for block in blocks if "rebalance" in block]
     wanted = yaml.safe_load(example.replace("..., ", ""))
     words = ", ".join(f"{key}: {value}" for key, value in wanted["rebalance"].items())
     assert config.parse(with_rebalance(words)).rebalance == Rebalance(**wanted["rebalance"])

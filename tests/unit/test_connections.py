@@ -37,11 +37,15 @@ def lb_mac(world: FakeSite, inward: bool, name: str = "lb-a") -> bytes:
 
 
 def from_client(world, flags, port=40001, seq=1, dst=ADDRESS, dst_port=80, **fields) -> bytes:
-    return packets.tcp_segment(lb_mac(world, True), ROUTER_MAC, CLIENT, port, dst, dst_port, flags=flags, seq=seq, **fields)
+    return packets.tcp_segment(
+        lb_mac(world, True), ROUTER_MAC, CLIENT, port, dst, dst_port, flags=flags, seq=seq, **fields
+    )
 
 
 def from_server(world, flags, server=SERVERS[0], port=80, client_port=40001, **fields) -> bytes:
-    return packets.tcp_segment(lb_mac(world, False), SERVER_MAC, server, port, CLIENT, client_port, flags=flags, **fields)
+    return packets.tcp_segment(
+        lb_mac(world, False), SERVER_MAC, server, port, CLIENT, client_port, flags=flags, **fields
+    )
 
 
 def packet_in(world, kind: Kind, frame: bytes, inward: bool = True, name: str = "lb-a"):
@@ -59,7 +63,7 @@ def add(world, port: int = 40001, hop: bytes = ROUTER_MAC) -> Entry:
 
 
 def serving(world):
-    return world.control.serving(world.site.external_ips[0].address)
+    return world.serving(world.site.external_ips[0].address)
 
 
 def summary(out) -> list[str]:
@@ -70,7 +74,9 @@ def summary(out) -> list[str]:
             case AddEntries():
                 words.append(f"add@{name}")
             case AddFlows(flows):
-                words.append("put-back-" + "-".join("in" if flow.table == "access_in" else "out" for flow in flows) + f"@{name}")
+                words.append(
+                    "put-back-" + "-".join("in" if flow.table == "access_in" else "out" for flow in flows) + f"@{name}"
+                )
             case DeleteEntries():
                 words.append(f"delete@{name}")
             case PacketOut(frame, in_port, output):
@@ -85,33 +91,92 @@ def packet_word(frame: bytes, in_port: int, output: int | str) -> str:
     side = {1: "external", 2: "internal"}.get(output)
     if in_port == FROM_CONTROLLER:
         return f"{'icmp' + str(frame[35]) if packet.protocol == 1 else 'rst'}-to-{side}"
-    return f"on-from-{'external' if in_port == 1 else 'internal'}" + ("" if output == OUTPUT_TABLE else f"-through-{output}")
+    return f"on-from-{'external' if in_port == 1 else 'internal'}" + (
+        "" if output == OUTPUT_TABLE else f"-through-{output}"
+    )
 
 
 # sentence; entry there?; kind of the flow; packet (from client unless "server"); messages; counter
 TABLE = [
-    ("a SYN makes an entry and goes on", False, Kind.NEW, "client SYN", ["add@lb-a", "on-from-external-through-access_in@lb-a"],
-     "connections_opened"),
-    ("a repeated SYN makes no second one", True, Kind.NEW, "client SYN",
-     ["add@lb-a", "on-from-external-through-access_in@lb-a"], "syn_retransmissions"),
+    (
+        "a SYN makes an entry and goes on",
+        False,
+        Kind.NEW,
+        "client SYN",
+        ["add@lb-a", "on-from-external-through-access_in@lb-a"],
+        "connections_opened",
+    ),
+    (
+        "a repeated SYN makes no second one",
+        True,
+        Kind.NEW,
+        "client SYN",
+        ["add@lb-a", "on-from-external-through-access_in@lb-a"],
+        "syn_retransmissions",
+    ),
     ("a SYN to no service is refused", False, Kind.STRAY, "client SYN to 22", ["rst-to-external@lb-a"], "errors_sent"),
     ("a stray packet is refused", False, Kind.STRAY, "client ACK", ["rst-to-external@lb-a"], "errors_sent"),
     ("a stray RST is not answered", False, Kind.STRAY, "client RST", [], "dropped_no_error_allowed"),
-    ("a stray packet from a server is refused", False, Kind.STRAY, "server ACK", ["rst-to-internal@lb-a"], "errors_sent"),
-    ("a known connection's lost flow is put back", True, Kind.STRAY, "client ACK",
-     ["put-back-in@lb-a", "on-from-external@lb-a"], "entries_put_back"),
-    ("the other one, too", True, Kind.STRAY, "server ACK", ["put-back-out@lb-a", "on-from-internal@lb-a"], "entries_put_back"),
-    ("an error is for whom the address is not assigned here", False, Kind.UNASSIGNED, "client ACK",
-     ["icmp1-to-external@lb-b"], "errors_sent"),
+    (
+        "a stray packet from a server is refused",
+        False,
+        Kind.STRAY,
+        "server ACK",
+        ["rst-to-internal@lb-a"],
+        "errors_sent",
+    ),
+    (
+        "a known connection's lost flow is put back",
+        True,
+        Kind.STRAY,
+        "client ACK",
+        ["put-back-in@lb-a", "on-from-external@lb-a"],
+        "entries_put_back",
+    ),
+    (
+        "the other one, too",
+        True,
+        Kind.STRAY,
+        "server ACK",
+        ["put-back-out@lb-a", "on-from-internal@lb-a"],
+        "entries_put_back",
+    ),
+    (
+        "an error is for whom the address is not assigned here",
+        False,
+        Kind.UNASSIGNED,
+        "client ACK",
+        ["icmp1-to-external@lb-b"],
+        "errors_sent",
+    ),
     ("and for its servers", False, Kind.UNASSIGNED, "server ACK", ["icmp1-to-internal@lb-b"], "errors_sent"),
-    ("a late unassigned packet goes on where it is assigned", False, Kind.UNASSIGNED, "client ACK at lb-a",
-     ["on-from-external@lb-a"], None),
-    ("a packet held by old flows goes to the LB that serves", True, Kind.HOLD, "client ACK at lb-b",
-     ["on-from-external@lb-a"], None),
+    (
+        "a late unassigned packet goes on where it is assigned",
+        False,
+        Kind.UNASSIGNED,
+        "client ACK at lb-a",
+        ["on-from-external@lb-a"],
+        None,
+    ),
+    (
+        "a packet held by old flows goes to the LB that serves",
+        True,
+        Kind.HOLD,
+        "client ACK at lb-b",
+        ["on-from-external@lb-a"],
+        None,
+    ),
     ("also a new connection", False, Kind.NEW, "client SYN at lb-b", ["on-from-external@lb-a"], None),
     ("and a stray packet", False, Kind.STRAY, "server ACK at lb-b", ["on-from-internal@lb-a"], None),
     ("a RST only starts the linger", True, Kind.RESET, "client RST translated", [], None),
-    ("the end of a TTL is told", True, Kind.EXPIRED, "client ACK translated", ["icmp0-to-external@lb-a"], "errors_sent"),
+    (
+        "the end of a TTL is told",
+        True,
+        Kind.EXPIRED,
+        "client ACK translated",
+        ["icmp0-to-external@lb-a"],
+        "errors_sent",
+    ),
     ("but not of what is no connection's", False, Kind.EXPIRED, "client ACK translated", [], "dropped_ttl_expired"),
     ("a flow that sends nothing here is not ours", False, Kind.PIPELINE, "client ACK", [], "dropped_unknown_flow"),
     ("an address that is no external IP", False, Kind.STRAY, "client ACK to .77", [], "dropped_unknown_address"),
@@ -137,7 +202,7 @@ def test_packet_in(world, there, kind, words, expected, counter) -> None:
     if there:
         add(world)
     if counter:
-        where = world.control.switches["lb-b" if any("lb-b" in word for word in expected) else "lb-a"]
+        where = world.control.ground.switches["lb-b" if any("lb-b" in word for word in expected) else "lb-a"]
         before = where.counters[counter]
     out, _ = run(world, kind, words)
     assert summary(out) == expected
@@ -162,21 +227,25 @@ def test_servers_take_turns_also_on_another_port(world) -> None:
 
 
 def test_a_server_whose_mac_is_not_known_gets_no_connections(world) -> None:
-    neighbours = world.control.switches["lb-a"].neighbours
+    neighbours = world.control.ground.switches["lb-a"].neighbours
     del neighbours[world.site.external_ips[0].services[0].servers[0].address]
     for port in (40001, 40002):
         packet_in(world, Kind.NEW, from_client(world, SYN, port))
     assert {str(entry.connection.server) for entry in serving(world).table.entries()} == {"10.0.0.11:8080"}
     neighbours.clear()
     assert packet_in(world, Kind.NEW, from_client(world, SYN, 40003)) == []
-    assert world.control.switches["lb-a"].counters["dropped_server_unresolved"] == 1
+    assert world.control.ground.switches["lb-a"].counters["dropped_server_unresolved"] == 1
 
 
 def test_two_connections_of_one_client_port_never_share_a_server_port(world) -> None:
     """A client may use one port for two services: their answers must be told apart."""
     ip = world.site.external_ips[0]
     both = replace(ip, services=(ip.services[0], replace(ip.services[0], port=443)))
-    world.post(world.control.apply_site(replace(world.site, external_ips=(both, *world.site.external_ips[1:])), world.now))
+    world.post(
+        world.control.services.use_file(
+            replace(world.site, external_ips=(both, *world.site.external_ips[1:])), world.now
+        )
+    )
     for port in (80, 443):
         packet_in(world, Kind.NEW, from_client(world, SYN, dst_port=port))
     replies = [entry.reply for entry in serving(world).table.entries()]
@@ -255,7 +324,8 @@ def test_a_server_may_reset_too(world) -> None:
 
 @pytest.mark.parametrize("repeated", [False, True])
 def test_a_syn_after_a_reset_is_not_ended_by_the_linger(world, repeated: bool) -> None:
-    """Nor is a repeated one: the server had answered the first for an earlier connection, which the client has reset."""
+    """Nor is a repeated one: the server had answered the first for an earlier connection, which the client has
+    reset."""
     entry = add(world)
     run(world, Kind.RESET, "client RST translated")
     packet_in(world, Kind.NEW, from_client(world, SYN, seq=entry.isn if repeated else 999))
@@ -275,7 +345,7 @@ def test_a_connection_that_ends_while_it_moves_is_deleted_at_both(world, flag, i
 def test_a_connection_half_closed_before_a_move_leaves_nothing(world) -> None:
     entry = add(world)
     removed(world, entry, True)
-    world.post(world.control.start_move(serving(world).address, "lb-b", Strategy.PRECOPY, world.now)[1])
+    world.post(world.control.movement.start(serving(world).address, "lb-b", Strategy.PRECOPY, world.now)[1])
     world.settle(10.0)
     assert world.switches["lb-b"].entries()
     world.post(removed(world, entry, False, "lb-b"))
@@ -309,12 +379,17 @@ def test_datagrams_before_the_entry_is_in_force_go_on_by_it() -> None:
     frame = packets.ip_frame(lb_mac(world, True), ROUTER_MAC, CLIENT, ADDRESS, 17, datagram)
     assert [type(message) for _, message in packet_in(world, Kind.NEW, frame)] == [AddEntries, PacketOut]
     [entry] = serving(world).table.entries()
-    created, counters = entry.created, world.control.switches["lb-a"].counters
+    created, counters = entry.created, world.control.ground.switches["lb-a"].counters
     for _ in range(3):
         assert [type(message) for _, message in packet_in(world, Kind.NEW, frame)] == [PacketOut]
     world.now += 2.0
     assert [type(message) for _, message in packet_in(world, Kind.NEW, frame)] == [AddEntries, PacketOut]
-    assert (entry.created, counters["early_datagrams"], counters["connections_opened"], len(serving(world).table)) == (created, 4, 1, 1)
+    assert (entry.created, counters["early_datagrams"], counters["connections_opened"], len(serving(world).table)) == (
+        created,
+        4,
+        1,
+        1,
+    )
 
 
 # Errors and malformed packets.
@@ -341,7 +416,7 @@ def test_other_protocols_without_an_entry_are_answered_with_icmp(world) -> None:
 @pytest.mark.parametrize("kind", [Kind.NEW, Kind.STRAY, Kind.HOLD, Kind.UNASSIGNED, Kind.RESET])
 def test_malformed_frames_are_counted(world, kind, frame, counter) -> None:
     assert packet_in(world, kind, frame) == []
-    assert world.control.switches["lb-a"].counters[counter] == 1
+    assert world.control.ground.switches["lb-a"].counters[counter] == 1
 
 
 @pytest.mark.parametrize("kind", [Kind.NEW, Kind.STRAY, Kind.HOLD, Kind.UNASSIGNED, Kind.RESET])
@@ -354,14 +429,14 @@ def test_frames_cut_anywhere_do_no_harm(world, kind) -> None:
 
 def test_a_truncated_openflow_message_is_counted(world) -> None:
     assert world.control.packet_in("lb-a", bytes(20), world.now) == []
-    assert world.control.switches["lb-a"].counters["dropped_undecodable"] == 1
+    assert world.control.ground.switches["lb-a"].counters["dropped_undecodable"] == 1
 
 
 def test_packets_from_a_switch_that_is_not_read_back_are_dropped(world) -> None:
     world.disconnect("lb-a")
     world.connect("lb-a")
     assert packet_in(world, Kind.STRAY, from_client(world, FIN | ACK)) == []
-    assert world.control.switches["lb-a"].counters["dropped_not_ready"] == 1
+    assert world.control.ground.switches["lb-a"].counters["dropped_not_ready"] == 1
 
 
 # Held packets.
@@ -370,7 +445,7 @@ def test_held_packets_go_on_in_order(world) -> None:
     """Both directions, with the MAC of the LB that they go through."""
     for port in (40001, 40002):
         add(world, port)
-    world.post(world.control.start_move(serving(world).address, "lb-b", Strategy.BUFFERED, world.now)[1])
+    world.post(world.control.movement.start(serving(world).address, "lb-b", Strategy.BUFFERED, world.now)[1])
     while not any("lb-b" == name for name in world.routes.values()):
         world.round()
     before = len(world.to_switch["lb-b"])
@@ -379,16 +454,18 @@ def test_held_packets_go_on_in_order(world) -> None:
     assert packet_in(world, Kind.HOLD, from_server(world, ACK), False, "lb-b") == []
     while serving(world).held.held > serving(world).held.released:
         world.round()
-    sent = [message for message in list(world.to_switch["lb-b"]) if isinstance(message, PacketOut) and message.output == -1]
+    sent = [
+        message for message in list(world.to_switch["lb-b"]) if isinstance(message, PacketOut) and message.output == -1
+    ]
     assert before >= 0 and [(message.in_port, packets.decode(message.frame).src_port) for message in sent] == [
         (1, 40001), (1, 40002), (2, 80)]
     assert [message.frame[:6] for message in sent] == [lb_mac(world, True, "lb-b")] * 2 + [lb_mac(world, False, "lb-b")]
     world.settle(5.0)
-    move = world.control.moves["1"].record
+    move = world.control.movement.records()["1"]
     assert (move.packets_held, move.packets_released, move.packets_lost) == (3, 3, 0)
 
 
 def test_without_an_lb_in_normal_mode_packets_are_dropped_and_counted(world) -> None:
     world.disconnect("lb-a")
     assert packet_in(world, Kind.HOLD, from_client(world, ACK), True, "lb-b") == []
-    assert world.control.switches["lb-b"].counters["dropped_no_normal_lb"] == 1
+    assert world.control.ground.switches["lb-b"].counters["dropped_no_normal_lb"] == 1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lbctl.frames import icmp, packets
 from lbctl.frames.packets import ACK, SYN
-from lbctl.ground.effects import STORE, Save
+from lbctl.ground.effects import Save
 from lbctl.openflow.cookies import Kind, flow_cookie
 from lbctl.openflow.messages import AddFlows, PacketOut
 from lbctl.store import State
@@ -34,7 +34,7 @@ def world() -> FakeSite:
 
 
 def order(world, address=ADDRESS, to="lb-b", strategy=Strategy.PRECOPY):
-    move, out = world.control.start_move(address, to, strategy, world.now)
+    move, out = world.control.movement.start(address, to, strategy, world.now)
     world.post(out)
     return move
 
@@ -44,13 +44,13 @@ def order(world, address=ADDRESS, to="lb-b", strategy=Strategy.PRECOPY):
 def test_an_unknown_switch_is_refused(world) -> None:
     with pytest.raises(Refused, match="no load balancer .* dpid 0000000000000bad; add it") as refused:
         world.control.switch_connected(0xBAD, [], world.now)
-    assert refused.value.status == 404 and world.control.counters["switches_refused"] == 1
+    assert refused.value.status == 404 and world.control.ground.counters["switches_refused"] == 1
 
 
 def test_a_second_switch_with_a_dpid_is_refused_and_the_first_stays(world) -> None:
     with pytest.raises(Refused, match="lb-a .* is connected already"):
         world.control.switch_connected(0xAA, world.switches["lb-a"].ports, world.now)
-    assert world.control.switches["lb-a"].ready
+    assert world.control.ground.switches["lb-a"].ready
     world.open(0)
     world.settle(1.0)
     world.check_settled()
@@ -62,7 +62,7 @@ def test_a_switch_without_its_ports_serves_when_they_come(world) -> None:
     ports, switch.ports = switch.ports, []
     world.connect("lb-a")
     world.drain()
-    assert "no port lb-a-ext" in world.control.switches["lb-a"].reason
+    assert "no port lb-a-ext" in world.control.ground.switches["lb-a"].reason
     switch.ports = ports
     world.post(world.control.ports_changed("lb-a", ports, world.now))
     world.settle(2.0)
@@ -125,7 +125,7 @@ def test_any_packet_from_a_switch_is_survived(nat) -> None:
     that there are."""
     world = FakeSite(site(nat=nat, udp=True))
     world.settle(1.0)
-    owners = [0, *(owner_of(serving.address.packed) for serving in world.control.directory)]
+    owners = [0, *(owner_of(serving.address.packed) for serving in world.control.ground.external_ips)]
     ends: Counter[str] = Counter()
 
     @settings(max_examples=1500)
@@ -137,9 +137,9 @@ def test_any_packet_from_a_switch_is_survived(nat) -> None:
         frame = nearly(frame, patch)[:len(frame) - cut]
         cookie = flow_cookie(right_kind if kind is None else kind, owner, name)
         event = packet_in(cookie, right_port if port is None else port, frame)
-        before = Counter(world.control.switches["lb-a"].counters)
+        before = Counter(world.control.ground.switches["lb-a"].counters)
         out = world.control.packet_in("lb-a", *event.arguments, world.now)
-        ends.update(world.control.switches["lb-a"].counters - before)
+        ends.update(world.control.ground.switches["lb-a"].counters - before)
         ends.update(type(getattr(effect, "message", effect)).__name__ for effect in out)
 
     survive()
@@ -153,11 +153,11 @@ def test_any_packet_from_a_switch_is_survived(nat) -> None:
 def test_any_bytes_from_a_switch_are_survived(data) -> None:
     """What is no message at all."""
     world = test_any_bytes_from_a_switch_are_survived.world
-    counters = world.control.switches["lb-a"].counters
+    counters = world.control.ground.switches["lb-a"].counters
     before = counters["dropped_undecodable"]
     assert world.control.packet_in("lb-a", data, world.now) == [] and counters["dropped_undecodable"] == before + 1
     assert world.control.flow_removed("lb-a", data, world.now) == []
-    assert world.control.flow_stats("lb-a", 12345, data, False, world.now) == []
+    assert world.control.flow_stats(12345, data, False, world.now) == []
 
 
 test_any_bytes_from_a_switch_are_survived.world = FakeSite(site())
@@ -183,7 +183,7 @@ def test_any_flow_that_a_switch_says_has_run_out_is_survived() -> None:
         for item in mine.values():
             world.control.flow_removed("lb-a", flow_removed(item, world.now), world.now)
         world.control.flow_removed("lb-a", nearly(flow_removed(last, world.now, reason), patch), world.now)
-        serving = next(iter(world.control.directory))
+        serving = next(iter(world.control.ground.external_ips))
         entries_ended[serving.table.by_key(key) is None] += 1
 
     survive()
@@ -209,24 +209,28 @@ def test_any_statistics_while_reading_are_survived() -> None:
             if event.name == "flow_stats":
                 token, body, more = event.arguments
                 body = nearly(body, patch) if instead is None else instead
-                world.control.flow_stats("lb-a", token, body, more, world.now)
-        assert world.control.switches["lb-a"].ready
-        known[len(next(iter(world.control.directory)).table)] += 1
+                world.control.flow_stats(token, body, more, world.now)
+        assert world.control.ground.switches["lb-a"].ready
+        known[len(next(iter(world.control.ground.external_ips)).table)] += 1
 
     survive()
     assert known[3] >= 5 and known.keys() & {0, 1, 2}, "what was right is known, what was not is not"
 
 
 def test_tokens_that_nobody_waits_for(world) -> None:
-    assert world.control.confirmed("lb-a", 0xFFFFFF, world.now) == []
+    assert world.control.confirmed(0xFFFFFF, world.now) == []
     assert world.control.failed("lb-a", 0xFFFFFF, "error", world.now) == []
-    assert world.control.failed(STORE, 0xFFFFFF, "disk full", world.now) == []
-    assert world.control.flow_stats("lb-a", 0xFFFFFF, b"", False, world.now) == []
+    assert world.control.not_saved(0xFFFFFF, "disk full", world.now) == []
+    assert world.control.flow_stats(0xFFFFFF, b"", False, world.now) == []
 
 
-def test_tokens_start_again_after_24_bits(world) -> None:
-    world.control._token = 0xFFFFFF
-    assert world.control.new_token() == 1
+def test_what_was_asked_of_a_lost_lb_is_forgotten(world) -> None:
+    world.settle(3.0)
+    world.post(world.control.tick(world.now + 60))
+    assert len(world.control.ground.tokens)
+    for name in world.switches:
+        world.disconnect(name)
+    assert len(world.control.ground.tokens) == 0
 
 
 # Orders.
@@ -237,7 +241,7 @@ def test_tokens_start_again_after_24_bits(world) -> None:
 def test_orders_that_make_no_sense(world, address, to, status, words) -> None:
     with pytest.raises(Refused, match=words) as refused:
         order(world, IPv4Address(address), to)
-    assert refused.value.status == status and not world.control.moves
+    assert refused.value.status == status and not world.control.movement.records()
 
 
 def test_a_second_order_for_a_moving_external_ip(world) -> None:
@@ -262,33 +266,35 @@ def test_a_target_with_a_port_down(world) -> None:
 
 
 def test_a_target_that_does_not_reach_the_servers(world) -> None:
-    del world.control.switches["lb-b"].neighbours[IPv4Address("10.0.0.11")]
+    del world.control.ground.switches["lb-b"].neighbours[IPv4Address("10.0.0.11")]
     with pytest.raises(Refused, match="lb-b has no ARP answer from 10.0.0.11 yet"):
         order(world)
 
 
 def test_aborts(world) -> None:
     with pytest.raises(Refused, match="no record of a move 9"):
-        world.control.abort_move("9", world.now)
+        world.control.movement.abort("9", world.now)
     move = order(world)
-    world.post(world.control.abort_move(move.record.id, world.now))
-    assert (move.record.state, move.record.reason) == ("aborted", "on request")
+    world.post(world.control.movement.abort(move.id, world.now))
+    assert (move.state, move.reason) == ("aborted", "on request")
     with pytest.raises(Refused, match="has ended"):
-        world.control.abort_move(move.record.id, world.now)
+        world.control.movement.abort(move.id, world.now)
     world.settle(1.0)
     world.check_settled()
     second = order(world)
-    while second.record.step != "normal":
+    while second.step != "normal":
         world.round()
     with pytest.raises(Refused, match="can only be moved back"):
-        world.control.abort_move(second.record.id, world.now)
+        world.control.movement.abort(second.id, world.now)
 
 
+@pytest.mark.long
 def test_records_are_kept_but_not_for_ever(world) -> None:
     for number in range(210):
         order(world)
-        world.post(world.control.abort_move(str(number + 1), world.now))
-    assert len(world.control.moves) <= 201 and "210" in world.control.moves and "1" not in world.control.moves
+        world.post(world.control.movement.abort(str(number + 1), world.now))
+    records = world.control.movement.records()
+    assert len(records) <= 201 and "210" in records and "1" not in records
 
 
 def test_the_store_that_cannot_save_undoes_the_move(world) -> None:
@@ -297,8 +303,8 @@ def test_the_store_that_cannot_save_undoes_the_move(world) -> None:
         world.round() if not world.saves else None
         world.saves = type(world.saves)(message for message in world.saves if message.token)
     token = world.saves.popleft().token
-    world.post(world.control.failed(STORE, token, "no space left", world.now))
-    assert (move.record.state, move.record.reason) == ("rolled-back", "no space left")
+    world.post(world.control.not_saved(token, "no space left", world.now))
+    assert (move.state, move.reason) == ("rolled-back", "no space left")
     world.settle(5.0)
     world.check_settled()
 
@@ -307,11 +313,11 @@ def test_a_switch_that_refuses_the_entries_undoes_the_move(world) -> None:
     world.open(0)
     world.settle(1.0)
     move = order(world)
-    while move.record.step != "copy":
+    while move.step != "copy":
         world.round()
     token = next(message.token for message in world.to_switch["lb-b"] if getattr(message, "entries", None))
     world.post(world.control.failed("lb-b", token, "table full", world.now))
-    assert (move.record.state, move.record.reason) == ("rolled-back", "table full")
+    assert (move.state, move.reason) == ("rolled-back", "table full")
     world.settle(5.0)
     world.check_settled()
 
@@ -322,15 +328,16 @@ def test_a_stored_lb_that_is_gone_counts_for_nothing() -> None:
     world = FakeSite(site())
     world.stored = State({ADDRESS: "lb-gone"})
     world.restart_control()
-    assert world.control.assigned_to(ADDRESS) == "lb-a"
+    assert world.serving(ADDRESS).assigned == "lb-a"
     world.stored = State({ADDRESS: "lb-b"})
     world.restart_control()
-    assert world.control.assigned_to(ADDRESS) == "lb-b"
+    assert world.serving(ADDRESS).assigned == "lb-b"
     world.settle(1.0)
-    assert world.control.transfer_modes("lb-b") == {ADDRESS: TransferMode.NORMAL}
+    roles = world.control.ground.switches["lb-b"].roles
+    assert {ip: role.mode for ip, role in roles.items() if role.mode} == {ADDRESS: TransferMode.NORMAL}
 
 
 def test_the_first_state_is_saved() -> None:
     control = FakeSite(site()).control
     saves = [effect for effect in control.tick(1e6) if isinstance(effect, Save)]
-    assert saves == [Save(control.state())] and not [effect for effect in control.tick(1e6 + 1) if isinstance(effect, Save)]
+    assert saves == [Save(control.ground.state())] and not [effect for effect in control.tick(1e6 + 1) if isinstance(effect, Save)]

@@ -30,7 +30,7 @@ def both_die(world: FaultySite) -> None:
 
 
 def entries_from(world: FaultySite) -> dict[str, int]:
-    return next(move.record.entries_from for move in world.control.moves.values() if move.record.state == "done")
+    return next(move.entries_from for move in world.control.movement.records().values() if move.state == "done")
 
 
 @pytest.mark.parametrize(("copies", "found"), [
@@ -62,7 +62,7 @@ def test_a_fin_that_only_the_copy_remembers(inward) -> None:
     first(conversation, FIN | ACK)
     world.rest()
     both_die(world)
-    table = world.control.serving(conversation.external.address).table
+    table = world.serving(conversation.external.address).table
     assert table.by_key(world.key(conversation)).state == "half-closed"
     second(conversation, FIN | ACK)
     world.rest()
@@ -114,14 +114,14 @@ def test_what_a_copy_has_not_is_dropped_and_what_is_new_is_added() -> None:
             world.deliver(name)
             world.hear(name)
         world.save()
-    serving = next(iter(world.control.directory))
+    serving = next(iter(world.control.ground.external_ips))
     first, second, *_ = serving.table.snapshot()
     calls = [call for call in world.calls if isinstance(call, FetchCopy)]
     rows = {call.token: world.kept_rows(call) for call in calls}
     serving.table.remove(second)
     for call in calls:
         told = [row for row in rows[call.token] if row.key != first.key]
-        world.post(world.control.copies.fetched(call.token, told, world.now))
+        world.post(world.control.copy_fetched(call.token, told, world.now))
     assert serving.table.by_key(first.key) is None
     assert serving.table.by_key(second.key).next_hop == ROUTER_MAC
 
@@ -130,21 +130,21 @@ def test_a_next_hop_that_most_clients_have_is_taken() -> None:
     """Sockets tell none; another external IP's clients do."""
     world = FaultySite(kept_site(("controller", "sockets"), lbs=3, ips=2, relieve_after=1.0))
     world.rest(step=0.1)
-    _, out = world.control.start_move(world.site.external_ips[1].address, "lb-b", Strategy.PRECOPY, world.now)
+    _, out = world.control.movement.start(world.site.external_ips[1].address, "lb-b", Strategy.PRECOPY, world.now)
     world.post(out)
     world.rest()
     world.open(0)
     world.open(1)
     world.drain()
     both_die(world)
-    assert {entry.next_hop for serving in world.control.directory for entry in serving.table.entries()} == {ROUTER_MAC}
+    assert {entry.next_hop for serving in world.control.ground.external_ips for entry in serving.table.entries()} == {ROUTER_MAC}
 
 
 def test_an_entry_without_a_next_hop_is_not_put_back() -> None:
     """Its flows would hide the packet that tells it."""
     world = begun("controller", "sockets")
     both_die(world)
-    serving = next(iter(world.control.directory))
+    serving = next(iter(world.control.ground.external_ips))
     assert {entry.next_hop for entry in serving.table.entries()} == {NO_HOP}
     home = serving.assigned
     world.disconnect(home, lose_tables=True)
@@ -159,7 +159,7 @@ def test_an_entry_without_a_next_hop_is_not_put_back() -> None:
 def test_a_planned_move_counts_what_the_copies_have() -> None:
     world = begun("controller", "keeper")
     world.lost_keepers.add(min(world.copies))
-    _, out = world.control.start_move(world.site.external_ips[0].address, "lb-b", Strategy.PRECOPY, world.now, from_copies=True)
+    _, out = world.control.movement.start(world.site.external_ips[0].address, "lb-b", Strategy.PRECOPY, world.now, from_copies=True)
     world.post(out)
     world.rest()
     assert entries_from(world) == {"keeper": 2, "controller": 2}
@@ -182,9 +182,9 @@ def test_keepers_are_told_nothing_while_an_lb_is_unread() -> None:
     for _ in range(20):
         world.tick(0.2)
         world.drain()
-    assert all(state.synced for state in world.control.keepers(world.now))
+    assert all(state.synced for state in world.control.feeds.states(world.now))
 
 
 def test_only_external_ips_with_keeper_are_fed() -> None:
     world = begun("controller", "sockets")
-    assert world.control.keepers(world.now) == []
+    assert world.control.feeds.states(world.now) == []

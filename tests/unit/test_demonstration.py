@@ -10,16 +10,17 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from evaluation.demonstration import __main__ as command
-from evaluation.demonstration.loads import common
+from evaluation.demonstration import command
 from evaluation.demonstration.naive import MOVES, NaiveMove
 from evaluation.demonstration.orders import BUFFERED, ORDERS, PRECOPY, ROUTE_FIRST, TABLE_FIRST, Order
 from evaluation.demonstration.page import page
-from evaluation.demonstration.report import table
+from evaluation.demonstration.report import table, text
 from evaluation.demonstration.results import MoveResult, OrderResult, ProbeResult, Step, sentence
+from evaluation.lab_traffic import inside
 from lbctl.entries.access_table import AccessTable, Entry
 from lbctl.ground.move_record import MoveRecord
-from lbctl.moves.move import Announce, Assign, Copy, Forget, Move, SetRole
+from lbctl.moves.actions import Announce, Assign, CopyEntries, Forget, SetRole
+from lbctl.moves.move import Move
 from lbctl.site import file as config
 from lbctl.site.model import Settings
 from lbctl.values.keys import pack_key, reply_key
@@ -27,12 +28,15 @@ from lbctl.values.transfer import Strategy, TransferMode
 from topologies import fig1, fig2, fig3, fig3_full_nat
 from topologies.plan import Plan, site_yaml
 
-PROBE = ProbeResult(arrivals=((10.0, 0.001), (10.5, 0.002), (12.0, 0.050), (12.2, 0.001)), sent=4, retransmitted=3, needless=3)
+PROBE = ProbeResult(
+    arrivals=((10.0, 0.001), (10.5, 0.002), (12.0, 0.050), (12.2, 0.001)), sent=4, retransmitted=3, needless=3
+)
 STEPS = (Step("route", 11.0, 0.01), Step("grace", 11.01, 3.0))
 MOVED = MoveResult("lb-a", "lb-b", "done", None, 11.0, STEPS, entries_copied=7, packets_held=2, packets_lost=0)
 HARMLESS = OrderResult(
     *(PRECOPY, 9.0, (MOVED,), PROBE),
-    connections=10, resets=0, stalls=0, requests=5, failed_requests=0, retransmitted=1, dropped=0, transferred=1_000_000, wrong_bytes=0,
+    connections=10, resets=0, stalls=0, requests=5, failed_requests=0, retransmitted=1, dropped=0,
+    transferred=1_000_000, wrong_bytes=0,
 )  # fmt: skip
 BROKEN = dataclasses.replace(HARMLESS, order=ROUTE_FIRST, resets=2, failed_requests=1, breaks=((11.1, "reset"),))
 
@@ -63,10 +67,10 @@ def test_naive_orders_have_no_transition_mode(name: str) -> None:
     assert all(role.mode is not TransferMode.TRANSITION for role in roles)
 
 
-@pytest.mark.parametrize(("order", "sequence"), [(ROUTE_FIRST, [Announce, Copy]), (TABLE_FIRST, [Copy, Announce])])
+@pytest.mark.parametrize(("order", "sequence"), [(ROUTE_FIRST, [Announce, CopyEntries]), (TABLE_FIRST, [CopyEntries, Announce])])
 def test_naive_orders_do_what_their_name_says(order: Order, sequence: list[type]) -> None:
     actions = run_move(MOVES[order.name])
-    assert [type(action) for action in actions if isinstance(action, Announce | Copy)] == sequence
+    assert [type(action) for action in actions if isinstance(action, Announce | CopyEntries)] == sequence
     assert [type(action) for action in actions[-3:]] == [SetRole, Forget, Assign], "and they end like the product's"
 
 
@@ -120,14 +124,27 @@ def test_a_machine_that_is_too_busy_is_named() -> None:
 
 
 def test_table_and_page_show_every_order() -> None:
-    results = [BROKEN, HARMLESS, dataclasses.replace(HARMLESS, order=BUFFERED, moves=(), probe=dataclasses.replace(PROBE, arrivals=()))]
-    text, html = table(results), page(results, "Machine: <two> cores")
+    without_moves = dataclasses.replace(
+        HARMLESS, order=BUFFERED, moves=(), probe=dataclasses.replace(PROBE, arrivals=())
+    )
+    results = [BROKEN, HARMLESS, without_moves]
+    shown, html = text(results), page(results, "Machine: <two> cores")
     for result in results:
-        assert result.order.name in text and result.order.name in html
-    assert "connections reset" in text and "step route" in text
+        assert result.order.name in shown and result.order.name in html
+        assert result.order.name in table(results).columns
+    assert "connections reset" in shown and "step route" in shown
     assert "Machine: &lt;two&gt; cores" in html
     assert sentence(results).split(".")[0] in html
     assert not re.search(r'(src|href)="(?!#)', html), "one file, no network needed"
+
+
+def test_a_record_has_the_figures_that_its_texts_are_made_of() -> None:
+    rows = {row.cells[0]: row for row in table([BROKEN, HARMLESS]).rows}
+    assert rows["connections reset"].cells[1:] == ("2", "0")
+    assert rows["moves (done / tried)"].cells[1:] == ("1 / 1", "1 / 1")
+    assert rows["step grace"].cells[1] == "3000 ms"
+    assert rows["step grace"].figures["route-first"].values == (3.0,)
+    assert rows["bytes transferred"].cells[2] == "1 MB"
 
 
 def test_orders_of_the_command_line() -> None:
@@ -138,21 +155,21 @@ def test_orders_of_the_command_line() -> None:
 
 
 def test_transfers_notice_a_wrong_byte_and_a_gap() -> None:
-    for offset in (0, 5, len(common.BLOCK) - 3, 3 * len(common.BLOCK) + 1):
-        piece = bytes(common.chunk(offset, 100))
-        assert common.matches(piece, offset)
-        assert not common.matches(piece, offset + 1)
-        assert not common.matches(piece[:-1] + bytes([piece[-1] ^ 1]), offset)
+    for offset in (0, 5, len(inside.BLOCK) - 3, 3 * len(inside.BLOCK) + 1):
+        piece = bytes(inside.chunk(offset, 100))
+        assert inside.matches(piece, offset)
+        assert not inside.matches(piece, offset + 1)
+        assert not inside.matches(piece[:-1] + bytes([piece[-1] ^ 1]), offset)
 
 
 def test_reasons_of_broken_connections() -> None:
-    reasons = [common.reason_of(error) for error in (ConnectionResetError(), EOFError(), TimeoutError(), ConnectionRefusedError())]
-    assert reasons == ["reset", "reset", "stalled", "refused"]
+    errors = (ConnectionResetError(), EOFError(), TimeoutError(), ConnectionRefusedError())
+    assert [inside.reason_of(error) for error in errors] == ["reset", "reset", "stalled", "refused"]
 
 
 def test_tcp_info_of_a_healthy_connection() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as sock:
-        assert common.tcp_info(sock) == (0, 0)
+        assert inside.tcp_info(sock) == (0, 0)
 
 
 @pytest.mark.parametrize("plan", [fig1.PLAN, fig2.PLAN, fig3.PLAN, fig3_full_nat.PLAN, fig3.PLAN.with_service(7001)],

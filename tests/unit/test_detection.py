@@ -12,12 +12,13 @@ from lbctl.failures.detection import Detection
 from lbctl.failures.probing import NETWORKS
 from lbctl.frames import packets
 from lbctl.openflow.messages import Barrier, PacketOut
+from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.probe_rules import LEARNED_COOKIE, Watched
-from lbctl.openflow.rules import Port, Ports
-from lbctl.site.model import Settings
 from lbctl.store import FileStore, State, StoreError
 from lbctl.switches.switch import PortState
 from lbctl.values.refused import Refused
+from tests.unit.effects import sent
+from tests.unit.fake_ground import fake_ground
 from tests.unit.fake_site import EXTERNAL, INTERNAL, LB_NAMES
 from tests.unit.faulty_site import FaultySite, kept_site
 
@@ -34,7 +35,7 @@ def world() -> FaultySite:
 
 
 def health(world: FaultySite, name: str) -> str:
-    return world.control.health(name)[0]
+    return world.control.detection.state(name)[0]
 
 
 def go_on(world: FaultySite, ticks: int, seconds: float = 0.05) -> None:
@@ -50,15 +51,15 @@ def ticks_until(world: FaultySite, name: str, state: str = "failed", most: int =
         if health(world, name) == state:
             return ticks
         go_on(world, 1)
-    raise AssertionError(f"{name} is {world.control.health(name)} after {most} ticks")
+    raise AssertionError(f"{name} is {world.control.detection.state(name)} after {most} ticks")
 
 
 def cause(world: FaultySite, name: str) -> str:
-    return world.control.health(name)[1]
+    return world.control.detection.state(name)[1]
 
 
 def places(world: FaultySite) -> list[str]:
-    return [serving.assigned for serving in world.control.directory]
+    return [serving.assigned for serving in world.control.ground.external_ips]
 
 
 def test_a_killed_lb_is_relieved_at_once(world) -> None:
@@ -163,7 +164,7 @@ def test_a_busy_controller_takes_nobody_for_dead(world) -> None:
     for _ in range(20):
         go_on(world, 1, seconds=2.0)
     assert {health(world, name) for name in LB_NAMES} == {"well"}
-    assert not world.control.moves
+    assert not world.control.movement.records()
 
 
 def test_hold_down_doubles(world) -> None:
@@ -226,27 +227,27 @@ def test_retries_are_rarer_each_time(world) -> None:
         world.tick(0.05)
         world.drain()
     first = world.site.external_ips[0].address
-    starts = [move.record.started for move in world.control.moves.values() if move.record.external_ip == first]
+    starts = [move.started for move in world.control.movement.records().values() if move.external_ip == first]
     gaps = [after - before for before, after in zip(starts, starts[1:], strict=False)]
     assert len(gaps) >= 2 and gaps == sorted(gaps)
 
 
 def test_an_order_returns_what_is_running_already(world) -> None:
-    moves, out = world.control.fail_over("lb-a", world.now)
+    moves, out = world.control.relief.order("lb-a", world.now)
     world.post(out)
     assert len(moves) == 3
-    again, out = world.control.fail_over("lb-a", world.now)
+    again, out = world.control.relief.order("lb-a", world.now)
     assert again == moves and not out
     world.rest()
     assert "lb-a" not in places(world)
     with pytest.raises(Refused):
-        world.control.fail_over("lb-x", world.now)
+        world.control.relief.order("lb-x", world.now)
 
 
 def test_an_order_for_one_that_is_not_connected(world) -> None:
     """It is fenced though nobody has taken it for failed yet, and stays so."""
     world.disconnect("lb-a")
-    _, out = world.control.fail_over("lb-a", world.now)
+    _, out = world.control.relief.order("lb-a", world.now)
     world.post(out)
     go_on(world, 8)
     assert "lb-a" not in places(world)
@@ -257,7 +258,7 @@ def test_connection_lost_before_it_has_confirmed_is_fenced_first(world) -> None:
     world.cut_off("lb-a", INTERNAL, seen=True)
     world.hear("lb-a")
     world.tick(0.05)
-    assert [move.record.step for move in world.control.moves.values()] == ["withdraw"] * 3
+    assert [move.step for move in world.control.movement.records().values()] == ["withdraw"] * 3
     world.disconnect("lb-a")
     go_on(world, 30)
     assert "lb-a" not in places(world)
@@ -265,18 +266,18 @@ def test_connection_lost_before_it_has_confirmed_is_fenced_first(world) -> None:
 
 def test_a_site_file_may_not_drop_an_lb_of_a_running_failover(world) -> None:
     world.disconnect("lb-a")
-    while not world.control.moves:
+    while not world.control.movement.records():
         world.tick(0.05)
     balancers = tuple(lb for lb in world.site.load_balancers if lb.name != "lb-a")
     ips = tuple(replace(ip, load_balancer="lb-b") for ip in world.site.external_ips)
     with pytest.raises(Refused, match="lb-a still has"):
-        world.control.apply_site(replace(world.site, load_balancers=balancers, external_ips=ips), world.now)
+        world.control.services.use_file(replace(world.site, load_balancers=balancers, external_ips=ips), world.now)
 
 
 def test_one_that_the_site_has_no_more_is_forgotten(world) -> None:
     world.kill("lb-c")
     ticks_until(world, "lb-c")
-    world.control.apply_site(replace(world.site, load_balancers=world.site.load_balancers[:2]), world.now)
+    world.control.services.use_file(replace(world.site, load_balancers=world.site.load_balancers[:2]), world.now)
     world.tick(0.05)
     assert "lb-c" not in world.control.detection.health and "lb-c" not in world.control.detection.watched
     assert not world.control.detection.doubtful
@@ -313,13 +314,14 @@ def test_the_probes_of_many_lbs_are_sent_at_several_ticks_and_none_is_taken_for_
 
     switches = {f"lb-{number}": lb(number) for number in range(1, 121)}
     said: list[str] = []
-    detection = Detection(switches, Settings(), "1.2.3.4", lambda event, **_: said.append(event), set(), 1000.0)
-    now, tokens, sizes = 1000.0, itertools.count(1), []
+    ground = fake_ground(switches, log=lambda event, **_: said.append(event))
+    detection = Detection(ground, set(), 1000.0)
+    now, sizes = 1000.0, []
     for step in itertools.chain([0.05] * 60, [0.4] * 60):
         now += step
-        out = detection.tick(lambda: next(tokens), (), now)
+        out = detection.tick(now)
         sizes.append(len(out))
-        for _, message in out:
+        for message in sent(out):
             asked = packets.decode_arp(message.frame)
             detection.answered(packets.arp_question(b"\2" * 6, asked.sha, bytes(4), asked.sha, asked.spa))
     assert max(sizes) <= 100 and sum(sizes) >= 20 * 240

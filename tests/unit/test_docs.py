@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -32,13 +34,42 @@ def headings(document: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def test_pipeline_is_current() -> None:
-    path = ROOT / "docs" / "generate_pipeline.py"
-    spec = importlib.util.spec_from_file_location("generate_pipeline", path)
+def generator(name: str) -> ModuleType:
+    """The script of that name in docs/."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
     spec.loader.exec_module(module)
-    assert module.document() == documented("pipeline.md"), "run: python docs/generate_pipeline.py"
+    return module
+
+
+def test_pipeline_is_current() -> None:
+    made = generator("generate_pipeline").document()
+    assert made == documented("pipeline.md"), "run: python docs/generate_pipeline.py"
+
+
+def test_architecture_is_current() -> None:
+    """The rooms and their order are those of the contract, and each stop of the four walks is there."""
+    text = documented("architecture.md")
+    assert generator("generate_architecture").filled(text) == text, "run: python docs/generate_architecture.py"
+
+
+def test_the_walks_are_as_long_as_they_say() -> None:
+    """And none is empty; a stop that is not there is an error."""
+    architecture, text = generator("generate_architecture"), documented("architecture.md")
+    walks = architecture.walks(text)
+    assert walks.keys() == architecture.BEFORE.keys() and all(walks.values())
+    with pytest.raises(ValueError, match="there is no Switch.rule in lbctl/switches/switch.py"):
+        architecture.walks(text.replace("`Switch.role`", "`Switch.rule`", 1))
+
+
+def test_every_room_has_a_place_where_changes_go() -> None:
+    """Of the rooms that decide or talk to something; what is below them is words, and what stands in the table besides is there."""
+    rows = documented("architecture.md").partition("## Where a change of each kind goes")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`lbctl/(\w+)/", rows))
+    rooms = {room for line in generator("generate_architecture").layers() for room in line}
+    assert named <= rooms and rooms - named == {"control", "values", "http", "switches"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

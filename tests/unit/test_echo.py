@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from lbctl.entries import echo
 from lbctl.entries.echo import Echoes
+from lbctl.values import side
 from lbctl.values.keys import pack_key, unpack_key
 from lbctl.values.protocols import ICMP
 
@@ -35,7 +36,7 @@ def test_no_two_hosts_share_an_identifier(asked) -> None:
     for host, identifier, pause in asked:
         now += pause
         entry = request(echoes, host, identifier, now)
-        assert echoes.by_key(entry.key) is entry is echoes.by_reply(entry.reply)
+        assert echoes.find(side.EXTERNAL, entry.key) is entry is echoes.find(side.INTERNAL, entry.reply)
         assert unpack_key(entry.reply)[1:3] == (bytes([10, 0, 0, host]), identifier)
         assert len(echoes) == len({item.key for item in echoes._by_reply.values()}) == len(echoes._by_reply)
 
@@ -45,8 +46,8 @@ def test_what_is_idle_is_forgotten_and_what_is_used_is_not() -> None:
     idle, used = request(echoes, 1, 1), request(echoes, 2, 2)
     echoes.used(used, 50.0)
     request(echoes, 3, 3, IDLE)
-    assert echoes.by_key(idle.key) is None and echoes.by_reply(idle.reply) is None
-    assert echoes.by_key(used.key) is used
+    assert echoes.find(side.EXTERNAL, idle.key) is None and echoes.find(side.INTERNAL, idle.reply) is None
+    assert echoes.find(side.EXTERNAL, used.key) is used
 
 
 def test_the_table_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:

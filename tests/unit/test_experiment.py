@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from evaluation.experiment.results import BIN, Move, Request, Run, Sample, quantile, table
+from evaluation.experiment.results import BIN, Move, Request, Run, Sample, quantile, seeds_table, table
 from evaluation.experiment.shape import GROUPS, LINK, ON_THE_WIRE, PHASES, UTILISATION, Shape
 
 SHAPE = Shape(seed=3, phase=20.0, lbs=3)
@@ -45,9 +45,12 @@ HOME, AWAY = Sample(-1.0, {"a": "lb-a", "b": "lb-b"}, {}), Sample(2.5, {"a": "lb
 
 
 def test_the_worst_load_follows_the_assignment() -> None:
-    requests = [Request(due, 0.1, ip) for ip, due in (("a", 0.0), ("a", 0.5), ("b", 1.0), ("a", 2.4), ("b", 3.0), ("a", 3.0))]
+    asked = (("a", 0.0), ("a", 0.5), ("b", 1.0), ("a", 2.4), ("b", 3.0), ("a", 3.0))
+    requests = [Request(due, 0.1, ip) for ip, due in asked]
     one = ON_THE_WIRE / (LINK * BIN)
-    assert run(requests, samples=(HOME, AWAY)).worst_loads() == [(0.0, pytest.approx(2 * one)), (2.0, pytest.approx(2 * one))]
+    moved = run(requests, samples=(HOME, AWAY))
+    assert moved.worst_loads() == [(0.0, pytest.approx(2 * one)), (2.0, pytest.approx(2 * one))]
+    assert moved.mean_load() == moved.highest_load() == pytest.approx(2 * one)
     assert run(requests, samples=(HOME,)).worst_loads()[1] == (2.0, pytest.approx(2 * one)), "a, a at lb-a"
 
 
@@ -65,4 +68,12 @@ def test_quantiles_and_bins() -> None:
     assert late.latencies(0.95) == [(0.0, 3.5)]
     assert [at for at, _ in late.throughputs()] == [0.0, 4.0]
     assert (late.in_time(4.0), late.in_time(5.0)) == (1, 2)
-    assert "| requests answered | 2 |" in table([late], 5.0)
+    [answered, *_] = table([late], 5.0).rows
+    assert answered.cells == ("requests answered", "2")
+
+
+def test_several_seeds_are_compared_by_both_runs_of_each() -> None:
+    runs = [run([Request(0.0, took, "a")], samples=(HOME,)) for took in (0.2, 0.1)]
+    compared = seeds_table({1: runs, 7: runs})
+    assert [row.cells[0] for row in compared.rows] == ["1", "7"]
+    assert compared.rows[0].cells[compared.columns.index("latency, median")] == "200 ms / 100 ms"

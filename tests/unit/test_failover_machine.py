@@ -9,19 +9,21 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from lbctl.control import ControlFunction
+from lbctl.failures.comeback import Comebacks
 from lbctl.failures.detection import Detection
 from lbctl.frames.packets import ACK, FIN, RST, SYN
 from lbctl.moves import movement
-from lbctl.moves.move import Fence
+from lbctl.moves.actions import Fence
 from lbctl.moves.takeover import Takeover
 from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
+from tests.unit.exploring import explore
 from tests.unit.fake_site import LB_NAMES
 from tests.unit.faulty_site import PORTS, FaultySite, kept_site
-from tests.unit.test_move_machine import ANY, FEW, IPS, PROFILE, RARELY
+from tests.unit.test_move_machine import ANY, FEW, IPS, RARELY
 
 LBS = st.sampled_from(LB_NAMES)
 LATE = 2
@@ -143,7 +145,7 @@ class Failures(RuleBasedStateMachine):
     def move(self, place, to, strategy, from_copies) -> None:
         world = self.world
         try:
-            _, out = world.control.start_move(world.site.external_ips[place].address, to, strategy, world.now, from_copies)
+            _, out = world.control.movement.start(world.site.external_ips[place].address, to, strategy, world.now, from_copies)
         except Refused:
             return
         world.post(out)
@@ -151,7 +153,7 @@ class Failures(RuleBasedStateMachine):
     @rule(name=LBS)
     def order(self, name) -> None:
         try:
-            _, out = self.world.control.fail_over(name, self.world.now)
+            _, out = self.world.control.relief.order(name, self.world.now)
         except Refused:
             return
         self.world.post(out)
@@ -227,11 +229,11 @@ class Failures(RuleBasedStateMachine):
         world.check_one_answers()
         world.check_settled()
         assert not world.excused
-        for move in [*world.moves, *world.control.moves.values()]:
-            held = move.record
+        for move in [*world.moves, *world.control.movement.records().values()]:
+            held = move
             assert not move.ended or held.packets_held == held.packets_released + held.packets_lost, held
         for conversation in world.conversations:
-            serving = world.control.serving(conversation.external.address)
+            serving = world.serving(conversation.external.address)
             if conversation.forfeited and not conversation.ended and serving.table.by_key(world.key(conversation)) is None:
                 world.from_client(conversation)
                 world.drain()
@@ -246,12 +248,12 @@ def of(**options) -> type[Failures]:
 WAYS = [(("controller",), "destination", "copy-first"), (("controller", "sockets"), "destination", "when-remote"),
         (("sockets", "keeper"), "destination", "transition"), (("keeper",), "full", "copy-first"),
         (("keeper", "controller"), "full", "transition")]
-FEWER = settings(PROFILE, max_examples=PROFILE.max_examples // 3 or 1, stateful_step_count=30)
+FEWER = settings().max_examples // 3 or 1
 
 
 @pytest.mark.parametrize(("copies", "nat", "failover"), WAYS)
 def test_faults_end_with_one_live_lb_that_serves(copies, nat, failover) -> None:
-    run_state_machine_as_test(of(copies=copies, nat=nat, failover=failover), settings=FEWER)
+    explore(of(copies=copies, nat=nat, failover=failover), max_examples=FEWER, stateful_step_count=30)
 
 
 class NoFence(Takeover):
@@ -338,12 +340,12 @@ def both_restart(copies: tuple[str, ...]) -> Failures:
 @pytest.mark.parametrize("copies", [("sockets",), ("controller", "keeper")], ids="-".join)
 def test_an_lb_that_restarts_with_the_controller_gets_its_entries_back(copies) -> None:
     machine = both_restart(copies)
-    assert "restoration" in {move.record.kind for move in machine.world.control.moves.values()}
+    assert "restoration" in {move.kind for move in machine.world.control.movement.records().values()}
     machine.teardown()
     assert not any(conversation.forfeited for conversation in machine.world.conversations)
 
 
 def test_without_restoration_they_are_lost(monkeypatch) -> None:
-    monkeypatch.setattr(ControlFunction, "_came_back_empty", lambda *_: [])
+    monkeypatch.setattr(Comebacks, "_came_back_empty", lambda *_: [])
     with pytest.raises(AssertionError):
         both_restart(("sockets",)).teardown()

@@ -7,18 +7,19 @@ from hypothesis import strategies as st
 
 from lbctl.entries.held import HeldPacket, HeldPackets
 from lbctl.site.model import Settings
+from lbctl.values.side import EXTERNAL, INTERNAL, Side
 
 
 def queue(packets: int = 3, size: int = 100) -> HeldPackets:
     return HeldPackets(Settings(held_packets=packets, held_bytes=size))
 
 
-def packet(size: int, inward: bool = True) -> HeldPacket:
-    return HeldPacket(bytes(size), inward)
+def packet(size: int, side: Side = EXTERNAL) -> HeldPacket:
+    return HeldPacket(bytes(size), side)
 
 
 def test_they_come_out_in_order() -> None:
-    held, some = queue(), [packet(1), packet(2, False), packet(3)]
+    held, some = queue(), [packet(1), packet(2, INTERNAL), packet(3)]
     for item in some:
         held.hold(item)
     assert held.release() == some and held.release() == []

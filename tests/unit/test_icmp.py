@@ -127,7 +127,13 @@ def test_any_bytes(frame, kind) -> None:
     assert answer(found) is None, "no error in answer to an error"
 
 
-@given(st.sampled_from([4, 6]), st.integers(0, 255), st.integers(0, 255), st.integers(0, 0xFFFFFFFF), st.binary(max_size=60))
+@given(
+    st.sampled_from([4, 6]),
+    st.integers(0, 255),
+    st.integers(0, 255),
+    st.integers(0, 0xFFFFFFFF),
+    st.binary(max_size=60),
+)
 def test_any_message_has_right_checksums(version, kind, code, word, body) -> None:
     source, destination = (EXTERNAL, CLIENT) if version == 4 else (EXTERNAL_V6, CLIENT_V6)
     frame = icmp.message(CLIENT_MAC, LB_MAC, source, destination, kind, code, word, body, ttl=9)
@@ -150,9 +156,20 @@ def test_ryu_reads_the_same() -> None:
     assert (found.type_, found.code) == (1, 4)
 
 
-@pytest.mark.parametrize(("frame", "expected"), [
-    (query(8), False), (query(3), True), (query(99), True), (query_v6(128), False), (query_v6(135), False), (query_v6(3), True),
-    (query_v6(127), True), (segment(), False), (segment_v6(), False)])
+@pytest.mark.parametrize(
+    ("frame", "expected"),
+    [
+        (query(8), False),
+        (query(3), True),
+        (query(99), True),
+        (query_v6(128), False),
+        (query_v6(135), False),
+        (query_v6(3), True),
+        (query_v6(127), True),
+        (segment(), False),
+        (segment_v6(), False),
+    ],
+)
 def test_is_error(frame, expected) -> None:
     assert icmp.is_error(frame, packets.decode(frame)) is expected
 

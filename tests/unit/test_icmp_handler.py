@@ -14,7 +14,17 @@ from lbctl.openflow.cookies import Kind
 from lbctl.openflow.messages import PacketOut
 from lbctl.values.keys import inverse_key
 from tests.unit.fake_site import ROUTER_MAC, FakeSite, site
-from tests.unit.test_connections import ADDRESS, CLIENT, SERVERS, add, from_client, from_server, lb_mac, packet_in, world
+from tests.unit.test_connections import (
+    ADDRESS,
+    CLIENT,
+    SERVERS,
+    add,
+    from_client,
+    from_server,
+    lb_mac,
+    packet_in,
+    world,
+)
 
 __all__ = ["world"]
 
@@ -33,7 +43,9 @@ def to_server() -> bytes:
 
 def error(world: FakeSite, packet: bytes, inward: bool = True, dst: bytes | None = None) -> bytes:
     """Fragmentation needed, by a router of that side, about that packet."""
-    return icmp.message(lb_mac(world, inward), ROUTER_MAC, ROUTER if inward else INNER_ROUTER, dst or packet[12:16], 3, 4, 1300, packet)
+    return icmp.message(
+        lb_mac(world, inward), ROUTER_MAC, ROUTER if inward else INNER_ROUTER, dst or packet[12:16], 3, 4, 1300, packet
+    )
 
 
 def translated(out) -> tuple[packets.Packet, bytes, str]:
@@ -67,19 +79,19 @@ def test_errors_that_are_dropped(world, why: str, packet: bytes | None, counter:
     add(world)
     frame = error(world, packet or from_lb(), True, None if packet else bytes([198, 51, 100, 2]))
     assert packet_in(world, Kind.TRANSLATE_ICMP, frame) == [], why
-    assert world.control.switches["lb-a"].counters[counter] == 1, why
+    assert world.control.ground.switches["lb-a"].counters[counter] == 1, why
 
 
 def test_an_lb_without_a_transfer_mode_translates_nothing(world) -> None:
     add(world)
     assert packet_in(world, Kind.TRANSLATE_ICMP, error(world, from_lb()), name="lb-b") == []
-    assert world.control.switches["lb-b"].counters["dropped_icmp_not_assigned"] == 1
+    assert world.control.ground.switches["lb-b"].counters["dropped_icmp_not_assigned"] == 1
 
 
 def test_an_entry_whose_next_hop_is_not_known_yet_waits(world) -> None:
     add(world, hop=NO_HOP)
     assert packet_in(world, Kind.TRANSLATE_ICMP, error(world, to_server(), False), False) == []
-    assert world.control.switches["lb-a"].counters["dropped_next_hop_unknown"] == 1
+    assert world.control.ground.switches["lb-a"].counters["dropped_next_hop_unknown"] == 1
 
 
 def test_the_end_of_a_ttl_is_told_with_the_packet_as_it_was(world) -> None:
@@ -87,7 +99,9 @@ def test_the_end_of_a_ttl_is_told_with_the_packet_as_it_was(world) -> None:
     for inward, sent in ((True, from_client(world, ACK, ttl=1)), (False, from_server(world, ACK, ttl=1))):
         key, other = (entry.key, entry.reply) if inward else (entry.reply, entry.key)
         frame = packets.decode(sent)
-        came = packets.tcp_segment(frame.eth_dst, frame.eth_src, *_ends(inverse_key(other)), flags=ACK, seq=frame.seq, ttl=1)
+        came = packets.tcp_segment(
+            frame.eth_dst, frame.eth_src, *_ends(inverse_key(other)), flags=ACK, seq=frame.seq, ttl=1
+        )
         [(_, message)] = packet_in(world, Kind.EXPIRED, came, inward)
         packet = packets.decode(message.frame)
         assert message.frame[34:36] == b"\x0b\0" and quoted(message.frame, packet).key == key
@@ -105,7 +119,9 @@ add(WORLD)
 
 @given(st.sampled_from([Kind.TRANSLATE_ICMP, Kind.EXPIRED, Kind.TOO_BIG]), st.booleans(), st.data())
 def test_no_bytes_stop_the_controller(kind: Kind, inward: bool, data) -> None:
-    whole = data.draw(st.sampled_from([error(WORLD, from_lb()), error(WORLD, to_server(), False), from_client(WORLD, ACK)]))
+    whole = data.draw(
+        st.sampled_from([error(WORLD, from_lb()), error(WORLD, to_server(), False), from_client(WORLD, ACK)])
+    )
     frame = bytearray(whole)
     for place, value in data.draw(st.lists(st.tuples(st.integers(0, len(whole) - 1), st.integers(0, 255)), max_size=6)):
         frame[place] = value

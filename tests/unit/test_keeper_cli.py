@@ -11,6 +11,7 @@ from pathlib import Path
 from typer.main import get_command
 
 from lbctl.cli.main import app
+from topologies import programs
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 UNIT = CHECKOUT / "scripts" / "lbctl-keeper.service"
@@ -26,12 +27,13 @@ app()
 
 def keeper(*options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", WITHOUT_CONTROLLER, "keeper", *map(str, options)]
-    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=30, check=False)
+    return programs.run(command, cwd=CHECKOUT, capture_output=True, timeout=30, check=False)
 
 
 def test_it_needs_nothing_of_the_controller(tmp_path) -> None:
     """It comes as far as to what is wrong here."""
-    done = keeper("--server", "10.0.0.11", "--directory", tmp_path, "--listen", "127.0.0.1:1", "--token-file", tmp_path / "none")
+    done = keeper("--server", "10.0.0.11", "--directory", tmp_path, "--listen", "127.0.0.1:1", "--token-file",
+                  tmp_path / "none")
     assert done.returncode == 1 and "cannot be read" in done.stderr, done.stderr
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from lbctl.entries.access_table import GONE
-from lbctl.keeper import journal
 from lbctl.keeper.batches import Answer, Batch, BatchKind, encode
-from lbctl.keeper.copy import ENDED_SESSIONS, Copy
-from lbctl.keeper.journal import JournalError, KeptCopy
+from lbctl.keeper.process import journal
+from lbctl.keeper.process.copy import ENDED_SESSIONS, Copy
+from lbctl.keeper.process.journal import JournalError, KeptCopy
 from lbctl.keeper.rows import sections
 from tests.unit.keeper_entries import EXTERNAL, FULL, OTHER_SERVER, SERVER, entry, ports, rows, rows_of
 
@@ -53,7 +53,8 @@ def test_increments_change_it(copy) -> None:
     (batch(INCREMENT, 2, session=2), "full copy is not here"),
     (batch(PART, 2, session=2), "full copy is not here"),
     (batch(PART, 2), "an increment in a full copy"),
-    (batch(INCREMENT, 2, entry(number=2), derivable=lambda stream: {**ports(stream), b"\x06\0\x01": b"\0\x01"}), "other external ports"),
+    (batch(INCREMENT, 2, entry(number=2), derivable=lambda stream: {**ports(stream), b"\x06\0\x01": b"\0\x01"}),
+     "other external ports"),
 ], ids=["gap", "unknown", "unknown, later", "in the middle", "not an increment", "ports"])
 def test_what_does_not_follow_asks_for_a_resync(copy, item, detail) -> None:
     reply = copy.judge(item)
@@ -109,7 +110,8 @@ def test_servers_have_sessions_of_their_own(copy) -> None:
 def test_the_rows_of_all_servers_together_are_bounded(copy) -> None:
     put(copy, batch(LAST, 1, *(entry(number=number, server=OTHER_SERVER) for number in (1, 2)), server=OTHER_SERVER))
     assert put(copy, batch(INCREMENT, 2, entry(number=2))) is Answer.ACKNOWLEDGED
-    assert put(copy, batch(INCREMENT, 3, entry(number=1), entry(number=2))) is Answer.ACKNOWLEDGED  # they are there already
+    # they are there already
+    assert put(copy, batch(INCREMENT, 3, entry(number=1), entry(number=2))) is Answer.ACKNOWLEDGED
     reply = copy.judge(batch(INCREMENT, 4, entry(number=3)))
     assert reply.answer is Answer.REFUSED and "more than 4 rows" in reply.detail and copy.counters["rows_refused"] == 1
     ended = entry(number=1)
@@ -135,7 +137,8 @@ def put_kept(keeper: KeptCopy, *items: Batch) -> None:
 
 def test_what_was_acknowledged_is_there_after_a_restart(tmp_path) -> None:
     keeper, _ = kept(tmp_path)
-    put_kept(keeper, batch(LAST, 1, entry(number=1)), batch(INCREMENT, 2, entry("full", 2)), batch(PART, 1, entry(number=3), session=2))
+    put_kept(keeper, batch(LAST, 1, entry(number=1)), batch(INCREMENT, 2, entry("full", 2)),
+             batch(PART, 1, entry(number=3), session=2))
     taken_at = keeper.copy.servers[SERVER].current.taken_at
     keeper.close()
     for _ in range(2):  # from the batches, then from the snapshot
@@ -206,9 +209,10 @@ def test_a_batch_that_cannot_be_written_is_not_taken(tmp_path, monkeypatch) -> N
 
 
 def test_a_snapshot_that_cannot_be_written_is_said_and_tried_again_later(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(journal, "COMPACT_FACTOR", 0)
+    monkeypatch.setattr(journal, "COMPACT_SIZE", 0)  # each batch makes one due
     keeper, said = kept(tmp_path)
     put_kept(keeper, batch(LAST, 1, entry(number=1)))
-    keeper._compact_at = 0
 
     def fails(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -245,7 +249,8 @@ def test_a_directory_that_cannot_be_used_is_said(tmp_path) -> None:
 
 def test_servers_that_it_is_not_for_any_more_are_forgotten(tmp_path) -> None:
     keeper, _ = kept(tmp_path)
-    put_kept(keeper, batch(LAST, 1, entry(number=1)), batch(LAST, 1, entry(number=1, server=OTHER_SERVER), server=OTHER_SERVER))
+    put_kept(keeper, batch(LAST, 1, entry(number=1)),
+             batch(LAST, 1, entry(number=1, server=OTHER_SERVER), server=OTHER_SERVER))
     keeper.close()
     for _ in range(2):
         keeper, _ = kept(tmp_path, [OTHER_SERVER])

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from lbctl.copies.client import Client, KeeperError, socket_ports
+from lbctl.copies.client import KeeperClient, KeeperError, socket_ports
 from lbctl.entries.access_table import NO_HOP, RESET
-from lbctl.keeper import server as server_module
-from lbctl.keeper import sockets
 from lbctl.keeper.batches import CONTENT_TYPE, Answer, Batch, BatchKind, encode
-from lbctl.keeper.copy import Copy
-from lbctl.keeper.journal import KeptCopy
-from lbctl.keeper.resources import BODY_LIMIT, SHOWN
+from lbctl.keeper.process import server as server_module
+from lbctl.keeper.process import sockets
+from lbctl.keeper.process.copy import Copy
+from lbctl.keeper.process.journal import KeptCopy
+from lbctl.keeper.process.resources import BODY_LIMIT, SHOWN
+from lbctl.keeper.process.server import KeeperServer
+from lbctl.keeper.process.sockets import SocketsError
 from lbctl.keeper.rows import sections
-from lbctl.keeper.server import KeeperServer
-from lbctl.keeper.sockets import SocketsError
 from lbctl.site.model import ExternalIp, Server, Service
 from tests.unit.keeper_entries import EXTERNAL, FULL, SERVER, entry, ports, rows
 
@@ -39,7 +39,7 @@ class Running:
         self.server = KeeperServer(("127.0.0.1", 0), self.kept, TOKEN)
         self.place = self.server.server_address[:2]
         self.url = "http://{}:{}".format(*self.place)
-        self.client = Client(self.url, TOKEN, LIMIT)
+        self.client = KeeperClient(self.url, TOKEN, LIMIT)
         self._thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
 
@@ -79,10 +79,12 @@ def test_what_was_sent_comes_back(keeper) -> None:
     closed.flags = RESET
     assert keeper.give(first, second, closed).answer is Answer.ACKNOWLEDGED
     fetched = keeper.client.fetch(IP_1, SERVER_1)
-    assert set(fetched.rows) == rows([first, second]) and (fetched.session, fetched.sequence) == (7, 1) and 0 <= fetched.age < LIMIT
+    assert set(fetched.rows) == rows([first, second])
+    assert (fetched.session, fetched.sequence) == (7, 1) and 0 <= fetched.age < LIMIT
     assert set(keeper.client.fetch(IP_2, SERVER_1).rows) == rows([closed])
     assert keeper.client.fetch(ip_address("198.51.100.77"), SERVER_1).rows == []
-    assert len(keeper.client._idle) == 1  # one connection was enough
+    # one was enough, and there is that of this question
+    assert b"lbctl_keeper_connections 2\n" in keeper.get("/metrics")[2]
 
 
 def test_replies_are_what_the_copy_says(keeper) -> None:
@@ -94,7 +96,7 @@ def test_replies_are_what_the_copy_says(keeper) -> None:
 
 @pytest.mark.parametrize("token, says", [(None, "wants a token"), ("wrong", "token is wrong"), ("", "wants a token")])
 def test_the_token_is_asked_for_everything(keeper, token, says) -> None:
-    client = Client(keeper.url, token, LIMIT)
+    client = KeeperClient(keeper.url, token, LIMIT)
     keeper.give(entry())
     for call in (lambda: client.fetch(IP_1, SERVER_1), lambda: client.send(Batch(BatchKind.INCREMENT, SERVER, 7, 2))):
         with pytest.raises(KeeperError, match=says):
@@ -103,7 +105,8 @@ def test_the_token_is_asked_for_everything(keeper, token, says) -> None:
         status, headers, _ = keeper.ask(f"GET {target} HTTP/1.1\n\n")
         assert status == 401 and headers["www-authenticate"].startswith("bearer")
     with pytest.raises(KeeperError, match=says):  # it hears so also when it has much to say
-        client.send(Batch(BatchKind.PART, SERVER, 8, 1, sections([entry(number=number) for number in range(20_000)], ports)))
+        client.send(Batch(BatchKind.PART, SERVER, 8, 1,
+                          sections([entry(number=number) for number in range(20_000)], ports)))
     assert keeper.kept.copy.servers[SERVER].current.sequence == 1
 
 
@@ -122,7 +125,8 @@ def test_the_token_is_asked_for_everything(keeper, token, says) -> None:
     ("GET /v1/copies/198.51.100.1?server=10.0.0.11 HTTP/1.1", 404, "full copy"),
     ("GET /v1/sockets?server=10.0.0.99&external_ip=198.51.100.1&port=1:2 HTTP/1.1", 403, "10.0.0.99"),
     ("GET /v1/sockets?server=10.0.0.11&external_ip=198.51.100.1&port=80 HTTP/1.1", 422, "SERVER_PORT:EXTERNAL_PORT"),
-    ("GET /v1/sockets?server=10.0.0.11&external_ip=198.51.100.1&port=80:70000 HTTP/1.1", 422, "SERVER_PORT:EXTERNAL_PORT"),
+    ("GET /v1/sockets?server=10.0.0.11&external_ip=198.51.100.1&port=80:70000 HTTP/1.1", 422,
+     "SERVER_PORT:EXTERNAL_PORT"),
     ("GET /v1/sockets?server=10.0.0.11&external_ip=2001:db8::1&port=80:80 HTTP/1.1", 422, "IP versions"),
     ("GET http://[ HTTP/1.1", 400, "path"),
 ], ids=lambda value: value[:40] if isinstance(value, str) else None)
@@ -149,8 +153,10 @@ def test_people_get_json(keeper) -> None:
     keeper.give(entry(number=1), *(entry("full", number) for number in range(SHOWN + 2)))
     content = json.loads(keeper.get("/v1/copies/198.51.100.1?server=10.0.0.11", "Accept: */*")[2])
     assert content["complete"] and content["entries"] == [{
-        "protocol": "tcp", "client": "203.0.113.9", "client_port": 1, "external_ip": "198.51.100.1", "external_port": 80,
-        "server": "10.0.0.11", "server_port": 8080, "internal_ip": None, "internal_port": None, "next_hop": "02:00:00:00:c0:fe",
+        "protocol": "tcp", "client": "203.0.113.9", "client_port": 1, "external_ip": "198.51.100.1",
+        "external_port": 80,
+        "server": "10.0.0.11", "server_port": 8080, "internal_ip": None, "internal_port": None,
+        "next_hop": "02:00:00:00:c0:fe",
         "inner_hop": None, "state": "open"}]
     content = json.loads(keeper.get("/v1/copies/198.51.100.2?server=10.0.0.11")[2])
     assert (content["complete"], content["rows"], len(content["entries"])) == (False, SHOWN + 2, SHOWN)
@@ -162,8 +168,10 @@ def test_the_streams_health_and_metrics(keeper) -> None:
         {"server": "10.0.0.11", "session": None, "sequence": None, "rows": 0, "age_seconds": None, "rows_coming": None}]
     keeper.give(entry(number=1), entry("full", 2))
     content = json.loads(keeper.get("/v1/copies")[2])
-    assert content["streams"] == [{"server": "10.0.0.11", "external_ip": f"198.51.100.{number}", "rows": 1} for number in (1, 2)]
-    assert (content["rows"], content["servers"][0]["session"], content["servers"][0]["sequence"]) == (2, "0000000000000007", 1)
+    assert content["streams"] == [{"server": "10.0.0.11", "external_ip": f"198.51.100.{number}", "rows": 1}
+                                  for number in (1, 2)]
+    [server] = content["servers"]
+    assert (content["rows"], server["session"], server["sequence"]) == (2, "0000000000000007", 1)
     assert json.loads(keeper.get("/v1/health")[2]) == {"status": "ok", "rows": 2}
     _, headers, body = keeper.get("/metrics")
     assert headers["content-type"].startswith("text/plain; version=0.0.4")
@@ -175,7 +183,8 @@ def test_the_metrics_are_what_prometheus_reads(keeper) -> None:
     parser = pytest.importorskip("prometheus_client.parser")
     keeper.give(entry())
     names = {family.name for family in parser.text_string_to_metric_families(keeper.get("/metrics")[2].decode())}
-    assert {"lbctl_keeper_rows", "lbctl_keeper_age_seconds", "lbctl_keeper_batches", "lbctl_keeper_journal_bytes"} <= names
+    assert {"lbctl_keeper_rows", "lbctl_keeper_age_seconds", "lbctl_keeper_batches",
+            "lbctl_keeper_journal_bytes"} <= names
 
 
 def test_head_has_no_body(keeper) -> None:
@@ -218,10 +227,11 @@ def closed(raw: socket.socket) -> bool:
 
 def test_a_request_that_takes_too_long_is_ended(keeper, monkeypatch) -> None:
     monkeypatch.setattr(server_module, "REQUEST_SECONDS", 0.2)
-    with socket.create_connection(keeper.place, timeout=LIMIT) as slow, socket.create_connection(keeper.place, timeout=LIMIT) as idle:
+    with (socket.create_connection(keeper.place, timeout=LIMIT) as slow,
+          socket.create_connection(keeper.place, timeout=LIMIT) as idle):
         slow.sendall(b"GET /v1/he")
         assert closed(slow)
-        wait_until(lambda: len(keeper.server._connections) == 1)
+        wait_until(lambda: keeper.server.connections == 1)
         idle.sendall(f"GET /v1/health HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
         assert idle.recv(8) == b"HTTP/1.1"
 
@@ -231,19 +241,16 @@ def test_an_idle_connection_is_ended_in_the_end(keeper, monkeypatch) -> None:
     with socket.create_connection(keeper.place, timeout=LIMIT) as idle:
         assert closed(idle)
     keeper.give(entry())  # a client notices, and connects anew
-    wait_until(lambda: not keeper.server._connections)
+    wait_until(lambda: not keeper.server.connections)
     assert len(keeper.client.fetch(IP_1, SERVER_1).rows) == 1
 
 
 def test_who_connects_when_all_are_taken_gets_the_place_of_one_that_is_idle(keeper, monkeypatch) -> None:
-    def idle() -> int:
-        return sum(each.idle for each in keeper.server._connections.values())
-
     monkeypatch.setattr(server_module, "CONNECTIONS", 2)
     with socket.create_connection(keeper.place, timeout=LIMIT) as first:
-        wait_until(lambda: idle() == 1)
+        wait_until(lambda: keeper.server.idle == 1)
         with socket.create_connection(keeper.place, timeout=LIMIT) as second:
-            wait_until(lambda: idle() == 2)
+            wait_until(lambda: keeper.server.idle == 2)
             keeper.give(entry())
             assert closed(first)
             second.sendall(f"GET /v1/health HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
@@ -254,16 +261,16 @@ def test_who_connects_when_all_are_busy_is_refused(keeper, monkeypatch) -> None:
     monkeypatch.setattr(server_module, "CONNECTIONS", 1)
     with socket.create_connection(keeper.place, timeout=LIMIT) as busy:
         busy.sendall(b"GET ")
-        wait_until(lambda: [each.idle for each in keeper.server._connections.values()] == [False])
+        wait_until(lambda: (keeper.server.connections, keeper.server.idle) == (1, 0))
         with pytest.raises(KeeperError):
             keeper.give(entry())
 
 
-def test_odd_things_of_one_kind_are_logged_once(keeper, caplog) -> None:
+def test_odd_things_of_one_kind_are_logged_once(keeper, caplog, monkeypatch) -> None:
     for number in range(5):
         keeper.get(f"/nothing-{number}")
     assert [record.message for record in caplog.records if "nothing" in record.message][1:] == []
-    keeper.server._noted["404"] = float("-inf"), 4
+    monkeypatch.setattr(server_module, "NOTE_SECONDS", 0.0)
     keeper.get("/again")
     assert "4 more of this kind" in caplog.records[-1].message
 
@@ -271,15 +278,16 @@ def test_odd_things_of_one_kind_are_logged_once(keeper, caplog) -> None:
 # The client.
 
 
-@pytest.mark.parametrize("url", ["10.0.0.11:6654", "ftp://10.0.0.11", "http://", "http://10.0.0.11:6654/v1", "http://h?a=b"])
+@pytest.mark.parametrize("url",
+                         ["10.0.0.11:6654", "ftp://10.0.0.11", "http://", "http://10.0.0.11:6654/v1", "http://h?a=b"])
 def test_what_is_no_url_is_refused(url) -> None:
     with pytest.raises(ValueError, match="no address of a keeper"):
-        Client(url)
+        KeeperClient(url)
 
 
 def test_nobody_there() -> None:
     with pytest.raises(KeeperError, match="there is no keeper at http://127.0.0.1:1 .*refused.*lbctl keeper"):
-        Client("http://127.0.0.1:1", timeout=LIMIT).fetch(IP_1, SERVER_1)
+        KeeperClient("http://127.0.0.1:1", timeout=LIMIT).fetch(IP_1, SERVER_1)
 
 
 @pytest.fixture
@@ -313,7 +321,8 @@ UNKNOWN_PROTOCOL = encode(Batch(BatchKind.LAST_PART, SERVER, 1, 1, sections([ent
 
 
 @pytest.mark.parametrize("given, says", [
-    (answer(b"<html>"), "cannot be read"), (answer(b"<html>", "502 Bad Gateway"), "is no keeper"), (b"SSH-2.0\r\n", "there is no keeper"),
+    (answer(b"<html>"), "cannot be read"), (answer(b"<html>", "502 Bad Gateway"), "is no keeper"),
+    (b"SSH-2.0\r\n", "there is no keeper"),
     (answer(b"{}", "404 Not Found"), "is no keeper"), (answer(UNKNOWN_PROTOCOL), "unknown protocols"),
     (answer(b"x" * 9)[:-3], "cannot be read"), (b"", "there is no keeper")],
     ids=["html", "gateway", "ssh", "json", "protocol", "short", "nothing"])
@@ -321,7 +330,7 @@ def test_a_stranger_that_answers_is_told_from_a_keeper(stranger, given, says) ->
     url, answers = stranger
     answers.append(given)
     with pytest.raises(KeeperError, match=says):
-        Client(url, timeout=LIMIT).fetch(IP_1, SERVER_1)
+        KeeperClient(url, timeout=LIMIT).fetch(IP_1, SERVER_1)
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{}", b"\xff",
@@ -331,12 +340,12 @@ def test_a_stranger_that_takes_a_batch_is_told_from_a_keeper(stranger, body) -> 
     url, answers = stranger
     answers.append(answer(body))
     with pytest.raises(KeeperError, match="is no keeper"):
-        Client(url, timeout=LIMIT).send(Batch(BatchKind.INCREMENT, SERVER, 1, 1))
+        KeeperClient(url, timeout=LIMIT).send(Batch(BatchKind.INCREMENT, SERVER, 1, 1))
 
 
 def test_a_keeper_that_does_not_answer_is_waited_for_so_long() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = Client("http://{}:{}".format(*listener.getsockname()), timeout=0.1)
+        client = KeeperClient("http://{}:{}".format(*listener.getsockname()), timeout=0.1)
         with pytest.raises(KeeperError, match="does not answer within 0.1 s"):
             client.fetch(IP_1, SERVER_1)
 
@@ -345,9 +354,10 @@ def test_fetching_does_not_wait_for_sending(keeper) -> None:
     """Two calls at once have a connection each."""
     keeper.give(entry())
     with keeper.server.resources.lock:
-        sending = threading.Thread(target=keeper.give, args=[entry()], kwargs={"sequence": 2, "kind": BatchKind.INCREMENT})
+        sending = threading.Thread(target=keeper.give, args=[entry()],
+                                   kwargs={"sequence": 2, "kind": BatchKind.INCREMENT})
         sending.start()
-        wait_until(lambda: any(not each.idle for each in keeper.server._connections.values()))
+        wait_until(lambda: keeper.server.idle < keeper.server.connections)
         assert json.loads(keeper.get("/v1/nothing")[2])["status"] == 404
     sending.join()
     assert keeper.kept.copy.servers[SERVER].current.sequence == 2
@@ -382,7 +392,7 @@ def test_the_kernels_own_connections_are_rows(tmp_path) -> None:
         thread.start()
         try:
             own = external_ip(services=(Service("tcp", 80, servers=(Server(ip_address("127.0.0.1"), port),)),))
-            keeper = Client("http://{}:{}".format(*server.server_address[:2]), None, LIMIT)
+            keeper = KeeperClient("http://{}:{}".format(*server.server_address[:2]), None, LIMIT)
             (row,) = keeper.fetch_sockets(own, ip_address("127.0.0.1"))
         finally:
             server.shutdown()

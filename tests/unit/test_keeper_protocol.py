@@ -1,7 +1,8 @@
 """The sender and the keeper, joined by a network that loses, repeats, delays and reorders, each restarted at any point.
 
-What must hold at any moment: the copy of a server is exactly what the batches up to its (session, sequence) stand for; when it came
-up to a batch behind which nothing waited, that was the table. And once the network is quiet, the copy is the table.
+What must hold at any moment: the copy of a server is exactly what the batches up to its (session, sequence) stand for;
+when it came up to a batch behind which nothing waited, that was the table. And once the network is quiet, the copy is
+the table.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from lbctl.copies.publisher import Pace, Publisher
 from lbctl.entries.access_table import ENDING, GONE, AccessTable
-from lbctl.keeper import journal
 from lbctl.keeper.batches import Answer, Batch, BatchKind, Reply, decode, encode
-from lbctl.keeper.copy import Copy, Session
-from lbctl.keeper.journal import KeptCopy
-from lbctl.keeper.rows import Ports, Row, Section, Stream, identity_size, row_size, version_of
+from lbctl.keeper.process import journal
+from lbctl.keeper.process.copy import Copy, Session
+from lbctl.keeper.process.journal import KeptCopy
+from lbctl.keeper.rows import DerivedPorts, Row, Section, Stream, identity_size, row_size, version_of
+from tests.unit.exploring import exploring
 from tests.unit.keeper_entries import DERIVED, OTHER_SERVER, SERVER, entry, rows, rows_of
 
 SERVERS = (SERVER, OTHER_SERVER)
@@ -38,12 +39,13 @@ def known(sections: list[Section]) -> Known:
 
 
 class Sender:
-    """The control function's part for one server: a table, a publisher, and at most one call that waits for its reply."""
+    """The control function's part for one server: a table, a publisher, and at most one call that waits for its
+    reply."""
 
     def __init__(self, server: bytes) -> None:
         self.server = server
         self.table = AccessTable()
-        self.ports: Ports = DERIVED
+        self.ports: DerivedPorts = DERIVED
         self.sessions = 0
         self.waits_for: int | None = None
         self.begin(0.0)
@@ -59,7 +61,7 @@ class Sender:
         self.sessions += 1
         return self.sessions
 
-    def _ports(self, stream: Stream) -> Ports:
+    def _ports(self, stream: Stream) -> DerivedPorts:
         return self.ports
 
     def find(self, place: tuple[str, int]):
@@ -70,7 +72,8 @@ class Sender:
 
 
 class Network(RuleBasedStateMachine):
-    """Requests stay for ever, and may be delivered any number of times, in any order; replies come to who still waits."""
+    """Requests stay for ever, and may be delivered any number of times, in any order; replies come to who still
+    waits."""
 
     @initialize(max_rows=st.sampled_from([MAX_ROWS, MAX_ROWS, 6]), places=st.lists(PLACES, max_size=14))
     def start(self, max_rows: int, places: list[tuple[str, int]]) -> None:
@@ -124,7 +127,8 @@ class Network(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(which=st.integers(0, 1), times=st.integers(1, 5), fate=st.sampled_from(["answered", "answered", "under way", "reply lost"]))
+    @rule(which=st.integers(0, 1), times=st.integers(1, 5),
+          fate=st.sampled_from(["answered", "answered", "under way", "reply lost"]))
     def exchange(self, which: int, times: int, fate: str) -> None:
         """Some batches that are taken, and then perhaps one that is not, or whose reply does not come."""
         for left in reversed(range(times)):
@@ -154,7 +158,7 @@ class Network(RuleBasedStateMachine):
                     whole[identity] = row
         if here in self.stands_for:
             assert self.stands_for[here] == whole  # sent again, as it was
-        elif batch.kind is BatchKind.INCREMENT and not sender.publisher._changes:
+        elif batch.kind is BatchKind.INCREMENT and not sender.publisher.waiting:
             self.drained[here] = sender.rows()
         self.stands_for[here] = whole
 
@@ -229,7 +233,7 @@ class Network(RuleBasedStateMachine):
     @invariant()
     def a_sender_remembers_no_more_than_it_may(self) -> None:
         for sender in getattr(self, "senders", ()):
-            assert len(sender.publisher._changes) <= PACE.changes
+            assert sender.publisher.waiting <= PACE.changes
 
     @rule(late=st.permutations(range(6)))
     def come_to_rest(self, late: list[int]) -> None:
@@ -247,7 +251,8 @@ class Network(RuleBasedStateMachine):
                     self._deliver(sender.waits_for)
         for sender in self.senders:
             current = self.keeper.copy.servers[sender.server].current
-            assert sender.publisher.synced and sender.publisher.lag(self.now) <= PACE.interval and not sender.publisher.last_failure
+            publisher = sender.publisher
+            assert publisher.synced and publisher.lag(self.now) <= PACE.interval and not publisher.last_failure
             assert current and current.number == sender.publisher.session
             assert set(known(current.batch(BatchKind.LAST_PART).sections).values()) == sender.rows()
 
@@ -265,8 +270,9 @@ def _named(section: Section) -> Iterator[tuple[Identity, Row | None]]:
 
 
 def _state(session: Session | None) -> tuple | None:
-    return session and (session.number, session.sequence, session.taken_at, known(session.batch(BatchKind.PART).sections))
+    return session and (session.number, session.sequence, session.taken_at,
+                        known(session.batch(BatchKind.PART).sections))
 
 
-Network.TestCase.settings = settings(stateful_step_count=60)
+Network.TestCase.settings = exploring("keeper-protocol", stateful_step_count=60)
 TestTheCopyIsTheTableOrAResyncIsAskedFor = Network.TestCase

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbctl.entries.access_table import FIN_IN, FIN_OUT, GONE, NO_HOP, RESET, REUSED
-from lbctl.keeper.batches import MAGIC, Batch, BatchKind, Malformed, decode, encode
-from lbctl.keeper.rows import Kind, count, derived_ports, entries, row_size, sections, unpack_ports
+from lbctl.keeper.batches import MAGIC, Batch, BatchKind, MalformedBatch, decode, encode
+from lbctl.keeper.rows import RowKind, count, derived_ports, entries, row_size, sections, unpack_ports
 from lbctl.site.model import ExternalIp, Server, Service
 from tests.unit.keeper_entries import DERIVED, EXTERNAL, KINDS, SERVER, SERVER_6, entry, ports, row, rows, rows_of
 
@@ -22,7 +22,8 @@ FLAGS = st.integers(0, 63).map(lambda flags: flags & ~GONE)
 @st.composite
 def many(draw, kinds: tuple[str, ...] = KINDS) -> list:
     found = {}
-    for kind, number, flags, hop in draw(st.lists(st.tuples(st.sampled_from(kinds), st.integers(0, 60_000), FLAGS, HOPS), max_size=30)):
+    places = st.tuples(st.sampled_from(kinds), st.integers(0, 60_000), FLAGS, HOPS)
+    for kind, number, flags, hop in draw(st.lists(places, max_size=30)):
         item = entry(kind, number, hop=hop)
         item.flags = flags
         found[item.key] = item
@@ -47,11 +48,12 @@ def test_a_batch_of_ipv6() -> None:
 
 
 @pytest.mark.parametrize("kind, of_kind, size", [
-    ("derived", Kind.DESTINATION, 16), ("udp", Kind.DESTINATION, 16), ("explicit", Kind.EXPLICIT, 24), ("full", Kind.FULL, 24),
-    ("outbound", Kind.EXPLICIT, 24), ("ipv6", Kind.DESTINATION, 28)])
+    ("derived", RowKind.DESTINATION, 16), ("udp", RowKind.DESTINATION, 16), ("explicit", RowKind.EXPLICIT, 24),
+    ("full", RowKind.FULL, 24),
+    ("outbound", RowKind.EXPLICIT, 24), ("ipv6", RowKind.DESTINATION, 28)])
 def test_only_what_cannot_be_derived_is_in_a_row(kind, of_kind, size) -> None:
-    """Seed: with destination NAT client address and port, server port, state (and the next hop); with full NAT all but the
-    server address. The external IP is the section's."""
+    """Seed: with destination NAT client address and port, server port, state (and the next hop); with full NAT all but
+    the server address. The external IP is the section's."""
     item = entry(kind)
     (section,) = sections([item], ports)
     assert (section.kind, len(section.rows), count(section)) == (of_kind, size, 1)
@@ -76,7 +78,7 @@ def test_the_state_is_that_of_the_flags_that_last() -> None:
 
 def test_a_service_that_the_site_file_has_dropped_keeps_its_port_in_the_row() -> None:
     (section,) = sections([entry()], lambda stream: {})
-    assert section.kind is Kind.EXPLICIT and rows_of([section]) == rows([entry()])
+    assert section.kind is RowKind.EXPLICIT and rows_of([section]) == rows([entry()])
 
 
 def test_what_external_ports_follow_from() -> None:
@@ -95,7 +97,7 @@ def test_what_external_ports_follow_from() -> None:
 def refused_or_the_same(body: bytes) -> None:
     try:
         batch = decode(body)
-    except Malformed:
+    except MalformedBatch:
         return
     assert encode(batch) == body
     assert len(rows_of_all(batch)) <= batch.rows
@@ -122,6 +124,6 @@ def test_a_damaged_batch_is_another_one_or_refused(items, data) -> None:
 def test_rows_whose_external_port_is_said_nowhere_are_refused() -> None:
     (section,) = sections([entry()], ports)
     body = encode(Batch(BatchKind.PART, SERVER, 1, 1, [section._replace(ports=b"")]))
-    with pytest.raises(Malformed, match="061f90"):
+    with pytest.raises(MalformedBatch, match="061f90"):
         decode(body)
     assert unpack_ports(section.ports) == DERIVED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from types import SimpleNamespace
 
@@ -11,6 +10,8 @@ import pytest
 from lbctl.load.loads import Loads
 from lbctl.openflow.cookies import MARK, Kind
 from lbctl.openflow.inbound import FlowStats
+from lbctl.site.model import Settings
+from tests.unit.fake_ground import fake_ground
 
 OWNER = 0xC6336401
 PERIOD = 2.0
@@ -24,7 +25,8 @@ class World:
     """Switches whose flows carry `rate` packets of 100 bytes a second."""
 
     def __init__(self) -> None:
-        self.loads = Loads(PERIOD)
+        self.ground = fake_ground({}, settings=Settings(load_period=PERIOD))
+        self.loads = Loads(self.ground, decode=lambda flows: flows)
         self.serving = SimpleNamespace(owner=OWNER, opened=0, assigned="lb-a")
         self.now = 1000.0
         self.flows: dict[str, dict[int, list[float]]] = {"lb-a": {}, "lb-b": {}}
@@ -32,7 +34,6 @@ class World:
         self.ready = {"lb-a", "lb-b"}
         self.served: dict[str, set[int]] = {"lb-a": set(), "lb-b": set()}
         self.read: Counter[str] = Counter()
-        self.tokens = itertools.count(1)
         self.seen: list[float] = []
 
     def cookie(self, digest: int = 1, kind: Kind = Kind.MODE) -> int:
@@ -56,12 +57,13 @@ class World:
             self.now += step
             if self.cookie(digest) in self.flows[lb]:
                 self.flows[lb][self.cookie(digest)][0] += rate * step
-            switches = {name: switch(name, name in self.ready, self.served[name]) for name in self.flows}
-            for name, message in self.loads.tick(switches, [self.serving], lambda: next(self.tokens), self.now):
+            self.ground.switches = {name: switch(name, name in self.ready, self.served[name]) for name in self.flows}
+            self.ground.external_ips = [self.serving]
+            for name, message in self.loads.tick(self.now):
                 stats = [FlowStats(10, cookie, int(packets), int(packets) * 100)
                          for cookie, (packets, _) in self.flows[name].items() if cookie & message.mask == message.cookie]
                 self.read[name] += len(stats)
-                self.loads.answer(message.token, stats, False, self.now)
+                self.ground.tokens.flows_read(message.token, stats, False, self.now)
             self.seen.append(self.loads.of(self.serving).packets)
 
     def settled(self, rate: float) -> None:
@@ -133,9 +135,9 @@ def test_there_and_back(world: World) -> None:
 
 
 def test_many_lbs_are_asked_a_few_at_a_tick() -> None:
-    loads, tokens = Loads(PERIOD), itertools.count(1)
     switches = {f"lb-{number}": switch(f"lb-{number}") for number in range(120)}
-    asked = [[name for name, _ in loads.tick(switches, [], lambda: next(tokens), 1000 + number / 20)] for number in range(20)]
+    loads = Loads(fake_ground(switches, settings=Settings(load_period=PERIOD)))
+    asked = [[name for name, _ in loads.tick(1000 + number / 20)] for number in range(20)]
     assert max(map(len, asked)) <= 25
     assert sorted(name for names in asked for name in names) == sorted(switches), "each once in a period"
 
@@ -167,7 +169,7 @@ def test_new_connections(world: World) -> None:
 
 
 def test_a_switch_that_does_not_answer_is_asked_again() -> None:
-    loads, serving = Loads(PERIOD), SimpleNamespace(owner=OWNER, opened=0, assigned="lb-a")
-    tokens = itertools.count(1)
-    asked = [len(loads.tick({"lb-a": switch("lb-a")}, [serving], lambda: next(tokens), float(now))) for now in range(0, 40)]
+    serving = SimpleNamespace(owner=OWNER, opened=0, assigned="lb-a")
+    loads = Loads(fake_ground({"lb-a": switch("lb-a")}, [serving], Settings(load_period=PERIOD)))
+    asked = [len(loads.tick(float(now))) for now in range(0, 40)]
     assert 3 <= sum(asked) <= 7

@@ -6,7 +6,6 @@ the product on purpose, and show that these tests would notice.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 
 import pytest
@@ -17,15 +16,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from lbctl.control import ControlFunction
 from lbctl.frames.packets import ACK, FIN, RST, SYN
 from lbctl.moves import movement
-from lbctl.moves.move import ABSENT, SERVING, Announce, Assign, Confirm, Forget, Move, SetHolder, SetRole
+from lbctl.moves.actions import Announce, Assign, Confirm, Forget, SetHolder, SetRole
+from lbctl.moves.move import Move
+from lbctl.openflow.rules import ABSENT, SERVING
 from lbctl.values.keys import server_key
 from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
+from tests.unit.exploring import explore
 from tests.unit.fake_site import LB_NAMES, FakeSite, site
 
-EXAMPLES = int(os.environ.get("LBCTL_EXAMPLES", "100"))
-PROFILE = settings(derandomize=True, deadline=None, database=None, max_examples=EXAMPLES, stateful_step_count=60,
-                   suppress_health_check=list(HealthCheck))
+TWINS = settings(derandomize=True, database=None, max_examples=500, stateful_step_count=60, phases=[Phase.generate],
+                 suppress_health_check=list(HealthCheck))
+"""The same in every run: they only show that what they break would be noticed."""
 FEW = st.sampled_from([1, 1, 2, 3, 8, 40, 1 << 30])
 LBS = st.sampled_from(LB_NAMES[:2])
 IPS = st.integers(0, 1)
@@ -97,16 +99,16 @@ class Traffic(RuleBasedStateMachine):
     def move(self, place, to, strategy) -> None:
         world = self.world
         try:
-            _, out = world.control.start_move(world.site.external_ips[place].address, to, strategy, world.now)
+            _, out = world.control.movement.start(world.site.external_ips[place].address, to, strategy, world.now)
         except Refused:
             return
         world.post(out)
 
     @rule(rarely=RARELY)
     def abort(self, rarely) -> None:
-        for move in list(self.world.control.moves) if rarely else ():
+        for move in list(self.world.control.movement.records()) if rarely else ():
             try:
-                self.world.post(self.world.control.abort_move(move, self.world.now))
+                self.world.post(self.world.control.movement.abort(move, self.world.now))
             except Refused:
                 pass
 
@@ -147,7 +149,7 @@ class Traffic(RuleBasedStateMachine):
     @invariant()
     def connections_are_counted(self) -> None:
         """By server, whatever entries come from: new, taken over after a restart, moved, put back."""
-        for serving in self.world.control.directory if hasattr(self, "world") else ():
+        for serving in self.world.control.ground.external_ips if hasattr(self, "world") else ():
             expected = Counter(server_key(entry.key[0], *entry.server) for entry in serving.table.entries())
             assert serving.table.connections_to == expected
 
@@ -161,8 +163,8 @@ class Traffic(RuleBasedStateMachine):
         world = self.world
         world.check_now()
         world.check_settled()
-        for move in [*world.moves, *world.control.moves.values()]:
-            held = move.record
+        for move in [*world.moves, *world.control.movement.records().values()]:
+            held = move
             assert not move.ended or held.packets_held == held.packets_released + held.packets_lost, held
         world.check_now()
 
@@ -182,9 +184,9 @@ class Lossless(Traffic):
         for number, data in enumerate(self.world.data, 1):
             if data.conversation.live:
                 assert data.arrivals == 1, f"packet {number} of {data.conversation} arrived {data.arrivals} times"
-        for move in self.world.control.moves.values():
-            assert move.record.state in ("done", "aborted"), move.record
-            assert not move.record.packets_lost
+        for move in self.world.control.movement.records().values():
+            assert move.state in ("done", "aborted"), move
+            assert not move.packets_lost
         self.close_all()
 
     def close_all(self) -> None:
@@ -197,7 +199,7 @@ class Lossless(Traffic):
                         send(conversation, flags)
         world.settle(15.0, 1.0)
         world.settle(800.0, 10.0)
-        for serving in world.control.directory:
+        for serving in world.control.ground.external_ips:
             assert not len(serving.table), serving.table.snapshot()
         for switch in world.switches.values():
             assert not switch.entries(), (switch.name, switch.entries())
@@ -236,12 +238,12 @@ NATS = pytest.mark.parametrize("nat", ["destination", "full"])
 
 @NATS
 def test_nothing_is_lost_without_faults(nat) -> None:
-    run_state_machine_as_test(of(Lossless, nat), settings=PROFILE)
+    explore(of(Lossless, nat), stateful_step_count=60)
 
 
 @NATS
 def test_faults_end_with_one_lb_that_serves(nat) -> None:
-    run_state_machine_as_test(of(Faults, nat), settings=PROFILE)
+    explore(of(Faults, nat), stateful_step_count=60)
 
 
 class TableFirst(Move):
@@ -297,7 +299,8 @@ class NoNewEntries(Move):
 
 @NATS
 @pytest.mark.parametrize("broken", [TableFirst, RouteFirst, TargetFirst, NeverForgets, NoNewEntries])
+@pytest.mark.long
 def test_a_broken_move_is_noticed(broken, nat, monkeypatch) -> None:
     monkeypatch.setattr(movement, "Move", broken)
     with pytest.raises(AssertionError):
-        run_state_machine_as_test(of(Lossless, nat), settings=settings(PROFILE, max_examples=500, phases=[Phase.generate]))
+        run_state_machine_as_test(of(Lossless, nat), settings=TWINS)

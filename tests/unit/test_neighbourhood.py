@@ -35,8 +35,8 @@ def test_each_lb_asks_for_every_server() -> None:
     """Also for those of external IPs that it does not have: it may get them."""
     world = FakeSite(site())
     world.settle(1.0)
-    hops = world.control.directory.hops()
-    assert all(switch.neighbours.keys() == hops.keys() for switch in world.control.switches.values())
+    hops = world.control.ground.external_ips.hops()
+    assert all(switch.neighbours.keys() == hops.keys() for switch in world.control.ground.switches.values())
     asked = {(lb, message.frame[38:42]) for _ in range(300) for lb, message in world.control.neighbourhood.tick(
         world.now + 1000, eager=False) if isinstance(message, PacketOut)}
-    assert asked >= {(lb, hop.packed) for lb in world.control.switches for hop in hops}, "known ones are asked for again"
+    assert asked >= {(lb, hop.packed) for lb in world.control.ground.switches for hop in hops}, "known ones are asked for again"

@@ -10,23 +10,26 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ryu.ofproto import ofproto_v1_4, ofproto_v1_4_parser
 
 from lbctl.entries.access_table import Entry, Shape
 from lbctl.ground.effects import Save
 from lbctl.openflow import inbound
 from lbctl.openflow import messages as m
-from lbctl.openflow.cookies import Kind, entry_cookie
-from lbctl.openflow.entry_codec import EntryCodec
+from lbctl.openflow.cookies import MARK, Kind, entry_cookie
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.layout import SHAPES, stats_layout
-from lbctl.openflow.outbound import packet_out
-from lbctl.openflow.rules import Port, Ports, Role, all_flows, delivery_flows
+from lbctl.openflow.outbound import EntryCodec, packet_out
+from lbctl.openflow.ports import Port, Ports
+from lbctl.openflow.rules import Role, all_flows, delivery_flows
 from lbctl.openflow.tables import number
 from lbctl.site.model import Hop
 from lbctl.values.keys import pack_key, reply_key, unpack_key
+from lbctl.values.side import EXTERNAL, Side
 from lbctl.values.transfer import TransferMode
-from ryu_apps.openflow import XID_MARK, encode, token_of
+from ryu_apps.library.names import ofp as ofproto_v1_4
+from ryu_apps.library.names import parser as ofproto_v1_4_parser
+from ryu_apps.library.openflow import encode
+from ryu_apps.shell.wire import XID_MARK, token_of
 from tests.unit import fake_switch, kinds
 from tests.unit.fake_site import site
 from tests.unit.fake_switch import FakeSwitch, Installed
@@ -51,7 +54,9 @@ def entries_of(shape: Shape) -> st.SearchStrategy[Entry]:
     size = 4 if shape.version == 4 else 16
     address = st.binary(min_size=size, max_size=size)
 
-    def build(client, port, external, external_port, server, server_port, internal, internal_port, hop, inner_hop) -> Entry:
+    def build(
+        client, port, external, external_port, server, server_port, internal, internal_port, hop, inner_hop
+    ) -> Entry:
         key = pack_key(shape.protocol, client, port, external, external_port)
         reply = (pack_key(shape.protocol, server, server_port, internal, internal_port) if shape.full
                  else reply_key(key, server, server_port))
@@ -71,7 +76,13 @@ def entry_of(shape: Shape) -> Entry:
         ("2001:db8:c::9", "2001:db8::1", "fd00::11", "fd00::101")))
     key = pack_key(shape.protocol, client, 40001, external, 80)
     reply = pack_key(shape.protocol, server, 8080, internal, 1024) if shape.full else reply_key(key, server, 8080)
-    return Entry(key, reply, bytes.fromhex("02000000c0fe"), 0.0, inner_hop=bytes.fromhex("02000000aa01") if shape.inner_hop else b"")
+    return Entry(
+        key,
+        reply,
+        bytes.fromhex("02000000c0fe"),
+        0.0,
+        inner_hop=bytes.fromhex("02000000aa01") if shape.inner_hop else b"",
+    )
 
 
 def one_entry() -> Entry:
@@ -103,8 +114,21 @@ def body(flow_mod: bytes) -> tuple:
     """What a flow-mod says, by Ryu's parser, its xid left out; the match as a dict, since its order is free."""
     mod = ofproto_v1_4_parser.OFPFlowMod.parser(Datapath, 5, 14, len(flow_mod), 0, bytearray(flow_mod))
     instructions = [part.to_jsondict() for part in mod.instructions]
-    return (mod.cookie, mod.cookie_mask, mod.table_id, mod.command, mod.priority, mod.flags, mod.buffer_id, mod.out_port,
-            mod.out_group, mod.idle_timeout, mod.hard_timeout, dict(mod.match.items()), instructions)
+    return (
+        mod.cookie,
+        mod.cookie_mask,
+        mod.table_id,
+        mod.command,
+        mod.priority,
+        mod.flags,
+        mod.buffer_id,
+        mod.out_port,
+        mod.out_group,
+        mod.idle_timeout,
+        mod.hard_timeout,
+        dict(mod.match.items()),
+        instructions,
+    )
 
 
 # Entries.
@@ -149,7 +173,9 @@ def test_a_bundle_holds_the_same_flow_mods(some) -> None:
     for message in adds:
         parsed = struct.unpack_from("!BBHIIHH", message)
         assert parsed[:2] + parsed[3:] == (5, 34, xid, xid, 0, 3)
-        assert struct.unpack_from("!I", message, 20)[0] == xid, "OVS wants the inner message to have its bundle-add's xid"
+        assert struct.unpack_from("!I", message, 20)[0] == xid, (
+            "OVS wants the inner message to have its bundle-add's xid"
+        )
         inner.append(body(message[16:]))
     alone = [body(message) for entry in some for message in split(CODEC.add(entry))]
     assert sorted(inner, key=repr) == sorted(alone, key=repr)
@@ -160,7 +186,9 @@ def test_a_bundle_of_all_shapes() -> None:
     some = [entry_of(shape) for shape in SHAPES for _ in range(3)]
     messages = split(CODEC.bundle(some, 7))
     assert len(messages) == 2 + 2 * len(some)
-    assert {body(message[16:])[0] for message in messages[1:-1]} == {flow.cookie for entry in some for flow in entry_flows(entry, LINGER)}
+    assert {body(message[16:])[0] for message in messages[1:-1]} == {
+        flow.cookie for entry in some for flow in entry_flows(entry, LINGER)
+    }
 
 
 def test_entries_are_sent_by_the_codec() -> None:
@@ -190,7 +218,9 @@ def test_every_flow_of_the_pipeline_can_be_encoded(role) -> None:
 
 
 def test_prefixes_are_encoded_with_their_mask() -> None:
-    gateway = replace(kinds.EXTERNAL_IPS["nat-gateway", 4], inside=(ip_network("10.0.0.192/26"), ip_network("fd00:1::/64")))
+    gateway = replace(
+        kinds.EXTERNAL_IPS["nat-gateway", 4], inside=(ip_network("10.0.0.192/26"), ip_network("fd00:1::/64"))
+    )
     flows = [flow for flow in all_flows([gateway], {}, {}, PORTS) if any("/" in str(value) for _, value in flow.match)]
     found = [dict(body(message)[11]) for message in split(encode(m.AddFlows(tuple(flows)), CODEC))]
     assert [match.get("ipv4_src") or match.get("ipv6_src") for match in found] == [
@@ -237,12 +267,23 @@ def test_tokens() -> None:
 
 # What switches send.
 
-@given(st.integers(0, (1 << 64) - 1), st.integers(0, 0xFFFFFFFF), st.binary(max_size=100), st.integers(0, 5))
+OUR_COOKIES = st.builds(
+    lambda kind, rest: MARK << 56 | kind << 48 | rest, st.sampled_from(Kind), st.integers(0, (1 << 48) - 1)
+)
+
+
+@given(
+    st.one_of(st.integers(0, (1 << 64) - 1), OUR_COOKIES),
+    st.integers(0, 0xFFFFFFFF),
+    st.binary(max_size=100),
+    st.integers(0, 5),
+)
 def test_packet_in(cookie, in_port, frame, reason) -> None:
     message = fake_switch.packet_in(cookie, in_port, frame, reason).arguments[0]
     theirs = ofproto_v1_4_parser.OFPPacketIn.parser(Datapath, 5, 10, len(message), 0, bytearray(message))
     ours = inbound.decode_packet_in(message)
-    assert ours == (theirs.reason, theirs.cookie, theirs.match["in_port"], bytes(theirs.data), None)
+    kind = next((kind for kind in Kind if theirs.cookie >> 48 == MARK << 8 | kind), None)
+    assert ours == (theirs.reason, theirs.cookie, kind, theirs.match["in_port"], bytes(theirs.data))
     assert ours.frame == frame
 
 
@@ -252,7 +293,7 @@ def test_packet_in_with_in_port_behind_other_fields() -> None:
     match = struct.pack("!HH", 1, 4 + len(fields)) + fields
     match += bytes(-len(match) % 8)
     message = struct.pack("!BBHIIHBBQ", 5, 10, 0, 0, 0xFFFFFFFF, 5, 1, 0, 99) + match + bytes(2) + b"frame"
-    assert inbound.decode_packet_in(message) == (1, 99, 7, b"frame", None)
+    assert inbound.decode_packet_in(message) == (1, 99, None, 7, b"frame")
 
 
 @given(entries, st.booleans(), st.integers(0, 100))
@@ -261,7 +302,11 @@ def test_flow_removed(entry, inward, seconds) -> None:
     message = fake_switch.flow_removed(Installed(flow, 0.0, 0.0), float(seconds))
     theirs = ofproto_v1_4_parser.OFPFlowRemoved.parser(Datapath, 5, 11, len(message), 0, bytearray(message))
     ours = inbound.decode_entry_removed(message)
-    assert (ours.inward, ours.cookie, ours.duration) == (theirs.table_id == 20, theirs.cookie, theirs.duration_sec)
+    assert (ours.side is EXTERNAL, ours.cookie, ours.duration) == (
+        theirs.table_id == 20,
+        theirs.cookie,
+        theirs.duration_sec,
+    )
     assert ours.key == (entry.key if inward else entry.reply)
     protocol, source, source_port, destination, destination_port = unpack_key(ours.key)
     version, transport = 4 if len(source) == 4 else 6, "tcp" if protocol == 6 else "udp"
@@ -292,7 +337,9 @@ def test_flow_removed_without_a_field_is_none_of_ours(shape) -> None:
         size = 4 + message[at + 3]
         without = message[:50] + (end - 48 - size).to_bytes(2) + message[52:at] + message[at + size:end] + bytes(8)
         # The Ethernet type says nothing that the addresses do not.
-        assert (inbound.decode_entry_removed(without) is None) == (message[at:at + 2] + message[at + 2:at + 3] != b"\x80\x00\x0a")
+        assert (inbound.decode_entry_removed(without) is None) == (
+            message[at : at + 2] + message[at + 2 : at + 3] != b"\x80\x00\x0a"
+        )
         at += size
 
 
@@ -322,12 +369,21 @@ def test_entry_statistics(some) -> None:
     assert others == []
 
     def order(stats) -> tuple:
-        return stats.inward, stats.key, stats.reply, stats.packets, stats.finished, stats.hop
+        return stats.side is EXTERNAL, stats.key, stats.reply, stats.packets, stats.finished, stats.hop
 
-    ordered = sorted(zip(stats_by_ryu(data), some, strict=True), key=lambda pair: (
-        pair[1][2], pair[1][0].key, pair[1][0].reply, pair[1][1], pair[1][3], pair[1][0].inner_hop if pair[1][2] else pair[1][0].next_hop))
+    ordered = sorted(
+        zip(stats_by_ryu(data), some, strict=True),
+        key=lambda pair: (
+            pair[1][2],
+            pair[1][0].key,
+            pair[1][0].reply,
+            pair[1][1],
+            pair[1][3],
+            pair[1][0].inner_hop if pair[1][2] else pair[1][0].next_hop,
+        ),
+    )
     for stats, (theirs, (entry, packets, inward, finished)) in zip(sorted(ours, key=order), ordered, strict=True):
-        assert stats.inward == inward == (theirs.table_id == 20)
+        assert (stats.side is EXTERNAL) == inward == (theirs.table_id == 20)
         assert stats.bytes == theirs.byte_count == 60 * packets
         assert (stats.key, stats.reply) == (entry.key, entry.reply)
         assert stats.hop == (entry.inner_hop if inward else entry.next_hop)
@@ -339,15 +395,21 @@ def test_entry_statistics(some) -> None:
 
 
 def test_statistics_of_flows_that_are_not_as_made_are_told_apart() -> None:
-    good, bad = (fake_switch.stats_record(Installed(entry_flows(one_entry(), LINGER)[0], 0.0, 0.0), 1.0) for _ in range(2))
+    good, bad = (
+        fake_switch.stats_record(Installed(entry_flows(one_entry(), LINGER)[0], 0.0, 0.0), 1.0) for _ in range(2)
+    )
     bad = bad[:16] + b"\x00\x63" + bad[18:]
     ours, others = inbound.EntryStatsDecoder().decode(good + bad)
     assert len(ours) == 1
-    assert [(other.table, other.cookie) for other in others] == [(20, entry_cookie(Kind.ENTRY_IN, 0xC6336401, one_entry().bucket))]
+    assert [(other.table, other.cookie) for other in others] == [
+        (20, entry_cookie(EXTERNAL, 0xC6336401, one_entry().bucket))
+    ]
 
 
 def test_both_directions_in_one_reply() -> None:
-    data = b"".join(fake_switch.stats_record(Installed(flow, 0.0, 0.0), 1.0) for flow in entry_flows(one_entry(), LINGER))
+    data = b"".join(
+        fake_switch.stats_record(Installed(flow, 0.0, 0.0), 1.0) for flow in entry_flows(one_entry(), LINGER)
+    )
     ours, others = inbound.EntryStatsDecoder().decode(data)
     assert [stats.key for stats in ours] == [one_entry().key] * 2 and not others
 
@@ -367,11 +429,15 @@ def test_flow_statistics_and_neighbours_of_a_whole_switch() -> None:
                                                for server, mac in neighbours.items()}
 
 
-@given(st.dictionaries(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)), macs, max_size=6), st.integers(1, 0xFFFFFF00))
+@given(
+    st.dictionaries(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)), macs, max_size=6), st.integers(1, 0xFFFFFF00)
+)
 def test_neighbours_are_read_from_their_flows(known, port) -> None:
     """Of both IP versions."""
     ports = Ports(PORTS.external, Port(port, PORTS.internal.mac))
-    flows = delivery_flows({server: Hop(server) for server in known}, {server: mac.hex(":") for server, mac in known.items()}, ports)
+    flows = delivery_flows(
+        {server: Hop(server) for server in known}, {server: mac.hex(":") for server, mac in known.items()}, ports
+    )
     data = b"".join(fake_switch.stats_record(Installed(flow, 0.0, 0.0), 1.0) for flow in flows)
     assert inbound.decode_neighbours(data) == {server.packed: mac for server, mac in known.items()}
 
@@ -390,9 +456,18 @@ def test_neighbours_by_ryu_s_encoder() -> None:
 # Any bytes.
 
 RECORD = fake_switch.stats_record(Installed(entry_flows(one_entry(), LINGER)[1], 0.0, 0.0), 1.0)
-RECORDS = [fake_switch.stats_record(Installed(flow, 0.0, 0.0), 1.0) for shape in SHAPES for flow in entry_flows(entry_of(shape), LINGER)]
-SAMPLES = [fake_switch.packet_in(1, 2, b"frame" * 20).arguments[0], RECORD * 2, *RECORDS, b"".join(RECORDS),
-           *(fake_switch.flow_removed(Installed(entry_flows(entry_of(shape), LINGER)[0], 0.0, 0.0), 1.0) for shape in SHAPES)]
+RECORDS = [
+    fake_switch.stats_record(Installed(flow, 0.0, 0.0), 1.0)
+    for shape in SHAPES
+    for flow in entry_flows(entry_of(shape), LINGER)
+]
+SAMPLES = [
+    fake_switch.packet_in(1, 2, b"frame" * 20).arguments[0],
+    RECORD * 2,
+    *RECORDS,
+    b"".join(RECORDS),
+    *(fake_switch.flow_removed(Installed(entry_flows(entry_of(shape), LINGER)[0], 0.0, 0.0), 1.0) for shape in SHAPES),
+]
 
 
 @st.composite
@@ -418,11 +493,11 @@ def test_a_record_that_claims_to_be_longer_than_its_reply_is_left_out() -> None:
     assert len(inbound.decode_flow_stats(data)) == 1
 
 
-@pytest.mark.parametrize("direction, flow", [("in", 0), ("out", 1)])
+@pytest.mark.parametrize("side", Side)
 @pytest.mark.parametrize("shape", SHAPES, ids=words)
-def test_the_layout_is_as_long_as_the_record(shape, direction, flow) -> None:
-    item = Installed(entry_flows(entry_of(shape), LINGER)[flow], 0.0, 0.0)
-    assert stats_layout(direction, shape).size == len(fake_switch.stats_record(item, 0.0))
+def test_the_layout_is_as_long_as_the_record(shape, side) -> None:
+    item = Installed(entry_flows(entry_of(shape), LINGER)[side.number], 0.0, 0.0)
+    assert stats_layout(side, shape).size == len(fake_switch.stats_record(item, 0.0))
 
 
 @settings(max_examples=200)

@@ -23,9 +23,20 @@ from tests.unit.frames import datagram
 CLIENT, ADDRESS, GATEWAY_IP = (IPv4Address(text).packed for text in ("203.0.113.9", "198.51.100.1", "198.51.100.9"))
 INTERNAL_IPS = {IPv4Address("10.0.0.111").packed, IPv4Address("10.0.0.112").packed}
 SERVERS = [(IPv4Address("10.0.0.10").packed, 80), (IPv4Address("10.0.0.11").packed, 8080)]
-HOST, HOST_MAC, OUTSIDE = IPv4Address("10.0.0.200").packed, bytes.fromhex("0200000000c8"), IPv4Address("192.0.2.7").packed
-NAT_GATEWAY = ExternalIp(IPv4Address("198.51.100.9"), "lb-a", IPv4Address("10.0.0.9"), kind="nat-gateway", port_range=(1024, 1027),
-                         inside=(IPv4Network("10.0.0.192/26"),), router=IPv4Address("198.51.100.254"))
+HOST, HOST_MAC, OUTSIDE = (
+    IPv4Address("10.0.0.200").packed,
+    bytes.fromhex("0200000000c8"),
+    IPv4Address("192.0.2.7").packed,
+)
+NAT_GATEWAY = ExternalIp(
+    IPv4Address("198.51.100.9"),
+    "lb-a",
+    IPv4Address("10.0.0.9"),
+    kind="nat-gateway",
+    port_range=(1024, 1027),
+    inside=(IPv4Network("10.0.0.192/26"),),
+    router=IPv4Address("198.51.100.254"),
+)
 REST = 5.0
 
 
@@ -66,10 +77,10 @@ class World(FakeSite):
         return self.through(self.packet(key, port, flags, seq, mac), port)
 
     def table(self, address: bytes):
-        return self.control.directory.by_address[address].table
+        return self.control.ground.external_ips.by_address[address].table
 
     def counter(self, name: str) -> int:
-        return self.control.switches["lb-a"].counters[name]
+        return self.control.ground.switches["lb-a"].counters[name]
 
 
 def key_of(item: Sent) -> bytes:
@@ -182,7 +193,9 @@ def test_a_server_sees_an_internal_ip(full) -> None:
 
 def test_no_two_connections_have_one_place_at_a_server(full) -> None:
     seen = set()
-    for address, port in ((address, port) for address in (ADDRESS, bytes([198, 51, 100, 2])) for port in range(40000, 40030)):
+    for address, port in (
+        (address, port) for address in (ADDRESS, bytes([198, 51, 100, 2])) for port in range(40000, 40030)
+    ):
         (sent,) = full.send(from_client(port=port, address=address), EXTERNAL)
         seen.add(key_of(sent))
     assert len(seen) == 60
@@ -207,9 +220,9 @@ def test_exhaustion_refuses_new_connections_and_harms_no_other(full) -> None:
 def test_a_freed_port_rests(full) -> None:
     for port in range(40000, 40064):
         full.send(from_client(port=port), EXTERNAL)
-    serving = full.control.directory.by_address[ADDRESS]
+    serving = full.control.ground.external_ips.by_address[ADDRESS]
     entry = serving.table.by_key(from_client(port=40007))
-    full.post(full.control.connections.end_all(serving, [entry]))
+    full.post(full.control.connections.end_all(serving, [entry], full.now))
     full.drain()
     (refused,) = full.send(from_client(port=41000), EXTERNAL)
     assert kind_of(refused) == "rst"
@@ -248,7 +261,11 @@ def test_a_reset_ends_the_connection(full, inward) -> None:
 def test_an_answer_to_no_connection_is_refused_by_the_internal_ip(full) -> None:
     key = pack_key(TCP, *SERVERS[0], IPv4Address("10.0.0.111").packed, 1024)
     (sent,) = full.send(key, INTERNAL, ACK)
-    assert (sent.port, kind_of(sent), packets.decode(sent.frame).src) == (INTERNAL, "rst", IPv4Address("10.0.0.111").packed)
+    assert (sent.port, kind_of(sent), packets.decode(sent.frame).src) == (
+        INTERNAL,
+        "rst",
+        IPv4Address("10.0.0.111").packed,
+    )
 
 
 # NAT gateway.
@@ -271,7 +288,13 @@ PROTOCOLS = pytest.mark.parametrize("protocol", [TCP, UDP], ids=["tcp", "udp"])
 def test_an_inside_host_reaches_the_outside(gateway, protocol) -> None:
     (sent,) = gateway.send(from_host(protocol), INTERNAL)
     packet = packets.decode(sent.frame)
-    assert (sent.port, packet.eth_dst, packet.src, packet.dst, packet.dst_port) == (EXTERNAL, ROUTER_MAC, GATEWAY_IP, OUTSIDE, 443)
+    assert (sent.port, packet.eth_dst, packet.src, packet.dst, packet.dst_port) == (
+        EXTERNAL,
+        ROUTER_MAC,
+        GATEWAY_IP,
+        OUTSIDE,
+        443,
+    )
     assert packet.src_port in range(1024, 1028)
     # The answer may come from another router.
     (back,) = gateway.send(reply_to(sent), EXTERNAL, SYN | ACK, mac=bytes.fromhex("02000000c0ff"))
@@ -298,7 +321,7 @@ def test_one_port_serves_one_connection_to_each_outside_place(gateway, protocol)
 
 
 def test_without_its_router_nothing_opens(gateway) -> None:
-    del gateway.control.switches["lb-a"].neighbours[NAT_GATEWAY.router]
+    del gateway.control.ground.switches["lb-a"].neighbours[NAT_GATEWAY.router]
     assert gateway.send(from_host(), INTERNAL) == []
     assert gateway.counter("dropped_router_unresolved") == 1 and not len(gateway.table(GATEWAY_IP))
 
@@ -338,7 +361,9 @@ def test_an_entry_that_was_read_back_by_half_is_completed(gateway, missing) -> N
         gateway.connect(name)
     gateway.settle(1.0)
     (entry,) = gateway.table(GATEWAY_IP).entries()
-    assert (entry.next_hop == NO_HOP) == (missing == "access_out") and bool(entry.inner_hop) == (missing == "access_out")
+    assert (entry.next_hop == NO_HOP) == (missing == "access_out") and bool(entry.inner_hop) == (
+        missing == "access_out"
+    )
     for _ in range(2):
         # The first one may only make the switch show the next.
         out = gateway.send(from_host(), INTERNAL, ACK)

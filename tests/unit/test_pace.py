@@ -6,11 +6,11 @@ from ipaddress import IPv4Address
 from itertools import pairwise
 
 from lbctl.entries.access_table import Entry
-from lbctl.moves import movement
+from lbctl.moves import forgetting
 from lbctl.moves.move import CHUNK
-from lbctl.openflow.cookies import BUCKETS, Kind, kind_of
+from lbctl.openflow.cookies import Kind, kind_of
 from lbctl.openflow.messages import AddEntries, DeleteCookie, Message
-from lbctl.values.keys import pack_key, reply_key
+from lbctl.values.keys import BUCKETS, pack_key, reply_key
 from lbctl.values.transfer import Strategy
 from tests.unit.fake_site import ROUTER_MAC, FakeSite, site
 
@@ -22,12 +22,12 @@ def moved(count: int) -> dict[str, list[list[Message]]]:
     """What each LB was sent, answer by answer, in a move from lb-a to lb-b of an external IP with so many entries."""
     world = FakeSite(site(ips=1, grace=1.0))
     world.settle(1.0)
-    table = world.control.serving(ADDRESS).table
+    table = world.serving(ADDRESS).table
     for number in range(count):
         key = pack_key(TCP, bytes([203, 0, 113, 1]), 1024 + number, ADDRESS.packed, 80)
         table.add(Entry(key, reply_key(key, SERVER, 80), ROUTER_MAC, world.now))
     sent: dict[str, list[list[Message]]] = {"lb-a": [], "lb-b": []}
-    _, out = world.control.start_move(ADDRESS, "lb-b", Strategy.PRECOPY, world.now)
+    _, out = world.control.movement.start(ADDRESS, "lb-b", Strategy.PRECOPY, world.now)
     world.post(out)
     for turn in range(50 + 4 * BUCKETS):
         if turn % 10 == 0:
@@ -55,8 +55,8 @@ def buckets_forgotten_at_once(count: int) -> int:
 
 
 def test_the_more_entries_the_fewer_buckets_are_forgotten_at_once(monkeypatch) -> None:
-    monkeypatch.setattr(movement, "FORGET_FLOWS", 2)
-    assert buckets_forgotten_at_once(20) == movement.FORGET_AT_ONCE
+    monkeypatch.setattr(forgetting, "FLOWS", 2)
+    assert buckets_forgotten_at_once(20) == forgetting.AT_ONCE
     assert buckets_forgotten_at_once(400) == 2 * BUCKETS // 400
-    monkeypatch.setattr(movement, "FORGET_FLOWS", 0)
+    monkeypatch.setattr(forgetting, "FLOWS", 0)
     assert buckets_forgotten_at_once(1) == 1

@@ -6,7 +6,6 @@ import ast
 import configparser
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import lbctl
+from topologies import programs
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = sorted((CHECKOUT / "requirements").glob("*.txt"))
@@ -90,7 +90,7 @@ def test_no_package_is_pinned_twice() -> None:
     assert sorted(names) == sorted(set(names))
 
 
-@pytest.mark.parametrize("path", REQUIREMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [path for path in REQUIREMENTS if path.name != "os-ken.txt"], ids=lambda path: path.name)
 def test_this_environment_is_the_pinned_one(path: Path) -> None:
     skipped = set() if sys.version_info >= (3, 13) else {"legacy-cgi"}
     pinned = {name: wanted for name, wanted in pins(path).items() if name not in skipped}
@@ -98,8 +98,11 @@ def test_this_environment_is_the_pinned_one(path: Path) -> None:
 
 
 def test_the_pins_satisfy_each_other_except_for_ryus_eventlet() -> None:
-    result = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
-    assert result.stdout.splitlines() == [
+    """Conflicts of what else may be installed in this environment are no business of ours."""
+    result = programs.run([sys.executable, "-m", "pip", "check"], capture_output=True, check=False)
+    pinned = {name for path in REQUIREMENTS for name in pins(path)}
+    assert result.returncode in (0, 1), result.stderr
+    assert [line for line in result.stdout.splitlines() if normal(line.partition(" ")[0]) in pinned] == [
         "c65ryu 5.0.0 has requirement eventlet==0.32.0, but you have eventlet 0.41.3."
     ]
 
@@ -121,9 +124,9 @@ def test_the_sample_configuration_names_a_site_file_that_is_there() -> None:
     assert configuration["DEFAULT"]["wsapi_host"] == "127.0.0.1"
 
 
-@pytest.mark.parametrize("script", ["demo.sh", "test.sh", "scripts/install.sh", ".ci/run"])
+@pytest.mark.parametrize("script", ["demo.sh", "test.sh", "scripts/install.sh", "scripts/fresh-machine.sh", ".ci/run"])
 def test_shell_scripts_parse(script: str) -> None:
-    subprocess.run(["bash", "-n", CHECKOUT / script], check=True)
+    programs.run(["bash", "-n", CHECKOUT / script], check=True)
 
 
 @pytest.fixture
@@ -132,7 +135,8 @@ def readable_copy() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
-        shutil.copytree(CHECKOUT / "scripts", folder / "scripts")
+        for part in ("scripts", "requirements"):
+            shutil.copytree(CHECKOUT / part, folder / part)
         for script in ("demo.sh", "test.sh"):
             shutil.copy(CHECKOUT / script, folder)
         yield folder
@@ -141,7 +145,7 @@ def readable_copy() -> Iterator[Path]:
 @pytest.mark.parametrize("script", ["demo.sh", "test.sh"])
 def test_the_two_commands_refuse_anyone_but_root_in_one_line(script: str, readable_copy: Path) -> None:
     command = ["setpriv", "--reuid", "65534", "--clear-groups", "bash", readable_copy / script]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    result = programs.run(command, capture_output=True, check=False, timeout=30)
     assert result.returncode == 1
     assert result.stdout == ""
     assert re.fullmatch(r"lbctl: this needs root .*\n", result.stderr)

@@ -54,9 +54,19 @@ class TestDecode:
     def test_other_protocols_have_no_ports(self):
         for protocol in (1, 47, 132):
             packet = packets.decode(patched(segment(), {23: protocol}))
-            assert (packet.protocol, packet.src_port, packet.dst_port, packet.payload_length) == (protocol, None, None, 20)
+            assert (packet.protocol, packet.src_port, packet.dst_port, packet.payload_length) == (
+                protocol,
+                None,
+                None,
+                20,
+            )
             packet = packets.decode(patched(segment_v6(), {20: protocol}))
-            assert (packet.protocol, packet.src_port, packet.dst_port, packet.payload_length) == (protocol, None, None, 20)
+            assert (packet.protocol, packet.src_port, packet.dst_port, packet.payload_length) == (
+                protocol,
+                None,
+                None,
+                20,
+            )
 
     def test_udp(self):
         for frame, src, dst, start in ((datagram(payload=b"abc"), CLIENT, EXTERNAL, 34),

@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from lbctl.frames import icmp, neighbours, packets
+from lbctl.frames import discovery, icmp, packets
 from lbctl.frames.packets import ACK, FIN, RST, SYN
 from lbctl.openflow import cookies
 from lbctl.openflow.cookies import Kind
@@ -22,7 +22,17 @@ from lbctl.values.transfer import TransferMode
 from tests.unit import kinds
 from tests.unit.fake_switch import METERS, FakeSwitch, Sent
 from tests.unit.frames import datagram, patched, with_extension
-from tests.unit.kinds import ADDRESSES, EXTERNAL_IPS, EXTERNAL_MAC, INSIDE_MAC, INTERNAL_MAC, NEIGHBOURS, PORTS, ROUTER_MAC, TUNNEL
+from tests.unit.kinds import (
+    ADDRESSES,
+    EXTERNAL_IPS,
+    EXTERNAL_MAC,
+    INSIDE_MAC,
+    INTERNAL_MAC,
+    NEIGHBOURS,
+    PORTS,
+    ROUTER_MAC,
+    TUNNEL,
+)
 
 ROLES = {"normal": SERVING, "hold-unknown": Role(TransferMode.TRANSITION), "absent": ABSENT,
          "hold-all": Role(TransferMode.TRANSITION, hold_all=True, arp=True)}
@@ -63,14 +73,17 @@ def inside(kind: str) -> tuple[int, Tunnel | None]:
 
 
 def outcome(switch: FakeSwitch, frame: bytes, port: int, tunnel: Tunnel | None = None) -> str:
-    """delivered, answered (by the port that it came by), dropped, or the kind of the flow that shows it to the controller."""
+    """delivered, answered (by the port that it came by), dropped, or the kind of the flow that shows it to the
+    controller."""
     sent, events = switch.receive(frame, port, 0.0, tunnel)
     words = [("answered" if item.port == port else "delivered") for item in sent]
     words += [Kind(cookies.kind_of(int.from_bytes(event.arguments[0][16:24]))).name for event in events]
     return "+".join(words) or "dropped"
 
 
-def outcomes(kind: str, version: int, frame: bytes, port: int, tunnel: Tunnel | None = None, entries: tuple = ()) -> str:
+def outcomes(
+    kind: str, version: int, frame: bytes, port: int, tunnel: Tunnel | None = None, entries: tuple = ()
+) -> str:
     """In the roles of ORDER."""
     return " ".join(outcome(lb(kind, version, ROLES[role], entries), frame, port, tunnel) for role in ORDER)
 
@@ -128,7 +141,9 @@ def test_a_new_connection_goes_on_through_the_access_table(kind, version) -> Non
     message = PacketOut(frame, EXTERNAL if inward else port, "access_in" if inward else "access_out")
     sent, events = lb(kind, version, entries=(entry,)).apply(message, 0.0)
     assert not events and [item.port for item in sent] == [port if inward else EXTERNAL]
-    assert lb(kind, version).apply(message, 0.0) == ([], []), "without its entry it is dropped, and the sender asks again"
+    assert lb(kind, version).apply(message, 0.0) == ([], []), (
+        "without its entry it is dropped, and the sender asks again"
+    )
 
 
 @pytest.mark.parametrize("kind, version", NOT_TUNNELED)
@@ -137,9 +152,12 @@ def test_packets_of_strangers_are_dropped(kind, version) -> None:
     protocol, client, client_port, _, _ = unpack_key(entry.key)
     stranger, other = (ip_address(text).packed for text in (
         ("10.0.0.99", "198.51.100.77") if version == 4 else ("fd00::99", "2001:db8::77")))
-    for frame, port in ((carrying(pack_key(protocol, client, client_port, other, 80), True), EXTERNAL),
-                        (carrying(pack_key(protocol, stranger, 8080, client, client_port), False), INTERNAL),
-                        (patched(carrying(entry.key, True), {5: 0x99}), EXTERNAL), (carrying(entry.key, True), INTERNAL)):
+    for frame, port in (
+        (carrying(pack_key(protocol, client, client_port, other, 80), True), EXTERNAL),
+        (carrying(pack_key(protocol, stranger, 8080, client, client_port), False), INTERNAL),
+        (patched(carrying(entry.key, True), {5: 0x99}), EXTERNAL),
+        (carrying(entry.key, True), INTERNAL),
+    ):
         assert outcomes(kind, version, frame, port, entries=(entry,)) == "dropped dropped dropped dropped"
 
 
@@ -176,13 +194,22 @@ def test_ping_is_answered_in_the_switch(kind, version) -> None:
     config, client = EXTERNAL_IPS[kind, version], ADDRESSES[version][0].packed
     # Only who may send to the inner side of an external IP at all gets an answer there.
     asker = ADDRESSES[version][4 if kind == "nat-gateway" else 2].packed
-    for source, address, inward in ((client, config.address, True), *((asker, inner, False) for inner in config.internal_addresses())):
+    for source, address, inward in (
+        (client, config.address, True),
+        *((asker, inner, False) for inner in config.internal_addresses()),
+    ):
         frame, port = echo(version, source, address.packed, inward), EXTERNAL if inward else INTERNAL
         assert outcomes(kind, version, frame, port) == "answered answered answered UNASSIGNED"
         (sent,), _ = lb(kind, version).receive(frame, port, 0.0)
         packet = packets.decode(sent.frame)
         own, other = (EXTERNAL_MAC, ROUTER_MAC) if inward else (INTERNAL_MAC, INSIDE_MAC)
-        assert (packet.eth_dst, packet.eth_src, packet.src, packet.dst, packet.ttl) == (other, own, address.packed, source, 64)
+        assert (packet.eth_dst, packet.eth_src, packet.src, packet.dst, packet.ttl) == (
+            other,
+            own,
+            address.packed,
+            source,
+            64,
+        )
         start = packet.payload_offset
         assert sent.frame[start] == (0 if version == 4 else 129)
         assert sent.frame[start + 4:] == frame[start + 4:], "identifier, number and data are the request's"
@@ -222,8 +249,17 @@ def test_other_icmp_is_dropped() -> None:
 
 def test_a_server_of_two_external_ips_is_told_by_the_internal_ip() -> None:
     server = Server(ADDRESSES[4][2], 80)
-    first, second = (ExternalIp(ip_address(f"198.51.100.{n}"), "lb-a", None, "full", (Service("tcp", 80, servers=(server,)),),
-                                internal_ips=(ip_address(f"10.0.0.10{n}"),)) for n in (1, 2))
+    first, second = (
+        ExternalIp(
+            ip_address(f"198.51.100.{n}"),
+            "lb-a",
+            None,
+            "full",
+            (Service("tcp", 80, servers=(server,)),),
+            internal_ips=(ip_address(f"10.0.0.10{n}"),),
+        )
+        for n in (1, 2)
+    )
     switch = FakeSwitch("lb-a", 0xAA, "ext", "int", 5)
     switch.meters = dict(METERS)
     switch.apply(AddFlows(tuple(all_flows([first, second], {first.address: SERVING}, NEIGHBOURS, PORTS))), 0.0)
@@ -255,12 +291,19 @@ def test_a_tunnel_is_believed_about_its_own_servers_only(kind) -> None:
     entry = kinds.entry(kind, 4)
     switch, frame = lb(kind, 4, entries=(entry,)), carrying(entry.reply, False)
     assert outcome(switch, frame, TUNNELED, TUNNEL) == "delivered"
-    for port, tunnel in ((TUNNELED, replace(TUNNEL, key=78)), (TUNNELED, replace(TUNNEL, remote=ip_address("198.18.2.10"))),
-                         (TUNNELED, None)):
+    for port, tunnel in (
+        (TUNNELED, replace(TUNNEL, key=78)),
+        (TUNNELED, replace(TUNNEL, remote=ip_address("198.18.2.10"))),
+        (TUNNELED, None),
+    ):
         assert outcome(switch, frame, port, tunnel) == "dropped"
-    assert outcome(switch, frame, INTERNAL) == ("dropped" if kind == "tunnel" else "delivered"), "an internal IP's network is trusted"
+    assert outcome(switch, frame, INTERNAL) == ("dropped" if kind == "tunnel" else "delivered"), (
+        "an internal IP's network is trusted"
+    )
     network = kinds.entry("destination", 4)
-    assert outcome(lb("destination", 4, entries=(network,)), carrying(network.reply, False), TUNNELED, TUNNEL) == "dropped"
+    assert (
+        outcome(lb("destination", 4, entries=(network,)), carrying(network.reply, False), TUNNELED, TUNNEL) == "dropped"
+    )
 
 
 @pytest.mark.parametrize("kind", ["tunnel", "tunnel-full"])
@@ -287,11 +330,15 @@ def solicitation(target: bytes, source: bytes = ADDRESSES[6][2].packed, hop_limi
     """RFC 4861 4.3; without a source it has no option (duplicate address detection)."""
     group = bytes.fromhex("ff0200000000000000000001ff") + target[13:]
     option = b"\1\1" + INSIDE_MAC if any(source) else b""
-    return icmp.message(neighbours.multicast_mac(group), INSIDE_MAC, source, group, 135, 0, 0, target + option, ttl=hop_limit)
+    return icmp.message(
+        discovery.multicast_mac(group), INSIDE_MAC, source, group, 135, 0, 0, target + option, ttl=hop_limit
+    )
 
 
 @pytest.mark.parametrize("kind", ["destination", "full", "nat-gateway"])
-@pytest.mark.parametrize("role, answers", [("normal", True), ("hold-all", True), ("hold-unknown", False), ("absent", False)])
+@pytest.mark.parametrize(
+    "role, answers", [("normal", True), ("hold-all", True), ("hold-unknown", False), ("absent", False)]
+)
 def test_solicitations_are_answered_by_who_announces(kind, role, answers) -> None:
     config, switch = EXTERNAL_IPS[kind, 6], lb(kind, 6, ROLES[role])
     inner = [(address, INTERNAL, INTERNAL_MAC) for address in config.internal_addresses()]
@@ -303,11 +350,17 @@ def test_solicitations_are_answered_by_who_announces(kind, role, answers) -> Non
         packet = packets.decode(sent[0].frame)
         assert (packet.eth_dst, packet.eth_src, packet.src, packet.dst, packet.ttl) == (
             INSIDE_MAC, mac, address.packed, ADDRESSES[6][2].packed, 255)
-        assert neighbours.decode(sent[0].frame) == (address.packed, mac) and sent[0].port == port
+        assert discovery.decode(sent[0].frame) == (address.packed, mac) and sent[0].port == port
         flags = int.from_bytes(sent[0].frame[58:62])
-        assert flags == neighbours.SOLICITED | neighbours.OVERRIDE | (neighbours.ROUTER if address == config.gateway else 0)
-        assert switch.receive(solicitation(address.packed), EXTERNAL + INTERNAL - port, 0.0) == ([], []), "not on the other side"
-        assert switch.receive(solicitation(address.packed, hop_limit=64), port, 0.0) == ([], []), "a router has forwarded it"
+        assert flags == discovery.SOLICITED | discovery.OVERRIDE | (
+            discovery.ROUTER if address == config.gateway else 0
+        )
+        assert switch.receive(solicitation(address.packed), EXTERNAL + INTERNAL - port, 0.0) == ([], []), (
+            "not on the other side"
+        )
+        assert switch.receive(solicitation(address.packed, hop_limit=64), port, 0.0) == ([], []), (
+            "a router has forwarded it"
+        )
 
 
 def test_who_is_about_to_take_an_address_is_told_that_it_is_taken() -> None:
@@ -315,29 +368,41 @@ def test_who_is_about_to_take_an_address_is_told_that_it_is_taken() -> None:
     address = EXTERNAL_IPS["destination", 6].address.packed
     (sent,), _ = lb("destination", 6).receive(solicitation(address, source=bytes(16)), EXTERNAL, 0.0)
     packet = packets.decode(sent.frame)
-    assert (packet.eth_dst, packet.dst, packet.src) == (neighbours.multicast_mac(neighbours.ALL_NODES), neighbours.ALL_NODES, address)
-    assert int.from_bytes(sent.frame[58:62]) == neighbours.OVERRIDE
+    assert (packet.eth_dst, packet.dst, packet.src) == (
+        discovery.multicast_mac(discovery.ALL_NODES),
+        discovery.ALL_NODES,
+        address,
+    )
+    assert int.from_bytes(sent.frame[58:62]) == discovery.OVERRIDE
 
 
 def test_advertisements_of_next_hops_are_for_the_controller() -> None:
     """Those that answer the LB's own probes, and those that a known next hop sends unasked."""
     switch, server, stranger = lb("destination", 6), ADDRESSES[6][2].packed, ip_address("fd00::77").packed
-    told = neighbours.announcement(INSIDE_MAC, server, False)
+    told = discovery.announcement(INSIDE_MAC, server, False)
     assert outcome(switch, told, INTERNAL) == "SERVER_ARP"
-    assert outcome(switch, neighbours.announcement(INSIDE_MAC, stranger, False), INTERNAL) == "dropped"
-    assert outcome(switch, INTERNAL_MAC + neighbours.announcement(INSIDE_MAC, stranger, False)[6:], INTERNAL) == "SERVER_ARP"
+    assert outcome(switch, discovery.announcement(INSIDE_MAC, stranger, False), INTERNAL) == "dropped"
+    assert (
+        outcome(switch, INTERNAL_MAC + discovery.announcement(INSIDE_MAC, stranger, False)[6:], INTERNAL)
+        == "SERVER_ARP"
+    )
 
 
 # All kinds at once.
 
 @pytest.mark.parametrize("role", ORDER)
 def test_all_kinds_fit_into_one_lb(role) -> None:
-    flows = all_flows(EXTERNAL_IPS.values(), {config.address: ROLES[role] for config in EXTERNAL_IPS.values()}, NEIGHBOURS, PORTS)
+    flows = all_flows(
+        EXTERNAL_IPS.values(), {config.address: ROLES[role] for config in EXTERNAL_IPS.values()}, NEIGHBOURS, PORTS
+    )
     assert len({item.identity for item in flows}) == len(flows)
     for item in flows:
         assert (item.meter is not None) == (CONTROLLER in item.actions), item.text()
         assert cookies.kind_of(item.cookie) in set(Kind)
-        assert cookies.owner_in(item.cookie) in {0, *(owner_of(config.address.packed) for config in EXTERNAL_IPS.values())}
+        assert cookies.owner_in(item.cookie) in {
+            0,
+            *(owner_of(config.address.packed) for config in EXTERNAL_IPS.values()),
+        }
 
 
 @pytest.mark.parametrize("kind, version", EVERY)
@@ -357,6 +422,9 @@ def test_only_frames_of_one_kind_leave() -> None:
         entry, (port, tunnel) = kinds.entry(kind, version), inside(kind)
         switch = lb(kind, version, ABSENT, (entry,))
         sent: list[Sent] = []
-        for frame, way in ((carrying(entry.key, True), (EXTERNAL, None)), (carrying(entry.reply, False), (port, tunnel))):
+        for frame, way in (
+            (carrying(entry.key, True), (EXTERNAL, None)),
+            (carrying(entry.reply, False), (port, tunnel)),
+        ):
             sent += switch.receive(frame, way[0], 0.0, way[1])[0]
         assert not sent

@@ -1,4 +1,5 @@
-"""What the controller makes of the entries that it reads back: after its own restart, the switch's, or a cut connection."""
+"""What the controller makes of the entries that it reads back: after its own restart, the switch's, or a cut
+connection."""
 
 from __future__ import annotations
 
@@ -33,12 +34,12 @@ def changes(world: FakeSite, name: str = "lb-a") -> list:
         found += [message for message in world.to_switch[name] if isinstance(message, CHANGES)]
         world.deliver(name)
         world.hear(name)
-    assert world.control.switches[name].state == "ready"
+    assert world.control.ground.switches[name].state == "ready"
     return found
 
 
 def table(world: FakeSite, place: int = 0):
-    return world.control.serving(world.site.external_ips[place].address).table
+    return world.serving(world.site.external_ips[place].address).table
 
 
 def test_a_restarted_controller_changes_nothing(world) -> None:
@@ -102,8 +103,8 @@ def test_half_closed_and_ended_while_nobody_looked(world) -> None:
 
 def begin_grace_with_the_source_being_read_back(world) -> None:
     """The answers of lb-a are under way, and a connection is made at lb-b."""
-    world.post(world.control.start_move(world.site.external_ips[0].address, "lb-b", Strategy.PRECOPY, world.now)[1])
-    while world.control.moves["1"].record.step != "grace":
+    world.post(world.control.movement.start(world.site.external_ips[0].address, "lb-b", Strategy.PRECOPY, world.now)[1])
+    while world.control.movement.records()["1"].step != "grace":
         world.round()
     world.disconnect("lb-a")
     world.drain()
@@ -123,7 +124,7 @@ def test_an_entry_made_elsewhere_while_an_lb_is_read_back(world) -> None:
     world.drain()
     world.check_now()
     world.settle(3.0)
-    assert world.control.assigned_to(world.site.external_ips[0].address) == "lb-a"
+    assert world.serving(world.site.external_ips[0].address).assigned == "lb-a"
     world.check_now()
     world.check_settled()
 
@@ -131,7 +132,7 @@ def test_an_entry_made_elsewhere_while_an_lb_is_read_back(world) -> None:
 def test_an_lb_that_is_read_back_while_the_move_ends_forgets_all(world) -> None:
     begin_grace_with_the_source_being_read_back(world)
     world.tick(4.0)
-    assert world.control.moves["1"].ended
+    assert world.control.movement.records()["1"].ended
     world.settle(3.0)
     world.check_now()
     world.check_settled()
@@ -188,7 +189,9 @@ def strange_entry(world, address: bytes) -> Entry:
     return Entry(key, reply_key(key, bytes([10, 0, 0, 10]), 80), bytes.fromhex("02000000c0fe"), world.now)
 
 
-@pytest.mark.parametrize("address", [bytes([198, 51, 100, 1]), bytes([198, 51, 100, 200])], ids=["ours", "no external IP"])
+@pytest.mark.parametrize(
+    "address", [bytes([198, 51, 100, 1]), bytes([198, 51, 100, 200])], ids=["ours", "no external IP"]
+)
 def test_entries_that_nobody_knows_are_deleted(world, address) -> None:
     world.disconnect("lb-a")
     world.switches["lb-a"].apply(AddEntries((strange_entry(world, address),)), world.now)
@@ -223,7 +226,7 @@ def test_a_strange_entry_with_a_known_key_is_replaced(world) -> None:
 @pytest.mark.parametrize("rounds", range(0, 14))
 def test_a_controller_that_dies_in_a_move(world, strategy, rounds) -> None:
     """At whatever message: the new one finishes the move or has it undone, and everybody goes on talking."""
-    world.post(world.control.start_move(world.site.external_ips[0].address, "lb-b", strategy, world.now)[1])
+    world.post(world.control.movement.start(world.site.external_ips[0].address, "lb-b", strategy, world.now)[1])
     for _ in range(rounds):
         world.round()
     world.restart_control()
@@ -238,24 +241,24 @@ def test_a_controller_that_dies_in_a_move(world, strategy, rounds) -> None:
 def test_a_move_back_before_the_first_lb_has_forgotten(world) -> None:
     """An entry that ends in between is not left there."""
     address = world.site.external_ips[0].address
-    world.post(world.control.start_move(address, "lb-b", Strategy.PRECOPY, world.now)[1])
-    while world.control.serving(address).move:
+    world.post(world.control.movement.start(address, "lb-b", Strategy.PRECOPY, world.now)[1])
+    while world.serving(address).move:
         world.round()
         world.tick(0.1)
     assert world.switches["lb-a"].entries(address)
     world.from_client(world.conversations[0], RST)
     world.round()
     world.post(world.control.connections.tick(world.now + 6))
-    world.post(world.control.start_move(address, "lb-a", Strategy.PRECOPY, world.now)[1])
+    world.post(world.control.movement.start(address, "lb-a", Strategy.PRECOPY, world.now)[1])
     world.settle(5.0)
-    assert world.control.assigned_to(address) == "lb-a" and len(world.switches["lb-a"].entries(address)) == 2
+    assert world.serving(address).assigned == "lb-a" and len(world.switches["lb-a"].entries(address)) == 2
     world.check_settled()
 
 
 @pytest.mark.parametrize("missing", ["lb-a", "lb-b"])
 @pytest.mark.parametrize("rounds", range(3, 8))
 def test_a_restart_in_a_move_with_only_one_lb_left(world, missing, rounds) -> None:
-    world.post(world.control.start_move(world.site.external_ips[0].address, "lb-b", Strategy.PRECOPY, world.now)[1])
+    world.post(world.control.movement.start(world.site.external_ips[0].address, "lb-b", Strategy.PRECOPY, world.now)[1])
     for _ in range(rounds):
         world.round()
     world.restart_control()
@@ -264,7 +267,7 @@ def test_a_restart_in_a_move_with_only_one_lb_left(world, missing, rounds) -> No
     for _ in range(60):
         world.drain()
         world.tick(0.25)
-    serving = world.control.serving(world.site.external_ips[0].address)
+    serving = world.serving(world.site.external_ips[0].address)
     assert serving.move is None, "it doesn't wait for ever"
     world.check_now()
     world.settle(10.0)

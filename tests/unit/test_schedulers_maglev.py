@@ -73,14 +73,3 @@ def test_clients_in_a_row_are_spread(first, step, count) -> None:
     """Whatever distance they are at: at six standard deviations."""
     counts = Counter(place_of(((first + step * number) & 0xFFFFFFFF).to_bytes(4)) % count for number in range(5000))
     assert all(abs(counts[number] - 5000 / count) < 6 * (5000 / count) ** 0.5 for number in range(count))
-
-
-if __name__ == "__main__":
-    print("| servers | ideal | changed when one leaves | of it needless | changed when one joins (ideal) | hash modulo servers |")
-    print("|---|---|---|---|---|---|")
-    for several in (2, 3, 5, 10, 20, 50, 100):
-        leaves, joins = ([disruption(several, event, which) for which in range(several)] for event in IDEAL)
-        mean, extra, joined = (sum(values) / several for values in (
-            [one for one, _ in leaves], [one for _, one in leaves], [one for one, _ in joins]))
-        print(f"| {several} | {1 / several:.2%} | {mean:.2%} | {extra:.2%} | {joined:.2%} ({1 / (several + 1):.2%}) "
-              f"| {modulo_disruption(several):.1%} |")

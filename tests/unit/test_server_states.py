@@ -157,7 +157,7 @@ def test_a_datagram_that_no_server_takes_is_answered_with_port_unreachable() -> 
 @pytest.mark.parametrize("reason", ["down", "drained"])
 def test_connections_go_elsewhere_and_then_nowhere(reason) -> None:
     world = World(site())
-    serving = world.control.directory.by_address[ADDRESS]
+    serving = world.control.ground.external_ips.by_address[ADDRESS]
     place, service = next(iter(serving.services.items()))
     for number, server in enumerate(service.servers, 1):
         if reason == "down":
@@ -172,10 +172,10 @@ def test_connections_go_elsewhere_and_then_nowhere(reason) -> None:
 
 def test_who_takes_connections_but_is_not_found_yet_is_waited_for() -> None:
     world = World(site())
-    serving = world.control.directory.by_address[ADDRESS]
+    serving = world.control.ground.external_ips.by_address[ADDRESS]
     place, service = next(iter(serving.services.items()))
     serving.servers.set_down(place, service.servers[0].endpoint, "connection refused", world.now)
-    del world.control.switches["lb-a"].neighbours[service.servers[1].address]
+    del world.control.ground.switches["lb-a"].neighbours[service.servers[1].address]
     assert world.send(from_client(), EXTERNAL) == [] and world.counter("dropped_server_unresolved") == 1
     serving.servers.set_down(place, service.servers[1].endpoint, "no answer to ARP", world.now)
     assert kind_of(*world.send(from_client(), EXTERNAL)) == "rst"

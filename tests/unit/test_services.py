@@ -1,5 +1,5 @@
-"""What is ordered for services at run time: it counts at once, lasts until the site file says something else, and is refused, with nothing
-changed, where a site file would be."""
+"""What is ordered for services at run time: it counts at once, lasts until the site file says something else, and is
+refused, with nothing changed, where a site file would be."""
 
 from __future__ import annotations
 
@@ -59,12 +59,13 @@ def order(world: FakeSite, scheduler: str) -> None:
 
 def schedulers(world: FakeSite) -> list[str]:
     """Those in force."""
-    return [service.scheduler for ip in world.control.site.external_ips for service in ip.services]
+    return [service.scheduler for ip in world.control.ground.site.external_ips for service in ip.services]
 
 
 def with_scheduler(world: FakeSite, scheduler: str) -> Site:
     first, *rest = world.site.external_ips
-    return replace(world.site, external_ips=(replace(first, services=(replace(first.services[0], scheduler=scheduler),)), *rest))
+    return replace(world.site,
+                   external_ips=(replace(first, services=(replace(first.services[0], scheduler=scheduler),)), *rest))
 
 
 def restarted(world: FakeSite) -> None:
@@ -107,7 +108,7 @@ def test_it_ends_with_a_file_that_says_another(world, way) -> None:
 def test_ordering_the_files_own_ends_it(world) -> None:
     order(world, "maglev")
     order(world, "round-robin")
-    assert schedulers(world) == ["round-robin", "round-robin"] and not world.control.state().orders
+    assert schedulers(world) == ["round-robin", "round-robin"] and not world.control.ground.state().orders
 
 
 # Servers.
@@ -115,16 +116,17 @@ def test_ordering_the_files_own_ends_it(world) -> None:
 
 def send(world: FakeSite, verb: str, *arguments) -> list:
     out = getattr(world.control.services, verb)(*arguments)
-    world._servers = {server.packed for ip in world.control.external_ips() for server in ip.server_addresses()}
-    for switch in world.control.switches.values():
-        assert switch.sync(world.control.external_ips()) == [], "what is sent for one external IP is what the whole site would call for"
+    world._servers = {server.packed for ip in world.control.ground.configs() for server in ip.server_addresses()}
+    for switch in world.control.ground.switches.values():
+        rest = switch.sync(world.control.ground.configs())
+        assert rest == [], "what is sent for one external IP is what the whole site would call for"
     world.post(out)
     world.drain()
     return out
 
 
 def servers(world: FakeSite, place: int = 0) -> list[Endpoint]:
-    return [server.endpoint for server in world.control.site.external_ips[place].services[0].servers]
+    return [server.endpoint for server in world.control.ground.site.external_ips[place].services[0].servers]
 
 
 def in_file(world: FakeSite, place: int = 0) -> tuple[Server, ...]:
@@ -141,7 +143,7 @@ def opened(world: FakeSite, count: int, place: int = 0) -> Counter[Endpoint]:
 
 
 def state(world: FakeSite, server: Server) -> str:
-    first = world.control.site.external_ips[0]
+    first = world.control.ground.site.external_ips[0]
     return world.control.services.server_state(first.address, first.services[0], server).state
 
 
@@ -153,7 +155,8 @@ def test_an_added_server_gets_connections_and_a_removed_one_keeps_its_own(world)
     world.settle(1.0)
     assert set(opened(world, 6)) == {in_file(world)[1].endpoint, THIRD_SERVER.endpoint}
     assert any(conversation.live and conversation.server == gone for conversation in world.conversations)
-    assert world.control.services.former_servers(FIRST.external_ip) == [FormerServer(gone.address, Hop(gone.address), 1)]
+    former = FormerServer(gone.address, Hop(gone.address), 1)
+    assert world.control.services.former_servers(FIRST.external_ip) == [former]
     everybody_talks(world)
 
 
@@ -170,7 +173,7 @@ def test_a_drained_server_gets_nothing_until_that_is_undone(world) -> None:
     assert set(opened(world, 5)) == {other} and state(world, in_file(world)[0]) == "drained"
     everybody_talks(world)
     send(world, "change_server", FIRST, drained, {}, False)
-    assert set(opened(world, 4)) == {drained, other} and not world.control.state().orders
+    assert set(opened(world, 4)) == {drained, other} and not world.control.ground.state().orders
 
 
 def test_weight_and_limit_of_a_server(world) -> None:
@@ -179,10 +182,11 @@ def test_weight_and_limit_of_a_server(world) -> None:
     assert not flows_to(send(world, "change_server", FIRST, first.endpoint, {"weight": 3}, None), "lb-a")
     assert opened(world, 8) == {first.endpoint: 6, second.endpoint: 2}
     send(world, "change_server", FIRST, first.endpoint, {"max_connections": 8}, None)
-    assert opened(world, 8) == {first.endpoint: 1, second.endpoint: 7} and state(world, replace(first, max_connections=8)) == "full"
+    assert opened(world, 8) == {first.endpoint: 1, second.endpoint: 7}
+    assert state(world, replace(first, max_connections=8)) == "full"
     send(world, "change_server", FIRST, first.endpoint, {"max_connections": None, "weight": 1}, None)
     assert opened(world, 4) == {first.endpoint: 2, second.endpoint: 2}
-    assert not world.control.state().orders[FIRST].servers, "as in the file again"
+    assert not world.control.ground.state().orders[FIRST].servers, "as in the file again"
 
 
 def test_all_of_it_lasts_over_a_restart(world) -> None:
@@ -205,13 +209,15 @@ def test_a_file_that_says_something_else_about_the_servers_wins(world, way) -> N
     change(world, unchanged)
     assert THIRD_SERVER.endpoint in servers(world), "it has nothing new to say"
     first, *rest = world.site.external_ips
-    new = replace(world.site, external_ips=(replace(first, services=(replace(first.services[0], servers=(in_file(world)[0],)),)), *rest))
+    service = replace(first.services[0], servers=(in_file(world)[0],))
+    new = replace(world.site, external_ips=(replace(first, services=(service,)), *rest))
     if way == "applied":
         change(world, new)
     else:
         world.site = new
         restarted(world)
-    assert servers(world) == [in_file(world)[0].endpoint] and schedulers(world)[0] == "maglev", "what it does not speak of stays"
+    assert servers(world) == [in_file(world)[0].endpoint]
+    assert schedulers(world)[0] == "maglev", "what it does not speak of stays"
 
 
 def test_a_drained_server_that_leaves_its_service_comes_back_undrained(world) -> None:
@@ -220,7 +226,7 @@ def test_a_drained_server_that_leaves_its_service_comes_back_undrained(world) ->
     with_both, ip = world.site, world.site.external_ips[0]
     change(world, replace(with_both, external_ips=(replace(ip, services=(replace(ip.services[0], servers=(second,)),)),
                                                    *with_both.external_ips[1:])))
-    assert not world.control.state().orders
+    assert not world.control.ground.state().orders
     change(world, with_both)
     assert state(world, first) == "up"
 
@@ -240,7 +246,7 @@ def test_a_drained_server_stays_drained_while_files_change_other_things(world) -
 
 @pytest.mark.parametrize("verb", ["add", "remove"])
 def test_servers_change_while_the_external_ip_moves(world, verb) -> None:
-    (_, out) = world.control.start_move(FIRST.external_ip, "lb-b", Strategy.PRECOPY, world.now)
+    (_, out) = world.control.movement.start(FIRST.external_ip, "lb-b", Strategy.PRECOPY, world.now)
     world.post(out)
     for _ in range(3):
         world.round()
@@ -249,7 +255,7 @@ def test_servers_change_while_the_external_ip_moves(world, verb) -> None:
     else:
         send(world, "remove_server", FIRST, in_file(world)[0].endpoint)
     world.settle(8.0)
-    assert world.control.assigned_to(FIRST.external_ip) == "lb-b"
+    assert world.serving(FIRST.external_ip).assigned == "lb-b"
     expected = {in_file(world)[0].endpoint, in_file(world)[1].endpoint, THIRD_SERVER.endpoint} if verb == "add" else {
         in_file(world)[1].endpoint}
     assert set(opened(world, 6)) == expected
@@ -264,37 +270,46 @@ def test_a_server_that_is_there_and_one_that_is_not(world) -> None:
         send(world, "add_server", FIRST, in_file(world)[0])
     assert refused.value.status == 409
     for verb, arguments in (("remove_server", ()), ("change_server", ({}, True))):
-        with pytest.raises(Refused, match="tcp/80 has no server 10.0.0.99:80; it has 10.0.0.10:80, 10.0.0.11:8080") as refused:
+        with pytest.raises(Refused,
+                           match="tcp/80 has no server 10.0.0.99:80; it has 10.0.0.10:80, 10.0.0.11:8080") as refused:
             send(world, verb, FIRST, Endpoint(IPv4Address("10.0.0.99"), 80), *arguments)
         assert refused.value.status == 404
 
 
 @pytest.mark.parametrize("server, reason", [
-    (Server(IPv4Address("10.0.0.20"), 80), "10.0.0.20 already belongs to the external IP at 198.51.100.2; with nat: destination"),
+    (Server(IPv4Address("10.0.0.20"), 80),
+     "10.0.0.20 already belongs to the external IP at 198.51.100.2; with nat: destination"),
     (Server(IPv4Address("10.1.0.12"), 80), "address 10.1.0.12 is outside internal_network 10.0.0.0/24"),
     (Server(IPv4Address("10.0.0.255"), 80), "10.0.0.255 is the broadcast address"),
-    (Server(IPv4Address("10.0.0.2"), 80), r"server 10.0.0.2 can't be a gateway or internal IP as well \(external IP 198.51.100.2\)"),
-    (Server(IPv4Address("10.0.0.11"), 80, next_hop=IPv4Address("10.0.0.50")), "10.0.0.11 is reached in another way than"),
-    (Server(IPv4Address("10.1.0.12"), 80, next_hop=IPv4Address("10.1.0.1")), "next_hop 10.1.0.1 is outside internal_network"),
-    (Server(IPv4Address("10.1.0.12"), 80, next_hop=IPv4Address("10.0.0.1")), "next_hop 10.0.0.1 can't be a gateway or internal IP"),
-    (Server(IPv6Address("2001:db8::12"), 80, next_hop=IPv6Address("2001:db8::1")), "is IPv6, and the external IP 198.51.100.1 is IPv4"),
-    (Server(IPv4Address("10.9.0.12"), 80, tunnel=Tunnel("vxlan", IPv4Address("198.18.2.12"))), "needs a tunnel port at each load balancer"),
+    (Server(IPv4Address("10.0.0.2"), 80),
+     r"server 10.0.0.2 can't be a gateway or internal IP as well \(external IP 198.51.100.2\)"),
+    (Server(IPv4Address("10.0.0.11"), 80, next_hop=IPv4Address("10.0.0.50")),
+     "10.0.0.11 is reached in another way than"),
+    (Server(IPv4Address("10.1.0.12"), 80, next_hop=IPv4Address("10.1.0.1")),
+     "next_hop 10.1.0.1 is outside internal_network"),
+    (Server(IPv4Address("10.1.0.12"), 80, next_hop=IPv4Address("10.0.0.1")),
+     "next_hop 10.0.0.1 can't be a gateway or internal IP"),
+    (Server(IPv6Address("2001:db8::12"), 80, next_hop=IPv6Address("2001:db8::1")),
+     "is IPv6, and the external IP 198.51.100.1 is IPv4"),
+    (Server(IPv4Address("10.9.0.12"), 80, tunnel=Tunnel("vxlan", IPv4Address("198.18.2.12"))),
+     "needs a tunnel port at each load balancer"),
     (Server(IPv4Address("0.0.0.0"), 80), "is no address that a host can have"),
 ])
 def test_the_rules_of_site_files_hold(world, server, reason) -> None:
-    before, held = world.control.state(), world.switches["lb-a"].hash()
+    before, held = world.control.ground.state(), world.switches["lb-a"].hash()
     with pytest.raises(Refused, match=reason) as refused:
         send(world, "add_server", FIRST, server)
     assert refused.value.status == 422 and "198.51.100.1 tcp/80: " in refused.value.detail
     world.settle(1.0)
-    assert world.control.state() == before and world.switches["lb-a"].hash() == held and len(servers(world)) == 2
+    assert world.control.ground.state() == before and world.switches["lb-a"].hash() == held and len(servers(world)) == 2
 
 
 def test_a_server_without_a_keeper_where_entries_are_kept() -> None:
     plain = site()
     there = plain.external_ips[0].services[0].servers
     kept = replace(plain, keepers=Keepers(tuple(Keeper(server.address, "http://x") for server in there)),
-                   external_ips=(replace(plain.external_ips[0], copies=("controller", "keeper")), *plain.external_ips[1:]))
+                   external_ips=(replace(plain.external_ips[0], copies=("controller", "keeper")),
+                                 *plain.external_ips[1:]))
     new = in_force(kept, {FIRST: ServiceOrder(servers=Instead((*there, THIRD_SERVER), there))})
     assert "need a keeper for 10.0.0.12" in new.ended[0].reason and new.site == kept
 
@@ -302,10 +317,11 @@ def test_a_server_without_a_keeper_where_entries_are_kept() -> None:
 def test_a_server_that_still_has_connections_of_another_external_ip(world) -> None:
     used = in_file(world, 1)[0]
     send(world, "remove_server", SECOND, used.endpoint)
-    before = world.control.state()
+    before = world.control.ground.state()
     with pytest.raises(Refused, match="10.0.0.20 still has connections of 198.51.100.2") as refused:
         send(world, "add_server", FIRST, used)
-    assert refused.value.status == 409 and world.control.state() == before and used.endpoint not in servers(world)
+    assert refused.value.status == 409
+    assert world.control.ground.state() == before and used.endpoint not in servers(world)
     for conversation in world.conversations:
         if conversation.server.address == used.address:
             world.from_client(conversation, FIN | ACK)
@@ -335,19 +351,23 @@ SHARED = (
 
 @given(st.lists(st.tuples(st.sampled_from([FIRST, SECOND]), st.sampled_from(SHARED)), max_size=14))
 def test_flows_are_sent_and_deleted_as_for_the_whole_site(steps) -> None:
-    """Two external IPs with full NAT that share servers, next hops and tunnels. One that is there is removed, another one added."""
+    """Two external IPs with full NAT that share servers, next hops and tunnels. One that is there is removed, another
+    one added."""
     external_ips = tuple(ExternalIp(
         IPv4Address(f"198.51.100.{number}"), "lb-a", None, "full", (Service("tcp", 80, servers=SHARED[:number]),),
         internal_ips=(IPv4Address(f"10.0.0.10{number}"),)) for number in (1, 2))
-    balancers = tuple(LoadBalancer(name, number, "e", "i", TUNNEL_PORTS) for number, name in enumerate(("lb-a", "lb-b"), 1))
-    control = ControlFunction(Site(balancers, (IPv4Network("198.51.100.0/24"),), (IPv4Network("10.0.0.0/24"),), external_ips), State(), 1.0)
-    for switch in control.switches.values():
-        switch.set_ports([PortState(name, number, f"02:00:00:00:00:0{number}", True) for number, name in enumerate("e i vx gr".split(), 1)])
+    balancers = tuple(LoadBalancer(name, number, "e", "i", TUNNEL_PORTS)
+                      for number, name in enumerate(("lb-a", "lb-b"), 1))
+    control = ControlFunction(Site(balancers, (IPv4Network("198.51.100.0/24"),), (IPv4Network("10.0.0.0/24"),),
+                                   external_ips), State(), 1.0)
+    for switch in control.ground.switches.values():
+        switch.set_ports([PortState(name, number, f"02:00:00:00:00:0{number}", True)
+                          for number, name in enumerate("e i vx gr".split(), 1)])
         switch.neighbours = {server.hop.address: "02:00:00:00:00:99" for server in SHARED}
-        switch.reconcile(control.external_ips(), Counter())
+        switch.reconcile(control.ground.configs(), Counter())
         switch.state = "ready"
     for name, server in steps:
-        there = control.site.external_ip(name.external_ip).services[0].servers
+        there = control.ground.site.external_ip(name.external_ip).services[0].servers
         try:
             if server in there:
                 control.services.remove_server(name, server.endpoint)
@@ -355,8 +375,8 @@ def test_flows_are_sent_and_deleted_as_for_the_whole_site(steps) -> None:
                 control.services.add_server(name, server)
         except Refused as refused:
             assert "the last server" in refused.detail
-        for switch in control.switches.values():
-            assert switch.sync(control.external_ips()) == []
+        for switch in control.ground.switches.values():
+            assert switch.sync(control.ground.configs()) == []
 
 
 def test_a_server_dropped_by_one_external_ip_while_another_has_it_keeps_its_connections() -> None:
@@ -371,7 +391,8 @@ def test_a_server_dropped_by_one_external_ip_while_another_has_it_keeps_its_conn
     opened(world, 2)
     send(world, "remove_server", FIRST, shared[0].endpoint)
     everybody_talks(world)
-    change(world, replace(world.site, external_ips=(replace(first, services=(Service("tcp", 80, servers=shared[1:]),)), second)))
+    change(world, replace(world.site,
+                          external_ips=(replace(first, services=(Service("tcp", 80, servers=shared[1:]),)), second)))
     world.settle(1.0)
     everybody_talks(world)
 
@@ -384,16 +405,20 @@ pools = st.lists(st.sampled_from(POOL), min_size=1, max_size=3, unique=True).map
 
 def of(*pairs: tuple[tuple[Server, ...], str]) -> Site:
     """External IPs with these servers and schedulers."""
-    external_ips = tuple(ExternalIp(IPv4Address(f"198.51.100.{number}"), "lb-a", IPv4Address(f"10.0.0.{number}"), services=(
+    external_ips = tuple(ExternalIp(IPv4Address(f"198.51.100.{number}"), "lb-a", IPv4Address(f"10.0.0.{number}"),
+                                    services=(
         Service("tcp", 80, scheduler, pool),)) for number, (pool, scheduler) in enumerate(pairs, 1))
-    return Site((LoadBalancer("lb-a", 1, "e", "i"),), (IPv4Network("198.51.100.0/24"),), (IPv4Network("10.0.0.0/24"),), external_ips)
+    return Site((LoadBalancer("lb-a", 1, "e", "i"),), (IPv4Network("198.51.100.0/24"),), (IPv4Network("10.0.0.0/24"),),
+                external_ips)
 
 
-files = st.builds(of, st.tuples(pools, st.sampled_from(SCHEDULERS)), st.tuples(pools, st.sampled_from(SCHEDULERS))).filter(
+files = st.builds(of, st.tuples(pools, st.sampled_from(SCHEDULERS)),
+                  st.tuples(pools, st.sampled_from(SCHEDULERS))).filter(
     lambda site: not set(site.external_ips[0].services[0].servers) & set(site.external_ips[1].services[0].servers))
 orders = st.dictionaries(st.sampled_from([FIRST, SECOND, SECOND._replace(port=81)]), st.builds(
     ServiceOrder, st.none() | st.builds(Instead, st.sampled_from(SCHEDULERS), st.sampled_from(SCHEDULERS)),
-    st.none() | st.builds(Instead, pools, pools), st.frozensets(st.sampled_from([server.endpoint for server in POOL]), max_size=2)))
+    st.none() | st.builds(Instead, pools, pools),
+    st.frozensets(st.sampled_from([server.endpoint for server in POOL]), max_size=2)))
 
 
 @given(file=files, ordered=orders)
@@ -406,11 +431,14 @@ def test_what_is_in_force_is_the_file_but_for_orders_that_count(file, ordered) -
         order, kept = ordered.get((ip.address, "tcp", 80)), result.order(ip.address, service)
         assert service.scheduler == (kept.scheduler.wanted if kept.scheduler else said.scheduler)
         assert service.servers == (kept.servers.wanted if kept.servers else said.servers)
-        assert kept.drained == (order.drained if order else frozenset()) & {server.endpoint for server in service.servers}
+        there = {server.endpoint for server in service.servers}
+        assert kept.drained == (order.drained if order else frozenset()) & there
         if order and order.scheduler and order.scheduler.instead_of == said.scheduler:
             assert service.scheduler == order.scheduler.wanted
         if kept.servers:
             assert kept.servers == order.servers and set(kept.servers.instead_of) == set(said.servers)
-        elif order and order.servers and set(order.servers.instead_of) == set(said.servers) != set(order.servers.wanted):
-            assert any(ended.broken and ended.service[:1] == (ip.address,) for ended in result.ended), "else it would count"
+        elif (order and order.servers
+              and set(order.servers.instead_of) == set(said.servers) != set(order.servers.wanted)):
+            assert any(ended.broken and ended.service[:1] == (ip.address,)
+                       for ended in result.ended), "else it would count"
     assert in_force(file, result.orders) == result._replace(ended=()), "it stays so"

@@ -13,6 +13,7 @@ from lbctl.openflow.rules import SERVING, all_flows
 from lbctl.site.model import Settings
 from lbctl.values.keys import pack_key, unpack_key
 from lbctl.values.protocols import TCP, UDP
+from lbctl.values.side import EXTERNAL, INTERNAL, Side
 from tests.unit import kinds
 from tests.unit.kinds import ADDRESSES, EXTERNAL_IPS, NEIGHBOURS, PORTS
 
@@ -28,28 +29,51 @@ def directory() -> Directory:
 
 
 KNOWN = directory()
-SOME = st.sampled_from([
-    *(config.address for config in EXTERNAL_IPS.values()), *ADDRESSES[4], *ADDRESSES[6], ip_address("172.30.0.9"),
-    *(address for config in EXTERNAL_IPS.values() for address in config.internal_addresses()),
-    *map(ip_address, ("10.0.0.191", "10.0.0.192", "10.0.0.255", "10.0.1.0", "fd00:4:ffff::1", "fd00:5::", "fd00:5:0:1::", "8.8.8.8"))])
+SOME = st.sampled_from(
+    [
+        *(config.address for config in EXTERNAL_IPS.values()),
+        *ADDRESSES[4],
+        *ADDRESSES[6],
+        ip_address("172.30.0.9"),
+        *(address for config in EXTERNAL_IPS.values() for address in config.internal_addresses()),
+        *map(
+            ip_address,
+            (
+                "10.0.0.191",
+                "10.0.0.192",
+                "10.0.0.255",
+                "10.0.1.0",
+                "fd00:4:ffff::1",
+                "fd00:5::",
+                "fd00:5:0:1::",
+                "8.8.8.8",
+            ),
+        ),
+    ]
+)
 
 
-@given(SOME, SOME, st.booleans())
-def test_packets_belong_to_whom_the_switch_takes_them_for(src, dst, inward) -> None:
+@given(SOME, SOME, st.sampled_from(Side))
+def test_packets_belong_to_whom_the_switch_takes_them_for(src, dst, side) -> None:
     """Directory.of_packet and table transfer_mode, for any addresses."""
     if src.version != dst.version:
         return
-    flows = all_flows(EXTERNAL_IPS.values(), {config.address: SERVING for config in EXTERNAL_IPS.values()}, NEIGHBOURS, PORTS)
-    matching = [flow for flow in flows if flow.table == "transfer_mode" and _matches(dict(flow.match), src, dst, inward)]
+    flows = all_flows(
+        EXTERNAL_IPS.values(), {config.address: SERVING for config in EXTERNAL_IPS.values()}, NEIGHBOURS, PORTS
+    )
+    matching = [flow for flow in flows if flow.table == "transfer_mode" and _matches(dict(flow.match), src, dst, side)]
     best = max(matching, key=lambda flow: flow.priority, default=None)
-    found = KNOWN.of_packet(src.packed, dst.packed, inward)
+    found = KNOWN.of_packet(src.packed, dst.packed, side)
     assert (found.owner if found else None) == (best.cookie & 0xFFFFFFFF if best else None)
 
 
-def _matches(match: dict, src, dst, inward: bool) -> bool:
+def _matches(match: dict, src, dst, side: Side) -> bool:
     packet = {f"ipv{src.version}_src": src, f"ipv{src.version}_dst": dst}
-    return match["in_port"] in ([1] if inward else [2, 3]) and all(
-        field in packet and packet[field] in ip_network(value) for field, value in match.items() if field.startswith("ipv"))
+    return match["in_port"] in ([1] if side is EXTERNAL else [2, 3]) and all(
+        field in packet and packet[field] in ip_network(value)
+        for field, value in match.items()
+        if field.startswith("ipv")
+    )
 
 
 @pytest.mark.parametrize("kind, version", list(EXTERNAL_IPS))
@@ -57,16 +81,19 @@ def test_an_external_ip_is_found_by_its_connections_packets(kind, version) -> No
     entry = kinds.entry(kind, version)
     config = EXTERNAL_IPS[kind, version]
     _, src, _, dst, _ = unpack_key(entry.key)
-    assert KNOWN.of_packet(src, dst, True).config == config
+    assert KNOWN.of_packet(src, dst, EXTERNAL).config == config
     _, src, _, dst, _ = unpack_key(entry.reply)
     # Two external IPs share the server of destination NAT in this list; with full NAT they are told apart.
-    assert KNOWN.of_packet(src, dst, False).config == config
+    assert KNOWN.of_packet(src, dst, INTERNAL).config == config
     assert KNOWN.get(config.address).config == config
     assert KNOWN.by_owner[KNOWN.get(config.address).owner].config == config
 
 
 def test_next_hops_and_routers() -> None:
-    assert KNOWN.hops().keys() == {*(ADDRESSES[version][place] for version in (4, 6) for place in (1, 2)), ip_address("172.30.0.9")}
+    assert KNOWN.hops().keys() == {
+        *(ADDRESSES[version][place] for version in (4, 6) for place in (1, 2)),
+        ip_address("172.30.0.9"),
+    }
     assert KNOWN.routers() == {ADDRESSES[4][5], ADDRESSES[6][5]}
     assert serving("nat-gateway").next_hops() == {ADDRESSES[4][5]}
     assert serving("full").next_hops() == {ADDRESSES[4][1], ADDRESSES[4][2]}
@@ -108,11 +135,11 @@ def test_full_nat_gives_each_connection_a_place(version) -> None:
         assert ip_address(internal) in found.config.internal_ips and 1024 <= internal_port <= 65535
 
 
-@pytest.mark.parametrize("kind, destination, inward, expected", [
-    ("destination", "198.51.100.1", True, "198.51.100.1"), ("destination", "203.0.113.9", False, "10.0.0.1"),
-    ("destination", "10.0.0.1", False, "10.0.0.1"), ("full", "10.0.0.103", False, "10.0.0.103"),
-    ("full", "203.0.113.9", False, "10.0.0.102"), ("nat-gateway", "203.0.113.9", False, "10.0.0.3"),
-    ("nat-gateway", "198.51.100.3", True, "198.51.100.3")])
-def test_whom_an_error_comes_from(kind, destination, inward, expected) -> None:
+@pytest.mark.parametrize("kind, destination, side, expected", [
+    ("destination", "198.51.100.1", EXTERNAL, "198.51.100.1"), ("destination", "203.0.113.9", INTERNAL, "10.0.0.1"),
+    ("destination", "10.0.0.1", INTERNAL, "10.0.0.1"), ("full", "10.0.0.103", INTERNAL, "10.0.0.103"),
+    ("full", "203.0.113.9", INTERNAL, "10.0.0.102"), ("nat-gateway", "203.0.113.9", INTERNAL, "10.0.0.3"),
+    ("nat-gateway", "198.51.100.3", EXTERNAL, "198.51.100.3")])
+def test_whom_an_error_comes_from(kind, destination, side, expected) -> None:
     """Never the address of a host that is not the LB's."""
-    assert serving(kind).error_source(ip_address(destination).packed, inward) == ip_address(expected).packed
+    assert serving(kind).error_source(ip_address(destination).packed, side) == ip_address(expected).packed

@@ -1,4 +1,7 @@
-"""The simulator drives lbctl's own balancing; so plans on any site can be carried out in no time, and a day has what a day should have."""
+"""The simulator drives lbctl's own balancing, so plans on any site can be carried out in no time.
+
+And a simulated day has what a day should have.
+"""
 
 from __future__ import annotations
 
@@ -93,9 +96,10 @@ def test_a_day_is_the_same_each_time_and_as_busy_as_it_says() -> None:
 
 
 def test_an_hour_of_a_small_site_automatic_is_better_than_static_and_never_better_than_the_bound() -> None:
-    record = simulate(Day(20, 200, 1), Rebalance("automatic", threshold=0.2, cooldown=120.0), 20.0, lambda _: None, DAY / 24)
+    rebalance = Rebalance("automatic", threshold=0.2, cooldown=120.0)
+    record = simulate(Day(20, 200, 1), rebalance, 20.0, lambda _: None, DAY / 24)
     assert len(record.at) == 180 and record.tally.moves > 0
     assert np.mean(record.automatic) < np.mean(record.static)
     at_bound = [automatic for at, automatic in zip(record.at, record.automatic, strict=True) if at in record.bound_at]
     assert all(bound <= automatic * (1 + 1e-9) for bound, automatic in zip(record.bound, at_bound, strict=True))
-    assert all(plan[5] <= plan[4] * (1 + 1e-9) for plan in record.tally.plans)
+    assert all(plan.bound <= plan.after * (1 + 1e-9) for plan in record.tally.plans)

@@ -34,7 +34,7 @@ def world() -> FakeSite:
 
 
 def change(world: FakeSite, new: Site) -> list:
-    out = world.control.apply_site(new, world.now)
+    out = world.control.services.use_file(new, world.now)
     world.site = new
     world._servers = {server.packed for ip in new.external_ips for server in ip.server_addresses()}
     world.post(out)
@@ -73,7 +73,7 @@ def test_another_start_does_not_move_an_external_ip(world) -> None:
     first, *rest = world.site.external_ips
     change(world, replace(world.site, external_ips=(replace(first, load_balancer="lb-b"), *rest)))
     world.settle(1.0)
-    assert world.control.assigned_to(first.address) == "lb-a"
+    assert world.serving(first.address).assigned == "lb-a"
     everybody_talks(world)
 
 
@@ -83,7 +83,7 @@ def test_another_start_does_not_move_it_at_the_next_start_either(world) -> None:
     world.site = replace(world.site, external_ips=(replace(first, load_balancer="lb-b"), *rest))
     world.restart_control()
     world.settle(2.0)
-    assert world.control.assigned_to(first.address) == "lb-a"
+    assert world.serving(first.address).assigned == "lb-a"
     everybody_talks(world)
 
 
@@ -112,9 +112,9 @@ def test_a_server_less_keeps_its_connections_when_they_move(world) -> None:
     first = world.site.external_ips[0]
     change(world, with_service(world, first.services[0].servers[0]))
     world.settle(1.0)
-    world.post(world.control.start_move(first.address, "lb-b", Strategy.PRECOPY, world.now)[1])
+    world.post(world.control.movement.start(first.address, "lb-b", Strategy.PRECOPY, world.now)[1])
     world.settle(10.0)
-    assert world.control.assigned_to(first.address) == "lb-b"
+    assert world.serving(first.address).assigned == "lb-b"
     everybody_talks(world)
 
 
@@ -167,7 +167,7 @@ def test_an_lb_more_and_a_move_to_it_and_one_less(world) -> None:
     change(world, replace(world.site, load_balancers=(*world.site.load_balancers, lb)))
     world.settle(3.0)
     for ip in world.site.external_ips:
-        world.post(world.control.start_move(ip.address, "lb-c", Strategy.PRECOPY, world.now)[1])
+        world.post(world.control.movement.start(ip.address, "lb-c", Strategy.PRECOPY, world.now)[1])
     world.settle(12.0)
     everybody_talks(world)
     change(world, replace(world.site, load_balancers=world.site.load_balancers[1:],
@@ -206,11 +206,11 @@ def test_other_settings_are_used(world) -> None:
     conversation = world.open(0)
     world.drain()
     world.from_client(conversation, RST)
-    count = world.control.connection_count(conversation.external.address)
+    count = len(world.serving(conversation.external.address).table)
     world.settle(8.0)
-    assert world.control.connection_count(conversation.external.address) == count
+    assert len(world.serving(conversation.external.address).table) == count
     world.settle(2.0)
-    assert world.control.connection_count(conversation.external.address) == count - 1, "it lingers for 9 s"
+    assert len(world.serving(conversation.external.address).table) == count - 1, "it lingers for 9 s"
 
 
 @pytest.mark.parametrize("what, words", [
@@ -220,7 +220,7 @@ def test_what_cannot_be_is_refused_and_nothing_changes(world, what, words) -> No
     first, second = world.site.external_ips
     a, b = world.site.load_balancers
     if what == "drop the moving one":
-        world.post(world.control.start_move(second.address, "lb-b", Strategy.PRECOPY, world.now)[1])
+        world.post(world.control.movement.start(second.address, "lb-b", Strategy.PRECOPY, world.now)[1])
         new = replace(world.site, external_ips=(first,))
     elif what == "drop the LB in use":
         new = replace(world.site, load_balancers=(b,), external_ips=(replace(first, load_balancer="lb-b"), replace(
@@ -231,11 +231,11 @@ def test_what_cannot_be_is_refused_and_nothing_changes(world, what, words) -> No
         new = replace(world.site, external_ips=(
             replace(first, services=(Service("tcp", 80, "round-robin", (Server(IPv4Address("10.0.0.11"), 8080),)),)),
             replace(second, services=(Service("tcp", 80, "round-robin", (Server(IPv4Address("10.0.0.10"), 80),)),))))
-    before, state = world.control.site, world.control.state()
+    before, state = world.control.ground.site, world.control.ground.state()
     with pytest.raises(Refused, match=words) as refused:
-        world.control.apply_site(new, world.now)
+        world.control.services.use_file(new, world.now)
     assert refused.value.status == 409
-    assert world.control.site is before and world.control.state() == state
+    assert world.control.ground.site is before and world.control.ground.state() == state
     world.settle(10.0)
     everybody_talks(world)
     world.check_settled()

@@ -11,7 +11,10 @@ import pytest
 from evaluation.benchmarks.assignment import problem
 from lbctl.assignment import Unassignable, assign
 from lbctl.assignment.__main__ import read
-from ryu_apps import solver
+from ryu_apps.shell import solver
+from tests.unit.real_threads import RealThreads
+
+THREADS = RealThreads()
 
 
 @pytest.mark.parametrize("count", [0, 1, solver.PORTION, 2 * solver.PORTION + 7])
@@ -23,14 +26,14 @@ def test_a_problem_in_portions(count: int) -> None:
 
 def test_a_plan_from_the_process() -> None:
     given = problem(30, 4, "uniform", 1)
-    plan = solver.solve(given, "heuristic")
+    plan = solver.solve(given, "heuristic", THREADS)
     assert plan == assign(given, "heuristic", 1.0) and plan.moves
 
 
 def test_a_refusal_from_the_process() -> None:
     given = problem(3, 2, "uniform", 1)
     drained = replace(given, capacities=tuple(replace(capacity, drained=True) for capacity in given.capacities))
-    refusal = solver.solve(drained, "heuristic")
+    refusal = solver.solve(drained, "heuristic", THREADS)
     with pytest.raises(Unassignable) as expected:
         assign(drained, "heuristic", 1.0)
     assert isinstance(refusal, Unassignable) and str(refusal) == str(expected.value)
@@ -38,8 +41,8 @@ def test_a_refusal_from_the_process() -> None:
 
 def test_a_process_that_fails_or_takes_too_long_is_a_refusal(monkeypatch) -> None:
     given = problem(3, 2, "uniform", 1)
-    refusal = solver.solve(replace(given, tolerance="wrong"), "heuristic")
+    refusal = solver.solve(replace(given, tolerance="wrong"), "heuristic", THREADS)
     assert isinstance(refusal, Unassignable) and "has ended (status 1)" in str(refusal)
     monkeypatch.setattr(solver, "PATIENCE", 0.01)
-    refusal = solver.solve(given, "heuristic")
+    refusal = solver.solve(given, "heuristic", THREADS)
     assert isinstance(refusal, Unassignable) and "within" in str(refusal)

@@ -20,21 +20,26 @@ ADDRESS = IPv4Address("198.51.100.1")
 SERVER = Server(IPv4Address("10.0.0.11"), 80)
 STATE = State({ADDRESS: "lb-b"}, {ADDRESS: UnfinishedMove("lb-a", "lb-b", Strategy.BUFFERED)},
               orders={ServiceName(ADDRESS, "tcp", 80): ServiceOrder(
-                  Instead("maglev", "round-robin"), Instead((Server(IPv4Address("10.0.0.11"), 80, max_connections=7),), (SERVER,)),
+                  Instead("maglev", "round-robin"),
+                  Instead((Server(IPv4Address("10.0.0.11"), 80, max_connections=7),), (SERVER,)),
                   frozenset({Endpoint(IPv4Address("10.0.0.11"), 80)}))})
 names = st.text(min_size=1, max_size=8)
 ports = st.integers(1, 65535)
 servers = st.tuples(st.builds(
     Server, st.ip_addresses(), ports, ports, st.none() | st.ip_addresses(),
-    st.none() | st.builds(Tunnel, st.sampled_from(list(TUNNEL_OVERHEAD)), st.ip_addresses(v=4), st.integers(0, 9), st.integers(576, 1500)),
+    st.none() | st.builds(Tunnel, st.sampled_from(list(TUNNEL_OVERHEAD)), st.ip_addresses(v=4), st.integers(0, 9),
+                          st.integers(576, 1500)),
     st.none() | ports))
 orders = st.builds(
     ServiceOrder, st.none() | st.builds(Instead, st.sampled_from(SCHEDULERS), st.sampled_from(SCHEDULERS)),
-    st.none() | st.builds(Instead, servers, servers), st.frozensets(st.builds(Endpoint, st.ip_addresses(), ports), max_size=2))
+    st.none() | st.builds(Instead, servers, servers),
+    st.frozensets(st.builds(Endpoint, st.ip_addresses(), ports), max_size=2))
 states = st.builds(
     State, st.dictionaries(st.ip_addresses(v=4), names, max_size=4),
-    st.dictionaries(st.ip_addresses(v=4), st.builds(UnfinishedMove, names, names, st.sampled_from(Strategy)), max_size=3),
-    orders=st.dictionaries(st.builds(ServiceName, st.ip_addresses(), st.sampled_from(["tcp", "udp"]), ports), orders, max_size=3))
+    st.dictionaries(st.ip_addresses(v=4), st.builds(UnfinishedMove, names, names, st.sampled_from(Strategy)),
+                    max_size=3),
+    orders=st.dictionaries(st.builds(ServiceName, st.ip_addresses(), st.sampled_from(["tcp", "udp"]), ports), orders,
+                           max_size=3))
 
 
 @given(state=states)
@@ -50,16 +55,21 @@ def test_no_file_is_an_empty_state(tmp_path) -> None:
 
 @pytest.mark.parametrize("text", [
     "", "{", "[]", "null", "7", "{}", '{"format": 1}', '{"format": 2, "assigned": {}, "unfinished": {}}',
-    '{"format": 1, "assigned": [], "unfinished": {}}', '{"format": 1, "assigned": {"no address": "lb-a"}, "unfinished": {}}',
+    '{"format": 1, "assigned": [], "unfinished": {}}',
+    '{"format": 1, "assigned": {"no address": "lb-a"}, "unfinished": {}}',
     '{"format": 1, "assigned": {}, "unfinished": {"198.51.100.1": 7}}',
-    '{"format": 1, "assigned": {}, "unfinished": {}, "orders": [{"external_ip": "198.51.100.1", "protocol": "tcp", "port": 80, '
+    '{"format": 1, "assigned": {}, "unfinished": {}, "orders": [{"external_ip": "198.51.100.1", "protocol": "tcp", '
+    '"port": 80, '
     '"scheduler": {"wanted": "at-random", "instead_of": "maglev"}, "servers": null, "drained": []}]}',
     '{"format": 1, "assigned": {}, "unfinished": {}, "orders": [7]}',
-    '{"format": 1, "assigned": {}, "unfinished": {}, "orders": [{"external_ip": "198.51.100.1", "protocol": "tcp", "port": 80, '
+    '{"format": 1, "assigned": {}, "unfinished": {}, "orders": [{"external_ip": "198.51.100.1", "protocol": "tcp", '
+    '"port": 80, '
     '"scheduler": null, "servers": {"wanted": [], "instead_of": []}, "drained": []}]}',
-    '{"format": 1, "assigned": {}, "unfinished": {}, "orders": [{"external_ip": "198.51.100.1", "protocol": "tcp", "port": 80, '
+    '{"format": 1, "assigned": {}, "unfinished": {}, "orders": [{"external_ip": "198.51.100.1", "protocol": "tcp", '
+    '"port": 80, '
     '"scheduler": null, "servers": null, "drained": ["10.0.0.11"]}]}',
-    '{"format": 1, "assigned": {}, "unfinished": {"198.51.100.1": {"from": "a", "to": "b", "strategy": "luck"}}}', "\ud800"])
+    '{"format": 1, "assigned": {}, "unfinished": {"198.51.100.1": {"from": "a", "to": "b", "strategy": "luck"}}}',
+    "\ud800"])
 def test_a_damaged_file_is_told_with_what_to_do(tmp_path, text) -> None:
     file = tmp_path / "state.json"
     file.write_bytes(text.encode("utf-8", "surrogatepass"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from types import SimpleNamespace
 
@@ -17,6 +16,7 @@ from lbctl.site.model import Settings
 from lbctl.values.keys import pack_key, reply_key, unpack_key
 from lbctl.values.protocols import UDP
 from lbctl.values.transfer import Strategy
+from tests.unit.fake_ground import fake_ground
 from tests.unit.fake_site import EXTERNAL, INTERNAL, ROUTER_MAC, FakeSite, site
 from tests.unit.fake_switch import Installed
 from tests.unit.frames import datagram
@@ -37,9 +37,9 @@ def world() -> FakeSite:
 
 def left(world: FakeSite) -> set[int]:
     """The numbers of the connections that still have an entry; controller and switches must agree."""
-    table = world.control.serving(world.site.external_ips[0].address).table
+    table = world.serving(world.site.external_ips[0].address).table
     known = {entry.key for entry in table.entries()}
-    home = world.control.assigned_to(world.site.external_ips[0].address)
+    home = world.serving(world.site.external_ips[0].address).assigned
     assert world.switches[home].entries().keys() == known
     return {conversation.number for conversation in world.conversations if world.key(conversation) in known}
 
@@ -57,7 +57,7 @@ def test_only_silent_connections_end(world) -> None:
     assert left(world) == {1, 2, 3, 4}
     wait(world, 2 * IDLE / 4 + 5, talking=(1, 3))
     assert left(world) == {1, 3}
-    assert world.control.counters["entries_expired"] == 2
+    assert world.control.ground.counters["entries_expired"] == 2
 
 
 def test_a_connection_that_only_the_server_uses_does_not_end(world) -> None:
@@ -74,7 +74,7 @@ def test_nothing_ends_while_the_lb_is_away(world, lose_tables) -> None:
     world.disconnect("lb-a", lose_tables)
     for _ in range(100):
         world.tick(1.0)
-    assert len(world.control.serving(world.site.external_ips[0].address).table) == 4
+    assert len(world.serving(world.site.external_ips[0].address).table) == 4
     world.settle(5.0)
     assert left(world) == {1, 2, 3, 4}
 
@@ -89,15 +89,15 @@ def test_time_counts_anew_after_a_restart_of_the_controller(world) -> None:
 
 def test_a_move_does_not_end_what_talks(world) -> None:
     wait(world, IDLE - 5, talking=(1,))
-    world.post(world.control.start_move(world.site.external_ips[0].address, "lb-b", Strategy.PRECOPY, world.now)[1])
+    world.post(world.control.movement.start(world.site.external_ips[0].address, "lb-b", Strategy.PRECOPY, world.now)[1])
     wait(world, 30, talking=(1,))
-    assert world.control.assigned_to(world.site.external_ips[0].address) == "lb-b"
+    assert world.serving(world.site.external_ips[0].address).assigned == "lb-b"
     assert left(world) == {1}
 
 
 def test_leftovers_in_a_switch_are_deleted(world) -> None:
     """Nobody but the switch knows this one; its bucket has another entry, so it is read."""
-    known = next(iter(world.control.serving(world.site.external_ips[0].address).table.entries()))
+    known = next(iter(world.serving(world.site.external_ips[0].address).table.entries()))
     protocol, client, port, address, external_port = unpack_key(known.key)
     key = pack_key(protocol, bytes([204]) + client[1:], port, address, external_port)
     stranger = Entry(key, reply_key(key, bytes([10, 0, 0, 10]), 80), known.next_hop, world.now)
@@ -126,7 +126,7 @@ def test_requests_are_spread_over_time() -> None:
 def test_an_lb_that_does_not_answer_ends_nothing(world) -> None:
     for _ in range(100):
         world.tick(1.0)
-    assert len(world.control.serving(world.site.external_ips[0].address).table) == 4
+    assert len(world.serving(world.site.external_ips[0].address).table) == 4
 
 
 # UDP, whose connections end by silence alone.
@@ -148,7 +148,7 @@ def dns(request) -> FakeSite:
 
 
 def ask(world: FakeSite, port: int = 5000) -> None:
-    home = world.switches[world.control.assigned_to(world.site.external_ips[0].address)]
+    home = world.switches[world.serving(world.site.external_ips[0].address).assigned]
     mac = bytes.fromhex(home.ports[0].mac.replace(":", ""))
     address = world.site.external_ips[0].address.packed
     world.inject(home.name, datagram(CLIENT, address, port, 53, eth_dst=mac, eth_src=ROUTER_MAC), EXTERNAL)
@@ -156,16 +156,22 @@ def ask(world: FakeSite, port: int = 5000) -> None:
 
 def answer(world: FakeSite, entry: Entry) -> None:
     """What its server sends, unasked."""
-    home = world.switches[world.control.assigned_to(world.site.external_ips[0].address)]
+    home = world.switches[world.serving(world.site.external_ips[0].address).assigned]
     mac = bytes.fromhex(home.ports[1].mac.replace(":", ""))
     _, server, server_port, peer, peer_port = unpack_key(entry.reply)
-    world.inject(home.name, datagram(server, peer, server_port, peer_port, eth_dst=mac, eth_src=world.server_mac(server)), INTERNAL)
+    world.inject(
+        home.name,
+        datagram(server, peer, server_port, peer_port, eth_dst=mac, eth_src=world.server_mac(server)),
+        INTERNAL,
+    )
 
 
 def of_udp(world: FakeSite) -> list[Entry]:
     """Controller and switches must agree."""
-    serving = world.control.serving(world.site.external_ips[0].address)
-    assert world.switches[serving.assigned].entries(serving.address).keys() == {entry.key for entry in serving.table.entries()}
+    serving = world.serving(world.site.external_ips[0].address)
+    assert world.switches[serving.assigned].entries(serving.address).keys() == {
+        entry.key for entry in serving.table.entries()
+    }
     return [entry for entry in serving.table.entries() if entry.key[0] == UDP]
 
 
@@ -175,7 +181,7 @@ def test_silent_udp_ends_after_its_own_timeout(dns) -> None:
     assert len(of_udp(dns)) == 1
     dns.settle(2.0 + 2 * UDP_IDLE / 4 + 1.0)
     assert not of_udp(dns)
-    assert dns.control.connection_count(dns.site.external_ips[0].address) == 1
+    assert len(dns.serving(dns.site.external_ips[0].address).table) == 1
 
 
 @pytest.mark.parametrize("way", ["questions", "answers"])
@@ -210,10 +216,10 @@ def test_packets_and_bytes_of_both_directions_are_counted(dns) -> None:
 def test_udp_that_moves_keeps_its_time(dns) -> None:
     """A move copies it; at the new LB its counters start anew, which is no sign of life for ever."""
     (entry,) = of_udp(dns)
-    _, out = dns.control.start_move(dns.site.external_ips[0].address, "lb-b", Strategy.PRECOPY, dns.now)
+    _, out = dns.control.movement.start(dns.site.external_ips[0].address, "lb-b", Strategy.PRECOPY, dns.now)
     dns.post(out)
     dns.settle(4.0)
-    assert dns.control.assigned_to(dns.site.external_ips[0].address) == "lb-b" and of_udp(dns) == [entry]
+    assert dns.serving(dns.site.external_ips[0].address).assigned == "lb-b" and of_udp(dns) == [entry]
     dns.settle(2 * UDP_IDLE + 2.0)
     assert not of_udp(dns)
 
@@ -231,9 +237,16 @@ def test_leftovers_of_one_direction_are_deleted(dns) -> None:
     assert key not in dns.switches["lb-a"].entries()
 
 
-@pytest.mark.parametrize("kind, settings, expected", [
-    ("destination", {"idle_timeout": 3600.0, "udp_idle_timeout": 60.0}, 15.0), ("destination", {"idle_timeout": 20.0}, 5.0),
-    ("nat-gateway", {}, 15.0), ("nat-gateway", {"udp_idle_timeout": 1e6}, LONGEST), ("full", {"udp_idle_timeout": 0.01}, SHORTEST)])
+@pytest.mark.parametrize(
+    "kind, settings, expected",
+    [
+        ("destination", {"idle_timeout": 3600.0, "udp_idle_timeout": 60.0}, 15.0),
+        ("destination", {"idle_timeout": 20.0}, 5.0),
+        ("nat-gateway", {}, 15.0),
+        ("nat-gateway", {"udp_idle_timeout": 1e6}, LONGEST),
+        ("full", {"udp_idle_timeout": 0.01}, SHORTEST),
+    ],
+)
 def test_a_round_is_a_quarter_of_the_shortest_timeout(kind, settings, expected) -> None:
     """Each of these has UDP, so its timeout counts."""
     assert interval(Serving(EXTERNAL_IPS[kind, 4], "lb-a", Settings(**settings))) == expected
@@ -247,14 +260,25 @@ def test_a_large_site_is_read_a_little_at_each_tick_and_all_of_it() -> None:
     """600 external IPs with 40 buckets each: more than the half of a round has ticks for."""
     entries = [SimpleNamespace(bucket=bucket) for bucket in range(40)]
     table = SimpleNamespace(entries=lambda: entries)
-    servings = {owner: SimpleNamespace(owner=owner, assigned="lb-a", table=table, services={(6, 80): None}, settings=Settings(),
-                                       idle_since=lambda _: []) for owner in range(1, 601)}
-    sweep, tokens, now = Sweep(), itertools.count(1), 1000.0
+    servings = {
+        owner: SimpleNamespace(
+            owner=owner,
+            assigned="lb-a",
+            table=table,
+            services={(6, 80): None},
+            settings=Settings(),
+            idle_since=lambda _: [],
+        )
+        for owner in range(1, 601)
+    }
+    ended: list[object] = []
+    ground = fake_ground({"lb-a": SimpleNamespace(ready=True)}, SimpleNamespace(by_owner=servings))
+    sweep, now = Sweep(ground, lambda *entries: ended.append(entries) or []), 1000.0
     asked: Counter[int] = Counter()
     for _ in range(1150):
         now += 0.05
-        out, idle = sweep.tick(SimpleNamespace(by_owner=servings), {"lb-a": SimpleNamespace(ready=True)}, lambda: next(tokens), now)
-        assert len(out) <= 2 * ASKED_AT_ONCE and not idle
+        out = sweep.tick(now)
+        assert len(out) <= 2 * ASKED_AT_ONCE and not ended
         asked.update(message.cookie for _, message in out)
     assert len(asked) == 2 * 600 * 40 and set(asked.values()) == {1}
 
@@ -262,9 +286,11 @@ def test_a_large_site_is_read_a_little_at_each_tick_and_all_of_it() -> None:
 def test_the_requests_of_a_small_site_are_spread() -> None:
     """Over half of a round, so that no switch is asked for all at once."""
     table = SimpleNamespace(entries=lambda: [SimpleNamespace(bucket=bucket) for bucket in range(100)])
-    serving = SimpleNamespace(owner=1, assigned="lb-a", table=table, services={(6, 80): None}, settings=Settings(), idle_since=lambda _: [])
-    sweep, tokens = Sweep(), itertools.count(1)
-    asked = [len(sweep.tick(SimpleNamespace(by_owner={1: serving}), {"lb-a": SimpleNamespace(ready=True)}, lambda: next(tokens),
-                            1000 + seconds / 10)[0]) for seconds in range(300)]
+    serving = SimpleNamespace(
+        owner=1, assigned="lb-a", table=table, services={(6, 80): None}, settings=Settings(), idle_since=lambda _: []
+    )
+    ground = fake_ground({"lb-a": SimpleNamespace(ready=True)}, SimpleNamespace(by_owner={1: serving}))
+    sweep = Sweep(ground, lambda *_: [])
+    asked = [len(sweep.tick(1000 + seconds / 10)) for seconds in range(300)]
     assert sum(asked) == 200 and asked[0] == 2 * 11 and max(asked[1:]) <= 4
     assert sum(asked[:150]) == pytest.approx(120, abs=4)

@@ -144,9 +144,9 @@ def test_a_server_with_another_mac() -> None:
 
 def test_a_disconnected_switch_only_remembers() -> None:
     switch = ready_switch()
-    switch.disconnected("cut")
+    switch.disconnected("cut", 5.0)
     assert switch.set_role(FIRST, SERVING) == [] and switch.role(FIRST.address) == SERVING
-    assert (switch.state, switch.reason) == ("disconnected", "cut")
+    assert (switch.state, switch.reason, switch.lost_at) == ("disconnected", "cut", 5.0)
 
 
 # Ports.

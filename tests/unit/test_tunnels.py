@@ -9,19 +9,20 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ryu.ofproto import ofproto_v1_4, ofproto_v1_4_parser
 
-from lbctl.openflow.entry_codec import EntryCodec
 from lbctl.openflow.inbound import decode_neighbours
 from lbctl.openflow.messages import OUTPUT_TABLE, AddFlows, PacketOut
-from lbctl.openflow.outbound import packet_out
-from lbctl.openflow.rules import SERVING, Port, Ports, all_flows, delivery_flows, external_ip_flows
+from lbctl.openflow.outbound import EntryCodec, packet_out
+from lbctl.openflow.ports import Port, Ports
+from lbctl.openflow.rules import SERVING, all_flows, delivery_flows, external_ip_flows
 from lbctl.openflow.tables import number
 from lbctl.site.file import ConfigError, parse
 from lbctl.site.file.text import site_text
 from lbctl.site.model import Hop, Site, Tunnel
 from lbctl.switches.switch import PortState, Switch
-from ryu_apps.openflow import encode
+from ryu_apps.library.names import ofp as ofproto_v1_4
+from ryu_apps.library.names import parser as ofproto_v1_4_parser
+from ryu_apps.library.openflow import encode
 from tests.bed.sites import behind_tunnels, full_nat_site, simple_site
 
 MAC = "02:00:00:00:aa:02"
@@ -58,34 +59,68 @@ def test_a_server_behind_a_tunnel_is_read() -> None:
     assert site.load_balancers[0].tunnel_ports == (("vxlan", "vx"), ("gre", "gr"))
 
 
-@pytest.mark.parametrize("site", [behind_tunnels(simple_site(external_ips=3), "vxlan", "geneve", "gre", key=9, internal_mtu=1400),
-                                  behind_tunnels(full_nat_site(), "gre"), parse(FILE)])
+@pytest.mark.parametrize(
+    "site",
+    [
+        behind_tunnels(simple_site(external_ips=3), "vxlan", "geneve", "gre", key=9, internal_mtu=1400),
+        behind_tunnels(full_nat_site(), "gre"),
+        parse(FILE),
+    ],
+)
 def test_what_is_written_is_read_again(site: Site) -> None:
     assert parse(site_text(site)) == site
 
 
-@pytest.mark.parametrize(("old", "new", "problem"), [
-    ("transport: vxlan", "transport: vxlam", "13: unknown transport 'vxlam': did you mean 'vxlan'?"),
-    ("transport: vxlan, remote: 198.18.2.11", "transport: vxlan", "13: server: the key 'remote' is missing"),
-    ("transport: vxlan, ", "", "13: server: 'remote' is a tunnel's: add transport, vxlan or geneve or gre"),
-    ("remote: 198.18.2.11", "remote: far", "13: remote must be an IP address such as 10.0.0.11; it is 'far'"),
-    ("remote: 198.18.2.11", "remote: 224.0.0.9", "13: remote 224.0.0.9 is no address that a host can have"),
-    ("remote: 198.18.2.11", "remote: 'fd00::1'", "13: remote fd00::1 is IPv6: a tunnel is carried by IPv4"),
-    ("key: 7", "key: 16777216", "13: key must be a whole number from 0 to 16777215; it is 16777216"),
-    ("transport: vxlan", "transport: geneve",
-     "13: transport geneve needs a tunnel port at each load balancer, and lb-a has no geneve_port"),
-    ("key: 7", "key: 7, mtu: 1451", "13: mtu 1451 is more than the tunnel can carry: at most 1450, which is internal_mtu 1500 less the "
-     "50 bytes that vxlan adds"),
-    ("key: 7", "key: 7, mtu: 575", "13: mtu 575 is too small: packets to 10.9.0.11 may have 576 bytes"),
-    ("external_network:", "settings: {internal_mtu: 600}\nexternal_network:", "14: the tunnel's mtu 550 (internal_mtu 600 less the 50 "
-     "bytes that vxlan adds) is too small: packets to 10.9.0.11 may have 576 bytes"),
-    ("gre_port: gr", "gre_port: vx", "2: gre_port is the same as vxlan_port, 'vx': a load balancer needs a port for each"),
-    ("{address: 10.0.0.12, port: 80}", "{address: 10.9.0.11, port: 81, transport: vxlan, remote: 198.18.2.12}",
-     "14: server 10.9.0.11 is reached in another way than in line 13"),
-    ("{address: 10.0.0.12, port: 80}", "{address: 10.9.0.12, port: 80, transport: gre, remote: 198.18.2.12, next_hop: 10.9.0.11}",
-     "14: 10.9.0.11 is reached by another tunnel than in line 13"),
-    ("address: 10.9.0.11", "address: 'fd00::11'", "13: server fd00::11 is IPv6, and the external IP 198.51.100.1 is IPv4"),
-])
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("transport: vxlan", "transport: vxlam", "13: unknown transport 'vxlam': did you mean 'vxlan'?"),
+        ("transport: vxlan, remote: 198.18.2.11", "transport: vxlan", "13: server: the key 'remote' is missing"),
+        ("transport: vxlan, ", "", "13: server: 'remote' is a tunnel's: add transport, vxlan or geneve or gre"),
+        ("remote: 198.18.2.11", "remote: far", "13: remote must be an IP address such as 10.0.0.11; it is 'far'"),
+        ("remote: 198.18.2.11", "remote: 224.0.0.9", "13: remote 224.0.0.9 is no address that a host can have"),
+        ("remote: 198.18.2.11", "remote: 'fd00::1'", "13: remote fd00::1 is IPv6: a tunnel is carried by IPv4"),
+        ("key: 7", "key: 16777216", "13: key must be a whole number from 0 to 16777215; it is 16777216"),
+        (
+            "transport: vxlan",
+            "transport: geneve",
+            "13: transport geneve needs a tunnel port at each load balancer, and lb-a has no geneve_port",
+        ),
+        (
+            "key: 7",
+            "key: 7, mtu: 1451",
+            "13: mtu 1451 is more than the tunnel can carry: at most 1450, which is internal_mtu 1500 less the "
+            "50 bytes that vxlan adds",
+        ),
+        ("key: 7", "key: 7, mtu: 575", "13: mtu 575 is too small: packets to 10.9.0.11 may have 576 bytes"),
+        (
+            "external_network:",
+            "settings: {internal_mtu: 600}\nexternal_network:",
+            "14: the tunnel's mtu 550 (internal_mtu 600 less the 50 "
+            "bytes that vxlan adds) is too small: packets to 10.9.0.11 may have 576 bytes",
+        ),
+        (
+            "gre_port: gr",
+            "gre_port: vx",
+            "2: gre_port is the same as vxlan_port, 'vx': a load balancer needs a port for each",
+        ),
+        (
+            "{address: 10.0.0.12, port: 80}",
+            "{address: 10.9.0.11, port: 81, transport: vxlan, remote: 198.18.2.12}",
+            "14: server 10.9.0.11 is reached in another way than in line 13",
+        ),
+        (
+            "{address: 10.0.0.12, port: 80}",
+            "{address: 10.9.0.12, port: 80, transport: gre, remote: 198.18.2.12, next_hop: 10.9.0.11}",
+            "14: 10.9.0.11 is reached by another tunnel than in line 13",
+        ),
+        (
+            "address: 10.9.0.11",
+            "address: 'fd00::11'",
+            "13: server fd00::11 is IPv6, and the external IP 198.51.100.1 is IPv4",
+        ),
+    ],
+)
 def test_one_mistake_one_problem(old: str, new: str, problem: str) -> None:
     assert old in FILE
     with pytest.raises(ConfigError) as raised:
@@ -111,7 +146,9 @@ def test_nothing_comes_in_but_from_the_far_end() -> None:
     """Each flow of the first table that takes from a tunnel port wants the right sender and key."""
     site = behind_tunnels(simple_site(external_ips=2), "vxlan", "gre")
     flows = all_flows(site.external_ips, {ip.address: SERVING for ip in site.external_ips}, {}, PORTS)
-    from_tunnels = [dict(flow.match) for flow in by_table(flows, "classify") if dict(flow.match).get("in_port") in (11, 12)]
+    from_tunnels = [
+        dict(flow.match) for flow in by_table(flows, "classify") if dict(flow.match).get("in_port") in (11, 12)
+    ]
     assert {(match["in_port"], match["tun_ipv4_src"]) for match in from_tunnels} == {
         (11, "198.18.2.11"), (11, "198.18.2.12"), (12, "198.18.2.21"), (12, "198.18.2.22")}
     assert {match["tunnel_id"] for match in from_tunnels} == {7}
@@ -120,9 +157,14 @@ def test_nothing_comes_in_but_from_the_far_end() -> None:
 def test_a_server_s_packets_are_its_tunnel_s() -> None:
     for site, sides in ((behind_tunnels(simple_site(), "vxlan"), {"ipv4_src"}),
                         (behind_tunnels(full_nat_site(), "vxlan"), {"ipv4_src", "ipv4_dst"})):
-        modes = [dict(flow.match) for flow in by_table(external_ip_flows(site.external_ips[0], SERVING, PORTS), "transfer_mode")]
+        modes = [
+            dict(flow.match)
+            for flow in by_table(external_ip_flows(site.external_ips[0], SERVING, PORTS), "transfer_mode")
+        ]
         tunneled = [match for match in modes if match["in_port"] == 11]
-        assert {match["ipv4_src"].rpartition(".")[2] == match["tun_ipv4_src"].rpartition(".")[2] for match in tunneled} == {True}
+        assert {
+            match["ipv4_src"].rpartition(".")[2] == match["tun_ipv4_src"].rpartition(".")[2] for match in tunneled
+        } == {True}
         assert all(sides <= match.keys() for match in tunneled)
         assert not [match for match in modes if match["in_port"] == 2 and match.get("ipv4_src", "").startswith("10.9.")]
 
@@ -151,7 +193,12 @@ def test_a_switch_without_its_tunnel_port_says_so() -> None:
 
 # Their bytes.
 
-@given(st.binary(max_size=60), st.ip_addresses(v=4), st.integers(0, 0xFFFFFFFF), st.sampled_from([OUTPUT_TABLE, 11, "deliver_server"]))
+@given(
+    st.binary(max_size=60),
+    st.ip_addresses(v=4),
+    st.integers(0, 0xFFFFFFFF),
+    st.sampled_from([OUTPUT_TABLE, 11, "deliver_server"]),
+)
 def test_packet_out_through_a_tunnel(frame: bytes, remote: IPv4Address, key: int, output: int | str) -> None:
     message = packet_out(PacketOut(frame, 11, output, Tunnel("gre", remote, key)), 5)
     actions_length = struct.unpack_from("!H", message, 16)[0]
@@ -159,15 +206,25 @@ def test_packet_out_through_a_tunnel(frame: bytes, remote: IPv4Address, key: int
     while at < 24 + actions_length:
         theirs.append(ofproto_v1_4_parser.OFPAction.parser(message, at))
         at += theirs[-1].len
-    assert at == 24 + actions_length and message[at:] == frame and len(message) == struct.unpack_from("!H", message, 2)[0]
+    assert (
+        at == 24 + actions_length and message[at:] == frame and len(message) == struct.unpack_from("!H", message, 2)[0]
+    )
     fields = {action.key: action.value for action in theirs[:3]}
     assert fields == {"tun_ipv4_src": str(remote), "tun_ipv4_dst": str(remote), "tunnel_id": key}
 
 
-@given(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)), st.binary(min_size=6, max_size=6), st.integers(0, 0xFFFFFFFF),
-       st.integers(576, 9000))
-def test_deliveries_through_a_tunnel_are_read_back(server: IPv4Address | IPv6Address, mac: bytes, key: int, mtu: int) -> None:
-    flows = tuple(delivery_flows({server: Hop(server, Tunnel("vxlan", REMOTE, key, mtu))}, {server: mac.hex(":")}, PORTS))
+@given(
+    st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)),
+    st.binary(min_size=6, max_size=6),
+    st.integers(0, 0xFFFFFFFF),
+    st.integers(576, 9000),
+)
+def test_deliveries_through_a_tunnel_are_read_back(
+    server: IPv4Address | IPv6Address, mac: bytes, key: int, mtu: int
+) -> None:
+    flows = tuple(
+        delivery_flows({server: Hop(server, Tunnel("vxlan", REMOTE, key, mtu))}, {server: mac.hex(":")}, PORTS)
+    )
     assert [flow.table for flow in flows] == ["deliver_server", "deliver_tunnel"]
     data = b""
     for flow in flows:

@@ -2,8 +2,8 @@
 
     python -m evaluation.demonstration.loads.probe ADDRESS PORT
 
-Its result: the round trip of every answer, and what TCP had to send again on either side. When its connection breaks, it
-makes another one.
+Its result: the round trip of every answer, and what TCP had to send again on either side. When its connection breaks,
+it makes another one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import struct
 import sys
 import time
 
-from evaluation.demonstration.loads.common import STALL, Breaks, TcpInfo, finish, prefer, ready, tcp_info
+from evaluation.lab_traffic.inside import STALL, Breaks, TcpInfo, finish, prefer, ready, tcp_info
 
 REQUEST = struct.Struct("=QQ")
 """Number, and when it was sent in ns."""

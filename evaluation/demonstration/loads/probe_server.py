@@ -9,8 +9,8 @@ import selectors
 import socket
 import sys
 
-from evaluation.demonstration.loads.common import prefer, ready, tcp_info
 from evaluation.demonstration.loads.probe import ANSWER, REQUEST
+from evaluation.lab_traffic.inside import prefer, ready, tcp_info
 
 
 class Peer:
@@ -54,7 +54,7 @@ def main() -> None:
                     key.data.answer()
                 except (OSError, EOFError):
                     selector.unregister(key.fileobj)
-                    key.fileobj.close()
+                    key.data.sock.close()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import asyncio
 import resource
 import sys
 
-from evaluation.demonstration.loads.common import STALL, Breaks, finish, ready, until_input_ends
+from evaluation.lab_traffic.inside import STALL, Breaks, finish, ready, until_input_ends
 
 OPENED_AT_ONCE = 8
 ASKED_AT_ONCE = 100

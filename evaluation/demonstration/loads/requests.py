@@ -2,7 +2,8 @@
 
     python -m evaluation.demonstration.loads.requests ADDRESS PORT RATE
 
-Each connection carries REQUESTS requests with pauses between, so that at any time some are young and some are established.
+Each connection carries REQUESTS requests with pauses between, so that at any time some are young and some are
+established.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import random
 import sys
 import time
 
-from evaluation.demonstration.loads.common import STALL, Breaks, finish, ready, until_input_ends
+from evaluation.lab_traffic.inside import STALL, Breaks, finish, ready, until_input_ends
 
 REQUESTS = 3
 PAUSE = 0.1

@@ -13,7 +13,7 @@ import contextlib
 import resource
 import sys
 
-from evaluation.demonstration.loads.common import chunk, matches, pace, ready, until_input_ends
+from evaluation.lab_traffic.inside import chunk, matches, pace, ready, until_input_ends
 
 PIECE = 16384
 

@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 
-from evaluation.demonstration.loads.common import STALL, Breaks, chunk, finish, matches, pace, ready, until_input_ends
+from evaluation.lab_traffic.inside import STALL, Breaks, chunk, finish, matches, pace, ready, until_input_ends
 
 PIECE = 16384
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -13,37 +14,49 @@ from lbctl.cli.client import Client
 from lbctl.cli.doctor.addresses import check_addresses
 from lbctl.cli.doctor.controller import check_controller
 from lbctl.cli.doctor.finding import Finding, Level, fail, warn
-from lbctl.cli.doctor.switch import check_open_vswitch
+from lbctl.cli.doctor.open_vswitch import check_open_vswitches, load_balancers_in
 from lbctl.cli.failure import Failure
-from lbctl.cli.ovs import Ovs
+from lbctl.cli.namespace import NetworkNamespace
+from lbctl.cli.ovs import Ovs, Rundirs
 from lbctl.site.file import ConfigError, load
 from lbctl.site.model import LoadBalancer
 
 
 def doctor(
-    site: Annotated[str | None, typer.Option(metavar="FILE", help="Take the load balancers from this site file, not from "
-                                             "the controller.")] = None,
-    ovs_rundir: Annotated[str | None, typer.Option(metavar="DIR", help="Where Open vSwitch's sockets are, if not in "
-                                                   "OVS_RUNDIR or the usual place.")] = None,
+    site: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Take the load balancers from this site file, not from the controller."),
+    ] = None,
+    ovs_rundir: Rundirs = None,
     json: output.Json = False,
 ) -> None:
     """Find what would fail here, and how to mend it."""
-    findings = list(_findings(Client.from_environment(), site, Ovs(ovs_rundir)))
+    findings = list(_findings(Client.from_environment(), site, Ovs.all_in(ovs_rundir)))
     if json:
-        output.print_json({"findings": [{"level": finding.level.value, "what": finding.what, "mend": finding.mend}
-                                        for finding in findings]})
+        output.print_json(
+            {
+                "findings": [
+                    {"level": finding.level.value, "what": finding.what, "mend": finding.mend, "keep": finding.keep}
+                    for finding in findings
+                ]
+            }
+        )
     else:
         for finding in findings:
             style = output.STATE_STYLES[finding.level.value]
-            output.print_line(f"{finding.level.value:4}  {finding.what}", style="" if finding.level is Level.OK else style)
+            output.print_line(
+                f"{finding.level.value:4}  {finding.what}", style="" if finding.level is Level.OK else style
+            )
             if finding.mend:
                 output.print_line(f"      -> {finding.mend}")
+            if finding.keep:
+                output.print_line(f"      -> so that it lasts: {finding.keep}")
         output.print_line(_summary(findings))
     if any(finding.level is Level.FAIL for finding in findings):
         raise typer.Exit(1)
 
 
-def _findings(client: Client, site: str | None, ovs: Ovs) -> Iterator[Finding]:
+def _findings(client: Client, site: str | None, installations: Sequence[Ovs]) -> Iterator[Finding]:
     if os.geteuid() != 0:
         yield warn("You are not root: Open vSwitch will not let you look.", "sudo lbctl doctor")
     yield from check_controller(client)
@@ -57,12 +70,21 @@ def _findings(client: Client, site: str | None, ovs: Ovs) -> Iterator[Finding]:
         load_balancers = []
         yield warn("Which bridges to look at is not known, without a controller and without --site.",
                    "lbctl doctor --site FILE")
-    yield from check_open_vswitch(ovs, load_balancers)
+    yield from check_open_vswitches(installations, load_balancers)
     try:
         views = client.get("load-balancers")["load_balancers"], client.get("external-ips")["external_ips"]
     except Failure:
         return  # told above
-    yield from check_addresses(*views)
+    yield from check_addresses(*views, _namespaces(installations, load_balancers))
+
+
+def _namespaces(installations: Sequence[Ovs], load_balancers: Sequence[LoadBalancer]) -> dict[str, NetworkNamespace]:
+    """By load balancer: where its Open vSwitch runs."""
+    found: dict[str, NetworkNamespace] = {}
+    for ovs in installations:
+        with suppress(Failure):  # told above
+            found |= {lb.name: ovs.namespace for lb in load_balancers_in(ovs, load_balancers)}
+    return found
 
 
 def _from_file(site: str) -> Sequence[LoadBalancer]:
@@ -70,9 +92,16 @@ def _from_file(site: str) -> Sequence[LoadBalancer]:
 
 
 def _from_controller(client: Client) -> Sequence[LoadBalancer]:
-    return [LoadBalancer(lb["name"], int(lb["dpid"], 16), lb["ports"]["external"]["name"], lb["ports"]["internal"]["name"],
-                         tuple((transport, port["name"]) for transport, port in lb["ports"]["tunnels"].items()))
-            for lb in client.get("load-balancers")["load_balancers"]]
+    return [
+        LoadBalancer(
+            lb["name"],
+            int(lb["dpid"], 16),
+            lb["ports"]["external"]["name"],
+            lb["ports"]["internal"]["name"],
+            tuple((transport, port["name"]) for transport, port in lb["ports"]["tunnels"].items()),
+        )
+        for lb in client.get("load-balancers")["load_balancers"]
+    ]
 
 
 def _summary(findings: Sequence[Finding]) -> str:

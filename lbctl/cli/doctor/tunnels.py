@@ -1,4 +1,4 @@
-"""Checks of the tunnel ports of a load balancer's bridge (docs/tunnels.md)."""
+"""The tunnel ports of a load balancer's bridge (docs/tunnels.md)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ OPTIONS = {"remote_ip": "flow", "key": "flow"}
 Row = dict[str, Any]
 
 
-def check_tunnels(ovs: Ovs, lb: LoadBalancer, bridge: Row, interfaces: Mapping[str, Row], bridges: Sequence[Row]) -> Iterator[Finding]:
+def check_tunnels(
+    ovs: Ovs, lb: LoadBalancer, bridge: Row, interfaces: Mapping[str, Row], bridges: Sequence[Row]
+) -> Iterator[Finding]:
     """interfaces: of the bridge, by name; bridges: all of this Open vSwitch."""
     for transport, name in lb.tunnel_ports:
         yield check_tunnel_port(lb, bridge, transport, name, interfaces.get(name))
@@ -46,5 +48,7 @@ def check_below(lb: LoadBalancer, routes: str, bridges: Sequence[Row]) -> Findin
         device = words[words.index("dev") + 1] if "dev" in words[:-1] else None
         if "local" not in words and any(row["name"] == device and row["datapath_type"] == "netdev" for row in bridges):
             return ok(f"{lb.name}: tunnels can leave by bridge {device}.")
-    return fail(f"{lb.name}: no bridge of the userspace datapath has an address and a route, so tunnels cannot be sent.",
-                "docs/tunnels.md, At an LB: a bridge with the underlay's port, its address on the bridge's own device")
+    return fail(
+        f"{lb.name}: no bridge of the userspace datapath has an address and a route, so tunnels cannot be sent.",
+        "docs/tunnels.md, At an LB: a bridge with the underlay's port, its address on the bridge's own device",
+    )

@@ -10,38 +10,54 @@ import typer
 from lbctl.cli import output
 from lbctl.cli.client import Client
 from lbctl.cli.failure import Failure
-from lbctl.cli.ovs import Ovs
-from lbctl.cli.table import Protocol
+from lbctl.cli.ovs import Ovs, Rundirs
+from lbctl.cli.where.fate import Fate, fate_of
+from lbctl.cli.where.situation import DATAGRAM, SEGMENT, SYN, Situation, ports_of
 from lbctl.cli.where.trace import trace
-from lbctl.cli.where.verdict import DATAGRAM, SEGMENT, SYN, Situation, Verdict, ports_of, verdict
+from lbctl.site.model import Protocol
 from lbctl.values.addresses import Endpoint
 
 _NAMES = {SYN: "A SYN", SEGMENT: "A packet without SYN or RST", DATAGRAM: "A datagram"}
 
 
 def where(
-    source: Annotated[str, typer.Argument(metavar="CLIENT:PORT", help="Where the packet comes from: a client, or a NAT gateway's "
-                                          "inside host.")],
-    destination: Annotated[str, typer.Argument(metavar="IP:PORT", help="External IP and port that it goes to (of an inside host: "
-                                               "address and port outside). IPv6: [ADDRESS]:PORT.")],
-    protocol: Annotated[Protocol | None, typer.Option(help="Of the packet; tcp, unless only udp has a service there.")] = None,
-    with_trace: Annotated[bool, typer.Option("--trace", help="Ask the switch as well; on the load balancer's host.")] = False,
-    ovs_rundir: Annotated[str | None, typer.Option(metavar="DIR", help="Where Open vSwitch's sockets are, if not in "
-                                                   "OVS_RUNDIR or the usual place.")] = None,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="CLIENT:PORT", help="Where the packet comes from: a client, or a NAT gateway's inside host."
+        ),
+    ],
+    destination: Annotated[
+        str,
+        typer.Argument(
+            metavar="IP:PORT",
+            help="External IP and port that it goes to (of an inside host: "
+            "address and port outside). IPv6: [ADDRESS]:PORT.",
+        ),
+    ],
+    protocol: Annotated[
+        Protocol | None, typer.Option(help="Of the packet; tcp, unless only udp has a service there.")
+    ] = None,
+    with_trace: Annotated[
+        bool, typer.Option("--trace", help="Ask the switch as well; on the load balancer's host.")
+    ] = False,
+    ovs_rundir: Rundirs = None,
     json: output.Json = False,
 ) -> None:
     """Show which rules and which server a packet meets."""
-    situation = _situation(Client.from_environment(), _endpoint(source, "CLIENT:PORT"), _endpoint(destination, "IP:PORT"), protocol)
+    situation = _situation(
+        Client.from_environment(), _endpoint(source, "CLIENT:PORT"), _endpoint(destination, "IP:PORT"), protocol
+    )
     first, *others = situation.packets
-    verdicts = {packet: verdict(situation, packet) for packet in (first, *others)}
-    traced = trace(Ovs(ovs_rundir), situation, first) if with_trace else None
+    fates = {packet: fate_of(packet, situation) for packet in (first, *others)}
+    traced = trace(Ovs.all_in(ovs_rundir), situation, first) if with_trace else None
     if json:
-        output.print_json(_as_json(situation, verdicts, first, traced))
+        output.print_json(_as_json(situation, fates, first, traced))
         return
     _print_situation(situation)
-    _print_path(first, verdicts[first])
+    _print_path(first, fates[first])
     for packet in others:
-        output.print_line(f"\n{_NAMES[packet]}: {verdicts[packet].sentence}.")
+        output.print_line(f"\n{_NAMES[packet]}: {fates[packet].sentence}.")
     if traced is not None:
         output.print_line(f"\n{_NAMES[first]}, by the switch's own trace:\n{traced.rstrip()}")
 
@@ -51,28 +67,36 @@ def _endpoint(text: str, what: str) -> Endpoint:
     bracketed = address.startswith("[") and address.endswith("]")
     try:
         endpoint = Endpoint(ip_address(address[1:-1] if bracketed else address), int(port))
-        if bracketed != (endpoint.address.version == 6) or not (port.isascii() and port.isdigit() and 0 < endpoint.port < 65536):
+        if bracketed != (endpoint.address.version == 6) or not (
+            port.isascii() and port.isdigit() and 0 < endpoint.port < 65536
+        ):
             raise ValueError
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is not ADDRESS:PORT, such as 198.51.100.1:80 or [2001:db8::1]:80.", param_hint=what) from None
+        raise typer.BadParameter(
+            f"{text!r} is not ADDRESS:PORT, such as 198.51.100.1:80 or [2001:db8::1]:80.", param_hint=what
+        ) from None
     return endpoint
 
 
 def _situation(api: Client, source: Endpoint, destination: Endpoint, protocol: Protocol | None) -> Situation:
     if source.address.version != destination.address.version:
-        raise typer.BadParameter(f"{source.address} and {destination.address} are of different IP versions.", param_hint="IP:PORT")
+        raise typer.BadParameter(
+            f"{source.address} and {destination.address} are of different IP versions.", param_hint="IP:PORT"
+        )
     outward = _gateway_of(api, source, destination)
     external_ip = outward or api.get("external-ips", str(destination.address))
     name = external_ip["load_balancer"]
     load_balancer = api.get("load-balancers", name)
-    if ports_of(load_balancer) is None:
+    ports = ports_of(load_balancer)
+    if ports is None:
         raise Failure(f"{external_ip['address']} is assigned to {name}, which is {load_balancer['state']}: "
                       f"{load_balancer['reason']}. So nothing forwards its packets; `lbctl doctor` says what to do.")
     modes = api.get("load-balancers", name, "transfer-modes")["transfer_modes"]
     move = api.get("moves", external_ip["move"]) if external_ip["move"] else None
-    chosen = protocol.value if protocol else _protocol(external_ip, destination.port)
+    chosen = protocol or _protocol(external_ip, destination.port)
     entry = _entry(api, external_ip, chosen, source, destination, bool(outward))
-    return Situation(chosen, source, destination, bool(outward), external_ip, load_balancer, modes.get(external_ip["address"]), entry, move)
+    return Situation(chosen, source, destination, bool(outward), external_ip, load_balancer, ports,
+                     modes.get(external_ip["address"]), entry, move)
 
 
 def _gateway_of(api: Client, source: Endpoint, destination: Endpoint) -> dict[str, Any] | None:
@@ -95,8 +119,17 @@ def _entry(api: Client, external_ip: dict[str, Any], protocol: str, source: Endp
     client = destination if outward else source
     query = {"server": str(source.address)} if outward else {}
     side, port = ("server_port", source.port) if outward else ("external_port", destination.port)
-    page = api.get("load-balancers", external_ip["load_balancer"], "access-table", external_ip=external_ip["address"], limit=1000,
-                   client=str(client.address), client_port=client.port, protocol=protocol, **query)
+    page = api.get(
+        "load-balancers",
+        external_ip["load_balancer"],
+        "access-table",
+        external_ip=external_ip["address"],
+        limit=1000,
+        client=str(client.address),
+        client_port=client.port,
+        protocol=protocol,
+        **query,
+    )
     return next((entry for entry in page["entries"] if entry[side] == port), None)
 
 
@@ -105,28 +138,32 @@ def _print_situation(situation: Situation) -> None:
     mode = situation.mode or "none (not assigned)"
     output.print_line(f"{external} is assigned to {lb['name']} ({lb['state']}), transfer mode {mode}.")
     if situation.move:
-        output.print_line(f"Move {situation.move['id']} from {situation.move['from']} to {situation.move['to']} is running, "
-                          f"step {situation.move['step']}.")
+        output.print_line(
+            f"Move {situation.move['id']} from {situation.move['from']} to {situation.move['to']} is running, "
+            f"step {situation.move['step']}."
+        )
     connection = f"{situation.protocol} {situation.source} -> {situation.destination}"
     if entry:
         there = (f"external port {entry['external_port']}" if situation.outward
                  else f"server {output.endpoint(entry['server'], entry['server_port'])}")
-        output.print_line(f"{connection} has an entry: {there}, {entry['state']}, last seen {output.local_time(entry['last_seen'])}.")
+        output.print_line(
+            f"{connection} has an entry: {there}, {entry['state']}, last seen {output.local_time(entry['last_seen'])}."
+        )
     else:
         output.print_line(f"{connection} has no entry.")
 
 
-def _print_path(packet: str, found: Verdict) -> None:
+def _print_path(packet: str, found: Fate) -> None:
     output.print_line(f"\n{_NAMES[packet]}: {found.sentence}.", style="bold")
     output.print_table("", ("table", "", "rule"), [(hit.number, hit.table, hit.text()) for hit in found.path], "")
 
 
-def _as_json(situation: Situation, verdicts: dict[str, Verdict], first: str, traced: str | None) -> dict[str, Any]:
+def _as_json(situation: Situation, fates: dict[str, Fate], first: str, traced: str | None) -> dict[str, Any]:
     return {
         "client": str(situation.source), "external": str(situation.destination), "protocol": situation.protocol,
         "load_balancer": situation.load_balancer["name"], "transfer_mode": situation.mode, "entry": situation.entry,
         "move": situation.move and situation.move["id"], "packet": first,
         "verdicts": {packet: {"outcome": found.outcome, "sentence": found.sentence, "path": [
             {"table": hit.number, "name": hit.table, "purpose": hit.purpose, "rule": hit.text()} for hit in found.path]}
-            for packet, found in verdicts.items()},
+            for packet, found in fates.items()},
         "trace": traced}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from lbctl.cli.failure import Failure
 from lbctl.cli.ovs import Ovs
-from lbctl.cli.where.verdict import FLAGS, Situation, ports_of
+from lbctl.cli.where.situation import FLAGS, Situation
+from lbctl.frames import packets
 from lbctl.openflow.cookies import Kind, kind_of, owner_in
-from lbctl.openflow.flow import TCP_SYN
 from lbctl.openflow.tables import name_of
 
 UNKNOWN_MAC = "02:00:00:00:00:fe"
@@ -18,13 +19,19 @@ _RULE = re.compile(r"^\s*(\d+)\. .*", re.MULTILINE)
 _COOKIE = re.compile(r"cookie (0x[0-9a-f]+)")
 
 
-def trace(ovs: Ovs, situation: Situation, packet: str) -> str:
-    """The annotated output of `ovs-appctl ofproto/trace`. Raises Failure if the LB's bridge is not on this machine."""
+def trace(installations: Iterable[Ovs], situation: Situation, packet: str) -> str:
+    """The annotated output of `ovs-appctl ofproto/trace`.
+
+    Raises Failure if the LB's bridge is in none of these Open vSwitches.
+    """
     lb = situation.load_balancer
-    bridge = ovs.bridge_of(lb["dpid"])
-    if bridge is None:
-        raise Failure(f"No bridge here has the dpid {lb['dpid']} of {lb['name']}: run this on its host, with --ovs-rundir "
-                      "or OVS_RUNDIR if Open vSwitch's sockets are not in their usual place.")
+    found = next(((ovs, bridge) for ovs in installations if (bridge := ovs.bridge_of(lb["dpid"]))), None)
+    if found is None:
+        raise Failure(
+            f"No bridge here has the dpid {lb['dpid']} of {lb['name']}: run this on its host, with --ovs-rundir "
+            "or OVS_RUNDIR if Open vSwitch's sockets are not in their usual place."
+        )
+    ovs, bridge = found
     return annotate(ovs.appctl("ofproto/trace", bridge, _flow(situation, packet)))
 
 
@@ -46,16 +53,19 @@ def _names(match: re.Match[str]) -> str:
 
 
 def _address(owner: int) -> str:
-    """An owner of 28 bits is a digest: pipeline/cookies.py."""
+    """An owner of 28 bits is a digest: openflow/cookies.py."""
     return "an IPv6 external IP" if owner >> 28 == 0xF else ".".join(map(str, owner.to_bytes(4)))
 
 
 def _flow(situation: Situation, packet: str) -> str:
-    ports, entry, protocol = ports_of(situation.load_balancer), situation.entry, situation.protocol
-    port, hop = (ports.internal, "inner_hop") if situation.outward else (ports.external, "next_hop")
+    port, entry, protocol = situation.port, situation.entry, situation.protocol
+    hop = "inner_hop" if situation.outward else "next_hop"
     six = situation.source.address.version == 6
     source, destination = ("ipv6_src", "ipv6_dst") if six else ("nw_src", "nw_dst")
-    flags = "" if packet not in FLAGS else ",tcp_flags=syn" if FLAGS[packet] == TCP_SYN else ",tcp_flags=ack"
-    return (f"in_port={port.number},{protocol}{'6' if six else ''},dl_src={(entry and entry[hop]) or UNKNOWN_MAC},dl_dst={port.mac},"
-            f"{source}={situation.source.address},{destination}={situation.destination.address},nw_ttl=64,"
-            f"{protocol}_src={situation.source.port},{protocol}_dst={situation.destination.port}{flags}")
+    flags = "" if packet not in FLAGS else ",tcp_flags=syn" if FLAGS[packet] == packets.SYN else ",tcp_flags=ack"
+    return (
+        f"in_port={port.number},{protocol}{'6' if six else ''},"
+        f"dl_src={(entry and entry[hop]) or UNKNOWN_MAC},dl_dst={port.mac},"
+        f"{source}={situation.source.address},{destination}={situation.destination.address},nw_ttl=64,"
+        f"{protocol}_src={situation.source.port},{protocol}_dst={situation.destination.port}{flags}"
+    )

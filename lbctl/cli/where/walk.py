@@ -1,6 +1,7 @@
 """Where a packet goes, worked out from the rules that an LB should hold: what the switch does, without the switch.
 
-A packet is a mapping from field, as lbctl.pipeline names them, to value; registers that are not named are 0.
+A packet is here its fields: a mapping from field, as lbctl.openflow names them, to value. Registers that are not named
+are 0.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from lbctl.openflow.tables import TABLES, number
 
 FIRST_TABLE = "classify"
 
-Packet = dict[str, str | int]
+Fields = dict[str, str | int]
 
 
 class Hit(NamedTuple):
@@ -41,7 +42,7 @@ class Hit(NamedTuple):
         return text.removeprefix(f"table={self.number}, ")
 
 
-def walk(flows: Iterable[Flow], packet: Packet) -> list[Hit]:
+def walk(flows: Iterable[Flow], packet: Fields) -> list[Hit]:
     """The rules that the packet meets, in order. Ends: the declaration of the pipeline has no loops."""
     by_table: dict[str, list[Flow]] = {}
     for flow in sorted(flows, key=lambda flow: -flow.priority):
@@ -51,7 +52,7 @@ def walk(flows: Iterable[Flow], packet: Packet) -> list[Hit]:
     return hits
 
 
-def _walk_table(by_table: dict[str, list[Flow]], packet: Packet, table: str | None, hits: list[Hit]) -> None:
+def _walk_table(by_table: dict[str, list[Flow]], packet: Fields, table: str | None, hits: list[Hit]) -> None:
     while table is not None:
         flow = next((flow for flow in by_table.get(table, ()) if _matches(flow, packet)), None)
         hits.append(Hit(table, flow))
@@ -65,7 +66,7 @@ def _walk_table(by_table: dict[str, list[Flow]], packet: Packet, table: str | No
         table = flow.goto
 
 
-def _matches(flow: Flow, packet: Packet) -> bool:
+def _matches(flow: Flow, packet: Fields) -> bool:
     return all(_field_matches(packet.get(field, 0), value) for field, value in flow.match)
 
 

@@ -3,42 +3,65 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 import yaml
 
-from lbctl.site.file.fields import FieldReader
-from lbctl.site.file.servers import ServerReader
-from lbctl.site.file.tunnels import TunnelReader
+from lbctl.site.documents import document_of
+from lbctl.site.file.loader import Draft, Loader
+from lbctl.site.file.register import Register
+from lbctl.site.file.servers import Owner, ServerRules
+from lbctl.site.file.tunnels import TunnelRules
+from lbctl.site.forms import Part
 from lbctl.site.model import ExternalIp, Server, ServiceName, Site
-from lbctl.site.server_documents import document_of
+
+_SERVER = Part(Server, "server")
 
 
 def wrong_servers(site: Site, ordered: Collection[ServiceName]) -> tuple[ServiceName, str] | None:
-    """The first of these services of `site` whose servers break a rule, beside the services that come before it and all that are
-    not of these; and which rule. None: there is none.
+    """The first of these services of `site` whose servers break a rule, beside the services that come before it and all
+    that are not of these; and which rule. None: there is none.
 
     Takes time in proportion to the site: it has to know every server and every address of the LBs.
     """
-    reader = FieldReader("order")
-    servers = ServerReader(reader, site.internal_networks, TunnelReader(reader, site.settings.internal_mtu, site.load_balancers))
+    loader = Loader("order")
+    loader.networks["internal_network"] = site.internal_networks
+    transports = {lb.name: frozenset(transport for transport, _ in lb.tunnel_ports) for lb in site.load_balancers}
+    rules = ServerRules(loader, Register(loader), TunnelRules(loader, site.settings.internal_mtu, transports))
     by_address = {}
     for external_ip in site.external_ips:
         by_address[external_ip.address] = external_ip
-        servers.known(replace(external_ip, services=tuple(
-            service for service in external_ip.services if (external_ip.address, service.protocol, service.port) not in ordered)))
+        rules.known(
+            replace(
+                external_ip,
+                services=tuple(
+                    service
+                    for service in external_ip.services
+                    if (external_ip.address, service.protocol, service.port) not in ordered
+                ),
+            )
+        )
     for name in ordered:
         external_ip = by_address[name.external_ip]
-        given = next(service.servers for service in external_ip.services if (service.protocol, service.port) == name[1:])
-        nodes = [yaml.compose(json.dumps(document_of(server))) for server in given]
-        servers.servers(f"at {external_ip.address}" if external_ip.nat == "destination" else None, external_ip.address, nodes)
-        servers.check_others()
-        if reader.problems:
-            return name, "; ".join(dict.fromkeys(problem.message for problem in reader.problems))
+        given = next(
+            service.servers for service in external_ip.services if (service.protocol, service.port) == name[1:]
+        )
+        owner = Owner(external_ip.address, f"at {external_ip.address}") if external_ip.nat == "destination" else None
+        rules.check(_drafts(given, loader), external_ip.address, owner)
+        rules.check_others()
+        if loader.problems:
+            return name, "; ".join(dict.fromkeys(problem.message for problem in loader.problems))
         if problem := _without_keeper(site, external_ip, given):
             return name, problem
     return None
+
+
+def _drafts(servers: Iterable[Server], loader: Loader) -> list[Draft]:
+    """As if a file had them."""
+    nodes = [yaml.compose(json.dumps(document_of(server))) for server in servers]
+    drafts = [loader.part(_SERVER, node) for node in nodes if node is not None]
+    return [draft for draft in drafts if draft is not None]
 
 
 def _without_keeper(site: Site, external_ip: ExternalIp, servers: tuple[Server, ...]) -> str | None:
@@ -47,5 +70,8 @@ def _without_keeper(site: Site, external_ip: ExternalIp, servers: tuple[Server, 
     missing = [str(server.address) for server in servers if server.address not in kept]
     if not copies or not missing:
         return None
-    return (f"the entries of {external_ip.address} have copies ({', '.join(copies)}), which need a keeper for {', '.join(missing)}: add "
-            "it to keepers in the site file first")
+    return (
+        f"the entries of {external_ip.address} have copies ({', '.join(copies)}), which need a keeper for "
+        f"{', '.join(missing)}: add "
+        "it to keepers in the site file first"
+    )

@@ -1,124 +1,115 @@
-"""The servers of a service: of a site file, or ordered at run time, when the same rules hold."""
+"""The rules for the servers of services: of a site file, or ordered at run time, when the same hold."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable
+from typing import NamedTuple
 
 import yaml
 
-from lbctl.site.file.fields import FieldReader
-from lbctl.site.file.tunnels import SERVER_KEYS, TunnelReader, first_tunnel_key
-from lbctl.site.file.yaml_reader import line_of, quoted
-from lbctl.site.model import MAX_CONNECTIONS, MAX_WEIGHT, TRANSPORTS, ExternalIp, Hop, Server
-from lbctl.values.addresses import Address, Network
+from lbctl.site.file.loader import Draft, Loader
+from lbctl.site.file.register import Register
+from lbctl.site.file.tunnels import TunnelRules
+from lbctl.site.file.yaml_reader import line_of
+from lbctl.site.model import TRANSPORTS, ExternalIp, Hop
+from lbctl.values.addresses import Address, Endpoint
 
 
-class ServerReader:
-    """Reads servers, and remembers what other servers must not contradict, and where it is."""
+class Owner(NamedTuple):
+    """The one external IP that may have a server, with destination NAT. which: tells it from others; where: it is, in
+    words."""
 
-    def __init__(self, reader: FieldReader, internal: Sequence[Network], tunnels: TunnelReader) -> None:
-        self._reader, self._internal, self._tunnels = reader, internal, tunnels
+    which: Hashable
+    where: str
+
+
+class ServerRules:
+    """Remembers what other servers must not contradict, and where it is."""
+
+    def __init__(self, loader: Loader, register: Register, tunnels: TunnelRules) -> None:
+        self._loader, self._register, self._tunnels = loader, register, tunnels
         self._others: list[tuple[str, Address, yaml.Node]] = []
         """Whose address must not be an LB's: what it is, and where it is named."""
         self._hops: dict[Address, tuple[Hop, str]] = {}
-        self._owners: dict[Address, str] = {}
+        self._owners: dict[Address, Owner] = {}
 
     def known(self, external_ip: ExternalIp) -> None:
         """An external IP that has been read elsewhere."""
         where = f"at {external_ip.address}"
         for address in external_ip.internal_addresses():
-            self._reader.seen["internal address", address] = f"external IP {external_ip.address}"
+            self._register.known(("internal address", address), f"external IP {external_ip.address}")
         for address, hop in external_ip.hops().items():
             self._hops.setdefault(address, (hop, where))
             self._tunnels.known(hop, where)
             if external_ip.nat == "destination":
-                self._owners.setdefault(address, where)
+                self._owners.setdefault(address, Owner(external_ip.address, where))
 
-    def servers(self, owner: str | None, external: Address | None, nodes: list[yaml.Node]) -> tuple[Server, ...]:
-        """Of one service; those that can be read. owner: where the one external IP is that may have them; None: several may."""
-        servers = [self._server(owner, external, node) for node in nodes]
-        self._check_differ(servers, nodes)
-        return tuple(filter(None, servers))
+    def check(self, servers: list[Draft], external: Address | None, owner: Owner | None) -> None:
+        """Of one service. external: its external IP; owner: None if several external IPs may have them."""
+        lines: dict[Endpoint, int] = {}
+        for server in servers:
+            self._server(server, external, owner)
+            address, port = server.address("address"), server.number("port")
+            if address is None or port is None:
+                continue
+            endpoint, line = Endpoint(address, port), line_of(server.node)
+            if endpoint in lines:
+                self._loader.problem(
+                    server.node,
+                    f"server {endpoint} is already in this service (line {lines[endpoint]}): remove one, and "
+                    "give the other a weight",
+                )
+            lines.setdefault(endpoint, line)
 
-    def other(self, what: str, values: dict[str, yaml.Node], networks: Sequence[Network], network_key: str) -> Address | None:
-        """An address that must not be an LB's own; what: its key."""
-        address = self._reader.address_in(values.get(what), what, networks, network_key)
+    def not_an_lbs(self, what: str, draft: Draft) -> None:
+        """That address must not be an LB's own; what: its key."""
+        address = draft.address(what)
         if address is not None:
-            self._others.append((what, address, values[what]))
-        return address
+            self._others.append((what, address, draft.nodes[what]))
 
     def check_others(self) -> None:
         """At the end, when all of the LBs' addresses are known."""
         for what, address, node in self._others:
-            own, words = ("external IP", "an external IP") if what == "router" else ("internal address", "a gateway or internal IP")
-            where = self._reader.seen.get((own, address))
+            own, words = (
+                ("external IP", "an external IP")
+                if what == "router"
+                else ("internal address", "a gateway or internal IP")
+            )
+            where = self._register.where((own, address))
             if where is not None:
-                self._reader.problem(node, f"{what} {address} can't be {words} as well ({where})")
+                self._loader.problem(node, f"{what} {address} can't be {words} as well ({where})")
 
-    def _server(self, owner: str | None, external: Address | None, node: yaml.Node) -> Server | None:
-        transport = self._transport(node)
-        if transport is None:
-            return None
-        tunneled = transport != TRANSPORTS[0]
-        required, optional = SERVER_KEYS if tunneled else ((), ())
-        values = self._reader.mapping(node, "server", ("address", "port", *required),
-                                      ("weight", "max_connections", "next_hop", "transport", *optional))
-        if values is None:
-            return None
-        # Behind a router or a tunnel it may have any address.
-        networks = () if tunneled or "next_hop" in values else self._internal
-        address = self._reader.address_in(values.get("address"), "address", networks, "internal_network")
-        port = self._reader.whole(values.get("port"), "port", 1, 65535)
-        weight = self._reader.whole(values["weight"], "weight", 1, MAX_WEIGHT) if "weight" in values else 1
-        limit = None
-        if "max_connections" in values:
-            limit = self._reader.whole(values["max_connections"], "max_connections", 1, MAX_CONNECTIONS)
-        next_hop = self.other("next_hop", values, () if tunneled else self._internal, "internal_network")
-        tunnel = self._tunnels.tunnel(transport, address, values) if tunneled else None
+    def _server(self, server: Draft, external: Address | None, owner: Owner | None) -> None:
+        address, next_hop = server.address("address"), server.address("next_hop")
+        tunneled = server.word("transport") != TRANSPORTS[0]
+        if next_hop is not None and not tunneled:
+            self._loader.check_within(next_hop, server.nodes["next_hop"], "next_hop", "internal_network")
+        self.not_an_lbs("next_hop", server)
+        hop = self._tunnels.hop(server)
         if address is None:
-            return None
-        self._others.append(("server", address, values["address"]))
-        self._reader.same_version(address, external, values["address"], "server")
-        self._reader.same_version(next_hop, address, values.get("next_hop"), "next_hop", "server")
+            return
+        node = server.nodes["address"]
+        if not tunneled and "next_hop" not in server.nodes:  # behind a router or a tunnel it may have any address
+            self._loader.check_within(address, node, "address", "internal_network")
+        self._others.append(("server", address, node))
+        self._loader.same_version(address, external, node, "server")
+        self._loader.same_version(next_hop, address, server.nodes.get("next_hop", node), "next_hop", "server")
         if owner is not None:
-            self._check_owner(address, owner, values["address"])
-        if port is None or weight is None or tunneled and tunnel is None:
-            return None
-        server = Server(address, port, weight, next_hop, tunnel, limit)
-        self._check_hop(server, node)
-        return server
+            self._check_owner(address, owner, node)
+        if hop is not None:
+            self._check_hop(address, hop, server.node)
 
-    def _transport(self, node: yaml.Node) -> str | None:
-        """What decides which other keys there are; None if it is wrong, or they contradict it."""
-        problems = len(self._reader.problems)
-        transport = self._reader.deciding(node, "transport", TRANSPORTS)
-        if len(self._reader.problems) > problems:
-            return None
-        if transport == TRANSPORTS[0] and (key := first_tunnel_key(node)):
-            self._reader.problem(key, f"server: {quoted(key.value)} is a tunnel's: add transport, {' or '.join(TRANSPORTS[1:])}")
-            return None
-        return transport
-
-    def _check_hop(self, server: Server, node: yaml.Node) -> None:
-        hop, where = self._hops.setdefault(server.address, (server.hop, f"in line {line_of(node)}"))
-        if hop != server.hop:
-            self._reader.problem(node, f"server {server.address} is reached in another way than {where}: there is one way to "
-                                 "an address")
+    def _check_hop(self, server: Address, hop: Hop, node: yaml.Node) -> None:
+        known, where = self._hops.setdefault(server, (hop, f"in line {line_of(node)}"))
+        if known != hop:
+            self._loader.problem(
+                node, f"server {server} is reached in another way than {where}: there is one way to an address"
+            )
         else:
-            self._tunnels.check_hop(server.hop, node)
+            self._tunnels.check(hop, node)
 
-    def _check_differ(self, servers: list[Server | None], nodes: list[yaml.Node]) -> None:
-        lines: dict[object, int] = {}
-        for server, node in zip(servers, nodes, strict=True):
-            if server is None:
-                continue
-            if server.endpoint in lines:
-                self._reader.problem(node, f"server {server.endpoint} is already in this service (line {lines[server.endpoint]}): "
-                                     "remove one, and give the other a weight")
-            lines.setdefault(server.endpoint, line_of(node))
-
-    def _check_owner(self, address: Address, owner: str, node: yaml.Node) -> None:
-        where = self._owners.setdefault(address, owner)
-        if where != owner:
-            self._reader.problem(node, f"server {address} already belongs to the external IP {where}; "
+    def _check_owner(self, address: Address, owner: Owner, node: yaml.Node) -> None:
+        first = self._owners.setdefault(address, owner)
+        if first.which != owner.which:
+            self._loader.problem(node, f"server {address} already belongs to the external IP {first.where}; "
                                  "with nat: destination a server belongs to one external IP")

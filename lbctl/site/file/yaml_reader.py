@@ -26,7 +26,7 @@ _KINDS = {_STR: "text", _INT: "a number", _FLOAT: "a number", _BOOL: "a truth va
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class Mistake:
     """One thing to mend in a site file. `line` counts from 1; None: the file as a whole."""
 
     file: str
@@ -40,17 +40,17 @@ class Problem:
 class ConfigError(Exception):
     """A site file that cannot be used; `errors` are all its problems, in the order of lines."""
 
-    def __init__(self, errors: Iterable[Problem]) -> None:
+    def __init__(self, errors: Iterable[Mistake]) -> None:
         self.errors = sorted(errors, key=lambda problem: problem.line or 0)
         super().__init__("\n".join(map(str, self.errors)))
 
 
 def line_of(node: yaml.Node) -> int:
-    """The line where the node starts, from 1."""
-    return node.start_mark.line + 1
+    """The line where the node starts, from 1. It is for people: nothing is told from anything else by its line."""
+    return int(node.start_mark.line) + 1
 
 
-def quoted(text: str) -> str:
+def in_quotes(text: str) -> str:
     """The text as a message shows it, not longer than a line."""
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
@@ -68,12 +68,12 @@ class Reader:
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self.problems: list[Problem] = []
+        self.problems: list[Mistake] = []
 
     def problem(self, where: yaml.Node | int | None, message: str) -> None:
         """Note a problem at a node, in a line, or with the file as a whole."""
         line = line_of(where) if isinstance(where, yaml.Node) else where
-        self.problems.append(Problem(self.file, line, message))
+        self.problems.append(Mistake(self.file, line, message))
 
     def compose(self, text: str) -> yaml.Node | None:
         """The root node of the text's one document; None if there is none, or none that can be read."""
@@ -88,7 +88,7 @@ class Reader:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             what = ", ".join(part for part in (error.problem, error.context) if part)
-            self.problem(mark and mark.line + 1, f"this is not valid YAML: {what}{_hint(text, mark)}")
+            self.problem(mark.line + 1 if mark else None, f"this is not valid YAML: {what}{_hint(text, mark)}")
         return None
 
     def mapping(
@@ -105,14 +105,17 @@ class Reader:
             return None
         values: dict[str, yaml.Node] = {}
         unknown: list[tuple[yaml.Node, yaml.Node]] = []
-        lines: dict[str, int] = {}
+        seen: dict[str, yaml.Node] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 self.problem(key, f"{what}: a key must be a word, not {_kind(key)}")
-            elif key.value in lines:
-                self.problem(key, f"{what}: the key {quoted(key.value)} is already in line {lines[key.value]}: remove one")
+            elif key.value in seen:
+                self.problem(
+                    key,
+                    f"{what}: the key {in_quotes(key.value)} is already in line {line_of(seen[key.value])}: remove one",
+                )
             else:
-                lines[key.value] = line_of(key)
+                seen[key.value] = key
                 if key.value in required or key.value in optional:
                     values[key.value] = value
                 elif key.value in only_for:
@@ -134,7 +137,8 @@ class Reader:
             return []
         if not node.value:
             self.problem(node, f"{what} is empty: at least one is needed")
-        return node.value
+        found: list[yaml.Node] = node.value
+        return found
 
     def raw(self, node: yaml.Node | None, what: str, wanted: str) -> str | None:
         """A scalar as it is written, whatever YAML takes it for; for formats that are checked afterwards."""
@@ -143,14 +147,14 @@ class Reader:
         if not isinstance(node, yaml.ScalarNode) or node.tag == _NULL:
             self.problem(node, f"{what} must be {wanted}; it is {_kind(node)}")
             return None
-        return node.value
+        return str(node.value)
 
     def text(self, node: yaml.Node | None, what: str) -> str | None:
         """A scalar that YAML takes for text."""
         value = self.raw(node, what, "text")
         if value is None or node is None or node.tag == _STR:
             return value
-        self.problem(node, f"{what} must be text, and YAML reads {quoted(value)} as {_kind(node)}: write it in quotes")
+        self.problem(node, f"{what} must be text, and YAML reads {in_quotes(value)} as {_kind(node)}: write it in quotes")
         return None
 
     def whole(self, node: yaml.Node | None, what: str, low: int, high: int) -> int | None:
@@ -174,20 +178,15 @@ class Reader:
         value = self.raw(node, what, "true or false")
         if value is None or value in ("true", "false"):
             return None if value is None else value == "true"
-        self.problem(node, f"{what} must be true or false; it is {quoted(value)}")
+        self.problem(node, f"{what} must be true or false; it is {in_quotes(value)}")
         return None
 
-    def choice(
-        self, node: yaml.Node | None, what: str, known: Collection[str], later: Collection[str] = ()
-    ) -> str | None:
-        """One of the known words; those of `later` are said to be not supported yet."""
+    def choice(self, node: yaml.Node | None, what: str, known: Collection[str]) -> str | None:
+        """One of the known words."""
         value = self.raw(node, what, f"one of: {', '.join(known)}")
         if value is None or value in known:
             return value
-        if value in later:
-            self.problem(node, f"{what} {value!r} is not yet supported: use {' or '.join(known)}")
-        else:
-            self.problem(node, f"unknown {what} {quoted(value)}: {did_you_mean(value, known)}")
+        self.problem(node, f"unknown {what} {in_quotes(value)}: {did_you_mean(value, known)}")
         return None
 
     def _harmless(self, text: str) -> bool:
@@ -195,7 +194,9 @@ class Reader:
         depth = documents = 0
         before = len(self.problems)
         for event in yaml.parse(text, Loader=_LOADER):
-            line = event.start_mark.line + 1
+            if type(event) is yaml.ScalarEvent:
+                continue  # most are
+            line = event.start_mark.line + 1 if event.start_mark else None
             documents += isinstance(event, yaml.DocumentStartEvent)
             if documents == 2:
                 self.problem(line, "a second YAML document starts here, and a site file has one: remove the '---'")
@@ -223,7 +224,7 @@ class Reader:
             near = difflib.get_close_matches(key.value, missing, n=1)
             if near:
                 values[near[0]] = value
-            self.problem(key, f"{what}: unknown key {quoted(key.value)}: {did_you_mean(key.value, near or known)}")
+            self.problem(key, f"{what}: unknown key {in_quotes(key.value)}: {did_you_mean(key.value, near or known)}")
 
     def _number(self, node: yaml.Node | None, what: str, wanted: str, form: re.Pattern[str]) -> str | None:
         """A scalar in plain decimal notation: what YAML 1.1 also takes for numbers (010 is 8, 1:30 is 90) surprises."""
@@ -231,7 +232,7 @@ class Reader:
         if value is None or node is None or (node.tag in (_INT, _FLOAT) and form.fullmatch(value)):
             return value
         hint = "; remove the quotes" if node.tag == _STR and form.fullmatch(value) else ""
-        self.problem(node, f"{what} must be {wanted}; it is {quoted(value)}{hint}")
+        self.problem(node, f"{what} must be {wanted}; it is {in_quotes(value)}{hint}")
         return None
 
 

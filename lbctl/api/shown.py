@@ -1,0 +1,216 @@
+"""What the REST API shows of the control function: this is the one list of it.
+
+`Shown` reads the control function's parts, and changes nothing. It is given the parts by name; each Protocol here says
+what is read of one part. `of` puts it together, and views and metrics turn what it tells into answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from lbctl.control import ControlFunction
+from lbctl.copies.feeds import KeeperState
+from lbctl.entries.access_table import Entry
+from lbctl.ground.move_record import MoveRecord
+from lbctl.ground.serving import Directory, Serving
+from lbctl.load.balancing import Run
+from lbctl.load.loads import Load
+from lbctl.servers.states import FormerServer, ServerState
+from lbctl.site.model import ExternalIp, LoadBalancer, Server, Service, ServiceOrder, Site
+from lbctl.switches.switch import Switch
+from lbctl.values.addresses import Address, address_order
+from lbctl.values.transfer import TransferMode
+
+
+class GroundRead(Protocol):
+    """site: in force, with what has been ordered for its services. switches: by the names of their LBs. counters: of
+    what concerns no single LB."""
+
+    @property
+    def site(self) -> Site: ...
+    @property
+    def switches(self) -> Mapping[str, Switch]: ...
+    @property
+    def external_ips(self) -> Directory: ...
+    @property
+    def counters(self) -> Mapping[str, int]: ...
+
+
+class ServicesRead(Protocol):
+    """What is ordered for services, and what their servers do."""
+
+    def order(self, address: Address, service: Service) -> ServiceOrder: ...
+    def server_state(self, address: Address, service: Service, server: Server) -> ServerState: ...
+    def former_servers(self, address: Address) -> Sequence[FormerServer]: ...
+
+
+class MovesRead(Protocol):
+    """records: of the moves that are remembered, by their ids, the oldest first."""
+
+    def records(self) -> Mapping[str, MoveRecord]: ...
+
+
+class HealthRead(Protocol):
+    """state: of an LB's data path, and why."""
+
+    def state(self, name: str) -> tuple[str, str | None]: ...
+
+
+class LoadsRead(Protocol):
+    """totals: (LB, owner of the external IP, packets or bytes) -> counted since the start."""
+
+    @property
+    def totals(self) -> Mapping[tuple[str, int, str], int]: ...
+    def of(self, serving: Serving, /) -> Load: ...
+
+
+class BalancingRead(Protocol):
+    """last: the rebalancing begun last. is_drained: does an operator want that LB empty?"""
+
+    @property
+    def last(self) -> Run | None: ...
+    def is_drained(self, name: str) -> bool: ...
+
+
+class KeepersRead(Protocol):
+    """states: of the keepers that are told of entries."""
+
+    def states(self, now: float) -> Sequence[KeeperState]: ...
+
+
+class ChecksRead(Protocol):
+    """counters: health checks since the start, by result; and those that were put off, not sent, or not counted."""
+
+    @property
+    def counters(self) -> Mapping[str, int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Of a control function."""
+
+    ground: GroundRead
+    services: ServicesRead
+    moves: MovesRead
+    health: HealthRead
+    loads: LoadsRead
+    balancing: BalancingRead
+    keepers: KeepersRead
+    checks: ChecksRead
+
+
+class Shown:
+    """Reads a control function's parts. Addresses and names are those of the site in force."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    @property
+    def site(self) -> Site:
+        """In force, with what has been ordered for its services."""
+        return self._parts.ground.site
+
+    def counters(self) -> Mapping[str, int]:
+        """Of what concerns no single LB."""
+        return self._parts.ground.counters
+
+    # Load balancers.
+
+    def switch(self, lb: LoadBalancer) -> Switch:
+        return self._parts.ground.switches[lb.name]
+
+    def health(self, lb: LoadBalancer) -> tuple[str, str | None]:
+        """Of its data path, and why."""
+        return self._parts.health.state(lb.name)
+
+    def drained(self, lb: LoadBalancer) -> bool:
+        """Does an operator want it empty?"""
+        return self._parts.balancing.is_drained(lb.name)
+
+    def transfer_modes(self, lb: LoadBalancer) -> Mapping[Address, TransferMode]:
+        return {address: role.mode for address, role in self.switch(lb).roles.items() if role.mode}
+
+    def assigned_external_ips(self, lb: LoadBalancer) -> list[Address]:
+        """In ascending order."""
+        addresses = [ip.address for ip in self.site.external_ips if self.assigned_to(ip.address) == lb.name]
+        return sorted(addresses, key=address_order)
+
+    # External IPs.
+
+    def assigned_to(self, address: Address) -> str:
+        """The LB."""
+        return self._serving(address).assigned
+
+    def connection_count(self, address: Address) -> int:
+        return len(self._serving(address).table)
+
+    def entries(self, address: Address) -> Sequence[Entry]:
+        return self._serving(address).table.snapshot()
+
+    def mac_of(self, address: Address, hop: Address) -> str | None:
+        """The MAC of a next hop or router, as the external IP's LB knows it; None: it does not."""
+        return self._parts.ground.switches[self.assigned_to(address)].neighbours.get(hop)
+
+    def running_move(self, address: Address) -> MoveRecord | None:
+        """The move that takes the external IP elsewhere now."""
+        return self._serving(address).move
+
+    # Services and servers.
+
+    def order(self, ip: ExternalIp, service: Service) -> ServiceOrder:
+        """What has been ordered for the service."""
+        return self._parts.services.order(ip.address, service)
+
+    def server_state(self, ip: ExternalIp, service: Service, server: Server) -> ServerState:
+        return self._parts.services.server_state(ip.address, service, server)
+
+    def former_servers(self, ip: ExternalIp) -> Sequence[FormerServer]:
+        return self._parts.services.former_servers(ip.address)
+
+    def check_results(self) -> Mapping[str, int]:
+        """Health checks since the start, by result; and those that were put off, not sent, or not counted."""
+        return self._parts.checks.counters
+
+    # Moves and rebalancing.
+
+    def moves(self) -> list[MoveRecord]:
+        """Those that are remembered, the oldest first."""
+        return list(self._parts.moves.records().values())
+
+    def move(self, id: str) -> MoveRecord | None:
+        return self._parts.moves.records().get(id)
+
+    def last_run(self) -> Run | None:
+        """The last rebalancing."""
+        return self._parts.balancing.last
+
+    # Loads.
+
+    def load(self, addresses: Iterable[Address]) -> Load:
+        """What these external IPs carry together."""
+        return sum((self._parts.loads.of(self._serving(address)) for address in addresses), Load())
+
+    def carried(self) -> Mapping[tuple[str, int, str], int]:
+        """(LB, owner of the external IP, packets or bytes) -> counted since the start."""
+        return self._parts.loads.totals
+
+    # Keepers.
+
+    def keepers(self, now: float) -> Sequence[KeeperState]:
+        """Those that are told of entries. now: seconds since the epoch."""
+        return self._parts.keepers.states(now)
+
+    def _serving(self, address: Address) -> Serving:
+        serving = self._parts.ground.external_ips.get(address)
+        if serving is None:
+            raise KeyError(f"{address} is no external IP of this site")
+        return serving
+
+
+def of(control: ControlFunction) -> Shown:
+    """What is shown of a control function."""
+    return Shown(Parts(
+        ground=control.ground, services=control.services, moves=control.movement, health=control.detection,
+        loads=control.loads, balancing=control.balancing, keepers=control.feeds, checks=control.checker))

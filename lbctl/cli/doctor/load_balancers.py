@@ -1,0 +1,47 @@
+"""What the controller says of the load balancers: are they ready, and does their data path work?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from lbctl.cli.doctor.finding import Finding, fail, ok, warn
+
+
+def check_load_balancer(lb: dict[str, Any]) -> Iterator[Finding]:
+    """What the controller says of one load balancer."""
+    name, state = lb["name"], lb["state"]
+    if state == "disconnected":
+        yield fail(f"{name} is not connected to the controller: {lb['reason']}.",
+                   f"on its host: lbctl doctor (its bridge must have the dpid {lb['dpid']})")
+    elif state != "ready":
+        yield fail(f"{name} is {state}: {lb['reason']}.", "lbctl status; then the controller's log")
+    elif lb["reason"]:
+        yield fail(f"{name} is ready, but: {lb['reason']}.", "on its host: lbctl doctor")
+    else:
+        yield ok(f"{name} is ready.")
+    for reason, count in lb["counters"]["dropped"].items():
+        if count:
+            yield warn(f"The controller has dropped {count} packets of {name}: {reason}.", "see the controller's log")
+    if refused := lb["counters"]["other"].get("ports_exhausted", 0):
+        yield warn(
+            f"{name} has refused {refused} connections because no translated port was left.",
+            "the controller's log names the external IPs: give them more internal_ips, a larger port_range, or more "
+            "servers",
+        )
+
+
+def check_health(lb: dict[str, Any]) -> Iterator[Finding]:
+    """What other load balancers' probes say of its data path. One that is not connected has been told of already."""
+    name, why = lb["name"], lb["health_reason"]
+    if lb["health"] == "failed":
+        yield fail(
+            f"{name} has failed: {why}.", "mend that; it gets external IPs again by lbctl move, or if another one fails"
+        )
+    elif lb["health"] in ("unmanaged", "silent"):
+        yield fail(
+            f"{name}: {why}.", "lbctl status shows whether it is relieved; docs/failover.md tells what is waited for"
+        )
+    elif lb["health"] == "unwatched" and lb["state"] == "ready":
+        yield warn(f"{name} is not watched: {why}.",
+                   "load balancers need to reach each other's ports on both networks, see docs/failover.md")

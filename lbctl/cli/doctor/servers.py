@@ -1,0 +1,59 @@
+"""What the controller says of the servers, and of the routers that they, or NAT gateways, are behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from lbctl.cli.doctor.finding import Finding, ok, warn
+from lbctl.frames.discovery import asked_by
+
+
+def check_servers(external_ip: dict[str, Any]) -> Iterator[Finding]:
+    """Servers (and their routers) whose MAC the load balancer does not know get no packets."""
+    servers = {server["address"]: server for service in external_ip["services"] for server in service["servers"]}
+    lb = external_ip["load_balancer"]
+    silent = [server for server in servers.values() if server["mac"] is None]
+    for server in silent:
+        hop, address = server["next_hop"] or server["address"], server["address"]
+        asked = f"Server {address}" if hop == address else f"The router {hop} that server {address} is behind"
+        yield warn(f"{asked} of {external_ip['address']} does not answer the {asked_by(hop)} requests of {lb}.",
+                   _mend_server(external_ip, server))
+    if servers and not silent:
+        yield ok(f"All servers of {external_ip['address']} were found by {lb}.")
+    yield from _down(external_ip)
+    router = external_ip["router"]
+    if router and router["mac"] is None:
+        yield warn(
+            f"The router {router['address']} of the NAT gateway {external_ip['address']} does not answer the "
+            f"{asked_by(router['address'])} requests of {lb}: nothing goes out.",
+            "on the router: ip address show; ip link show",
+        )
+    elif router:
+        yield ok(f"The router of {external_ip['address']} was found by {lb}.")
+
+
+def _down(external_ip: dict[str, Any]) -> Iterator[Finding]:
+    """What its health checks have found, of servers whose MAC is known."""
+    for service in external_ip["services"]:
+        for server in service["servers"]:
+            if server["state"] == "down" and server["mac"] is not None:
+                yield warn(
+                    f"Server {server['address']} port {server['port']} of {external_ip['address']} "
+                    f"({service['protocol']}/{service['port']}) is down: {server['reason']}.",
+                    "on the server: is the process there, and does it answer what health_check asks? See "
+                    "docs/health-checks.md",
+                )
+
+
+def _mend_server(external_ip: dict[str, Any], server: dict[str, Any]) -> str:
+    if server["tunnel"]:
+        tunnel = server["tunnel"]
+        return (
+            f"on {tunnel['remote']}: ip -d link show type {tunnel['transport']} (key {tunnel['key']}); ip address show"
+        )
+    if server["next_hop"]:
+        return "on that router: ip address show; ip route show"
+    return "on the server: ip address show" + (
+        f"; ip route show (default via {external_ip['gateway']})" if external_ip["gateway"] else ""
+    )

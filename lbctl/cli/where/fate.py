@@ -1,0 +1,192 @@
+"""What becomes of a packet: from the API's answers to the rules it meets and a sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from lbctl.cli import output
+from lbctl.cli.where.situation import FLAGS, Situation
+from lbctl.cli.where.walk import Fields, Hit, walk
+from lbctl.entries.access_table import Entry
+from lbctl.entries.translation import full_reply
+from lbctl.frames.discovery import asked_by
+from lbctl.frames.packets import parse_mac
+from lbctl.openflow.cookies import Kind, kind_of
+from lbctl.openflow.entry_flows import entry_flows
+from lbctl.openflow.flow import Flow
+from lbctl.openflow.rules import ABSENT, Role, all_flows
+from lbctl.site.model import ExternalIp, Hop, Server, Service, Tunnel
+from lbctl.values.addresses import Address
+from lbctl.values.keys import pack_key, reply_key
+from lbctl.values.protocols import ETH_TYPES, PROTOCOL_NUMBERS, TCP, TTL
+from lbctl.values.transfer import TransferMode
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """outcome: server, client (by the NAT gateway), new, reset, unreachable, held, dropped."""
+
+    outcome: str
+    sentence: str
+    path: list[Hit]
+
+
+def fate_of(packet: str, situation: Situation) -> Fate:
+    """Where such a packet (one of situation.packets) goes."""
+    path = walk(_flows(situation), _packet(situation, packet))
+    outcome, sentence = _outcome(situation, path[-1])
+    return Fate(outcome, sentence, path)
+
+
+def _flows(situation: Situation) -> list[Flow]:
+    external_ip = _external_ip(situation.external_ip)
+    servers = [server for service in situation.external_ip["services"] for server in service["servers"]]
+    neighbours = {
+        _hop(server).address: server["mac"]
+        for server in [*servers, *situation.external_ip["former_servers"]]
+        if server["mac"]
+    }
+    flows = all_flows([external_ip], {external_ip.address: _role(situation)}, neighbours, situation.ports)
+    if situation.entry:
+        flows += entry_flows(_entry(situation.entry), linger=0)
+    return flows
+
+
+def _external_ip(view: dict[str, Any]) -> ExternalIp:
+    services = tuple(
+        Service(service["protocol"], service["port"], service["scheduler"], tuple(map(_server, service["servers"])))
+        for service in view["services"]
+    )
+    former = tuple((ip_address(server["address"]), _hop(server)) for server in view["former_servers"])
+    return ExternalIp(
+        ip_address(view["address"]),
+        view["load_balancer"],
+        _optional(view["gateway"]),
+        view["nat"],
+        services,
+        former,
+        kind=view["kind"],
+        internal_ips=tuple(map(ip_address, view["internal_ips"])),
+        inside=tuple(map(ip_network, view["inside"])),
+        router=_optional(view["router"] and view["router"]["address"]),
+    )
+
+
+def _server(view: dict[str, Any]) -> Server:
+    return Server(
+        ip_address(view["address"]), view["port"], view["weight"], _optional(view["next_hop"]), _hop(view).tunnel
+    )
+
+
+def _hop(view: dict[str, Any]) -> Hop:
+    """Of a server, or a former one."""
+    tunnel = view["tunnel"] and Tunnel(
+        view["tunnel"]["transport"], ip_address(view["tunnel"]["remote"]), view["tunnel"]["key"], view["tunnel"]["mtu"]
+    )
+    return Hop(ip_address(view["next_hop"] or view["address"]), tunnel)
+
+
+def _optional(text: str | None) -> Address | None:
+    return ip_address(text) if text else None
+
+
+def _role(situation: Situation) -> Role:
+    if situation.mode is None:
+        return ABSENT
+    mode, move = TransferMode(situation.mode), situation.move
+    hold_all = (mode is TransferMode.TRANSITION and move is not None and move["strategy"] == "buffered"
+                and move["to"] == situation.load_balancer["name"])
+    return Role(mode, hold_all, arp=True)
+
+
+def _entry(view: dict[str, Any]) -> Entry:
+    key = pack_key(PROTOCOL_NUMBERS[view["protocol"]], ip_address(view["client"]).packed, view["client_port"],
+                   ip_address(view["external_ip"]).packed, view["external_port"])
+    server = ip_address(view["server"]).packed, view["server_port"]
+    reply = (
+        full_reply(key, *server, (ip_address(view["internal_ip"]).packed, view["internal_port"]))
+        if view["internal_ip"]
+        else reply_key(key, *server)
+    )
+    return Entry(key, reply, parse_mac(view["next_hop"]), 0.0, inner_hop=parse_mac(view["inner_hop"] or ""))
+
+
+def _packet(situation: Situation, packet: str) -> Fields:
+    port = situation.port
+    source, destination, name = situation.source, situation.destination, situation.protocol
+    version = source.address.version
+    flags = {"tcp_flags": FLAGS[packet]} if packet in FLAGS else {}
+    return {
+        "in_port": port.number,
+        "eth_type": ETH_TYPES[version],
+        "eth_dst": port.mac,
+        "ip_proto": PROTOCOL_NUMBERS[name],
+        "nw_ttl": TTL,
+        f"ipv{version}_src": str(source.address),
+        f"{name}_src": source.port,
+        f"ipv{version}_dst": str(destination.address),
+        f"{name}_dst": destination.port,
+        **flags,
+    }
+
+
+def _outcome(situation: Situation, last: Hit) -> tuple[str, str]:
+    lb, entry = situation.load_balancer["name"], situation.entry
+    where = f"table {last.number} ({last.table}) of {lb}"
+    external = situation.external_ip["address"]
+    if last.flow is None and last.table == "deliver_server" and entry:
+        return "dropped", (
+            f"dropped in {where}: the server {entry['server']} has not answered {lb}'s {asked_by(entry['server'])}; "
+            "is it up, and where the site file says?"
+        )
+    outcome, answer = (
+        ("reset", "a RST") if PROTOCOL_NUMBERS[situation.protocol] == TCP else ("unreachable", "ICMP port unreachable")
+    )
+    match kind_of(last.flow.cookie) if last.flow else None:
+        case Kind.DELIVER:
+            return _delivered(situation)
+        case Kind.NEW:
+            if not (situation.entry or situation.outward or situation.taking):
+                return outcome, (
+                    f"{where} shows it to the controller, which answers with {answer}: no server takes connections "
+                    "(`lbctl server list` says why)"
+                )
+            return "new", f"{where} shows it to the controller, {_new(situation)}"
+        case Kind.STRAY:
+            return outcome, f"{where} shows it to the controller, which answers with {answer}: there is no entry" + (
+                f", and connections are opened from inside only: {external} is a NAT gateway"
+                if situation.external_ip["inside"]
+                else ""
+                if situation.service
+                else f", and no {situation.protocol} service on port {situation.destination.port}"
+            )
+        case Kind.HOLD:
+            return "held", f"{where} has it held: {external} is being moved, it goes on when that is done"
+        case Kind.UNASSIGNED:
+            return "unreachable", (f"{where} shows it to the controller, which answers with ICMP host unreachable: "
+                                   f"{external} is not assigned to {lb}")
+    return "dropped", f"dropped in {where}"
+
+
+def _delivered(situation: Situation) -> tuple[str, str]:
+    entry = situation.entry
+    assert entry is not None, "rules that deliver a packet are an entry's"
+    if situation.outward:
+        return "client", f"goes out by its entry, as {output.endpoint(entry['external_ip'], entry['external_port'])}"
+    sent_as = f", as {output.endpoint(entry['internal_ip'], entry['internal_port'])}" if entry["internal_ip"] else ""
+    kind = "inside host" if situation.external_ip["inside"] else "server"
+    return "server", f"goes to {kind} {output.endpoint(entry['server'], entry['server_port'])} by its entry{sent_as}"
+
+
+def _new(situation: Situation) -> str:
+    if situation.entry:
+        return "which lets a repeated SYN go on to the same server, and makes a new entry for a new connection"
+    if situation.outward:
+        router = situation.external_ip["router"]
+        unknown = "" if router["mac"] else f"; not before the router {router['address']} has told its MAC"
+        return f"which makes an entry with a port of {situation.external_ip['address']}{unknown}"
+    assert situation.service is not None, "it has servers that take connections"
+    servers = ", ".join(output.endpoint(server["address"], server["port"]) for server in situation.taking)
+    return f"which makes an entry for a server by {situation.service['scheduler']}, one of {servers}"

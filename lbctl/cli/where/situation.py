@@ -1,0 +1,70 @@
+"""One connection, and what the API says that matters for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lbctl.frames import packets
+from lbctl.openflow.ports import Port, Ports
+from lbctl.values.addresses import Endpoint
+
+SYN, SEGMENT, DATAGRAM = "syn", "segment", "datagram"
+"""A TCP connection request; any other TCP packet without RST; a UDP packet."""
+FLAGS = {SYN: packets.SYN, SEGMENT: packets.ACK}
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What the API says that matters for one connection. `entry` is None if there is none, `move` if none is running.
+
+    source, destination: of the packet as its sender makes it. outward: from an inside host of a NAT gateway; else from
+    a client.
+    """
+
+    protocol: str
+    source: Endpoint
+    destination: Endpoint
+    outward: bool
+    external_ip: dict[str, Any]
+    load_balancer: dict[str, Any]
+    ports: Ports
+    mode: str | None
+    entry: dict[str, Any] | None
+    move: dict[str, Any] | None
+
+    @property
+    def packets(self) -> tuple[str, ...]:
+        """The kinds of packets whose ways differ, the likeliest first."""
+        if self.protocol == "udp":
+            return (DATAGRAM,)
+        return (SEGMENT, SYN) if self.entry else (SYN, SEGMENT)
+
+    @property
+    def port(self) -> Port:
+        """The port of the load balancer that the packet comes in by."""
+        return self.ports.internal if self.outward else self.ports.external
+
+    @property
+    def service(self) -> dict[str, Any] | None:
+        """The service that the packet is for, if there is one."""
+        return next((service for service in self.external_ip["services"]
+                     if (service["protocol"], service["port"]) == (self.protocol, self.destination.port)), None)
+
+    @property
+    def taking(self) -> list[dict[str, Any]]:
+        """The servers of the service that take connections."""
+        return [server for server in self.service["servers"] if server["state"] == "up"] if self.service else []
+
+
+def ports_of(load_balancer: dict[str, Any]) -> Ports | None:
+    """None if the switch has not shown both networks' ports."""
+    external, internal = (load_balancer["ports"][side] for side in ("external", "internal"))
+    if None in (external["number"], internal["number"], external["mac"], internal["mac"]):
+        return None
+    tunnels = {
+        transport: Port(port["number"], internal["mac"])
+        for transport, port in load_balancer["ports"]["tunnels"].items()
+        if port["number"] is not None
+    }
+    return Ports(Port(external["number"], external["mac"]), Port(internal["number"], internal["mac"]), tunnels)

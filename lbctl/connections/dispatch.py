@@ -1,0 +1,96 @@
+"""Hands each packet that a switch has shown to the controller to the part that knows what it leads to.
+
+The datapath's cached flows may send a packet here a moment after the tables have changed, so a packet's kind is a hint:
+what decides is the access table and the LB's role now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from lbctl.connections.answers import drop, send_again, send_icmp_error
+from lbctl.connections.arrival import Arrival
+from lbctl.connections.endings import Endings
+from lbctl.connections.icmp_handler import IcmpHandler
+from lbctl.connections.new_connections import NewConnections
+from lbctl.connections.strays import Strays
+from lbctl.connections.transition import Transition
+from lbctl.entries.access_table import Entry
+from lbctl.frames import icmp, packets
+from lbctl.ground.effects import Outbox
+from lbctl.ground.ground import Ground
+from lbctl.ground.serving import Serving
+from lbctl.openflow.cookies import Kind
+from lbctl.openflow.inbound import EntryRemoved, EntryStats, PacketIn
+from lbctl.switches.switch import Switch
+
+
+class Connections:
+    """Packets and entries of all external IPs: what other rooms call.
+
+    Every method returns the messages that its event calls for.
+    """
+
+    strays: type[Strays] = Strays
+    """What is done with packets that have no entry in the switch."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._directory = ground.external_ips
+        self._endings = endings = Endings(ground)
+        self._transition = transition = Transition(ground)
+        icmp_handler = IcmpHandler(ground.external_ips)
+        self._by_kind: dict[Kind | None, Callable[[Arrival, Serving], Outbox]] = {
+            Kind.NEW: NewConnections(ground, transition, endings).arrived, Kind.HOLD: transition.hold,
+            Kind.STRAY: self.strays(ground, transition).arrived, Kind.UNASSIGNED: self._unassigned}
+        """Those whose own addresses tell whose packets they are."""
+        self._translated: dict[Kind | None, Callable[[Arrival], Outbox]] = {
+            Kind.RESET: endings.reset, Kind.EXPIRED: icmp_handler.expired, Kind.TOO_BIG: icmp_handler.too_big,
+            Kind.TRANSLATE_ICMP: icmp_handler.translate}
+        """Those whose own addresses don't."""
+
+    def packet_in(self, switch: Switch, packet_in: PacketIn, now: float) -> Outbox:
+        """A packet that has come to the controller, by whatever flow."""
+        _, _, kind, in_port, frame = packet_in
+        switch.counters["packet_ins"] += 1
+        handler, translated = self._by_kind.get(kind), self._translated.get(kind)
+        if handler is None and translated is None:
+            return drop(switch, "unknown_flow")
+        ports = switch.of_ports
+        if not switch.ready or ports is None:
+            return drop(switch, "not_ready")
+        try:
+            packet = packets.decode(frame)
+        except packets.Malformed:
+            return drop(switch, "malformed")
+        arrival = Arrival(switch, ports, ports.side_of(in_port), in_port, frame, packet, now)
+        if translated:
+            return translated(arrival)
+        serving = self._directory.of_packet(packet.src, packet.dst, arrival.side)
+        return handler(arrival, serving) if handler and serving else drop(switch, "unknown_address")
+
+    @staticmethod
+    def _unassigned(arrival: Arrival, serving: Serving) -> Outbox:
+        """Of an external IP that the switch had not: an error, or it goes on if the LB has it by now."""
+        if arrival.switch.role(serving.address).mode is None:
+            return send_icmp_error(arrival, serving, icmp.HOST_UNREACHABLE)
+        return [send_again(arrival, serving)]
+
+    def release(self, serving: Serving, name: str) -> Outbox:
+        """The held packets, in order, through that LB's tables."""
+        return self._transition.release(serving, name)
+
+    def entry_removed(self, switch: Switch, removed: EntryRemoved, now: float) -> Outbox:
+        """One direction of an entry has seen its FIN and ran out; after both, the entry ends."""
+        return self._endings.entry_removed(switch, removed, now)
+
+    def finished(self, serving: Serving, found: Iterable[EntryStats], now: float) -> Outbox:
+        """What an LB held of an external IP that it serves no more: ends what has seen its FINs."""
+        return self._endings.finished(serving, found, now)
+
+    def end_all(self, serving: Serving, entries: Iterable[Entry], now: float) -> Outbox:
+        """Takes entries out of the table and out of every switch."""
+        return self._endings.end_all(serving, entries, now)
+
+    def tick(self, now: float) -> Outbox:
+        """Ends what has lingered long enough."""
+        return self._endings.tick(now)

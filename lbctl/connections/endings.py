@@ -1,0 +1,116 @@
+"""How entries end: after FIN both ways, after a RST, or because somebody wants it."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable
+
+from lbctl.connections.answers import drop
+from lbctl.connections.arrival import Arrival
+from lbctl.entries.access_table import FIN_IN, FIN_OUT, GONE, REINSTALLED, RESET, REUSED, Entry
+from lbctl.ground.effects import Outbox, ToSwitch
+from lbctl.ground.ground import Ground
+from lbctl.ground.serving import Serving
+from lbctl.openflow.cookies import owner_in
+from lbctl.openflow.inbound import EntryRemoved, EntryStats
+from lbctl.openflow.messages import DeleteEntries, portions
+from lbctl.switches.switch import Switch
+from lbctl.values.keys import inverse_key
+from lbctl.values.side import EXTERNAL, INTERNAL
+
+CACHED_SECONDS = 15.0
+"""The datapath may remember an unused flow for this long: Open vSwitch's max-idle (10 s), and some more."""
+CLOCK_RATIO, CLOCK_STEP = 1.01, 0.5
+"""A switch's clock may run that much faster than ours; and a busy one reads its clock only so often (seconds). A flow
+that ran out was there for a second (the shortest linger) at least, so a new entry is told from an old flow all the
+same."""
+
+
+class Endings:
+    """Of the entries of all external IPs."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground, self._directory = ground, ground.external_ips
+        self._ended: dict[bytes, float] = {}
+        """Keys of the opening packets of entries that ended in the last CACHED_SECONDS, and when; the oldest first."""
+        self._lingering: deque[tuple[float, Serving, Entry]] = deque()
+
+    def has_just_ended(self, key: bytes) -> bool:
+        """Had an entry that a packet of that key opened a short while ago, and is no more?"""
+        return key in self._ended
+
+    def reset(self, arrival: Arrival) -> Outbox:
+        """A RST that a switch has translated and sent on: its entry lingers, then ends."""
+        packet, key = arrival.packet, arrival.key
+        # It has been translated, so it carries the inverse of the other side's key.
+        if serving := self._directory.by_address.get(packet.src):
+            side = EXTERNAL
+        elif serving := self._directory.of_packet(packet.dst, packet.src, INTERNAL):
+            side = INTERNAL
+        else:
+            return drop(arrival.switch, "unknown_address")
+        entry = serving.table.find(side, inverse_key(key)) if key else None
+        if entry and not entry.flags & RESET:
+            entry.flags |= RESET
+            serving.table.changed(entry)
+            self._lingering.append((arrival.now + self._ground.settings.linger, serving, entry))
+        return []
+
+    def entry_removed(self, switch: Switch, removed: EntryRemoved, now: float) -> Outbox:
+        """One direction of an entry has seen its FIN and ran out; after both, the entry ends."""
+        serving = self._directory.by_owner.get(owner_in(removed.cookie))
+        if serving is None:
+            return []
+        entry = serving.table.find(removed.side, removed.key)
+        if entry is None or removed.duration > (now - entry.created) * CLOCK_RATIO + CLOCK_STEP:
+            return []  # older than the entry: it was a flow of an earlier connection with the same ports
+        entry.flags |= removed.side.flag
+        if serving.holders != {switch.lb.name}:
+            entry.flags |= REINSTALLED
+        if not _has_finished(entry):
+            serving.table.changed(entry)
+            return []
+        out = self.end_all(serving, [entry], now)
+        return out if entry.flags & REINSTALLED else []
+
+    def finished(self, serving: Serving, found: Iterable[EntryStats], now: float) -> Outbox:
+        """What an LB held of an external IP that it serves no more. Which of it has seen its FIN or RST was known there
+        alone: elsewhere those entries would stay until they are idle for too long."""
+        ended = []
+        for stats in found:
+            entry = serving.table.by_key(stats.key)
+            # A flow older than the entry was an earlier connection's, with the same ports.
+            if stats.finished and entry and entry.reply == stats.reply and stats.duration <= now - entry.created:
+                entry.flags |= REINSTALLED | stats.side.flag
+                if _has_finished(entry):
+                    ended.append(entry)
+        return self.end_all(serving, ended, now)
+
+    def end_all(self, serving: Serving, entries: Iterable[Entry], now: float) -> Outbox:
+        """Takes entries out of the table and out of every switch."""
+        ended = tuple(entry for entry in entries if not entry.flags & GONE)
+        for entry in ended:
+            serving.remove(entry, now)
+            self._ended.pop(entry.opening_key, None)
+            self._ended[entry.opening_key] = now
+        return [ToSwitch(name, message) for name in serving.holders for message in portions(DeleteEntries, ended)]
+
+    def tick(self, now: float) -> Outbox:
+        """Ends what has lingered long enough."""
+        recent = now - CACHED_SECONDS
+        for key in [key for key, _ in itertools.takewhile(lambda item: item[1] < recent, self._ended.items())]:
+            del self._ended[key]
+        out: Outbox = []
+        while self._lingering and self._lingering[0][0] <= now:
+            _, serving, entry = self._lingering.popleft()
+            # A SYN may have made it live again, or another may have its place.
+            if entry.flags & RESET and not entry.flags & GONE:
+                out += self.end_all(serving, [entry], now)
+        return out
+
+
+def _has_finished(entry: Entry) -> bool:
+    """FIN both ways? Where the ports had been used shortly before, nobody knows: the datapath's cache may have told the
+    flows of the earlier connection's FINs. Such an entry stays until it is idle; a packet puts its flows back."""
+    return entry.flags & (FIN_IN | FIN_OUT | REUSED) == FIN_IN | FIN_OUT

@@ -1,0 +1,91 @@
+"""Packets that have no entry in the switch, though they open no connection."""
+
+from __future__ import annotations
+
+from lbctl.connections.answers import drop, refuse, send_again
+from lbctl.connections.arrival import Arrival
+from lbctl.connections.transition import Transition
+from lbctl.entries.access_table import GONE, NO_HOP, REINSTALLED, Entry
+from lbctl.frames.packets import parse_mac
+from lbctl.ground.effects import Outbox, ToSwitch
+from lbctl.ground.ground import Ground
+from lbctl.ground.serving import Serving
+from lbctl.openflow.entry_flows import entry_flows
+from lbctl.openflow.messages import AddEntries, AddFlows, DeleteEntries, Message, portions
+from lbctl.values.keys import unpack_key
+from lbctl.values.side import EXTERNAL
+from lbctl.values.transfer import TransferMode
+
+
+class Strays:
+    """They end at a known entry, or with an error."""
+
+    def __init__(self, ground: Ground, transition: Transition) -> None:
+        self._ground = ground
+        self._transition = transition
+
+    def arrived(self, arrival: Arrival, serving: Serving) -> Outbox:
+        """Put the flow of a known entry back, else answer with an error."""
+        if arrival.switch.role(serving.address).mode is not TransferMode.NORMAL:
+            return self._transition.hold(arrival, serving)
+        key = arrival.key
+        entry = serving.table.find(arrival.side, key) if key else None
+        return self.put_back(arrival, serving, entry) if entry else refuse(arrival, serving)
+
+    def put_back(self, arrival: Arrival, serving: Serving, entry: Entry) -> Outbox:
+        """The switch has lost a flow of this entry. Not the other side's: that one may have seen its FIN, and would
+        forget it."""
+        side, switch = arrival.side, arrival.switch
+        both_lost, taught = False, list[Message]()
+        if entry.next_hop == NO_HOP or serving.outbound and not entry.inner_hop:
+            if not _learn_hops(arrival, serving, entry):
+                # Only packets from the other side can tell it: let the next one come here.
+                drop(switch, "next_hop_unknown")
+                return [ToSwitch(name, DeleteEntries((entry,))) for name in serving.holders]
+            both_lost, taught = True, self._teach(serving, entry)
+        entry.flags |= REINSTALLED
+        if arrival.packet.payload_length:
+            # Its sender has not closed: what ran out had been told of the FIN of an earlier connection with the same
+            # ports, which the datapath's cache may still remember.
+            entry.flags &= ~side.flag
+        serving.table.changed(entry)
+        switch.counters["entries_put_back"] += 1
+        flows = entry_flows(entry, self._ground.settings.linger)
+        messages = [AddFlows(flows if both_lost else (flows[side.number],)), *taught]
+        holders = [name for name in serving.holders if self._ground.switches[name].ready]
+        out: Outbox = [ToSwitch(name, message) for message in messages for name in holders]
+        out.append(send_again(arrival, serving))
+        return out
+
+    def _teach(self, serving: Serving, entry: Entry) -> list[Message]:
+        """What a client's packet has told is the next hop of its other connections too; and if it came by a router, of
+        all others that do."""
+        client = unpack_key(entry.key)[1]
+        near = self._ground.on_link(client)
+        alike: list[Entry] = []
+        rest: list[Entry] = []
+        for other in serving.hopless:
+            theirs = unpack_key(other.key)[1]
+            if not other.flags & GONE and other.next_hop == NO_HOP:
+                (alike if theirs == client or not (near or self._ground.on_link(theirs)) else rest).append(other)
+        serving.hopless = rest
+        for other in alike:
+            other.next_hop = entry.next_hop
+            serving.table.changed(other)
+        return portions(AddEntries, alike)
+
+
+def _learn_hops(arrival: Arrival, serving: Serving, entry: Entry) -> bool:
+    """Completes an entry that was read back with one flow only. False: this packet does not tell what is missing."""
+    from_outside = arrival.side is EXTERNAL
+    if not serving.outbound:
+        if from_outside:
+            entry.next_hop = arrival.packet.eth_src
+        return from_outside
+    router = serving.config.router
+    mac = arrival.switch.neighbours.get(router) if router else None
+    if entry.next_hop == NO_HOP and mac:
+        entry.next_hop = parse_mac(mac)
+    if not entry.inner_hop and not from_outside:
+        entry.inner_hop = arrival.packet.eth_src
+    return entry.next_hop != NO_HOP and bool(entry.inner_hop)

@@ -1,0 +1,146 @@
+"""An LB's switch has connected: what it holds is read back, and it is sent what it misses, and nothing for what is
+right."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from functools import partial
+from typing import Protocol
+
+from lbctl.connections.recovery import recover
+from lbctl.entries.access_table import Entry
+from lbctl.failures.detection import Detection
+from lbctl.ground.effects import Outbox, ToSwitch, to_switch
+from lbctl.ground.ground import Ground
+from lbctl.ground.in_use import keep_what_is_in_use
+from lbctl.ground.serving import Serving
+from lbctl.ground.tokens import FlowsAnswer
+from lbctl.moves.actions import HOLDING
+from lbctl.openflow.cookies import MASK_ALL, owner_in
+from lbctl.openflow.inbound import EntryStatsDecoder
+from lbctl.openflow.messages import Configure, DeleteCookie, ReadFlows
+from lbctl.switches.readback import Question, ReadBack
+from lbctl.switches.switch import Switch
+from lbctl.values.addresses import Address
+
+
+class Mover(Protocol):
+    """Who moves external IPs (lbctl/moves/)."""
+
+    def give_back(self, serving: Serving, now: float) -> Outbox:
+        """Its entries, to the LB that has it and holds its packets."""
+
+    def ready(self, now: float) -> Outbox:
+        """An LB has been read back: moves that wait for it go on."""
+
+
+class Ender(Protocol):
+    """Who ends entries (lbctl/connections/)."""
+
+    def end_all(self, serving: Serving, entries: Iterable[Entry], now: float) -> Outbox:
+        """Takes entries out of the table and out of every switch."""
+
+
+class Neighbours(Protocol):
+    """Who asks and tells the neighbours (lbctl/networks/)."""
+
+    def announce_all(self, name: str, now: float) -> Outbox:
+        """Tells that LB's neighbours of all that it answers for."""
+
+    def probe(self, switch: Switch) -> Outbox:
+        """Asks for the MACs of all next hops and routers."""
+
+
+class KeptElsewhere(Protocol):
+    """Who knows of copies (lbctl/copies/)."""
+
+    def kept_elsewhere(self, serving: Serving) -> bool:
+        """Are there copies of its entries besides the access table?"""
+
+
+class Comebacks:
+    """Of all LBs."""
+
+    def __init__(self, ground: Ground, detection: Detection, mover: Mover, ender: Ender, neighbours: Neighbours,
+                 copies: KeptElsewhere, earlier: Collection[Address]) -> None:
+        """earlier: the external IPs that an earlier control function had assigned."""
+        self._ground, self._detection, self._mover = ground, detection, mover
+        self._ender, self._neighbours, self._copies = ender, neighbours, copies
+        self._earlier = earlier
+        self._decoder = EntryStatsDecoder()
+
+    def connected(self, switch: Switch) -> Outbox:
+        """Asks what it holds."""
+        name = switch.lb.name
+        switch.state = "reading"
+        readback = ReadBack(self._decoder)
+        out: Outbox = [ToSwitch(name, Configure()), *self._ground.meters(name)]
+        for question in readback.questions():
+            token = self._ground.tokens.new(FlowsAnswer(name, partial(self._answered, switch, readback, question)))
+            out.append(ToSwitch(name, ReadFlows(question.table, question.cookie, question.mask, token)))
+        return out
+
+    def _answered(
+        self, switch: Switch, readback: ReadBack, question: Question, body: bytes, more: bool, now: float
+    ) -> Outbox:
+        readback.answer(question, body, more)
+        out = self._silence(switch, readback) if question.table == "arp" and not more else []
+        return out + self._read_back(switch, readback, now) if readback.complete else out
+
+    def _silence(self, switch: Switch, readback: ReadBack) -> Outbox:
+        """An LB that comes back may not answer for what is elsewhere now: at once, before all that it holds is known.
+        """
+        mine = {serving.owner for serving in self._ground.external_ips if switch.role(serving.address).arp}
+        stale = [cookie for cookie in readback.answered_for() if owner_in(cookie) not in mine]
+        for cookie in stale:
+            del readback.cookies["arp", cookie]
+        return to_switch(switch.lb.name, [DeleteCookie("arp", cookie, MASK_ALL) for cookie in stale])
+
+    def _read_back(self, switch: Switch, readback: ReadBack, now: float) -> Outbox:
+        """All that the switch holds is known."""
+        ground, name = self._ground, switch.lb.name
+        hollow = self._came_back_empty(switch, readback)
+        outcome = recover(switch, readback, ground.external_ips, now)
+        for serving in hollow:
+            serving.unread.add(name)
+            switch.roles[serving.address] = HOLDING
+        out = to_switch(name, outcome.messages)
+        if outcome.taken_over:
+            keep_what_is_in_use(ground)
+            for other in ground.ready():
+                out += ground.sync(other)
+        self._learn_neighbours(switch, readback)
+        out += to_switch(name, switch.reconcile(ground.configs(), readback.cookies))
+        switch.state = "ready"
+        self._detection.read_back(name, now)
+        for serving, entry in outcome.ended:
+            out += self._ender.end_all(serving, [entry], now)
+        ground.log("switch ready", lb=name, flows_sent=len(out), entries_taken_over=outcome.taken_over,
+                   entries_put_back=outcome.put_back, entries_deleted=outcome.deleted, strange_entries=readback.strange,
+                   reason=switch.reason)
+        out += self._neighbours.announce_all(name, now) + self._neighbours.probe(switch)
+        for serving in hollow:
+            out += self._mover.give_back(serving, now)
+        return out + self._mover.ready(now)
+
+    def _learn_neighbours(self, switch: Switch, readback: ReadBack) -> None:
+        """The MACs that the switch delivers to."""
+        hops = {server.packed: hop for config in self._ground.configs() for server, hop in config.hops().items()}
+        for server, mac in readback.neighbours.items():
+            if server in hops:
+                switch.neighbours.setdefault(hops[server].address, mac.hex(":"))
+
+    def _came_back_empty(self, switch: Switch, readback: ReadBack) -> list[Serving]:
+        """The external IPs whose entries were there for an earlier control function, and are no more (or not yet
+        again: it was being given them when that control function ended), but that others have copies of."""
+        name = switch.lb.name
+        return [
+            serving
+            for serving in self._ground.external_ips
+            if serving.assigned == name
+            and name in serving.unread
+            and serving.address in self._earlier
+            and not serving.move
+            and self._copies.kept_elsewhere(serving)
+            and (not readback.cookies or switch.has_role(serving.config, HOLDING, readback.cookies))
+        ]

@@ -1,0 +1,109 @@
+"""What all parts of the control function share: the site in force, the switches, the external IPs, the tokens, the log,
+and what must survive a restart. Nothing is decided here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from ipaddress import ip_address
+
+from lbctl.ground.effects import Outbox, Save, to_switch
+from lbctl.ground.serving import Directory, Serving
+from lbctl.ground.tokens import Tokens
+from lbctl.openflow.meters import meters
+from lbctl.openflow.probe_rules import Watched
+from lbctl.openflow.rules import SERVING
+from lbctl.site.model import ExternalIp, Keeper, LoadBalancer, Settings, Site
+from lbctl.site.orders import InForce
+from lbctl.store import State
+from lbctl.switches.switch import Switch
+from lbctl.values.addresses import Address
+from lbctl.values.log import Log
+
+Piece = Callable[[State], State]
+"""Adds to a State what one part wants to survive a restart."""
+
+
+class Ground:
+    """`in_force` is changed by lbctl/changes/ alone; whoever needs a setting reads it here when it is needed."""
+
+    def __init__(self, in_force: InForce, fence_code: str, now: float, log: Log) -> None:
+        """fence_code: see openflow/probe_rules.py; `log(event, level=..., **keys)` is told what a person might want to
+        know."""
+        self.in_force = in_force
+        self.fence_code = fence_code
+        self.log = log
+        self.seed = int(now)
+        """Where translated ports and health checks' sequence numbers start; another one in each run."""
+        self.switches: dict[str, Switch] = {}
+        """By the name of the LB."""
+        self.external_ips = Directory()
+        self.tokens = Tokens()
+        self.counters: Counter[str] = Counter()
+        """Of what concerns no single LB."""
+        self._pieces: list[Piece] = []
+
+    @property
+    def site(self) -> Site:
+        """The site file, with what has been ordered for its services."""
+        return self.in_force.site
+
+    @property
+    def settings(self) -> Settings:
+        return self.site.settings
+
+    def configs(self) -> list[ExternalIp]:
+        """Every external IP as its LBs' flows are made from it: with its former servers and internal IPs."""
+        return [serving.config for serving in self.external_ips]
+
+    def new_serving(self, external_ip: ExternalIp, assigned: str) -> Serving:
+        """An external IP that goes to work at that LB."""
+        self.switches[assigned].roles[external_ip.address] = SERVING
+        return Serving(external_ip, assigned, self.settings, self.seed, self.in_force.drained(external_ip))
+
+    # Switches.
+
+    def new_switch(self, lb: LoadBalancer) -> Switch:
+        """The switch of an LB that has not connected yet."""
+        watched = Watched((lb.dpid & 0xFFFFFFFFFFFF).to_bytes(6).hex(":"), self.fence_code) if self.fence_code else None
+        return Switch(lb, watched)
+
+    def ready(self) -> list[Switch]:
+        """The switches that are connected and have been read back."""
+        return [switch for switch in self.switches.values() if switch.ready]
+
+    def sync(self, switch: Switch) -> Outbox:
+        """What has changed in what that LB should hold."""
+        return to_switch(switch.lb.name, switch.sync(self.configs()))
+
+    def meters(self, name: str) -> Outbox:
+        """The rates at which that LB's switch may send packets to the controller."""
+        return to_switch(name, meters(self.settings, len(self.switches)))
+
+    # The site.
+
+    def on_link(self, address: bytes) -> bool:
+        """Is that client (packed) on the external network itself?"""
+        client = ip_address(address)
+        return any(client in network for network in self.site.external_networks)
+
+    def keeper_of(self, server: Address) -> Keeper | None:
+        """Who keeps the copy of that server's entries."""
+        return next((keeper for keeper in self.site.keepers.each if keeper.server == server), None)
+
+    # What must survive a restart.
+
+    def survives(self, piece: Piece) -> None:
+        """From now on `piece` adds to what is saved."""
+        self._pieces.append(piece)
+
+    def state(self) -> State:
+        """What must survive a restart, as it is now."""
+        state = State(fence_code=self.fence_code, orders=self.in_force.orders)
+        for piece in self._pieces:
+            state = piece(state)
+        return state
+
+    def save(self, token: int | None = None) -> Save:
+        """Keep that across a restart, and confirm it by the token."""
+        return Save(self.state(), token)

@@ -1,0 +1,49 @@
+"""What connections still use of what the site in force does not name any more: it stays as long as they do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from ipaddress import ip_address
+from types import MappingProxyType
+
+from lbctl.ground.ground import Ground
+from lbctl.ground.serving import Serving
+from lbctl.site.model import ExternalIp, Hop
+from lbctl.values.addresses import Address, address_order
+from lbctl.values.keys import unpack_key
+
+
+def internal_ips_in_use(serving: Serving) -> set[Address]:
+    """The internal IPs that its connections are translated to."""
+    return {ip_address(unpack_key(entry.reply)[3]) for entry in serving.table.entries() if entry.full}
+
+
+def servers_in_use(serving: Serving) -> set[Address]:
+    """The addresses of the servers that its connections go to."""
+    return {ip_address(server) for server in serving.table.servers()}
+
+
+def former_servers(serving: Serving, config: ExternalIp,
+                   elsewhere: Mapping[Address, Hop] = MappingProxyType({})) -> tuple[tuple[Address, Hop], ...]:
+    """The servers that its connections go to and that `config` has not, and how they are reached. elsewhere: as other
+    external IPs reach them from now on."""
+    if config.kind != "service":
+        return ()
+    hops = {**serving.config.hops(), **elsewhere}
+    return tuple((server, hops.get(server, Hop(server))) for server in sorted(
+        servers_in_use(serving) - config.hops().keys(), key=address_order))
+
+
+def keep_what_is_in_use(ground: Ground) -> None:
+    """Makes every external IP what the site in force says, with its former servers and internal IPs."""
+    site = ground.site
+    configured = {server: hop for external_ip in site.external_ips for server, hop in external_ip.hops().items()}
+    for serving in ground.external_ips:
+        config = site.external_ip(serving.address)
+        assert config is not None, "the directory holds the external IPs of the site in force"
+        former = former_servers(serving, config, configured)
+        internal = internal_ips_in_use(serving) - set(config.internal_ips)
+        config = replace(config, former_servers=former, former_internal_ips=tuple(sorted(internal, key=address_order)))
+        serving.reconfigure(config, site.settings, ground.in_force.drained(config))
+    ground.external_ips.replace(list(ground.external_ips))

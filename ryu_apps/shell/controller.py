@@ -1,0 +1,98 @@
+"""The controller of a site: all that is built at its start, and its timers."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from lbctl.control import ControlFunction
+from lbctl.copies.client import KeeperError
+from lbctl.openflow.outbound import EntryCodec
+from lbctl.site.file import ConfigError, load
+from lbctl.store import FileStore, new_fence_code
+from lbctl.values.refused import Refused
+from ryu_apps.shell import collector
+from ryu_apps.shell.effects import Effects
+from ryu_apps.shell.events import Events
+from ryu_apps.shell.log import log, tell
+from ryu_apps.shell.orders import Orders
+from ryu_apps.shell.sender import Encode
+from ryu_apps.shell.switchboard import Switchboard
+from ryu_apps.shell.threads import Threads
+
+TICK = 0.05
+"""Seconds between two ticks of the core."""
+
+
+class Clock:
+    """Seconds since the epoch, on a clock that does not jump."""
+
+    def __init__(self) -> None:
+        self._offset = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        return self._offset + time.monotonic()
+
+
+class Controller:
+    """`events` wants to be told what switches say, `orders` what REST asks for. SIGHUP reads the site file again.
+
+    Raises ConfigError, StoreError or KeeperError if one of the files can't be used.
+    """
+
+    def __init__(self, site_file: Path, state_file: Path, encode: Encode, threads: Threads) -> None:
+        self._site_file, self._threads = site_file, threads
+        self._now = Clock().now
+        self._reload = False
+        store = FileStore(state_file)
+        state = store.load()
+        state = replace(state, fence_code=state.fence_code or new_fence_code())
+        self._control = ControlFunction(load(site_file), state, self._now(), tell)
+        self._switchboard = Switchboard(encode, self._codec(), threads)
+        self._effects = Effects(self._control, self._switchboard, store, site_file.parent, threads, self._now)
+        self.events = Events(self._control, self._switchboard, self._effects.carry_out, self._now)
+        self.orders = Orders(self._control, self._effects, threads, self._now)
+
+    def start(self) -> None:
+        """From now on time passes for the core."""
+        signal.signal(signal.SIGHUP, self._on_hangup)
+        collector.install()
+        self._threads.spawn(self._tick_loop)
+        self._threads.spawn(self._thaw_loop)
+
+    def _codec(self) -> EntryCodec:
+        return EntryCodec(self._control.ground.settings.linger)
+
+    def _tick_loop(self) -> None:
+        while True:
+            if self._reload:
+                self._reload = False
+                self._load_site()
+            self._effects.carry_out(self._control.tick(self._now()))
+            self._threads.sleep(TICK)
+
+    def _thaw_loop(self) -> None:
+        while True:
+            self._threads.sleep(collector.THAW_INTERVAL)
+            collector.thaw()
+
+    def _on_hangup(self, *_: object) -> None:
+        self._reload = True
+
+    def _load_site(self) -> None:
+        """A bad file is refused, and the old one stays."""
+        keepers = self._effects.keepers
+        try:
+            site = load(self._site_file)
+            keepers.check(site.keepers)
+            out = self._control.services.use_file(site, self._now())
+        except (ConfigError, KeeperError, Refused) as error:
+            self._control.ground.counters["site_files_refused"] += 1
+            log.error("site file refused, the old one stays", reason=str(error))
+            return
+        keepers.configure(self._control.ground.site)
+        self._switchboard.keep(self._control.ground.switches)
+        self._switchboard.use(self._codec())
+        self._effects.carry_out(out)

@@ -1,0 +1,62 @@
+"""Effects out: each goes to who carries it out, and the core is told what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from lbctl.control import ControlFunction
+from lbctl.ground.effects import FetchCopy, Outbox, Save, SendBatch, Solve, ToSwitch
+from lbctl.keeper.batches import Reply
+from lbctl.keeper.rows import Row
+from lbctl.site.model import Keeper
+from lbctl.store import FileStore
+from ryu_apps.shell.keepers import KeeperCalls
+from ryu_apps.shell.saving import Saver
+from ryu_apps.shell.solver import solve
+from ryu_apps.shell.switchboard import Switchboard
+from ryu_apps.shell.threads import Threads
+
+
+class Effects:
+    """directory: of the site file. now: seconds since the epoch, on a clock that does not jump. Raises KeeperError."""
+
+    def __init__(self, control: ControlFunction, switchboard: Switchboard, store: FileStore, directory: Path,
+                 threads: Threads, now: Callable[[], float]) -> None:
+        self._control, self._threads, self._now = control, threads, now
+        self._senders = switchboard.senders
+        self.keepers = KeeperCalls(directory, control.ground.site, self._sent, self._fetched, threads)
+        self.saver = Saver(store, self._saved, threads)
+
+    def carry_out(self, out: Outbox) -> None:
+        """In order. Returns at once."""
+        for effect in out:
+            match effect:
+                case ToSwitch(name, message):
+                    sender = self._senders.get(name)
+                    if sender is not None and not sender.send(message):
+                        self._control.ground.switches[name].counters["dropped_send_queue_full"] += 1
+                case Save():
+                    self.saver.save(effect)
+                case Solve():
+                    self._threads.spawn(self._solve, effect)
+                case FetchCopy():
+                    self.keepers.fetch(effect)
+                case SendBatch():
+                    self.keepers.send(effect)
+
+    def _saved(self, token: int, error: str | None) -> None:
+        if error is None:
+            self.carry_out(self._control.confirmed(token, self._now()))
+        else:
+            self.carry_out(self._control.not_saved(token, error, self._now()))
+
+    def _solve(self, order: Solve) -> None:
+        answer = solve(order.problem, order.algorithm, self._threads)
+        self.carry_out(self._control.balancing.solved(answer, self._now()))
+
+    def _sent(self, keeper: Keeper, reply: Reply | None, detail: str) -> None:
+        self._control.feeds.answered(keeper.server.packed, reply, detail, self._now())
+
+    def _fetched(self, token: int, rows: list[Row] | None) -> None:
+        self.carry_out(self._control.copy_fetched(token, rows, self._now()))

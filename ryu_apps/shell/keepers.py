@@ -1,0 +1,88 @@
+"""The control function's calls to keepers: each in a green thread, at most one batch for each keeper at a time."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+from lbctl.copies.client import KeeperClient, KeeperError, tls_context
+from lbctl.ground.effects import FetchCopy, SendBatch
+from lbctl.http.tokens import TokenError, read_token
+from lbctl.keeper.batches import Reply
+from lbctl.keeper.rows import Row
+from lbctl.site.model import Keeper, Keepers, Site
+from ryu_apps.shell.log import log
+from ryu_apps.shell.threads import Threads
+
+OnSent = Callable[[Keeper, Reply | None, str], None]
+"""(keeper, its reply to a batch or None, why there is none)"""
+OnFetched = Callable[[int, list[Row] | None], None]
+"""(token of the FetchCopy, the rows of the copy or None if it can't be had)"""
+
+
+class KeeperCalls:
+    """directory: of the site file, which the names of the token's and certificates' files are relative to.
+
+    `sent` and `fetched` are told what came of a call. Raises KeeperError as `configure` does.
+    """
+
+    def __init__(self, directory: Path, site: Site, sent: OnSent, fetched: OnFetched, threads: Threads) -> None:
+        self._directory = directory
+        self._sent, self._fetched, self._threads = sent, fetched, threads
+        self._clients: dict[Keeper, KeeperClient] = {}
+        self.configure(site)
+
+    def check(self, keepers: Keepers) -> None:
+        """Raises KeeperError if a file that the site file names can't be used."""
+        self._credentials(keepers)
+
+    def configure(self, site: Site) -> None:
+        """After another site file. Raises KeeperError."""
+        token, tls = self._credentials(site.keepers)
+        for client in self._clients.values():
+            client.close()
+        timeout = site.settings.copy_timeout
+        self._clients = {
+            keeper: KeeperClient(keeper.url, token, timeout, tls if keeper.url.startswith("https") else None)
+            for keeper in site.keepers.each
+        }
+
+    def _credentials(self, keepers: Keepers) -> tuple[str | None, ssl.SSLContext | None]:
+        token = None
+        if keepers.token_file:
+            try:
+                token = read_token(self._directory / keepers.token_file)
+            except TokenError as error:
+                raise KeeperError(f"keeper_token_file {error}") from error
+        if not any(keeper.url.startswith("https") for keeper in keepers.each):
+            return token, None
+        return token, tls_context(self._directory / keepers.ca_file if keepers.ca_file else None)
+
+    def send(self, order: SendBatch) -> None:
+        """Returns at once."""
+        self._threads.spawn(self._send_batch, order)
+
+    def fetch(self, order: FetchCopy) -> None:
+        """Returns at once."""
+        self._threads.spawn(self._fetch, order)
+
+    def _send_batch(self, order: SendBatch) -> None:
+        client, reply, detail = self._clients.get(order.keeper), None, "it is not in the site file any more"
+        if client is not None:
+            try:
+                reply = client.send(order.batch)
+            except KeeperError as error:
+                detail = str(error)
+        self._sent(order.keeper, reply, detail)
+
+    def _fetch(self, order: FetchCopy) -> None:
+        client, rows = self._clients.get(order.keeper), None
+        try:
+            if client and order.copy == "keeper":
+                rows = client.fetch(order.external_ip.address, order.server).rows
+            elif client:
+                rows = client.fetch_sockets(order.external_ip, order.server)
+        except KeeperError as error:
+            log.warning("no copy", external_ip=str(order.external_ip.address), copy=order.copy, reason=str(error))
+        self._fetched(order.token, rows)
