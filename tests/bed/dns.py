@@ -4,33 +4,44 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bed.namespaces import Namespace
+from tests.bed.patience import limit
 from tests.bed.processes import end
 from tests.bed.traffic import Script, TrafficError
 from topologies import programs
 
 NAME = "who.example"
 """Its TXT record is the server's own name."""
-START_TIMEOUT = 10.0
+START_TIMEOUT = limit(10.0)
 
 
-@contextmanager
-def dns_servers(servers: Sequence[Namespace]) -> Iterator[None]:
-    """dnsmasq on port 53 of each server. Raises TrafficError if it is not installed or does not start."""
-    if packages := programs.missing("dnsmasq"):
-        raise TrafficError(f"dnsmasq is not installed: apt-get install {' '.join(packages)}")
-    with ExitStack() as stack:
-        for space in servers:
-            process = space.popen("dnsmasq", *_options(space.name.removeprefix("server-")))
-            stack.callback(process.wait)
-            stack.callback(end, process.pid, grace=0)
-            _wait_listening(space)
-        yield
+class DnsServer:
+    """dnsmasq on port 53 of a server, listening. With the methods of traffic.Script that a bed needs of what serves in it.
+
+    Raises TrafficError if it is not installed or does not start.
+    """
+
+    def __init__(self, space: Namespace) -> None:
+        if packages := programs.missing("dnsmasq"):
+            raise TrafficError(f"dnsmasq is not installed: apt-get install {' '.join(packages)}")
+        self.space = space
+        self.process = space.popen("dnsmasq", *_options(space.name.removeprefix("server-")))
+        _wait_listening(space)
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def again(self) -> DnsServer:
+        return DnsServer(self.space)
+
+    def kill(self) -> None:
+        end(self.process.pid, grace=0)
+        self.process.wait()
 
 
 def _wait_listening(space: Namespace) -> None:

@@ -148,7 +148,7 @@ def _read_ipv4(packet: bytes) -> dict:
     total, _, fragment, ttl, protocol, _, src, dst = struct.unpack_from("!HHHBBH4s4s", packet, 2)
     body = packet[header:total]
     fields = {"src": IPv4Address(src), "dst": IPv4Address(dst), "protocol": protocol, "ttl": ttl}
-    fields |= {"fragment": fragment & 0x3FFF, "checksums_right": _sum(packet[:header]) == 0, "payload": body}
+    fields |= {"fragment": fragment & 0x3FFF, "checksums_right": checksum(packet[:header]) == 0, "payload": body}
     return fields if fragment & 0x3FFF else _read_transport(fields, body)
 
 
@@ -167,14 +167,14 @@ def _read_transport(fields: dict, body: bytes) -> dict:
         names = ("src_port", "dst_port", "seq", "ack")
         fields |= dict(zip(names, struct.unpack_from("!HHII", body), strict=True))
         fields |= {"flags": body[13], "payload": body[(body[12] >> 4) * 4 :]}
-        fields["checksums_right"] &= _sum(pseudo + body) == 0
+        fields["checksums_right"] &= checksum(pseudo + body) == 0
     elif protocol == UDP and len(body) >= 8:
         fields |= dict(zip(("src_port", "dst_port"), struct.unpack_from("!HH", body), strict=True))
         fields["payload"] = body[8:]
-        fields["checksums_right"] &= _sum(pseudo + body) == 0
+        fields["checksums_right"] &= checksum(pseudo + body) == 0
     elif protocol in (ICMP, ICMPV6) and len(body) >= 8:
         fields |= {"icmp_type": body[0], "icmp_code": body[1], "payload": body[8:]}
-        fields["checksums_right"] &= _sum(body if protocol == ICMP else pseudo + body) == 0
+        fields["checksums_right"] &= checksum(body if protocol == ICMP else pseudo + body) == 0
     return fields
 
 
@@ -184,10 +184,10 @@ def _pseudo(src: str, dst: str, protocol: int, length: int) -> bytes:
 
 
 def _with_checksum(data: bytes, offset: int, pseudo: bytes = b"") -> bytes:
-    return data[:offset] + struct.pack("!H", _sum(pseudo + data)) + data[offset + 2 :]
+    return data[:offset] + struct.pack("!H", checksum(pseudo + data)) + data[offset + 2 :]
 
 
-def _sum(data: bytes) -> int:
+def checksum(data: bytes) -> int:
     """Internet checksum (RFC 1071): 0 over data that holds a right one. Pseudo headers have an even length."""
     padded = data + b"\0" * (len(data) % 2)
     total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))

@@ -14,6 +14,7 @@ import itertools
 import os
 import re
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -159,6 +160,16 @@ class Namespaces:
 
     def __getitem__(self, name: str) -> Namespace:
         return self._spaces[name]
+
+    def __iter__(self) -> Iterator[Namespace]:
+        return iter(self._spaces.values())
+
+
+def wake(spaces: Iterable[Namespace]) -> None:
+    """SIGCONT to everything inside."""
+    for pid in _pids_inside([space.path for space in spaces]):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def call_inside(path: Path, function: Callable[[], T]) -> T:

@@ -12,6 +12,7 @@ import time
 from collections import deque
 
 from tests.bed.bed import CONTROLLER_ADDRESS, BalancerNode, Bed
+from tests.bed.patience import limit
 from tests.integration.moving import wait_reached
 
 PORT = 6654
@@ -61,13 +62,13 @@ class Gate:
             while self._kept:
                 self._to_controller(self._kept.popleft())
 
-    def step(self, timeout: float = 5.0) -> None:
+    def step(self, timeout: float = limit(5.0)) -> None:
         """Let one confirmation out, as soon as there is one."""
         self.wait(timeout)
         with self._lock:
             self._to_controller(self._kept.popleft())
 
-    def wait(self, timeout: float = 5.0) -> None:
+    def wait(self, timeout: float = limit(5.0)) -> None:
         """Until a confirmation waits here."""
         deadline = time.monotonic() + timeout
         while not self._kept:

@@ -12,10 +12,13 @@ from tests.bed.bed import Bed
 from tests.bed.controller import APPS
 from tests.bed.faults import wait_reached as wait_reached
 from tests.bed.namespaces import Namespace
+from tests.bed.patience import limit
 from tests.bed.traffic import Load, LoadResult, connect
 
 FIRST, SECOND = "198.51.100.1", "198.51.100.2"
 STRATEGIES = ("precopy", "buffered")
+ENOUGH = 10
+"""Requests of a load that has got going."""
 STEPS = {"precopy": ["transition", "copy", "route", "normal", "grace"],
          "buffered": ["transition", "route", "copy", "normal", "grace"]}
 NAIVE_APPS = {order: (f"tests/integration/naive_{order.replace('-', '_')}.py", *APPS)
@@ -30,7 +33,7 @@ class Talks:
         self._asked = 0
         assert self.broken() == []
 
-    def broken(self, timeout: float = 6.0) -> list[str]:
+    def broken(self, timeout: float = limit(6.0)) -> list[str]:
         """Sends a line on each and awaits it back; what went wrong, with the client's port."""
         self._asked += 1
         line = b"%d\n" % self._asked
@@ -73,12 +76,15 @@ def _noting(problems: dict[int, str], talk: socket.socket) -> Iterator[None]:
         problems.setdefault(talk.fileno(), f"port {talk.getsockname()[1]}: {error!r}")
 
 
-def mixed_load(bed: Bed, address: str, *, lines: int = 6, requests: int = 1, interval: float = 0.03) -> list[Load]:
+def mixed_load(
+    bed: Bed, address: str, *, lines: int = 6, requests: int = 1, interval: float = 0.03, at_least: int = ENOUGH
+) -> list[Load]:
     """From a client beside the LBs and from one behind the router: long connections, and new ones all the while."""
-    return [bed.load(space, address, lines=lines, requests=requests, interval=interval) for space in (bed.clients[0], bed.remote)]
+    return [bed.load(space, address, lines=lines, requests=requests, interval=interval, at_least=at_least)
+            for space in (bed.clients[0], bed.remote)]
 
 
-def assert_unharmed(loads: Sequence[Load], succeeded: int = 10) -> None:
+def assert_unharmed(loads: Sequence[Load], succeeded: int = ENOUGH) -> None:
     for saw in stopped(loads):
         assert saw.broken == [] and saw.failures == ()
         assert saw.succeeded >= succeeded, "the load did not get going"

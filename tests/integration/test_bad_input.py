@@ -22,15 +22,11 @@ from tests.integration.hands import (
     entries_of,
     eventually,
     external_mac,
-    fresh,
     hand_client,
     internal_mac,
-    live,
     metric,
     server_space,
 )
-
-__all__ = ["fresh", "live"]
 
 BED = {"external_ips": 2, "servers": 1, "settings": {"automatic_failover": False, "linger": 1, "arp_interval": 1.0}}
 EXTERNAL, OTHER_LBS, SERVER = "198.51.100.1", "198.51.100.2", "10.0.0.11"
@@ -280,26 +276,24 @@ def reason_of(bed: Bed) -> str:
 
 
 @pytest.mark.parametrize("side", ["external", "internal"])
-def test_a_missing_port_is_told_and_mended_by_adding_it(built_bed: Bed, side: str) -> None:
-    built_bed.reset()
-    node = built_bed.lbs["lb-a"]
+def test_a_missing_port_is_told_and_mended_by_adding_it(quiet_bed: Bed, side: str) -> None:
+    node = quiet_bed.lbs["lb-a"]
     name = {"external": node.lb.external_port, "internal": node.lb.internal_port}[side]
     node.ovs.vsctl("del-port", node.bridge, name)
     try:
-        built_bed.start_controller(wait=False)
-        eventually(built_bed, lambda: f"has no port {name}" in reason_of(built_bed), "it is told", 15.0)
-        assert "ovs-vsctl add-port" in reason_of(built_bed)
-        port = port_of(built_bed, side)
+        quiet_bed.start_controller(wait=False)
+        eventually(quiet_bed, lambda: f"has no port {name}" in reason_of(quiet_bed), "it is told", 15.0)
+        assert "ovs-vsctl add-port" in reason_of(quiet_bed)
+        port = port_of(quiet_bed, side)
         assert (port["number"], port["mac"], port["up"]) == (None, None, False)
-        assert metric(built_bed, f'lbctl_port_up{{dp_name="lb-a",port="{side}"}}') == 0.0
+        assert metric(quiet_bed, f'lbctl_port_up{{dp_name="lb-a",port="{side}"}}') == 0.0
         with pytest.raises(OSError):
-            connect(built_bed.clients[0], EXTERNAL, timeout=0.3)
+            connect(quiet_bed.clients[0], EXTERNAL, timeout=0.3)
     finally:
         node.ovs.vsctl("--may-exist", "add-port", node.bridge, name)
-    eventually(built_bed, lambda: not reason_of(built_bed), "it is mended")
-    built_bed.wait_ready()
-    still_serves(built_bed)
-    built_bed.reset()
+    eventually(quiet_bed, lambda: not reason_of(quiet_bed), "it is mended")
+    quiet_bed.wait_ready()
+    still_serves(quiet_bed)
 
 
 _numbers = itertools.count(31)

@@ -22,15 +22,11 @@ from tests.integration.hands import (
     entry_flows_of,
     eventually,
     external_mac,
-    fresh,
     hand_client,
     internal_mac,
-    live,
     server_space,
     who_answers,
 )
-
-__all__ = ["fresh", "live"]
 
 
 def site() -> Site:

@@ -31,6 +31,15 @@ def bed(bed: Bed) -> Bed:
     return bed
 
 
+def fenced(bed: Bed, lb: str) -> bool:
+    """Does it hold the rules by which it answers for nobody?"""
+    return "130,arp,arp_op=1" in bed.lbs[lb].dump_flows()
+
+
+def state(bed: Bed, lb: str) -> str:
+    return bed.rest("GET", f"/v1/load-balancers/{lb}").json["state"]
+
+
 class Asker:
     """Asks who has an external IP and its gateway, again and again. `answers`: (which address, MAC) in the order of time."""
 
@@ -145,7 +154,8 @@ def test_a_frozen_lb(bed: Bed, asker: Asker) -> None:
             move = failover_of(bed)
         finally:
             faults.thaw(bed, "lb-a")
-        time.sleep(0.3)  # what had waited in its queues may come before what it has been told meanwhile
+        # What had waited in its queues may come before what it has been told meanwhile.
+        bed.wait_until(lambda: fenced(bed, "lb-a") or state(bed, "lb-a") == "ready", 10, "it has been told")
         asker.ask(1.0)
         assert asker.turns(FIRST) == [external_mac(bed, move["to"])]
         assert talks.broken() == []
@@ -204,11 +214,11 @@ def test_cut_off_altogether_and_back_with_old_rules(bed: Bed, asker: Asker) -> N
         move = failover_of(bed)
         for side in ("external", "internal"):
             faults.mend(bed, "lb-a", side)
-        time.sleep(0.12)  # two rounds of probes
+        bed.wait_until(lambda: fenced(bed, "lb-a"), 5, "it has been told")
         asker.ask(1.5)
         assert asker.turns(FIRST) == [external_mac(bed, move["to"])]
         assert asker.turns(GATEWAY) == [internal_mac(bed, move["to"])]
-        assert "130,arp,arp_op=1" in node.dump_flows(), "fenced"
+        assert fenced(bed, "lb-a")
         node.ovs.set_controller(node.bridge, CONTROLLER)
         wait_state(bed, "lb-a", "ready", 20)
         asker.answers.clear()

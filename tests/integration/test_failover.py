@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.bed.bed import Bed
+from tests.bed.patience import limit
 from tests.bed.traffic import request
 from tests.integration.moving import FIRST, SECOND, Talks, assert_unharmed, assigned, mixed_load, wait_reached, wait_state
 
@@ -21,7 +22,7 @@ def bed(bed: Bed) -> Bed:
 
 
 def fail_over(bed: Bed, lb: str) -> list[dict]:
-    reply = bed.rest("POST", f"/v1/load-balancers/{lb}/failover?wait=true", timeout=20)
+    reply = bed.rest("POST", f"/v1/load-balancers/{lb}/failover?wait=true", timeout=limit(20))
     assert reply.status == 200, reply.text
     return reply.json["moves"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -16,17 +15,15 @@ from tests.bed.bed import Bed
 from tests.bed.frames import SYN
 from tests.bed.sites import full_nat_site
 from tests.bed.traffic import RawPort, connect
-from tests.integration.hands import entries_of, external_mac, fresh, internal_mac, metric, server_space
+from tests.integration.hands import entries_of, external_mac, internal_mac, metric, server_space
 from tests.integration.moving import FIRST, SECOND, Talks, wait_reached
-
-__all__ = ["fresh"]
 
 SERVER = "10.0.0.11"
 MANY = 20_000
 BATCH = 200
 """Well below the switch's queue of packets for the controller."""
 PORTS_OF_A_CLIENT = 1000
-BED = {"site": full_nat_site(settings={"grace": 0.5, "linger": 1, "arp_interval": 2.0, "time_wait": 3.0})}
+BED = {"site": full_nat_site(settings={"grace": 0.5, "linger": 1, "arp_interval": 2.0, "time_wait": 100.0})}
 
 
 def with_first(change: Callable[[ExternalIp], ExternalIp]) -> Site:
@@ -195,13 +192,11 @@ def test_a_port_that_rests_goes_on_to_rest(fresh: Bed) -> None:
     with Talks(fresh.clients[0], FIRST, 2):
         pass
     fresh.wait_until(lambda: connections(fresh) == 0, 6, "they have ended")
-    ended = time.monotonic()
     apply(fresh, with_first(lambda ip: replace(ip, internal_ips=internal_ips(111, 113), port_range=(7000, 7000))))
     with Talks(fresh.clients[1], FIRST, 2) as new:
         assert internal_ip(fresh, new) == {"10.0.0.113"}
         with pytest.raises(ConnectionRefusedError):
             connect(fresh.clients[1], FIRST)
-        assert time.monotonic() - ended < 3.0, "too late to tell"
 
 
 def test_what_connections_use_is_not_given_to_others(fresh: Bed) -> None:

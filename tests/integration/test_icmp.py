@@ -15,9 +15,10 @@ import pytest
 from tests.bed import frames
 from tests.bed.bed import Bed
 from tests.bed.namespaces import Namespace
+from tests.bed.patience import limit
 from tests.bed.traffic import RawPort, connect, request
 from tests.integration import icmp_site
-from tests.integration.hands import counters, dropped, external_mac, live, own_server, server_space
+from tests.integration.hands import counters, dropped, external_mac, own_server, server_space
 from tests.integration.icmp_site import NETS, Net
 from tests.integration.icmp_tools import (
     IPPROTO,
@@ -32,8 +33,6 @@ from tests.integration.icmp_tools import (
     trace,
 )
 
-__all__ = ["live"]
-
 BED = icmp_site.BED
 MUCH = 400_000
 """Bytes that need several round trips."""
@@ -44,9 +43,7 @@ all_kinds = pytest.mark.parametrize("external", ["plain", "routed", "full", "ful
 """Of external IPs: the name in Net."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def errors(built_bed: Bed) -> None:
-    icmp_site.all_errors(built_bed)
+prepare = icmp_site.all_errors
 
 
 @pytest.fixture(params=NETS.values(), ids=["ipv4", "ipv6"])
@@ -92,7 +89,7 @@ def test_a_client_is_told_that_the_servers_port_is_closed(live: Bed, net: Net, e
             client.connect((address, DNS))
             client.send(b"anybody?")
             assert icmp_error(client) == IcmpError(PORT_UNREACHABLE, address)
-            client.settimeout(3)
+            client.settimeout(limit(3))
             with pytest.raises(ConnectionRefusedError):
                 client.send(b"again")
                 client.recv(100)
@@ -111,7 +108,7 @@ def test_a_server_is_told_that_its_client_has_gone(live: Bed, net: Net, external
     server = plain_socket(server_space(live, net.server(address)), "udp", net.version)
     with server, plain_socket(live.remote, "udp", net.version) as client:
         server.bind((net.server(address), SERVER_DNS))
-        server.settimeout(3)
+        server.settimeout(limit(3))
         client.connect((address, DNS))
         client.send(b"hello")
         _, peer = server.recvfrom(100)
@@ -185,7 +182,7 @@ def test_the_end_of_a_ttl_is_told_to_both_ends(net: Net, ends: tuple[End, End]) 
                 assert ((str(quoted.src), quoted.src_port), (str(quoted.dst), quoted.dst_port)) == (local, peer)
                 assert quoted.checksums_right and quoted.ttl == 1
         sender.socket.setsockopt(IPPROTO[net.version], TTL[net.version], 64)
-        receiver.socket.settimeout(8)
+        receiver.socket.settimeout(limit(8))
         assert len(receiver.socket.recv(1) + receiver.socket.recv(1)) == 2
 
 
@@ -226,7 +223,7 @@ def test_a_large_download_passes_a_bottleneck_outside(live: Bed, net: Net, exter
     address = getattr(net, external)
     server, before = server_space(live, net.server(address)), translated(live)
     with bottleneck(live.router, "eth1", server):
-        assert download(live.remote, address, 3.0) > MUCH
+        assert download(live.remote, address, limit(3.0)) > MUCH
         assert "mtu 1300" in server.ip("route", "get", net.client if external == "plain" else net.internal_ip(address))
     assert translated(live) > before
 
@@ -234,7 +231,7 @@ def test_a_large_download_passes_a_bottleneck_outside(live: Bed, net: Net, exter
 def test_twin_without_translation_the_download_hangs(live: Bed, net: Net) -> None:
     with without_translation(live), bottleneck(live.router, "eth1", server_space(live, net.server(net.plain))):
         assert download(live.remote, net.plain, 1.5) < 1000
-    assert download(live.remote, net.plain, 3.0) > MUCH
+    assert download(live.remote, net.plain, limit(3.0)) > MUCH
 
 
 @pytest.mark.parametrize("external", ["routed", "full_routed"])
@@ -242,7 +239,7 @@ def test_a_large_upload_passes_a_bottleneck_inside(live: Bed, net: Net, external
     address, inner = getattr(net, external), live.inner_routers[ip_address(net.inner_router)]
     with bottleneck(inner, "far", live.remote, live.clients[0]):
         for space in (live.remote, live.clients[0]):
-            assert request(space, address, method="POST", body=b"x" * MUCH, timeout=3.0)["received"] == MUCH
+            assert request(space, address, method="POST", body=b"x" * MUCH, timeout=limit(3.0))["received"] == MUCH
             assert "mtu 1300" in space.ip("route", "get", address)
 
 
@@ -256,9 +253,9 @@ def test_an_inside_hosts_upload_passes_a_bottleneck_outside(live: Bed, net: Net)
     inside, family = inside_host(live, net), socket.AF_INET if net.version == 4 else socket.AF_INET6
     with live.remote.call(lambda: socket.create_server((net.client, 0), family=family)) as listener, \
             bottleneck(live.router, "eth1", inside):
-        listener.settimeout(5)
+        listener.settimeout(limit(5))
         with connect(inside, net.client, listener.getsockname()[1]) as sender, listener.accept()[0] as receiver:
-            receiver.settimeout(3)
+            receiver.settimeout(limit(3))
             sender.sendall(b"x" * 100_000)
             sender.shutdown(socket.SHUT_WR)
             got = 0
@@ -277,7 +274,7 @@ def error_frame(bed: Bed, net: Net, port: RawPort, quoted: bytes, external: str)
     if net.version == 6:
         return frames.icmpv6(eth, net.near_client, external, 2, struct.pack("!I", 1300) + quoted)
     body = bytearray(struct.pack("!BBHHH", 3, 4, 0, 0, 1300) + quoted)
-    body[2:4] = frames._sum(bytes(body)).to_bytes(2)
+    body[2:4] = frames.checksum(bytes(body)).to_bytes(2)
     return frames.ipv4(eth, net.near_client, external, frames.ICMP, bytes(body))
 
 

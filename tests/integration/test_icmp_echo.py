@@ -17,13 +17,12 @@ import pytest
 from tests.bed import frames
 from tests.bed.bed import Bed
 from tests.bed.namespaces import Namespace
+from tests.bed.patience import limit
 from tests.bed.traffic import LoadResult, RawPort
 from tests.integration import icmp_site
-from tests.integration.hands import counters, dropped, external_mac, internal_mac, live, server_space
+from tests.integration.hands import counters, dropped, external_mac, internal_mac, server_space
 from tests.integration.icmp_site import NETS, Net
 from tests.integration.moving import STRATEGIES, assert_unharmed, harm, pinned, wait_reached
-
-__all__ = ["live"]
 
 BED = icmp_site.BED
 HEADERS = {4: 28, 6: 48}
@@ -32,9 +31,7 @@ ECHO = {4: (8, 0), 6: (128, 129)}
 """Types of request and reply."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def errors(built_bed: Bed) -> None:
-    icmp_site.all_errors(built_bed)
+prepare = icmp_site.all_errors
 
 
 @pytest.fixture(params=NETS.values(), ids=["ipv4", "ipv6"])
@@ -53,7 +50,7 @@ def ping(space: Namespace, address: str, count: int, *options: object) -> tuple[
     would wait for the rest only twice as long as that one took: on a busy machine it would miss some.
     """
     words = ("ping", "-n", "-W", 10, "-c", count, "-l", count, *options, address, "; true")
-    said = space.run("sh", "-c", " ".join(map(str, words)), timeout=60)
+    said = space.run("sh", "-c", " ".join(map(str, words)), timeout=limit(60))
     found = re.search(r"(\d+) packets transmitted, (\d+) received", said)
     assert found and "wrong" not in said and "DUP" not in said, said
     return int(found[1]), int(found[2])
@@ -65,7 +62,7 @@ def echo(net: Net, eth: tuple[str, str], src: str, dst: str, number: int, *, rep
     if net.version == 6:
         return frames.icmpv6(eth, src, dst, kind, body)
     message = bytearray(struct.pack("!BBH", kind, 0, 0) + body)
-    message[2:4] = frames._sum(bytes(message)).to_bytes(2)
+    message[2:4] = frames.checksum(bytes(message)).to_bytes(2)
     return frames.ipv4(eth, src, dst, frames.ICMP, bytes(message))
 
 
@@ -168,16 +165,21 @@ class Ping:
         self._reader.start()
         self.lost: set[int] = set()
 
+    @property
+    def replies(self) -> int:
+        """So far."""
+        return len(self._lines)
+
     def stop(self) -> LoadResult:
         """A failure is a request without a reply, while a later one had its own.
 
         There are 20 replies more before it stops, however long they take: so what was sent until now has been decided.
         """
-        enough, deadline = len(self._lines) + 20, time.monotonic() + 10
+        enough, deadline = len(self._lines) + 20, time.monotonic() + limit(10)
         while len(self._lines) < enough and time.monotonic() < deadline:
             time.sleep(0.01)
         self._process.send_signal(signal.SIGINT)
-        self._process.wait(10)
+        self._process.wait(limit(10))
         self._reader.join()
         text = "".join(self._lines)
         answered = {int(number) for number in re.findall(r"icmp_seq=(\d+) .*time=", text)}
@@ -190,7 +192,7 @@ def pings(bed: Bed, net: Net, address: str) -> list[Ping]:
     """To an external IP, or from two inside hosts through the NAT gateway."""
     pinging = inside_hosts(bed, net) if address == net.gateway else [bed.clients[0], bed.remote]
     running = [Ping(space, net.client if address == net.gateway else address) for space in pinging]
-    bed.wait_until(lambda: all(len(ping._lines) > 3 for ping in running), 5, "replies")
+    bed.wait_until(lambda: all(ping.replies > 3 for ping in running), 5, "replies")
     return running
 
 
@@ -201,7 +203,6 @@ def test_no_ping_is_lost_while_its_external_ip_moves(live: Bed, net: Net, strate
     for target in ("lb-b", "lb-a"):
         for address in (net.plain, net.gateway):
             assert live.move(address, target, strategy)["state"] == "done"
-    time.sleep(0.2)
     assert_unharmed(running, succeeded=50)
 
 
@@ -210,7 +211,6 @@ def test_twin_the_route_alone_loses_pings(live: Bed, net: Net) -> None:
     [ping_, _] = running = pings(live, net, net.plain)
     with pinned(live.clients[0], net.plain, external_mac(live, "lb-b")):
         time.sleep(0.3)
-    time.sleep(0.3)
     harm(running)
     assert len(ping_.lost) >= 10
 

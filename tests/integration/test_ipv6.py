@@ -18,13 +18,22 @@ from tests.bed import frames
 from tests.bed.bed import Bed
 from tests.bed.frames import ACK, SYN, Frame
 from tests.bed.namespaces import Namespace
+from tests.bed.patience import limit
 from tests.bed.sites import simple_site, together
 from tests.bed.traffic import Load, RawPort, connect, request
-from tests.integration.hands import Talk, counters, eventually, external_mac, fresh, hand_client, internal_mac, live, server_space
+from tests.integration.hands import (
+    Listening,
+    Talk,
+    announced,
+    counters,
+    eventually,
+    external_mac,
+    hand_client,
+    internal_mac,
+    server_space,
+)
 from tests.integration.moving import STRATEGIES, Talks, assert_unharmed, mixed_load, serves_alone, wait_ended, wait_reached, wait_state
 from tests.integration.slow_moves import harm_by_a_slow_lb
-
-__all__ = ["fresh", "live"]
 
 FIRST, SECOND, FULL, IPV4 = "2001:db8:1::1", "2001:db8:1::2", "2001:db8:1::3", "198.51.100.1"
 SERVER, FULL_SERVER, ROUTED_SERVER, INNER_ROUTER = "2001:db8:2::11", "2001:db8:2::31", "2001:db8:4::41", "2001:db8:2::99"
@@ -324,7 +333,7 @@ def _answer_datagrams(listening: socket.socket, name: str, stopped: threading.Ev
 
 def udp_socket(space: Namespace, address: str) -> socket.socket:
     made = space.call(lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
-    made.settimeout(3)
+    made.settimeout(limit(3))
     made.connect((address, DNS))
     return made
 
@@ -411,12 +420,12 @@ def loads_of(bed: Bed, *addresses: str) -> list[Load]:
 
 
 class Questions:
-    """A UDP client that asks again and again, and counts what is not answered within a second. A context manager."""
+    """A UDP client that asks again and again, and counts what is not answered in time. A context manager."""
 
     def __init__(self, space: Namespace, address: str) -> None:
         self.answered = self.lost = 0
         self._socket = udp_socket(space, address)
-        self._socket.settimeout(1.0)
+        self._socket.settimeout(limit(1.0))
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -438,7 +447,7 @@ class Questions:
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
-        self._thread.join(3)
+        self._thread.join(limit(3))
         self._socket.close()
 
 
@@ -470,28 +479,16 @@ def test_route_first_breaks_connections(naive_bed: Bed) -> None:
 
 def test_a_move_is_announced_on_both_sides(bed: Bed) -> None:
     """Unsolicited advertisements from the new LB, five times (RFC 4861 7.2.6)."""
-    heard: dict[str, list[float]] = {"external": [], "internal": []}
-    begun = time.monotonic()
-
-    def listen(side: str, port: RawPort, wanted: tuple[str, str, int]) -> None:
-        for frame in port.frames(7.0):
-            if told(frame) == wanted:
-                assert (frame.eth_dst, str(frame.dst), str(frame.src)) == (ALL_NODES_MAC, ALL_NODES, wanted[0])
-                heard[side].append(time.monotonic() - begun)
-
-    outside_wanted = (FIRST, external_mac(bed, "lb-b"), OVERRIDE)
-    inside_wanted = ("2001:db8:2::1", internal_mac(bed, "lb-b"), OVERRIDE | ROUTER)
-    with RawPort(bed.clients[1], "eth0") as outside, RawPort(server_space(bed, SERVER), "eth0") as inside:
-        listeners = [threading.Thread(target=listen, args=args)
-                     for args in (("external", outside, outside_wanted), ("internal", inside, inside_wanted))]
-        for listener in listeners:
-            listener.start()
+    outside = FIRST, external_mac(bed, "lb-b"), OVERRIDE
+    inside = "2001:db8:2::1", internal_mac(bed, "lb-b"), OVERRIDE | ROUTER
+    with RawPort(bed.clients[1], "eth0") as out, RawPort(server_space(bed, SERVER), "eth0") as in_, \
+            Listening(out, lambda frame: told(frame) == outside) as external, \
+            Listening(in_, lambda frame: told(frame) == inside) as internal:
         bed.move(FIRST, "lb-b")
-        for listener in listeners:
-            listener.join()
-    for side, times in heard.items():
-        gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
-        assert len(times) >= 5 and max(times) < 6.5 and min(gaps) > 0.9, f"{side}: {times}"
+        announced(bed, external, internal)
+    for (address, _, _), side in ((outside, external), (inside, internal)):
+        assert {(frame.eth_dst, str(frame.dst), str(frame.src)) for frame in side.heard} == {
+            (ALL_NODES_MAC, ALL_NODES, address)}
 
 
 # Restarts
@@ -530,7 +527,7 @@ def test_a_switch_that_is_killed_gets_everything_back(bed: Bed) -> None:
         node.ovs.start_vswitchd()
         wait_state(bed, "lb-a", "ready")
         bed.wait_until(lambda: node.tables_hash() == before, 5, "the tables are as before")
-        assert plain.broken(timeout=10) == full.broken(timeout=10) == []
+        assert plain.broken(timeout=limit(10)) == full.broken(timeout=limit(10)) == []
 
 
 def test_ipv6_comes_and_goes_by_the_site_file(fresh: Bed) -> None:

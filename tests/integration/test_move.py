@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
 from tests.bed import frames
 from tests.bed.bed import Bed
+from tests.bed.frames import Frame
 from tests.bed.traffic import RawPort, connect, request
 from tests.integration.gate import gates
+from tests.integration.hands import Listening, announced
 from tests.integration.moving import (
     FIRST,
     SECOND,
@@ -169,27 +172,19 @@ def test_after_the_grace_step_late_packets_are_lost(bed: Bed) -> None:
 
 def test_gratuitous_arp_on_both_sides_again_and_again(bed: Bed) -> None:
     node = bed.lbs["lb-b"]
-    wanted = {"external": (FIRST, node.space.mac(node.lb.external_port)), "internal": ("10.0.0.1", node.space.mac(node.lb.internal_port))}
-    heard: dict[str, list[float]] = {"external": [], "internal": []}
-    begun = time.monotonic()
+    outside = FIRST, node.space.mac(node.lb.external_port)
+    inside = "10.0.0.1", node.space.mac(node.lb.internal_port)
 
-    def listen(side: str, port: RawPort) -> None:
-        address, mac = wanted[side]
-        for frame in port.frames(7.0):
-            if frame.ethertype == 0x0806 and str(frame.src) == str(frame.dst) == address and frame.arp_src_mac == mac:
-                assert frame.eth_dst == frames.BROADCAST and frame.eth_src == mac
-                heard[side].append(time.monotonic() - begun)
+    def gratuitous(address: str, mac: str) -> Callable[[Frame], bool]:
+        return lambda frame: (frame.ethertype, str(frame.src), str(frame.dst), frame.arp_src_mac) == (
+            0x0806, address, address, mac)
 
-    with RawPort(bed.clients[1], "eth0") as outside, RawPort(bed.servers[0], "eth0") as inside:
-        listeners = [threading.Thread(target=listen, args=pair) for pair in (("external", outside), ("internal", inside))]
-        for listener in listeners:
-            listener.start()
+    with RawPort(bed.clients[1], "eth0") as out, RawPort(bed.servers[0], "eth0") as in_, \
+            Listening(out, gratuitous(*outside)) as external, Listening(in_, gratuitous(*inside)) as internal:
         bed.move(FIRST, "lb-b")
-        for listener in listeners:
-            listener.join()
-    for side, times in heard.items():
-        gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
-        assert len(times) >= 5 and max(times) < 6.5 and min(gaps) > 0.9, f"{side}: {times}"
+        announced(bed, external, internal)
+    for (_, mac), side in ((outside, external), (inside, internal)):
+        assert all((frame.eth_dst, frame.eth_src) == (frames.BROADCAST, mac) for frame in side.heard)
 
 
 # Refusals

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
 
@@ -14,6 +13,8 @@ import pytest
 from lbctl.site.file.text import site_text
 from lbctl.site.model import Server, Service, Site
 from tests.bed.bed import Bed
+from tests.bed.found import AsFound
+from tests.bed.patience import limit
 from tests.bed.sites import simple_site
 from tests.bed.traffic import connect, request
 from tests.integration.hands import Talk, entries_of, entry_flows_of, eventually, metric, who_answers
@@ -47,16 +48,9 @@ def without_ip(site: Site, address: str) -> Site:
 
 
 @pytest.fixture
-def small(built_bed: Bed) -> Iterator[Bed]:
+def small(found: AsFound) -> Bed:
     """The bed with SMALL in force, and a controller that goes on from test to test."""
-    bed = built_bed
-    if not bed.controller.running:
-        bed.reset()
-        bed.controller.configure(SMALL)
-        bed.start_controller()
-    else:
-        apply(bed, SMALL)
-    yield bed
+    return found.go_on(SMALL)
 
 
 def applied(bed: Bed) -> int:
@@ -302,12 +296,10 @@ def test_config_check_says_what_the_controller_would(small: Bed) -> None:
     assert small.controller.cli("config", "check", "/nonexistent").returncode == 1
 
 
-def test_a_controller_does_not_start_with_a_bad_file(built_bed: Bed) -> None:
-    built_bed.reset()
-    built_bed.controller.write_site(site_text(SMALL) + "colour: blue\n")
-    process = built_bed.controller._launch()
-    assert process.wait(20) != 0
-    said = built_bed.controller.log_tail(5)
-    assert "unknown key 'colour'" in said and "Traceback" not in built_bed.controller.log_tail(30).rpartition("--- started")[2]
-    built_bed.reset()
+def test_a_controller_does_not_start_with_a_bad_file(quiet_bed: Bed) -> None:
+    quiet_bed.controller.write_site(site_text(SMALL) + "colour: blue\n")
+    process = quiet_bed.controller.launch()
+    assert process.wait(limit(20)) != 0
+    said = quiet_bed.controller.log_tail(5)
+    assert "unknown key 'colour'" in said and "Traceback" not in quiet_bed.controller.log_tail(30).rpartition("--- started")[2]
 

@@ -18,14 +18,13 @@ import pytest
 from lbctl.site.model import ExternalIp, Site
 from tests.bed import frames, tunnels
 from tests.bed.bed import Bed
+from tests.bed.patience import limit
 from tests.bed.sites import behind_tunnels, simple_site, together
 from tests.bed.traffic import RawPort, connect, request
-from tests.integration.hands import internal_mac, live, server_space
+from tests.integration.hands import internal_mac, server_space
 from tests.integration.icmp_tools import plain_socket
 from tests.integration.moving import STRATEGIES, Talks, assert_unharmed, entry_flows, mixed_load, wait_reached, wait_state
 from tests.integration.slow_moves import harm_by_a_slow_lb
-
-__all__ = ["live"]
 
 DESTINATION, FULL, GENEVE, GRE = (f"198.51.100.{number}" for number in (1, 2, 3, 4))
 IPV6 = "2001:db8:1::5"
@@ -190,7 +189,7 @@ def test_a_client_is_told_what_the_tunnel_carries(live: Bed) -> None:
         server.ip("link", "set", tunnels.FAR_DEVICE, "mtu", 1450)
     try:
         with plain_socket(live.clients[0], "tcp") as talk:
-            talk.settimeout(5)
+            talk.settimeout(limit(5))
             talk.connect((DESTINATION, 80))
             body = b"x" * 200_000
             talk.sendall(b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
@@ -245,7 +244,7 @@ def test_a_restarted_switch_gets_everything_back(live: Bed) -> None:
     with Talks(live.clients[0], DESTINATION, 3) as one, Talks(live.clients[0], GRE, 3) as two:
         node.ovs.kill()
         wait_state(live, "lb-a", "disconnected")
-        live.start_vswitchd(node)
+        node.start_vswitchd()
         live.wait_ready()
         assert one.broken() == two.broken() == []
 
@@ -281,4 +280,4 @@ def test_doctor_finds_a_missing_address_below(live: Bed) -> None:
     finally:
         tunnels.address_bridge(node.space, node.number)
     live.wait_until(lambda: doctor(live) == [], 5, "the address is there again")
-    assert request(live.clients[0], DESTINATION, timeout=10)
+    assert request(live.clients[0], DESTINATION, timeout=limit(10))

@@ -276,7 +276,8 @@ class FaultySite(FakeSite):
         failed = control.detection.failed()
         waiting = sorted(self.connected - {name for name, switch in control.ground.switches.items() if switch.ready})
         return [*(f"move {move.record}" for move in control.movement.running()),
-                *(f"{serving.address} is on failed {serving.assigned}" for serving in control.ground.external_ips if serving.assigned in failed),
+                *(f"{serving.address} is on failed {serving.assigned}" for serving in control.ground.external_ips
+                  if serving.assigned in failed),
                 *(f"{serving.address} is on {serving.assigned}, which is dead" for serving in control.ground.external_ips
                   if serving.assigned in self.dead), *(f"{name} is not ready" for name in waiting)]
 

@@ -328,8 +328,9 @@ def test_another_site_file(world) -> None:
         changed = checked(world.site, check)
         first = changed.external_ips[0]
         services = tuple(replace(service, servers=service.servers[keep]) for service in first.services)
-        world.post(world.control.services.use_file(replace(changed, external_ips=(replace(first, services=services), changed.external_ips[1])),
-                                            world.now))
+        kept = replace(first, services=services)
+        file = replace(changed, external_ips=(kept, changed.external_ips[1]))
+        world.post(world.control.services.use_file(file, world.now))
         world.settle(1.5, 0.05)
 
     apply(replace(CHECK, timeout=0.1))
