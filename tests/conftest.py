@@ -22,8 +22,8 @@ from hypothesis import core
 from xdist.workermanage import WorkerController
 
 DOOR, ROOM = (Path(tempfile.gettempdir(), f"lbctl-tests-{os.geteuid()}.{name}") for name in ("door", "room"))
-"""Files that are locked: ROOM while a test runs, DOOR while it waits for that. So who waits to be alone lets nobody else
-in."""
+"""Files that are locked: ROOM while a test runs, DOOR while it waits for that. So who waits to be alone lets nobody
+else in."""
 
 UNIT = Path(__file__).resolve().parent / "unit"
 

@@ -113,7 +113,8 @@ class Loaded:
         answer = self._load.stdout.readline()
         if not answer:
             raise RuntimeError("the load has ended: what it loads has closed a connection, or its reason is above")
-        return json.loads(answer)
+        found: dict[str, float] = json.loads(answer)
+        return found
 
 
 @dataclass

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from typing import cast
 
 from evaluation.benchmarks.seed import entries
 from evaluation.measuring.findings import Findings, Result, median, milliseconds, of_results
@@ -17,6 +18,7 @@ from evaluation.measuring.others import watched
 from evaluation.measuring.record import figure
 from lbctl.api import shown
 from lbctl.api.dispatch import dispatch
+from lbctl.api.orders import Orders
 from lbctl.control import ControlFunction
 from lbctl.http.message import Request
 from lbctl.store import State
@@ -44,7 +46,7 @@ def main() -> Findings:
     for entry in entries(COUNT, external_ip, "02:00:00:00:00:01"):
         table.add(entry)
     some = next(iter(table.entries())).connection
-    orders = _Orders(control)
+    orders = cast(Orders, _Orders(control))
     kinds: dict[str, dict[str, str]] = {
         "100 entries": {},
         "1000 entries": {"limit": "1000"},
@@ -55,7 +57,7 @@ def main() -> Findings:
     return of_results([_line(what, *watched(partial(_seconds, orders, query))) for what, query in kinds.items()])
 
 
-def _seconds(orders: _Orders, query: dict[str, str]) -> list[float]:
+def _seconds(orders: Orders, query: dict[str, str]) -> list[float]:
     """What each of so many pages took, one after the other."""
     took: list[float] = []
     after: dict[str, str] = {}

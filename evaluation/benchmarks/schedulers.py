@@ -13,7 +13,7 @@ from evaluation.measuring.findings import RESULTS, Findings, median
 from evaluation.measuring.others import watched
 from evaluation.measuring.record import Row, Table, figure
 from lbctl.servers.schedulers import scheduler_for
-from lbctl.site.model import SCHEDULERS, Server, Service
+from lbctl.site.model import SCHEDULERS, SchedulerName, Server, Service
 from lbctl.values.keys import server_key
 from lbctl.values.protocols import TCP
 
@@ -28,7 +28,7 @@ def main() -> Findings:
     return Findings({RESULTS: Table(columns=COLUMNS, rows=rows)}, passed=True, runs=ROUNDS, others=others)
 
 
-def _row(kind: str) -> Row:
+def _row(kind: SchedulerName) -> Row:
     choices = {f"{count} servers": _choices(kind, count, _anybody) for count in COUNTS}
     refused = _choices(kind, 10, _not_the_first)
     made = _times(lambda: scheduler_for(Service("tcp", 80, kind, _servers(10)), {}))
@@ -40,7 +40,7 @@ def _row(kind: str) -> Row:
     )
 
 
-def _choices(kind: str, count: int, allowed: Callable[[], Callable[[Server], bool]]) -> list[float]:
+def _choices(kind: SchedulerName, count: int, allowed: Callable[[], Callable[[Server], bool]]) -> list[float]:
     """Seconds for each choice among so many servers, for each round. `allowed` is asked anew for each choice."""
     some = _servers(count)
     connections = {server_key(TCP, server.address.packed, server.port): 100 * server.weight for server in some}

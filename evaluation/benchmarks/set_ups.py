@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+from typing import Any
 
 from evaluation.benchmarks.switches import EXTERNAL, SimulatedSwitch, packet_in
 from lbctl.frames.packets import SYN, tcp_segment
@@ -190,7 +191,7 @@ def main() -> None:
         print(json.dumps(_carry_out(load, json.loads(order))), flush=True)
 
 
-def _carry_out(load: Load, order: dict) -> dict[str, float]:
+def _carry_out(load: Load, order: dict[str, Any]) -> dict[str, float]:
     if "connect" in order:
         load.connect(order["connect"], order["host"], order["port"])
         return {}

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from evaluation.demonstration.orders import NAIVE_ORDER, Order
 from evaluation.demonstration.results import MoveResult, OrderResult, ProbeResult, Step
@@ -15,6 +15,7 @@ from evaluation.lab_traffic.started import Program
 from topologies.controller import APPS
 from topologies.fig3 import PLAN
 from topologies.lab import Lab
+from topologies.nodes import LoadBalancerSwitch
 from topologies.rundir import LabError
 
 EXTERNAL_IP = "198.51.100.1"
@@ -126,7 +127,7 @@ class Bed:
 
     def _dropped(self) -> int:
         """Packets that the LBs' receive queues had no room for."""
-        return sum(self.lab[lb].dropped() for lb in (HOME, AWAY))
+        return sum(cast(LoadBalancerSwitch, self.lab[lb]).dropped() for lb in (HOME, AWAY))
 
 
 def _ended(load: Program) -> Mapping[str, Any]:

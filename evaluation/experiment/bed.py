@@ -114,7 +114,7 @@ class Bed:
         return Program(self.lab, PLAN.clients[number].name, "evaluation.experiment.clients", arguments)
 
     def _balancers(self) -> Iterator[LoadBalancerSwitch]:
-        return (self.lab[lb.name] for lb in PLAN.site.load_balancers)
+        return (cast(LoadBalancerSwitch, self.lab[lb.name]) for lb in PLAN.site.load_balancers)
 
     def _start_control_function(self, mode: str) -> None:
         """One that knows of no earlier assignment."""
@@ -128,7 +128,7 @@ class Bed:
 
     def _start_name_server(self) -> None:
         """Anew, so that its turns begin with the same address in every run."""
-        dns: NameServer = self.lab["dns"]
+        dns = cast(NameServer, self.lab["dns"])
         pid_file = dns.directory() / "daemon.pid"
         pid = read_pid(pid_file)
         if pid is None:

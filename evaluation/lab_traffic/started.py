@@ -54,6 +54,7 @@ class Program:
 
     def tell(self, line: str) -> None:
         """Write a line to its standard input. Raises LabError if it has ended."""
+        assert self._process.stdin
         try:
             self._process.stdin.write(f"{line}\n".encode())
             self._process.stdin.flush()
@@ -62,6 +63,7 @@ class Program:
 
     def end(self) -> None:
         """End its standard input, which tells it to end."""
+        assert self._process.stdin
         self._process.stdin.close()
 
     def result(self, timeout: float) -> Mapping[str, Any]:
@@ -73,6 +75,7 @@ class Program:
         return found
 
     def _line(self, timeout: float) -> str:
+        assert self._process.stdout
         if not select.select([self._process.stdout], [], [], max(0.0, timeout))[0]:
             self._fail(f"says nothing for {timeout:.0f} s")
         line: bytes = self._process.stdout.readline()

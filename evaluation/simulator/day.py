@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from evaluation.simulator.load import DAY, Day
+from evaluation.simulator.load import DAY, Day, Numbers
 from evaluation.simulator.site import FIRST, SimulatedControl, Tally, relative
 from lbctl.assignment import Capacity, Demand, Problem, assign
 from lbctl.assignment.bounds import lower_bound
@@ -41,7 +39,9 @@ class Record:
 def simulate(day: Day, rebalance: Rebalance, period: float, say: Say, seconds: float = DAY) -> Record:
     """period: of measuring, seconds; a multiple of STEP. say is told once in an hour of the day."""
     place = _best_known(day)
-    static, automatic = (SimulatedControl(day.capacity, place, how, period) for how in (Rebalance(), rebalance))
+    static, automatic = (
+        SimulatedControl(day.capacity.tolist(), place, how, period) for how in (Rebalance(), rebalance)
+    )
     record, at, pending = Record(tally=automatic.tally), 0.0, list(day.outages)
     outages = sorted(
         [(outage.begin, True, outage.lb) for outage in pending] + [(outage.end, False, outage.lb) for outage in pending]
@@ -77,7 +77,7 @@ def _best_known(day: Day) -> list[int]:
     return [int(plan.target[FIRST + number].removeprefix("lb-")) for number in range(len(day.mean))]
 
 
-def _problem(day: Day, load: np.ndarray, place: list[int], failed: frozenset[str]) -> Problem:
+def _problem(day: Day, load: Numbers, place: list[int], failed: frozenset[str]) -> Problem:
     addresses = [FIRST + number for number in range(len(place))]
     capacities = tuple(
         Capacity(f"lb-{number}", float(each), drained=f"lb-{number}" in failed)
@@ -91,7 +91,7 @@ def _problem(day: Day, load: np.ndarray, place: list[int], failed: frozenset[str
 
 
 def _note(
-    record: Record, day: Day, load: np.ndarray, at: float, static: SimulatedControl, automatic: SimulatedControl
+    record: Record, day: Day, load: Numbers, at: float, static: SimulatedControl, automatic: SimulatedControl
 ) -> None:
     place = automatic.places()
     record.at.append(at)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+Numbers = npt.NDArray[Any]
+"""One for each external IP, or for each LB."""
 HOUR, DAY = 3600.0, 86400.0
 UTILISATION = 0.6
 """Of all LBs together, at the busiest time of the day, flash crowds aside."""
@@ -81,7 +85,7 @@ class Day:
         self._drift = chance.normal(0.0, DRIFT, external_ips)
         self._at = 0.0
 
-    def step(self, at: float) -> np.ndarray:
+    def step(self, at: float) -> Numbers:
         """The load of each external IP now.
 
         To be called with ascending times, in seconds from the beginning of the day.
@@ -93,13 +97,14 @@ class Day:
         noise = np.exp(self._drift - DRIFT * DRIFT / 2) * np.exp(
             self._chance.normal(-JITTER * JITTER / 2, JITTER, count)
         )
-        load = self.mean * self._rhythm(at) * noise
+        load: Numbers = self.mean * self._rhythm(at) * noise
         for external_ip, begin, size in self._crowds:
             load[external_ip] += size * _crowd(at - begin)
         return load
 
-    def _rhythm(self, at: float) -> np.ndarray:
-        return 1 + SWING * np.cos((at - self._busiest) * (2 * math.pi / DAY))
+    def _rhythm(self, at: float) -> Numbers:
+        rhythm: Numbers = 1 + SWING * np.cos((at - self._busiest) * (2 * math.pi / DAY))
+        return rhythm
 
 
 def _crowd(age: float) -> float:

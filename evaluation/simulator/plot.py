@@ -12,6 +12,7 @@ matplotlib.use("agg")
 from matplotlib.figure import Figure  # noqa: E402
 
 from evaluation.simulator.day import Record  # noqa: E402
+from evaluation.simulator.load import Numbers  # noqa: E402
 
 POINTS = 288
 """Of a line; each stands for the mean and the highest of what it covers."""
@@ -48,7 +49,7 @@ def plot(record: Record, file: Path) -> None:
     figure.savefig(file, dpi=110)
 
 
-def _thinned(at: Sequence[float], values: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _thinned(at: Sequence[float], values: Sequence[float]) -> tuple[Numbers, Numbers, Numbers]:
     """Hours, means, and highest values of pieces."""
     pieces = np.array_split(np.array(values), min(POINTS, len(values)))
     hours = [piece.mean() / 3600 for piece in np.array_split(np.array(at), len(pieces))]

@@ -8,19 +8,22 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
+from evaluation.simulator.load import Numbers
 from lbctl.assignment import assign
+from lbctl.failures.detection import Detection
 from lbctl.failures.relief import Relief
-from lbctl.ground.effects import Outbox, Solve
+from lbctl.ground.effects import Outbox, Solve, ToSwitch
+from lbctl.ground.ground import Ground
 from lbctl.ground.move_record import MoveRecord
-from lbctl.ground.serving import Directory
+from lbctl.ground.serving import Directory, Serving
 from lbctl.ground.tokens import Tokens
 from lbctl.load.balancing import Balancing
 from lbctl.load.loads import Loads
@@ -28,6 +31,7 @@ from lbctl.moves.takeover import LbFailure
 from lbctl.openflow.inbound import FlowStats
 from lbctl.openflow.messages import ReadFlows
 from lbctl.site.model import PACKETS_PER_CONNECTION, ExternalIp, LoadBalancer, Rebalance, Settings, Site
+from lbctl.values.addresses import Address
 from lbctl.values.owners import owner_of
 from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
@@ -61,7 +65,7 @@ class SimulatedServing:
     move: None = None
 
     @property
-    def address(self) -> IPv4Address:
+    def address(self) -> Address:
         return self.config.address
 
     def next_hops(self) -> set[IPv4Address]:
@@ -74,12 +78,12 @@ class SimulatedSwitch:
     """addresses: of the external IPs that it has. neighbours: nobody needs any."""
 
     lb: LoadBalancer
-    addresses: set[IPv4Address] = field(default_factory=set)
+    addresses: set[Address] = field(default_factory=set)
     ready: bool = True
     ports_up: bool = True
-    neighbours: dict[IPv4Address, str] = field(default_factory=dict)
+    neighbours: dict[Address, str] = field(default_factory=dict)
 
-    def served(self) -> frozenset[IPv4Address]:
+    def served(self) -> frozenset[Address]:
         return frozenset(self.addresses)
 
 
@@ -136,25 +140,28 @@ class SimulatedControl:
         self._counters: dict[tuple[str, int], float] = {}
         """What an external IP's flow had counted when it left an LB: it goes on there when it comes back."""
         directory = Directory()
-        directory.by_address = {serving.address.packed: serving for serving in self.servings}
-        self.ground = SimpleNamespace(
-            site=self.site,
-            settings=self.site.settings,
-            switches=self.switches,
-            external_ips=directory,
-            tokens=Tokens(),
-            log=self._log,
-            survives=lambda piece: None,
-            ready=lambda: [switch for switch in self.switches.values() if switch.ready],
+        directory.by_address = {serving.address.packed: cast(Serving, serving) for serving in self.servings}
+        self.ground = cast(
+            Ground,
+            SimpleNamespace(
+                site=self.site,
+                settings=self.site.settings,
+                switches=self.switches,
+                external_ips=directory,
+                tokens=Tokens(),
+                log=self._log,
+                survives=lambda piece: None,
+                ready=lambda: [switch for switch in self.switches.values() if switch.ready],
+            ),
         )
         self.failures: dict[str, LbFailure] = {}
-        detection = SimpleNamespace(failed=lambda: self.failures, held_down=lambda name, now: False)
+        detection = cast(Detection, SimpleNamespace(failed=lambda: self.failures, held_down=lambda name, now: False))
         mover = SimpleNamespace(start=self._start, take_over=self._take_over)
-        self.moving: dict[IPv4Address, SimulatedMove] = {}
+        self.moving: dict[Address, SimulatedMove] = {}
         self.move_times: Iterator[float] = itertools.repeat(MOVE_TIME)
         self.tally = Tally()
         self._ids = itertools.count(1)
-        self.loads = Loads(self.ground, decode=lambda flows: flows)
+        self.loads = Loads(self.ground, decode=_as_it_is)
         self.balancing = Balancing(self.ground, self.loads, mover, detection, ())
         self.relief = Relief(self.ground, detection, mover, self.loads, self.balancing)
 
@@ -177,7 +184,7 @@ class SimulatedControl:
 
     # Time.
 
-    def measure(self, load: np.ndarray, seconds: float, now: float) -> None:
+    def measure(self, load: Numbers, seconds: float, now: float) -> None:
         """Every external IP has carried so much for so long; half of it packets, half new connections."""
         packets = load * (PACKETS / (PACKETS + PACKETS_PER_CONNECTION))
         counts = (load * ENTRY_RATE).astype(int).tolist()
@@ -189,9 +196,10 @@ class SimulatedControl:
         for serving in self.servings:
             on[serving.assigned].append(FlowStats(10, serving.owner, int(serving.carried), int(serving.carried)))
         while out := self.loads.tick(now):
-            for name, message in out:
-                assert isinstance(message, ReadFlows)
-                self.ground.tokens.flows_read(message.token, on[name], False, now)
+            for effect in out:
+                assert isinstance(effect, ToSwitch) and isinstance(effect.message, ReadFlows)
+                flows = cast(bytes, on[effect.lb])  # _as_it_is decodes them
+                self.ground.tokens.flows_read(effect.message.token, flows, False, now)
             now += TICK
 
     def tick(self, now: float) -> None:
@@ -213,9 +221,9 @@ class SimulatedControl:
 
     # Moves.
 
-    def _start(self, address: IPv4Address, target: str, strategy: Strategy, now: float) -> tuple[MoveRecord, Outbox]:
+    def _start(self, address: Address, target: str, strategy: Strategy, now: float) -> tuple[MoveRecord, Outbox]:
         """As Movement.start. Raises Refused."""
-        serving = self.ground.external_ips.get(address)
+        serving = cast(SimulatedServing | None, self.ground.external_ips.get(address))
         assert serving is not None
         if not self.switches[target].ready:
             raise Refused(409, "Load balancer not ready", f"{target} is not ready")
@@ -260,11 +268,17 @@ class SimulatedControl:
         self.switches[name].addresses.add(serving.address)
         serving.assigned, serving.carried = name, self._counters.get((name, serving.owner), 0.0)
 
-    def places(self) -> np.ndarray:
+    def places(self) -> Numbers:
         """The number of the LB that each external IP is on."""
         return np.fromiter((self.number[serving.assigned] for serving in self.servings), int, len(self.servings))
 
 
-def relative(load: np.ndarray, place: np.ndarray, capacity: np.ndarray) -> np.ndarray:
+def relative(load: Numbers, place: Numbers, capacity: Numbers) -> Numbers:
     """The relative load of each LB."""
-    return np.bincount(place, load, len(capacity)) / capacity
+    loads: Numbers = np.bincount(place, load, len(capacity)) / capacity
+    return loads
+
+
+def _as_it_is(flows: bytes) -> Iterable[FlowStats]:
+    """There is no switch whose bytes had to be decoded: what stands in for them is the counters themselves."""
+    return cast(list[FlowStats], flows)

@@ -197,12 +197,12 @@ def get_rebalance(call: Plain) -> Result:
 def drain(call: Call[t.MoveQuery, t.DrainRequest]) -> Result:
     lb = _load_balancer(call)
     before = call.shown.drained(lb)
-    call.orders.drain(lb.name, call.body.undo)
+    call.orders.set_drained(lb.name, not call.body.undo)
     try:
         plan = _plan(call, None)
         return Result(views.plan(plan)) if call.body.undo else _carry_out(call, plan)
     except RequestProblem:
-        call.orders.drain(lb.name, undo=not before)  # refused: nothing has changed
+        call.orders.set_drained(lb.name, before)  # refused: nothing has changed
         raise
 
 

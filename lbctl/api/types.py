@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from lbctl.api.fields import AddressText, Closed
 from lbctl.api.service_types import FormerServerView, ServiceView
 from lbctl.site.model import Algorithm, Protocol
+from lbctl.values.entry_states import EntriesFrom, EntryState
 from lbctl.values.transfer import Strategy
 
 PAGE_LIMIT = 1000
@@ -21,8 +22,6 @@ LoadBalancerHealth = Literal["well", "silent", "unmanaged", "failed", "unwatched
 LoadBalancerState = Literal["disconnected", "reading", "ready", "refused"]
 MoveState = Literal["running", "done", "rolled-back", "aborted"]
 Mode = Literal["normal", "transition"]
-EntryState = Literal["open", "half-closed", "reset"]
-EntriesFrom = Literal["table", "copy"]
 
 
 # Requests

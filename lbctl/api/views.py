@@ -21,6 +21,7 @@ from lbctl.servers.states import FormerServer
 from lbctl.site.model import ExternalIp, LoadBalancer, Protocol, Server, Service
 from lbctl.switches.switch import PortState
 from lbctl.values.addresses import Address
+from lbctl.values.entry_states import EntryState
 from lbctl.values.keys import unpack_key
 from lbctl.values.protocols import PROTOCOL_NAMES
 
@@ -77,7 +78,7 @@ def entry(item: Entry) -> t.EntryView:
     _, server, server_port, internal, internal_port = unpack_key(item.reply)
     full = item.full
     return t.EntryView.model_construct(
-        protocol=cast(Protocol, PROTOCOL_NAMES.get(protocol, str(protocol))), state=cast(t.EntryState, item.state),
+        protocol=cast(Protocol, PROTOCOL_NAMES.get(protocol, str(protocol))), state=cast(EntryState, item.state),
         client=_text(client), client_port=client_port, external_ip=_text(external), external_port=external_port,
         server=_text(server), server_port=server_port, next_hop=item.next_hop.hex(":"),
         inner_hop=item.inner_hop.hex(":") or None, internal_ip=_text(internal) if full else None,

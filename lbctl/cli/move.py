@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.status import Status
 
-from lbctl.api.types import EntriesFrom
 from lbctl.cli import output
 from lbctl.cli.client import Client
+from lbctl.values.entry_states import EntriesFrom
 from lbctl.values.transfer import Strategy
 
 COLUMNS = (

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from lbctl.api.types import EntryState
 from lbctl.cli import output
 from lbctl.cli.client import Client
 from lbctl.site.model import Protocol
+from lbctl.values.entry_states import EntryState
 
 PAGE = 1000
 COLUMNS = (

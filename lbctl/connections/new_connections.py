@@ -1,7 +1,7 @@
 """What a connection request leads to: an entry at every LB that holds this external IP's, by which it then goes on.
 
-A client's first packet opens a connection to a server that is chosen for it; an inside host's one that a NAT gateway takes
-to the outside.
+A client's first packet opens a connection to a server that is chosen for it; an inside host's one that a NAT gateway
+takes to the outside.
 """
 
 from __future__ import annotations

@@ -104,13 +104,13 @@ class Balancing:
         return {switch.lb.name for switch in self._ground.ready()
                 if switch.ports_up and switch.lb.name not in self._drained and switch.lb.name not in failed}
 
-    def drain(self, name: str, undo: bool) -> Outbox:
+    def set_drained(self, name: str, drained: bool) -> Outbox:
         """From now on that LB is to be empty, or may be used again; kept across a restart. Raises Refused: unknown
         LB."""
         if name not in self._ground.switches:
             raise Refused(404, "Unknown load balancer", f"this site has no load balancer {name}")
-        (self._drained.discard if undo else self._drained.add)(name)
-        self._ground.log("drained" if not undo else "drain undone", lb=name)
+        (self._drained.add if drained else self._drained.discard)(name)
+        self._ground.log("drained" if drained else "drain undone", lb=name)
         return [self._ground.save()]
 
     # Acting.

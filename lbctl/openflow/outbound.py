@@ -1,9 +1,9 @@
 """OpenFlow 1.4 messages as bytes, those that are sent often: the two flows of an entry, one at a time and in bulk; and
 packet-outs.
 
-Ryu needs 215 us to build such a flow-mod, and 60 us for a packet-out; this needs about one. entry_flows.py says in words
-what the bytes of an entry say, and a test compares the two through Ryu's encoder. Sources: OpenFlow 1.4.0 sections 7.3.4,
-7.3.7 and 7.3.9; nicira-ext.h for resubmit.
+Ryu needs 215 us to build such a flow-mod, and 60 us for a packet-out; this needs about one. entry_flows.py says in
+words what the bytes of an entry say, and a test compares the two through Ryu's encoder. Sources: OpenFlow 1.4.0
+sections 7.3.4, 7.3.7 and 7.3.9; nicira-ext.h for resubmit.
 """
 
 from __future__ import annotations

@@ -60,8 +60,8 @@ def solicitation_flows(owner: int, port: Port, address: IPv6Address, router: boo
                 SetField("icmpv6_type", ADVERTISEMENT), SetField("nd_options_type", TARGET_MAC),
                 SetField("nd_reserved", flags))
 
-    yield flow(Kind.ARP, owner, "arp", 100, asked, MoveField("eth_src", "eth_dst", 48), MoveField("ipv6_src", "ipv6_dst", 128),
-               *answer(flags | SOLICITED), goto="advertise")
+    to_asker = (MoveField("eth_src", "eth_dst", 48), MoveField("ipv6_src", "ipv6_dst", 128))
+    yield flow(Kind.ARP, owner, "arp", 100, asked, *to_asker, *answer(flags | SOLICITED), goto="advertise")
     # Who asks without an address is about to take this one (RFC 4862 5.4): everyone is told that it is taken.
     to_all = (SetField("eth_dst", multicast_mac(ALL_NODES).hex(":")), SetField("ipv6_dst", str(IPv6Address(ALL_NODES))))
     yield flow(Kind.ARP, owner, "arp", 105, {**asked, "ipv6_src": "::"}, *to_all, *answer(flags), goto="advertise")

@@ -71,9 +71,9 @@ class Orders:
         """Waits until the rebalancing has ended or the time (seconds) is over."""
         self._wait_while(lambda: run.state == "running", timeout)
 
-    def drain(self, name: str, undo: bool) -> None:
+    def set_drained(self, name: str, drained: bool) -> None:
         """Raises Refused."""
-        self._keep(self._control.balancing.drain(name, undo))
+        self._keep(self._control.balancing.set_drained(name, drained))
 
     def set_scheduler(self, name: ServiceName, scheduler: SchedulerName) -> None:
         """Raises Refused, as all that changes a service."""

@@ -23,10 +23,12 @@ from tests.bed import tunnels
 from tests.bed.balancer import BalancerNode
 from tests.bed.controller import APPS, Controller, Reply
 from tests.bed.diagnostics import diagnostics
+from tests.bed.dns import DnsServer
 from tests.bed.hosts import FORWARDING, ROUTER, Hosts
 from tests.bed.keepers import KeeperNode
-from tests.bed.namespaces import Namespace, Namespaces
-from tests.bed.ovs import OvsError, PrivateOvs, wait_crashed
+from tests.bed.namespaces import Namespace, Namespaces, wake
+from tests.bed.ovs import PrivateOvs
+from tests.bed.patience import limit
 from tests.bed.sites import REMOTE_NETWORKS, gateways, host, server_ports, simple_site
 from tests.bed.starter import Starter
 from tests.bed.traffic import Load, Script
@@ -46,8 +48,9 @@ class Bed:
     `lbs`: name -> BalancerNode. `clients`, `servers`: namespaces in order of address, with the device eth0. `remote`:
     the client behind the router; `inside`: hosts of these addresses behind the site's NAT gateway; `inner_routers`: by
     address, those that servers with a next_hop are behind; `keepers`: by server; `switch`, `plugs`: see Hosts. The
-    servers' processes and keepers run; the controller does not until start_controller().
-    `starter`: starts it quicker than it would start by itself.
+    servers' processes and keepers run; the controller does not until start_controller(). `spaces`: all namespaces.
+    `starter`: starts it quicker than it would start by itself. `prepare`: is called at the end of building, for what
+    else there is to be.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Bed:
         remote_addresses: int = 1,
         apps: Sequence[str] = APPS,
         starter: Starter | None = None,
+        prepare: Callable[[Bed], None] | None = None,
         **plain: Any,
     ) -> None:
         if site is not None and plain:
@@ -69,32 +73,43 @@ class Bed:
         self._remote_addresses = remote_addresses
         self._apps = apps
         self._starter = starter
+        self._prepare = prepare
         self._loads: list[Load] = []
 
     # Life
 
     def __enter__(self) -> Self:
-        self._spaces = Namespaces()
+        self.spaces = Namespaces()
         try:
             self._build()
         except BaseException:
-            self._spaces.remove()
+            self.spaces.remove()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._end_loads()
         self.controller.kill()
-        self._spaces.remove()
+        self.spaces.remove()
 
-    def reset(self) -> None:
-        """Back to the state after building: no load, no controller, everything up, no flow, no neighbour known."""
+    def rebuild(self) -> None:
+        """Away with everything, and anew: for a bed of which nobody knows what has been done to it."""
+        self.__exit__()
+        self.__enter__()
+
+    def _end_loads(self) -> None:
         for load in self._loads:
             load.kill()
         self._loads.clear()
+
+    def reset(self) -> None:
+        """Back to the state after building: no load, no controller, all up and awake, no flow, no neighbour known."""
+        self._end_loads()
         self.controller.kill()
+        wake(self.spaces)
         self.switch.ip_batch(f"link set {plug.port} up master {plug.segment}" for plug in self.plugs.values())
         for node in self.lbs.values():
-            self._reset_balancer(node)
+            node.reset()
         for space in (*self.clients, *self.servers, *self.inner_routers.values(), self.router, self.remote):
             space.ip("neigh", "flush", "all")
         for keeper in self.keepers.values():
@@ -115,7 +130,12 @@ class Bed:
         """Start the servers' processes that don't run (any more)."""
         for name, script in self.server_scripts.items():
             if not script.running:
-                self.server_scripts[name] = self._start_server(self._spaces[name])
+                self.server_scripts[name] = script.again()
+
+    def serve(self, space: Namespace, script: str, *arguments: object) -> None:
+        """Start one more process that serves, beside the bed's own: start_servers() starts it again, too."""
+        name = f"{script} on {space.name}"
+        self.server_scripts[name] = Script(space, self._log(name.replace(" ", "-")), script, *arguments)
 
     # Controller
 
@@ -165,7 +185,8 @@ class Bed:
         query = "?wait=true" if wait else ""
         reply = self.rest("POST", f"/v1/external-ips/{address}/move{query}", {"to": to, "strategy": strategy})
         assert reply.status in (200, 202), f"move of {address} to {to} refused: {reply.status} {reply.text}"
-        return reply.json
+        record: dict[str, Any] = reply.json
+        return record
 
     def entries(self, lb: str) -> list[dict[str, Any]]:
         """The access table of an LB, as the REST API gives it, all pages."""
@@ -191,9 +212,9 @@ class Bed:
     def wait_until(self, condition: Callable[[], T], timeout: float, what: str) -> T:
         """The first true result of `condition`, asked again and again (an OSError counts as "not yet").
 
-        Raises NotInTime after `timeout` seconds.
+        timeout: on an idle machine, see patience.limit. Raises NotInTime.
         """
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + limit(timeout)
         failure: OSError | None = None
         while True:
             try:
@@ -204,7 +225,7 @@ class Bed:
                 failure = error
             if time.monotonic() > deadline:
                 because = f" ({failure})" if failure else ""
-                raise NotInTime(f"not within {timeout:g} s: {what}{because}\n{self.diagnostics()}")
+                raise NotInTime(f"not within {limit(timeout):g} s: {what}{because}\n{self.diagnostics()}")
             time.sleep(0.02)
 
     def diagnostics(self) -> str:
@@ -214,12 +235,12 @@ class Bed:
     # Building
 
     def _build(self) -> None:
-        self.directory = self._spaces.directory
+        self.directory = self.spaces.directory
         tunneled = any(lb.tunnel_ports for lb in self.site.load_balancers)
-        self.hosts = Hosts(self._spaces, (*SEGMENTS, *(tunnels.SEGMENTS if tunneled else ())))
+        self.hosts = Hosts(self.spaces, (*SEGMENTS, *(tunnels.SEGMENTS if tunneled else ())))
         self.switch, self.plugs, self.inner_routers = self.hosts.switch, self.hosts.plugs, self.hosts.inner_routers
         if tunneled:
-            tunnels.add_router(self._spaces.add("under-router"), self.hosts.plug)
+            tunnels.add_router(self.spaces.add("under-router"), self.hosts.plug)
         controller = self.hosts.add("controller", "management", [f"{CONTROLLER_ADDRESS}/24"])
         self.controller = Controller(
             controller, self.directory / "controller", CONTROLLER_ADDRESS, apps=self._apps, starter=self._starter
@@ -232,13 +253,16 @@ class Bed:
             for switch in switches:
                 switch.result()
         self.start_keepers()
+        if self._prepare:
+            self._prepare(self)
 
     def _build_hosts(self) -> None:
         self._build_inside()
         self.keepers = {keeper.server: self._keeper(keeper) for keeper in self.site.keepers.each}
-        self.server_scripts = {space.name: self._start_server(space, wait=False) for space in self.servers}
+        scripts = {space.name: self._start_server(space) for space in self.servers}
+        self.server_scripts: dict[str, Script | DnsServer] = {**scripts}
         self._build_outside()
-        for script in self.server_scripts.values():
+        for script in scripts.values():
             script.wait_ready()
 
     def _build_inside(self) -> None:
@@ -270,10 +294,10 @@ class Bed:
         self.clients = [self.hosts.add(f"client{n + 1}", "external", _addresses(external, 101 + n), routers)
                         for n in range(self._client_count)]
         self.router = self.hosts.add("router", "external", _addresses(external, ROUTER))
-        self.remote = self._spaces.add("remote")
+        self.remote = self.spaces.add("remote")
         if any(network.version == 6 for network in external):
             self.remote.enable_ipv6()
-        self._spaces.veth(self.remote, "eth0", self.router, "eth1")
+        self.spaces.veth(self.remote, "eth0", self.router, "eth1")
         for network in external:
             self._build_remote(REMOTE_NETWORKS[network.version])
 
@@ -288,7 +312,7 @@ class Bed:
 
     def _host_tunneled(self, name: str, address: Address, tunnel: Tunnel, gateway: Address | None) -> Namespace:
         """A host that has only a tunnel to the LBs."""
-        space = self._spaces.add(name)
+        space = self.spaces.add(name)
         self.hosts.plug(space, "eth0", "under-servers")
         tunnels.far_end(space, self.directory / f"ovs-{name}", tunnel, address, len(self.site.load_balancers))
         internal_ips = [internal for ip in self.site.external_ips if address in ip.hops()
@@ -298,7 +322,7 @@ class Bed:
 
     def _keeper(self, keeper: Keeper) -> KeeperNode:
         """On its server, which gets a leg in the management network for it."""
-        space = self._spaces[f"server-{keeper.server}"]
+        space = self.spaces[f"server-{keeper.server}"]
         node = KeeperNode(space, keeper.server, keeper.url, self.directory / f"keeper-{keeper.server}")
         self.hosts.plug(space, "mgmt", "management")
         space.ip("addr", "add", f"{node.address}/24", "dev", "mgmt")
@@ -320,34 +344,12 @@ class Bed:
         if node.lb.tunnel_ports:
             tunnels.attach(node.ovs, node.space, node.lb, node.number)
 
-    def start_vswitchd(self, node: BalancerNode) -> None:
-        """Start an LB's ovs-vswitchd again, which was killed."""
-        node.ovs.start_vswitchd()
-        if node.lb.tunnel_ports:
-            tunnels.address_bridge(node.space, node.number)
-
-    def _reset_balancer(self, node: BalancerNode) -> None:
-        for device in (node.lb.external_port, node.lb.internal_port, "eth0"):
-            node.space.set_link(device, True)
-        node.ovs.vsctl("--no-wait", "del-controller", node.bridge)
-        if node.ovs.vswitchd_pid is not None:
-            try:
-                for command in ("del-flows", "del-groups", "del-meters"):
-                    node.ovs.ofctl(command, node.bridge)
-                node.ovs.purge()
-                return
-            except OvsError:
-                # Open vSwitch 3.1 may crash when flows are deleted whose FINs it has yet to account
-                # (docs/performance.md).
-                if not wait_crashed(node.ovs):
-                    raise
-        self.start_vswitchd(node)
-
-    def _start_server(self, space: Namespace, *, wait: bool = True) -> Script:
+    def _start_server(self, space: Namespace) -> Script:
+        """Begun; wait_ready() says when it serves."""
         name = space.name.removeprefix("server-")
         address = next(each for each in gateways(self.site) if str(each) == name)
         ports = server_ports(self.site, address)
-        return Script(space, self._log(space.name), "echo_server.py", name, *ports, wait=wait)
+        return Script(space, self._log(space.name), "echo_server.py", name, *ports, wait=False)
 
     def _log(self, name: str) -> Path:
         return self.directory / f"{name}.log"

@@ -20,6 +20,7 @@ from lbctl.site.file.text import site_text
 from lbctl.site.model import Site
 from tests.bed import keepers
 from tests.bed.namespaces import Namespace
+from tests.bed.patience import limit
 from tests.bed.starter import Started, Starter
 from tests.bed.switch_library import CHOICE, manager
 from tests.bed.traffic import connect
@@ -28,7 +29,7 @@ from topologies import programs
 CHECKOUT = Path(__file__).resolve().parents[2]
 APPS = ("ryu_apps/load_balancer.py", "ryu_apps/rest.py")
 REST_PORT = 8080
-STOP_TIMEOUT = 10.0
+STOP_TIMEOUT = limit(10.0)
 _BORING = re.compile(r'" 20\d \d+ [0-9.]+$|^\(\d+\) accepted ')
 _CLI = "import sys; sys.argv[0] = 'lbctl'; from lbctl.cli.main import app; app()"
 
@@ -93,8 +94,8 @@ class Controller:
         """Start the process, and wait until its REST API answers. Raises ControllerError."""
         if self.running:
             raise ControllerError("the controller runs already; stop() or kill() it first")
-        self.process = self._launch()
-        deadline = time.monotonic() + 20.0
+        self.process = self.launch()
+        deadline = time.monotonic() + limit(20.0)
         while not self.answers():
             if not self.running or time.monotonic() > deadline:
                 self.kill()
@@ -139,7 +140,7 @@ class Controller:
     def answers(self) -> bool:
         """Whether its REST API answers."""
         try:
-            return self.rest("GET", "/v1/health", timeout=2.0).status == 200
+            return self.rest("GET", "/v1/health", timeout=limit(2.0)).status == 200
         except (OSError, http.client.HTTPException):
             return False
 
@@ -150,7 +151,7 @@ class Controller:
         body: Any = None,
         *,
         headers: dict[str, str] | None = None,
-        timeout: float = 30.0,
+        timeout: float = limit(30.0),
     ) -> Reply:
         """One REST request. `body`: sent as JSON, or as it is if bytes.
 
@@ -166,7 +167,7 @@ class Controller:
             text = answer.read().decode()
         return Reply(answer.status, {key.lower(): value for key, value in answer.getheaders()}, text, _read_json(text))
 
-    def cli(self, *args: object, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+    def cli(self, *args: object, timeout: float = limit(30.0)) -> subprocess.CompletedProcess[str]:
         """`lbctl ARGS` where the controller is; whatever its status."""
         command = [*self.space.prefix, sys.executable, "-c", _CLI, *map(str, args)]
         return programs.run(command, capture_output=True, timeout=timeout, env=environment())
@@ -180,15 +181,16 @@ class Controller:
         return "\n".join([line for line in logged if not _BORING.search(line)][-lines:])
 
     def wait_log(self, wanted: Callable[[str], bool], timeout: float = 5.0) -> bool:
-        """Whether a line that is `wanted` is in the log within `timeout` seconds."""
-        deadline = time.monotonic() + timeout
+        """Whether a line that is `wanted` comes in the log. timeout: on an idle machine, see patience.limit."""
+        deadline = time.monotonic() + limit(timeout)
         while not any(wanted(line) for line in self.log_tail(2000).splitlines()):
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.05)
         return True
 
-    def _launch(self) -> subprocess.Popen[str] | Started:
+    def launch(self) -> subprocess.Popen[str] | Started:
+        """Its process, just begun, for whoever wants to see it fail; start() is for all others."""
         arguments = ("--config-file", str(self.config_file), *self.apps)
         with self.log_file.open("a") as log:
             log.write(f"--- started {time.strftime('%H:%M:%S')}\n")

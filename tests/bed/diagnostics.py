@@ -8,7 +8,9 @@ from pathlib import Path
 
 from tests.bed.balancer import BalancerNode
 from tests.bed.controller import Controller
+from tests.bed.namespaces import wake
 from tests.bed.ovs import OvsError
+from tests.bed.patience import limit
 from tests.bed.processes import CommandFailed
 
 DUMP_LINES = 150
@@ -20,9 +22,10 @@ def diagnostics(controller: Controller, nodes: Collection[BalancerNode]) -> str:
     It has the end of the controller's log, all moves, and what was dropped; and for each LB its flows and the end of
     ovs-vswitchd's log.
     """
+    wake(node.space for node in nodes)  # an LB that a test has stopped tells nothing
     parts = [
         ("controller's log", controller.log_tail()),
-        ("moves", _told(lambda: controller.rest("GET", "/v1/moves", timeout=3.0).text)),
+        ("moves", _told(lambda: controller.rest("GET", "/v1/moves", timeout=limit(2.0)).text)),
         ("dropped", _told(lambda: _dropped(controller, nodes))),
     ]
     for node in nodes:
@@ -41,7 +44,7 @@ def receive_queue_drops(nodes: Collection[BalancerNode]) -> dict[str, int]:
 
 
 def _dropped(controller: Controller, nodes: Collection[BalancerNode]) -> str:
-    balancers = controller.rest("GET", "/v1/load-balancers", timeout=3.0).json["load_balancers"]
+    balancers = controller.rest("GET", "/v1/load-balancers", timeout=limit(2.0)).json["load_balancers"]
     by_controller = {
         lb["name"]: {key: value for key, value in lb["counters"]["dropped"].items() if value} for lb in balancers
     }
@@ -58,7 +61,7 @@ def _told(ask: Callable[[], str]) -> str:
 
 def _flows(node: BalancerNode) -> str:
     try:
-        lines = node.ovs.ofctl("dump-flows", node.bridge).splitlines()
+        lines = node.ovs.ofctl("dump-flows", node.bridge, timeout=limit(2.0)).splitlines()
     except (OvsError, CommandFailed) as error:
         return str(error)
     more = [f"... and {len(lines) - DUMP_LINES} more"] if len(lines) > DUMP_LINES else []

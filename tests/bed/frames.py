@@ -53,14 +53,17 @@ def tcp(
     ttl: int = 64,
     options: bytes = b"",
 ) -> bytes:
-    """A TCP segment; `eth`, `client`, `server`: (source MAC, destination MAC), source and destination (address, port)."""
+    """A TCP segment; `eth`, `client`, `server`: (source MAC, destination MAC), source and destination (address,
+    port)."""
     words = (20 + len(options)) // 4
     head = struct.pack("!HHIIBBHHH", client[1], server[1], seq, ack, words << 4, flags, 65535, 0, 0) + options
     segment = _with_checksum(head + payload, 16, _pseudo(client[0], server[0], TCP, len(head) + len(payload)))
     return ip(eth, client[0], server[0], TCP, segment, ttl=ttl)
 
 
-def udp(eth: tuple[str, str], client: tuple[str, int], server: tuple[str, int], payload: bytes = b"", *, ttl: int = 64) -> bytes:
+def udp(
+    eth: tuple[str, str], client: tuple[str, int], server: tuple[str, int], payload: bytes = b"", *, ttl: int = 64
+) -> bytes:
     """A UDP datagram; arguments as of tcp()."""
     datagram = struct.pack("!HHHH", client[1], server[1], 8 + len(payload), 0) + payload
     datagram = _with_checksum(datagram, 6, _pseudo(client[0], server[0], UDP, len(datagram)))
@@ -90,10 +93,29 @@ def ipv6(eth: tuple[str, str], src: str, dst: str, protocol: int, body: bytes, *
 
 
 def ipv4(
-    eth: tuple[str, str], src: str, dst: str, protocol: int, body: bytes, *, ttl: int = 64, fragment: int = 0, ident: int = 1
+    eth: tuple[str, str],
+    src: str,
+    dst: str,
+    protocol: int,
+    body: bytes,
+    *,
+    ttl: int = 64,
+    fragment: int = 0,
+    ident: int = 1,
 ) -> bytes:
     """An IPv4 packet; `fragment`: flags and offset as in the header."""
-    fields = (0x45, 0, 20 + len(body), ident, fragment, ttl, protocol, 0, IPv4Address(src).packed, IPv4Address(dst).packed)
+    fields = (
+        0x45,
+        0,
+        20 + len(body),
+        ident,
+        fragment,
+        ttl,
+        protocol,
+        0,
+        IPv4Address(src).packed,
+        IPv4Address(dst).packed,
+    )
     return ethernet(eth, 0x0800, _with_checksum(struct.pack("!BBHHHBBH4s4s", *fields), 10) + body)
 
 
@@ -148,7 +170,7 @@ def _read_ipv4(packet: bytes) -> dict:
     total, _, fragment, ttl, protocol, _, src, dst = struct.unpack_from("!HHHBBH4s4s", packet, 2)
     body = packet[header:total]
     fields = {"src": IPv4Address(src), "dst": IPv4Address(dst), "protocol": protocol, "ttl": ttl}
-    fields |= {"fragment": fragment & 0x3FFF, "checksums_right": _sum(packet[:header]) == 0, "payload": body}
+    fields |= {"fragment": fragment & 0x3FFF, "checksums_right": checksum(packet[:header]) == 0, "payload": body}
     return fields if fragment & 0x3FFF else _read_transport(fields, body)
 
 
@@ -156,7 +178,14 @@ def _read_ipv6(packet: bytes) -> dict:
     """Extension headers are not looked into."""
     length, protocol, ttl, src, dst = struct.unpack_from("!HBB16s16s", packet, 4)
     body = packet[40 : 40 + length]
-    fields = {"src": IPv6Address(src), "dst": IPv6Address(dst), "protocol": protocol, "ttl": ttl, "payload": body, "checksums_right": True}
+    fields = {
+        "src": IPv6Address(src),
+        "dst": IPv6Address(dst),
+        "protocol": protocol,
+        "ttl": ttl,
+        "payload": body,
+        "checksums_right": True,
+    }
     return _read_transport(fields, body)
 
 
@@ -167,27 +196,29 @@ def _read_transport(fields: dict, body: bytes) -> dict:
         names = ("src_port", "dst_port", "seq", "ack")
         fields |= dict(zip(names, struct.unpack_from("!HHII", body), strict=True))
         fields |= {"flags": body[13], "payload": body[(body[12] >> 4) * 4 :]}
-        fields["checksums_right"] &= _sum(pseudo + body) == 0
+        fields["checksums_right"] &= checksum(pseudo + body) == 0
     elif protocol == UDP and len(body) >= 8:
         fields |= dict(zip(("src_port", "dst_port"), struct.unpack_from("!HH", body), strict=True))
         fields["payload"] = body[8:]
-        fields["checksums_right"] &= _sum(pseudo + body) == 0
+        fields["checksums_right"] &= checksum(pseudo + body) == 0
     elif protocol in (ICMP, ICMPV6) and len(body) >= 8:
         fields |= {"icmp_type": body[0], "icmp_code": body[1], "payload": body[8:]}
-        fields["checksums_right"] &= _sum(body if protocol == ICMP else pseudo + body) == 0
+        fields["checksums_right"] &= checksum(body if protocol == ICMP else pseudo + body) == 0
     return fields
 
 
 def _pseudo(src: str, dst: str, protocol: int, length: int) -> bytes:
     addresses = ip_address(src).packed + ip_address(dst).packed
-    return addresses + (struct.pack("!BBH", 0, protocol, length) if len(addresses) == 8 else struct.pack("!II", length, protocol))
+    return addresses + (
+        struct.pack("!BBH", 0, protocol, length) if len(addresses) == 8 else struct.pack("!II", length, protocol)
+    )
 
 
 def _with_checksum(data: bytes, offset: int, pseudo: bytes = b"") -> bytes:
-    return data[:offset] + struct.pack("!H", _sum(pseudo + data)) + data[offset + 2 :]
+    return data[:offset] + struct.pack("!H", checksum(pseudo + data)) + data[offset + 2 :]
 
 
-def _sum(data: bytes) -> int:
+def checksum(data: bytes) -> int:
     """Internet checksum (RFC 1071): 0 over data that holds a right one. Pseudo headers have an even length."""
     padded = data + b"\0" * (len(data) % 2)
     total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))

@@ -2,8 +2,9 @@
 
 `--lines N`: N connections that stay open, each sending a numbered line every `--interval` and expecting it back.
 `--requests N`: N workers that open a connection, make one HTTP request on it, and close it, again and again.
-`--bind A,B,...`: local addresses, taken in turn. It prints "ready" when all long connections have had their first answer, ends
-on SIGTERM or after `--seconds`, and prints one JSON object then (see traffic.LoadResult).
+`--bind A,B,...`: local addresses, taken in turn. `--at-least N`: requests that are to succeed before it ends. It prints
+"ready" when all long connections have had their first answer, ends on SIGTERM or after `--seconds`, and prints one JSON
+object then (see traffic.LoadResult).
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import time
 CONNECT_TIMEOUT = 20.0
 """Linux sends a SYN again after 1, 3, 7 and 15 s: who was not answered for 5 s may hear of it only then."""
 ANSWER_TIMEOUT = 10.0
+PATIENCE = 15.0
+"""Seconds, after it was stopped, for the requests that are wanted at least."""
 SLOW = 0.5
 """Seconds; a request that takes longer counts as slow, whether it succeeds or fails."""
 TCP_INFO_TOTAL_RETRANS = 100
@@ -34,6 +37,7 @@ class Load:
         self.options = options
         self.addresses = itertools.cycle(options.bind.split(",") if options.bind else [None])
         self.stopped = asyncio.Event()
+        self.end = 0.0
         self.long: list[dict] = []
         self.requests = {"succeeded": 0, "slow": 0, "failures": [], "servers": {}, "longest": 0.0}
 
@@ -86,7 +90,7 @@ class Load:
 
     async def one_worker(self) -> None:
         """Short requests, one after the other."""
-        while not self.stopped.is_set():
+        while not self.stopped.is_set() or self.too_few():
             begun = time.monotonic()
             try:
                 server = await self.one_request()
@@ -111,6 +115,11 @@ class Load:
             return json.loads(body)["server"]
         finally:
             writer.close()
+
+    def too_few(self) -> bool:
+        """Whether more requests are wanted though it has been stopped."""
+        self.end = self.end or time.monotonic() + PATIENCE
+        return self.requests["succeeded"] < self.options.at_least and time.monotonic() < self.end
 
     async def pause(self, seconds: float) -> None:
         if seconds > 0:
@@ -168,6 +177,7 @@ def main() -> None:
     parser.add_argument("--interval", type=float, default=0.02)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--bind", default="")
+    parser.add_argument("--at-least", type=int, default=0)
     print(json.dumps(asyncio.run(Load(parser.parse_args()).run())), flush=True)
 
 

@@ -14,6 +14,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.bed.patience import limit
 from tests.bed.processes import CommandFailed, end, is_alive, mentions, read_pid, run, wait_gone
 
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
@@ -29,15 +30,15 @@ class OvsError(CommandFailed):
 def wait_crashed(ovs: PrivateOvs) -> bool:
     """Has its ovs-vswitchd gone by itself, or does it within a moment (it may still be writing its core)?"""
     pid = ovs.vswitchd_pid
-    return pid is None or wait_gone(pid, 2.0)
+    return pid is None or wait_gone(pid, limit(1.0))
 
 
 class PrivateOvs:
     """One ovsdb-server and ovs-vswitchd pair.
 
     `rundir` is made by start() and removed by stop(). The daemons run in network namespace `namespace`, or behind
-    `prefix` (any command that runs its arguments inside, such as `mnexec -a PID`). The tools run outside: they reach the
-    daemons through Unix sockets.
+    `prefix` (any command that runs its arguments inside, such as `mnexec -a PID`). The tools run outside: they reach
+    the daemons through Unix sockets.
     """
 
     def __init__(self, name: str, rundir: Path | str, namespace: str | None = None, prefix: Sequence[str] = ()) -> None:
@@ -94,7 +95,7 @@ class PrivateOvs:
         if pid is None:
             raise OvsError(f"{self.name}: ovs-vswitchd does not run, so it cannot be killed")
         os.kill(pid, signal.SIGKILL)
-        wait_gone(pid, 5.0)
+        wait_gone(pid, limit(5.0))
 
     def restart_vswitchd(self) -> None:
         """End ovs-vswitchd and start it again: its flows are gone."""
@@ -122,15 +123,15 @@ class PrivateOvs:
 
     def vsctl(self, *args: object) -> str:
         """ovs-vsctl on this instance; its output. Raises OvsError with what it said."""
-        return self._run("ovs-vsctl", "--timeout=15", *args)
+        return self._run("ovs-vsctl", f"--timeout={limit(15.0):.0f}", *args)
 
-    def ofctl(self, *args: object, input: str | None = None) -> str:
+    def ofctl(self, *args: object, input: str | None = None, timeout: float = limit(30.0)) -> str:
         """ovs-ofctl by OpenFlow 1.4 on this instance (`input`: for FILE `-`); its output. Raises OvsError."""
-        return self._run("ovs-ofctl", "-O", OPENFLOW, *args, input=input, timeout=120.0)
+        return self._run("ovs-ofctl", "-O", OPENFLOW, *args, input=input, timeout=timeout)
 
     def appctl(self, *args: object) -> str:
         """ovs-appctl on this ovs-vswitchd; its output. Raises OvsError."""
-        return self._run("ovs-appctl", "--timeout=15", "-t", "ovs-vswitchd", *args)
+        return self._run("ovs-appctl", f"--timeout={limit(15.0):.0f}", "-t", "ovs-vswitchd", *args)
 
     def purge(self) -> None:
         """Empty the datapath's cache: else it goes on for a while with what it did when the tables were others."""
@@ -165,8 +166,8 @@ class PrivateOvs:
     ) -> None:
         """Make `bridge` as a load balancer needs it, with the devices `ports` (numbered from 1, in this order).
 
-        `controller`: such as `tcp:198.18.0.1:6653`. `inactivity_probe` in seconds. Raises OvsError when a port cannot be
-        opened.
+        `controller`: such as `tcp:198.18.0.1:6653`. `inactivity_probe` in seconds. Raises OvsError when a port cannot
+        be opened.
         """
         command: list[str] = ["add-br", bridge, "--", "set", "bridge", bridge]
         command += [
@@ -228,7 +229,7 @@ class PrivateOvs:
         options = ("--detach", "--no-chdir", *files, "-vconsole:off", "-vfile:info")
         self._run(*self.prefix, program, *args, *options)
 
-    def _run(self, *command: object, input: str | None = None, timeout: float = 30.0) -> str:
+    def _run(self, *command: object, input: str | None = None, timeout: float = limit(30.0)) -> str:
         try:
             return run([str(word) for word in command], input=input, env=self.environment, timeout=timeout)
         except CommandFailed as error:

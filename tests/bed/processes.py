@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.bed.patience import limit
 from topologies import programs
 
 
@@ -22,7 +23,7 @@ def run(
     *,
     input: str | None = None,
     env: Mapping[str, str] | None = None,
-    timeout: float = 30.0,
+    timeout: float = limit(30.0),
 ) -> str:
     """Run `command` (no shell), return its standard output. `env` is added to the environment; `timeout` in seconds.
 
@@ -101,4 +102,4 @@ def end(pid: int, *, grace: float = 2.0) -> None:
             if wait_gone(pid, grace):
                 return
         os.kill(pid, signal.SIGKILL)
-    wait_gone(pid, 5.0)
+    wait_gone(pid, limit(5.0))

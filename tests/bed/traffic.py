@@ -19,11 +19,12 @@ from typing import Any
 
 from tests.bed.frames import Frame, read
 from tests.bed.namespaces import Namespace
+from tests.bed.patience import limit
 from tests.bed.processes import end
 
 HERE = Path(__file__).resolve().parent
-READY_TIMEOUT = 15.0
-END_TIMEOUT = 40.0
+READY_TIMEOUT = limit(10.0)
+END_TIMEOUT = limit(40.0)
 """Longer than load.py's own patience with a connection that stalls."""
 SOL_PACKET, PACKET_ADD_MEMBERSHIP, PACKET_MR_PROMISC, PACKET_OUTGOING = 263, 1, 1, 4
 ETH_P_ALL = 3
@@ -42,6 +43,7 @@ class Script:
     def __init__(self, space: Namespace, log: Path, script: str, *args: object, wait: bool = True) -> None:
         self.name = f"{script} in {space.name}"
         self.log = log
+        self._begun_with = (space, log, script, *args)
         with log.open("w") as errors:
             command = (sys.executable, HERE / script, *args)
             self.process = space.popen(*command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
@@ -52,7 +54,13 @@ class Script:
         """Wait up to `timeout` seconds until it says "ready". Raises TrafficError."""
         if self._line(timeout) != "ready":
             self.kill()
-            raise TrafficError(f"{self.name} did not start: {self.log.read_text()[-2000:].strip() or 'it said nothing'}")
+            raise TrafficError(
+                f"{self.name} did not start: {self.log.read_text()[-2000:].strip() or 'it said nothing'}"
+            )
+
+    def again(self) -> Script:
+        """The same once more, when this one has ended."""
+        return Script(*self._begun_with)
 
     def finish(self) -> str:
         """SIGTERM, and what it prints then. Raises TrafficError if it died before or does not end."""
@@ -85,7 +93,8 @@ class Script:
 
 @dataclass(frozen=True)
 class LongConnection:
-    """What a connection that stays open saw; times in seconds. `error`: None, "reset", "refused", "timeout", "closed"..."""
+    """What a connection that stays open saw; times in seconds. `error`: None, "reset", "refused", "timeout",
+    "closed"..."""
 
     sent: int
     received: int
@@ -99,8 +108,8 @@ class LongConnection:
 
 @dataclass(frozen=True)
 class LoadResult:
-    """What a load saw. `failures`: an error (as above) for each failed request; `servers`: name -> requests answered; `slow`: requests
-    that took more than half a second."""
+    """What a load saw. `failures`: an error (as above) for each failed request; `servers`: name -> requests answered;
+    `slow`: requests that took more than half a second."""
 
     long: tuple[LongConnection, ...]
     succeeded: int
@@ -123,7 +132,8 @@ class LoadResult:
 class Load(Script):
     """`lines` connections that stay open and `requests` workers that open one for each request, from one client.
 
-    Each sends every `interval` seconds; `bind`: local addresses, taken in turn.
+    Each sends every `interval` seconds; `bind`: local addresses, taken in turn. However early it is stopped, it ends
+    only when `at_least` requests have succeeded, or have had PATIENCE seconds more for that (see load.py).
     """
 
     def __init__(
@@ -137,8 +147,10 @@ class Load(Script):
         requests: int = 0,
         interval: float = 0.02,
         bind: Sequence[str] = (),
+        at_least: int = 0,
     ) -> None:
         options = ("--lines", lines, "--requests", requests, "--interval", interval, "--bind", ",".join(bind))
+        options += ("--at-least", at_least if requests else 0)
         super().__init__(space, log, "load.py", address, port, *options)
 
     def stop(self) -> LoadResult:
@@ -150,11 +162,20 @@ class Load(Script):
         )
         requests = saw["requests"]
         failures = tuple(requests["failures"])
-        return LoadResult(long, requests["succeeded"], failures, requests["servers"], requests["longest"], requests["slow"])
+        return LoadResult(
+            long, requests["succeeded"], failures, requests["servers"], requests["longest"], requests["slow"]
+        )
 
 
 def request(
-    space: Namespace, address: object, port: int = 80, path: str = "/", *, method: str = "GET", body: bytes = b"", timeout: float = 5.0
+    space: Namespace,
+    address: object,
+    port: int = 80,
+    path: str = "/",
+    *,
+    method: str = "GET",
+    body: bytes = b"",
+    timeout: float = limit(5.0),
 ) -> dict[str, Any]:
     """One HTTP request from inside `space`; the JSON that echo_server.py answered.
 
@@ -167,7 +188,9 @@ def request(
         return json.loads(connection.getresponse().read())
 
 
-def connect(space: Namespace, address: object, port: int = 80, *, bind: str = "", timeout: float = 5.0) -> socket.socket:
+def connect(
+    space: Namespace, address: object, port: int = 80, *, bind: str = "", timeout: float = limit(5.0)
+) -> socket.socket:
     """A TCP connection from inside `space`, kept by the caller. Raises OSError."""
     family = socket.AF_INET6 if ":" in str(address) else socket.AF_INET
     plain = space.call(lambda: socket.socket(family))
@@ -215,7 +238,7 @@ class RawPort:
             if source[2] != PACKET_OUTGOING:
                 yield read(raw)
 
-    def receive(self, wanted: Callable[[Frame], bool], timeout: float = 2.0) -> Frame | None:
+    def receive(self, wanted: Callable[[Frame], bool], timeout: float = limit(2.0)) -> Frame | None:
         """The first frame that is `wanted`, None if none comes within `timeout` seconds."""
         return next((frame for frame in self.frames(timeout) if wanted(frame)), None)
 

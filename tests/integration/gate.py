@@ -1,4 +1,5 @@
-"""A gate between a switch and the controller: holds back the switch's confirmations, so that a move can be stopped anywhere."""
+"""A gate between a switch and the controller: holds back the switch's confirmations, so that a move can be stopped
+anywhere."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import time
 from collections import deque
 
 from tests.bed.bed import CONTROLLER_ADDRESS, BalancerNode, Bed
+from tests.bed.patience import limit
 from tests.integration.moving import wait_reached
 
 PORT = 6654
@@ -45,11 +47,13 @@ class Gate:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def reconnect(self) -> None:
-        """Have the switch connect through here, and now: by itself it might wait up to 8 s after its controller was away."""
+        """Have the switch connect through here, and now: by itself it might wait up to 8 s after its controller was
+        away."""
         self._node.ovs.set_controller(self._node.bridge, f"tcp:127.0.0.{next(self._targets)}:{PORT}")
 
     def shut(self) -> None:
-        """From now on confirmations wait here. Lets those through that belong to the past, such as an LB's forgetting."""
+        """From now on confirmations wait here. Lets those through that belong to the past, such as an LB's
+        forgetting."""
         while time.monotonic() - self._last < QUIET:
             time.sleep(0.01)
         self._shut = True
@@ -61,13 +65,13 @@ class Gate:
             while self._kept:
                 self._to_controller(self._kept.popleft())
 
-    def step(self, timeout: float = 5.0) -> None:
+    def step(self, timeout: float = limit(5.0)) -> None:
         """Let one confirmation out, as soon as there is one."""
         self.wait(timeout)
         with self._lock:
             self._to_controller(self._kept.popleft())
 
-    def wait(self, timeout: float = 5.0) -> None:
+    def wait(self, timeout: float = limit(5.0)) -> None:
         """Until a confirmation waits here."""
         deadline = time.monotonic() + timeout
         while not self._kept:

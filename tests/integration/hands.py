@@ -1,4 +1,5 @@
-"""TCP by hand for integration tests: a client of single segments, connections that talk, a bed that goes on between tests."""
+"""TCP by hand for integration tests: a client of single segments, connections that talk, a bed that goes on between
+tests."""
 
 from __future__ import annotations
 
@@ -10,37 +11,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.bed import frames
 from tests.bed.bed import Bed
 from tests.bed.frames import ACK, FIN, SYN, Frame
 from tests.bed.namespaces import Namespace
+from tests.bed.patience import limit
 from tests.bed.traffic import RawPort, connect
 
 _ports = itertools.count(20_000)
 """Each hand-made connection has a client port of its own, so that tests on one bed do not meet."""
-
-
-@pytest.fixture
-def live(built_bed: Bed) -> Iterator[Bed]:
-    """The module's bed with a controller that goes on from test to test: a test must leave things as it found them."""
-    if not built_bed.controller.running:
-        built_bed.reset()
-        built_bed.start_controller()
-    built_bed.wait_ready()
-    yield built_bed
-
-
-@pytest.fixture
-def fresh(built_bed: Bed) -> Iterator[Bed]:
-    """The module's bed from the beginning, for tests that break something."""
-    built_bed.reset()
-    built_bed.start_controller()
-    yield built_bed
-    built_bed.reset()
 
 
 def server_space(bed: Bed, address: str) -> Namespace:
@@ -118,7 +100,7 @@ class HandClient:
     def mine(self, frame: Frame) -> bool:
         return (str(frame.src), frame.src_port, str(frame.dst), frame.dst_port) == (*self.external, *self.local)
 
-    def receive(self, flags: int | None = None, timeout: float = 3.0) -> Frame | None:
+    def receive(self, flags: int | None = None, timeout: float = limit(3.0)) -> Frame | None:
         """The next segment for us (with exactly these flags)."""
         return self.port.receive(lambda frame: self.mine(frame) and flags in (None, frame.flags), timeout)
 
@@ -135,7 +117,7 @@ class HandClient:
         """Sends a line; the payload that comes back."""
         self.send(ACK | frames.PSH, line + b"\n")
         self.seq += len(line) + 1
-        answer = self.port.receive(lambda frame: self.mine(frame) and bool(frame.payload), 5.0)
+        answer = self.port.receive(lambda frame: self.mine(frame) and bool(frame.payload), limit(5.0))
         assert answer is not None, f"no answer to {line!r}"
         self.ack = answer.seq + len(answer.payload)
         self.send(ACK)
@@ -171,7 +153,7 @@ def own_server(bed: Bed, address: str, port: int) -> Iterator[socket.socket]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address, port))
         listener.listen(16)
-        listener.settimeout(5)
+        listener.settimeout(limit(5))
         return listener
 
     with space.call(listen) as listener:
@@ -182,17 +164,17 @@ def pair(bed: Bed, listener: socket.socket, address: str, port: int = 80) -> tup
     """Both ends of a connection through the LB."""
     near = connect(bed.clients[0], address, port)
     far, _ = listener.accept()
-    far.settimeout(5)
+    far.settimeout(limit(5))
     return near, far
 
 
 def who_answers(space: Namespace, address: str, port: int = 80) -> str:
-    """The server of a new connection. Its client port was not used before: kernels use one again within milliseconds, and
-    a port that is used again gets the server it had."""
+    """The server of a new connection. Its client port was not used before: kernels use one again within milliseconds,
+    and a port that is used again gets the server it had."""
     own = space.ip("-4", "-o", "addr", "show", "eth0").split()[3].partition("/")[0]
 
     def ask() -> bytes:
-        with socket.create_connection((address, port), 5, (own, next(_ports))) as asking:
+        with socket.create_connection((address, port), limit(5), (own, next(_ports))) as asking:
             asking.sendall(b"who?\n")
             return asking.recv(100)
 
@@ -204,12 +186,81 @@ def retransmissions(end: socket.socket) -> int:
     return struct.unpack_from("=I", end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192), 100)[0]
 
 
-class Talk:
-    """A connection that sends a line again and again, in a thread, and gives up when an answer takes `patience` seconds."""
+class Listening:
+    """What arrives at a port and is `wanted`, from now on: `heard`, and at what `times`. In a thread; a context
+    manager."""
 
-    def __init__(self, space: Namespace, address: str, port: int = 80, *, patience: float = 1.5, pause: float = 0.02) -> None:
-        self.socket = connect(space, address, port, timeout=patience)
+    def __init__(self, port: RawPort, wanted: Callable[[Frame], bool]) -> None:
+        self.heard: list[Frame] = []
+        self.times: list[float] = []
+        self._port = port
+        self._wanted = wanted
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            for frame in self._port.frames(0.2):
+                if self._wanted(frame):
+                    self.heard.append(frame)
+                    self.times.append(time.monotonic())
+
+    @property
+    def spacing(self) -> float:
+        """Seconds from one to the next, on the average: so it does not count how long a busy machine delays each."""
+        return (self.times[-1] - self.times[0]) / (len(self.times) - 1)
+
+    def silent_for(self, seconds: float) -> bool:
+        """Whether nothing has come for so long since the last one."""
+        return bool(self.times) and time.monotonic() - self.times[-1] > seconds
+
+    def __enter__(self) -> Listening:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+
+def announced(bed: Bed, *listening: Listening) -> None:
+    """Until each has heard the announcements of a move, five times with more than a second between them, and no more.
+    """
+    bed.wait_until(lambda: min(len(each.times) for each in listening) >= 5, 8, "announced five times on both sides")
+    bed.wait_until(lambda: all(each.silent_for(2.5) for each in listening), 5, "announced no more")
+    for each in listening:
+        assert each.spacing > 0.9, each.times
+
+
+def syns_sent_again(space: Namespace) -> int:
+    """Segments that the kernel there has sent again. A client that is told "no" at once has not sent its SYN again."""
+    return _tcp_counter(space, "RetransSegs")
+
+
+def connections_refused(space: Namespace) -> int:
+    """Attempts of the kernel there to open a TCP connection that were refused."""
+    return _tcp_counter(space, "AttemptFails")
+
+
+def _tcp_counter(space: Namespace, name: str) -> int:
+    lines = space.call(lambda: Path("/proc/thread-self/net/snmp").read_text()).splitlines()
+    names, values = (line.split() for line in lines if line.startswith("Tcp:"))
+    return int(values[names.index(name)])
+
+
+class Talk:
+    """A connection that sends a line again and again, in a thread.
+
+    patience: seconds without an answer after which it counts as broken, for a test that expects that. A test that
+    expects it to go on waits for longer.
+    """
+
+    def __init__(
+        self, space: Namespace, address: str, port: int = 80, *, patience: float = 1.5, pause: float = 0.02
+    ) -> None:
+        self.socket = connect(space, address, port, timeout=limit(patience))
         self.local = self.socket.getsockname()[:2]
+        self._patience = patience
         self.answers = 0
         self.error: OSError | None = None
         self._pause = pause
@@ -238,16 +289,22 @@ class Talk:
         except OSError as error:
             self.error = error
 
-    def goes_on(self, answers: int = 5, timeout: float = 5.0) -> bool:
+    def goes_on(self, answers: int = 5, timeout: float = limit(5.0)) -> bool:
         """Whether that many answers more come; False as soon as it has failed."""
         target, deadline = self.answers + answers, time.monotonic() + timeout
         while self.answers < target and self.error is None and time.monotonic() < deadline:
             time.sleep(0.01)
         return self.error is None and self.answers >= target
 
-    def breaks(self, timeout: float = 5.0) -> bool:
-        """Whether it fails within that time."""
-        self._thread.join(timeout)
+    def breaks(self, timeout: float = limit(5.0)) -> bool:
+        """Whether it fails within that time, or gets no answer for as long as its patience is."""
+        seen, since, deadline = self.answers, time.monotonic(), time.monotonic() + timeout
+        while self.error is None and (now := time.monotonic()) < deadline:
+            if self.answers != seen:
+                seen, since = self.answers, now
+            elif now - since > self._patience + self._pause:
+                return True
+            time.sleep(0.01)
         return self.error is not None
 
     @property
@@ -257,7 +314,11 @@ class Talk:
 
     def close(self) -> None:
         self._stopped.set()
-        self._thread.join(5)
+        self._thread.join(0.2)
+        if self._thread.is_alive():  # it waits for an answer that does not come
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
+            self._thread.join(limit(5))
         self.socket.close()
 
     def __enter__(self) -> Talk:

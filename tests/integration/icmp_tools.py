@@ -10,6 +10,7 @@ import time
 from typing import NamedTuple
 
 from tests.bed.namespaces import Namespace
+from tests.bed.patience import limit
 
 IPPROTO, TTL = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6}, {4: socket.IP_TTL, 6: socket.IPV6_UNICAST_HOPS}
 RECVERR, MTU_DISCOVER, PMTUDISC_DO = {4: 11, 6: 25}, {4: 10, 6: 23}, 2
@@ -46,7 +47,7 @@ def plain_socket(space: Namespace, kind: str, version: int = 4, ttl: int = 64) -
     return made
 
 
-def icmp_error(waiting: socket.socket, timeout: float = 3.0) -> IcmpError | None:
+def icmp_error(waiting: socket.socket, timeout: float = limit(3.0)) -> IcmpError | None:
     """The next ICMP error for that socket; None if none comes in time."""
     patience = waiting.gettimeout()
     waiting.setblocking(False)

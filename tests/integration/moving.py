@@ -12,10 +12,13 @@ from tests.bed.bed import Bed
 from tests.bed.controller import APPS
 from tests.bed.faults import wait_reached as wait_reached
 from tests.bed.namespaces import Namespace
+from tests.bed.patience import limit
 from tests.bed.traffic import Load, LoadResult, connect
 
 FIRST, SECOND = "198.51.100.1", "198.51.100.2"
 STRATEGIES = ("precopy", "buffered")
+ENOUGH = 10
+"""Requests of a load that has got going."""
 STEPS = {"precopy": ["transition", "copy", "route", "normal", "grace"],
          "buffered": ["transition", "route", "copy", "normal", "grace"]}
 NAIVE_APPS = {order: (f"tests/integration/naive_{order.replace('-', '_')}.py", *APPS)
@@ -30,7 +33,7 @@ class Talks:
         self._asked = 0
         assert self.broken() == []
 
-    def broken(self, timeout: float = 6.0) -> list[str]:
+    def broken(self, timeout: float = limit(6.0)) -> list[str]:
         """Sends a line on each and awaits it back; what went wrong, with the client's port."""
         self._asked += 1
         line = b"%d\n" % self._asked
@@ -73,12 +76,15 @@ def _noting(problems: dict[int, str], talk: socket.socket) -> Iterator[None]:
         problems.setdefault(talk.fileno(), f"port {talk.getsockname()[1]}: {error!r}")
 
 
-def mixed_load(bed: Bed, address: str, *, lines: int = 6, requests: int = 1, interval: float = 0.03) -> list[Load]:
+def mixed_load(
+    bed: Bed, address: str, *, lines: int = 6, requests: int = 1, interval: float = 0.03, at_least: int = ENOUGH
+) -> list[Load]:
     """From a client beside the LBs and from one behind the router: long connections, and new ones all the while."""
-    return [bed.load(space, address, lines=lines, requests=requests, interval=interval) for space in (bed.clients[0], bed.remote)]
+    return [bed.load(space, address, lines=lines, requests=requests, interval=interval, at_least=at_least)
+            for space in (bed.clients[0], bed.remote)]
 
 
-def assert_unharmed(loads: Sequence[Load], succeeded: int = 10) -> None:
+def assert_unharmed(loads: Sequence[Load], succeeded: int = ENOUGH) -> None:
     for saw in stopped(loads):
         assert saw.broken == [] and saw.failures == ()
         assert saw.succeeded >= succeeded, "the load did not get going"
@@ -102,7 +108,9 @@ def move(bed: Bed, move_id: str) -> dict:
 
 def wait_step(bed: Bed, move_id: str, step: str, timeout: float = 5.0) -> dict:
     """The move's record as soon as it is in that step."""
-    return bed.wait_until(lambda: (record := move(bed, move_id))["step"] == step and record, timeout, f"move in step {step}")
+    return bed.wait_until(
+        lambda: (record := move(bed, move_id))["step"] == step and record, timeout, f"move in step {step}"
+    )
 
 
 def stop_in(bed: Bed, gate, address: str, strategy: str, confirmations: int, step: str) -> str:
@@ -118,7 +126,9 @@ def stop_in(bed: Bed, gate, address: str, strategy: str, confirmations: int, ste
 
 def wait_ended(bed: Bed, move_id: str, timeout: float = 15.0) -> dict:
     """The move's record as soon as it has ended."""
-    return bed.wait_until(lambda: (record := move(bed, move_id))["state"] != "running" and record, timeout, "move ended")
+    return bed.wait_until(
+        lambda: (record := move(bed, move_id))["state"] != "running" and record, timeout, "move ended"
+    )
 
 
 @contextlib.contextmanager
@@ -140,8 +150,13 @@ def entry_flows(bed: Bed, lb: str, address: str = FIRST) -> list[str]:
     """The flows of access-table entries of an external IP in an LB's switch."""
     owner = owner_of(ip_address(address).packed)
     dump = bed.lbs[lb].dump_flows()
-    return [line for line in dump.splitlines()
-            if "table=2" in line.split(", priority")[0] and _cookie(line) & 0xFFFFFFFF == owner and _cookie(line) >> 48 in (0x1B04, 0x1B05)]
+    return [
+        line
+        for line in dump.splitlines()
+        if "table=2" in line.split(", priority")[0]
+        and _cookie(line) & 0xFFFFFFFF == owner
+        and _cookie(line) >> 48 in (0x1B04, 0x1B05)
+    ]
 
 
 def _cookie(line: str) -> int:

@@ -24,19 +24,18 @@ from tests.integration.hands import (
     entry_flows_of,
     eventually,
     external_mac,
-    fresh,
     hand_client,
     internal_mac,
-    live,
     own_server,
     pair,
+    retransmissions,
     server_space,
 )
 
-__all__ = ["fresh", "live"]
-
 LINGER = 1
-SITE = simple_site(external_ips=3, servers=1, settings={"linger": LINGER, "arp_interval": 1.0, "grace": 0.5, "error_rate": 100})
+SITE = simple_site(
+    external_ips=3, servers=1, settings={"linger": LINGER, "arp_interval": 1.0, "grace": 0.5, "error_rate": 100}
+)
 BED = {"site": SITE}
 EXTERNAL, OTHER_LBS, QUIET = "198.51.100.1", "198.51.100.2", "198.51.100.3"
 """Of lb-a; of lb-b; of lb-a, whose server is in the hands of the test."""
@@ -182,21 +181,17 @@ def test_a_reset_ends_it_after_the_linger(live: Bed, side: str) -> None:
         eventually(live, lambda: gone(live, local), "the entry has ended", SOON)
 
 
-def test_an_idle_entry_expires_and_a_busy_one_does_not(built_bed: Bed) -> None:
-    built_bed.reset()
-    built_bed.controller.write_site(replace(SITE, settings=replace(SITE.settings, idle_timeout=2.0)))
-    built_bed.start_controller()
-    try:
-        with Talk(built_bed.clients[0], EXTERNAL) as busy, connect(built_bed.clients[0], EXTERNAL) as idle:
-            begun, local = time.monotonic(), idle.getsockname()
-            eventually(built_bed, lambda: gone(built_bed, local), "the idle entry has expired")
-            assert time.monotonic() - begun > 1.5
-            assert busy.goes_on() and len(entry_flows_of(built_bed, busy.local)) == 2
-            idle.sendall(b"anyone there?\n")
-            with pytest.raises(ConnectionResetError):
-                idle.recv(1)
-    finally:
-        built_bed.reset()
+def test_an_idle_entry_expires_and_a_busy_one_does_not(quiet_bed: Bed) -> None:
+    quiet_bed.controller.write_site(replace(SITE, settings=replace(SITE.settings, idle_timeout=2.0)))
+    quiet_bed.start_controller()
+    with Talk(quiet_bed.clients[0], EXTERNAL) as busy, connect(quiet_bed.clients[0], EXTERNAL) as idle:
+        begun, local = time.monotonic(), idle.getsockname()
+        eventually(quiet_bed, lambda: gone(quiet_bed, local), "the idle entry has expired")
+        assert time.monotonic() - begun > 1.5
+        assert busy.goes_on() and len(entry_flows_of(quiet_bed, busy.local)) == 2
+        idle.sendall(b"anyone there?\n")
+        with pytest.raises(ConnectionResetError):
+            idle.recv(1)
 
 
 # Beginning again.
@@ -244,7 +239,8 @@ def use_again(client: HandClient, wait: float) -> None:
 
 @pytest.mark.parametrize("wait", WAITS)
 def test_a_port_used_again_after_fins_may_be_silent(live: Bed, wait: float) -> None:
-    """For longer than the linger, from its beginning; the datapath's cache may remember the FINs of the connection before."""
+    """For longer than the linger, from its beginning; the datapath's cache may remember the FINs of the connection
+    before."""
     with hand_client(live) as client:
         use_again(client, wait)
         time.sleep(SOON)
@@ -252,8 +248,9 @@ def test_a_port_used_again_after_fins_may_be_silent(live: Bed, wait: float) -> N
 
 
 def test_a_port_used_again_while_the_server_has_the_old_connection(live: Bed) -> None:
-    """The client was told of a reset that the server has not heard of. The server answers the SYN for the old connection, the
-    client resets that one (RFC 9293, 3.5.1), and sends its SYN again: what has been reset is not the new connection."""
+    """The client was told of a reset that the server has not heard of. The server answers the SYN for the old
+    connection, the client resets that one (RFC 9293, 3.5.1), and sends its SYN again: what has been reset is not the
+    new connection."""
     with hand_client(live) as client:
         client.open()
         client.seq += 100_000
@@ -325,7 +322,10 @@ def test_a_port_without_service_refuses(live: Bed) -> None:
 
 
 def test_an_external_ip_of_another_lb_is_answered_by_host_unreachable(live: Bed) -> None:
-    with hand_client(live, "lb-a", external=(OTHER_LBS, 80)) as client, RawPort(server_space(live, "10.0.0.21"), "eth0") as port:
+    with (
+        hand_client(live, "lb-a", external=(OTHER_LBS, 80)) as client,
+        RawPort(server_space(live, "10.0.0.21"), "eth0") as port,
+    ):
         client.send(SYN)
         error = client.port.receive(lambda frame: frame.icmp_type is not None)
         assert error is not None and (error.icmp_type, error.icmp_code) == (3, 1) and error.checksums_right
@@ -378,15 +378,25 @@ def test_errors_are_limited_in_the_switch(live: Bed, what: str) -> None:
         for start in range(0, SENT, 100):
             client.port.send(*[client.frame(ACK, ack=1, seq=start + number) for number in range(100)])
             time.sleep(0.01)
-        took = time.monotonic() - begun
-        answers = client.port.collect(
-            lambda frame: str(frame.src) == external[0] and (frame.flags == RST or frame.icmp_type == 3), 1.0)
-        seen, limited = (now - then for now, then in zip(meter(live, "lb-a"), before, strict=True))
+        took, answers = time.monotonic() - begun, []
+
+        def told() -> tuple[int, int]:
+            """What the meter has seen and dropped, when no more answers come."""
+            answers.extend(client.port.collect(
+                lambda frame: str(frame.src) == external[0] and (frame.flags == RST or frame.icmp_type == 3), 0.5))
+            return tuple(now - then for now, then in zip(meter(live, "lb-a"), before, strict=True))
+
+        eventually(live, lambda: told()[0] > SENT / 4, "a busy machine loses some on the way, but not most")
+        eventually(live, lambda: told() == told(), "all has been seen")
+        seen, limited = told()
         reached = counters(live)["packet_ins"] - ins
     most = RATE / 2 + RATE * (took + 0.1)
-    print(f"{seen} of {SENT} seen in {took:.2f} s: {len(answers)} answered (at most {most:.0f}), {limited} dropped by the meter")
+    print(
+        f"{seen} of {SENT} seen in {took:.2f} s: {len(answers)} answered (at most {most:.0f}), "
+        f"{limited} dropped by the meter"
+    )
     assert RATE / 4 < len(answers) <= most
-    assert SENT / 4 < seen <= SENT, "a busy machine loses some on the way, but not most"
+    assert SENT / 4 < seen <= SENT
     assert limited + len(answers) == seen
     assert reached <= most, "the limit is not in the switch"
 
@@ -394,14 +404,13 @@ def test_errors_are_limited_in_the_switch(live: Bed, what: str) -> None:
 def test_strays_do_not_delay_those_who_have_an_entry(live: Bed) -> None:
     """A flood of strays leaves established connections, and new ones, alone."""
     with Talk(live.clients[1], EXTERNAL) as talk, hand_client(live) as client:
-        deadline = time.monotonic() + 1.5
-        opened = 0
-        while time.monotonic() < deadline:
+        delayed = 0
+        for _ in range(60):
             client.port.send(*[client.frame(ACK, ack=1, seq=number) for number in range(50)])
-            with connect(live.remote, EXTERNAL, timeout=3):
-                opened += 1
+            with connect(live.remote, EXTERNAL) as opened:
+                delayed += retransmissions(opened) > 0
             time.sleep(0.01)
-        assert opened > 3 and talk.goes_on()
+        assert delayed < 15 and talk.goes_on()
 
 
 def test_a_client_of_its_own(live: Bed) -> None:

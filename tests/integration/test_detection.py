@@ -31,8 +31,18 @@ def bed(bed: Bed) -> Bed:
     return bed
 
 
+def fenced(bed: Bed, lb: str) -> bool:
+    """Does it hold the rules by which it answers for nobody?"""
+    return "130,arp,arp_op=1" in bed.lbs[lb].dump_flows()
+
+
+def state(bed: Bed, lb: str) -> str:
+    return bed.rest("GET", f"/v1/load-balancers/{lb}").json["state"]
+
+
 class Asker:
-    """Asks who has an external IP and its gateway, again and again. `answers`: (which address, MAC) in the order of time."""
+    """Asks who has an external IP and its gateway, again and again. `answers`: (which address, MAC) in the order of
+    time."""
 
     def __init__(self, bed: Bed) -> None:
         self._asked = [(RawPort(bed.clients[1], "eth0"), "198.51.100.102", FIRST),
@@ -125,7 +135,8 @@ def test_a_link_is_cut(bed: Bed, side: str) -> None:
 
 @pytest.mark.parametrize("side", ["external", "internal"])
 def test_a_cut_that_the_lb_does_not_see(bed: Bed, side: str) -> None:
-    """Its ports are up, and it does what it is told: only that no frame reaches it tells it from the LBs that miss it."""
+    """Its ports are up, and it does what it is told: only that no frame reaches it tells it from the LBs that miss
+    it."""
     loads = mixed_load(bed, "198.51.100.2")
     with Talks(bed.clients[0], FIRST, 5) as near, Talks(bed.remote, FIRST, 5) as far:
         faults.cut_silently(bed, "lb-a", side)
@@ -133,7 +144,9 @@ def test_a_cut_that_the_lb_does_not_see(bed: Bed, side: str) -> None:
         assert f"no frame reaches its {side} port" in failover_of(bed)["cause"]
         faults.mend(bed, "lb-a", side)
     assert_unharmed(loads)
-    assert {move["from"] for move in bed.rest("GET", "/v1/moves").json["moves"]} == {"lb-a"}, "the others are not taken for cut off"
+    assert {move["from"] for move in bed.rest("GET", "/v1/moves").json["moves"]} == {"lb-a"}, (
+        "the others are not taken for cut off"
+    )
 
 
 def test_a_frozen_lb(bed: Bed, asker: Asker) -> None:
@@ -145,7 +158,8 @@ def test_a_frozen_lb(bed: Bed, asker: Asker) -> None:
             move = failover_of(bed)
         finally:
             faults.thaw(bed, "lb-a")
-        time.sleep(0.3)  # what had waited in its queues may come before what it has been told meanwhile
+        # What had waited in its queues may come before what it has been told meanwhile.
+        bed.wait_until(lambda: fenced(bed, "lb-a") or state(bed, "lb-a") == "ready", 10, "it has been told")
         asker.ask(1.0)
         assert asker.turns(FIRST) == [external_mac(bed, move["to"])]
         assert talks.broken() == []
@@ -204,11 +218,11 @@ def test_cut_off_altogether_and_back_with_old_rules(bed: Bed, asker: Asker) -> N
         move = failover_of(bed)
         for side in ("external", "internal"):
             faults.mend(bed, "lb-a", side)
-        time.sleep(0.12)  # two rounds of probes
+        bed.wait_until(lambda: fenced(bed, "lb-a"), 5, "it has been told")
         asker.ask(1.5)
         assert asker.turns(FIRST) == [external_mac(bed, move["to"])]
         assert asker.turns(GATEWAY) == [internal_mac(bed, move["to"])]
-        assert "130,arp,arp_op=1" in node.dump_flows(), "fenced"
+        assert fenced(bed, "lb-a")
         node.ovs.set_controller(node.bridge, CONTROLLER)
         wait_state(bed, "lb-a", "ready", 20)
         asker.answers.clear()

@@ -1,4 +1,5 @@
-"""An LB is dead, or taken for dead: its external IPs go to others with all their connections (seed, third embodiment)."""
+"""An LB is dead, or taken for dead: its external IPs go to others with all their connections (seed, third
+embodiment)."""
 
 from __future__ import annotations
 
@@ -7,8 +8,18 @@ import json
 import pytest
 
 from tests.bed.bed import Bed
+from tests.bed.patience import limit
 from tests.bed.traffic import request
-from tests.integration.moving import FIRST, SECOND, Talks, assert_unharmed, assigned, mixed_load, wait_reached, wait_state
+from tests.integration.moving import (
+    FIRST,
+    SECOND,
+    Talks,
+    assert_unharmed,
+    assigned,
+    mixed_load,
+    wait_reached,
+    wait_state,
+)
 
 BED = {"lbs": 3, "external_ips": 6, "servers": 1, "settings": {"grace": 0.5, "linger": 1, "arp_interval": 2.0}}
 
@@ -21,7 +32,7 @@ def bed(bed: Bed) -> Bed:
 
 
 def fail_over(bed: Bed, lb: str) -> list[dict]:
-    reply = bed.rest("POST", f"/v1/load-balancers/{lb}/failover?wait=true", timeout=20)
+    reply = bed.rest("POST", f"/v1/load-balancers/{lb}/failover?wait=true", timeout=limit(20))
     assert reply.status == 200, reply.text
     return reply.json["moves"]
 

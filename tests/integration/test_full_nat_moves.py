@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -16,7 +15,7 @@ from tests.bed.bed import Bed
 from tests.bed.sites import SERVER_PORT, full_nat_site
 from tests.bed.traffic import RawPort, connect
 from tests.integration.gate import gates
-from tests.integration.hands import server_space
+from tests.integration.hands import Listening, server_space
 from tests.integration.moving import (
     FIRST,
     SECOND,
@@ -128,37 +127,40 @@ def test_internal_ips_move_with_gratuitous_arp(bed: Bed) -> None:
     node = bed.lbs["lb-b"]
     outside = (FIRST, node.space.mac(node.lb.external_port))
     inside = {(address, node.space.mac(node.lb.internal_port)) for address in INTERNAL[FIRST]}
-    heard: dict[str, list] = {}
-    with RawPort(bed.clients[1], "eth0") as external, RawPort(server_space(bed, SERVER), "eth0") as internal:
-        time.sleep(0.2), external.drain(), internal.drain()
-        listeners = [threading.Thread(target=listen, args=(heard, name, port)) for name, port in (("out", external), ("in", internal))]
-        for listener in listeners:
-            listener.start()
-        assert bed.move(FIRST, "lb-b")["state"] == "done"
-        for listener in listeners:
-            listener.join()
-    assert outside in heard["out"] and not {address for address, _ in heard["out"]} & set(INTERNAL[FIRST])
-    assert inside <= set(heard["in"]) and all(heard["in"].count(each) >= 2 for each in inside)
+    with RawPort(bed.clients[1], "eth0") as out, RawPort(server_space(bed, SERVER), "eth0") as in_:
+        time.sleep(0.2), out.drain(), in_.drain()
+        with Listening(out, gratuitous) as external, Listening(in_, gratuitous) as internal:
+            assert bed.move(FIRST, "lb-b")["state"] == "done"
+            bed.wait_until(lambda: all(said(internal).count(each) >= 2 for each in inside), 8, "announced again inside")
+            bed.wait_until(lambda: outside in said(external), 4, "announced outside")
+    assert not {address for address, _ in said(external)} & set(INTERNAL[FIRST])
     with RawPort(server_space(bed, SERVER), "eth0") as port:
         for address, mac in inside:
             assert arp_answers(port, SERVER, address) == [mac], "the old LB, or none"
 
 
-def listen(heard: dict[str, list], name: str, port: RawPort) -> None:
-    """The gratuitous ARP of the next seconds: (address, MAC)."""
-    heard[name] = [(str(frame.src), frame.arp_src_mac) for frame in port.frames(4.0)
-                   if frame.ethertype == 0x0806 and frame.src == frame.dst and frame.eth_dst == frames.BROADCAST]
+def gratuitous(frame: frames.Frame) -> bool:
+    return frame.ethertype == 0x0806 and frame.src == frame.dst and frame.eth_dst == frames.BROADCAST
+
+
+def said(listening: Listening) -> list[tuple[str, str]]:
+    """(address, MAC) of each."""
+    return [(str(frame.src), frame.arp_src_mac) for frame in listening.heard]
 
 
 def arp_answers(port: RawPort, sender: str, target: str) -> list[str]:
     port.drain()
     port.send(frames.arp_request(port.mac, sender, target))
-    return [frame.arp_src_mac for frame in port.collect(lambda frame: frame.arp_operation == 2 and str(frame.src) == target, 0.25)]
+    return [
+        frame.arp_src_mac
+        for frame in port.collect(lambda frame: frame.arp_operation == 2 and str(frame.src) == target, 0.25)
+    ]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_packets_to_the_old_lb_go_through_in_the_grace_step(quiet_bed: Bed, strategy: str) -> None:
-    """Neighbours that have not heard the announcement, on both sides: the client, the servers, the router in front of one."""
+    """Neighbours that have not heard the announcement, on both sides: the client, the servers, the router in front of
+    one."""
     bed = quiet_bed
     with gates(bed) as gate, Talks(bed.clients[0], FIRST, 3) as talks, contextlib.ExitStack() as deaf:
         node = bed.lbs["lb-a"]
@@ -194,7 +196,9 @@ def test_after_the_grace_step_late_packets_are_lost(bed: Bed) -> None:
 # Moves in which something breaks.
 
 
-@pytest.mark.parametrize(("strategy", "confirmations", "step"), [("precopy", 1, "copy"), ("precopy", 3, "normal"), ("buffered", 2, "copy")])
+@pytest.mark.parametrize(
+    ("strategy", "confirmations", "step"), [("precopy", 1, "copy"), ("precopy", 3, "normal"), ("buffered", 2, "copy")]
+)
 def test_the_target_is_killed(quiet_bed: Bed, strategy: str, confirmations: int, step: str) -> None:
     """The move is rolled back: internal IPs and connections are the old LB's again, and new ones get other ports."""
     bed = quiet_bed

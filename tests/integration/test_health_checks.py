@@ -1,4 +1,5 @@
-"""Health checks of servers (issue 5, part 5): what takes a server out, what brings it back, and that nothing else does."""
+"""Health checks of servers (issue 5, part 5): what takes a server out, what brings it back, and that nothing else
+does."""
 
 from __future__ import annotations
 
@@ -16,15 +17,17 @@ import pytest
 
 from lbctl.site.model import CHECK_PORTS, ExternalIp, HealthCheck, Server, Service, Site
 from tests.bed.bed import Bed
+from tests.bed.patience import limit
 from tests.bed.sites import behind_tunnels, simple_site, together
-from tests.bed.traffic import Script, connect, request
-from tests.integration.hands import metric, server_space
+from tests.bed.traffic import connect, request
+from tests.integration.hands import metric, server_space, syns_sent_again
 from tests.integration.moving import STRATEGIES, Talks, assert_unharmed, mixed_load, wait_reached
 
 FIRST, FULL, TUNNEL, ROUTED, IPV6 = "198.51.100.1", "198.51.100.2", "198.51.100.3", "198.51.100.4", "2001:db8:1::5"
 ALL = (FIRST, FULL, TUNNEL, ROUTED, IPV6)
 LEAVES, UDP, BY_STATUS = 81, 53, 82
-"""Ports of more services of FIRST: whose connections are left when a server goes down; checked by UDP; with own HTTP servers."""
+"""Ports of more services of FIRST: whose connections are left when a server goes down; checked by UDP; with own HTTP
+servers."""
 STATUS_PORT = 8082
 INTERVAL, TIMEOUT, RISE, FALL = 0.3, 0.3, 2, 3
 CHECK = HealthCheck("http", INTERVAL, TIMEOUT, RISE, FALL)
@@ -48,12 +51,25 @@ def site(check: HealthCheck | None = CHECK) -> Site:
     servers = first.services[0].servers
     if check:
         http = replace(check, port=8080)
-        first = replace(first, services=(
-            replace(first.services[0], health_check=check),
-            Service("tcp", LEAVES, servers=servers, health_check=replace(http, when_down="leave")),
-            Service("udp", UDP, servers=servers, health_check=replace(check, type="udp", request=b"are you there", answer=b"10.0.0.1")),
-            Service("tcp", BY_STATUS, servers=servers,
-                    health_check=replace(check, port=STATUS_PORT, path="/state?of=it", status=((200, 299),)))))
+        first = replace(
+            first,
+            services=(
+                replace(first.services[0], health_check=check),
+                Service("tcp", LEAVES, servers=servers, health_check=replace(http, when_down="leave")),
+                Service(
+                    "udp",
+                    UDP,
+                    servers=servers,
+                    health_check=replace(check, type="udp", request=b"are you there", answer=b"10.0.0.1"),
+                ),
+                Service(
+                    "tcp",
+                    BY_STATUS,
+                    servers=servers,
+                    health_check=replace(check, port=STATUS_PORT, path="/state?of=it", status=((200, 299),)),
+                ),
+            ),
+        )
     full = checked(replace(full, nat="full", gateway=None, internal_ips=(ip_address("10.0.0.102"),)), check)
     far = tuple(Server(ip_address(f"172.16.5.1{number}"), 8080, next_hop=ip_address("10.0.0.250")) for number in (1, 2))
     routed = checked(replace(routed, services=(replace(routed.services[0], servers=far),)), check)
@@ -64,31 +80,22 @@ def site(check: HealthCheck | None = CHECK) -> Site:
 BED = {"site": site()}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_servers(built_bed: Bed) -> Iterator[None]:
+def prepare(bed: Bed) -> None:
     """UDP echo and HTTP servers of FIRST, besides the bed's own."""
-    with contextlib.ExitStack() as stack:
-        for address in servers_of(FIRST):
-            space = server_space(built_bed, address)
-            stack.callback(Script(space, built_bed.directory / f"udp-{address}.log", "udp_server.py", address, 8080).kill)
-            status_file(built_bed, address).write_text("204")
-            stack.callback(Script(space, built_bed.directory / f"status-{address}.log", "status_server.py", address,
-                                  status_file(built_bed, address), STATUS_PORT).kill)
-        yield
+    for address in servers_of(FIRST):
+        space = server_space(bed, address)
+        bed.serve(space, "udp_server.py", address, 8080)
+        status_file(bed, address).write_text("204")
+        bed.serve(space, "status_server.py", address, status_file(bed, address), STATUS_PORT)
 
 
 @pytest.fixture
-def well(built_bed: Bed) -> Iterator[Bed]:
-    """The bed with a controller that goes on from test to test; all servers are up, before and after."""
-    bed = built_bed
-    if not bed.controller.running:
-        bed.reset()
-        bed.start_controller()
-    bed.wait_ready()
-    wait_all_up(bed)
-    yield bed
-    bed.start_servers()
-    wait_all_up(bed)
+def well(live: Bed) -> Bed:
+    """The bed with a controller that goes on from test to test; all servers are up."""
+    for address in servers_of(FIRST):
+        status_file(live, address).write_text("204")
+    wait_all_up(live)
+    return live
 
 
 def status_file(bed: Bed, address: str):
@@ -108,7 +115,9 @@ def down(bed: Bed, address: str, port: int = 80) -> dict[str, str]:
 
 def wait_all_up(bed: Bed) -> None:
     def all_up() -> bool:
-        services = [service for ip in bed.rest("GET", "/v1/external-ips").json["external_ips"] for service in ip["services"]]
+        services = [
+            service for ip in bed.rest("GET", "/v1/external-ips").json["external_ips"] for service in ip["services"]
+        ]
         return all(server["state"] == "up" for service in services for server in service["servers"])
 
     bed.wait_until(all_up, 10.0, "all servers up")
@@ -135,12 +144,12 @@ def stopped(bed: Bed, address: str) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-def failures(bed: Bed, address: str, count: int = 20, port: int = 80) -> int:
+def failures(bed: Bed, address: str, count: int = 20, port: int = 80, timeout: float = limit(0.5)) -> int:
     """Of so many requests, each on a connection of its own."""
     failed = 0
     for _ in range(count):
         try:
-            request(bed.clients[0], address, port, timeout=0.5)
+            request(bed.clients[0], address, port, timeout=timeout)
         except OSError:
             failed += 1
     return failed
@@ -177,7 +186,11 @@ def test_a_server_that_hangs(well: Bed) -> None:
         wait_down(well, FIRST, gone, f"no HTTP status within {TIMEOUT:g} s")
         assert failures(well, FIRST) == 0
     well.wait_until(lambda: down(well, FIRST) == {}, RISE * INTERVAL + SLACK, "up again")
-    said = [line for line in well.controller.log_tail(200).splitlines() if gone in line and "tcp/80" in line and "no HTTP" in line]
+    said = [
+        line
+        for line in well.controller.log_tail(200).splitlines()
+        if gone in line and "tcp/80" in line and "no HTTP" in line
+    ]
     assert len(said) == 1, "each change once"
     assert "service=tcp/80" in said[0] and f"external_ip={FIRST}" in said[0]
 
@@ -201,11 +214,11 @@ def test_a_wrong_status(well: Bed) -> None:
     wait_down(well, FIRST, gone, "status 302", BY_STATUS)
     status_file(well, gone).write_text("200")
     well.wait_until(lambda: down(well, FIRST, BY_STATUS) == {}, RISE * INTERVAL + SLACK, "up again")
-    log = (well.directory / f"status-{gone}.log").read_text()
+    log = well.server_scripts[f"status_server.py on server-{gone}"].log.read_text()
     assert '"GET /state?of=it HTTP/1.1" 503' in log
 
 
-def test_udp(well: Bed, own_servers: None) -> None:
+def test_udp(well: Bed) -> None:
     gone, other = servers_of(FIRST)
     space = server_space(well, gone)
     [pid] = [pid for pid in space.pids() if b"udp_server.py" in open(f"/proc/{pid}/cmdline", "rb").read()]
@@ -222,16 +235,10 @@ def test_udp(well: Bed, own_servers: None) -> None:
         os.kill(pid, signal.SIGCONT)
     well.wait_until(lambda: down(well, FIRST, UDP) == {}, RISE * INTERVAL + SLACK, "up again")
     os.kill(pid, signal.SIGKILL)
-    try:
-        wait_down(well, FIRST, gone, "unreachable (ICMP)", UDP)
-        assert down(well, FIRST) == {}
-    finally:
-        again = Script(space, well.directory / "udp-again.log", "udp_server.py", gone, 8080)
-    try:
-        well.wait_until(lambda: down(well, FIRST, UDP) == {}, RISE * INTERVAL + SLACK, "up again")
-    except BaseException:
-        again.kill()
-        raise
+    wait_down(well, FIRST, gone, "unreachable (ICMP)", UDP)
+    assert down(well, FIRST) == {}
+    well.start_servers()
+    well.wait_until(lambda: down(well, FIRST, UDP) == {}, RISE * INTERVAL + SLACK, "up again")
 
 
 def udp_plug(bed: Bed) -> socket.socket:
@@ -243,7 +250,8 @@ def udp_plug(bed: Bed) -> socket.socket:
 
 
 def answers(plug: socket.socket) -> str:
-    """Who answers one more datagram. Raises TimeoutError: Open vSwitch's cache may send one or two to the old server."""
+    """Who answers one more datagram. Raises TimeoutError: Open vSwitch's cache may send one or two to the old server.
+    """
     plug.send(b"from the same port")
     return plug.recv(100).split()[0].decode()
 
@@ -258,10 +266,10 @@ def test_all_down(well: Bed) -> None:
         for address in servers_of(FIRST):
             wait_down(well, FIRST, address, f"no HTTP status within {TIMEOUT:g} s")
         for client in (well.clients[0], well.remote):
-            begun = time.monotonic()
+            again = syns_sent_again(client)
             with pytest.raises(ConnectionRefusedError):
                 connect(client, FIRST)
-            assert time.monotonic() - begun < 0.5
+            assert syns_sent_again(client) == again, "not at once"
     well.wait_until(lambda: down(well, FIRST) == {}, RISE * INTERVAL + SLACK, "up again")
     assert failures(well, FIRST) == 0
 
@@ -273,10 +281,10 @@ def test_old_connections_are_reset_or_left(well: Bed) -> None:
             wait_down(well, FIRST, gone, f"no HTTP status within {TIMEOUT:g} s")
             wait_down(well, FIRST, gone, f"no HTTP status within {TIMEOUT:g} s", LEAVES)
             assert {request(well.clients[0], FIRST, LEAVES)["server"] for _ in range(4)} == {other}
-            begun = time.monotonic()
+            again = syns_sent_again(well.clients[0])
             broken = reset.broken()
             assert len(broken) == 2 and all("ConnectionResetError" in what for what in broken)
-            assert time.monotonic() - begun < 1.0, "at once"
+            assert syns_sent_again(well.clients[0]) == again, "not at once"
         assert left.broken() == []
 
 
@@ -293,9 +301,14 @@ def test_a_move_takes_no_server_down(well: Bed, strategy: str) -> None:
             assert well.move(address, to, strategy)["state"] == "done"
         answers = check_answers(well, to)
         assert len(answers) == 6, "one for each protocol and address that checks come from"
-        well.wait_until(lambda: all(check_answers(well, to)[at] > answers[at] for at in answers), 5, "answers come by it")  # noqa: B023
+        well.wait_until(
+            lambda to=to, before=answers: all(check_answers(well, to)[at] > before[at] for at in before),
+            5, "answers come by it",
+        )
     assert_unharmed(loads)
-    assert metric(well, 'lbctl_health_checks_total{result="passed"}') > before + 100
+    well.wait_until(
+        lambda: metric(well, 'lbctl_health_checks_total{result="passed"}') > before + 100, 10, "checks go on"
+    )
     assert fallen(well) == fallen_before
 
 
@@ -305,8 +318,8 @@ def fallen(bed: Bed) -> int:
 
 
 def check_answers(bed: Bed, lb: str) -> dict[str, int]:
-    """Packets that each flow has shown to the controller which takes answers to checks, by its match; but for those of servers behind
-    a tunnel, by the internal network."""
+    """Packets that each flow has shown to the controller which takes answers to checks, by its match; but for those
+    of servers behind a tunnel, by the internal network."""
     dump = bed.lbs[lb].ovs.ofctl("dump-flows", bed.lbs[lb].bridge, "table=30")
     found = re.findall(r"n_packets=(\d+).*?priority=135,(\S+)", dump)
     return {match: int(packets) for packets, match in found if "in_port=2,nw_dst=10.0.0.3" not in match}
@@ -328,7 +341,8 @@ def test_checks_cost_other_packets_nothing(well: Bed) -> None:
 
 
 def cached_flows(bed: Bed, port: int) -> list[str]:
-    """Of a connection from that port: what the datapath looks at, and does; without numbers that differ between connections."""
+    """Of a connection from that port: what the datapath looks at, and does; without numbers that differ between
+    connections."""
     def ask() -> list[str]:
         with socket.create_connection((FIRST, 80), 5, ("198.51.100.101", port)) as talk:
             for number in range(3):
@@ -337,14 +351,19 @@ def cached_flows(bed: Bed, port: int) -> list[str]:
             found = bed.lbs["lb-a"].ovs.appctl("dpctl/dump-flows").splitlines()
         return [line for line in found if f"={port}" in line]
 
-    return sorted(re.sub(rf"{port}|10\.0\.0\.1[12]|[0-9a-f:]{{17}}|packets:.*?actions", "#", line) for line in bed.clients[0].call(ask))
+    return sorted(
+        re.sub(rf"{port}|10\.0\.0\.1[12]|[0-9a-f:]{{17}}|packets:.*?actions", "#", line)
+        for line in bed.clients[0].call(ask)
+    )
 
 
 def test_nothing_is_left_at_a_server(well: Bed) -> None:
     """No socket stays, in whatever state."""
     first, last = CHECK_PORTS
     before = metric(well, 'lbctl_health_checks_total{result="passed"}')
-    well.wait_until(lambda: metric(well, 'lbctl_health_checks_total{result="passed"}') > before + 50, 10, "checks go on")
+    well.wait_until(
+        lambda: metric(well, 'lbctl_health_checks_total{result="passed"}') > before + 50, 10, "checks go on"
+    )
 
     def none_left() -> bool:
         lines = [line for space in well.servers for line in space.run("ss", "-Htna", "state", "all").splitlines()]

@@ -1,5 +1,5 @@
-"""ICMP errors through and at an LB (issue 3, point 3), of both IP versions: unreachable ports, traceroute, the TTL, path MTU.
-What a translation makes work has a twin without it, in which it does not."""
+"""ICMP errors through and at an LB (issue 3, point 3), of both IP versions: unreachable ports, traceroute, the TTL,
+path MTU. What a translation makes work has a twin without it, in which it does not."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ import pytest
 from tests.bed import frames
 from tests.bed.bed import Bed
 from tests.bed.namespaces import Namespace
+from tests.bed.patience import limit
 from tests.bed.traffic import RawPort, connect, request
 from tests.integration import icmp_site
-from tests.integration.hands import counters, dropped, external_mac, live, own_server, server_space
+from tests.integration.hands import counters, dropped, external_mac, own_server, server_space
 from tests.integration.icmp_site import NETS, Net
 from tests.integration.icmp_tools import (
     IPPROTO,
@@ -32,8 +33,6 @@ from tests.integration.icmp_tools import (
     trace,
 )
 
-__all__ = ["live"]
-
 BED = icmp_site.BED
 MUCH = 400_000
 """Bytes that need several round trips."""
@@ -44,9 +43,7 @@ all_kinds = pytest.mark.parametrize("external", ["plain", "routed", "full", "ful
 """Of external IPs: the name in Net."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def errors(built_bed: Bed) -> None:
-    icmp_site.all_errors(built_bed)
+prepare = icmp_site.all_errors
 
 
 @pytest.fixture(params=NETS.values(), ids=["ipv4", "ipv6"])
@@ -71,7 +68,12 @@ def without_translation(bed: Bed) -> Iterator[None]:
     for node, flows in errors:
         assert len(flows) in (6, 8), "two ports, three types or four"
         for flow in flows:
-            node.ovs.ofctl("--strict", "del-flows", node.bridge, "priority" + flow.partition("priority")[2].partition(" actions")[0])
+            node.ovs.ofctl(
+                "--strict",
+                "del-flows",
+                node.bridge,
+                "priority" + flow.partition("priority")[2].partition(" actions")[0],
+            )
         node.ovs.appctl("revalidator/purge")
     try:
         yield
@@ -92,7 +94,7 @@ def test_a_client_is_told_that_the_servers_port_is_closed(live: Bed, net: Net, e
             client.connect((address, DNS))
             client.send(b"anybody?")
             assert icmp_error(client) == IcmpError(PORT_UNREACHABLE, address)
-            client.settimeout(3)
+            client.settimeout(limit(3))
             with pytest.raises(ConnectionRefusedError):
                 client.send(b"again")
                 client.recv(100)
@@ -111,13 +113,15 @@ def test_a_server_is_told_that_its_client_has_gone(live: Bed, net: Net, external
     server = plain_socket(server_space(live, net.server(address)), "udp", net.version)
     with server, plain_socket(live.remote, "udp", net.version) as client:
         server.bind((net.server(address), SERVER_DNS))
-        server.settimeout(3)
+        server.settimeout(limit(3))
         client.connect((address, DNS))
         client.send(b"hello")
         _, peer = server.recvfrom(100)
         client.close()
         server.sendto(b"too late", peer)
-        assert icmp_error(server) == IcmpError(PORT_UNREACHABLE, net.client if external == "plain" else net.internal_ip(address))
+        assert icmp_error(server) == IcmpError(
+            PORT_UNREACHABLE, net.client if external == "plain" else net.internal_ip(address)
+        )
 
 
 def test_an_inside_host_is_told_that_a_port_outside_is_closed(live: Bed, net: Net) -> None:
@@ -132,7 +136,9 @@ def test_an_inside_host_is_told_that_a_port_outside_is_closed(live: Bed, net: Ne
 
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
 @all_kinds
-def test_a_traceroute_from_outside_shows_the_lb_and_hides_the_inside(live: Bed, net: Net, external: str, kind: str) -> None:
+def test_a_traceroute_from_outside_shows_the_lb_and_hides_the_inside(
+    live: Bed, net: Net, external: str, kind: str
+) -> None:
     address = getattr(net, external)
     routers_inside = [address] if "routed" in external else []
     hops = trace(live.remote, kind, address, 80 if kind == "tcp" else DNS)
@@ -185,7 +191,7 @@ def test_the_end_of_a_ttl_is_told_to_both_ends(net: Net, ends: tuple[End, End]) 
                 assert ((str(quoted.src), quoted.src_port), (str(quoted.dst), quoted.dst_port)) == (local, peer)
                 assert quoted.checksums_right and quoted.ttl == 1
         sender.socket.setsockopt(IPPROTO[net.version], TTL[net.version], 64)
-        receiver.socket.settimeout(8)
+        receiver.socket.settimeout(limit(8))
         assert len(receiver.socket.recv(1) + receiver.socket.recv(1)) == 2
 
 
@@ -200,7 +206,8 @@ def test_a_syn_whose_ttl_ends_makes_no_entry(live: Bed, net: Net) -> None:
 
 @contextlib.contextmanager
 def bottleneck(space: Namespace, device: str, *senders: Namespace) -> Iterator[None]:
-    """Packets of more than 1300 bytes don't go that way. The senders know of no narrower path, before and afterwards."""
+    """Packets of more than 1300 bytes don't go that way. The senders know of no narrower path, before and afterwards.
+    """
     space.ip("link", "set", device, "mtu", 1300)
     try:
         yield
@@ -226,7 +233,7 @@ def test_a_large_download_passes_a_bottleneck_outside(live: Bed, net: Net, exter
     address = getattr(net, external)
     server, before = server_space(live, net.server(address)), translated(live)
     with bottleneck(live.router, "eth1", server):
-        assert download(live.remote, address, 3.0) > MUCH
+        assert download(live.remote, address, limit(3.0)) > MUCH
         assert "mtu 1300" in server.ip("route", "get", net.client if external == "plain" else net.internal_ip(address))
     assert translated(live) > before
 
@@ -234,7 +241,7 @@ def test_a_large_download_passes_a_bottleneck_outside(live: Bed, net: Net, exter
 def test_twin_without_translation_the_download_hangs(live: Bed, net: Net) -> None:
     with without_translation(live), bottleneck(live.router, "eth1", server_space(live, net.server(net.plain))):
         assert download(live.remote, net.plain, 1.5) < 1000
-    assert download(live.remote, net.plain, 3.0) > MUCH
+    assert download(live.remote, net.plain, limit(3.0)) > MUCH
 
 
 @pytest.mark.parametrize("external", ["routed", "full_routed"])
@@ -242,7 +249,7 @@ def test_a_large_upload_passes_a_bottleneck_inside(live: Bed, net: Net, external
     address, inner = getattr(net, external), live.inner_routers[ip_address(net.inner_router)]
     with bottleneck(inner, "far", live.remote, live.clients[0]):
         for space in (live.remote, live.clients[0]):
-            assert request(space, address, method="POST", body=b"x" * MUCH, timeout=3.0)["received"] == MUCH
+            assert request(space, address, method="POST", body=b"x" * MUCH, timeout=limit(3.0))["received"] == MUCH
             assert "mtu 1300" in space.ip("route", "get", address)
 
 
@@ -256,9 +263,9 @@ def test_an_inside_hosts_upload_passes_a_bottleneck_outside(live: Bed, net: Net)
     inside, family = inside_host(live, net), socket.AF_INET if net.version == 4 else socket.AF_INET6
     with live.remote.call(lambda: socket.create_server((net.client, 0), family=family)) as listener, \
             bottleneck(live.router, "eth1", inside):
-        listener.settimeout(5)
+        listener.settimeout(limit(5))
         with connect(inside, net.client, listener.getsockname()[1]) as sender, listener.accept()[0] as receiver:
-            receiver.settimeout(3)
+            receiver.settimeout(limit(3))
             sender.sendall(b"x" * 100_000)
             sender.shutdown(socket.SHUT_WR)
             got = 0
@@ -277,7 +284,7 @@ def error_frame(bed: Bed, net: Net, port: RawPort, quoted: bytes, external: str)
     if net.version == 6:
         return frames.icmpv6(eth, net.near_client, external, 2, struct.pack("!I", 1300) + quoted)
     body = bytearray(struct.pack("!BBHHH", 3, 4, 0, 0, 1300) + quoted)
-    body[2:4] = frames._sum(bytes(body)).to_bytes(2)
+    body[2:4] = frames.checksum(bytes(body)).to_bytes(2)
     return frames.ipv4(eth, net.near_client, external, frames.ICMP, bytes(body))
 
 
@@ -291,16 +298,33 @@ def test_errors_that_quote_no_connection_are_dropped_and_counted(live: Bed, net:
         client = connection.getsockname()[:2]
         right = segment(client, (net.plain, 80))[:40 if net.version == 4 else 60]
         other_protocol = right[:9] + b"\x84" + right[10:] if net.version == 4 else right[:6] + b"\x84" + right[7:]
-        wrong = [segment((client[0], client[1] ^ 1), (net.plain, 80)), segment(client, (net.full, 80)),
-                 segment((net.lbs_router, client[1]), (net.plain, 80)), right[:24], right[:10], b"", b"\xff" * 60, other_protocol]
+        wrong = [
+            segment((client[0], client[1] ^ 1), (net.plain, 80)),
+            segment(client, (net.full, 80)),
+            segment((net.lbs_router, client[1]), (net.plain, 80)),
+            right[:24],
+            right[:10],
+            b"",
+            b"\xff" * 60,
+            other_protocol,
+        ]
         before = dropped(live, "icmp_quotes_no_connection")
-        port.send(*[error_frame(live, net, port, quoted, net.plain) for quoted in wrong], error_frame(live, net, port, right, net.full))
-        live.wait_until(lambda: dropped(live, "icmp_quotes_no_connection") == before + len(wrong) + 1, 3, "all are counted")
+        port.send(
+            *[error_frame(live, net, port, quoted, net.plain) for quoted in wrong],
+            error_frame(live, net, port, right, net.full),
+        )
+        live.wait_until(
+            lambda: dropped(live, "icmp_quotes_no_connection") == before + len(wrong) + 1, 3, "all are counted"
+        )
         wire.drain()
         port.send(error_frame(live, net, port, right, net.plain))
         seen = wire.receive(lambda frame: frame.icmp_type in (2, 3))
         assert seen is not None and seen.icmp_code == (4 if net.version == 4 else 0), "only the right one passes"
         assert seen.checksums_right and (str(seen.src), str(seen.dst)) == (net.near_client, server)
         inner = frames.read(bytes(12) + ETHERTYPES[net.version] + seen.payload)
-        assert inner.checksums_right and (str(inner.src), inner.src_port, str(inner.dst), inner.dst_port) == (server, 8080, *client)
+        assert inner.checksums_right and (str(inner.src), inner.src_port, str(inner.dst), inner.dst_port) == (
+            server,
+            8080,
+            *client,
+        )
     assert live.controller.running

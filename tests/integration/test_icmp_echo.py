@@ -1,4 +1,5 @@
-"""ICMP echo (issue 3, point 3), of both IP versions: answered in the switch, translated by a NAT gateway, kept by moves; fragments."""
+"""ICMP echo (issue 3, point 3), of both IP versions: answered in the switch, translated by a NAT gateway, kept by
+moves; fragments."""
 
 from __future__ import annotations
 
@@ -17,13 +18,12 @@ import pytest
 from tests.bed import frames
 from tests.bed.bed import Bed
 from tests.bed.namespaces import Namespace
+from tests.bed.patience import limit
 from tests.bed.traffic import LoadResult, RawPort
 from tests.integration import icmp_site
-from tests.integration.hands import counters, dropped, external_mac, internal_mac, live, server_space
+from tests.integration.hands import counters, dropped, external_mac, internal_mac, server_space
 from tests.integration.icmp_site import NETS, Net
 from tests.integration.moving import STRATEGIES, assert_unharmed, harm, pinned, wait_reached
-
-__all__ = ["live"]
 
 BED = icmp_site.BED
 HEADERS = {4: 28, 6: 48}
@@ -32,9 +32,7 @@ ECHO = {4: (8, 0), 6: (128, 129)}
 """Types of request and reply."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def errors(built_bed: Bed) -> None:
-    icmp_site.all_errors(built_bed)
+prepare = icmp_site.all_errors
 
 
 @pytest.fixture(params=NETS.values(), ids=["ipv4", "ipv6"])
@@ -53,7 +51,7 @@ def ping(space: Namespace, address: str, count: int, *options: object) -> tuple[
     would wait for the rest only twice as long as that one took: on a busy machine it would miss some.
     """
     words = ("ping", "-n", "-W", 10, "-c", count, "-l", count, *options, address, "; true")
-    said = space.run("sh", "-c", " ".join(map(str, words)), timeout=60)
+    said = space.run("sh", "-c", " ".join(map(str, words)), timeout=limit(60))
     found = re.search(r"(\d+) packets transmitted, (\d+) received", said)
     assert found and "wrong" not in said and "DUP" not in said, said
     return int(found[1]), int(found[2])
@@ -65,7 +63,7 @@ def echo(net: Net, eth: tuple[str, str], src: str, dst: str, number: int, *, rep
     if net.version == 6:
         return frames.icmpv6(eth, src, dst, kind, body)
     message = bytearray(struct.pack("!BBH", kind, 0, 0) + body)
-    message[2:4] = frames._sum(bytes(message)).to_bytes(2)
+    message[2:4] = frames.checksum(bytes(message)).to_bytes(2)
     return frames.ipv4(eth, src, dst, frames.ICMP, bytes(message))
 
 
@@ -79,10 +77,15 @@ def echo_numbers(net: Net, raw: bytes) -> tuple[int, int]:
 
 @pytest.mark.parametrize("size", [0, 1, 777, None])
 def test_ping_is_answered_in_the_switch(live: Bed, net: Net, size: int | None) -> None:
-    """Of each size up to the largest that fits into one packet: outside, and by what servers know as their gateway or client."""
+    """Of each size up to the largest that fits into one packet: outside, and by what servers know as their gateway or
+    client."""
     options = "-s", 1500 - HEADERS[net.version] if size is None else size
-    pings = [(live.remote, net.plain), (live.clients[0], net.full), (server_space(live, net.server(net.plain)), f"{net.internal}1"),
-             (server_space(live, net.server(net.full)), net.internal_ip(net.full))]
+    pings = [
+        (live.remote, net.plain),
+        (live.clients[0], net.full),
+        (server_space(live, net.server(net.plain)), f"{net.internal}1"),
+        (server_space(live, net.server(net.full)), net.internal_ip(net.full)),
+    ]
     ping(*pings[0], 1)  # what was unfinished of another test is over
     before = counters(live)["packet_ins"]
     for space, address in pings:
@@ -168,16 +171,21 @@ class Ping:
         self._reader.start()
         self.lost: set[int] = set()
 
+    @property
+    def replies(self) -> int:
+        """So far."""
+        return len(self._lines)
+
     def stop(self) -> LoadResult:
         """A failure is a request without a reply, while a later one had its own.
 
         There are 20 replies more before it stops, however long they take: so what was sent until now has been decided.
         """
-        enough, deadline = len(self._lines) + 20, time.monotonic() + 10
+        enough, deadline = len(self._lines) + 20, time.monotonic() + limit(10)
         while len(self._lines) < enough and time.monotonic() < deadline:
             time.sleep(0.01)
         self._process.send_signal(signal.SIGINT)
-        self._process.wait(10)
+        self._process.wait(limit(10))
         self._reader.join()
         text = "".join(self._lines)
         answered = {int(number) for number in re.findall(r"icmp_seq=(\d+) .*time=", text)}
@@ -190,7 +198,7 @@ def pings(bed: Bed, net: Net, address: str) -> list[Ping]:
     """To an external IP, or from two inside hosts through the NAT gateway."""
     pinging = inside_hosts(bed, net) if address == net.gateway else [bed.clients[0], bed.remote]
     running = [Ping(space, net.client if address == net.gateway else address) for space in pinging]
-    bed.wait_until(lambda: all(len(ping._lines) > 3 for ping in running), 5, "replies")
+    bed.wait_until(lambda: all(ping.replies > 3 for ping in running), 5, "replies")
     return running
 
 
@@ -201,16 +209,15 @@ def test_no_ping_is_lost_while_its_external_ip_moves(live: Bed, net: Net, strate
     for target in ("lb-b", "lb-a"):
         for address in (net.plain, net.gateway):
             assert live.move(address, target, strategy)["state"] == "done"
-    time.sleep(0.2)
     assert_unharmed(running, succeeded=50)
 
 
 def test_twin_the_route_alone_loses_pings(live: Bed, net: Net) -> None:
-    """A client that goes to the new LB before it has the external IP. (A naive order of steps is not enough: an echo needs no entry.)"""
+    """A client that goes to the new LB before it has the external IP. (A naive order of steps is not enough: an echo
+    needs no entry.)"""
     [ping_, _] = running = pings(live, net, net.plain)
     with pinned(live.clients[0], net.plain, external_mac(live, "lb-b")):
         time.sleep(0.3)
-    time.sleep(0.3)
     harm(running)
     assert len(ping_.lost) >= 10
 
@@ -221,7 +228,9 @@ def test_twin_the_route_alone_loses_pings(live: Bed, net: Net) -> None:
 def test_datagrams_and_pings_larger_than_a_packet_are_dropped_and_counted(live: Bed, net: Net) -> None:
     """An LB has no place to put fragments together; the switch's own rule counts them."""
     def count() -> int:
-        flows = live.lbs["lb-a"].ovs.ofctl("dump-flows", live.lbs["lb-a"].bridge, f"table=0,ip{'' if net.version == 4 else 'v6'}")
+        flows = live.lbs["lb-a"].ovs.ofctl(
+            "dump-flows", live.lbs["lb-a"].bridge, f"table=0,ip{'' if net.version == 4 else 'v6'}"
+        )
         return sum(int(re.search(r"n_packets=(\d+)", line)[1]) for line in flows.splitlines() if "nw_frag=yes" in line)
 
     before, family = count(), socket.AF_INET if net.version == 4 else socket.AF_INET6

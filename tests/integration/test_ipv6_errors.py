@@ -1,4 +1,5 @@
-"""ICMPv6 errors about connections, and the NAT gateway, with IPv6. What a translation makes work has a twin without it."""
+"""ICMPv6 errors about connections, and the NAT gateway, with IPv6. What a translation makes work has a twin without
+it."""
 
 from __future__ import annotations
 
@@ -13,15 +14,19 @@ import pytest
 from lbctl.site.model import ExternalIp, Server, Service, Site
 from tests.bed.bed import Bed
 from tests.bed.namespaces import Namespace
+from tests.bed.patience import limit
 from tests.bed.sites import simple_site, with_nat_gateway
-from tests.bed.traffic import Script, connect, request
-from tests.integration.hands import counters, live, server_space
+from tests.bed.traffic import connect, request
+from tests.integration.hands import counters, server_space
 from tests.integration.moving import STRATEGIES, Talks, assert_unharmed, wait_reached
 
-__all__ = ["live"]
-
 PLAIN, FULL_ROUTED, GATEWAY = "2001:db8:1::1", "2001:db8:1::2", "2001:db8:1::200"
-SERVER, ROUTED_SERVER, INNER_ROUTER, INTERNAL_IP = "2001:db8:2::11", "2001:db8:4::21", "2001:db8:2::99", "2001:db8:2::102"
+SERVER, ROUTED_SERVER, INNER_ROUTER, INTERNAL_IP = (
+    "2001:db8:2::11",
+    "2001:db8:4::21",
+    "2001:db8:2::99",
+    "2001:db8:2::102",
+)
 CLIENT, INSIDE, PORT = "2001:db8:3::1", ("2001:db8:2::201", "2001:db8:2::202"), 8000
 MUCH = 400_000
 
@@ -40,19 +45,17 @@ def site() -> Site:
 BED = {"site": site(), "inside": INSIDE}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def talkative(built_bed: Bed) -> None:
-    """Linux sends so many errors as are asked for."""
-    for space in (built_bed.router, built_bed.remote, *built_bed.inner_routers.values(), *built_bed.servers, *built_bed.inside):
+def prepare(bed: Bed) -> None:
+    """Linux sends so many errors as are asked for, and there is a server in the outside which says who its clients
+    are."""
+    for space in (bed.router, bed.remote, *bed.inner_routers.values(), *bed.servers, *bed.inside):
         space.sysctl(ipv6__icmp__ratelimit=0, ipv4__tcp_mtu_probing=0)
+    bed.serve(bed.remote, "echo_server.py", "outside::", PORT)
 
 
-@pytest.fixture(scope="module")
-def outside(built_bed: Bed) -> Iterator[Namespace]:
-    """A server in the outside, which says who its clients are."""
-    script = Script(built_bed.remote, built_bed.directory / "outside.log", "echo_server.py", "outside::", PORT)
-    yield built_bed.remote
-    script.kill()
+@pytest.fixture
+def outside(built_bed: Bed) -> Namespace:
+    return built_bed.remote
 
 
 @contextlib.contextmanager
@@ -99,7 +102,7 @@ def download(space: Namespace, address: str, timeout: float) -> int:
 # Errors.
 
 
-def datagram_refused(space: Namespace, address: str, port: int, timeout: float = 2.0) -> bool:
+def datagram_refused(space: Namespace, address: str, port: int, timeout: float = limit(2.0)) -> bool:
     """Whether the sender of a datagram is told that nobody listens."""
     with space.call(lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)) as client:
         client.settimeout(timeout)
@@ -125,7 +128,7 @@ def test_a_client_is_told_that_the_servers_port_is_closed(live: Bed) -> None:
 def test_a_large_download_passes_a_bottleneck_outside(live: Bed) -> None:
     before = counters(live)["other"].get("icmp_errors_translated", 0)
     with bottleneck(live.router, "eth1", server_space(live, SERVER)):
-        assert download(live.remote, PLAIN, 3.0) > MUCH
+        assert download(live.remote, PLAIN, limit(3.0)) > MUCH
     assert counters(live)["other"]["icmp_errors_translated"] > before
 
 
@@ -138,7 +141,7 @@ def test_a_large_upload_passes_a_bottleneck_inside(live: Bed) -> None:
     inner = live.inner_routers[IPv6Address(INNER_ROUTER)]
     with bottleneck(inner, "far", live.remote, live.clients[0]):
         for space in (live.remote, live.clients[0]):
-            assert request(space, FULL_ROUTED, method="POST", body=b"x" * MUCH, timeout=3.0)["received"] == MUCH
+            assert request(space, FULL_ROUTED, method="POST", body=b"x" * MUCH, timeout=limit(3.0))["received"] == MUCH
 
 
 def test_twin_without_translation_the_upload_hangs(live: Bed) -> None:
@@ -167,7 +170,7 @@ def test_inside_hosts_go_out_by_tcp_udp_and_echo(live: Bed, outside: Namespace) 
     client = live.inside[0].call(lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
     with server, client:
         server.bind(("::", 5353))
-        server.settimeout(3), client.settimeout(3)
+        server.settimeout(limit(3)), client.settimeout(limit(3))
         for text in (b"one", b"two"):
             client.sendto(text, (CLIENT, 5353))
             got, peer = server.recvfrom(100)

@@ -20,7 +20,6 @@ from tests.bed.bed import Bed
 from tests.bed.namespaces import Namespace
 from tests.bed.sites import simple_site, together, with_nat_gateway
 from tests.bed.traffic import connect
-from tests.integration.hands import live  # noqa: F401
 from topologies import programs
 
 EXTERNAL, FULL, GATEWAY, IPV6 = "198.51.100.1", "198.51.100.3", "198.51.100.200", "2001:db8:1::1"
@@ -127,7 +126,7 @@ def datagram(space: Namespace, address: str, port: int) -> socket.socket:
     ids=["udp", "new udp", "no udp service", "full", "out", "back", "new out", "ipv6", "new ipv6"],
 )
 def test_where_says_what_the_switch_says_of_all_kinds(
-    live: Bed,  # noqa: F811
+    live: Bed,
     opens,
     args: list[str],
     packet: str,
@@ -194,7 +193,7 @@ def test_doctor_finds_what_was_broken_and_its_commands_mend_it(bed: Bed) -> None
     bed.wait_until(lambda: findings(bed, "lb-a") == [], 10, "nothing is found any more")
 
 
-def test_doctor_finds_who_else_answers_for_an_address(live: Bed) -> None:  # noqa: F811
+def test_doctor_finds_who_else_answers_for_an_address(live: Bed) -> None:
     node, stranger = live.lbs["lb-a"], live.servers[0]
 
     def strangers() -> list[str]:

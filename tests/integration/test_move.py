@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
 from tests.bed import frames
 from tests.bed.bed import Bed
+from tests.bed.frames import Frame
 from tests.bed.traffic import RawPort, connect, request
 from tests.integration.gate import gates
+from tests.integration.hands import Listening, announced
 from tests.integration.moving import (
     FIRST,
     SECOND,
@@ -31,7 +34,10 @@ from tests.integration.moving import (
 )
 from tests.integration.slow_moves import harm_by_a_slow_lb, opened_while_entries_are_copied
 
-BED = {"external_ips": 3, "settings": {"grace": 0.5, "barrier_timeout": 3.0, "linger": 1, "arp_interval": 2.0, "held_packets": 40}}
+BED = {
+    "external_ips": 3,
+    "settings": {"grace": 0.5, "barrier_timeout": 3.0, "linger": 1, "arp_interval": 2.0, "held_packets": 40},
+}
 THIRD = "198.51.100.3"
 
 
@@ -96,7 +102,9 @@ def test_several_external_ips_at_once_in_both_directions(bed: Bed) -> None:
     ids = [bed.move(*order, wait=False)["id"] for order in orders]
     records = [wait_ended(bed, move_id) for move_id in ids]
     assert [record["state"] for record in records] == ["done"] * 3
-    assert max(record["started"] for record in records) < min(record["ended"] for record in records), "they did not overlap"
+    assert max(record["started"] for record in records) < min(record["ended"] for record in records), (
+        "they did not overlap"
+    )
     assert_unharmed(loads, 1)
     serves_alone(bed, "lb-b", "lb-a", FIRST)
     serves_alone(bed, "lb-a", "lb-b", SECOND)
@@ -169,27 +177,19 @@ def test_after_the_grace_step_late_packets_are_lost(bed: Bed) -> None:
 
 def test_gratuitous_arp_on_both_sides_again_and_again(bed: Bed) -> None:
     node = bed.lbs["lb-b"]
-    wanted = {"external": (FIRST, node.space.mac(node.lb.external_port)), "internal": ("10.0.0.1", node.space.mac(node.lb.internal_port))}
-    heard: dict[str, list[float]] = {"external": [], "internal": []}
-    begun = time.monotonic()
+    outside = FIRST, node.space.mac(node.lb.external_port)
+    inside = "10.0.0.1", node.space.mac(node.lb.internal_port)
 
-    def listen(side: str, port: RawPort) -> None:
-        address, mac = wanted[side]
-        for frame in port.frames(7.0):
-            if frame.ethertype == 0x0806 and str(frame.src) == str(frame.dst) == address and frame.arp_src_mac == mac:
-                assert frame.eth_dst == frames.BROADCAST and frame.eth_src == mac
-                heard[side].append(time.monotonic() - begun)
+    def gratuitous(address: str, mac: str) -> Callable[[Frame], bool]:
+        return lambda frame: (frame.ethertype, str(frame.src), str(frame.dst), frame.arp_src_mac) == (
+            0x0806, address, address, mac)
 
-    with RawPort(bed.clients[1], "eth0") as outside, RawPort(bed.servers[0], "eth0") as inside:
-        listeners = [threading.Thread(target=listen, args=pair) for pair in (("external", outside), ("internal", inside))]
-        for listener in listeners:
-            listener.start()
+    with RawPort(bed.clients[1], "eth0") as out, RawPort(bed.servers[0], "eth0") as in_, \
+            Listening(out, gratuitous(*outside)) as external, Listening(in_, gratuitous(*inside)) as internal:
         bed.move(FIRST, "lb-b")
-        for listener in listeners:
-            listener.join()
-    for side, times in heard.items():
-        gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
-        assert len(times) >= 5 and max(times) < 6.5 and min(gaps) > 0.9, f"{side}: {times}"
+        announced(bed, external, internal)
+    for (_, mac), side in ((outside, external), (inside, internal)):
+        assert all((frame.eth_dst, frame.eth_src) == (frames.BROADCAST, mac) for frame in side.heard)
 
 
 # Refusals
@@ -215,7 +215,9 @@ def test_refused_while_an_lb_is_not_connected_or_a_port_is_down(quiet_bed: Bed) 
     with gates(bed) as gate:
         target = bed.lbs["lb-b"]
         target.space.set_link(target.lb.internal_port, False)
-        bed.wait_until(lambda: bed.rest("GET", "/v1/load-balancers/lb-b").json["reason"], 5, "the port is seen to be down")
+        bed.wait_until(
+            lambda: bed.rest("GET", "/v1/load-balancers/lb-b").json["reason"], 5, "the port is seen to be down"
+        )
         assert "lbb-int is down" in refusal(bed, FIRST, "lb-b", 409)
         target.space.set_link(target.lb.internal_port, True)
         gate["lb-b"].cut()
@@ -229,7 +231,8 @@ def test_refused_while_an_lb_is_not_connected_or_a_port_is_down(quiet_bed: Bed) 
 
 
 def test_refused_while_the_target_has_not_found_a_server(bed: Bed) -> None:
-    """It would drop that server's connections. The target comes back without knowing any, and its internal side is cut off."""
+    """It would drop that server's connections. The target comes back without knowing any, and its internal side is
+    cut off."""
     node = bed.lbs["lb-b"]
     bed.switch.ip("link", "set", plug_of(bed, node, node.lb.internal_port), "nomaster")
     try:
@@ -248,7 +251,11 @@ def test_refused_while_the_target_has_not_found_a_server(bed: Bed) -> None:
 def plug_of(bed: Bed, node, device: str) -> str:
     """The other end of an LB's cable, in the namespace of the segments."""
     peer = node.space.ip("-o", "link", "show", device).partition("@if")[2].partition(":")[0]
-    return next(line.split(": ")[1].partition("@")[0] for line in bed.switch.ip("-o", "link").splitlines() if line.startswith(f"{peer}: "))
+    return next(
+        line.split(": ")[1].partition("@")[0]
+        for line in bed.switch.ip("-o", "link").splitlines()
+        if line.startswith(f"{peer}: ")
+    )
 
 
 def test_one_move_at_a_time_and_it_can_be_aborted_until_the_route_has_changed(quiet_bed: Bed) -> None:

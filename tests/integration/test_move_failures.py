@@ -10,6 +10,7 @@ import time
 import pytest
 
 from tests.bed.bed import Bed
+from tests.bed.patience import limit
 from tests.bed.traffic import request
 from tests.integration.gate import gates
 from tests.integration.moving import (
@@ -29,7 +30,9 @@ from tests.integration.moving import (
     wait_step,
 )
 
-BED = {"settings": {"automatic_failover": False, "grace": 0.8, "barrier_timeout": 2.5, "linger": 1, "arp_interval": 2.0}}
+BED = {
+    "settings": {"automatic_failover": False, "grace": 0.8, "barrier_timeout": 2.5, "linger": 1, "arp_interval": 2.0}
+}
 PHASES = [
     # (strategy, confirmations of the target let through, the step that the move is in then)
     ("precopy", 0, "transition"),
@@ -111,7 +114,7 @@ def test_the_target_is_stopped(bed: Bed, strategy: str) -> None:
         os.kill(pid, signal.SIGCONT)
     assert record["state"] == "rolled-back"
     assert "lb-b did not confirm the transition step within 2.5 s" in record["reason"]
-    assert 2.5 <= record["steps"][0]["seconds"] < 5.0
+    assert record["steps"][0]["seconds"] >= 2.5
     bed.wait_ready()
     serves_alone(bed, "lb-a", "lb-b")
     assert_unharmed(loads)
@@ -133,7 +136,9 @@ def test_a_confirmation_of_the_target_does_not_come(quiet_bed: Bed) -> None:
 def test_the_target_refuses_entries(bed: Bed) -> None:
     """Its table is full."""
     node = bed.lbs["lb-b"]
-    node.ovs.vsctl("--", "--id=@t", "create", "Flow_Table", "flow_limit=3", "--", "set", "bridge", node.bridge, "flow_tables:20=@t")
+    node.ovs.vsctl(
+        "--", "--id=@t", "create", "Flow_Table", "flow_limit=3", "--", "set", "bridge", node.bridge, "flow_tables:20=@t"
+    )
     try:
         with Talks(bed.clients[0], FIRST, 5) as talks:
             record = bed.move(FIRST, "lb-b")
@@ -173,7 +178,7 @@ def test_the_source_is_killed_before_the_route_has_changed(quiet_bed: Bed) -> No
         gate["lb-b"].open()
         bed.lbs["lb-a"].ovs.start_vswitchd()
         wait_state(bed, "lb-a", "ready")
-        assert near.broken(timeout=10) == []
+        assert near.broken(timeout=limit(10)) == []
         serves_alone(bed, "lb-a", "lb-b")
 
 

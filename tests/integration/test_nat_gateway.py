@@ -7,9 +7,10 @@ import socket
 import pytest
 
 from tests.bed.bed import Bed
+from tests.bed.namespaces import Namespace
+from tests.bed.patience import limit
 from tests.bed.sites import simple_site, with_nat_gateway
-from tests.bed.traffic import Script, connect
-from tests.integration.hands import live  # noqa: F401
+from tests.bed.traffic import connect
 from tests.integration.moving import STRATEGIES, Talks, assert_unharmed
 from tests.integration.slow_moves import harm_by_a_slow_lb
 
@@ -19,12 +20,14 @@ SETTINGS = {"grace": 0.5, "linger": 1, "arp_interval": 2.0, "udp_idle_timeout": 
 BED = {"site": with_nat_gateway(simple_site(external_ips=1, settings=SETTINGS)), "inside": INSIDE}
 
 
-@pytest.fixture(scope="module")
-def outside(built_bed: Bed):
+def prepare(bed: Bed) -> None:
     """A server in the outside, which says who its clients are."""
-    script = Script(built_bed.remote, built_bed.directory / "outside.log", "echo_server.py", "outside", PORT)
-    yield built_bed.remote
-    script.kill()
+    bed.serve(bed.remote, "echo_server.py", "outside", PORT)
+
+
+@pytest.fixture
+def outside(built_bed: Bed) -> Namespace:
+    return built_bed.remote
 
 
 def entry_of(bed: Bed, host: str, port: int, lb: str = "lb-a") -> dict:
@@ -32,7 +35,7 @@ def entry_of(bed: Bed, host: str, port: int, lb: str = "lb-a") -> dict:
     return next(entry for entry in bed.entries(lb) if (entry["server"], entry["server_port"]) == (host, port))
 
 
-def test_the_outside_sees_the_external_ip(live: Bed, outside) -> None:  # noqa: F811
+def test_the_outside_sees_the_external_ip(live: Bed, outside) -> None:
     with Talks(live.inside[0], OUTSIDE, port=PORT) as talk:
         host, port = talk.sockets[0].getsockname()
         entry = entry_of(live, host, port)
@@ -53,13 +56,13 @@ def peers(outside) -> set[tuple[str, int]]:
     return found
 
 
-def test_two_hosts_with_the_same_port_are_kept_apart(live: Bed, outside) -> None:  # noqa: F811
+def test_two_hosts_with_the_same_port_are_kept_apart(live: Bed, outside) -> None:
     with Talks(live.inside[0], OUTSIDE, port=PORT) as one:
         port = one.sockets[0].getsockname()[1]
         other = live.inside[1].call(lambda: socket.socket())
         with other:
             other.bind(("0.0.0.0", port))
-            other.settimeout(3)
+            other.settimeout(limit(3))
             other.connect((OUTSIDE, PORT))
             other.sendall(b"hello\n")
             assert other.recv(100).endswith(b"hello\n")
@@ -68,12 +71,12 @@ def test_two_hosts_with_the_same_port_are_kept_apart(live: Bed, outside) -> None
             assert one.broken() == []
 
 
-def test_udp_goes_out_and_its_answer_comes_back(live: Bed, outside) -> None:  # noqa: F811
+def test_udp_goes_out_and_its_answer_comes_back(live: Bed, outside) -> None:
     server = outside.call(lambda: socket.socket(type=socket.SOCK_DGRAM))
     client = live.inside[0].call(lambda: socket.socket(type=socket.SOCK_DGRAM))
     with server, client:
         server.bind(("0.0.0.0", 5353))
-        server.settimeout(3), client.settimeout(3)
+        server.settimeout(limit(3)), client.settimeout(limit(3))
         for text in (b"one", b"two", b"three"):
             client.sendto(text, (OUTSIDE, 5353))
             got, peer = server.recvfrom(100)
@@ -82,22 +85,24 @@ def test_udp_goes_out_and_its_answer_comes_back(live: Bed, outside) -> None:  # 
             assert client.recv(100) == text.upper()
         port = client.getsockname()[1]
         assert entry_of(live, INSIDE[0], port)["protocol"] == "udp"
-        live.wait_until(lambda: not [e for e in live.entries("lb-a") if e["protocol"] == "udp"], 12, "the entry is idle")
+        live.wait_until(
+            lambda: not [e for e in live.entries("lb-a") if e["protocol"] == "udp"], 12, "the entry is idle"
+        )
 
 
-def test_what_nobody_inside_asked_for_is_refused(live: Bed) -> None:  # noqa: F811
+def test_what_nobody_inside_asked_for_is_refused(live: Bed) -> None:
     with pytest.raises(ConnectionRefusedError):
         connect(live.clients[0], GATEWAY, 22)
     probe = live.clients[0].call(lambda: socket.socket(type=socket.SOCK_DGRAM))
     with probe:
-        probe.settimeout(3)
+        probe.settimeout(limit(3))
         probe.connect((GATEWAY, 53))
         probe.send(b"x")
         with pytest.raises(ConnectionRefusedError):
             probe.recv(10)
 
 
-def test_a_connection_ends_and_its_port_rests(live: Bed, outside) -> None:  # noqa: F811
+def test_a_connection_ends_and_its_port_rests(live: Bed, outside) -> None:
     with connect(live.inside[0], OUTSIDE, PORT) as talk:
         port = talk.getsockname()[1]
         entry_of(live, INSIDE[0], port)
@@ -105,7 +110,7 @@ def test_a_connection_ends_and_its_port_rests(live: Bed, outside) -> None:  # no
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_it_moves_with_its_connections(live: Bed, outside, strategy: str) -> None:  # noqa: F811
+def test_it_moves_with_its_connections(live: Bed, outside, strategy: str) -> None:
     loads = [live.load(space, OUTSIDE, PORT, lines=4, requests=1, interval=0.03) for space in live.inside]
     with Talks(live.inside[0], OUTSIDE, 5, port=PORT) as quiet:
         for target in ("lb-b", "lb-a"):
@@ -125,11 +130,11 @@ def test_nothing_breaks_when_the_new_lb_is_slow(quiet_bed: Bed, outside, strateg
 
 
 @pytest.mark.parametrize("naive_bed", ["route-first"], indirect=True)
-def test_route_first_breaks_connections(naive_bed: Bed, outside) -> None:  # noqa: F811
+def test_route_first_breaks_connections(naive_bed: Bed, outside) -> None:
     assert harm_by_a_slow_lb(naive_bed, GATEWAY, "precopy", lambda: outward_load(naive_bed)) > 0
 
 
-def test_a_restarted_controller_knows_every_port(live: Bed, outside) -> None:  # noqa: F811
+def test_a_restarted_controller_knows_every_port(live: Bed, outside) -> None:
     with Talks(live.inside[0], OUTSIDE, 20, port=PORT) as talks:
         live.wait_until(lambda: len(places(live)) == 20, 10, "the entries of other tests have ended")
         before, tables = places(live), live.lbs["lb-a"].tables_hash()
@@ -144,4 +149,6 @@ def test_a_restarted_controller_knows_every_port(live: Bed, outside) -> None:  #
 
 def places(bed: Bed) -> dict[tuple[str, int], int]:
     """Inside host and port -> the external IP's port."""
-    return {(e["server"], e["server_port"]): e["external_port"] for e in bed.entries("lb-a") if e["external_ip"] == GATEWAY}
+    return {
+        (e["server"], e["server_port"]): e["external_port"] for e in bed.entries("lb-a") if e["external_ip"] == GATEWAY
+    }

@@ -16,7 +16,7 @@ from tests.bed.bed import Bed
 from tests.bed.sites import simple_site
 from tests.bed.traffic import connect
 from tests.integration.failing import wait_watched
-from tests.integration.hands import Talk, eventually, live, who_answers  # noqa: F401
+from tests.integration.hands import Talk, eventually, who_answers
 from tests.integration.moving import FIRST, assigned, wait_reached
 
 SITE = simple_site(servers=3, settings={"linger": 1, "grace": 0.5, "arp_interval": 1.0})
@@ -70,8 +70,11 @@ class Held:
         for one in leaving:
             one.close()
         bed, lb = self._bed, assigned(self._bed)
-        eventually(bed, lambda: not any(entry["server"] == server for entry in bed.entries(lb) if entry["external_ip"] == FIRST),
-                   f"no entry for {server} is left")
+        eventually(
+            bed,
+            lambda: not any(entry["server"] == server for entry in bed.entries(lb) if entry["external_ip"] == FIRST),
+            f"no entry for {server} is left",
+        )
         return len(leaving)
 
     def close(self) -> None:
@@ -94,7 +97,7 @@ def bed(bed: Bed) -> Bed:
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_every_server_has_its_share(live: Bed, scheduler: str) -> None:  # noqa: F811
+def test_every_server_has_its_share(live: Bed, scheduler: str) -> None:
     """Of connections from ports of their own; source-hash, from addresses of their own."""
     order(live, scheduler)
     if scheduler == "source-hash":
@@ -133,7 +136,12 @@ def restart(bed: Bed) -> None:
 
 def failover(bed: Bed) -> None:
     faults.kill(bed, "lb-a")
-    eventually(bed, lambda: assigned(bed) == "lb-b" and not bed.rest("GET", f"/v1/external-ips/{FIRST}").json["move"], "failed over", 20)
+    eventually(
+        bed,
+        lambda: assigned(bed) == "lb-b" and not bed.rest("GET", f"/v1/external-ips/{FIRST}").json["move"],
+        "failed over",
+        20,
+    )
 
 
 EVENTS = {"restart": restart, "move": lambda bed: bed.move(FIRST, "lb-b"), "failover": failover}

@@ -6,7 +6,6 @@ import contextlib
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any
@@ -17,24 +16,39 @@ from lbctl.site.model import SCHEDULERS, Service, Site
 from tests.bed.bed import Bed
 from tests.bed.controller import APPS
 from tests.bed.namespaces import Namespace
+from tests.bed.patience import limit
 from tests.bed.sites import simple_site
-from tests.bed.traffic import Script, connect
-from tests.integration.hands import Talk, counters, eventually, live, who_answers  # noqa: F401
+from tests.bed.traffic import connect
+from tests.integration.hands import Talk, counters, eventually, who_answers
 from tests.integration.moving import FIRST, SECOND, assigned, wait_reached
 
-SETTINGS = {"linger": 1, "grace": 0.5, "arp_interval": 1.0, "udp_idle_timeout": 2.0, "time_wait": 1.0, "idle_timeout": 6.0}
-"""The load's kernel uses ports again within seconds; such an entry ends by idle_timeout only (docs/architecture.md, known limits)."""
+SETTINGS = {
+    "linger": 1,
+    "grace": 0.5,
+    "arp_interval": 1.0,
+    "udp_idle_timeout": 2.0,
+    "time_wait": 1.0,
+    "idle_timeout": 6.0,
+}
+"""The load's kernel uses ports again within seconds; such an entry ends by idle_timeout only (docs/architecture.md,
+known limits)."""
 SERVERS = ["10.0.0.11", "10.0.0.12", "10.0.0.13"]
 ONE, TWO, THREE = (f"{server}:8080" for server in SERVERS)
 NAME = "no server takes connections: clients are refused"
 
 
 def site() -> Site:
-    """Both external IPs at lb-a, with TCP and UDP on port 80: the first one with destination NAT, the second one with full NAT."""
+    """Both external IPs at lb-a, with TCP and UDP on port 80: the first one with destination NAT, the second one with
+    full NAT."""
     plain = simple_site(servers=3, settings=SETTINGS)
-    first, second = (replace(ip, load_balancer="lb-a", services=(*ip.services, Service("udp", 80, servers=ip.services[0].servers)))
-                     for ip in plain.external_ips)
-    return replace(plain, external_ips=(first, replace(second, nat="full", gateway=None, internal_ips=(IPv4Address("10.0.0.102"),))))
+    first, second = (
+        replace(ip, load_balancer="lb-a", services=(*ip.services, Service("udp", 80, servers=ip.services[0].servers)))
+        for ip in plain.external_ips
+    )
+    return replace(
+        plain,
+        external_ips=(first, replace(second, nat="full", gateway=None, internal_ips=(IPv4Address("10.0.0.102"),))),
+    )
 
 
 SITE = site()
@@ -48,13 +62,10 @@ def with_servers(count: int) -> Site:
     return replace(SITE, external_ips=(replace(first, services=services), *rest))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def udp_servers(built_bed: Bed) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        for space in built_bed.servers:
-            name = space.name.removeprefix("server-")
-            stack.callback(Script(space, built_bed.directory / f"udp-{name}.log", "udp_server.py", name, 8080).kill)
-        yield
+def prepare(bed: Bed) -> None:
+    """UDP on every server, too."""
+    for space in bed.servers:
+        bed.serve(space, "udp_server.py", space.name.removeprefix("server-"), 8080)
 
 
 @pytest.fixture
@@ -83,7 +94,11 @@ def answering(bed: Bed, count: int = 12, address: str = FIRST) -> set[str]:
 
 
 def server_of(bed: Bed, talk: Talk, address: str = FIRST) -> str:
-    return next(entry["server"] for entry in bed.entries(assigned(bed, address)) if (entry["client"], entry["client_port"]) == talk.local)
+    return next(
+        entry["server"]
+        for entry in bed.entries(assigned(bed, address))
+        if (entry["client"], entry["client_port"]) == talk.local
+    )
 
 
 def to_server(bed: Bed, server: str, address: str = FIRST) -> Talk:
@@ -101,7 +116,7 @@ class Datagrams:
 
     def __init__(self, space: Namespace, address: str = FIRST) -> None:
         self.socket = space.call(lambda: socket.socket(type=socket.SOCK_DGRAM))
-        self.socket.settimeout(3.0)
+        self.socket.settimeout(limit(3.0))
         self.socket.connect((address, 80))
 
     def ask(self) -> str:
@@ -128,7 +143,7 @@ class Waiting:
         self.run = bed.controller.cli("drain-server", *arguments, "--wait")
 
     def end(self) -> subprocess.CompletedProcess[str]:
-        self._thread.join(20)
+        self._thread.join(limit(20))
         assert self.run is not None, "it waits still"
         return self.run
 
@@ -136,9 +151,9 @@ class Waiting:
 # Draining.
 
 @pytest.mark.parametrize("address, server", [(FIRST, SERVERS[1]), (SECOND, "10.0.0.22")], ids=["destination", "full"])
-def test_a_drained_server_finishes_what_it_has_and_gets_nothing_new(live: Bed, address: str, server: str) -> None:  # noqa: F811
+def test_a_drained_server_finishes_what_it_has_and_gets_nothing_new(live: Bed, address: str, server: str) -> None:
     """While requests come all the time, none of which fails."""
-    load = live.load(live.clients[1], address, requests=2)
+    load = live.load(live.clients[1], address, requests=2, at_least=51)
     others = {f"10.0.0.{number}" for number in ((11, 13) if address == FIRST else (21, 23))}
     with to_server(live, server, address) as talk:
         assert "is drained, " in live.controller.cli("drain-server", f"{server}:8080", "--service", "tcp/80").stdout
@@ -155,7 +170,7 @@ def test_a_drained_server_finishes_what_it_has_and_gets_nothing_new(live: Bed, a
     assert not result.failures and result.succeeded > 50, result
 
 
-def test_udp_is_drained_by_its_idle_timeout(live: Bed) -> None:  # noqa: F811
+def test_udp_is_drained_by_its_idle_timeout(live: Bed) -> None:
     with contextlib.ExitStack() as stack:
         open_ones = [stack.enter_context(Datagrams(live.clients[0])) for _ in range(3)]
         by_server = {one.ask(): one for one in open_ones}
@@ -168,7 +183,7 @@ def test_udp_is_drained_by_its_idle_timeout(live: Bed) -> None:  # noqa: F811
     assert change(live, ONE, {"drained": False}, "udp")["state"] == "up"
 
 
-def test_when_all_are_drained_clients_are_told_at_once(live: Bed) -> None:  # noqa: F811
+def test_when_all_are_drained_clients_are_told_at_once(live: Bed) -> None:
     before = counters(live)["other"].get("servers_drained", 0)
     for service in ("tcp", "udp"):
         for server in (ONE, TWO, THREE):
@@ -190,14 +205,21 @@ def test_when_all_are_drained_clients_are_told_at_once(live: Bed) -> None:  # no
 # Limits.
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_a_full_service_refuses_at_once_and_serves_again_when_a_connection_has_ended(live: Bed, scheduler: str) -> None:  # noqa: F811
+def test_a_full_service_refuses_at_once_and_serves_again_when_a_connection_has_ended(live: Bed, scheduler: str) -> None:
     live.rest("PATCH", f"/v1/external-ips/{FIRST}/services/tcp/80", {"scheduler": scheduler})
-    eventually(live, lambda: not any(state(live, server)["connections"] for server in (ONE, TWO, THREE)), "what was before has gone", 20)
+    eventually(
+        live,
+        lambda: not any(state(live, server)["connections"] for server in (ONE, TWO, THREE)),
+        "what was before has gone",
+        20,
+    )
     for server in (ONE, TWO, THREE):
         assert change(live, server, {"max_connections": 2})["max_connections"] == 2
     with contextlib.ExitStack() as stack:
         talks = [stack.enter_context(Talk(live.clients[0], FIRST)) for _ in range(6)]
-        assert {state(live, server)["connections"] for server in (ONE, TWO, THREE)} == {2}, "so many each, with any scheduler"
+        assert {state(live, server)["connections"] for server in (ONE, TWO, THREE)} == {2}, (
+            "so many each, with any scheduler"
+        )
         assert {state(live, server)["state"] for server in (ONE, TWO, THREE)} == {"full"}
         for _ in range(3):
             with pytest.raises(ConnectionRefusedError):
@@ -212,7 +234,7 @@ def test_a_full_service_refuses_at_once_and_serves_again_when_a_connection_has_e
     assert live.rest("GET", f"/v1/external-ips/{FIRST}").json["services"][0]["servers_ordered"] is False
 
 
-def test_a_datagram_beyond_the_limit_is_answered(live: Bed) -> None:  # noqa: F811
+def test_a_datagram_beyond_the_limit_is_answered(live: Bed) -> None:
     for server in (ONE, TWO, THREE):
         change(live, server, {"max_connections": 1}, "udp")
     with contextlib.ExitStack() as stack:
@@ -236,12 +258,14 @@ def few(quiet_bed: Bed) -> Bed:
 def test_servers_come_and_go_under_traffic(quiet_bed: Bed) -> None:
     """By the command; a new one is found by ARP, gets its share at both LBs, and what a removed one has goes on."""
     bed = few(quiet_bed)
-    load = bed.load(bed.clients[1], FIRST, lines=4, requests=2)
+    load = bed.load(bed.clients[1], FIRST, lines=4, requests=2, at_least=51)
     assert answering(bed) == set(SERVERS[:2])
     with to_server(bed, SERVERS[0]) as talk:
         added = bed.controller.cli("server", "add", FIRST, "tcp/80", THREE)
         assert added.returncode == 0, added
-        listed = [line.split() for line in bed.controller.cli("server", "list", "--service", "tcp/80").stdout.splitlines()]
+        listed = [
+            line.split() for line in bed.controller.cli("server", "list", "--service", "tcp/80").stdout.splitlines()
+        ]
         assert [FIRST, "tcp/80", THREE, "up"] in [row[:4] for row in listed], listed
         eventually(bed, lambda: SERVERS[2] in answering(bed, 3), "it has been found")
         removed = bed.controller.cli("server", "remove", FIRST, "tcp/80", ONE)
@@ -266,20 +290,17 @@ def test_servers_come_and_go_under_traffic(quiet_bed: Bed) -> None:
 
 def test_twin_a_server_that_is_forgotten_with_its_connections_breaks_them(quiet_bed: Bed) -> None:
     quiet_bed.controller.apps = ("tests/integration/naive_removal.py", *APPS)
-    try:
-        bed = few(quiet_bed)
-        with to_server(bed, SERVERS[0]) as talk:
-            for service in ("tcp", "udp"):
-                assert bed.rest("DELETE", f"{path(service)}/{ONE}").status == 200
-            assert talk.breaks()
-    finally:
-        quiet_bed.controller.apps = APPS
+    bed = few(quiet_bed)
+    with to_server(bed, SERVERS[0]) as talk:
+        for service in ("tcp", "udp"):
+            assert bed.rest("DELETE", f"{path(service)}/{ONE}").status == 200
+        assert talk.breaks()
 
 
 @pytest.mark.parametrize("strategy", ["precopy", "buffered"])
 def test_servers_change_while_the_external_ip_moves(quiet_bed: Bed, strategy: str) -> None:
     bed = few(quiet_bed)
-    load = bed.load(bed.clients[1], FIRST, lines=4, requests=2)
+    load = bed.load(bed.clients[1], FIRST, lines=4, requests=2, at_least=51)
     with to_server(bed, SERVERS[0]) as talk:
         move = bed.move(FIRST, "lb-b", strategy, wait=False)
         assert bed.rest("POST", path(), {"address": SERVERS[2], "port": 8080}).status == 201
@@ -311,16 +332,21 @@ def test_orders_last_over_a_restart_until_the_file_says_something_else(quiet_bed
         assert talk.goes_on()
 
 
-def test_what_a_site_file_may_not_say_is_refused(live: Bed) -> None:  # noqa: F811
+def test_what_a_site_file_may_not_say_is_refused(live: Bed) -> None:
     before = live.lbs["lb-a"].tables_hash()
     reply = live.rest("POST", path(), {"address": "10.0.0.102", "port": 8080})
-    assert reply.status == 422 and "can't be a gateway or internal IP as well (external IP 198.51.100.2)" in reply.json["detail"]
+    assert (
+        reply.status == 422
+        and "can't be a gateway or internal IP as well (external IP 198.51.100.2)" in reply.json["detail"]
+    )
     refused = live.controller.cli("server", "add", FIRST, "tcp/80", "192.0.2.1:80")
     assert refused.returncode == 1 and "address 192.0.2.1 is outside internal_network 10.0.0.0/24" in refused.stderr
     assert live.lbs["lb-a"].tables_hash() == before and answering(live) == set(SERVERS)
 
 
-def test_with_full_nat_a_server_may_be_added_that_another_external_ip_has(live: Bed) -> None:  # noqa: F811
+def test_with_full_nat_a_server_may_be_added_that_another_external_ip_has(live: Bed) -> None:
     assert live.rest("POST", path(address=SECOND), {"address": SERVERS[0], "port": 8080}).status == 201
-    assert answering(live, address=SECOND) == {SERVERS[0], "10.0.0.21", "10.0.0.22", "10.0.0.23"} and answering(live) == set(SERVERS)
+    assert answering(live, address=SECOND) == {SERVERS[0], "10.0.0.21", "10.0.0.22", "10.0.0.23"} and answering(
+        live
+    ) == set(SERVERS)
     assert live.rest("DELETE", f"{path(address=SECOND)}/{ONE}").status == 200

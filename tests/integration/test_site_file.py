@@ -1,11 +1,11 @@
-"""The site file on a running site: issue 2, point 2. SIGHUP applies a changed file; no established connection notices."""
+"""The site file on a running site: issue 2, point 2. SIGHUP applies a changed file; no established connection
+notices."""
 
 from __future__ import annotations
 
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
 
@@ -14,6 +14,8 @@ import pytest
 from lbctl.site.file.text import site_text
 from lbctl.site.model import Server, Service, Site
 from tests.bed.bed import Bed
+from tests.bed.found import AsFound
+from tests.bed.patience import limit
 from tests.bed.sites import simple_site
 from tests.bed.traffic import connect, request
 from tests.integration.hands import Talk, entries_of, entry_flows_of, eventually, metric, who_answers
@@ -47,16 +49,9 @@ def without_ip(site: Site, address: str) -> Site:
 
 
 @pytest.fixture
-def small(built_bed: Bed) -> Iterator[Bed]:
+def small(found: AsFound) -> Bed:
     """The bed with SMALL in force, and a controller that goes on from test to test."""
-    bed = built_bed
-    if not bed.controller.running:
-        bed.reset()
-        bed.controller.configure(SMALL)
-        bed.start_controller()
-    else:
-        apply(bed, SMALL)
-    yield bed
+    return found.go_on(SMALL)
 
 
 def applied(bed: Bed) -> int:
@@ -69,7 +64,9 @@ def refused(bed: Bed) -> float:
 
 def rules(bed: Bed) -> list[list[str]]:
     """All flows of each LB but entries, which come and go."""
-    return [[line for line in node.dump_flows().splitlines() if "send_flow_rem" not in line] for node in bed.lbs.values()]
+    return [
+        [line for line in node.dump_flows().splitlines() if "send_flow_rem" not in line] for node in bed.lbs.values()
+    ]
 
 
 def apply(bed: Bed, site: Site | str) -> None:
@@ -136,11 +133,18 @@ def test_twin_a_reload_that_starts_from_nothing_would_be_noticed(small: Bed) -> 
 
 def test_weights_and_scheduler_count_at_once(small: Bed) -> None:
     assert servers_of(small, 8) == {"10.0.0.11": 4, "10.0.0.12": 4}
-    weighted = with_first(SMALL, service(80, server(11, weight=3), server(12, weight=1), scheduler="weighted-round-robin"))
+    weighted = with_first(
+        SMALL, service(80, server(11, weight=3), server(12, weight=1), scheduler="weighted-round-robin")
+    )
     with Talk(small.clients[0], FIRST) as talk:
         apply(small, weighted)
         assert servers_of(small, 8) == {"10.0.0.11": 6, "10.0.0.12": 2}
-        apply(small, with_first(SMALL, service(80, server(11, weight=1), server(12, weight=3), scheduler="weighted-round-robin")))
+        apply(
+            small,
+            with_first(
+                SMALL, service(80, server(11, weight=1), server(12, weight=3), scheduler="weighted-round-robin")
+            ),
+        )
         assert servers_of(small, 8) == {"10.0.0.11": 2, "10.0.0.12": 6}
         assert talk.goes_on() and talk.retransmissions == 0
 
@@ -148,7 +152,11 @@ def test_weights_and_scheduler_count_at_once(small: Bed) -> None:
 def test_rates_are_changed_in_the_switches(small: Bed) -> None:
     apply(small, replace(SMALL, settings=replace(SMALL.settings, error_rate=77)))
     for name, node in small.lbs.items():
-        eventually(small, lambda name=name, node=node: "rate=77 burst_size=38" in node.ovs.ofctl("dump-meters", name), "the rate")
+        eventually(
+            small,
+            lambda name=name, node=node: "rate=77 burst_size=38" in node.ovs.ofctl("dump-meters", name),
+            "the rate",
+        )
 
 
 def test_the_load_balancer_of_an_external_ip_is_not_changed_by_the_file(small: Bed) -> None:
@@ -211,7 +219,11 @@ def test_a_load_balancer_without_external_ips_can_go_and_come_back(small: Bed) -
     alone = replace(without_ip(SMALL, SECOND), load_balancers=SMALL.load_balancers[:1])
     apply_without_waiting(small, alone)
     node = small.lbs["lb-b"]
-    eventually(small, lambda: not node.ovs.is_connected("lb-b") or "switch refused" in small.controller.log_tail(20), "lb-b is sent away")
+    eventually(
+        small,
+        lambda: not node.ovs.is_connected("lb-b") or "switch refused" in small.controller.log_tail(20),
+        "lb-b is sent away",
+    )
     node.space.set_link(node.lb.internal_port, False)
     node.space.set_link(node.lb.internal_port, True)
     assert small.controller.running and request(small.clients[0], FIRST)
@@ -238,10 +250,20 @@ def moved_server() -> Site:
 BAD = {
     "no YAML": ("external_network: [", "not valid YAML"),
     "an unknown key": (site_text(SMALL) + "colour: blue\n", "unknown key 'colour'"),
-    "two mistakes": (site_text(SMALL).replace("10.0.0.1\n", "10.9.0.1\n").replace("tcp", "tpc"), "outside internal_network"),
+    "two mistakes": (
+        site_text(SMALL).replace("10.0.0.1\n", "10.9.0.1\n").replace("tcp", "tpc"),
+        "outside internal_network",
+    ),
     "a load balancer that has external IPs": (
-        site_text(replace(SMALL, load_balancers=SMALL.load_balancers[:1], external_ips=tuple(
-            replace(ip, load_balancer="lb-a") for ip in SMALL.external_ips))), "lb-b still has 198.51.100.2"),
+        site_text(
+            replace(
+                SMALL,
+                load_balancers=SMALL.load_balancers[:1],
+                external_ips=tuple(replace(ip, load_balancer="lb-a") for ip in SMALL.external_ips),
+            )
+        ),
+        "lb-b still has 198.51.100.2",
+    ),
     "a server with connections of another external IP": (site_text(moved_server()), "10.0.0.12"),
     "nothing": ("", "empty"),
 }
@@ -302,12 +324,12 @@ def test_config_check_says_what_the_controller_would(small: Bed) -> None:
     assert small.controller.cli("config", "check", "/nonexistent").returncode == 1
 
 
-def test_a_controller_does_not_start_with_a_bad_file(built_bed: Bed) -> None:
-    built_bed.reset()
-    built_bed.controller.write_site(site_text(SMALL) + "colour: blue\n")
-    process = built_bed.controller._launch()
-    assert process.wait(20) != 0
-    said = built_bed.controller.log_tail(5)
-    assert "unknown key 'colour'" in said and "Traceback" not in built_bed.controller.log_tail(30).rpartition("--- started")[2]
-    built_bed.reset()
-
+def test_a_controller_does_not_start_with_a_bad_file(quiet_bed: Bed) -> None:
+    quiet_bed.controller.write_site(site_text(SMALL) + "colour: blue\n")
+    process = quiet_bed.controller.launch()
+    assert process.wait(limit(20)) != 0
+    said = quiet_bed.controller.log_tail(5)
+    assert (
+        "unknown key 'colour'" in said
+        and "Traceback" not in quiet_bed.controller.log_tail(30).rpartition("--- started")[2]
+    )

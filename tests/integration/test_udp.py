@@ -6,7 +6,6 @@ import contextlib
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from ipaddress import IPv4Address
@@ -16,11 +15,11 @@ import pytest
 from lbctl.site.model import Server, Service, Site
 from tests.bed import frames
 from tests.bed.bed import Bed
-from tests.bed.dns import NAME, DnsLoad, dns_servers
+from tests.bed.dns import NAME, DnsLoad, DnsServer
 from tests.bed.namespaces import Namespace
 from tests.bed.sites import simple_site
-from tests.bed.traffic import RawPort, Script, request
-from tests.integration.hands import counters, entries_of, entry_flows_of, external_mac, live, server_space  # noqa: F401
+from tests.bed.traffic import RawPort, request
+from tests.integration.hands import counters, entries_of, entry_flows_of, external_mac, server_space
 from tests.integration.moving import STRATEGIES, Talks, wait_reached
 from tests.integration.slow_moves import harm_by_a_slow_lb
 
@@ -32,11 +31,16 @@ ECHO, DNS, SILENT = 80, 53, 7
 
 def site() -> Site:
     """Each external IP with TCP and UDP on port 80, DNS, and a service whose servers listen on no such port."""
-    plain = simple_site(external_ips=2, settings={"grace": 0.5, "linger": 1, "arp_interval": 2.0, "udp_idle_timeout": IDLE,
-                                                  "time_wait": 1.0})
+    plain = simple_site(
+        external_ips=2,
+        settings={"grace": 0.5, "linger": 1, "arp_interval": 2.0, "udp_idle_timeout": IDLE, "time_wait": 1.0},
+    )
     destination, full = (replace(ip, load_balancer="lb-a", services=(*ip.services, *udp_services(ip.services[0])))
                          for ip in plain.external_ips)
-    return replace(plain, external_ips=(destination, replace(full, nat="full", gateway=None, internal_ips=(IPv4Address("10.0.0.102"),))))
+    return replace(
+        plain,
+        external_ips=(destination, replace(full, nat="full", gateway=None, internal_ips=(IPv4Address("10.0.0.102"),))),
+    )
 
 
 def udp_services(tcp: Service) -> list[Service]:
@@ -47,15 +51,12 @@ def udp_services(tcp: Service) -> list[Service]:
 BED = {"site": site()}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def servers(built_bed: Bed) -> Iterator[None]:
-    """UDP echo on port 8080 and DNS on port 53 of every server; with full NAT they have no way to the clients but the LB's."""
-    with contextlib.ExitStack() as stack:
-        for space in built_bed.servers:
-            name = space.name.removeprefix("server-")
-            stack.callback(Script(space, built_bed.directory / f"udp-{name}.log", "udp_server.py", name, 8080).kill)
-        stack.enter_context(dns_servers(built_bed.servers))
-        yield
+def prepare(bed: Bed) -> None:
+    """UDP echo on port 8080 and DNS on port 53 of every server; with full NAT they have no way to the clients but the
+    LB's."""
+    for space in bed.servers:
+        bed.serve(space, "udp_server.py", space.name.removeprefix("server-"), 8080)
+        bed.server_scripts[f"dns on {space.name}"] = DnsServer(space)
 
 
 class Plug:
@@ -106,19 +107,24 @@ def has_ended(bed: Bed, local: tuple[str, int], lb: str = "lb-a") -> bool:
 
 @KINDS
 @pytest.mark.quick
-def test_a_first_datagram_makes_an_entry_and_the_answer_comes_back(live: Bed, address: str) -> None:  # noqa: F811
+def test_a_first_datagram_makes_an_entry_and_the_answer_comes_back(live: Bed, address: str) -> None:
     for space in (live.clients[0], live.remote):
         with Plug(space, address) as plug:
             server = plug.ask()
             [entry] = entries_of(live, plug.local)
-            assert (entry["protocol"], entry["server"], entry["server_port"], entry["state"]) == ("udp", server, 8080, "open")
+            assert (entry["protocol"], entry["server"], entry["server_port"], entry["state"]) == (
+                "udp",
+                server,
+                8080,
+                "open",
+            )
             assert (entry["external_ip"], entry["external_port"]) == (address, ECHO)
             assert (entry["internal_ip"] == "10.0.0.102") is (address == FULL)
             assert {plug.ask(str(n)) for n in range(20)} == {server}, "a connection stays with its server"
 
 
 @KINDS
-def test_servers_take_turns(live: Bed, address: str) -> None:  # noqa: F811
+def test_servers_take_turns(live: Bed, address: str) -> None:
     seen = []
     for _ in range(4):
         with Plug(live.clients[0], address) as plug:
@@ -127,7 +133,7 @@ def test_servers_take_turns(live: Bed, address: str) -> None:  # noqa: F811
 
 
 @KINDS
-def test_a_burst_before_the_entry_is_there(live: Bed, address: str) -> None:  # noqa: F811
+def test_a_burst_before_the_entry_is_there(live: Bed, address: str) -> None:
     """50 datagrams before the controller hears of the first: one entry, nothing lost, in order."""
     texts = [f"{n:02}" for n in range(50)]
     before = counters(live)["other"].get("early_datagrams", 0)
@@ -145,7 +151,7 @@ def test_a_burst_before_the_entry_is_there(live: Bed, address: str) -> None:  # 
     assert counters(live)["other"]["early_datagrams"] - before >= 49
 
 
-def test_udp_and_tcp_on_one_port(live: Bed) -> None:  # noqa: F811
+def test_udp_and_tcp_on_one_port(live: Bed) -> None:
     with Plug(live.clients[0], DESTINATION) as plug, Talks(live.clients[0], DESTINATION, 2) as talks:
         plug.ask()
         assert request(live.clients[0], DESTINATION)["port"] == 8080
@@ -154,7 +160,7 @@ def test_udp_and_tcp_on_one_port(live: Bed) -> None:  # noqa: F811
 
 
 @KINDS
-def test_an_idle_entry_ends_and_those_of_tcp_stay(live: Bed, address: str) -> None:  # noqa: F811
+def test_an_idle_entry_ends_and_those_of_tcp_stay(live: Bed, address: str) -> None:
     with Plug(live.clients[0], address) as plug, Talks(live.clients[0], address) as talks:
         plug.ask()
         begun = time.monotonic()
@@ -166,7 +172,7 @@ def test_an_idle_entry_ends_and_those_of_tcp_stay(live: Bed, address: str) -> No
         assert len(entries_of(live, plug.local)) == 1
 
 
-def test_traffic_in_one_direction_keeps_it(live: Bed) -> None:  # noqa: F811
+def test_traffic_in_one_direction_keeps_it(live: Bed) -> None:
     with contextlib.ExitStack() as stack:
         plugs = [stack.enter_context(Plug(live.clients[0], address)) for address in (DESTINATION, FULL)]
         for plug in plugs:
@@ -185,19 +191,19 @@ def test_traffic_in_one_direction_keeps_it(live: Bed) -> None:  # noqa: F811
 # Refusals
 
 
-def test_a_port_without_a_service_is_unreachable(live: Bed) -> None:  # noqa: F811
+def test_a_port_without_a_service_is_unreachable(live: Bed) -> None:
     with Plug(live.clients[0], DESTINATION, 5353) as plug, pytest.raises(ConnectionRefusedError):
         plug.ask()
 
 
 @KINDS
-def test_a_port_where_no_server_listens_is_unreachable(live: Bed, address: str) -> None:  # noqa: F811
+def test_a_port_where_no_server_listens_is_unreachable(live: Bed, address: str) -> None:
     """The server says it, the client hears it of the external IP."""
     with Plug(live.clients[0], address, SILENT) as plug, pytest.raises(ConnectionRefusedError):
         plug.ask()
 
 
-def test_a_stray_datagram_of_a_server_is_answered_with_an_error(live: Bed) -> None:  # noqa: F811
+def test_a_stray_datagram_of_a_server_is_answered_with_an_error(live: Bed) -> None:
     plug = server_space(live, "10.0.0.11").call(lambda: socket.socket(type=socket.SOCK_DGRAM))
     with plug:
         plug.settimeout(3)
@@ -207,7 +213,7 @@ def test_a_stray_datagram_of_a_server_is_answered_with_an_error(live: Bed) -> No
             plug.recv(100)
 
 
-def test_a_stray_datagram_to_an_internal_ip_is_answered_with_an_error(live: Bed) -> None:  # noqa: F811
+def test_a_stray_datagram_to_an_internal_ip_is_answered_with_an_error(live: Bed) -> None:
     plug = server_space(live, "10.0.0.21").call(lambda: socket.socket(type=socket.SOCK_DGRAM))
     with plug:
         plug.settimeout(3)
@@ -217,11 +223,15 @@ def test_a_stray_datagram_to_an_internal_ip_is_answered_with_an_error(live: Bed)
             plug.recv(100)
 
 
-def test_a_datagram_without_checksum_arrives_without(live: Bed) -> None:  # noqa: F811
+def test_a_datagram_without_checksum_arrives_without(live: Bed) -> None:
     """RFC 768: 0 says that there is none, and must not become a wrong one."""
     with Plug(live.clients[0], DESTINATION) as plug:
         server = server_space(live, plug.ask())
-        frame = bytearray(frames.udp((live.clients[0].mac("eth0"), external_mac(live, "lb-a")), plug.local, (DESTINATION, ECHO), b"-bare"))
+        frame = bytearray(
+            frames.udp(
+                (live.clients[0].mac("eth0"), external_mac(live, "lb-a")), plug.local, (DESTINATION, ECHO), b"-bare"
+            )
+        )
         frame[40:42] = bytes(2)
         with RawPort(live.clients[0], "eth0") as port, RawPort(server, "eth0") as wire:
             port.send(bytes(frame))
@@ -233,14 +243,17 @@ def test_a_datagram_without_checksum_arrives_without(live: Bed) -> None:  # noqa
 
 
 @KINDS
-def test_dig(live: Bed, address: str) -> None:  # noqa: F811
+def test_dig(live: Bed, address: str) -> None:
     answers = {live.clients[0].run("dig", "+short", "+tries=1", f"@{address}", NAME, "TXT").strip() for _ in range(4)}
     number = 1 if address == DESTINATION else 2
     assert answers == {f'"10.0.0.{number}1"', f'"10.0.0.{number}2"'}
 
 
 def dns_load(bed: Bed, address: str, **options: int) -> list[DnsLoad]:
-    return [DnsLoad(space, bed.directory / f"dns-{space.name}.log", address, **options) for space in (bed.clients[0], bed.remote)]
+    return [
+        DnsLoad(space, bed.directory / f"dns-{space.name}.log", address, **options)
+        for space in (bed.clients[0], bed.remote)
+    ]
 
 
 def assert_answered(loads: list[DnsLoad], at_least: int = 50) -> None:
@@ -269,7 +282,7 @@ def test_dns_moves_to_a_slow_lb_without_a_lost_answer(quiet_bed: Bed, address: s
 
 @KINDS
 @pytest.mark.parametrize("naive_bed", ["route-first"], indirect=True)
-def test_dns_loses_answers_when_the_route_comes_first(naive_bed: Bed, address: str) -> None:  # noqa: F811
+def test_dns_loses_answers_when_the_route_comes_first(naive_bed: Bed, address: str) -> None:
     assert harm_by_a_slow_lb(naive_bed, address, "precopy", lambda: dns_load(naive_bed, address)) > 0
 
 

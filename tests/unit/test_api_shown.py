@@ -53,7 +53,7 @@ def test_it_is_what_the_parts_have() -> None:
     assert serving
     serving.table.add(entry("203.0.113.9", 1000, server=SERVER_1))
     control.ground.switches["lb-a"].neighbours[SERVER_1] = "02:00:00:00:00:11"
-    control.balancing.drain("lb-b", undo=False)
+    control.balancing.set_drained("lb-b", True)
     first, second = reading.json("/v1/load-balancers")["load_balancers"]
     assert (first["state"], first["connections"], first["drained"]) == ("disconnected", 1, False)
     assert (second["health"], second["drained"], second["connections"]) == ("unwatched", True, 0)

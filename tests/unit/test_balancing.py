@@ -49,7 +49,10 @@ class World(FakeSite):
     @property
     def shares(self) -> dict[str, float]:
         control = self.control
-        return {name: sum(self.loads[ip] for ip in IPS if self.serving(ip).assigned == name) for name in control.ground.switches}
+        return {
+            name: sum(self.loads[ip] for ip in IPS if self.serving(ip).assigned == name)
+            for name in control.ground.switches
+        }
 
     @property
     def made(self) -> int:
@@ -100,7 +103,9 @@ def test_what_has_moved_meanwhile_is_not_moved_again() -> None:
     world = World(at_once=1)
     run = begin(world)
     address = run.plan.moves[1].address
-    _, out = world.control.movement.start(address, "lb-c" if run.plan.moves[1].target == "lb-b" else "lb-b", Strategy.PRECOPY, world.now)
+    _, out = world.control.movement.start(
+        address, "lb-c" if run.plan.moves[1].target == "lb-b" else "lb-b", Strategy.PRECOPY, world.now
+    )
     world.post(out)
     world.run(10)
     assert run.state == "stopped" and "is not at lb-a any more" in run.reason
@@ -124,29 +129,29 @@ def test_a_plan_that_was_computed_before_an_lb_was_drained_does_not_use_it() -> 
     world = World(mode="automatic")
     plan = assign(world.control.balancing.problem())
     for name in ("lb-b", "lb-c"):
-        world.post(world.control.balancing.drain(name, undo=False))
+        world.post(world.control.balancing.set_drained(name, True))
     world.post(world.control.balancing.solved(plan, world.now))
     assert world.made == 0 and "been drained" in world.control.balancing.last.reason
 
 
 def test_draining_empties_an_lb_and_is_kept() -> None:
     world = World()
-    world.post(world.control.balancing.drain("lb-a", undo=False))
+    world.post(world.control.balancing.set_drained("lb-a", True))
     run = begin(world)
     world.run(20)
     assert run.state == "done" and world.shares["lb-a"] == 0
     assert world.stored.drained == {"lb-a"}
     world.restart_control()
     assert world.control.balancing.is_drained("lb-a")
-    world.post(world.control.balancing.drain("lb-a", undo=True))
+    world.post(world.control.balancing.set_drained("lb-a", False))
     assert not world.control.balancing.is_drained("lb-a")
     with pytest.raises(Refused):
-        world.control.balancing.drain("lb-x", undo=False)
+        world.control.balancing.set_drained("lb-x", True)
 
 
 def test_a_drained_lb_takes_nothing_over_unless_it_is_the_last() -> None:
     world = World()
-    world.post(world.control.balancing.drain("lb-b", undo=False))
+    world.post(world.control.balancing.set_drained("lb-b", True))
     world.disconnect("lb-a", lose_tables=True)
     moves, out = world.control.relief.order("lb-a", world.now)
     assert {move.target for move in moves} == {"lb-c"}
@@ -156,7 +161,11 @@ def test_a_drained_lb_takes_nothing_over_unless_it_is_the_last() -> None:
 def test_what_is_failed_or_not_connected_has_no_capacity() -> None:
     world = World()
     world.disconnect("lb-c")
-    assert {lb.name: lb.drained for lb in world.control.balancing.problem().capacities} == {"lb-a": False, "lb-b": False, "lb-c": True}
+    assert {lb.name: lb.drained for lb in world.control.balancing.problem().capacities} == {
+        "lb-a": False,
+        "lb-b": False,
+        "lb-c": True,
+    }
 
 
 @pytest.mark.long
@@ -203,7 +212,9 @@ def test_a_problem_without_solution_changes_nothing() -> None:
 
 def test_a_plan_that_gains_little_is_not_worth_its_moves() -> None:
     world = World(mode="automatic", threshold=0.2)
-    plan = Plan({}, (PlannedMove(IPS[0], "lb-a", "lb-b", 0, 95.0),), {"lb-a": 100.0}, {"lb-a": 95.0}, 0.0, True, "exact")
+    plan = Plan(
+        {}, (PlannedMove(IPS[0], "lb-a", "lb-b", 0, 95.0),), {"lb-a": 100.0}, {"lb-a": 95.0}, 0.0, True, "exact"
+    )
     world.post(world.control.balancing.solved(plan, world.now))
     assert world.made == 0
 

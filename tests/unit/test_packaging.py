@@ -90,7 +90,9 @@ def test_no_package_is_pinned_twice() -> None:
     assert sorted(names) == sorted(set(names))
 
 
-@pytest.mark.parametrize("path", [path for path in REQUIREMENTS if path.name != "os-ken.txt"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [path for path in REQUIREMENTS if path.name != "os-ken.txt"], ids=lambda path: path.name
+)
 def test_this_environment_is_the_pinned_one(path: Path) -> None:
     skipped = set() if sys.version_info >= (3, 13) else {"legacy-cgi"}
     pinned = {name: wanted for name, wanted in pins(path).items() if name not in skipped}

@@ -10,10 +10,11 @@ from lbctl.site.file.loader import Draft, Loader
 from lbctl.site.file.register import Register
 from lbctl.site.file.servers import ServerRules
 from lbctl.site.file.tunnels import TunnelRules
+from lbctl.site.forms import PORT_NAME
 from lbctl.site.keys import default_of, keys_of
 from lbctl.site.model import TUNNEL_OVERHEAD, LoadBalancer, Settings
 
-_PORT_KEYS = [each.name for each in keys_of(LoadBalancer) if each.name.endswith("_port")]
+_PORT_KEYS = [each.name for each in keys_of(LoadBalancer) if each.form == PORT_NAME]
 
 
 def check_site(site: Draft, loader: Loader) -> None:
