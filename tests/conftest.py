@@ -37,7 +37,7 @@ SEED = pytest.StashKey[int]()
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "alone: no other test runs beside this one")
     config.addinivalue_line("markers", "quick: `./test.sh --quick` runs it, and all unit tests that are not long")
-    config.addinivalue_line("markers", "long: a unit test of many seconds, however few examples it is to look at")
+    config.addinivalue_line("markers", "long: a unit test of many seconds or examples, left out by `./test.sh --quick`")
     if _is_worker(config):
         signal.signal(signal.SIGINT, _interrupted_once)
     _choose_seed(config)

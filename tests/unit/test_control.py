@@ -134,6 +134,7 @@ def right_packets(source: int = 40000) -> dict[str, tuple[Kind, int, bytes]]:
 
 
 @pytest.mark.parametrize("nat", ["destination", "full"])
+@pytest.mark.long
 def test_any_packet_from_a_switch_is_survived(nat) -> None:
     """Right packets and nearly right ones, by the right flow and by any other: none raises, and they come to all ends
     that there are."""
@@ -178,6 +179,7 @@ test_any_bytes_from_a_switch_are_survived.world = FakeSite(site())
 test_any_bytes_from_a_switch_are_survived.world.settle(1.0)
 
 
+@pytest.mark.long
 def test_any_flow_that_a_switch_says_has_run_out_is_survived() -> None:
     """One direction of a connection has run out; of the other it says the same, or nearly: some end the entry, some are
     not believed."""
@@ -204,6 +206,7 @@ def test_any_flow_that_a_switch_says_has_run_out_is_survived() -> None:
     assert entries_ended[True] >= 5 and entries_ended[False] >= 5, entries_ended
 
 
+@pytest.mark.long
 def test_any_statistics_while_reading_are_survived() -> None:
     """Whatever a switch claims to hold, nearly what it does hold or anything, it becomes ready."""
     known: Counter[int] = Counter()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from lbctl.ground.tokens import Confirmation, FlowsAnswer, PortsAnswer, RowsAnswer, Tokens
 
 
@@ -31,6 +33,7 @@ class Asker:
         return ["undo"]
 
 
+@pytest.mark.long
 def test_they_start_again_after_24_bits_and_leave_out_those_that_are_out() -> None:
     tokens, asker = Tokens(), Asker()
     first = tokens.new(Confirmation("lb-a", asker.confirmed))
