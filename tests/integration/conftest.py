@@ -1,7 +1,7 @@
 """A bed for each test module, clean for each test; what a failed test needs to be understood is added to its report.
 
-A module says what bed it wants with `BED = {...}` (arguments of tests.bed.bed.Bed), and what else there is to be in it, each time that
-it is built, with a function `prepare(bed)`.
+A module says what bed it wants with `BED = {...}` (arguments of tests.bed.bed.Bed), and what else there is to be in it,
+each time that it is built, with a function `prepare(bed)`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,17 @@ from topologies.queues import long_receive_queues  # noqa: E402
 
 FAILED = pytest.StashKey[bool]()
 """Of a test: has it failed so far?"""
-LONGEST = ("test_restart", "test_move", "test_topologies", "test_rebalance", "test_move_failures", "test_access_table", "test_experiment")
-"""These modules come first: else one process would be busy with one of them at the end while the others have nothing to do."""
+LONGEST = (
+    "test_restart",
+    "test_move",
+    "test_topologies",
+    "test_rebalance",
+    "test_move_failures",
+    "test_access_table",
+    "test_experiment",
+)
+"""These modules come first: else one process would be busy with one of them at the end while the others have nothing to
+do."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,7 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def long_queues() -> Iterator[None]:
-    """An LB that is kept from the processor by other tests loses no packet for that; labs can't ask for it in their namespaces."""
+    """An LB that is kept from the processor by other tests loses no packet for that; labs can't ask for it in their
+    namespaces."""
     with long_receive_queues():
         yield
 
@@ -64,7 +74,8 @@ def found(built_bed: Bed) -> AsFound:
 
 @pytest.fixture(autouse=True)
 def as_found(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Every test leaves its module's bed as it found it, also when it fails: what it has not put back itself is put back here."""
+    """Every test leaves its module's bed as it found it, also when it fails: what it has not put back itself is put
+    back here."""
     if "built_bed" not in request.fixturenames:
         yield
         return
@@ -84,7 +95,8 @@ def quiet_bed(found: AsFound) -> Bed:
 
 @pytest.fixture
 def live(found: AsFound) -> Bed:
-    """The module's bed with a controller that goes on from test to test, until one leaves something that must be put back."""
+    """The module's bed with a controller that goes on from test to test, until one leaves something that must be put
+    back."""
     return found.go_on()
 
 

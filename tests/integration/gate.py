@@ -1,4 +1,5 @@
-"""A gate between a switch and the controller: holds back the switch's confirmations, so that a move can be stopped anywhere."""
+"""A gate between a switch and the controller: holds back the switch's confirmations, so that a move can be stopped
+anywhere."""
 
 from __future__ import annotations
 
@@ -46,11 +47,13 @@ class Gate:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def reconnect(self) -> None:
-        """Have the switch connect through here, and now: by itself it might wait up to 8 s after its controller was away."""
+        """Have the switch connect through here, and now: by itself it might wait up to 8 s after its controller was
+        away."""
         self._node.ovs.set_controller(self._node.bridge, f"tcp:127.0.0.{next(self._targets)}:{PORT}")
 
     def shut(self) -> None:
-        """From now on confirmations wait here. Lets those through that belong to the past, such as an LB's forgetting."""
+        """From now on confirmations wait here. Lets those through that belong to the past, such as an LB's
+        forgetting."""
         while time.monotonic() - self._last < QUIET:
             time.sleep(0.01)
         self._shut = True

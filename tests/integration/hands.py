@@ -1,4 +1,5 @@
-"""TCP by hand for integration tests: a client of single segments, connections that talk, a bed that goes on between tests."""
+"""TCP by hand for integration tests: a client of single segments, connections that talk, a bed that goes on between
+tests."""
 
 from __future__ import annotations
 
@@ -168,8 +169,8 @@ def pair(bed: Bed, listener: socket.socket, address: str, port: int = 80) -> tup
 
 
 def who_answers(space: Namespace, address: str, port: int = 80) -> str:
-    """The server of a new connection. Its client port was not used before: kernels use one again within milliseconds, and
-    a port that is used again gets the server it had."""
+    """The server of a new connection. Its client port was not used before: kernels use one again within milliseconds,
+    and a port that is used again gets the server it had."""
     own = space.ip("-4", "-o", "addr", "show", "eth0").split()[3].partition("/")[0]
 
     def ask() -> bytes:
@@ -186,7 +187,8 @@ def retransmissions(end: socket.socket) -> int:
 
 
 class Listening:
-    """What arrives at a port and is `wanted`, from now on: `heard`, and at what `times`. In a thread; a context manager."""
+    """What arrives at a port and is `wanted`, from now on: `heard`, and at what `times`. In a thread; a context
+    manager."""
 
     def __init__(self, port: RawPort, wanted: Callable[[Frame], bool]) -> None:
         self.heard: list[Frame] = []
@@ -222,7 +224,8 @@ class Listening:
 
 
 def announced(bed: Bed, *listening: Listening) -> None:
-    """Until each has heard the announcements of a move, five times with more than a second between them, and no more."""
+    """Until each has heard the announcements of a move, five times with more than a second between them, and no
+    more."""
     bed.wait_until(lambda: min(len(each.times) for each in listening) >= 5, 8, "announced five times on both sides")
     bed.wait_until(lambda: all(each.silent_for(2.5) for each in listening), 5, "announced no more")
     for each in listening:

@@ -12,8 +12,8 @@ from tests.bed.sites import simple_site, together, with_nat_gateway
 
 @dataclass(frozen=True)
 class Net:
-    """The addresses of one IP version. plain and full: external IPs with destination and full NAT; routed and full_routed: the
-    same, their servers behind a router; gateway: the NAT gateway."""
+    """The addresses of one IP version. plain and full: external IPs with destination and full NAT; routed and
+    full_routed: the same, their servers behind a router; gateway: the NAT gateway."""
 
     version: int
     external: str
@@ -84,18 +84,34 @@ class Net:
     def site(self, **settings: float) -> Site:
         """Everything of this version, on lb-a."""
         site = simple_site(external_ips=1, settings=settings, version=self.version)
-        site = replace(site, external_ips=tuple(map(self._external_ip, (self.plain, self.routed, self.full, self.full_routed))))
+        site = replace(
+            site, external_ips=tuple(map(self._external_ip, (self.plain, self.routed, self.full, self.full_routed)))
+        )
         prefix = ip_network(f"{self.internal}{'192/26' if self.version == 4 else '200/120'}")
-        return with_nat_gateway(site, address=ip_address(self.gateway), gateway=ip_address(self.gateway_inside), inside=(prefix,),
-                                router=ip_address(self.lbs_router))
+        return with_nat_gateway(
+            site,
+            address=ip_address(self.gateway),
+            gateway=ip_address(self.gateway_inside),
+            inside=(prefix,),
+            router=ip_address(self.lbs_router),
+        )
 
     def _external_ip(self, external: str) -> ExternalIp:
         """With one server for TCP port 80 and UDP port 53."""
         full, routed = external in (self.full, self.full_routed), external in (self.routed, self.full_routed)
-        server = Server(ip_address(self.server(external)), 8080, next_hop=ip_address(self.inner_router) if routed else None)
+        server = Server(
+            ip_address(self.server(external)), 8080, next_hop=ip_address(self.inner_router) if routed else None
+        )
         services = (Service("tcp", 80, servers=(server,)), Service("udp", 53, servers=(replace(server, port=5353),)))
         if full:
-            return ExternalIp(ip_address(external), "lb-a", None, "full", services, internal_ips=(ip_address(self.internal_ip(external)),))
+            return ExternalIp(
+                ip_address(external),
+                "lb-a",
+                None,
+                "full",
+                services,
+                internal_ips=(ip_address(self.internal_ip(external)),),
+            )
         gateway = ip_address(f"{self.internal}{external[len(self.external):]}")
         return ExternalIp(ip_address(external), "lb-a", gateway, "destination", services)
 
@@ -103,11 +119,14 @@ class Net:
 NETS = {4: Net(4, "198.51.100.", "10.0.0.", "10.1.0.", "203.0.113."),
         6: Net(6, "2001:db8:1::", "2001:db8:2::", "2001:db8:4::", "2001:db8:3::")}
 SETTINGS = {"linger": 1, "arp_interval": 1.0, "error_rate": 1000, "settle": 0.2, "grace": 0.2}
-BED = {"site": together(*(net.site(**SETTINGS) for net in NETS.values())), "inside": [host for net in NETS.values() for host in net.inside]}
+BED = {
+    "site": together(*(net.site(**SETTINGS) for net in NETS.values())),
+    "inside": [host for net in NETS.values() for host in net.inside],
+}
 
 
 def all_errors(bed: Bed) -> None:
-    """Linux sends so many errors as are asked for; by default it sends one a second to each host. And none of its hosts finds a
-    path MTU by itself."""
+    """Linux sends so many errors as are asked for; by default it sends one a second to each host. And none of its hosts
+    finds a path MTU by itself."""
     for space in (bed.router, bed.remote, *bed.inner_routers.values(), *bed.servers, *bed.clients, *bed.inside):
         space.sysctl(ipv4__icmp_ratelimit=0, ipv6__icmp__ratelimit=0, ipv4__tcp_mtu_probing=0)

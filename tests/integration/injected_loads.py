@@ -1,4 +1,5 @@
-"""A Ryu app for a bed: what the external IPs carry is what the test says (see injection.py), not what their flows count.
+"""A Ryu app for a bed: what the external IPs carry is what the test says (see injection.py), not what their flows
+count.
 
 Only the counting is replaced. How loads are smoothed, when they are looked at, what is planned, and how it is carried
 out are the product's own. So a decision depends on the loads that the test has said, and on no machine's speed.

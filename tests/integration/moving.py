@@ -108,7 +108,9 @@ def move(bed: Bed, move_id: str) -> dict:
 
 def wait_step(bed: Bed, move_id: str, step: str, timeout: float = 5.0) -> dict:
     """The move's record as soon as it is in that step."""
-    return bed.wait_until(lambda: (record := move(bed, move_id))["step"] == step and record, timeout, f"move in step {step}")
+    return bed.wait_until(
+        lambda: (record := move(bed, move_id))["step"] == step and record, timeout, f"move in step {step}"
+    )
 
 
 def stop_in(bed: Bed, gate, address: str, strategy: str, confirmations: int, step: str) -> str:
@@ -124,7 +126,9 @@ def stop_in(bed: Bed, gate, address: str, strategy: str, confirmations: int, ste
 
 def wait_ended(bed: Bed, move_id: str, timeout: float = 15.0) -> dict:
     """The move's record as soon as it has ended."""
-    return bed.wait_until(lambda: (record := move(bed, move_id))["state"] != "running" and record, timeout, "move ended")
+    return bed.wait_until(
+        lambda: (record := move(bed, move_id))["state"] != "running" and record, timeout, "move ended"
+    )
 
 
 @contextlib.contextmanager
@@ -146,8 +150,13 @@ def entry_flows(bed: Bed, lb: str, address: str = FIRST) -> list[str]:
     """The flows of access-table entries of an external IP in an LB's switch."""
     owner = owner_of(ip_address(address).packed)
     dump = bed.lbs[lb].dump_flows()
-    return [line for line in dump.splitlines()
-            if "table=2" in line.split(", priority")[0] and _cookie(line) & 0xFFFFFFFF == owner and _cookie(line) >> 48 in (0x1B04, 0x1B05)]
+    return [
+        line
+        for line in dump.splitlines()
+        if "table=2" in line.split(", priority")[0]
+        and _cookie(line) & 0xFFFFFFFF == owner
+        and _cookie(line) >> 48 in (0x1B04, 0x1B05)
+    ]
 
 
 def _cookie(line: str) -> int:

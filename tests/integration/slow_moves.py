@@ -13,7 +13,8 @@ from tests.integration.moving import FIRST, Talks, harm, mixed_load, wait_ended,
 
 
 def harm_by_a_slow_lb(bed: Bed, address: str, strategy: str, start: Callable[[], list[Load]] | None = None) -> int:
-    """Connections broken and requests failed by a move to an LB that takes 0.3 s for each step. start: starts the load."""
+    """Connections broken and requests failed by a move to an LB that takes 0.3 s for each step. start: starts the
+    load."""
     with gates(bed) as gate:
         loads = start() if start else mixed_load(bed, address, interval=0.05)
         gate["lb-b"].shut()

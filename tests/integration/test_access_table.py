@@ -33,7 +33,9 @@ from tests.integration.hands import (
 )
 
 LINGER = 1
-SITE = simple_site(external_ips=3, servers=1, settings={"linger": LINGER, "arp_interval": 1.0, "grace": 0.5, "error_rate": 100})
+SITE = simple_site(
+    external_ips=3, servers=1, settings={"linger": LINGER, "arp_interval": 1.0, "grace": 0.5, "error_rate": 100}
+)
 BED = {"site": SITE}
 EXTERNAL, OTHER_LBS, QUIET = "198.51.100.1", "198.51.100.2", "198.51.100.3"
 """Of lb-a; of lb-b; of lb-a, whose server is in the hands of the test."""
@@ -237,7 +239,8 @@ def use_again(client: HandClient, wait: float) -> None:
 
 @pytest.mark.parametrize("wait", WAITS)
 def test_a_port_used_again_after_fins_may_be_silent(live: Bed, wait: float) -> None:
-    """For longer than the linger, from its beginning; the datapath's cache may remember the FINs of the connection before."""
+    """For longer than the linger, from its beginning; the datapath's cache may remember the FINs of the connection
+    before."""
     with hand_client(live) as client:
         use_again(client, wait)
         time.sleep(SOON)
@@ -245,8 +248,9 @@ def test_a_port_used_again_after_fins_may_be_silent(live: Bed, wait: float) -> N
 
 
 def test_a_port_used_again_while_the_server_has_the_old_connection(live: Bed) -> None:
-    """The client was told of a reset that the server has not heard of. The server answers the SYN for the old connection, the
-    client resets that one (RFC 9293, 3.5.1), and sends its SYN again: what has been reset is not the new connection."""
+    """The client was told of a reset that the server has not heard of. The server answers the SYN for the old
+    connection, the client resets that one (RFC 9293, 3.5.1), and sends its SYN again: what has been reset is not the
+    new connection."""
     with hand_client(live) as client:
         client.open()
         client.seq += 100_000
@@ -318,7 +322,10 @@ def test_a_port_without_service_refuses(live: Bed) -> None:
 
 
 def test_an_external_ip_of_another_lb_is_answered_by_host_unreachable(live: Bed) -> None:
-    with hand_client(live, "lb-a", external=(OTHER_LBS, 80)) as client, RawPort(server_space(live, "10.0.0.21"), "eth0") as port:
+    with (
+        hand_client(live, "lb-a", external=(OTHER_LBS, 80)) as client,
+        RawPort(server_space(live, "10.0.0.21"), "eth0") as port,
+    ):
         client.send(SYN)
         error = client.port.receive(lambda frame: frame.icmp_type is not None)
         assert error is not None and (error.icmp_type, error.icmp_code) == (3, 1) and error.checksums_right
@@ -384,7 +391,8 @@ def test_errors_are_limited_in_the_switch(live: Bed, what: str) -> None:
         seen, limited = told()
         reached = counters(live)["packet_ins"] - ins
     most = RATE / 2 + RATE * (took + 0.1)
-    print(f"{seen} of {SENT} seen in {took:.2f} s: {len(answers)} answered (at most {most:.0f}), {limited} dropped by the meter")
+    print(f"{seen} of {SENT} seen in {took:.2f} s")
+    print(f"{len(answers)} answered (at most {most:.0f}), {limited} dropped by the meter")
     assert RATE / 4 < len(answers) <= most
     assert SENT / 4 < seen <= SENT
     assert limited + len(answers) == seen

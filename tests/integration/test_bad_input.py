@@ -85,9 +85,15 @@ MALFORMED = {
     "a TCP header longer than the packet": lambda client: with_data_offset(client.frame(ACK), 15),
     "a TCP header shorter than it can be": lambda client: with_data_offset(client.frame(ACK), 2),
     "a SYN with a TCP header longer than the packet": lambda client: with_data_offset(client.frame(SYN), 15),
-    "a source that is multicast": lambda client: frames.tcp((client.mac, client.gateway), ("224.0.0.1", 5), (EXTERNAL, 80), SYN),
-    "a source that is broadcast": lambda client: frames.tcp((client.mac, client.gateway), ("255.255.255.255", 5), (EXTERNAL, 80), SYN),
-    "a source that is loopback": lambda client: frames.tcp((client.mac, client.gateway), ("127.0.0.1", 5), (EXTERNAL, 80), SYN),
+    "a source that is multicast": lambda client: frames.tcp(
+        (client.mac, client.gateway), ("224.0.0.1", 5), (EXTERNAL, 80), SYN
+    ),
+    "a source that is broadcast": lambda client: frames.tcp(
+        (client.mac, client.gateway), ("255.255.255.255", 5), (EXTERNAL, 80), SYN
+    ),
+    "a source that is loopback": lambda client: frames.tcp(
+        (client.mac, client.gateway), ("127.0.0.1", 5), (EXTERNAL, 80), SYN
+    ),
 }
 
 
@@ -130,7 +136,9 @@ def test_random_bytes_hurt_nobody(live: Bed) -> None:
             for number in range(200):
                 ethertype = (0x0800, 0x0806)[number % 2]
                 port.send(frames.ethernet((port.mac, mac), ethertype, os.urandom(46)))
-                whole = bytearray(frames.tcp((port.mac, mac), (SERVER if port is wire else client.address, 9), (EXTERNAL, 80), SYN))
+                whole = bytearray(
+                    frames.tcp((port.mac, mac), (SERVER if port is wire else client.address, 9), (EXTERNAL, 80), SYN)
+                )
                 for _ in range(3):
                     whole[int.from_bytes(os.urandom(1)) % (len(whole) - 14) + 14] = os.urandom(1)[0]
                 port.send(bytes(whole))
@@ -147,7 +155,9 @@ def test_arp_that_lies_about_a_servers_mac(live: Bed) -> None:
         wire.send(frames.arp((wire.mac, frames.BROADCAST), 1, (bad, SERVER), (bad, SERVER)))
         lie = "02:00:00:00:66:66"
         outside.send(frames.arp((lie, frames.BROADCAST), 1, (lie, SERVER), (lie, SERVER)))
-        outside.send(frames.arp((lie, external_mac(live, "lb-a")), 2, (lie, SERVER), (external_mac(live, "lb-a"), SERVER)))
+        outside.send(
+            frames.arp((lie, external_mac(live, "lb-a")), 2, (lie, SERVER), (external_mac(live, "lb-a"), SERVER))
+        )
         eventually(live, lambda: dropped(live, "malformed") == before + 1, "it is counted", 2.0)
     assert server_mac(live) == server_space(live, SERVER).mac("eth0")
     still_serves(live)
@@ -172,8 +182,14 @@ def state_of(bed: Bed, lb: str) -> str:
     return bed.rest("GET", f"/v1/load-balancers/{lb}").json["state"]
 
 
-@pytest.mark.parametrize("dpid, reason", [(0xCC, "no load balancer of the site file has the dpid 00000000000000cc"),
-                                          (0xAA, "lb-a (dpid 00000000000000aa) is connected already")], ids=["unknown", "twice"])
+@pytest.mark.parametrize(
+    "dpid, reason",
+    [
+        (0xCC, "no load balancer of the site file has the dpid 00000000000000cc"),
+        (0xAA, "lb-a (dpid 00000000000000aa) is connected already"),
+    ],
+    ids=["unknown", "twice"],
+)
 def test_a_switch_that_is_not_known_or_is_there_twice_is_refused(fresh: Bed, dpid: int, reason: str) -> None:
     """It keeps the flows it has, gets none, and takes nothing from the one that is right."""
     stranger = fresh.lbs["lb-b"]
@@ -182,7 +198,11 @@ def test_a_switch_that_is_not_known_or_is_there_twice_is_refused(fresh: Bed, dpi
         set_dpid(stranger, dpid)
         eventually(fresh, lambda: logged(fresh, reason) > 0, "it is logged")
         flows = stranger.dump_flows()
-        eventually(fresh, lambda: metric(fresh, 'lbctl_controller_events_total{event="switches_refused"}') >= 2, "it is counted")
+        eventually(
+            fresh,
+            lambda: metric(fresh, 'lbctl_controller_events_total{event="switches_refused"}') >= 2,
+            "it is counted",
+        )
         assert (state_of(fresh, "lb-a"), state_of(fresh, "lb-b")) == ("ready", "disconnected")
         assert (fresh.lbs["lb-a"].dump_flows(), stranger.dump_flows()) == (rules, flows)
         assert talk.goes_on() and talk.retransmissions == 0
@@ -198,7 +218,9 @@ GARBAGE = {
     "random bytes": bytes(range(256)),
     "a web browser": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
     "a length of 0": struct.pack("!BBHI", 5, 0, 0, 1),
-    "hello, then a packet-in before the handshake": struct.pack("!BBHI", 5, 0, 8, 1) + struct.pack("!BBHI", 5, 10, 10, 2) + b"xx",
+    "hello, then a packet-in before the handshake": struct.pack("!BBHI", 5, 0, 8, 1)
+    + struct.pack("!BBHI", 5, 10, 10, 2)
+    + b"xx",
     "hello, then features of 9 bytes": struct.pack("!BBHI", 5, 0, 8, 1) + struct.pack("!BBHI", 5, 6, 9, 2) + b"x",
     "OpenFlow 1.0 only": struct.pack("!BBHI", 1, 0, 8, 1),
 }
@@ -215,7 +237,15 @@ def test_what_is_no_switch_hurts_nobody(live: Bed, said: bytes) -> None:
     assert connect_is_served(live)
 
 
-KINDS = {"error": 1, "packet-in": 10, "flow-removed": 11, "port-status": 12, "statistics": 19, "barrier": 21, "bundle": 33}
+KINDS = {
+    "error": 1,
+    "packet-in": 10,
+    "flow-removed": 11,
+    "port-status": 12,
+    "statistics": 19,
+    "barrier": 21,
+    "bundle": 33,
+}
 OUR_XID = 0x4C000000
 """As in ryu_apps/shell/wire.py: the answer to a request of ours has such an xid."""
 

@@ -1,4 +1,5 @@
-"""Where the entries of a dead LB come from: each of the copies, alone and one after another (seed figures 13 and 14)."""
+"""Where the entries of a dead LB come from: each of the copies, alone and one after another (seed figures 13 and
+14)."""
 
 from __future__ import annotations
 
@@ -35,7 +36,11 @@ def test_controller_and_lb_die_together(quiet_bed: Bed, copies: tuple[str, ...])
     """The new controller never hears of the dead LB's switch: its entries come from the servers."""
     bed = quiet_bed
     begin(bed, with_copies(bed.site, *copies))
-    with Talks(bed.clients[0], FIRST, 10) as near, Talks(bed.remote, FIRST, 10) as far, Talks(bed.clients[0], "198.51.100.2", 5) as others:
+    with (
+        Talks(bed.clients[0], FIRST, 10) as near,
+        Talks(bed.remote, FIRST, 10) as far,
+        Talks(bed.clients[0], "198.51.100.2", 5) as others,
+    ):
         bed.wait_until(lambda: copied(bed), 5, "copied")
         bed.controller.kill()
         faults.kill(bed, "lb-a")
@@ -70,7 +75,9 @@ def test_controller_and_lb_restart_together(quiet_bed: Bed, copies: tuple[str, .
         faults.kill(bed, "lb-a")
         bed.lbs["lb-a"].ovs.start_vswitchd()
         bed.controller.start()
-        assert failover_of(bed, timeout=30, kind="restoration")["entries_from"][copies[-1]] >= 20, "sockets may tell of earlier tests' too"
+        assert failover_of(bed, timeout=30, kind="restoration")["entries_from"][copies[-1]] >= 20, (
+            "sockets may tell of earlier tests' too"
+        )
         assert assigned(bed) == "lb-a"
         assert near.broken() == far.broken() == []
         assert request(bed.clients[1], FIRST)["server"]
@@ -163,12 +170,18 @@ def test_back_by_a_planned_move_while_it_is_fed(quiet_bed: Bed) -> None:
 def test_a_keeper_that_hangs_slows_nobody(quiet_bed: Bed) -> None:
     """Its lag is told; new connections open as ever; and at a failover it is passed over."""
     bed = quiet_bed
-    begin(bed, replace(with_copies(bed.site, "keeper", "controller"), settings=replace(bed.site.settings, copy_delay=0.5)))
+    begin(
+        bed, replace(with_copies(bed.site, "keeper", "controller"), settings=replace(bed.site.settings, copy_delay=0.5))
+    )
     keeper = next(keeper for server, keeper in bed.keepers.items() if str(server) == "10.0.0.11")
     os.kill(keeper.process.pid, signal.SIGSTOP)
     try:
         with Talks(bed.clients[0], FIRST, 10) as talks:
-            bed.wait_until(lambda: any(state["behind"] for state in bed.rest("GET", "/v1/keepers").json["keepers"]), 5, "it is behind")
+            bed.wait_until(
+                lambda: any(state["behind"] for state in bed.rest("GET", "/v1/keepers").json["keepers"]),
+                5,
+                "it is behind",
+            )
             lag = next(line for line in bed.rest("GET", "/metrics").text.splitlines()
                        if line.startswith('lbctl_keeper_lag_seconds{server="10.0.0.11"}'))
             assert float(lag.split()[1]) > 0.5
@@ -182,12 +195,15 @@ def test_a_keeper_that_hangs_slows_nobody(quiet_bed: Bed) -> None:
 
 
 def test_sockets_of_many_connections_after_both_died(quiet_bed: Bed) -> None:
-    """Sockets don't tell next hops, and few packets without an entry reach the controller: one of each client is enough."""
+    """Sockets don't tell next hops, and few packets without an entry reach the controller: one of each client is
+    enough."""
     bed = quiet_bed
     begin(bed, with_copies(bed.site, "sockets"))
     with Talks(bed.clients[0], FIRST, 300) as near, Talks(bed.remote, FIRST, 300) as far:
         bed.controller.kill()
         faults.kill(bed, "lb-a")
         bed.controller.start()
-        assert failover_of(bed, timeout=30)["entries_from"]["sockets"] >= 600, "and what an earlier test has left at the servers"
+        assert failover_of(bed, timeout=30)["entries_from"]["sockets"] >= 600, (
+            "and what an earlier test has left at the servers"
+        )
         assert near.broken() == far.broken() == []

@@ -1,4 +1,5 @@
-"""Full NAT and UDP: what a dead LB's keepers give back besides clients and servers (seed, third embodiment, figure 12)."""
+"""Full NAT and UDP: what a dead LB's keepers give back besides clients and servers (seed, third embodiment, figure
+12)."""
 
 from __future__ import annotations
 
@@ -18,7 +19,10 @@ def site():
     """TCP and UDP, each external IP on all servers."""
     plain = full_nat_site(settings=SETTINGS)
     udp = tuple(Service("udp", 53, servers=service.servers) for service in plain.external_ips[0].services)
-    return with_keepers(replace(plain, external_ips=tuple(replace(ip, services=ip.services + udp) for ip in plain.external_ips)), "keeper")
+    return with_keepers(
+        replace(plain, external_ips=tuple(replace(ip, services=ip.services + udp) for ip in plain.external_ips)),
+        "keeper",
+    )
 
 
 BED = {"site": site()}
@@ -26,8 +30,19 @@ BED = {"site": site()}
 
 def columns(bed: Bed) -> set[tuple]:
     """What full NAT has chosen for each connection of the first external IP."""
-    return {(entry["protocol"], entry["client"], entry["client_port"], entry["server"], entry["internal_ip"], entry["internal_port"])
-            for lb in bed.lbs for entry in bed.entries(lb) if entry["external_ip"] == FIRST}
+    return {
+        (
+            entry["protocol"],
+            entry["client"],
+            entry["client_port"],
+            entry["server"],
+            entry["internal_ip"],
+            entry["internal_port"],
+        )
+        for lb in bed.lbs
+        for entry in bed.entries(lb)
+        if entry["external_ip"] == FIRST
+    }
 
 
 @pytest.mark.parametrize("controller_too", [False, True], ids=["lb", "lb-and-controller"])

@@ -1,4 +1,5 @@
-"""The data plane on real switches: issue 2, point 3. What has a controller dead in it has a twin that shows what would break."""
+"""The data plane on real switches: issue 2, point 3. What has a controller dead in it has a twin that shows what would
+break."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ from tests.integration.hands import (
 
 def site() -> Site:
     """lb-a has .1 (two services, two servers) and .3 (weights 1 and 3), lb-b has .2."""
-    plain = simple_site(external_ips=3, servers=2, ports={80: 8080, 81: 9081}, settings={"linger": 1, "arp_interval": 1.0})
+    plain = simple_site(
+        external_ips=3, servers=2, ports={80: 8080, 81: 9081}, settings={"linger": 1, "arp_interval": 1.0}
+    )
     one, two, three = plain.external_ips
     servers = tuple(Server(server.address, server.port, weight)
                     for server, weight in zip(three.services[0].servers, (1, 3), strict=True))
@@ -117,8 +120,13 @@ def test_a_packet_whose_ttl_ends_is_not_sent_on(live: Bed) -> None:
 
 
 def test_every_service_of_every_external_ip(live: Bed) -> None:
-    for external, port, server_port in [(FIRST, 80, 8080), (FIRST, 81, 9081), (WEIGHTED, 80, 8080), (OTHER_LBS, 80, 8080),
-                                        (OTHER_LBS, 81, 9081)]:
+    for external, port, server_port in [
+        (FIRST, 80, 8080),
+        (FIRST, 81, 9081),
+        (WEIGHTED, 80, 8080),
+        (OTHER_LBS, 80, 8080),
+        (OTHER_LBS, 81, 9081),
+    ]:
         for client in (live.clients[0], live.remote):
             answer = request(client, external, port)
             assert answer["port"] == server_port
@@ -190,7 +198,9 @@ def test_a_servers_new_mac_is_learnt_from_gratuitous_arp(fresh: Bed, operation: 
             with RawPort(server_space(fresh, SERVER), "eth0") as port:
                 target = (frames.BROADCAST, SERVER) if operation == 2 else ("00:00:00:00:00:00", SERVER)
                 port.send(frames.arp((new, frames.BROADCAST), operation, (new, SERVER), target))
-            eventually(fresh, lambda: {delivered_to(fresh, lb) for lb in ("lb-a", "lb-b")} == {new}, "both LBs know", 1.5)
+            eventually(
+                fresh, lambda: {delivered_to(fresh, lb) for lb in ("lb-a", "lb-b")} == {new}, "both LBs know", 1.5
+            )
             assert talk.goes_on()
         finally:
             change_mac(fresh, old)

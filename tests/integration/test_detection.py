@@ -41,7 +41,8 @@ def state(bed: Bed, lb: str) -> str:
 
 
 class Asker:
-    """Asks who has an external IP and its gateway, again and again. `answers`: (which address, MAC) in the order of time."""
+    """Asks who has an external IP and its gateway, again and again. `answers`: (which address, MAC) in the order of
+    time."""
 
     def __init__(self, bed: Bed) -> None:
         self._asked = [(RawPort(bed.clients[1], "eth0"), "198.51.100.102", FIRST),
@@ -58,8 +59,9 @@ class Asker:
 
     def _collect(self) -> None:
         for port, _, address in self._asked:
-            for frame in port.collect(lambda frame: frame.arp_operation == 2 and str(frame.src) == address, 0.005):  # noqa: B023
-                self.answers.append((address, frame.arp_src_mac))
+            for frame in port.collect(lambda frame: frame.arp_operation == 2, 0.005):
+                if str(frame.src) == address:
+                    self.answers.append((address, frame.arp_src_mac))
 
     def turns(self, address: str) -> list[str]:
         """Who has answered, each time that another did."""
@@ -134,7 +136,8 @@ def test_a_link_is_cut(bed: Bed, side: str) -> None:
 
 @pytest.mark.parametrize("side", ["external", "internal"])
 def test_a_cut_that_the_lb_does_not_see(bed: Bed, side: str) -> None:
-    """Its ports are up, and it does what it is told: only that no frame reaches it tells it from the LBs that miss it."""
+    """Its ports are up, and it does what it is told: only that no frame reaches it tells it from the LBs that miss
+    it."""
     loads = mixed_load(bed, "198.51.100.2")
     with Talks(bed.clients[0], FIRST, 5) as near, Talks(bed.remote, FIRST, 5) as far:
         faults.cut_silently(bed, "lb-a", side)
@@ -142,7 +145,9 @@ def test_a_cut_that_the_lb_does_not_see(bed: Bed, side: str) -> None:
         assert f"no frame reaches its {side} port" in failover_of(bed)["cause"]
         faults.mend(bed, "lb-a", side)
     assert_unharmed(loads)
-    assert {move["from"] for move in bed.rest("GET", "/v1/moves").json["moves"]} == {"lb-a"}, "the others are not taken for cut off"
+    assert {move["from"] for move in bed.rest("GET", "/v1/moves").json["moves"]} == {"lb-a"}, (
+        "the others are not taken for cut off"
+    )
 
 
 def test_a_frozen_lb(bed: Bed, asker: Asker) -> None:

@@ -1,4 +1,5 @@
-"""An LB is dead, or taken for dead: its external IPs go to others with all their connections (seed, third embodiment)."""
+"""An LB is dead, or taken for dead: its external IPs go to others with all their connections (seed, third
+embodiment)."""
 
 from __future__ import annotations
 
@@ -9,7 +10,16 @@ import pytest
 from tests.bed.bed import Bed
 from tests.bed.patience import limit
 from tests.bed.traffic import request
-from tests.integration.moving import FIRST, SECOND, Talks, assert_unharmed, assigned, mixed_load, wait_reached, wait_state
+from tests.integration.moving import (
+    FIRST,
+    SECOND,
+    Talks,
+    assert_unharmed,
+    assigned,
+    mixed_load,
+    wait_reached,
+    wait_state,
+)
 
 BED = {"lbs": 3, "external_ips": 6, "servers": 1, "settings": {"grace": 0.5, "linger": 1, "arp_interval": 2.0}}
 

@@ -1,4 +1,5 @@
-"""What the benchmark of failover relies on: its connections tell what becomes of them, and its faults are the faults they say."""
+"""What the benchmark of failover relies on: its connections tell what becomes of them, and its faults are the faults
+they say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Full NAT (seed figures 11 and 12): the servers see an internal IP in the client's place, and need no route to any client."""
+"""Full NAT (seed figures 11 and 12): the servers see an internal IP in the client's place, and need no route to any
+client."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ SETTINGS = {"grace": 0.5, "linger": 1, "arp_interval": 2.0, "time_wait": 2.0}
 
 
 def site() -> Site:
-    """.1 on lb-a and .2 on lb-b share their servers; those of .3 (lb-a) are behind a router; .4 (lb-b) has three ports for one server."""
+    """.1 on lb-a and .2 on lb-b share their servers; those of .3 (lb-a) are behind a router; .4 (lb-b) has three ports
+    for one server."""
     plain = full_nat_site(external_ips=4, settings=SETTINGS)
     one, two, three, four = plain.external_ips
     far = tuple(Server(IPv4Address(address), SERVER_PORT, next_hop=IPv4Address(ROUTER)) for address in FAR_SERVERS)
@@ -139,7 +141,10 @@ def arp_answers(port: RawPort, sender: str, target: str) -> list[str]:
     """The MACs that answer."""
     port.drain()
     port.send(frames.arp_request(port.mac, sender, target))
-    return [frame.arp_src_mac for frame in port.collect(lambda frame: frame.arp_operation == 2 and str(frame.src) == target, 0.25)]
+    return [
+        frame.arp_src_mac
+        for frame in port.collect(lambda frame: frame.arp_operation == 2 and str(frame.src) == target, 0.25)
+    ]
 
 
 # Servers for several external IPs, servers elsewhere.

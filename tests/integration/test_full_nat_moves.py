@@ -151,12 +151,16 @@ def said(listening: Listening) -> list[tuple[str, str]]:
 def arp_answers(port: RawPort, sender: str, target: str) -> list[str]:
     port.drain()
     port.send(frames.arp_request(port.mac, sender, target))
-    return [frame.arp_src_mac for frame in port.collect(lambda frame: frame.arp_operation == 2 and str(frame.src) == target, 0.25)]
+    return [
+        frame.arp_src_mac
+        for frame in port.collect(lambda frame: frame.arp_operation == 2 and str(frame.src) == target, 0.25)
+    ]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_packets_to_the_old_lb_go_through_in_the_grace_step(quiet_bed: Bed, strategy: str) -> None:
-    """Neighbours that have not heard the announcement, on both sides: the client, the servers, the router in front of one."""
+    """Neighbours that have not heard the announcement, on both sides: the client, the servers, the router in front of
+    one."""
     bed = quiet_bed
     with gates(bed) as gate, Talks(bed.clients[0], FIRST, 3) as talks, contextlib.ExitStack() as deaf:
         node = bed.lbs["lb-a"]
@@ -192,7 +196,9 @@ def test_after_the_grace_step_late_packets_are_lost(bed: Bed) -> None:
 # Moves in which something breaks.
 
 
-@pytest.mark.parametrize(("strategy", "confirmations", "step"), [("precopy", 1, "copy"), ("precopy", 3, "normal"), ("buffered", 2, "copy")])
+@pytest.mark.parametrize(
+    ("strategy", "confirmations", "step"), [("precopy", 1, "copy"), ("precopy", 3, "normal"), ("buffered", 2, "copy")]
+)
 def test_the_target_is_killed(quiet_bed: Bed, strategy: str, confirmations: int, step: str) -> None:
     """The move is rolled back: internal IPs and connections are the old LB's again, and new ones get other ports."""
     bed = quiet_bed

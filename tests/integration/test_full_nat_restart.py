@@ -65,7 +65,9 @@ def places(bed: Bed, lb: str = "lb-a") -> dict[tuple, tuple]:
 
 def places_in_switch(bed: Bed, lb: str = "lb-a") -> list[tuple]:
     """The same of each flow of table access_out."""
-    found = re.findall(r"table=21,.*?nw_src=([\d.]+),nw_dst=([\d.]+),tp_src=(\d+),tp_dst=(\d+)", bed.lbs[lb].dump_flows())
+    found = re.findall(
+        r"table=21,.*?nw_src=([\d.]+),nw_dst=([\d.]+),tp_src=(\d+),tp_dst=(\d+)", bed.lbs[lb].dump_flows()
+    )
     return [(server, int(server_port), internal, int(port)) for server, internal, server_port, port in found]
 
 
@@ -138,11 +140,15 @@ def arp_answers(bed: Bed, target: str) -> set[str]:
     """The MACs that answer; the server's kernel may ask at the same time."""
     with RawPort(server_space(bed, SERVER), "eth0") as port:
         port.send(frames.arp_request(port.mac, SERVER, target))
-        return {frame.arp_src_mac for frame in port.collect(lambda frame: frame.arp_operation == 2 and str(frame.src) == target, 0.25)}
+        return {
+            frame.arp_src_mac
+            for frame in port.collect(lambda frame: frame.arp_operation == 2 and str(frame.src) == target, 0.25)
+        }
 
 
 def test_internal_ips_are_changed_under_connections(fresh: Bed) -> None:
-    """Those that were dropped are answered for as long as connections use them, also by another LB and another controller."""
+    """Those that were dropped are answered for as long as connections use them, also by another LB and another
+    controller."""
     changed = with_first(lambda ip: replace(ip, internal_ips=internal_ips(112, 113)))
     with Talks(fresh.clients[0], FIRST, 4) as old, Talks(fresh.clients[0], SECOND, 2) as others:
         assert internal_ip(fresh, old) == {"10.0.0.111", "10.0.0.112"}
@@ -203,7 +209,9 @@ def test_what_connections_use_is_not_given_to_others(fresh: Bed) -> None:
     one, two = BED["site"].external_ips
     with Talks(fresh.clients[0], FIRST, 2) as talks:
         stolen = (replace(one, internal_ips=internal_ips(113)), replace(two, internal_ips=internal_ips(111, 121)))
-        assert "10.0.0.111 still has connections of 198.51.100.1" in refused(fresh, replace(BED["site"], external_ips=stolen))
+        assert "10.0.0.111 still has connections of 198.51.100.1" in refused(
+            fresh, replace(BED["site"], external_ips=stolen)
+        )
         servers = replace(one.services[0], servers=one.services[0].servers[:1])
         other = replace(one, nat="destination", gateway=IPv4Address("10.0.0.1"), internal_ips=(), services=(servers,))
         two_alone = replace(two, services=(replace(two.services[0], servers=two.services[0].servers[1:]),))

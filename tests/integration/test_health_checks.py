@@ -1,4 +1,5 @@
-"""Health checks of servers (issue 5, part 5): what takes a server out, what brings it back, and that nothing else does."""
+"""Health checks of servers (issue 5, part 5): what takes a server out, what brings it back, and that nothing else
+does."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from ipaddress import ip_address
 
 import pytest
@@ -25,7 +27,8 @@ from tests.integration.moving import STRATEGIES, Talks, assert_unharmed, mixed_l
 FIRST, FULL, TUNNEL, ROUTED, IPV6 = "198.51.100.1", "198.51.100.2", "198.51.100.3", "198.51.100.4", "2001:db8:1::5"
 ALL = (FIRST, FULL, TUNNEL, ROUTED, IPV6)
 LEAVES, UDP, BY_STATUS = 81, 53, 82
-"""Ports of more services of FIRST: whose connections are left when a server goes down; checked by UDP; with own HTTP servers."""
+"""Ports of more services of FIRST: whose connections are left when a server goes down; checked by UDP; with own HTTP
+servers."""
 STATUS_PORT = 8082
 INTERVAL, TIMEOUT, RISE, FALL = 0.3, 0.3, 2, 3
 CHECK = HealthCheck("http", INTERVAL, TIMEOUT, RISE, FALL)
@@ -49,12 +52,25 @@ def site(check: HealthCheck | None = CHECK) -> Site:
     servers = first.services[0].servers
     if check:
         http = replace(check, port=8080)
-        first = replace(first, services=(
-            replace(first.services[0], health_check=check),
-            Service("tcp", LEAVES, servers=servers, health_check=replace(http, when_down="leave")),
-            Service("udp", UDP, servers=servers, health_check=replace(check, type="udp", request=b"are you there", answer=b"10.0.0.1")),
-            Service("tcp", BY_STATUS, servers=servers,
-                    health_check=replace(check, port=STATUS_PORT, path="/state?of=it", status=((200, 299),)))))
+        first = replace(
+            first,
+            services=(
+                replace(first.services[0], health_check=check),
+                Service("tcp", LEAVES, servers=servers, health_check=replace(http, when_down="leave")),
+                Service(
+                    "udp",
+                    UDP,
+                    servers=servers,
+                    health_check=replace(check, type="udp", request=b"are you there", answer=b"10.0.0.1"),
+                ),
+                Service(
+                    "tcp",
+                    BY_STATUS,
+                    servers=servers,
+                    health_check=replace(check, port=STATUS_PORT, path="/state?of=it", status=((200, 299),)),
+                ),
+            ),
+        )
     full = checked(replace(full, nat="full", gateway=None, internal_ips=(ip_address("10.0.0.102"),)), check)
     far = tuple(Server(ip_address(f"172.16.5.1{number}"), 8080, next_hop=ip_address("10.0.0.250")) for number in (1, 2))
     routed = checked(replace(routed, services=(replace(routed.services[0], servers=far),)), check)
@@ -100,7 +116,9 @@ def down(bed: Bed, address: str, port: int = 80) -> dict[str, str]:
 
 def wait_all_up(bed: Bed) -> None:
     def all_up() -> bool:
-        services = [service for ip in bed.rest("GET", "/v1/external-ips").json["external_ips"] for service in ip["services"]]
+        services = [
+            service for ip in bed.rest("GET", "/v1/external-ips").json["external_ips"] for service in ip["services"]
+        ]
         return all(server["state"] == "up" for service in services for server in service["servers"])
 
     bed.wait_until(all_up, 10.0, "all servers up")
@@ -169,7 +187,11 @@ def test_a_server_that_hangs(well: Bed) -> None:
         wait_down(well, FIRST, gone, f"no HTTP status within {TIMEOUT:g} s")
         assert failures(well, FIRST) == 0
     well.wait_until(lambda: down(well, FIRST) == {}, RISE * INTERVAL + SLACK, "up again")
-    said = [line for line in well.controller.log_tail(200).splitlines() if gone in line and "tcp/80" in line and "no HTTP" in line]
+    said = [
+        line
+        for line in well.controller.log_tail(200).splitlines()
+        if gone in line and "tcp/80" in line and "no HTTP" in line
+    ]
     assert len(said) == 1, "each change once"
     assert "service=tcp/80" in said[0] and f"external_ip={FIRST}" in said[0]
 
@@ -229,7 +251,8 @@ def udp_plug(bed: Bed) -> socket.socket:
 
 
 def answers(plug: socket.socket) -> str:
-    """Who answers one more datagram. Raises TimeoutError: Open vSwitch's cache may send one or two to the old server."""
+    """Who answers one more datagram. Raises TimeoutError: Open vSwitch's cache may send one or two to the old
+    server."""
     plug.send(b"from the same port")
     return plug.recv(100).split()[0].decode()
 
@@ -279,10 +302,19 @@ def test_a_move_takes_no_server_down(well: Bed, strategy: str) -> None:
             assert well.move(address, to, strategy)["state"] == "done"
         answers = check_answers(well, to)
         assert len(answers) == 6, "one for each protocol and address that checks come from"
-        well.wait_until(lambda: all(check_answers(well, to)[at] > answers[at] for at in answers), 5, "answers come by it")  # noqa: B023
+        come = partial(more_answers, well, to, answers)
+        well.wait_until(come, 5, "answers come by it")
     assert_unharmed(loads)
-    well.wait_until(lambda: metric(well, 'lbctl_health_checks_total{result="passed"}') > before + 100, 10, "checks go on")
+    well.wait_until(
+        lambda: metric(well, 'lbctl_health_checks_total{result="passed"}') > before + 100, 10, "checks go on"
+    )
     assert fallen(well) == fallen_before
+
+
+def more_answers(bed: Bed, lb: str, before: dict[str, int]) -> bool:
+    """Whether each of those flows has shown more answers than before."""
+    now = check_answers(bed, lb)
+    return all(now[at] > before[at] for at in before)
 
 
 def fallen(bed: Bed) -> int:
@@ -291,8 +323,8 @@ def fallen(bed: Bed) -> int:
 
 
 def check_answers(bed: Bed, lb: str) -> dict[str, int]:
-    """Packets that each flow has shown to the controller which takes answers to checks, by its match; but for those of servers behind
-    a tunnel, by the internal network."""
+    """Packets that each flow has shown to the controller which takes answers to checks, by its match; but for those of
+    servers behind a tunnel, by the internal network."""
     dump = bed.lbs[lb].ovs.ofctl("dump-flows", bed.lbs[lb].bridge, "table=30")
     found = re.findall(r"n_packets=(\d+).*?priority=135,(\S+)", dump)
     return {match: int(packets) for packets, match in found if "in_port=2,nw_dst=10.0.0.3" not in match}
@@ -314,7 +346,8 @@ def test_checks_cost_other_packets_nothing(well: Bed) -> None:
 
 
 def cached_flows(bed: Bed, port: int) -> list[str]:
-    """Of a connection from that port: what the datapath looks at, and does; without numbers that differ between connections."""
+    """Of a connection from that port: what the datapath looks at, and does; without numbers that differ between
+    connections."""
     def ask() -> list[str]:
         with socket.create_connection((FIRST, 80), 5, ("198.51.100.101", port)) as talk:
             for number in range(3):
@@ -323,14 +356,19 @@ def cached_flows(bed: Bed, port: int) -> list[str]:
             found = bed.lbs["lb-a"].ovs.appctl("dpctl/dump-flows").splitlines()
         return [line for line in found if f"={port}" in line]
 
-    return sorted(re.sub(rf"{port}|10\.0\.0\.1[12]|[0-9a-f:]{{17}}|packets:.*?actions", "#", line) for line in bed.clients[0].call(ask))
+    return sorted(
+        re.sub(rf"{port}|10\.0\.0\.1[12]|[0-9a-f:]{{17}}|packets:.*?actions", "#", line)
+        for line in bed.clients[0].call(ask)
+    )
 
 
 def test_nothing_is_left_at_a_server(well: Bed) -> None:
     """No socket stays, in whatever state."""
     first, last = CHECK_PORTS
     before = metric(well, 'lbctl_health_checks_total{result="passed"}')
-    well.wait_until(lambda: metric(well, 'lbctl_health_checks_total{result="passed"}') > before + 50, 10, "checks go on")
+    well.wait_until(
+        lambda: metric(well, 'lbctl_health_checks_total{result="passed"}') > before + 50, 10, "checks go on"
+    )
 
     def none_left() -> bool:
         lines = [line for space in well.servers for line in space.run("ss", "-Htna", "state", "all").splitlines()]

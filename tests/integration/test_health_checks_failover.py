@@ -1,4 +1,5 @@
-"""A server is not down because its LB is: with one failed check to make a server down, LBs die, hang and are cut off, and none does."""
+"""A server is not down because its LB is: with one failed check to make a server down, LBs die, hang and are cut off,
+and none does."""
 
 from __future__ import annotations
 
@@ -21,8 +22,13 @@ CHECK = HealthCheck("http", interval=0.5, timeout=0.5, rise=1, fall=1)
 
 def site() -> Site:
     plain = simple_site(lbs=3, external_ips=4, settings=SETTINGS)
-    return replace(plain, external_ips=tuple(
-        replace(ip, services=tuple(replace(service, health_check=CHECK) for service in ip.services)) for ip in plain.external_ips))
+    return replace(
+        plain,
+        external_ips=tuple(
+            replace(ip, services=tuple(replace(service, health_check=CHECK) for service in ip.services))
+            for ip in plain.external_ips
+        ),
+    )
 
 
 BED = {"site": site()}

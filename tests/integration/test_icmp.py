@@ -1,5 +1,5 @@
-"""ICMP errors through and at an LB (issue 3, point 3), of both IP versions: unreachable ports, traceroute, the TTL, path MTU.
-What a translation makes work has a twin without it, in which it does not."""
+"""ICMP errors through and at an LB (issue 3, point 3), of both IP versions: unreachable ports, traceroute, the TTL,
+path MTU. What a translation makes work has a twin without it, in which it does not."""
 
 from __future__ import annotations
 
@@ -68,7 +68,12 @@ def without_translation(bed: Bed) -> Iterator[None]:
     for node, flows in errors:
         assert len(flows) in (6, 8), "two ports, three types or four"
         for flow in flows:
-            node.ovs.ofctl("--strict", "del-flows", node.bridge, "priority" + flow.partition("priority")[2].partition(" actions")[0])
+            node.ovs.ofctl(
+                "--strict",
+                "del-flows",
+                node.bridge,
+                "priority" + flow.partition("priority")[2].partition(" actions")[0],
+            )
         node.ovs.appctl("revalidator/purge")
     try:
         yield
@@ -114,7 +119,9 @@ def test_a_server_is_told_that_its_client_has_gone(live: Bed, net: Net, external
         _, peer = server.recvfrom(100)
         client.close()
         server.sendto(b"too late", peer)
-        assert icmp_error(server) == IcmpError(PORT_UNREACHABLE, net.client if external == "plain" else net.internal_ip(address))
+        assert icmp_error(server) == IcmpError(
+            PORT_UNREACHABLE, net.client if external == "plain" else net.internal_ip(address)
+        )
 
 
 def test_an_inside_host_is_told_that_a_port_outside_is_closed(live: Bed, net: Net) -> None:
@@ -129,7 +136,9 @@ def test_an_inside_host_is_told_that_a_port_outside_is_closed(live: Bed, net: Ne
 
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
 @all_kinds
-def test_a_traceroute_from_outside_shows_the_lb_and_hides_the_inside(live: Bed, net: Net, external: str, kind: str) -> None:
+def test_a_traceroute_from_outside_shows_the_lb_and_hides_the_inside(
+    live: Bed, net: Net, external: str, kind: str
+) -> None:
     address = getattr(net, external)
     routers_inside = [address] if "routed" in external else []
     hops = trace(live.remote, kind, address, 80 if kind == "tcp" else DNS)
@@ -197,7 +206,8 @@ def test_a_syn_whose_ttl_ends_makes_no_entry(live: Bed, net: Net) -> None:
 
 @contextlib.contextmanager
 def bottleneck(space: Namespace, device: str, *senders: Namespace) -> Iterator[None]:
-    """Packets of more than 1300 bytes don't go that way. The senders know of no narrower path, before and afterwards."""
+    """Packets of more than 1300 bytes don't go that way. The senders know of no narrower path, before and
+    afterwards."""
     space.ip("link", "set", device, "mtu", 1300)
     try:
         yield
@@ -288,16 +298,33 @@ def test_errors_that_quote_no_connection_are_dropped_and_counted(live: Bed, net:
         client = connection.getsockname()[:2]
         right = segment(client, (net.plain, 80))[:40 if net.version == 4 else 60]
         other_protocol = right[:9] + b"\x84" + right[10:] if net.version == 4 else right[:6] + b"\x84" + right[7:]
-        wrong = [segment((client[0], client[1] ^ 1), (net.plain, 80)), segment(client, (net.full, 80)),
-                 segment((net.lbs_router, client[1]), (net.plain, 80)), right[:24], right[:10], b"", b"\xff" * 60, other_protocol]
+        wrong = [
+            segment((client[0], client[1] ^ 1), (net.plain, 80)),
+            segment(client, (net.full, 80)),
+            segment((net.lbs_router, client[1]), (net.plain, 80)),
+            right[:24],
+            right[:10],
+            b"",
+            b"\xff" * 60,
+            other_protocol,
+        ]
         before = dropped(live, "icmp_quotes_no_connection")
-        port.send(*[error_frame(live, net, port, quoted, net.plain) for quoted in wrong], error_frame(live, net, port, right, net.full))
-        live.wait_until(lambda: dropped(live, "icmp_quotes_no_connection") == before + len(wrong) + 1, 3, "all are counted")
+        port.send(
+            *[error_frame(live, net, port, quoted, net.plain) for quoted in wrong],
+            error_frame(live, net, port, right, net.full),
+        )
+        live.wait_until(
+            lambda: dropped(live, "icmp_quotes_no_connection") == before + len(wrong) + 1, 3, "all are counted"
+        )
         wire.drain()
         port.send(error_frame(live, net, port, right, net.plain))
         seen = wire.receive(lambda frame: frame.icmp_type in (2, 3))
         assert seen is not None and seen.icmp_code == (4 if net.version == 4 else 0), "only the right one passes"
         assert seen.checksums_right and (str(seen.src), str(seen.dst)) == (net.near_client, server)
         inner = frames.read(bytes(12) + ETHERTYPES[net.version] + seen.payload)
-        assert inner.checksums_right and (str(inner.src), inner.src_port, str(inner.dst), inner.dst_port) == (server, 8080, *client)
+        assert inner.checksums_right and (str(inner.src), inner.src_port, str(inner.dst), inner.dst_port) == (
+            server,
+            8080,
+            *client,
+        )
     assert live.controller.running

@@ -1,4 +1,5 @@
-"""ICMP echo (issue 3, point 3), of both IP versions: answered in the switch, translated by a NAT gateway, kept by moves; fragments."""
+"""ICMP echo (issue 3, point 3), of both IP versions: answered in the switch, translated by a NAT gateway, kept by
+moves; fragments."""
 
 from __future__ import annotations
 
@@ -76,10 +77,15 @@ def echo_numbers(net: Net, raw: bytes) -> tuple[int, int]:
 
 @pytest.mark.parametrize("size", [0, 1, 777, None])
 def test_ping_is_answered_in_the_switch(live: Bed, net: Net, size: int | None) -> None:
-    """Of each size up to the largest that fits into one packet: outside, and by what servers know as their gateway or client."""
+    """Of each size up to the largest that fits into one packet: outside, and by what servers know as their gateway or
+    client."""
     options = "-s", 1500 - HEADERS[net.version] if size is None else size
-    pings = [(live.remote, net.plain), (live.clients[0], net.full), (server_space(live, net.server(net.plain)), f"{net.internal}1"),
-             (server_space(live, net.server(net.full)), net.internal_ip(net.full))]
+    pings = [
+        (live.remote, net.plain),
+        (live.clients[0], net.full),
+        (server_space(live, net.server(net.plain)), f"{net.internal}1"),
+        (server_space(live, net.server(net.full)), net.internal_ip(net.full)),
+    ]
     ping(*pings[0], 1)  # what was unfinished of another test is over
     before = counters(live)["packet_ins"]
     for space, address in pings:
@@ -207,7 +213,8 @@ def test_no_ping_is_lost_while_its_external_ip_moves(live: Bed, net: Net, strate
 
 
 def test_twin_the_route_alone_loses_pings(live: Bed, net: Net) -> None:
-    """A client that goes to the new LB before it has the external IP. (A naive order of steps is not enough: an echo needs no entry.)"""
+    """A client that goes to the new LB before it has the external IP. (A naive order of steps is not enough: an echo
+    needs no entry.)"""
     [ping_, _] = running = pings(live, net, net.plain)
     with pinned(live.clients[0], net.plain, external_mac(live, "lb-b")):
         time.sleep(0.3)
@@ -221,7 +228,9 @@ def test_twin_the_route_alone_loses_pings(live: Bed, net: Net) -> None:
 def test_datagrams_and_pings_larger_than_a_packet_are_dropped_and_counted(live: Bed, net: Net) -> None:
     """An LB has no place to put fragments together; the switch's own rule counts them."""
     def count() -> int:
-        flows = live.lbs["lb-a"].ovs.ofctl("dump-flows", live.lbs["lb-a"].bridge, f"table=0,ip{'' if net.version == 4 else 'v6'}")
+        flows = live.lbs["lb-a"].ovs.ofctl(
+            "dump-flows", live.lbs["lb-a"].bridge, f"table=0,ip{'' if net.version == 4 else 'v6'}"
+        )
         return sum(int(re.search(r"n_packets=(\d+)", line)[1]) for line in flows.splitlines() if "nw_frag=yes" in line)
 
     before, family = count(), socket.AF_INET if net.version == 4 else socket.AF_INET6

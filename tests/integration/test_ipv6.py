@@ -1,4 +1,5 @@
-"""IPv6 (issue 3, point 4) on LBs that serve IPv4 too: neighbour discovery, both kinds of NAT, errors, moves, restarts."""
+"""IPv6 (issue 3, point 4) on LBs that serve IPv4 too: neighbour discovery, both kinds of NAT, errors, moves,
+restarts."""
 
 from __future__ import annotations
 
@@ -32,11 +33,25 @@ from tests.integration.hands import (
     internal_mac,
     server_space,
 )
-from tests.integration.moving import STRATEGIES, Talks, assert_unharmed, mixed_load, serves_alone, wait_ended, wait_reached, wait_state
+from tests.integration.moving import (
+    STRATEGIES,
+    Talks,
+    assert_unharmed,
+    mixed_load,
+    serves_alone,
+    wait_ended,
+    wait_reached,
+    wait_state,
+)
 from tests.integration.slow_moves import harm_by_a_slow_lb
 
 FIRST, SECOND, FULL, IPV4 = "2001:db8:1::1", "2001:db8:1::2", "2001:db8:1::3", "198.51.100.1"
-SERVER, FULL_SERVER, ROUTED_SERVER, INNER_ROUTER = "2001:db8:2::11", "2001:db8:2::31", "2001:db8:4::41", "2001:db8:2::99"
+SERVER, FULL_SERVER, ROUTED_SERVER, INNER_ROUTER = (
+    "2001:db8:2::11",
+    "2001:db8:2::31",
+    "2001:db8:4::41",
+    "2001:db8:2::99",
+)
 INTERNAL_IPS = ("2001:db8:2::131", "2001:db8:2::132")
 CLIENT, NOBODY = "2001:db8:1::101", "2001:db8:1::777"
 ALL_NODES, ALL_NODES_MAC = "ff02::1", "33:33:00:00:00:01"
@@ -46,13 +61,28 @@ DNS, SERVER_DNS = 53, 5353
 
 
 def site() -> Site:
-    """IPv6: .1 (lb-a) and .2 (lb-b) with destination NAT, .3 (lb-a) with full NAT, one of its servers behind a router. IPv4: .1 (lb-a)."""
-    settings = {"automatic_failover": False, "linger": 1, "arp_interval": 1.0, "grace": 0.5, "barrier_timeout": 3.0, "error_rate": 1000}
+    """IPv6: .1 (lb-a) and .2 (lb-b) with destination NAT, .3 (lb-a) with full NAT, one of its servers behind a router.
+    IPv4: .1 (lb-a)."""
+    settings = {
+        "automatic_failover": False,
+        "linger": 1,
+        "arp_interval": 1.0,
+        "grace": 0.5,
+        "barrier_timeout": 3.0,
+        "error_rate": 1000,
+    }
     ipv6 = simple_site(external_ips=2, version=6)
     addresses = tuple(replace(ip, services=(*ip.services, with_port(ip.services[0]))) for ip in ipv6.external_ips)
     behind = Server(IPv6Address(ROUTED_SERVER), 8080, next_hop=IPv6Address(INNER_ROUTER))
     web = Service("tcp", 80, servers=(Server(IPv6Address(FULL_SERVER), 8080), behind))
-    full = ExternalIp(IPv6Address(FULL), "lb-a", None, "full", (web, with_port(web)), internal_ips=tuple(map(IPv6Address, INTERNAL_IPS)))
+    full = ExternalIp(
+        IPv6Address(FULL),
+        "lb-a",
+        None,
+        "full",
+        (web, with_port(web)),
+        internal_ips=tuple(map(IPv6Address, INTERNAL_IPS)),
+    )
     return together(simple_site(external_ips=1, settings=settings), replace(ipv6, external_ips=(*addresses, full)))
 
 
@@ -77,7 +107,9 @@ def solicitation(mac: str, sender: str, target: str, *, ttl: int = 255) -> bytes
     """Who has `target`? Without a sender (`::`) it has no option, as RFC 4861 demands."""
     option = b"\1\1" + bytes.fromhex(mac.replace(":", "")) if sender != "::" else b""
     group, group_mac = solicited_node(target)
-    return frames.icmpv6((mac, group_mac), sender, group, SOLICITATION, bytes(4) + IPv6Address(target).packed + option, ttl=ttl)
+    return frames.icmpv6(
+        (mac, group_mac), sender, group, SOLICITATION, bytes(4) + IPv6Address(target).packed + option, ttl=ttl
+    )
 
 
 def advertisement(mac: str, address: str, flags: int = OVERRIDE) -> bytes:
@@ -95,7 +127,8 @@ def told(frame: Frame) -> tuple[str, str, int] | None:
 
 
 def answers(port: RawPort, sender: str, target: str, timeout: float = 0.25, **options) -> list[Frame]:
-    """The advertisements that answer who has `target`; announcements, which are not asked for, hold a MAC and are no answers."""
+    """The advertisements that answer who has `target`; announcements, which are not asked for, hold a MAC and are no
+    answers."""
     port.drain()
     port.send(solicitation(port.mac, sender, target, **options))
     return port.collect(lambda frame: (said := told(frame)) is not None and said[0] == target
@@ -105,7 +138,11 @@ def answers(port: RawPort, sender: str, target: str, timeout: float = 0.25, **op
 def check_neighbours(bed: Bed) -> None:
     """Each external IP and each internal address is answered for by its LB, and by that alone, with its port's MAC."""
     outside = {FIRST: "lb-a", SECOND: "lb-b", FULL: "lb-a"}
-    inside = {"2001:db8:2::1": ("lb-a", ROUTER), "2001:db8:2::2": ("lb-b", ROUTER), **dict.fromkeys(INTERNAL_IPS, ("lb-a", 0))}
+    inside = {
+        "2001:db8:2::1": ("lb-a", ROUTER),
+        "2001:db8:2::2": ("lb-b", ROUTER),
+        **dict.fromkeys(INTERNAL_IPS, ("lb-a", 0)),
+    }
     with RawPort(bed.clients[1], "eth0") as port:
         for address, lb in outside.items():
             [answer] = answers(port, "2001:db8:1::102", address)
@@ -114,7 +151,9 @@ def check_neighbours(bed: Bed) -> None:
             assert (answer.eth_src, answer.eth_dst) == (external_mac(bed, lb), port.mac)
         assert answers(port, "2001:db8:1::102", NOBODY) == [], "an address that is no external IP"
         assert answers(port, "2001:db8:1::102", "2001:db8:2::1") == [], "a gateway, asked for outside"
-        assert answers(port, "2001:db8:1::102", FIRST, ttl=254) == [], "a question that a router has forwarded (RFC 4861 7.1.1)"
+        assert answers(port, "2001:db8:1::102", FIRST, ttl=254) == [], (
+            "a question that a router has forwarded (RFC 4861 7.1.1)"
+        )
     with RawPort(server_space(bed, SERVER), "eth0") as port:
         for address, (lb, router) in inside.items():
             [answer] = answers(port, SERVER, address)
@@ -149,7 +188,9 @@ def test_kernels_take_the_answers(live: Bed) -> None:
     known = f"lladdr {external_mac(live, 'lb-a')} REACHABLE"
     assert known in client.ip("-6", "neigh", "show", FIRST)
     client.ip("-6", "neigh", "change", FIRST, "lladdr", external_mac(live, "lb-a"), "dev", "eth0", "nud", "probe")
-    eventually(live, lambda: known in client.ip("-6", "neigh", "show", FIRST), "confirmed by a unicast solicitation", 4.0)
+    eventually(
+        live, lambda: known in client.ip("-6", "neigh", "show", FIRST), "confirmed by a unicast solicitation", 4.0
+    )
 
 
 def test_a_host_that_takes_an_external_ip_is_told_that_it_is_taken(live: Bed) -> None:
@@ -162,7 +203,12 @@ def test_a_host_that_takes_an_external_ip_is_told_that_it_is_taken(live: Bed) ->
     host.sysctl(ipv6__conf__eth0__accept_dad=1)
     try:
         host.ip("addr", "add", f"{FIRST}/64", "dev", "eth0")
-        eventually(live, lambda: "dadfailed" in host.ip("-6", "addr", "show", "dev", "eth0"), "the kernel has found the duplicate", 4.0)
+        eventually(
+            live,
+            lambda: "dadfailed" in host.ip("-6", "addr", "show", "dev", "eth0"),
+            "the kernel has found the duplicate",
+            4.0,
+        )
     finally:
         host.ip("addr", "del", f"{FIRST}/64", "dev", "eth0")
         host.sysctl(ipv6__conf__eth0__accept_dad=0)
@@ -183,7 +229,9 @@ def test_without_a_controller_neighbours_are_answered_and_connections_go_on(fres
 
 def delivered_to(bed: Bed, lb: str = "lb-a") -> str:
     """The MAC that this LB sends the server's packets to."""
-    [flow] = [line for line in bed.lbs[lb].dump_flows().splitlines() if "table=40" in line and f"ipv6_dst={SERVER} " in line]
+    [flow] = [
+        line for line in bed.lbs[lb].dump_flows().splitlines() if "table=40" in line and f"ipv6_dst={SERVER} " in line
+    ]
     return flow.partition("->eth_dst")[0].rpartition("set_field:")[2]
 
 
@@ -267,7 +315,8 @@ def test_servers_are_drained_removed_and_added(live: Bed) -> None:
 
 
 def test_tcp_with_full_nat(live: Bed) -> None:
-    """To servers on the internal network and behind a router there; they see the internal IPs in turn, with the default port range."""
+    """To servers on the internal network and behind a router there; they see the internal IPs in turn, with the default
+    port range."""
     seen = [request(client, FULL) for client in (live.clients[0], live.remote) for _ in range(4)]
     assert {answer["server"] for answer in seen} == {FULL_SERVER, ROUTED_SERVER}
     assert {answer["client"][0] for answer in seen} == set(INTERNAL_IPS)
@@ -348,7 +397,9 @@ def test_udp_with_both_kinds_of_nat(live: Bed) -> None:
                         server, seen, question = asking.recv(200).split()
                         assert question == b"question"
                         assert seen.decode() in ((own,) if address == FIRST else INTERNAL_IPS)
-                    [entry] = [entry for entry in live.entries("lb-a") if entry["client_port"] == asking.getsockname()[1]]
+                    [entry] = [
+                        entry for entry in live.entries("lb-a") if entry["client_port"] == asking.getsockname()[1]
+                    ]
                     assert (entry["protocol"], entry["server"]) == ("udp", server.decode())
 
 
@@ -356,7 +407,9 @@ def test_udp_with_both_kinds_of_nat(live: Bed) -> None:
 
 
 def test_echo_is_answered_in_the_switch(live: Bed) -> None:
-    live.clients[0].run("ping", "-c1", "-W2", FIRST)  # neighbour discovery needs no packet-in, but the fixture's probes may
+    live.clients[0].run(
+        "ping", "-c1", "-W2", FIRST
+    )  # neighbour discovery needs no packet-in, but the fixture's probes may
     before = counters(live)["packet_ins"]
     for space, address in ((live.clients[0], FIRST), (live.remote, FULL), (server_space(live, SERVER), "2001:db8:2::1"),
                            (server_space(live, FULL_SERVER), INTERNAL_IPS[0])):
@@ -384,7 +437,8 @@ def icmp_answer(bed: Bed, lb: str, datagram_to: tuple[str, int]) -> Frame | None
 
 
 def test_errors(live: Bed) -> None:
-    """Port unreachable where there is no service; address unreachable from an LB that has not this external IP (RFC 4443 3.1)."""
+    """Port unreachable where there is no service; address unreachable from an LB that has not this external IP (RFC
+    4443 3.1)."""
     answer = icmp_answer(live, "lb-a", (FIRST, 54))
     assert (answer.icmp_type, answer.icmp_code, str(answer.src)) == (1, 4, FIRST)
     answer = icmp_answer(live, "lb-b", (FIRST, DNS))
@@ -402,7 +456,10 @@ def test_fragments_are_dropped(live: Bed) -> None:
             port.send(frames.ipv6((port.mac, external_mac(live, "lb-a")), NOBODY, FIRST, 44, head + piece))
         assert port.receive(lambda frame: str(frame.dst) == NOBODY and frame.protocol != frames.TCP, 0.5) is None
         for wire in wires:
-            assert wire.receive(lambda frame: str(frame.src) == NOBODY and frame.protocol in (frames.UDP, 44), 0.02) is None
+            assert (
+                wire.receive(lambda frame: str(frame.src) == NOBODY and frame.protocol in (frames.UDP, 44), 0.02)
+                is None
+            )
 
 
 # Moves
@@ -495,10 +552,16 @@ def test_a_move_is_announced_on_both_sides(bed: Bed) -> None:
 
 
 def test_a_controller_killed_changes_nothing(bed: Bed) -> None:
-    """Entries of both IP versions, both protocols and both kinds of NAT are read back, field by field; no flow changes."""
+    """Entries of both IP versions, both protocols and both kinds of NAT are read back, field by field; no flow
+    changes."""
     def columns() -> list[tuple]:
-        return sorted(tuple((name, str(entry[name])) for name in entry if name not in ("packets", "bytes", "created", "last_seen"))
-                      for lb in bed.lbs for entry in bed.entries(lb))
+        return sorted(
+            tuple(
+                (name, str(entry[name])) for name in entry if name not in ("packets", "bytes", "created", "last_seen")
+            )
+            for lb in bed.lbs
+            for entry in bed.entries(lb)
+        )
 
     with udp_servers(bed), Questions(bed.clients[1], FULL) as questions, contextlib.ExitStack() as stack:
         talks = [stack.enter_context(Talks(space, address, 3)) for space in (bed.clients[0], bed.remote)
@@ -533,8 +596,12 @@ def test_a_switch_that_is_killed_gets_everything_back(bed: Bed) -> None:
 def test_ipv6_comes_and_goes_by_the_site_file(fresh: Bed) -> None:
     """An IPv4 site gets IPv6 external IPs and loses them again; its connections don't notice."""
     whole = BED["site"]
-    only_ipv4 = replace(whole, external_networks=whole.external_networks[:1], internal_networks=whole.internal_networks[:1],
-                        external_ips=whole.external_ips[:1])
+    only_ipv4 = replace(
+        whole,
+        external_networks=whole.external_networks[:1],
+        internal_networks=whole.internal_networks[:1],
+        external_ips=whole.external_ips[:1],
+    )
     request(fresh.clients[0], FIRST)
     with Talks(fresh.clients[0], IPV4, 3) as talks:
         fresh.controller.reload(only_ipv4)

@@ -1,4 +1,5 @@
-"""ICMPv6 errors about connections, and the NAT gateway, with IPv6. What a translation makes work has a twin without it."""
+"""ICMPv6 errors about connections, and the NAT gateway, with IPv6. What a translation makes work has a twin without
+it."""
 
 from __future__ import annotations
 
@@ -20,7 +21,12 @@ from tests.integration.hands import counters, server_space
 from tests.integration.moving import STRATEGIES, Talks, assert_unharmed, wait_reached
 
 PLAIN, FULL_ROUTED, GATEWAY = "2001:db8:1::1", "2001:db8:1::2", "2001:db8:1::200"
-SERVER, ROUTED_SERVER, INNER_ROUTER, INTERNAL_IP = "2001:db8:2::11", "2001:db8:4::21", "2001:db8:2::99", "2001:db8:2::102"
+SERVER, ROUTED_SERVER, INNER_ROUTER, INTERNAL_IP = (
+    "2001:db8:2::11",
+    "2001:db8:4::21",
+    "2001:db8:2::99",
+    "2001:db8:2::102",
+)
 CLIENT, INSIDE, PORT = "2001:db8:3::1", ("2001:db8:2::201", "2001:db8:2::202"), 8000
 MUCH = 400_000
 
@@ -40,7 +46,8 @@ BED = {"site": site(), "inside": INSIDE}
 
 
 def prepare(bed: Bed) -> None:
-    """Linux sends so many errors as are asked for, and there is a server in the outside which says who its clients are."""
+    """Linux sends so many errors as are asked for, and there is a server in the outside which says who its clients
+    are."""
     for space in (bed.router, bed.remote, *bed.inner_routers.values(), *bed.servers, *bed.inside):
         space.sysctl(ipv6__icmp__ratelimit=0, ipv4__tcp_mtu_probing=0)
     bed.serve(bed.remote, "echo_server.py", "outside::", PORT)

@@ -7,7 +7,11 @@ import time
 from tests.bed.bed import Bed
 from tests.integration.moving import FIRST, Talks, mixed_load, stopped, wait_reached
 
-BED = {"external_ips": 2, "servers": 1, "settings": {"load_period": 0.5, "grace": 0.5, "linger": 1, "arp_interval": 2.0}}
+BED = {
+    "external_ips": 2,
+    "servers": 1,
+    "settings": {"load_period": 0.5, "grace": 0.5, "linger": 1, "arp_interval": 2.0},
+}
 
 
 def load_of(bed: Bed, address: str = FIRST) -> dict:
@@ -16,7 +20,11 @@ def load_of(bed: Bed, address: str = FIRST) -> dict:
 
 def metric(bed: Bed, name: str, lb: str) -> float:
     line = f'{name}{{dp_name="{lb}",external_ip="{FIRST}"}} '
-    return sum(float(found.removeprefix(line)) for found in bed.rest("GET", "/metrics").text.splitlines() if found.startswith(line))
+    return sum(
+        float(found.removeprefix(line))
+        for found in bed.rest("GET", "/metrics").text.splitlines()
+        if found.startswith(line)
+    )
 
 
 def talk(bed: Bed, talks: Talks, seconds: float) -> int:

@@ -34,7 +34,10 @@ from tests.integration.moving import (
 )
 from tests.integration.slow_moves import harm_by_a_slow_lb, opened_while_entries_are_copied
 
-BED = {"external_ips": 3, "settings": {"grace": 0.5, "barrier_timeout": 3.0, "linger": 1, "arp_interval": 2.0, "held_packets": 40}}
+BED = {
+    "external_ips": 3,
+    "settings": {"grace": 0.5, "barrier_timeout": 3.0, "linger": 1, "arp_interval": 2.0, "held_packets": 40},
+}
 THIRD = "198.51.100.3"
 
 
@@ -99,7 +102,9 @@ def test_several_external_ips_at_once_in_both_directions(bed: Bed) -> None:
     ids = [bed.move(*order, wait=False)["id"] for order in orders]
     records = [wait_ended(bed, move_id) for move_id in ids]
     assert [record["state"] for record in records] == ["done"] * 3
-    assert max(record["started"] for record in records) < min(record["ended"] for record in records), "they did not overlap"
+    assert max(record["started"] for record in records) < min(record["ended"] for record in records), (
+        "they did not overlap"
+    )
     assert_unharmed(loads, 1)
     serves_alone(bed, "lb-b", "lb-a", FIRST)
     serves_alone(bed, "lb-a", "lb-b", SECOND)
@@ -210,7 +215,9 @@ def test_refused_while_an_lb_is_not_connected_or_a_port_is_down(quiet_bed: Bed) 
     with gates(bed) as gate:
         target = bed.lbs["lb-b"]
         target.space.set_link(target.lb.internal_port, False)
-        bed.wait_until(lambda: bed.rest("GET", "/v1/load-balancers/lb-b").json["reason"], 5, "the port is seen to be down")
+        bed.wait_until(
+            lambda: bed.rest("GET", "/v1/load-balancers/lb-b").json["reason"], 5, "the port is seen to be down"
+        )
         assert "lbb-int is down" in refusal(bed, FIRST, "lb-b", 409)
         target.space.set_link(target.lb.internal_port, True)
         gate["lb-b"].cut()
@@ -224,7 +231,8 @@ def test_refused_while_an_lb_is_not_connected_or_a_port_is_down(quiet_bed: Bed) 
 
 
 def test_refused_while_the_target_has_not_found_a_server(bed: Bed) -> None:
-    """It would drop that server's connections. The target comes back without knowing any, and its internal side is cut off."""
+    """It would drop that server's connections. The target comes back without knowing any, and its internal side is cut
+    off."""
     node = bed.lbs["lb-b"]
     bed.switch.ip("link", "set", plug_of(bed, node, node.lb.internal_port), "nomaster")
     try:
@@ -243,7 +251,11 @@ def test_refused_while_the_target_has_not_found_a_server(bed: Bed) -> None:
 def plug_of(bed: Bed, node, device: str) -> str:
     """The other end of an LB's cable, in the namespace of the segments."""
     peer = node.space.ip("-o", "link", "show", device).partition("@if")[2].partition(":")[0]
-    return next(line.split(": ")[1].partition("@")[0] for line in bed.switch.ip("-o", "link").splitlines() if line.startswith(f"{peer}: "))
+    return next(
+        line.split(": ")[1].partition("@")[0]
+        for line in bed.switch.ip("-o", "link").splitlines()
+        if line.startswith(f"{peer}: ")
+    )
 
 
 def test_one_move_at_a_time_and_it_can_be_aborted_until_the_route_has_changed(quiet_bed: Bed) -> None:

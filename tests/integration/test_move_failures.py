@@ -30,7 +30,9 @@ from tests.integration.moving import (
     wait_step,
 )
 
-BED = {"settings": {"automatic_failover": False, "grace": 0.8, "barrier_timeout": 2.5, "linger": 1, "arp_interval": 2.0}}
+BED = {
+    "settings": {"automatic_failover": False, "grace": 0.8, "barrier_timeout": 2.5, "linger": 1, "arp_interval": 2.0}
+}
 PHASES = [
     # (strategy, confirmations of the target let through, the step that the move is in then)
     ("precopy", 0, "transition"),
@@ -134,7 +136,9 @@ def test_a_confirmation_of_the_target_does_not_come(quiet_bed: Bed) -> None:
 def test_the_target_refuses_entries(bed: Bed) -> None:
     """Its table is full."""
     node = bed.lbs["lb-b"]
-    node.ovs.vsctl("--", "--id=@t", "create", "Flow_Table", "flow_limit=3", "--", "set", "bridge", node.bridge, "flow_tables:20=@t")
+    node.ovs.vsctl(
+        "--", "--id=@t", "create", "Flow_Table", "flow_limit=3", "--", "set", "bridge", node.bridge, "flow_tables:20=@t"
+    )
     try:
         with Talks(bed.clients[0], FIRST, 5) as talks:
             record = bed.move(FIRST, "lb-b")

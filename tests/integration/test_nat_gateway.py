@@ -85,7 +85,9 @@ def test_udp_goes_out_and_its_answer_comes_back(live: Bed, outside) -> None:
             assert client.recv(100) == text.upper()
         port = client.getsockname()[1]
         assert entry_of(live, INSIDE[0], port)["protocol"] == "udp"
-        live.wait_until(lambda: not [e for e in live.entries("lb-a") if e["protocol"] == "udp"], 12, "the entry is idle")
+        live.wait_until(
+            lambda: not [e for e in live.entries("lb-a") if e["protocol"] == "udp"], 12, "the entry is idle"
+        )
 
 
 def test_what_nobody_inside_asked_for_is_refused(live: Bed) -> None:
@@ -147,4 +149,6 @@ def test_a_restarted_controller_knows_every_port(live: Bed, outside) -> None:
 
 def places(bed: Bed) -> dict[tuple[str, int], int]:
     """Inside host and port -> the external IP's port."""
-    return {(e["server"], e["server_port"]): e["external_port"] for e in bed.entries("lb-a") if e["external_ip"] == GATEWAY}
+    return {
+        (e["server"], e["server_port"]): e["external_port"] for e in bed.entries("lb-a") if e["external_ip"] == GATEWAY
+    }

@@ -1,4 +1,5 @@
-"""External IPs are assigned anew by what they carry: by order, by draining an LB, and by itself; and when they are not."""
+"""External IPs are assigned anew by what they carry: by order, by draining an LB, and by itself; and when they are
+not."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ from tests.integration.injection import APP, Injection
 from tests.integration.moving import assert_unharmed, assigned, mixed_load, wait_reached
 
 ADDRESSES = tuple(f"198.51.100.{number}" for number in range(1, 5))
-PLAIN = simple_site(external_ips=4, servers=1, settings={"load_period": 0.5, "grace": 0.5, "linger": 1, "arp_interval": 2.0})
+PLAIN = simple_site(
+    external_ips=4, servers=1, settings={"load_period": 0.5, "grace": 0.5, "linger": 1, "arp_interval": 2.0}
+)
 ALL_ON_A = replace(PLAIN, external_ips=tuple(replace(ip, load_balancer="lb-a") for ip in PLAIN.external_ips))
 BED = {"site": ALL_ON_A}
 RATE = 10_000.0
@@ -191,8 +194,10 @@ def test_a_plan_is_stopped_when_the_load_has_changed(quiet_bed: Bed, carried: In
 
 def test_what_cannot_be(quiet_bed: Bed) -> None:
     bed = quiet_bed
-    together = tuple(replace(ip, not_with=frozenset(other.address for other in ALL_ON_A.external_ips if other is not ip))
-                     for ip in ALL_ON_A.external_ips)
+    together = tuple(
+        replace(ip, not_with=frozenset(other.address for other in ALL_ON_A.external_ips if other is not ip))
+        for ip in ALL_ON_A.external_ips
+    )
     begin(bed, replace(ALL_ON_A, external_ips=together))
     refused = bed.rest("POST", "/v1/rebalance", {})
     assert refused.status == 409 and "not_with" in refused.json["detail"]
@@ -202,7 +207,8 @@ def test_what_cannot_be(quiet_bed: Bed) -> None:
 
 
 def test_what_is_refused_changes_nothing(quiet_bed: Bed) -> None:
-    """Neither a site file that makes no sense, nor pins that can't be met: the old plan stays, and so does the assignment."""
+    """Neither a site file that makes no sense, nor pins that can't be met: the old plan stays, and so does the
+    assignment."""
     bed = quiet_bed
     begin(bed)
     loads = load_all(bed)
@@ -219,7 +225,9 @@ def test_what_is_refused_changes_nothing(quiet_bed: Bed) -> None:
     pinned = tuple(replace(ip, not_with=frozenset(other.address for other in ALL_ON_A.external_ips if other is not ip))
                    for ip in ALL_ON_A.external_ips)
     bed.controller.reload(replace(ALL_ON_A, external_ips=pinned))
-    bed.wait_until(lambda: bed.rest("POST", "/v1/rebalance", {"dry_run": True}).status == 409, 5, "the new site file counts")
+    bed.wait_until(
+        lambda: bed.rest("POST", "/v1/rebalance", {"dry_run": True}).status == 409, 5, "the new site file counts"
+    )
     assert "not_with" in bed.rest("POST", "/v1/rebalance", {}).json["detail"]
     assert (last_plan(bed), shares(bed)) == before
     assert_unharmed(loads, succeeded=0)

@@ -31,7 +31,9 @@ from tests.integration.moving import (
     wait_step,
 )
 
-BED = {"settings": {"automatic_failover": False, "grace": 1.0, "barrier_timeout": 3.0, "linger": 1, "arp_interval": 2.0}}
+BED = {
+    "settings": {"automatic_failover": False, "grace": 1.0, "barrier_timeout": 3.0, "linger": 1, "arp_interval": 2.0}
+}
 
 
 @pytest.fixture
@@ -70,7 +72,9 @@ def test_killed_twice_nothing_changes(bed: Bed) -> None:
             assert hashes(bed) == before
             assert {lb: columns(bed.entries(lb)) for lb in bed.lbs} == entries
             for entry in bed.entries("lb-a"):
-                assert entry["state"] == "open" and -1 < age(entry) < limit(60) and entry["created"] <= entry["last_seen"]
+                assert (
+                    entry["state"] == "open" and -1 < age(entry) < limit(60) and entry["created"] <= entry["last_seen"]
+                )
             assert max(age(entry) for entry in bed.entries("lb-a")) >= oldest - 1.5, "entries have become younger"
             assert bed.rest("GET", f"/v1/external-ips/{FIRST}").json["connections"] == 17
         for load in loads:
@@ -78,7 +82,11 @@ def test_killed_twice_nothing_changes(bed: Bed) -> None:
         quiet.sendall(b"still\n")
         assert quiet.recv(100).endswith(b" still\n")
         quiet.close()
-        bed.wait_until(lambda: bed.entries("lb-a") == [] and entry_flows(bed, "lb-a") == [], 8, "entries taken over end like any other")
+        bed.wait_until(
+            lambda: bed.entries("lb-a") == [] and entry_flows(bed, "lb-a") == [],
+            8,
+            "entries taken over end like any other",
+        )
 
 
 def test_a_restart_that_finds_no_flows_breaks_connections(bed: Bed) -> None:
@@ -116,7 +124,9 @@ def test_what_was_deleted_meanwhile_is_put_back_and_what_is_not_ours_stays(bed: 
         foreign = ["table=0,cookie=0xbeef,priority=7,udp,tp_dst=9,actions=drop", "table=77,priority=7,actions=drop"]
         for flow in foreign:
             node.ovs.ofctl("add-flow", node.bridge, flow)
-        stale = "table=10,cookie=0x1b03123400000000,priority=100,ip,in_port=1,nw_dst=198.51.100.99,actions=goto_table:15"
+        stale = (
+            "table=10,cookie=0x1b03123400000000,priority=100,ip,in_port=1,nw_dst=198.51.100.99,actions=goto_table:15"
+        )
         node.ovs.ofctl("add-flow", node.bridge, stale)  # with our mark: an older site file's
         bed.start_controller()
         after = node.dump_flows().splitlines()
@@ -155,8 +165,18 @@ def test_the_assignment_survives_whatever_the_site_file_says(bed: Bed) -> None:
         assert hashes(bed) == before and talks.broken() == []
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"format": 99}', '{"format": 1, "assigned": {"198.51.100.1": "lb-a"}',
-                                    '{"format": 1, "assigned": {"x": "lb-a"}, "unfinished": {}}', "\\xff\\xfe"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "",
+        "{",
+        "[]",
+        '{"format": 99}',
+        '{"format": 1, "assigned": {"198.51.100.1": "lb-a"}',
+        '{"format": 1, "assigned": {"x": "lb-a"}, "unfinished": {}}',
+        "\\xff\\xfe",
+    ],
+)
 def test_a_damaged_state_file_is_one_clear_line(quiet_bed: Bed, damage: str) -> None:
     state_file = quiet_bed.controller.directory / "lbctl-state.json"
     state_file.write_bytes(damage.encode("latin-1").decode("unicode_escape").encode("latin-1"))
@@ -164,7 +184,11 @@ def test_a_damaged_state_file_is_one_clear_line(quiet_bed: Bed, damage: str) -> 
         quiet_bed.start_controller(wait=False)
     log = quiet_bed.controller.log_file.read_text().rpartition("--- started")[2]
     told = [line for line in log.splitlines() if "lbctl-state.json" in line]
-    assert len(told) == 1 and told[0].startswith("lbctl: ") and "remove it to start from the assignment in the site file" in told[0]
+    assert (
+        len(told) == 1
+        and told[0].startswith("lbctl: ")
+        and "remove it to start from the assignment in the site file" in told[0]
+    )
     assert "Traceback" not in log
 
 
@@ -231,7 +255,7 @@ def test_killed_in_a_move_under_load_again_and_again(quiet_bed: Bed) -> None:
     """At moments that differ each time: whoever serves in the end, the connections live and one LB serves alone."""
     bed = quiet_bed
     with gates(bed) as gate:
-        loads = mixed_load(bed, FIRST, interval=0.05)
+        loads, resumed = mixed_load(bed, FIRST, interval=0.05), 0
         for n in range(4):
             source = assigned(bed)
             bed.move(FIRST, other(source), STRATEGIES[n % 2], wait=False)
@@ -239,7 +263,9 @@ def test_killed_in_a_move_under_load_again_and_again(quiet_bed: Bed) -> None:
             restart(bed, gate)
             for record in bed.rest("GET", "/v1/moves").json["moves"]:
                 assert wait_ended(bed, record["id"])["state"] == "done"
+                resumed += 1
             serves_alone(bed, assigned(bed), other(assigned(bed)))
+        assert resumed, "it was never killed in a move"
         assert_unharmed(loads)
 
 

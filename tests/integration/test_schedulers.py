@@ -70,8 +70,11 @@ class Held:
         for one in leaving:
             one.close()
         bed, lb = self._bed, assigned(self._bed)
-        eventually(bed, lambda: not any(entry["server"] == server for entry in bed.entries(lb) if entry["external_ip"] == FIRST),
-                   f"no entry for {server} is left")
+        eventually(
+            bed,
+            lambda: not any(entry["server"] == server for entry in bed.entries(lb) if entry["external_ip"] == FIRST),
+            f"no entry for {server} is left",
+        )
         return len(leaving)
 
     def close(self) -> None:
@@ -133,7 +136,12 @@ def restart(bed: Bed) -> None:
 
 def failover(bed: Bed) -> None:
     faults.kill(bed, "lb-a")
-    eventually(bed, lambda: assigned(bed) == "lb-b" and not bed.rest("GET", f"/v1/external-ips/{FIRST}").json["move"], "failed over", 20)
+    eventually(
+        bed,
+        lambda: assigned(bed) == "lb-b" and not bed.rest("GET", f"/v1/external-ips/{FIRST}").json["move"],
+        "failed over",
+        20,
+    )
 
 
 EVENTS = {"restart": restart, "move": lambda bed: bed.move(FIRST, "lb-b"), "failover": failover}

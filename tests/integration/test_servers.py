@@ -22,19 +22,33 @@ from tests.bed.traffic import connect
 from tests.integration.hands import Talk, counters, eventually, who_answers
 from tests.integration.moving import FIRST, SECOND, assigned, wait_reached
 
-SETTINGS = {"linger": 1, "grace": 0.5, "arp_interval": 1.0, "udp_idle_timeout": 2.0, "time_wait": 1.0, "idle_timeout": 6.0}
-"""The load's kernel uses ports again within seconds; such an entry ends by idle_timeout only (docs/architecture.md, known limits)."""
+SETTINGS = {
+    "linger": 1,
+    "grace": 0.5,
+    "arp_interval": 1.0,
+    "udp_idle_timeout": 2.0,
+    "time_wait": 1.0,
+    "idle_timeout": 6.0,
+}
+"""The load's kernel uses ports again within seconds; such an entry ends by idle_timeout only (docs/architecture.md,
+known limits)."""
 SERVERS = ["10.0.0.11", "10.0.0.12", "10.0.0.13"]
 ONE, TWO, THREE = (f"{server}:8080" for server in SERVERS)
 NAME = "no server takes connections: clients are refused"
 
 
 def site() -> Site:
-    """Both external IPs at lb-a, with TCP and UDP on port 80: the first one with destination NAT, the second one with full NAT."""
+    """Both external IPs at lb-a, with TCP and UDP on port 80: the first one with destination NAT, the second one with
+    full NAT."""
     plain = simple_site(servers=3, settings=SETTINGS)
-    first, second = (replace(ip, load_balancer="lb-a", services=(*ip.services, Service("udp", 80, servers=ip.services[0].servers)))
-                     for ip in plain.external_ips)
-    return replace(plain, external_ips=(first, replace(second, nat="full", gateway=None, internal_ips=(IPv4Address("10.0.0.102"),))))
+    first, second = (
+        replace(ip, load_balancer="lb-a", services=(*ip.services, Service("udp", 80, servers=ip.services[0].servers)))
+        for ip in plain.external_ips
+    )
+    return replace(
+        plain,
+        external_ips=(first, replace(second, nat="full", gateway=None, internal_ips=(IPv4Address("10.0.0.102"),))),
+    )
 
 
 SITE = site()
@@ -80,7 +94,11 @@ def answering(bed: Bed, count: int = 12, address: str = FIRST) -> set[str]:
 
 
 def server_of(bed: Bed, talk: Talk, address: str = FIRST) -> str:
-    return next(entry["server"] for entry in bed.entries(assigned(bed, address)) if (entry["client"], entry["client_port"]) == talk.local)
+    return next(
+        entry["server"]
+        for entry in bed.entries(assigned(bed, address))
+        if (entry["client"], entry["client_port"]) == talk.local
+    )
 
 
 def to_server(bed: Bed, server: str, address: str = FIRST) -> Talk:
@@ -189,12 +207,19 @@ def test_when_all_are_drained_clients_are_told_at_once(live: Bed) -> None:
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_a_full_service_refuses_at_once_and_serves_again_when_a_connection_has_ended(live: Bed, scheduler: str) -> None:
     live.rest("PATCH", f"/v1/external-ips/{FIRST}/services/tcp/80", {"scheduler": scheduler})
-    eventually(live, lambda: not any(state(live, server)["connections"] for server in (ONE, TWO, THREE)), "what was before has gone", 20)
+    eventually(
+        live,
+        lambda: not any(state(live, server)["connections"] for server in (ONE, TWO, THREE)),
+        "what was before has gone",
+        20,
+    )
     for server in (ONE, TWO, THREE):
         assert change(live, server, {"max_connections": 2})["max_connections"] == 2
     with contextlib.ExitStack() as stack:
         talks = [stack.enter_context(Talk(live.clients[0], FIRST)) for _ in range(6)]
-        assert {state(live, server)["connections"] for server in (ONE, TWO, THREE)} == {2}, "so many each, with any scheduler"
+        assert {state(live, server)["connections"] for server in (ONE, TWO, THREE)} == {2}, (
+            "so many each, with any scheduler"
+        )
         assert {state(live, server)["state"] for server in (ONE, TWO, THREE)} == {"full"}
         for _ in range(3):
             with pytest.raises(ConnectionRefusedError):
@@ -238,7 +263,9 @@ def test_servers_come_and_go_under_traffic(quiet_bed: Bed) -> None:
     with to_server(bed, SERVERS[0]) as talk:
         added = bed.controller.cli("server", "add", FIRST, "tcp/80", THREE)
         assert added.returncode == 0, added
-        listed = [line.split() for line in bed.controller.cli("server", "list", "--service", "tcp/80").stdout.splitlines()]
+        listed = [
+            line.split() for line in bed.controller.cli("server", "list", "--service", "tcp/80").stdout.splitlines()
+        ]
         assert [FIRST, "tcp/80", THREE, "up"] in [row[:4] for row in listed], listed
         eventually(bed, lambda: SERVERS[2] in answering(bed, 3), "it has been found")
         removed = bed.controller.cli("server", "remove", FIRST, "tcp/80", ONE)
@@ -308,7 +335,10 @@ def test_orders_last_over_a_restart_until_the_file_says_something_else(quiet_bed
 def test_what_a_site_file_may_not_say_is_refused(live: Bed) -> None:
     before = live.lbs["lb-a"].tables_hash()
     reply = live.rest("POST", path(), {"address": "10.0.0.102", "port": 8080})
-    assert reply.status == 422 and "can't be a gateway or internal IP as well (external IP 198.51.100.2)" in reply.json["detail"]
+    assert (
+        reply.status == 422
+        and "can't be a gateway or internal IP as well (external IP 198.51.100.2)" in reply.json["detail"]
+    )
     refused = live.controller.cli("server", "add", FIRST, "tcp/80", "192.0.2.1:80")
     assert refused.returncode == 1 and "address 192.0.2.1 is outside internal_network 10.0.0.0/24" in refused.stderr
     assert live.lbs["lb-a"].tables_hash() == before and answering(live) == set(SERVERS)
@@ -316,5 +346,7 @@ def test_what_a_site_file_may_not_say_is_refused(live: Bed) -> None:
 
 def test_with_full_nat_a_server_may_be_added_that_another_external_ip_has(live: Bed) -> None:
     assert live.rest("POST", path(address=SECOND), {"address": SERVERS[0], "port": 8080}).status == 201
-    assert answering(live, address=SECOND) == {SERVERS[0], "10.0.0.21", "10.0.0.22", "10.0.0.23"} and answering(live) == set(SERVERS)
+    assert answering(live, address=SECOND) == {SERVERS[0], "10.0.0.21", "10.0.0.22", "10.0.0.23"} and answering(
+        live
+    ) == set(SERVERS)
     assert live.rest("DELETE", f"{path(address=SECOND)}/{ONE}").status == 200

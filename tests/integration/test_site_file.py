@@ -1,4 +1,5 @@
-"""The site file on a running site: issue 2, point 2. SIGHUP applies a changed file; no established connection notices."""
+"""The site file on a running site: issue 2, point 2. SIGHUP applies a changed file; no established connection
+notices."""
 
 from __future__ import annotations
 
@@ -63,7 +64,9 @@ def refused(bed: Bed) -> float:
 
 def rules(bed: Bed) -> list[list[str]]:
     """All flows of each LB but entries, which come and go."""
-    return [[line for line in node.dump_flows().splitlines() if "send_flow_rem" not in line] for node in bed.lbs.values()]
+    return [
+        [line for line in node.dump_flows().splitlines() if "send_flow_rem" not in line] for node in bed.lbs.values()
+    ]
 
 
 def apply(bed: Bed, site: Site | str) -> None:
@@ -130,11 +133,18 @@ def test_twin_a_reload_that_starts_from_nothing_would_be_noticed(small: Bed) -> 
 
 def test_weights_and_scheduler_count_at_once(small: Bed) -> None:
     assert servers_of(small, 8) == {"10.0.0.11": 4, "10.0.0.12": 4}
-    weighted = with_first(SMALL, service(80, server(11, weight=3), server(12, weight=1), scheduler="weighted-round-robin"))
+    weighted = with_first(
+        SMALL, service(80, server(11, weight=3), server(12, weight=1), scheduler="weighted-round-robin")
+    )
     with Talk(small.clients[0], FIRST) as talk:
         apply(small, weighted)
         assert servers_of(small, 8) == {"10.0.0.11": 6, "10.0.0.12": 2}
-        apply(small, with_first(SMALL, service(80, server(11, weight=1), server(12, weight=3), scheduler="weighted-round-robin")))
+        apply(
+            small,
+            with_first(
+                SMALL, service(80, server(11, weight=1), server(12, weight=3), scheduler="weighted-round-robin")
+            ),
+        )
         assert servers_of(small, 8) == {"10.0.0.11": 2, "10.0.0.12": 6}
         assert talk.goes_on() and talk.retransmissions == 0
 
@@ -142,7 +152,11 @@ def test_weights_and_scheduler_count_at_once(small: Bed) -> None:
 def test_rates_are_changed_in_the_switches(small: Bed) -> None:
     apply(small, replace(SMALL, settings=replace(SMALL.settings, error_rate=77)))
     for name, node in small.lbs.items():
-        eventually(small, lambda name=name, node=node: "rate=77 burst_size=38" in node.ovs.ofctl("dump-meters", name), "the rate")
+        eventually(
+            small,
+            lambda name=name, node=node: "rate=77 burst_size=38" in node.ovs.ofctl("dump-meters", name),
+            "the rate",
+        )
 
 
 def test_the_load_balancer_of_an_external_ip_is_not_changed_by_the_file(small: Bed) -> None:
@@ -205,7 +219,11 @@ def test_a_load_balancer_without_external_ips_can_go_and_come_back(small: Bed) -
     alone = replace(without_ip(SMALL, SECOND), load_balancers=SMALL.load_balancers[:1])
     apply_without_waiting(small, alone)
     node = small.lbs["lb-b"]
-    eventually(small, lambda: not node.ovs.is_connected("lb-b") or "switch refused" in small.controller.log_tail(20), "lb-b is sent away")
+    eventually(
+        small,
+        lambda: not node.ovs.is_connected("lb-b") or "switch refused" in small.controller.log_tail(20),
+        "lb-b is sent away",
+    )
     node.space.set_link(node.lb.internal_port, False)
     node.space.set_link(node.lb.internal_port, True)
     assert small.controller.running and request(small.clients[0], FIRST)
@@ -232,10 +250,20 @@ def moved_server() -> Site:
 BAD = {
     "no YAML": ("external_network: [", "not valid YAML"),
     "an unknown key": (site_text(SMALL) + "colour: blue\n", "unknown key 'colour'"),
-    "two mistakes": (site_text(SMALL).replace("10.0.0.1\n", "10.9.0.1\n").replace("tcp", "tpc"), "outside internal_network"),
+    "two mistakes": (
+        site_text(SMALL).replace("10.0.0.1\n", "10.9.0.1\n").replace("tcp", "tpc"),
+        "outside internal_network",
+    ),
     "a load balancer that has external IPs": (
-        site_text(replace(SMALL, load_balancers=SMALL.load_balancers[:1], external_ips=tuple(
-            replace(ip, load_balancer="lb-a") for ip in SMALL.external_ips))), "lb-b still has 198.51.100.2"),
+        site_text(
+            replace(
+                SMALL,
+                load_balancers=SMALL.load_balancers[:1],
+                external_ips=tuple(replace(ip, load_balancer="lb-a") for ip in SMALL.external_ips),
+            )
+        ),
+        "lb-b still has 198.51.100.2",
+    ),
     "a server with connections of another external IP": (site_text(moved_server()), "10.0.0.12"),
     "nothing": ("", "empty"),
 }
@@ -301,5 +329,8 @@ def test_a_controller_does_not_start_with_a_bad_file(quiet_bed: Bed) -> None:
     process = quiet_bed.controller.launch()
     assert process.wait(limit(20)) != 0
     said = quiet_bed.controller.log_tail(5)
-    assert "unknown key 'colour'" in said and "Traceback" not in quiet_bed.controller.log_tail(30).rpartition("--- started")[2]
+    assert (
+        "unknown key 'colour'" in said
+        and "Traceback" not in quiet_bed.controller.log_tail(30).rpartition("--- started")[2]
+    )
 

@@ -1,4 +1,5 @@
-"""Servers behind tunnels (seed modification 5): LB and server share no network, requests and answers go through the tunnel.
+"""Servers behind tunnels (seed modification 5): LB and server share no network, requests and answers go through the
+tunnel.
 
 The far end of vxlan is Linux's, that of geneve and gre another Open vSwitch (tests/bed/tunnels.py).
 """
@@ -11,6 +12,7 @@ import shlex
 import socket
 import struct
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address
 
 import pytest
@@ -23,7 +25,15 @@ from tests.bed.sites import behind_tunnels, simple_site, together
 from tests.bed.traffic import RawPort, connect, request
 from tests.integration.hands import internal_mac, server_space
 from tests.integration.icmp_tools import plain_socket
-from tests.integration.moving import STRATEGIES, Talks, assert_unharmed, entry_flows, mixed_load, wait_reached, wait_state
+from tests.integration.moving import (
+    STRATEGIES,
+    Talks,
+    assert_unharmed,
+    entry_flows,
+    mixed_load,
+    wait_reached,
+    wait_state,
+)
 from tests.integration.slow_moves import harm_by_a_slow_lb
 
 DESTINATION, FULL, GENEVE, GRE = (f"198.51.100.{number}" for number in (1, 2, 3, 4))
@@ -31,7 +41,14 @@ IPV6 = "2001:db8:1::5"
 KEY = 7
 IP_MTU = 14
 """linux/in.h"""
-SETTINGS = {"automatic_failover": False, "grace": 0.5, "linger": 1, "arp_interval": 1.0, "error_rate": 1000, "settle": 0.5}
+SETTINGS = {
+    "automatic_failover": False,
+    "grace": 0.5,
+    "linger": 1,
+    "arp_interval": 1.0,
+    "error_rate": 1000,
+    "settle": 0.5,
+}
 
 
 def site() -> Site:
@@ -70,9 +87,18 @@ def test_no_network_is_shared(live: Bed) -> None:
 def test_requests_and_answers_go_through_it(live: Bed, address: str) -> None:
     answers = [request(live.clients[0], address) for _ in range(4)]
     assert {answer["server"] for answer in answers} == servers_of(address)
-    client = f"10.0.0.10{address[-1]}" if address in (FULL, GRE) else "2001:db8:1::101" if address == IPV6 else "198.51.100.101"
+    client = (
+        f"10.0.0.10{address[-1]}"
+        if address in (FULL, GRE)
+        else "2001:db8:1::101"
+        if address == IPV6
+        else "198.51.100.101"
+    )
     assert {answer["client"][0] for answer in answers} == {client}
-    assert len(request(live.remote, address, method="POST", body=b"x" * 100_000)) and len(download(live, address)) == 300_000
+    assert (
+        len(request(live.remote, address, method="POST", body=b"x" * 100_000))
+        and len(download(live, address)) == 300_000
+    )
 
 
 def download(bed: Bed, address: str, size: int = 300_000) -> bytes:
@@ -100,7 +126,8 @@ def test_the_entry_knows_nothing_of_the_tunnel(live: Bed) -> None:
 # Who may use the tunnel port.
 
 class Forger:
-    """Sends frames into lb-a's vxlan port from the namespace of server 10.9.0.12, from any address there and with any key."""
+    """Sends frames into lb-a's vxlan port from the namespace of server 10.9.0.12, from any address there and with any
+    key."""
 
     def __init__(self, bed: Bed, address: str = "198.18.2.12") -> None:
         self.space, self.address, self.to = server_space(bed, "10.9.0.12"), address, str(tunnels.lb_address(0))
@@ -126,7 +153,9 @@ class Forger:
         return self._port.receive(self._is_reply, 1.0) is not None
 
     def _is_reply(self, outer: frames.Frame) -> bool:
-        return (str(outer.dst), outer.dst_port) == (self.address, tunnels.VXLAN_PORT) and frames.read(outer.payload[8:]).arp_operation == 2
+        return (str(outer.dst), outer.dst_port) == (self.address, tunnels.VXLAN_PORT) and frames.read(
+            outer.payload[8:]
+        ).arp_operation == 2
 
 
 def test_only_the_far_end_with_the_right_key_is_heard(live: Bed) -> None:
@@ -168,13 +197,19 @@ def test_a_gateway_answers_echo_through_the_tunnel(live: Bed) -> None:
     assert "1 received" in server_space(live, "10.9.0.41").run("ping", "-c1", "-W3", "10.0.0.104")
 
 
+def sends_to(bed: Bed, mac: str) -> bool:
+    """Does lb-a send to that MAC?"""
+    return f"{mac}->eth_dst" in bed.lbs["lb-a"].dump_flows()
+
+
 def test_a_server_gets_another_mac(live: Bed) -> None:
     server, before = server_space(live, "10.9.0.11"), server_space(live, "10.9.0.11").mac(tunnels.FAR_DEVICE)
     with Talks(live.clients[0], DESTINATION, 2) as talks:
         try:
             for mac in ("02:00:00:00:09:11", before):
                 server.ip("link", "set", tunnels.FAR_DEVICE, "address", mac)
-                live.wait_until(lambda: f"{mac}->eth_dst" in live.lbs["lb-a"].dump_flows(), 10, "the LB has found the MAC")  # noqa: B023
+                sends_there = partial(sends_to, live, mac)
+                live.wait_until(sends_there, 10, "the LB has found the MAC")
                 assert talks.broken() == []
         finally:
             server.ip("link", "set", tunnels.FAR_DEVICE, "address", before)
@@ -253,7 +288,9 @@ def test_a_restarted_switch_gets_everything_back(live: Bed) -> None:
 
 def doctor(bed: Bed) -> list[dict]:
     """What it says about tunnels at lb-a, and is not well."""
-    done = bed.controller.cli("doctor", "--ovs-rundir", bed.lbs["lb-a"].ovs.rundir, "--site", bed.controller.site_file, "--json")
+    done = bed.controller.cli(
+        "doctor", "--ovs-rundir", bed.lbs["lb-a"].ovs.rundir, "--site", bed.controller.site_file, "--json"
+    )
     found = [finding for finding in json.loads(done.stdout)["findings"] if "tunnel" in finding["what"]]
     assert len(found) == 4, "three ports, and the way below"
     return [finding for finding in found if finding["level"] != "ok"]

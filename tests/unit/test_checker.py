@@ -1,4 +1,5 @@
-"""When servers are checked, by whom, and what follows: the control function over fake switches, with servers that do as they are told."""
+"""When servers are checked, by whom, and what follows: the control function over fake switches, with servers that do as
+they are told."""
 
 from __future__ import annotations
 
@@ -33,12 +34,18 @@ ONE, TWO = Endpoint(IPv4Address("10.0.0.10"), 80), Endpoint(IPv4Address("10.0.0.
 
 
 def checked(plain: Site, check: HealthCheck | None = CHECK) -> Site:
-    return replace(plain, external_ips=tuple(
-        replace(ip, services=tuple(replace(service, health_check=check) for service in ip.services)) for ip in plain.external_ips))
+    return replace(
+        plain,
+        external_ips=tuple(
+            replace(ip, services=tuple(replace(service, health_check=check) for service in ip.services))
+            for ip in plain.external_ips
+        ),
+    )
 
 
 class CheckedSite(FakeSite):
-    """manners: what a server does with a check: accepts (the default), refuses, silent, 200, 503, echoes, port-unreachable."""
+    """manners: what a server does with a check: accepts (the default), refuses, silent, 200, 503, echoes,
+    port-unreachable."""
 
     def __init__(self, configuration: Site) -> None:
         self.manners: dict[str, str] = {}
@@ -128,7 +135,10 @@ def test_each_server_is_checked_every_interval_by_the_lb_that_serves(world) -> N
     world.settle(10.0, 0.05)
     per_server = Counter((packet.dst, packet.dst_port) for _, _, packet in world.checks)
     assert len(per_server) == 4 and all(9 <= count <= 11 for count in per_server.values())
-    assert {(lb, str(IPv4Address(packet.src))) for _, lb, packet in world.checks} == {("lb-a", "10.0.0.1"), ("lb-a", "10.0.0.2")}
+    assert {(lb, str(IPv4Address(packet.src))) for _, lb, packet in world.checks} == {
+        ("lb-a", "10.0.0.1"),
+        ("lb-a", "10.0.0.2"),
+    }
     assert {when % 1.0 for when, _, _ in world.checks} != {world.checks[0][0] % 1.0}, "not all at once"
     assert world.down() == {} and world.violations == [] and world.resets >= 36, "nothing stays at a server"
 
@@ -154,7 +164,9 @@ def test_down_after_fall_and_up_after_rise(world) -> None:
     assert sum(packet.dst == ONE.address.packed for _, _, packet in world.checks[before:]) == 2
 
 
-@pytest.mark.parametrize(("manner", "reason"), [("200", None), ("503", "status 503"), ("accepts", "the answer is not HTTP")])
+@pytest.mark.parametrize(
+    ("manner", "reason"), [("200", None), ("503", "status 503"), ("accepts", "the answer is not HTTP")]
+)
 def test_http(manner: str, reason: str | None) -> None:
     world = world_of(replace(CHECK, type="http"))
     world.manners = {"10.0.0.10": manner, "10.0.0.11": "200"}
@@ -176,7 +188,9 @@ def test_a_server_that_answers_no_arp() -> None:
     world = CheckedSite(checked(site()))
     world.present = world.present - {ONE.address.packed}
     world.settle(6.0, 0.05)
-    assert world.down() == {"10.0.0.10:80": "no answer to ARP"} and ONE.address.packed not in {item[2].dst for item in world.checks}
+    assert world.down() == {"10.0.0.10:80": "no answer to ARP"} and ONE.address.packed not in {
+        item[2].dst for item in world.checks
+    }
 
 
 def test_a_checks_own_port(world) -> None:
@@ -334,7 +348,9 @@ def test_another_site_file(world) -> None:
         world.settle(1.5, 0.05)
 
     apply(replace(CHECK, timeout=0.1))
-    assert world.serving(world.site.external_ips[0].address).servers.down == {(PLACE, ONE): Down("connection refused", since)}
+    assert world.serving(world.site.external_ips[0].address).servers.down == {
+        (PLACE, ONE): Down("connection refused", since)
+    }
     world.manners.clear()
     world.settle(2.5, 0.05)
     assert world.down() == {}
@@ -368,7 +384,9 @@ def test_servers_that_are_ordered_at_run_time(world) -> None:
     world.post(world.control.services.change_server(name, ONE, {}, True))
     world.manners["10.0.0.10"] = "refuses"
     world.settle(4.0, 0.05)
-    assert world.down() == {"10.0.0.15:8015": "connection refused", "10.0.0.10:80": "connection refused"}, "a drained one is checked"
+    assert world.down() == {"10.0.0.15:8015": "connection refused", "10.0.0.10:80": "connection refused"}, (
+        "a drained one is checked"
+    )
     world.post(world.control.services.remove_server(name, new.endpoint))
     del world.checks[:]
     world.settle(3.0, 0.05)
@@ -386,13 +404,17 @@ def test_services_that_change_often_leave_nothing_behind(world) -> None:
     assert sum(packet.dst == ONE.address.packed for _, _, packet in world.checks) >= 6, "nor more seldom"
     del world.checks[:]
     world.settle(3.0, 0.05)
-    assert sum(packet.dst == ONE.address.packed for _, _, packet in world.checks) in (2, 3, 4), "and none is checked more often"
+    assert sum(packet.dst == ONE.address.packed for _, _, packet in world.checks) in (2, 3, 4), (
+        "and none is checked more often"
+    )
 
 
 def test_an_external_ip_that_goes_takes_its_checks_along(world) -> None:
     world.manners = dict.fromkeys(("10.0.0.10", "10.0.0.11"), "silent")
     until_in_flight(world)
-    world.post(world.control.services.use_file(replace(world.site, external_ips=world.site.external_ips[1:]), world.now))
+    world.post(
+        world.control.services.use_file(replace(world.site, external_ips=world.site.external_ips[1:]), world.now)
+    )
     world.settle(3.0, 0.05)
     assert not any(packet.src == bytes([10, 0, 0, 1]) for when, _, packet in world.checks if when > world.now - 1)
     assert world.control.checker.under_way == ()
@@ -405,7 +427,11 @@ def test_what_ends_after_its_server_has_gone_says_nothing() -> None:
     world.manners = dict.fromkeys(("10.0.0.10", "10.0.0.11"), "silent")
     until_in_flight(world)
     first = checked(world.site, None).external_ips[0]
-    world.post(world.control.services.use_file(replace(world.site, external_ips=(first, world.site.external_ips[1])), world.now))
+    world.post(
+        world.control.services.use_file(
+            replace(world.site, external_ips=(first, world.site.external_ips[1])), world.now
+        )
+    )
     world.settle(3.0, 0.05)
     assert "server down" not in said and "site applied" in said
 
@@ -423,7 +449,9 @@ def test_a_check_is_sent_three_times_within_its_time() -> None:
     world.settle(2.5, 0.05)
     times = [when for when, _, packet in world.checks if packet.dst == ONE.address.packed]
     assert [round(when - times[0], 1) for when in times] == [0.0, 0.5, 1.5]
-    assert len({(packet.seq, packet.src_port) for _, _, packet in world.checks if packet.dst == ONE.address.packed}) == 1
+    assert (
+        len({(packet.seq, packet.src_port) for _, _, packet in world.checks if packet.dst == ONE.address.packed}) == 1
+    )
     assert counted(world, "timeout") == 1
 
 
@@ -521,8 +549,17 @@ def test_what_a_server_still_says_is_reset(world) -> None:
 @given(st.binary(max_size=80), st.integers(0, 0xFFFF), st.sampled_from([6, 17, 1, 99]))
 def test_any_answer_is_survived(data: bytes, port: int, protocol: int) -> None:
     world = test_any_answer_is_survived.world
-    for frame in (data, packets.ip_frame(bytes(6), world.server_mac(ONE.address.packed), ONE.address.packed, bytes([10, 0, 0, 1]), protocol,
-                                         (80).to_bytes(2) + port.to_bytes(2) + data)):
+    for frame in (
+        data,
+        packets.ip_frame(
+            bytes(6),
+            world.server_mac(ONE.address.packed),
+            ONE.address.packed,
+            bytes([10, 0, 0, 1]),
+            protocol,
+            (80).to_bytes(2) + port.to_bytes(2) + data,
+        ),
+    ):
         for kind in (Kind.CHECKED, Kind.TRANSLATE_ICMP):
             event = packet_in(MARK << 56 | kind << 48, 2, frame)
             out = world.control.packet_in("lb-a", *event.arguments, world.now)

@@ -97,7 +97,14 @@ def right_packets(source: int = 40000) -> dict[str, tuple[Kind, int, bytes]]:
     source: the client's port.
     """
     server = bytes([10, 0, 0, 11])
-    from_server = {"eth_dst": LB_MAC, "eth_src": CLIENT_MAC, "src": server, "src_port": 8080, "dst": CLIENT, "dst_port": source}
+    from_server = {
+        "eth_dst": LB_MAC,
+        "eth_src": CLIENT_MAC,
+        "src": server,
+        "src_port": 8080,
+        "dst": CLIENT,
+        "dst_port": source,
+    }
     from_client = {"eth_dst": LB_MAC, "eth_src": CLIENT_MAC, "src": CLIENT, "src_port": source, "dst": EXTERNAL,
                    "dst_port": 80}
     quoted = packets.tcp_segment(CLIENT_MAC, LB_MAC, EXTERNAL, 80, CLIENT, 40000, flags=ACK, seq=1)
@@ -106,13 +113,20 @@ def right_packets(source: int = 40000) -> dict[str, tuple[Kind, int, bytes]]:
     return {
         "SYN": (Kind.NEW, 1, packets.tcp_segment(**from_client, flags=SYN, seq=1)),
         "ACK": (Kind.STRAY, 1, packets.tcp_segment(**from_client, flags=ACK, seq=1)),
-        "datagram": (Kind.NEW, 1, datagram(src_port=source, dst_port=80)), "RST": (Kind.STRAY, 1, segment(flags=packets.RST)),
+        "datagram": (Kind.NEW, 1, datagram(src_port=source, dst_port=80)),
+        "RST": (Kind.STRAY, 1, segment(flags=packets.RST)),
         "answer": (Kind.STRAY, 2, packets.tcp_segment(**from_server, flags=ACK, seq=1)),
-        "held": (Kind.HOLD, 1, segment(flags=ACK)), "not here": (Kind.UNASSIGNED, 1, segment(flags=ACK)),
-        "elsewhere": (Kind.RESET, 1, packets.tcp_segment(LB_MAC, CLIENT_MAC, CLIENT, 40000, EXTERNAL, 81, flags=SYN, seq=1)),
+        "held": (Kind.HOLD, 1, segment(flags=ACK)),
+        "not here": (Kind.UNASSIGNED, 1, segment(flags=ACK)),
+        "elsewhere": (
+            Kind.RESET,
+            1,
+            packets.tcp_segment(LB_MAC, CLIENT_MAC, CLIENT, 40000, EXTERNAL, 81, flags=SYN, seq=1),
+        ),
         "fragment": (Kind.FRAGMENT, 1, patched(datagram(), {20: 0x20})),
         "echo": (Kind.ECHO, 1, icmp.message(LB_MAC, CLIENT_MAC, CLIENT, EXTERNAL, 8, 0, 0x00070001, b"ping")),
-        "error": (Kind.TRANSLATE_ICMP, 1, error), "last hop": (Kind.EXPIRED, 1, patched(segment(), {22: 1})),
+        "error": (Kind.TRANSLATE_ICMP, 1, error),
+        "last hop": (Kind.EXPIRED, 1, patched(segment(), {22: 1})),
         "too big": (Kind.TOO_BIG, 1, segment(flags=ACK, payload=bytes(1400))),
         "ARP": (Kind.SERVER_ARP, 2, packets.arp_question(CLIENT_MAC, LB_MAC, server, LB_MAC, bytes([10, 0, 0, 1]))),
         "IPv6": (Kind.STRAY, 1, segment_v6()),
@@ -340,4 +354,6 @@ def test_a_stored_lb_that_is_gone_counts_for_nothing() -> None:
 def test_the_first_state_is_saved() -> None:
     control = FakeSite(site()).control
     saves = [effect for effect in control.tick(1e6) if isinstance(effect, Save)]
-    assert saves == [Save(control.ground.state())] and not [effect for effect in control.tick(1e6 + 1) if isinstance(effect, Save)]
+    assert saves == [Save(control.ground.state())] and not [
+        effect for effect in control.tick(1e6 + 1) if isinstance(effect, Save)
+    ]
