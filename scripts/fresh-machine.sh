@@ -24,7 +24,7 @@ KEEP=
 ROOT=
 
 usage() {
-    sed -n '4s/^#  *//p' "${BASH_SOURCE[0]}" >&2
+    sed -n '4s/^#  */usage: /p' "${BASH_SOURCE[0]}" >&2
     exit 2
 }
 
@@ -222,7 +222,8 @@ run_inside() {
     local status=0 init
     init="set -uo pipefail; CHILD=; INTERRUPTED_BY=; $(declare -f run interrupted inside); inside \"\$@\""
     exec 3<&0
-    setsid setpriv --pdeathsig KILL unshare --mount --propagation private --pid --fork --kill-child \
+    setsid setpriv --pdeathsig KILL env --default-signal=INT,QUIT \
+        unshare --mount --propagation private --pid --fork --kill-child \
         bash "${BASH_SOURCE[0]}" --enter "$ROOT" "$init" "$@" <&3 3<&- 7>&- 9>&- &
     INSIDE=$!
     exec 3<&-

@@ -169,14 +169,14 @@ install_venv() {
     local stamp pip
     exec 8<"$CHECKOUT/requirements"
     if ! flock -n 8; then
-        say "Python environment: another command is installing into .venv, waiting for it"
+        say "Python environment: another command is installing, waiting for it"
         flock 8
     fi
     stamp=$(venv_stamp)
     if [[ $(cat "$VENV/lbctl-stamp" 2>/dev/null) == "$stamp" ]]; then
-        say "Python environment: .venv is up to date"
+        say "Python environment: ${VENV##*/} is up to date"
     else
-        say "Python environment: installing the pinned packages into .venv"
+        say "Python environment: installing the pinned packages into ${VENV##*/}"
         rm -f "$VENV/lbctl-stamp"
         logged "Making .venv" "$SYSTEM_PYTHON" -m venv "$VENV"
         pip=("$VENV/bin/python" -m pip install --disable-pip-version-check --no-input --retries 2 --no-deps)

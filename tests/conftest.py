@@ -19,10 +19,11 @@ from pathlib import Path
 
 import pytest
 from hypothesis import core
+from xdist.workermanage import WorkerController
 
 DOOR, ROOM = (Path(tempfile.gettempdir(), f"lbctl-tests-{os.geteuid()}.{name}") for name in ("door", "room"))
-"""Files that are locked: ROOM while a test runs, DOOR while it waits for that. So who waits to be alone lets nobody else
-in."""
+"""Files that are locked: ROOM while a test runs, DOOR while it waits for that. So who waits to be alone lets nobody
+else in."""
 
 UNIT = Path(__file__).resolve().parent / "unit"
 
@@ -64,7 +65,7 @@ def _choose_seed(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node) -> None:
+def pytest_configure_node(node: WorkerController) -> None:
     node.workerinput["seed"] = node.config.stash[SEED]
 
 
@@ -72,7 +73,7 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"hypothesis: --hypothesis-seed={config.stash[SEED]} looks at the same examples again"
 
 
-def pytest_terminal_summary(terminalreporter, exitstatus: int, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
     """Beside what failed, where one looks for it; and with -q, where there is no head."""
     if exitstatus:
         terminalreporter.write_line(pytest_report_header(config))
@@ -113,7 +114,7 @@ def _locked(path: Path, how: int) -> Iterator[int]:
 # An interrupted run cleans up: pytest-xdist would tell its workers after 5 s, and kill them after another 5.
 
 
-def pytest_testnodeready(node) -> None:
+def pytest_testnodeready(node: WorkerController) -> None:
     _workers.append(node.gateway._rinfo().pid)
 
 

@@ -101,7 +101,8 @@ def check_script(script: str) -> None:
 
 
 def check_names(names: Sequence[str] | Iterator[str]) -> None:
-    """Raises UndeclaredProgram for the first of these programs (names or paths) that is neither declared nor our own."""
+    """Raises UndeclaredProgram for the first of these programs (names or paths) that is neither declared nor our own.
+    """
     for name in names:
         if not _is_ours(name) and Path(name).name not in declared():
             raise UndeclaredProgram(

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from lbctl.cli.failure import Failure
+
 CLONE_NEWNET = 0x40000000
 OWN = Path("/proc/self/ns/net")
 TIMEOUT = 15
@@ -41,8 +43,10 @@ class NetworkNamespace:
         return None if done.returncode else done.stdout
 
     def call(self, function: Callable[[], T]) -> T:
-        """The result of the function, called inside: its sockets and /proc/sys/net are those of the namespace. Raises
-        what it raises."""
+        """The result of the function, called inside: its sockets and /proc/sys/net are those of the namespace.
+
+        Raises what it raises, and Failure if the process has ended meanwhile.
+        """
         if self._path is None:
             return function()
         return _Inside(self._path, function).result()
@@ -66,10 +70,19 @@ class _Inside(threading.Thread, Generic[T]):
 
     def run(self) -> None:
         try:
-            with self._path.open() as handle:
-                libc = ctypes.CDLL(None, use_errno=True)  # os.setns is there from Python 3.12 on
-                if libc.setns(handle.fileno(), CLONE_NEWNET):
-                    raise OSError(ctypes.get_errno(), f"cannot enter {self._path}")
+            self._enter()
             self._results.append(self._function())
         except BaseException as error:
             self._error = error
+
+    def _enter(self) -> None:
+        try:
+            with self._path.open() as handle:
+                libc = ctypes.CDLL(None, use_errno=True)  # os.setns is there from Python 3.12 on
+                if libc.setns(handle.fileno(), CLONE_NEWNET):
+                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        except OSError as error:
+            raise Failure(
+                f"The network namespace {self._path} cannot be entered ({error.strerror}): has Open vSwitch ended "
+                "just now, or are you not root?"
+            ) from error

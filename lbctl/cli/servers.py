@@ -54,7 +54,13 @@ def show(external_ip: OnlyExternalIp = None, service: OnlyService = None, json: 
 
 @app.command("add")
 @with_options(ADDED)
-def add(external_ip: ExternalIpArgument, service: ServiceArgument, server: ServerArgument, json: output.Json = False, **given: Any) -> None:
+def add(
+    external_ip: ExternalIpArgument,
+    service: ServiceArgument,
+    server: ServerArgument,
+    json: output.Json = False,
+    **given: Any,
+) -> None:
     """Give a service one more server, until the site file says something else about its servers."""
     address, port = split_server(server)
     body = {"address": address, "port": port, **{name: value for name, value in given.items() if value is not None}}
@@ -69,7 +75,9 @@ def add(external_ip: ExternalIpArgument, service: ServiceArgument, server: Serve
 
 
 @app.command("remove")
-def remove(external_ip: ExternalIpArgument, service: ServiceArgument, server: ServerArgument, json: output.Json = False) -> None:
+def remove(
+    external_ip: ExternalIpArgument, service: ServiceArgument, server: ServerArgument, json: output.Json = False
+) -> None:
     """Take a server out of a service; its open connections stay."""
     rest = Client.from_environment().delete(*_servers(external_ip, service), _name(server))
     if json:
@@ -84,7 +92,13 @@ def remove(external_ip: ExternalIpArgument, service: ServiceArgument, server: Se
 
 @app.command("change")
 @with_changes(CHANGED)
-def change(external_ip: ExternalIpArgument, service: ServiceArgument, server: ServerArgument, json: output.Json = False, **given: Any) -> None:
+def change(
+    external_ip: ExternalIpArgument,
+    service: ServiceArgument,
+    server: ServerArgument,
+    json: output.Json = False,
+    **given: Any,
+) -> None:
     """Change what a server is given; open connections stay."""
     view = Client.from_environment().patch(*_servers(external_ip, service), _name(server), body=changes(CHANGED, given))
     if json:

@@ -28,7 +28,12 @@ class RequestProblem(Exception):
 
     def body(self) -> bytes:
         """The problem details, as JSON."""
-        content: dict[str, object] = {"type": "about:blank", "title": self.title, "status": self.status, "detail": self.detail}
+        content: dict[str, object] = {
+            "type": "about:blank",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+        }
         if self.errors:
             content["errors"] = list(self.errors)
         return json.dumps(content).encode()

@@ -53,8 +53,8 @@ class Key:
     derived: str | None = None
     """What it is when it is left out, in words, where that depends on other keys. It is always written, then."""
     absent: str | None = None
-    """What it means that it is left out (null in REST), in few words. If the key can be changed, `lbctl server change` has
-    an option of that name."""
+    """What it means that it is left out (null in REST), in few words. If the key can be changed, `lbctl server
+    change` has an option of that name."""
     changeable: bool = False
     """Can it be changed at run time?"""
     shown: str | None = None

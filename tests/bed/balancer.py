@@ -42,7 +42,8 @@ class BalancerNode:
                 self.ovs.purge()
                 return
             except OvsError:
-                # Open vSwitch 3.1 may crash when flows are deleted whose FINs it has yet to account (docs/performance.md).
+                # Open vSwitch 3.1 may crash when flows are deleted whose FINs it has yet to account
+                # (docs/performance.md).
                 if not wait_crashed(self.ovs):
                     raise
         self.start_vswitchd()

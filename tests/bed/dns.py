@@ -20,7 +20,8 @@ START_TIMEOUT = limit(10.0)
 
 
 class DnsServer:
-    """dnsmasq on port 53 of a server, listening. With the methods of traffic.Script that a bed needs of what serves in it.
+    """dnsmasq on port 53 of a server, listening. With the methods of traffic.Script that a bed needs of what serves
+    in it.
 
     Raises TrafficError if it is not installed or does not start.
     """
@@ -53,14 +54,21 @@ def _wait_listening(space: Namespace) -> None:
 
 
 def _options(name: str) -> Iterator[str]:
-    yield from ("--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--user=root", "--no-resolv", "--no-hosts")
+    yield from (
+        "--keep-in-foreground",
+        "--conf-file=/dev/null",
+        "--pid-file=",
+        "--user=root",
+        "--no-resolv",
+        "--no-hosts",
+    )
     yield from (f"--listen-address={name}", "--bind-interfaces", "--cache-size=0", f"--txt-record={NAME},{name}")
 
 
 @dataclass(frozen=True)
 class DnsResult:
-    """What DNS clients saw. `failures`: what became of each query without its answer; `servers`: name -> answers; `changed`: how
-    often a client that keeps its port was answered by another server than before."""
+    """What DNS clients saw. `failures`: what became of each query without its answer; `servers`: name -> answers;
+    `changed`: how often a client that keeps its port was answered by another server than before."""
 
     asked: int
     failures: tuple[str, ...]
@@ -77,10 +85,22 @@ class DnsResult:
 
 
 class DnsLoad(Script):
-    """Clients of a DNS service: `steady` keep their port, `changing` take another for each query, one every `interval` seconds."""
+    """Clients of a DNS service: `steady` keep their port, `changing` take another for each query, one every
+    `interval` seconds."""
 
-    def __init__(self, space: Namespace, log: Path, address: object, *, steady: int = 4, changing: int = 2, interval: float = 0.02) -> None:
-        super().__init__(space, log, "dns_load.py", address, NAME, "--steady", steady, "--changing", changing, "--interval", interval)
+    def __init__(
+        self,
+        space: Namespace,
+        log: Path,
+        address: object,
+        *,
+        steady: int = 4,
+        changing: int = 2,
+        interval: float = 0.02,
+    ) -> None:
+        super().__init__(
+            space, log, "dns_load.py", address, NAME, "--steady", steady, "--changing", changing, "--interval", interval
+        )
 
     def stop(self) -> DnsResult:
         """End it, and what it saw. Raises TrafficError."""

@@ -1,8 +1,9 @@
-"""DNS clients that notice a lost answer: `python dns_load.py ADDRESS NAME OPTIONS`, in a client's namespace. Stands alone.
+"""DNS clients that notice a lost answer: `python dns_load.py ADDRESS NAME OPTIONS`, in a client's namespace. Stands
+alone.
 
-`--steady N`: N clients that keep their port; `--changing N`: N clients that take another port for each query. Each asks for the TXT
-record of NAME every `--interval` seconds and never asks twice. It prints "ready" when every client has had an answer, ends on
-SIGTERM, and prints one JSON object then (see dns.DnsResult).
+`--steady N`: N clients that keep their port; `--changing N`: N clients that take another port for each query. Each
+asks for the TXT record of NAME every `--interval` seconds and never asks twice. It prints "ready" when every client
+has had an answer, ends on SIGTERM, and prints one JSON object then (see dns.DnsResult).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A TCP server that says who it is: `python echo_server.py NAME PORT...`, in a server's namespace. Stands alone.
 
-Lines are answered with `NAME LINE`; HTTP/1.1 requests with JSON {"server", "client": [address, port], "port", "received"}, where
-`received` counts the bytes of the body; GET /bytes/N with N bytes. It prints "ready" once all ports listen.
+Lines are answered with `NAME LINE`; HTTP/1.1 requests with JSON {"server", "client": [address, port], "port",
+"received"}, where `received` counts the bytes of the body; GET /bytes/N with N bytes. It prints "ready" once all
+ports listen.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Established connections, and what becomes of them: `python established.py ADDRESS PORT COUNT FILE`, in a client's namespace.
+"""Established connections, and what becomes of them: `python established.py ADDRESS PORT COUNT FILE`, in a client's
+namespace.
 
-Stands alone. It opens COUNT connections and prints "ready"; from then on a line goes out every `--interval` seconds, over the
-connections in turn: while lines are lost there is still a connection that TCP has not made wait. FILE gets the time of each answer
-(8-byte floats in machine order; seconds of the monotonic clock, which all processes share). On SIGTERM a line goes out over every
-connection, and it prints one JSON object: how many are `alive` (they answered), `reset`, `closed`, `hung` (no answer within
-`--patience` seconds).
+Stands alone. It opens COUNT connections and prints "ready"; from then on a line goes out every `--interval` seconds,
+over the connections in turn: while lines are lost there is still a connection that TCP has not made wait. FILE gets
+the time of each answer (8-byte floats in machine order; seconds of the monotonic clock, which all processes share).
+On SIGTERM a line goes out over every connection, and it prints one JSON object: how many are `alive` (they answered),
+`reset`, `closed`, `hung` (no answer within `--patience` seconds).
 """
 
 from __future__ import annotations

@@ -24,12 +24,17 @@ OPENING = 150.0
 
 
 def wait_reached(bed: Bed, *unknown: str) -> None:
-    """Until every LB, not only the one that serves it, knows every server's MAC: else nothing can move there. unknown: addresses of
-    servers that the controller has not been told of."""
-    servers = [f"_dst={address} " for space in bed.servers if (address := space.name.removeprefix("server-")) not in unknown]
+    """Until every LB, not only the one that serves it, knows every server's MAC: else nothing can move there.
+    unknown: addresses of servers that the controller has not been told of."""
+    servers = [
+        f"_dst={address} " for space in bed.servers if (address := space.name.removeprefix("server-")) not in unknown
+    ]
     for node in bed.lbs.values():
-        bed.wait_until(lambda: all(server in node.ovs.dump_flows(node.bridge, "table=40") for server in servers), 10,  # noqa: B023
-                       f"{node.lb.name} reaches every server")
+        bed.wait_until(
+            lambda node=node: all(server in node.ovs.dump_flows(node.bridge, "table=40") for server in servers),
+            10,
+            f"{node.lb.name} reaches every server",
+        )
 
 
 def kill(bed: Bed, lb: str) -> None:
@@ -77,7 +82,8 @@ def _plug(bed: Bed, lb: str, side: str) -> Plug:
 
 @dataclass(frozen=True)
 class Silence:
-    """A time without an answer on any connection, in seconds after the fault. `end`: the first packet that was forwarded again."""
+    """A time without an answer on any connection, in seconds after the fault. `end`: the first packet that was
+    forwarded again."""
 
     begin: float
     end: float
@@ -89,8 +95,8 @@ class Silence:
 
 @dataclass(frozen=True)
 class Fates:
-    """What became of established connections. `answers`: when each answer came (seconds of the monotonic clock), ascending;
-    `checked`: when the last line went out over each of them."""
+    """What became of established connections. `answers`: when each answer came (seconds of the monotonic clock),
+    ascending; `checked`: when the last line went out over each of them."""
 
     alive: int
     reset: int
@@ -107,14 +113,23 @@ class Fates:
 
 
 class Established:
-    """`count` established connections from `space` (see established.py), and a line over one of them every `interval` seconds.
+    """`count` established connections from `space` (see established.py), and a line over one of them every `interval`
+    seconds.
 
-    patience: seconds without an answer, at the end, after which a connection hangs. TCP that has sent a line again for 5 s in vain
-    waits as long again before it tries once more.
+    patience: seconds without an answer, at the end, after which a connection hangs. TCP that has sent a line again
+    for 5 s in vain waits as long again before it tries once more.
     """
 
     def __init__(
-        self, bed: Bed, space: Namespace, address: object, count: int, *, interval: float = 0.001, patience: float = 15.0, port: int = 80
+        self,
+        bed: Bed,
+        space: Namespace,
+        address: object,
+        count: int,
+        *,
+        interval: float = 0.001,
+        patience: float = 15.0,
+        port: int = 80,
     ) -> None:
         parts = -(-count // AT_MOST)
         self._files = [bed.directory / f"established-{space.name}-{address}-{part}" for part in range(parts)]

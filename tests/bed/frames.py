@@ -53,14 +53,17 @@ def tcp(
     ttl: int = 64,
     options: bytes = b"",
 ) -> bytes:
-    """A TCP segment; `eth`, `client`, `server`: (source MAC, destination MAC), source and destination (address, port)."""
+    """A TCP segment; `eth`, `client`, `server`: (source MAC, destination MAC), source and destination (address,
+    port)."""
     words = (20 + len(options)) // 4
     head = struct.pack("!HHIIBBHHH", client[1], server[1], seq, ack, words << 4, flags, 65535, 0, 0) + options
     segment = _with_checksum(head + payload, 16, _pseudo(client[0], server[0], TCP, len(head) + len(payload)))
     return ip(eth, client[0], server[0], TCP, segment, ttl=ttl)
 
 
-def udp(eth: tuple[str, str], client: tuple[str, int], server: tuple[str, int], payload: bytes = b"", *, ttl: int = 64) -> bytes:
+def udp(
+    eth: tuple[str, str], client: tuple[str, int], server: tuple[str, int], payload: bytes = b"", *, ttl: int = 64
+) -> bytes:
     """A UDP datagram; arguments as of tcp()."""
     datagram = struct.pack("!HHHH", client[1], server[1], 8 + len(payload), 0) + payload
     datagram = _with_checksum(datagram, 6, _pseudo(client[0], server[0], UDP, len(datagram)))
@@ -90,10 +93,29 @@ def ipv6(eth: tuple[str, str], src: str, dst: str, protocol: int, body: bytes, *
 
 
 def ipv4(
-    eth: tuple[str, str], src: str, dst: str, protocol: int, body: bytes, *, ttl: int = 64, fragment: int = 0, ident: int = 1
+    eth: tuple[str, str],
+    src: str,
+    dst: str,
+    protocol: int,
+    body: bytes,
+    *,
+    ttl: int = 64,
+    fragment: int = 0,
+    ident: int = 1,
 ) -> bytes:
     """An IPv4 packet; `fragment`: flags and offset as in the header."""
-    fields = (0x45, 0, 20 + len(body), ident, fragment, ttl, protocol, 0, IPv4Address(src).packed, IPv4Address(dst).packed)
+    fields = (
+        0x45,
+        0,
+        20 + len(body),
+        ident,
+        fragment,
+        ttl,
+        protocol,
+        0,
+        IPv4Address(src).packed,
+        IPv4Address(dst).packed,
+    )
     return ethernet(eth, 0x0800, _with_checksum(struct.pack("!BBHHHBBH4s4s", *fields), 10) + body)
 
 
@@ -156,7 +178,14 @@ def _read_ipv6(packet: bytes) -> dict:
     """Extension headers are not looked into."""
     length, protocol, ttl, src, dst = struct.unpack_from("!HBB16s16s", packet, 4)
     body = packet[40 : 40 + length]
-    fields = {"src": IPv6Address(src), "dst": IPv6Address(dst), "protocol": protocol, "ttl": ttl, "payload": body, "checksums_right": True}
+    fields = {
+        "src": IPv6Address(src),
+        "dst": IPv6Address(dst),
+        "protocol": protocol,
+        "ttl": ttl,
+        "payload": body,
+        "checksums_right": True,
+    }
     return _read_transport(fields, body)
 
 
@@ -180,7 +209,9 @@ def _read_transport(fields: dict, body: bytes) -> dict:
 
 def _pseudo(src: str, dst: str, protocol: int, length: int) -> bytes:
     addresses = ip_address(src).packed + ip_address(dst).packed
-    return addresses + (struct.pack("!BBH", 0, protocol, length) if len(addresses) == 8 else struct.pack("!II", length, protocol))
+    return addresses + (
+        struct.pack("!BBH", 0, protocol, length) if len(addresses) == 8 else struct.pack("!II", length, protocol)
+    )
 
 
 def _with_checksum(data: bytes, offset: int, pseudo: bytes = b"") -> bytes:

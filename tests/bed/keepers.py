@@ -35,10 +35,25 @@ class KeeperNode:
     def start(self) -> None:
         """Start the process; wait_listening() says when it serves."""
         command = (sys.executable, "-c", "from lbctl.cli.main import app; app(prog_name='lbctl')", "keeper")
-        options = ("--server", self.server, "--listen", self.place.netloc, "--directory", self.directory, "--token-file", self._token())
+        options = (
+            "--server",
+            self.server,
+            "--listen",
+            self.place.netloc,
+            "--directory",
+            self.directory,
+            "--token-file",
+            self._token(),
+        )
         with self.log_file.open("a") as log:
-            self.process = self.space.popen(*command, *options, cwd=Path(__file__).resolve().parents[2], stdin=subprocess.DEVNULL,
-                                            stdout=log, stderr=log)
+            self.process = self.space.popen(
+                *command,
+                *options,
+                cwd=Path(__file__).resolve().parents[2],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
 
     def listens(self) -> bool:
         """Whether it takes connections. Raises OSError if not yet."""

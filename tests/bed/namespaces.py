@@ -1,7 +1,7 @@
 """Network namespaces with their devices, that go away also when their owner was killed.
 
-All are named `lbt<pid>-<n>-<name>` after the process that made them. Whoever makes some first removes those whose owner is
-gone, with the processes in them, and their owners' directories under BASE.
+All are named `lbt<pid>-<n>-<name>` after the process that made them. Whoever makes some first removes those whose
+owner is gone, with the processes in them, and their owners' directories under BASE.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class Namespace:
         run(["ip", "-n", self.full_name, "-batch", "-"], input="\n".join(lines) + "\n")
 
     def call(self, function: Callable[[], T]) -> T:
-        """The result of `function`, called inside: what it opens (a socket) stays inside. Its errors are raised here."""
+        """The result of `function`, called inside: what it opens (a socket) stays inside. Its errors are raised here.
+        """
         return call_inside(self.path, function)
 
     def sysctl(self, **values: object) -> None:
@@ -79,9 +80,12 @@ class Namespace:
         self.call(write)
 
     def enable_ipv6(self) -> None:
-        """For devices that are there and for later ones: addresses can be used at once, and stay when a device goes down."""
+        """For devices that are there and for later ones: addresses can be used at once, and stay when a device goes
+        down."""
         every = {"disable_ipv6": 0, "accept_dad": 0, "accept_ra": 0, "keep_addr_on_down": 1}
-        self.sysctl(**{f"ipv6__conf__{which}__{key}": value for which in ("default", "all") for key, value in every.items()})
+        self.sysctl(
+            **{f"ipv6__conf__{which}__{key}": value for which in ("default", "all") for key, value in every.items()}
+        )
 
     def set_link(self, device: str, up: bool) -> None:
         """Bring a device up or down."""

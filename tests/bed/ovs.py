@@ -37,8 +37,8 @@ class PrivateOvs:
     """One ovsdb-server and ovs-vswitchd pair.
 
     `rundir` is made by start() and removed by stop(). The daemons run in network namespace `namespace`, or behind
-    `prefix` (any command that runs its arguments inside, such as `mnexec -a PID`). The tools run outside: they reach the
-    daemons through Unix sockets.
+    `prefix` (any command that runs its arguments inside, such as `mnexec -a PID`). The tools run outside: they reach
+    the daemons through Unix sockets.
     """
 
     def __init__(self, name: str, rundir: Path | str, namespace: str | None = None, prefix: Sequence[str] = ()) -> None:
@@ -166,8 +166,8 @@ class PrivateOvs:
     ) -> None:
         """Make `bridge` as a load balancer needs it, with the devices `ports` (numbered from 1, in this order).
 
-        `controller`: such as `tcp:198.18.0.1:6653`. `inactivity_probe` in seconds. Raises OvsError when a port cannot be
-        opened.
+        `controller`: such as `tcp:198.18.0.1:6653`. `inactivity_probe` in seconds. Raises OvsError when a port cannot
+        be opened.
         """
         command: list[str] = ["add-br", bridge, "--", "set", "bridge", bridge]
         command += [

@@ -48,9 +48,9 @@ def simple_site(
 ) -> Site:
     """A site of LBs lb-a, lb-b, ... that takes turns in giving them the external IPs 198.51.100.1, .2, ...
 
-    External IP .i has gateway 10.0.0.i and the servers 10.0.0.i1, .i2, ... `ports`: service port -> server port, by default
-    80 -> 8080. `weights`: of the servers of each service, 1 where it ends. `settings`: fields of model.Settings.
-    With `version` 6 the same numbers in 2001:db8:1::/64 and 2001:db8:2::/64.
+    External IP .i has gateway 10.0.0.i and the servers 10.0.0.i1, .i2, ... `ports`: service port -> server port, by
+    default 80 -> 8080. `weights`: of the servers of each service, 1 where it ends. `settings`: fields of
+    model.Settings. With `version` 6 the same numbers in 2001:db8:1::/64 and 2001:db8:2::/64.
     """
     if not (1 <= lbs <= 6 and 1 <= external_ips <= 9 and 1 <= servers <= 9):
         raise ValueError("a simple site has 1 to 6 LBs, 1 to 9 external IPs, 1 to 9 servers for each")
@@ -75,7 +75,8 @@ def simple_site(
 
 
 def full_nat_site(external_ips: int = 2, servers: int = 2, *, internal_ips: int = 2, **plain: Any) -> Site:
-    """simple_site(**plain) with full NAT: all external IPs have the same servers, 10.0.0.11, ..., which have no way to any client.
+    """simple_site(**plain) with full NAT: all external IPs have the same servers, 10.0.0.11, ..., which have no way
+    to any client.
 
     External IP .i has the internal IPs 10.0.0.1i1, .1i2, ...
     """
@@ -105,7 +106,8 @@ def with_nat_gateway(site: Site, version: int = 4, **changes: Any) -> Site:
 
 
 def behind_tunnels(site: Site, *transports: str, key: int = 7, internal_mtu: int = 1500) -> Site:
-    """The site with each server behind a tunnel of its own: server 10.0.0.N is 10.9.0.N, behind 198.18.2.N (tests/bed/tunnels.py).
+    """The site with each server behind a tunnel of its own: server 10.0.0.N is 10.9.0.N, behind 198.18.2.N
+    (tests/bed/tunnels.py).
 
     transports: of the servers of each external IP, in turn. internal_mtu: see model.Settings.
     """
@@ -116,18 +118,29 @@ def behind_tunnels(site: Site, *transports: str, key: int = 7, internal_mtu: int
         return replace(server, address=host(TUNNELED[server.address.version], number), tunnel=tunnel)
 
     external_ips = tuple(
-        replace(ip, services=tuple(replace(service, servers=tuple(moved(server, transport) for server in service.servers))
-                                   for service in ip.services))
+        replace(
+            ip,
+            services=tuple(
+                replace(service, servers=tuple(moved(server, transport) for server in service.servers))
+                for service in ip.services
+            ),
+        )
         for ip, transport in zip(site.external_ips, itertools.cycle(transports), strict=False)
     )
     balancers = tuple(replace(lb, tunnel_ports=tuple((transport, f"{lb.internal_port[:3]}-{transport}")
                                                      for transport in TUNNEL_OVERHEAD if transport in transports))
                       for lb in site.load_balancers)
-    return replace(site, external_ips=external_ips, load_balancers=balancers, settings=replace(site.settings, internal_mtu=internal_mtu))
+    return replace(
+        site,
+        external_ips=external_ips,
+        load_balancers=balancers,
+        settings=replace(site.settings, internal_mtu=internal_mtu),
+    )
 
 
 def with_keepers(site: Site, *copies: str) -> Site:
-    """The site with a keeper on each server, and these copies of every external IP. Server 10.0.0.N's is at 198.18.0.1NN."""
+    """The site with a keeper on each server, and these copies of every external IP. Server 10.0.0.N's is at
+    198.18.0.1NN."""
     def keeper(address: Address) -> Keeper:
         number = int(str(address).rpartition("." if address.version == 4 else ":")[2])
         return Keeper(address, f"http://198.18.0.{100 + number}:{KEEPER_PORT}")
@@ -138,8 +151,12 @@ def with_keepers(site: Site, *copies: str) -> Site:
 
 def together(ipv4: Site, ipv6: Site) -> Site:
     """A site of both IP versions, with the LBs and settings of the first one."""
-    return replace(ipv4, external_networks=ipv4.external_networks + ipv6.external_networks,
-                   internal_networks=ipv4.internal_networks + ipv6.internal_networks, external_ips=ipv4.external_ips + ipv6.external_ips)
+    return replace(
+        ipv4,
+        external_networks=ipv4.external_networks + ipv6.external_networks,
+        internal_networks=ipv4.internal_networks + ipv6.internal_networks,
+        external_ips=ipv4.external_ips + ipv6.external_ips,
+    )
 
 
 def host(network: Network, number: int) -> Address:

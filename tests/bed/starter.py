@@ -39,7 +39,12 @@ class Starter:
             environment = {**environment, "OPENBLAS_NUM_THREADS": "1"}
             self._errors = tempfile.TemporaryFile("w+")
             self._process = programs.popen(
-                command, cwd=CHECKOUT, env=environment, stdin=subprocess.DEVNULL, stderr=self._errors, pass_fds=[far.fileno()]
+                command,
+                cwd=CHECKOUT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stderr=self._errors,
+                pass_fds=[far.fileno()],
             )
 
     def start(self, arguments: Sequence[str], namespace: Path, log: Path) -> Started:

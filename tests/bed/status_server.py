@@ -1,4 +1,5 @@
-"""An HTTP server that answers each request with the status in a file: `python status_server.py ADDRESS FILE PORT`. Stands alone.
+"""An HTTP server that answers each request with the status in a file: `python status_server.py ADDRESS FILE PORT`.
+Stands alone.
 
 It prints "ready" once it listens.
 """

@@ -54,7 +54,9 @@ class Script:
         """Wait up to `timeout` seconds until it says "ready". Raises TrafficError."""
         if self._line(timeout) != "ready":
             self.kill()
-            raise TrafficError(f"{self.name} did not start: {self.log.read_text()[-2000:].strip() or 'it said nothing'}")
+            raise TrafficError(
+                f"{self.name} did not start: {self.log.read_text()[-2000:].strip() or 'it said nothing'}"
+            )
 
     def again(self) -> Script:
         """The same once more, when this one has ended."""
@@ -91,7 +93,8 @@ class Script:
 
 @dataclass(frozen=True)
 class LongConnection:
-    """What a connection that stays open saw; times in seconds. `error`: None, "reset", "refused", "timeout", "closed"..."""
+    """What a connection that stays open saw; times in seconds. `error`: None, "reset", "refused", "timeout",
+    "closed"..."""
 
     sent: int
     received: int
@@ -105,8 +108,8 @@ class LongConnection:
 
 @dataclass(frozen=True)
 class LoadResult:
-    """What a load saw. `failures`: an error (as above) for each failed request; `servers`: name -> requests answered; `slow`: requests
-    that took more than half a second."""
+    """What a load saw. `failures`: an error (as above) for each failed request; `servers`: name -> requests answered;
+    `slow`: requests that took more than half a second."""
 
     long: tuple[LongConnection, ...]
     succeeded: int
@@ -159,7 +162,9 @@ class Load(Script):
         )
         requests = saw["requests"]
         failures = tuple(requests["failures"])
-        return LoadResult(long, requests["succeeded"], failures, requests["servers"], requests["longest"], requests["slow"])
+        return LoadResult(
+            long, requests["succeeded"], failures, requests["servers"], requests["longest"], requests["slow"]
+        )
 
 
 def request(
@@ -183,7 +188,9 @@ def request(
         return json.loads(connection.getresponse().read())
 
 
-def connect(space: Namespace, address: object, port: int = 80, *, bind: str = "", timeout: float = limit(5.0)) -> socket.socket:
+def connect(
+    space: Namespace, address: object, port: int = 80, *, bind: str = "", timeout: float = limit(5.0)
+) -> socket.socket:
     """A TCP connection from inside `space`, kept by the caller. Raises OSError."""
     family = socket.AF_INET6 if ":" in str(address) else socket.AF_INET
     plain = space.call(lambda: socket.socket(family))

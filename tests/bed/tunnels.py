@@ -2,8 +2,8 @@
 
     LB, br-under 198.18.1.11 ... -- router .254 -- 198.18.2.x (a tunnel's remote address) server
 
-A server has no way to its LBs but this one, and its own address is on its tunnel device alone. The far end of a vxlan tunnel is
-Linux's; that of geneve and gre another Open vSwitch, since kernels of test machines may have neither.
+A server has no way to its LBs but this one, and its own address is on its tunnel device alone. The far end of a vxlan
+tunnel is Linux's; that of geneve and gre another Open vSwitch, since kernels of test machines may have neither.
 """
 
 from __future__ import annotations
@@ -46,8 +46,19 @@ def attach(ovs: PrivateOvs, space: Namespace, lb: LoadBalancer, number: int) -> 
     _bridge_below(ovs, 0xB0000000 | number, DEVICE)
     address_bridge(space, number)
     for of_port, (transport, name) in enumerate(lb.tunnel_ports, start=11):
-        ovs.vsctl("add-port", lb.name, name, "--", "set", "interface", name, f"type={transport}", "options:remote_ip=flow",
-                  "options:key=flow", f"ofport_request={of_port}")
+        ovs.vsctl(
+            "add-port",
+            lb.name,
+            name,
+            "--",
+            "set",
+            "interface",
+            name,
+            f"type={transport}",
+            "options:remote_ip=flow",
+            "options:key=flow",
+            f"ofport_request={of_port}",
+        )
 
 
 def address_bridge(space: Namespace, number: int) -> None:
@@ -63,7 +74,21 @@ def far_end(space: Namespace, rundir: Path, tunnel: Tunnel, address: Address, lb
     ovs = None
     if tunnel.transport == "vxlan":
         _address(space, "eth0", *below)
-        space.ip("link", "add", FAR_DEVICE, "type", "vxlan", "id", tunnel.key, "dstport", VXLAN_PORT, "local", tunnel.remote, "dev", "eth0")
+        space.ip(
+            "link",
+            "add",
+            FAR_DEVICE,
+            "type",
+            "vxlan",
+            "id",
+            tunnel.key,
+            "dstport",
+            VXLAN_PORT,
+            "local",
+            tunnel.remote,
+            "dev",
+            "eth0",
+        )
         for number in range(lbs):  # broadcasts go to all of them
             space.run("bridge", "fdb", "append", "00:00:00:00:00:00", "dev", FAR_DEVICE, "dst", lb_address(number))
     else:
@@ -73,8 +98,18 @@ def far_end(space: Namespace, rundir: Path, tunnel: Tunnel, address: Address, lb
         ovs.add_bridge(FAR_DEVICE, 0xF0000001)
         ovs.vsctl("set", "bridge", FAR_DEVICE, "fail_mode=standalone")
         for number in range(lbs):
-            ovs.vsctl("add-port", FAR_DEVICE, f"t{number}", "--", "set", "interface", f"t{number}", f"type={tunnel.transport}",
-                      f"options:remote_ip={lb_address(number)}", f"options:key={tunnel.key}")
+            ovs.vsctl(
+                "add-port",
+                FAR_DEVICE,
+                f"t{number}",
+                "--",
+                "set",
+                "interface",
+                f"t{number}",
+                f"type={tunnel.transport}",
+                f"options:remote_ip={lb_address(number)}",
+                f"options:key={tunnel.key}",
+            )
         space.offloads_off(FAR_DEVICE)
     space.ip("link", "set", FAR_DEVICE, "mtu", tunnel.mtu, "up")
     space.ip("addr", "add", f"{address}/{address.max_prefixlen}", "dev", FAR_DEVICE)
@@ -82,7 +117,8 @@ def far_end(space: Namespace, rundir: Path, tunnel: Tunnel, address: Address, lb
 
 
 def routes(gateway: Address | None, internal_ips: Sequence[Address]) -> list[str]:
-    """`ip` commands for a server's way to its external IP's LB: all by the gateway, or internal IPs alone (full NAT)."""
+    """`ip` commands for a server's way to its external IP's LB: all by the gateway, or internal IPs alone (full NAT).
+    """
     if gateway is not None:
         return [f"route add default via {gateway} dev {FAR_DEVICE} onlink"]
     return [f"route add {address} dev {FAR_DEVICE}" for address in internal_ips]

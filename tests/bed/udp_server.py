@@ -1,6 +1,7 @@
 """A UDP server that says who it is: `python udp_server.py NAME PORT...`, in a server's namespace. Stands alone.
 
-A datagram is answered with `NAME DATAGRAM`, but not one that begins with "-". It prints "ready" once all ports are open.
+A datagram is answered with `NAME DATAGRAM`, but not one that begins with "-". It prints "ready" once all ports are
+open.
 """
 
 from __future__ import annotations

@@ -413,7 +413,7 @@ def test_echo_is_answered_in_the_switch(live: Bed) -> None:
     before = counters(live)["packet_ins"]
     for space, address in ((live.clients[0], FIRST), (live.remote, FULL), (server_space(live, SERVER), "2001:db8:2::1"),
                            (server_space(live, FULL_SERVER), INTERNAL_IPS[0])):
-        assert " 2 received" in space.run("ping", "-c2", "-i0.1", "-W2", address)
+        assert " 2 received" in space.run("ping", "-c2", "-l2", "-W10", address)
     assert counters(live)["packet_ins"] == before
 
 

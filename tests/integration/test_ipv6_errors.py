@@ -165,7 +165,7 @@ def test_the_end_of_a_hop_limit_is_told(live: Bed) -> None:
 def test_inside_hosts_go_out_by_tcp_udp_and_echo(live: Bed, outside: Namespace) -> None:
     answer = request(live.inside[0], CLIENT, PORT)
     assert answer["client"][0] == GATEWAY
-    assert " 2 received" in live.inside[1].run("ping", "-c2", "-i0.2", "-W2", CLIENT)
+    assert " 2 received" in live.inside[1].run("ping", "-c2", "-l2", "-W10", CLIENT)
     server = outside.call(lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
     client = live.inside[0].call(lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
     with server, client:

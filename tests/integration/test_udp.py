@@ -31,11 +31,16 @@ ECHO, DNS, SILENT = 80, 53, 7
 
 def site() -> Site:
     """Each external IP with TCP and UDP on port 80, DNS, and a service whose servers listen on no such port."""
-    plain = simple_site(external_ips=2, settings={"grace": 0.5, "linger": 1, "arp_interval": 2.0, "udp_idle_timeout": IDLE,
-                                                  "time_wait": 1.0})
+    plain = simple_site(
+        external_ips=2,
+        settings={"grace": 0.5, "linger": 1, "arp_interval": 2.0, "udp_idle_timeout": IDLE, "time_wait": 1.0},
+    )
     destination, full = (replace(ip, load_balancer="lb-a", services=(*ip.services, *udp_services(ip.services[0])))
                          for ip in plain.external_ips)
-    return replace(plain, external_ips=(destination, replace(full, nat="full", gateway=None, internal_ips=(IPv4Address("10.0.0.102"),))))
+    return replace(
+        plain,
+        external_ips=(destination, replace(full, nat="full", gateway=None, internal_ips=(IPv4Address("10.0.0.102"),))),
+    )
 
 
 def udp_services(tcp: Service) -> list[Service]:
@@ -47,7 +52,8 @@ BED = {"site": site()}
 
 
 def prepare(bed: Bed) -> None:
-    """UDP echo on port 8080 and DNS on port 53 of every server; with full NAT they have no way to the clients but the LB's."""
+    """UDP echo on port 8080 and DNS on port 53 of every server; with full NAT they have no way to the clients but the
+    LB's."""
     for space in bed.servers:
         bed.serve(space, "udp_server.py", space.name.removeprefix("server-"), 8080)
         bed.server_scripts[f"dns on {space.name}"] = DnsServer(space)
@@ -106,7 +112,12 @@ def test_a_first_datagram_makes_an_entry_and_the_answer_comes_back(live: Bed, ad
         with Plug(space, address) as plug:
             server = plug.ask()
             [entry] = entries_of(live, plug.local)
-            assert (entry["protocol"], entry["server"], entry["server_port"], entry["state"]) == ("udp", server, 8080, "open")
+            assert (entry["protocol"], entry["server"], entry["server_port"], entry["state"]) == (
+                "udp",
+                server,
+                8080,
+                "open",
+            )
             assert (entry["external_ip"], entry["external_port"]) == (address, ECHO)
             assert (entry["internal_ip"] == "10.0.0.102") is (address == FULL)
             assert {plug.ask(str(n)) for n in range(20)} == {server}, "a connection stays with its server"
@@ -216,7 +227,11 @@ def test_a_datagram_without_checksum_arrives_without(live: Bed) -> None:
     """RFC 768: 0 says that there is none, and must not become a wrong one."""
     with Plug(live.clients[0], DESTINATION) as plug:
         server = server_space(live, plug.ask())
-        frame = bytearray(frames.udp((live.clients[0].mac("eth0"), external_mac(live, "lb-a")), plug.local, (DESTINATION, ECHO), b"-bare"))
+        frame = bytearray(
+            frames.udp(
+                (live.clients[0].mac("eth0"), external_mac(live, "lb-a")), plug.local, (DESTINATION, ECHO), b"-bare"
+            )
+        )
         frame[40:42] = bytes(2)
         with RawPort(live.clients[0], "eth0") as port, RawPort(server, "eth0") as wire:
             port.send(bytes(frame))
@@ -235,7 +250,10 @@ def test_dig(live: Bed, address: str) -> None:
 
 
 def dns_load(bed: Bed, address: str, **options: int) -> list[DnsLoad]:
-    return [DnsLoad(space, bed.directory / f"dns-{space.name}.log", address, **options) for space in (bed.clients[0], bed.remote)]
+    return [
+        DnsLoad(space, bed.directory / f"dns-{space.name}.log", address, **options)
+        for space in (bed.clients[0], bed.remote)
+    ]
 
 
 def assert_answered(loads: list[DnsLoad], at_least: int = 50) -> None:

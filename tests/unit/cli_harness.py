@@ -33,7 +33,9 @@ class Run(NamedTuple):
 class Command:
     """The command; `orders` is what is behind the API."""
 
-    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, of_site: Site | None = None) -> None:
+    def __init__(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, of_site: Site | None = None
+    ) -> None:
         self.orders = FakeOrders(of_site)
         self.control = self.orders.control
         self.token: str | None = None

@@ -1,8 +1,8 @@
 """A whole site in memory: the control function, fake switches behind slow connections, clients and servers.
 
-Nothing arrives by itself: messages and answers wait in a queue for each direction of each connection until the test lets
-them through, as do saved states, so that a test chooses the interleaving. Clients and servers notice what no user may
-notice (`violations`), and every data packet has a number, so that lost and repeated ones are known.
+Nothing arrives by itself: messages and answers wait in a queue for each direction of each connection until the test
+lets them through, as do saved states, so that a test chooses the interleaving. Clients and servers notice what no
+user may notice (`violations`), and every data packet has a number, so that lost and repeated ones are known.
 """
 
 from __future__ import annotations
@@ -28,18 +28,28 @@ LB_NAMES = ("lb-a", "lb-b", "lb-c")
 
 
 def site(ips: int = 2, lbs: int = 2, nat: str = "destination", udp: bool = False, **settings) -> Site:
-    """External IPs 198.51.100.1..., all starting at lb-a, with two servers each (one on another port); with full NAT these are
-    the same servers for all, and each external IP has 32 translated ports for each. udp: a service on port 53 as well."""
+    """External IPs 198.51.100.1..., all starting at lb-a, with two servers each (one on another port); with full NAT
+    these are the same servers for all, and each external IP has 32 translated ports for each. udp: a service on port
+    53 as well."""
     external_ips = tuple(_external_ip(n, nat, udp) for n in range(1, ips + 1))
-    return Site(tuple(LoadBalancer(name, 0xAA + place, f"{name}-ext", f"{name}-int")
-                      for place, name in enumerate(LB_NAMES[:lbs])),
-                (IPv4Network("198.51.100.0/24"),), (IPv4Network("10.0.0.0/24"),), external_ips, Settings(**{"settle": 0.0, **settings}))
+    return Site(
+        tuple(
+            LoadBalancer(name, 0xAA + place, f"{name}-ext", f"{name}-int") for place, name in enumerate(LB_NAMES[:lbs])
+        ),
+        (IPv4Network("198.51.100.0/24"),),
+        (IPv4Network("10.0.0.0/24"),),
+        external_ips,
+        Settings(**{"settle": 0.0, **settings}),
+    )
 
 
 def _external_ip(n: int, nat: str, udp: bool) -> ExternalIp:
     first = 10 * n if nat == "destination" else 10
     servers = Server(IPv4Address(f"10.0.0.{first}"), 80), Server(IPv4Address(f"10.0.0.{first + 1}"), 8080)
-    services = (Service("tcp", 80, "round-robin", servers), *((Service("udp", 53, "round-robin", servers),) if udp else ()))
+    services = (
+        Service("tcp", 80, "round-robin", servers),
+        *((Service("udp", 53, "round-robin", servers),) if udp else ()),
+    )
     address = IPv4Address(f"198.51.100.{n}")
     if nat == "destination":
         return ExternalIp(address, "lb-a", IPv4Address(f"10.0.0.{n}"), nat, services)
@@ -49,8 +59,8 @@ def _external_ip(n: int, nat: str, udp: bool) -> ExternalIp:
 
 @dataclass(eq=False)
 class Conversation:
-    """A client's TCP connection. `number` is its initial sequence number, and the ack of all its later packets, so that an
-    error reply tells which one it is for."""
+    """A client's TCP connection. `number` is its initial sequence number, and the ack of all its later packets, so
+    that an error reply tells which one it is for."""
 
     number: int
     client: Endpoint
@@ -93,8 +103,10 @@ class FakeSite:
         self.now = 1_000_000.0
         self.violations: list[str] = []
         self.stored = State(fence_code=fence_code)
-        self.switches = {lb.name: FakeSwitch(lb.name, lb.dpid, lb.external_port, lb.internal_port, self.site.settings.linger)
-                         for lb in self.site.load_balancers}
+        self.switches = {
+            lb.name: FakeSwitch(lb.name, lb.dpid, lb.external_port, lb.internal_port, self.site.settings.linger)
+            for lb in self.site.load_balancers
+        }
         self.to_switch: dict[str, deque] = {name: deque() for name in self.switches}
         self.to_control: dict[str, deque] = {name: deque() for name in self.switches}
         self.saves: deque = deque()
@@ -228,7 +240,9 @@ class FakeSite:
         for serving in self.control.ground.external_ips:
             known |= {entry.key for entry in serving.table.entries()}
             for name in serving.holders:
-                known |= {key for key, tables in self.switches[name].entries(serving.address).items() if len(tables) == 2}
+                known |= {
+                    key for key, tables in self.switches[name].entries(serving.address).items() if len(tables) == 2
+                }
         for conversation in self.conversations:
             if self.key(conversation) not in known:
                 conversation.forfeited = True
@@ -242,8 +256,9 @@ class FakeSite:
         self._note_rolled_back()
 
     def _note_rolled_back(self) -> None:
-        """A roll back can't wait for a target that does not answer in time, nor a promotion for such a source (docs/move.md):
-        until it has heard of it, it may be normal, too; and answer with an ICMP error, which TCP takes as a hint only."""
+        """A roll back can't wait for a target that does not answer in time, nor a promotion for such a source
+        (docs/move.md): until it has heard of it, it may be normal, too; and answer with an ICMP error, which TCP
+        takes as a hint only."""
         for record in self.control.movement.records().values():
             if record.state == "rolled-back" and record.id not in self.rolled_back:
                 self.rolled_back[record.id] = record.external_ip
@@ -294,7 +309,10 @@ class FakeSite:
     def _among_lbs(self, name: str, port: int, frame: bytes) -> None:
         """The other LBs hear it, too, if it is for all, or for them."""
         for other, switch in self.switches.items():
-            if other != name and frame[:6] in (packets.BROADCAST_MAC, bytes.fromhex(switch.ports[port - 1].mac.replace(":", ""))):
+            if other != name and frame[:6] in (
+                packets.BROADCAST_MAC,
+                bytes.fromhex(switch.ports[port - 1].mac.replace(":", "")),
+            ):
                 self.inject(other, frame, port)
 
     @staticmethod
@@ -321,10 +339,17 @@ class FakeSite:
     @staticmethod
     def key(conversation: Conversation) -> bytes:
         client, external = conversation.client, conversation.external
-        return bytes([6]) + client.address.packed + client.port.to_bytes(2) + external.address.packed + external.port.to_bytes(2)
+        return (
+            bytes([6])
+            + client.address.packed
+            + client.port.to_bytes(2)
+            + external.address.packed
+            + external.port.to_bytes(2)
+        )
 
     def open(self, place: int, reuse: Conversation | None = None) -> Conversation:
-        """A client asks for a connection to the external IP at that place of the site, on a new port or on a used one."""
+        """A client asks for a connection to the external IP at that place of the site, on a new port or on a used
+        one."""
         number = len(self.conversations) + 1
         client = reuse.client if reuse else Endpoint(IPv4Address("203.0.113.9"), 1024 + number)
         external = reuse.external if reuse else Endpoint(self.site.external_ips[place].address, 80)
@@ -376,8 +401,17 @@ class FakeSite:
         packet = packets.decode(frame)
         if not closed or not packet.payload_length:
             return frame
-        bare = packets.tcp_segment(packet.eth_dst, packet.eth_src, packet.src, packet.src_port, packet.dst, packet.dst_port,
-                                   flags=packet.tcp_flags, seq=packet.seq, ack=packet.ack)
+        bare = packets.tcp_segment(
+            packet.eth_dst,
+            packet.eth_src,
+            packet.src,
+            packet.src_port,
+            packet.dst,
+            packet.dst_port,
+            flags=packet.tcp_flags,
+            seq=packet.seq,
+            ack=packet.ack,
+        )
         return bare + frame[packet.payload_offset:]
 
     @staticmethod
@@ -417,13 +451,18 @@ class FakeSite:
 
     def accept(self, packet: packets.Packet) -> None:
         conversation = self.conversations[packet.seq - 1]
-        server, peer = Endpoint(IPv4Address(packet.dst), packet.dst_port), Endpoint(IPv4Address(packet.src), packet.src_port)
+        server, peer = (
+            Endpoint(IPv4Address(packet.dst), packet.dst_port),
+            Endpoint(IPv4Address(packet.src), packet.src_port),
+        )
         if conversation.server is None:
             self._meets_no_other(conversation, server, peer)
             conversation.server, conversation.peer = server, peer
         elif (conversation.server, conversation.peer) != (server, peer) and conversation.live:
-            self.violations.append(f"connection {conversation.number} had {conversation.server} and {conversation.peer}, "
-                                   f"now {server} and {peer}")
+            self.violations.append(
+                f"connection {conversation.number} had {conversation.server} and {conversation.peer}, "
+                f"now {server} and {peer}"
+            )
         if not conversation.ended:
             self.from_server(conversation, SYN | ACK)
 
@@ -431,7 +470,9 @@ class FakeSite:
         """A server tells connections apart by the peer's address and port."""
         for other in self.conversations:
             if other.live and (other.server, other.peer) == (server, peer) and other.client != conversation.client:
-                self.violations.append(f"{server} has connections {other.number} and {conversation.number} both with {peer}")
+                self.violations.append(
+                    f"{server} has connections {other.number} and {conversation.number} both with {peer}"
+                )
 
     def _arrived(self, frame: bytes, packet: packets.Packet, inward: bool) -> None:
         start = packet.payload_offset
@@ -489,12 +530,16 @@ class FakeSite:
         for name, switch in self.switches.items():
             held = {item.flow.identity: item.flow for item in switch.flows() if item.entry is None}
             assert held == self.control.ground.switches[name].held, f"{name} does not hold what the controller thinks"
-        assert self.stored == self.control.ground.state(), "the state that would survive a restart is not the one of now"
+        assert self.stored == self.control.ground.state(), (
+            "the state that would survive a restart is not the one of now"
+        )
 
     def _check_serving(self, serving) -> None:
         address, home = serving.address, serving.assigned
         assert serving.move is None, f"the move of {address} never ended: {serving.move}"
-        assert self.normal_lbs(address) == {home}, f"{address}: normal at {self.normal_lbs(address)}, assigned to {home}"
+        assert self.normal_lbs(address) == {home}, (
+            f"{address}: normal at {self.normal_lbs(address)}, assigned to {home}"
+        )
         assert self.answers_arp(address.packed, EXTERNAL) == {home}
         assert self.routes[address.packed] == home
         for inner in serving.config.internal_addresses():
@@ -513,8 +558,8 @@ class FakeSite:
                 self._check_conversation(serving, conversation)
 
     def _check_conversation(self, serving, conversation: Conversation) -> None:
-        """Both flows are there, unless a direction has seen FIN; and packets get through, both ways. (A half-closed one may
-        need the client's next packet to learn its way back anew.)"""
+        """Both flows are there, unless a direction has seen FIN; and packets get through, both ways. (A half-closed
+        one may need the client's next packet to learn its way back anew.)"""
         tables = self.switches[serving.assigned].entries().get(self.key(conversation), set())
         if not conversation.fins:
             assert tables == {"access_in", "access_out"}, f"connection {conversation.number} has flows in {tables}"

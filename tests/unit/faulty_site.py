@@ -1,6 +1,8 @@
-"""The site of fake_site.py with faults: LBs are killed, cut off, frozen, or lose their controller; keepers come and go.
+"""The site of fake_site.py with faults: LBs are killed, cut off, frozen, or lose their controller; keepers come and
+go.
 
-What a killed or cut-off LB would send or get is lost. A frozen one loses frames, and does what it was told when it goes on.
+What a killed or cut-off LB would send or get is lost. A frozen one loses frames, and does what it was told when it
+goes on.
 """
 
 from __future__ import annotations
@@ -30,14 +32,19 @@ def kept_site(copies: tuple[str, ...] = ("controller",), **options) -> Site:
     bare = site(**options)
     ips = tuple(replace(ip, copies=copies) for ip in bare.external_ips)
     servers = sorted({server for ip in ips for server in ip.server_addresses()})
-    keepers = Keepers(tuple(Keeper(server, f"http://{server}:6654") for server in servers) if copies != ("controller",) else ())
+    keepers = Keepers(
+        tuple(Keeper(server, f"http://{server}:6654") for server in servers) if copies != ("controller",) else ()
+    )
     return replace(bare, external_ips=ips, keepers=keepers)
 
 
 class FaultySite(FakeSite):
-    """Probes are sent in it. dead: LBs that were killed; frozen: LBs that do nothing for now; cut: (LB, port) that no frame passes."""
+    """Probes are sent in it. dead: LBs that were killed; frozen: LBs that do nothing for now; cut: (LB, port) that no
+    frame passes."""
 
-    def __init__(self, configuration: Site | None = None, control_class: type[ControlFunction] = ControlFunction) -> None:
+    def __init__(
+        self, configuration: Site | None = None, control_class: type[ControlFunction] = ControlFunction
+    ) -> None:
         self.dead: set[str] = set()
         self.frozen: set[str] = set()
         self.cut: set[tuple[str, int]] = set()
@@ -74,7 +81,8 @@ class FaultySite(FakeSite):
         self.dead.discard(name)
 
     def freeze(self, name: str) -> None:
-        """A connection that is just opening may be unknown to whoever takes over, and open all the same when it goes on."""
+        """A connection that is just opening may be unknown to whoever takes over, and open all the same when it goes
+        on."""
         for conversation in self.conversations:
             conversation.forfeited |= conversation.server is None
         self.frozen.add(name)
@@ -153,7 +161,8 @@ class FaultySite(FakeSite):
         return {name for name in found - self.dead - self.frozen if (name, port) not in self.cut}
 
     def _error(self, frame: bytes, at: str) -> None:
-        """An LB that has come back says that an external IP is not here, to who has not heard yet where it is: TCP goes on."""
+        """An LB that has come back says that an external IP is not here, to who has not heard yet where it is: TCP
+        goes on."""
 
     def _reset(self, packet, at: str) -> None:
         super()._reset(packet, at)
@@ -170,7 +179,8 @@ class FaultySite(FakeSite):
     # Keepers.
 
     def call(self, outcome: str = "answered") -> bool:
-        """One call to a keeper. outcome: answered, unheard (the answer is lost), or unasked (nothing has come to it)."""
+        """One call to a keeper. outcome: answered, unheard (the answer is lost), or unasked (nothing has come to it).
+        """
         if not self.calls:
             return False
         message = self.calls.popleft()
@@ -214,7 +224,8 @@ class FaultySite(FakeSite):
                 if each.live and each.external.address == external and each.server.address == server]
 
     def _lost(self, external: str, server: str) -> None:
-        """The control function has replaced what it knows of that server by what it could get: what is not there is lost."""
+        """The control function has replaced what it knows of that server by what it could get: what is not there is
+        lost."""
         address = ip_address(external)
         table = self.serving(address).table
         for each in self._of(address, ip_address(server)):
@@ -250,8 +261,8 @@ class FaultySite(FakeSite):
                 more = True
 
     def rest(self, limit: float = 150.0, step: float = 0.2, quiet: int = 12) -> None:
-        """Everything that is well is connected and delivered, until nothing has happened for that many ticks. Raises AssertionError
-        after `limit` seconds."""
+        """Everything that is well is connected and delivered, until nothing has happened for that many ticks. Raises
+        AssertionError after `limit` seconds."""
         end, calm = self.now + limit, 0
         while calm < quiet:
             assert self.now < end, f"it does not come to rest: {self.unrest()}"
@@ -275,11 +286,20 @@ class FaultySite(FakeSite):
         control = self.control
         failed = control.detection.failed()
         waiting = sorted(self.connected - {name for name, switch in control.ground.switches.items() if switch.ready})
-        return [*(f"move {move.record}" for move in control.movement.running()),
-                *(f"{serving.address} is on failed {serving.assigned}" for serving in control.ground.external_ips
-                  if serving.assigned in failed),
-                *(f"{serving.address} is on {serving.assigned}, which is dead" for serving in control.ground.external_ips
-                  if serving.assigned in self.dead), *(f"{name} is not ready" for name in waiting)]
+        return [
+            *(f"move {move.record}" for move in control.movement.running()),
+            *(
+                f"{serving.address} is on failed {serving.assigned}"
+                for serving in control.ground.external_ips
+                if serving.assigned in failed
+            ),
+            *(
+                f"{serving.address} is on {serving.assigned}, which is dead"
+                for serving in control.ground.external_ips
+                if serving.assigned in self.dead
+            ),
+            *(f"{name} is not ready" for name in waiting),
+        ]
 
     def check_one_answers(self) -> None:
         """At most one LB answers ARP for an address, but for those that are excused."""
@@ -287,4 +307,6 @@ class FaultySite(FakeSite):
         for ip in self.site.external_ips:
             for address, port in [(ip.address, EXTERNAL), *((inner, INTERNAL) for inner in ip.internal_addresses())]:
                 found = self.answers_arp(address.packed, port)
-                assert len(found - self.excused.keys()) <= 1, f"{sorted(found)} answer for {address}; excused: {self.excused}"
+                assert len(found - self.excused.keys()) <= 1, (
+                    f"{sorted(found)} answer for {address}; excused: {self.excused}"
+                )

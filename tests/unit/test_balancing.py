@@ -49,7 +49,10 @@ class World(FakeSite):
     @property
     def shares(self) -> dict[str, float]:
         control = self.control
-        return {name: sum(self.loads[ip] for ip in IPS if self.serving(ip).assigned == name) for name in control.ground.switches}
+        return {
+            name: sum(self.loads[ip] for ip in IPS if self.serving(ip).assigned == name)
+            for name in control.ground.switches
+        }
 
     @property
     def made(self) -> int:
@@ -100,7 +103,9 @@ def test_what_has_moved_meanwhile_is_not_moved_again() -> None:
     world = World(at_once=1)
     run = begin(world)
     address = run.plan.moves[1].address
-    _, out = world.control.movement.start(address, "lb-c" if run.plan.moves[1].target == "lb-b" else "lb-b", Strategy.PRECOPY, world.now)
+    _, out = world.control.movement.start(
+        address, "lb-c" if run.plan.moves[1].target == "lb-b" else "lb-b", Strategy.PRECOPY, world.now
+    )
     world.post(out)
     world.run(10)
     assert run.state == "stopped" and "is not at lb-a any more" in run.reason
@@ -156,7 +161,11 @@ def test_a_drained_lb_takes_nothing_over_unless_it_is_the_last() -> None:
 def test_what_is_failed_or_not_connected_has_no_capacity() -> None:
     world = World()
     world.disconnect("lb-c")
-    assert {lb.name: lb.drained for lb in world.control.balancing.problem().capacities} == {"lb-a": False, "lb-b": False, "lb-c": True}
+    assert {lb.name: lb.drained for lb in world.control.balancing.problem().capacities} == {
+        "lb-a": False,
+        "lb-b": False,
+        "lb-c": True,
+    }
 
 
 @pytest.mark.long
@@ -203,7 +212,9 @@ def test_a_problem_without_solution_changes_nothing() -> None:
 
 def test_a_plan_that_gains_little_is_not_worth_its_moves() -> None:
     world = World(mode="automatic", threshold=0.2)
-    plan = Plan({}, (PlannedMove(IPS[0], "lb-a", "lb-b", 0, 95.0),), {"lb-a": 100.0}, {"lb-a": 95.0}, 0.0, True, "exact")
+    plan = Plan(
+        {}, (PlannedMove(IPS[0], "lb-a", "lb-b", 0, 95.0),), {"lb-a": 100.0}, {"lb-a": 95.0}, 0.0, True, "exact"
+    )
     world.post(world.control.balancing.solved(plan, world.now))
     assert world.made == 0
 

@@ -1,4 +1,5 @@
-"""The TCP client of health checks: whatever the network does to the server's segments, a verdict is the server's own."""
+"""The TCP client of health checks: whatever the network does to the server's segments, a verdict is the server's own.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +20,25 @@ ISN, SERVER_ISN = NUMBERS - 3, NUMBERS - 2
 QUESTION = HttpQuestion("/well", "www.example", ((200, 299), (304, 304)))
 SIZE = len(QUESTION.request)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-ANSWERS = {OK: True, b"HTTP/1.0 204\r\n\r\n": True, b"HTTP/1.1 304 Not Modified\r\n\r\n": True, b"HTTP/1.1 503 Busy\r\n\r\n": False,
-           b"HTTP/1.1 303 See Other\n\n": False, b"SSH-2.0-OpenSSH_9.2\r\n": False, b"": False, b"HTTP/1.1 20": False,
-           b"x" * (LONGEST_LINE + 5): False, b"HTTP/1.1 2000 OK\r\n": False, b"\r\nHTTP/1.1 200 OK\r\n": False}
+ANSWERS = {
+    OK: True,
+    b"HTTP/1.0 204\r\n\r\n": True,
+    b"HTTP/1.1 304 Not Modified\r\n\r\n": True,
+    b"HTTP/1.1 503 Busy\r\n\r\n": False,
+    b"HTTP/1.1 303 See Other\n\n": False,
+    b"SSH-2.0-OpenSSH_9.2\r\n": False,
+    b"": False,
+    b"HTTP/1.1 20": False,
+    b"x" * (LONGEST_LINE + 5): False,
+    b"HTTP/1.1 2000 OK\r\n": False,
+    b"\r\nHTTP/1.1 200 OK\r\n": False,
+}
 
 
 def packet(flags: int, seq: int, ack: int, payload: bytes = b"") -> Packet:
-    return Packet(bytes(6), bytes(6), 6, bytes(4), bytes(4), 80, 600, flags, seq % NUMBERS, ack % NUMBERS, 0, len(payload), 64)
+    return Packet(
+        bytes(6), bytes(6), 6, bytes(4), bytes(4), 80, 600, flags, seq % NUMBERS, ack % NUMBERS, 0, len(payload), 64
+    )
 
 
 def check(question: HttpQuestion | None = QUESTION) -> TcpCheck:
@@ -37,7 +50,9 @@ def check(question: HttpQuestion | None = QUESTION) -> TcpCheck:
 def accepted(question: HttpQuestion | None = QUESTION) -> TcpCheck:
     made = check(question)
     said, verdict = made.received(packet(SYN | ACK, SERVER_ISN, ISN + 1), b"")
-    assert verdict is None and said == [Segment(ACK | PSH, (ISN + 1) % NUMBERS, (SERVER_ISN + 1) % NUMBERS, QUESTION.request)]
+    assert verdict is None and said == [
+        Segment(ACK | PSH, (ISN + 1) % NUMBERS, (SERVER_ISN + 1) % NUMBERS, QUESTION.request)
+    ]
     return made
 
 
@@ -57,7 +72,10 @@ def test_a_server_that_accepts_is_up_and_keeps_nothing() -> None:
 
 @pytest.mark.parametrize("question", [None, QUESTION])
 def test_refused(question) -> None:
-    assert check(question).received(packet(RST | ACK, 0, ISN + 1), b"") == ([], Verdict(False, "refused", "connection refused"))
+    assert check(question).received(packet(RST | ACK, 0, ISN + 1), b"") == (
+        [],
+        Verdict(False, "refused", "connection refused"),
+    )
 
 
 @pytest.mark.parametrize(("answer", "right"), ANSWERS.items())
@@ -90,7 +108,9 @@ def test_what_is_lost_is_said_again() -> None:
     assert made.again() == made.begin()
     made = accepted()
     assert made.again() == [Segment(ACK | PSH, (ISN + 1) % NUMBERS, (SERVER_ISN + 1) % NUMBERS, QUESTION.request)]
-    assert made.received(packet(SYN | ACK, SERVER_ISN, ISN + 1), b"") == (made.again(), None), "the server has not heard us"
+    assert made.received(packet(SYN | ACK, SERVER_ISN, ISN + 1), b"") == (made.again(), None), (
+        "the server has not heard us"
+    )
 
 
 def test_a_reset_counts_only_where_it_can_be_the_servers() -> None:
@@ -102,7 +122,10 @@ def test_a_reset_counts_only_where_it_can_be_the_servers() -> None:
 
 def test_time_is_over() -> None:
     assert check().expired() == ([Segment(RST, (ISN + 1) % NUMBERS)], Verdict(False, "timeout", "no answer within 1 s"))
-    assert accepted().expired() == ([Segment(RST, (ISN + 1 + SIZE) % NUMBERS)], Verdict(False, "timeout", "no HTTP status within 1 s"))
+    assert accepted().expired() == (
+        [Segment(RST, (ISN + 1 + SIZE) % NUMBERS)],
+        Verdict(False, "timeout", "no HTTP status within 1 s"),
+    )
 
 
 def test_what_is_kept_is_bounded() -> None:
@@ -117,7 +140,8 @@ def test_what_is_kept_is_bounded() -> None:
 
 @st.composite
 def deliveries(draw):
-    """An answer cut into segments, and the order in which they (and what is not the server's) arrive: some twice, some never."""
+    """An answer cut into segments, and the order in which they (and what is not the server's) arrive: some twice,
+    some never."""
     answer = draw(st.sampled_from(list(ANSWERS)))
     cuts = sorted(draw(st.lists(st.integers(0, len(answer)), max_size=4)))
     bounds = [0, *cuts, len(answer)]

@@ -33,8 +33,14 @@ def entries_from(world: FaultySite) -> dict[str, int]:
     return next(move.entries_from for move in world.control.movement.records().values() if move.state == "done")
 
 
-@pytest.mark.parametrize(("copies", "found"), [
-    (("controller", "keeper"), "controller"), (("keeper", "controller"), "keeper"), (("sockets", "controller"), "sockets")])
+@pytest.mark.parametrize(
+    ("copies", "found"),
+    [
+        (("controller", "keeper"), "controller"),
+        (("keeper", "controller"), "keeper"),
+        (("sockets", "controller"), "sockets"),
+    ],
+)
 def test_the_preferred_one_first(copies, found) -> None:
     world = begun(*copies)
     world.kill("lb-a")
@@ -137,7 +143,9 @@ def test_a_next_hop_that_most_clients_have_is_taken() -> None:
     world.open(1)
     world.drain()
     both_die(world)
-    assert {entry.next_hop for serving in world.control.ground.external_ips for entry in serving.table.entries()} == {ROUTER_MAC}
+    assert {entry.next_hop for serving in world.control.ground.external_ips for entry in serving.table.entries()} == {
+        ROUTER_MAC
+    }
 
 
 def test_an_entry_without_a_next_hop_is_not_put_back() -> None:
@@ -159,7 +167,9 @@ def test_an_entry_without_a_next_hop_is_not_put_back() -> None:
 def test_a_planned_move_counts_what_the_copies_have() -> None:
     world = begun("controller", "keeper")
     world.lost_keepers.add(min(world.copies))
-    _, out = world.control.movement.start(world.site.external_ips[0].address, "lb-b", Strategy.PRECOPY, world.now, from_copies=True)
+    _, out = world.control.movement.start(
+        world.site.external_ips[0].address, "lb-b", Strategy.PRECOPY, world.now, from_copies=True
+    )
     world.post(out)
     world.rest()
     assert entries_from(world) == {"keeper": 2, "controller": 2}

@@ -67,7 +67,9 @@ def test_naive_orders_have_no_transition_mode(name: str) -> None:
     assert all(role.mode is not TransferMode.TRANSITION for role in roles)
 
 
-@pytest.mark.parametrize(("order", "sequence"), [(ROUTE_FIRST, [Announce, CopyEntries]), (TABLE_FIRST, [CopyEntries, Announce])])
+@pytest.mark.parametrize(
+    ("order", "sequence"), [(ROUTE_FIRST, [Announce, CopyEntries]), (TABLE_FIRST, [CopyEntries, Announce])]
+)
 def test_naive_orders_do_what_their_name_says(order: Order, sequence: list[type]) -> None:
     actions = run_move(MOVES[order.name])
     assert [type(action) for action in actions if isinstance(action, Announce | CopyEntries)] == sequence

@@ -1,4 +1,5 @@
-"""What makes an LB failed, and what does not: each rule of lbctl/failures/detection.py and relief.py, in the site of faulty_site.py."""
+"""What makes an LB failed, and what does not: each rule of lbctl/failures/detection.py and relief.py, in the site of
+faulty_site.py."""
 
 from __future__ import annotations
 
@@ -89,7 +90,9 @@ def test_a_cut_that_nobody_sees_needs_evidence(world, port) -> None:
     world.cut_off("lb-a", port, seen=False)
     ticks_until(world, "lb-a")
     assert "no frame reaches" in cause(world, "lb-a")
-    assert [health(world, name) for name in ("lb-b", "lb-c")] == ["well", "well"], "who misses it is not taken for cut off"
+    assert [health(world, name) for name in ("lb-b", "lb-c")] == ["well", "well"], (
+        "who misses it is not taken for cut off"
+    )
 
 
 def test_without_its_connection_it_is_relieved_later(world) -> None:
@@ -132,7 +135,9 @@ def test_a_fence_that_comes_late_is_taken_back(world) -> None:
     world.thaw("lb-b")
     assert any(isinstance(message, PacketOut) for message in world.to_switch["lb-b"])
     world.deliver("lb-b")
-    assert any(item.flow.cookie == LEARNED_COOKIE for item in world.switches["lb-a"].flows()), "else this test shows nothing"
+    assert any(item.flow.cookie == LEARNED_COOKIE for item in world.switches["lb-a"].flows()), (
+        "else this test shows nothing"
+    )
     go_on(world, 4)
     assert not any(item.flow.cookie == LEARNED_COOKIE for item in world.switches["lb-a"].flows())
 

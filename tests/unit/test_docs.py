@@ -65,7 +65,8 @@ def test_the_walks_are_as_long_as_they_say() -> None:
 
 
 def test_every_room_has_a_place_where_changes_go() -> None:
-    """Of the rooms that decide or talk to something; what is below them is words, and what stands in the table besides is there."""
+    """Of the rooms that decide or talk to something; what is below them is words, and what stands in the table
+    besides is there."""
     rows = documented("architecture.md").partition("## Where a change of each kind goes")[2].partition("\n## ")[0]
     named = set(re.findall(r"`lbctl/(\w+)/", rows))
     rooms = {room for line in generator("generate_architecture").layers() for room in line}

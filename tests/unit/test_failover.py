@@ -47,7 +47,10 @@ def test_no_lb_has_taken_what_another_would_have_carried_better(lbs, loads) -> N
     for taker in candidates:
         for other in candidates:
             if taker.name in smallest and other is not taker:
-                assert after[taker.name] / taker.capacity <= (after[other.name] + smallest[taker.name]) / other.capacity + 1e-9
+                assert (
+                    after[taker.name] / taker.capacity
+                    <= (after[other.name] + smallest[taker.name]) / other.capacity + 1e-9
+                )
 
 
 def test_one_that_reaches_the_servers_comes_first() -> None:
@@ -62,7 +65,9 @@ def test_pins_are_met_where_they_can_be() -> None:
     candidates = [Candidate("lb-b", frozenset({apart}), HOPS), Candidate("lb-c", having(3, 50), HOPS, load=5.0)]
     assert spread({FIRST: Orphan(HOPS, 1.0, apart=frozenset({apart}))}, candidates) == {FIRST: "lb-c"}
     assert spread({FIRST: Orphan(HOPS, 1.0, only_on=frozenset({"lb-a", "lb-c"}))}, candidates) == {FIRST: "lb-c"}
-    assert spread({FIRST: Orphan(HOPS, 1.0, only_on=frozenset({"lb-a"}))}, candidates) == {FIRST: "lb-b"}, "better there than nowhere"
+    assert spread({FIRST: Orphan(HOPS, 1.0, only_on=frozenset({"lb-a"}))}, candidates) == {FIRST: "lb-b"}, (
+        "better there than nowhere"
+    )
     two = {FIRST: Orphan(HOPS, apart=frozenset({FIRST + 1})), FIRST + 1: Orphan(HOPS, apart=frozenset({FIRST}))}
     assert len(set(spread(two, candidates).values())) == 2
 

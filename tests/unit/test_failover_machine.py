@@ -1,7 +1,8 @@
-"""Any interleaving of connections, faults, returns, delays and restarts ends with one live LB that serves each external IP.
+"""Any interleaving of connections, faults, returns, delays and restarts ends with one live LB that serves each
+external IP.
 
-hypothesis chooses the events; the site of faulty_site.py plays them against the control function. The twins at the end break
-the product on purpose, and show that these tests would notice.
+hypothesis chooses the events; the site of faulty_site.py plays them against the control function. The twins at the
+end break the product on purpose, and show that these tests would notice.
 """
 
 from __future__ import annotations
@@ -40,9 +41,22 @@ class Failures(RuleBasedStateMachine):
 
     @initialize()
     def prepare(self) -> None:
-        self.world = FaultySite(kept_site(self.copies, lbs=3, nat=self.nat, idle_timeout=600.0, time_wait=5.0, probe_misses=4,
-                                          failover=self.failover, relieve_after=1.0, hold_down=0.5, grace=0.3, barrier_timeout=1.0),
-                                self.control_class)
+        self.world = FaultySite(
+            kept_site(
+                self.copies,
+                lbs=3,
+                nat=self.nat,
+                idle_timeout=600.0,
+                time_wait=5.0,
+                probe_misses=4,
+                failover=self.failover,
+                relieve_after=1.0,
+                hold_down=0.5,
+                grace=0.3,
+                barrier_timeout=1.0,
+            ),
+            self.control_class,
+        )
         self.ticks = 0
         self.gone: set[str] = set()
         self.world.rest(step=0.1)
@@ -145,7 +159,9 @@ class Failures(RuleBasedStateMachine):
     def move(self, place, to, strategy, from_copies) -> None:
         world = self.world
         try:
-            _, out = world.control.movement.start(world.site.external_ips[place].address, to, strategy, world.now, from_copies)
+            _, out = world.control.movement.start(
+                world.site.external_ips[place].address, to, strategy, world.now, from_copies
+            )
         except Refused:
             return
         world.post(out)
@@ -234,10 +250,16 @@ class Failures(RuleBasedStateMachine):
             assert not move.ended or held.packets_held == held.packets_released + held.packets_lost, held
         for conversation in world.conversations:
             serving = world.serving(conversation.external.address)
-            if conversation.forfeited and not conversation.ended and serving.table.by_key(world.key(conversation)) is None:
+            if (
+                conversation.forfeited
+                and not conversation.ended
+                and serving.table.by_key(world.key(conversation)) is None
+            ):
                 world.from_client(conversation)
                 world.drain()
-                assert conversation.number in world.resets, f"connection {conversation.number} is lost, and its client is not told"
+                assert conversation.number in world.resets, (
+                    f"connection {conversation.number} is lost, and its client is not told"
+                )
         world.check_now()
 
 
@@ -311,7 +333,9 @@ def test_the_faults_of_the_twins(fault, failover, monkeypatch) -> None:
     play(fault)
 
 
-@pytest.mark.parametrize(("broken", "fault"), [(NoFence, loses_control), (NoWithdraw, port_goes_down), (NoFetch, is_killed)])
+@pytest.mark.parametrize(
+    ("broken", "fault"), [(NoFence, loses_control), (NoWithdraw, port_goes_down), (NoFetch, is_killed)]
+)
 def test_a_broken_takeover_is_noticed(broken, fault, monkeypatch) -> None:
     monkeypatch.setattr(movement, "Takeover", broken)
     with pytest.raises(AssertionError):

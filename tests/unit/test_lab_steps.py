@@ -61,12 +61,18 @@ def test_another_thread_has_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done == [True]
 
 
-@pytest.mark.parametrize(("command", "wanted"), [
-    ("nice -n -15 mnexec -a 77 ovsdb-server /run/x/conf.db", "If ovsdb-server itself is broken: apt-get install --reinstall "
-                                                            "openvswitch-switch"),
-    ("mnexec", "If mnexec itself is broken: apt-get install --reinstall mininet"),
-    ("/usr/sbin/nginx -p /run/x", "If nginx itself is broken: apt-get install --reinstall nginx"),
-    ("[ -e file ]", "Does this work here when you type it?")])
+@pytest.mark.parametrize(
+    ("command", "wanted"),
+    [
+        (
+            "nice -n -15 mnexec -a 77 ovsdb-server /run/x/conf.db",
+            "If ovsdb-server itself is broken: apt-get install --reinstall openvswitch-switch",
+        ),
+        ("mnexec", "If mnexec itself is broken: apt-get install --reinstall mininet"),
+        ("/usr/sbin/nginx -p /run/x", "If nginx itself is broken: apt-get install --reinstall nginx"),
+        ("[ -e file ]", "Does this work here when you type it?"),
+    ],
+)
 def test_what_to_do_about_a_program(command: str, wanted: str) -> None:
     assert remedy(command) == wanted
 

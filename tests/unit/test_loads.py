@@ -60,8 +60,11 @@ class World:
             self.ground.switches = {name: switch(name, name in self.ready, self.served[name]) for name in self.flows}
             self.ground.external_ips = [self.serving]
             for name, message in self.loads.tick(self.now):
-                stats = [FlowStats(10, cookie, int(packets), int(packets) * 100)
-                         for cookie, (packets, _) in self.flows[name].items() if cookie & message.mask == message.cookie]
+                stats = [
+                    FlowStats(10, cookie, int(packets), int(packets) * 100)
+                    for cookie, (packets, _) in self.flows[name].items()
+                    if cookie & message.mask == message.cookie
+                ]
                 self.read[name] += len(stats)
                 self.ground.tokens.flows_read(message.token, stats, False, self.now)
             self.seen.append(self.loads.of(self.serving).packets)
@@ -119,7 +122,8 @@ def test_a_move(world: World) -> None:
 
 
 def test_there_and_back(world: World) -> None:
-    """Between its stays only errors are counted where it was, and they are not read; what was carried before is counted once."""
+    """Between its stays only errors are counted where it was, and they are not read; what was carried before is
+    counted once."""
     for source, target in (("lb-a", "lb-b"), ("lb-b", "lb-a")):
         world.serving.assigned = target
         (world.come_back if world.flows[target] else world.install)(target)

@@ -1,7 +1,7 @@
 """Any interleaving of connections, moves, delays and failures ends with one LB that serves every live connection.
 
-hypothesis chooses the events; the site of fake_site.py plays them against the control function. The twins at the end break
-the product on purpose, and show that these tests would notice.
+hypothesis chooses the events; the site of fake_site.py plays them against the control function. The twins at the end
+break the product on purpose, and show that these tests would notice.
 """
 
 from __future__ import annotations
@@ -11,7 +11,14 @@ from collections import Counter
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from lbctl.control import ControlFunction
 from lbctl.frames.packets import ACK, FIN, RST, SYN
@@ -194,7 +201,10 @@ class Lossless(Traffic):
         world = self.world
         for conversation in world.conversations:
             if conversation.live:
-                for flags, send, side in ((FIN | ACK, world.from_client, "client"), (FIN | ACK, world.from_server, "server")):
+                for flags, send, side in (
+                    (FIN | ACK, world.from_client, "client"),
+                    (FIN | ACK, world.from_server, "server"),
+                ):
                     if side not in conversation.fins:
                         send(conversation, flags)
         world.settle(15.0, 1.0)
@@ -255,7 +265,13 @@ class TableFirst(Move):
         yield from self._copy()
         yield [SetHolder(source, False), Forget(source), Confirm(source, "table")]
         self._routed = True
-        yield [SetRole(source, ABSENT), SetRole(target, SERVING), Assign(target, False), Announce(target), Confirm(target, "route")]
+        yield [
+            SetRole(source, ABSENT),
+            SetRole(target, SERVING),
+            Assign(target, False),
+            Announce(target),
+            Confirm(target, "route"),
+        ]
 
 
 class RouteFirst(Move):
@@ -266,7 +282,13 @@ class RouteFirst(Move):
         self._begin("route")
         self._routed = True
         yield [SetRole(source, ABSENT), Confirm(source, "absent")]
-        yield [SetRole(target, SERVING), SetHolder(target, True), Assign(target, False), Announce(target), Confirm(target, "route")]
+        yield [
+            SetRole(target, SERVING),
+            SetHolder(target, True),
+            Assign(target, False),
+            Announce(target),
+            Confirm(target, "route"),
+        ]
         yield from self._copy()
         yield [SetHolder(source, False), Forget(source)]
 

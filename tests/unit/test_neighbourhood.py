@@ -27,7 +27,9 @@ def test_a_walk_that_takes_longer_than_its_interval_is_finished_first() -> None:
 
 
 def test_a_walk_does_not_look_at_everyone_at_once() -> None:
-    walk = Walk(lambda: (question(number) if number == 2 * LOOKED_AT_ONCE else None for number in range(2 * LOOKED_AT_ONCE + 1)))
+    walk = Walk(
+        lambda: (question(number) if number == 2 * LOOKED_AT_ONCE else None for number in range(2 * LOOKED_AT_ONCE + 1))
+    )
     assert [len(walk.step(float(now), 1.0)) for now in range(3)] == [0, 0, 1]
 
 
@@ -39,4 +41,6 @@ def test_each_lb_asks_for_every_server() -> None:
     assert all(switch.neighbours.keys() == hops.keys() for switch in world.control.ground.switches.values())
     asked = {(lb, message.frame[38:42]) for _ in range(300) for lb, message in world.control.neighbourhood.tick(
         world.now + 1000, eager=False) if isinstance(message, PacketOut)}
-    assert asked >= {(lb, hop.packed) for lb in world.control.ground.switches for hop in hops}, "known ones are asked for again"
+    assert asked >= {(lb, hop.packed) for lb in world.control.ground.switches for hop in hops}, (
+        "known ones are asked for again"
+    )

@@ -44,7 +44,9 @@ def test_one_small_bundle_is_under_way_at_a_time() -> None:
     assert sum(len(bundle.entries) for turn in bundles for bundle in turn) == 250
     assert max(len(turn) for turn in bundles) == 1
     assert max(len(bundle.entries) for turn in bundles for bundle in turn) == CHUNK
-    assert not any(early and late for early, late in pairwise(bundles)), "sent before the switch had confirmed the one before"
+    assert not any(early and late for early, late in pairwise(bundles)), (
+        "sent before the switch had confirmed the one before"
+    )
 
 
 def buckets_forgotten_at_once(count: int) -> int:

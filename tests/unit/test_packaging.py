@@ -90,7 +90,9 @@ def test_no_package_is_pinned_twice() -> None:
     assert sorted(names) == sorted(set(names))
 
 
-@pytest.mark.parametrize("path", [path for path in REQUIREMENTS if path.name != "os-ken.txt"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [path for path in REQUIREMENTS if path.name != "os-ken.txt"], ids=lambda path: path.name
+)
 def test_this_environment_is_the_pinned_one(path: Path) -> None:
     skipped = set() if sys.version_info >= (3, 13) else {"legacy-cgi"}
     pinned = {name: wanted for name, wanted in pins(path).items() if name not in skipped}
@@ -149,3 +151,14 @@ def test_the_two_commands_refuse_anyone_but_root_in_one_line(script: str, readab
     assert result.returncode == 1
     assert result.stdout == ""
     assert re.fullmatch(r"lbctl: this needs root .*\n", result.stderr)
+
+
+def test_a_fresh_machine_needs_root_and_a_release(readable_copy: Path) -> None:
+    """125 says that there is no such machine: .ci/run goes by it."""
+    script = readable_copy / "scripts" / "fresh-machine.sh"
+    nobody = ["setpriv", "--reuid", "65534", "--clear-groups", "bash", script, "12"]
+    refused = programs.run(nobody, capture_output=True, check=False, timeout=30)
+    assert refused.returncode == 125 and refused.stdout == ""
+    assert refused.stderr == "lbctl: no fresh machine: this needs root: run it with sudo\n"
+    misused = programs.run(["bash", script, "11"], capture_output=True, check=False, timeout=30)
+    assert (misused.returncode, misused.stderr) == (2, "usage: scripts/fresh-machine.sh [--keep] 12|13 [COMMAND...]\n")

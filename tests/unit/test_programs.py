@@ -95,7 +95,9 @@ def test_nothing_that_starts_programs_is_imported_by_name() -> None:
     ["bash", "-c", "echo 1\nnmap"],
 ], ids=" ".join)
 def test_an_undeclared_program_is_refused_wherever_it_hides(command: list[str]) -> None:
-    with pytest.raises(UndeclaredProgram, match="nmap is not declared: add a line for it to requirements/programs.list"):
+    with pytest.raises(
+        UndeclaredProgram, match="nmap is not declared: add a line for it to requirements/programs.list"
+    ):
         programs.popen(command)
 
 

@@ -22,7 +22,9 @@ clients = st.one_of(st.binary(min_size=6, max_size=6), st.binary(min_size=18, ma
 
 
 def servers(*weights: int) -> tuple[Server, ...]:
-    return tuple(Server(IPv4Address(f"10.0.{place >> 8}.{place & 255}"), 80, weight) for place, weight in enumerate(weights, 1))
+    return tuple(
+        Server(IPv4Address(f"10.0.{place >> 8}.{place & 255}"), 80, weight) for place, weight in enumerate(weights, 1)
+    )
 
 
 def scheduler_of(kind: str, some: tuple[Server, ...], connections: Mapping[bytes, int] | None = None) -> Scheduler:
@@ -108,7 +110,8 @@ def test_round_robin_does_not_look_at_weights() -> None:
 
 @pytest.mark.parametrize("kind", ["weighted-round-robin", "least-connections"])
 def test_weights_are_smooth(kind) -> None:
-    """nginx's example: 5, 1, 1 gives a a b a c a a, not five times a in a row. Without connections, least-connections does the same."""
+    """nginx's example: 5, 1, 1 gives a a b a c a a, not five times a in a row. Without connections, least-connections
+    does the same."""
     a, b, c = some = servers(5, 1, 1)
     assert chosen(scheduler_of(kind, some), 7) == [a, a, b, a, c, a, a]
 
@@ -130,7 +133,9 @@ def test_the_server_with_the_fewest_for_its_weight(weights, data) -> None:
     allowed = data.draw(st.sets(st.sampled_from(some), min_size=1))
     choice = scheduler_of("least-connections", some, connections).choose(client(1), allowed.__contains__)
     assert choice in allowed
-    assert connections[key_of(choice)] / choice.weight == min(connections[key_of(server)] / server.weight for server in allowed)
+    assert connections[key_of(choice)] / choice.weight == min(
+        connections[key_of(server)] / server.weight for server in allowed
+    )
 
 
 def test_an_emptied_server_is_filled() -> None:

@@ -23,8 +23,8 @@ def named(some: list[bytes], weights: list[int] | None = None) -> list[bytes]:
 
 
 def disruption(count: int, event: str, which: int = 0) -> tuple[float, float]:
-    """The shares of places that change their server, and of those among them that need not, when server `which` of so many leaves
-    or when one joins that comes at that place."""
+    """The shares of places that change their server, and of those among them that need not, when server `which` of so
+    many leaves or when one joins that comes at that place."""
     before = names(count if event == "leaves" else count + 1)
     gone = before[which]
     more, fewer = named(before), named([name for name in before if name != gone])

@@ -24,15 +24,26 @@ PLACE = (TCP, 80)
 
 
 def servers(*limits: int | None) -> tuple[Server, ...]:
-    return tuple(Server(IPv4Address(f"10.0.0.{number}"), 80, max_connections=limit) for number, limit in enumerate(limits, 10))
+    return tuple(
+        Server(IPv4Address(f"10.0.0.{number}"), 80, max_connections=limit) for number, limit in enumerate(limits, 10)
+    )
 
 
 # Alone.
 
-@given(st.sampled_from(SCHEDULERS), st.lists(st.none() | st.integers(1, 3), min_size=1, max_size=4), st.lists(
-    st.tuples(st.sampled_from(["open", "open", "open", "close", "down", "up", "drain", "undo"]), st.integers(0, 255)), max_size=80))
+@given(
+    st.sampled_from(SCHEDULERS),
+    st.lists(st.none() | st.integers(1, 3), min_size=1, max_size=4),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["open", "open", "open", "close", "down", "up", "drain", "undo"]), st.integers(0, 255)
+        ),
+        max_size=80,
+    ),
+)
 def test_no_scheduler_gives_more_than_a_server_takes(scheduler, limits, steps) -> None:
-    """Against a model that counts by itself: a server gets a connection only if it takes one, and one that takes any is found."""
+    """Against a model that counts by itself: a server gets a connection only if it takes one, and one that takes any
+    is found."""
     each, table = servers(*limits), AccessTable()
     states = ServerStates(table)
     service = Service("tcp", 80, scheduler, each)
@@ -50,7 +61,9 @@ def test_no_scheduler_gives_more_than_a_server_takes(scheduler, limits, steps) -
             assert chosen in taking or chosen is None and not taking
             if not taking:
                 shown = {states.state(PLACE, one).state for one in each}
-                assert states.obstacle(PLACE) == next(reason for reason in ("full", "down", "drained") if reason in shown)
+                assert states.obstacle(PLACE) == next(
+                    reason for reason in ("full", "down", "drained") if reason in shown
+                )
             if chosen:
                 entry = Entry(key, reply_key(key, chosen.address.packed, 80), bytes(6), 0.0)
                 table.add(entry)
@@ -69,11 +82,18 @@ def test_no_scheduler_gives_more_than_a_server_takes(scheduler, limits, steps) -
         for one in each:
             limit = one.max_connections
             assert limit is None or len(has[one]) <= limit
-            shown = "drained" if one in drained else "down" if one in down else "full" if limit == len(has[one]) else "up"
+            shown = (
+                "drained" if one in drained else "down" if one in down else "full" if limit == len(has[one]) else "up"
+            )
             assert states.state(PLACE, one)[:2] == (shown, len(has[one]))
 
 
-@given(st.sampled_from(["source-hash", "maglev"]), st.integers(2, 6), st.integers(0, 5), st.sets(st.binary(min_size=6, max_size=6)))
+@given(
+    st.sampled_from(["source-hash", "maglev"]),
+    st.integers(2, 6),
+    st.integers(0, 5),
+    st.sets(st.binary(min_size=6, max_size=6)),
+)
 def test_with_hashes_only_the_clients_of_a_drained_server_go_elsewhere(scheduler, count, which, clients) -> None:
     """And they come back when that is undone."""
     each = servers(*[None] * count)
@@ -124,13 +144,19 @@ def limited(udp: bool = False) -> World:
     first = configuration.external_ips[0]
     services = tuple(replace(service, servers=tuple(replace(server, max_connections=1) for server in service.servers))
                      for service in first.services)
-    return World(replace(configuration, external_ips=(replace(first, services=services), *configuration.external_ips[1:])))
+    return World(
+        replace(configuration, external_ips=(replace(first, services=services), *configuration.external_ips[1:]))
+    )
 
 
 def test_when_all_are_full_a_client_is_told_at_once_and_served_when_a_connection_has_ended() -> None:
     world = limited()
     first = world.send(from_client(), EXTERNAL)
-    assert [kind_of(*world.send(from_client(port=40002 + more), EXTERNAL)) for more in range(3)] == ["packet", "rst", "rst"]
+    assert [kind_of(*world.send(from_client(port=40002 + more), EXTERNAL)) for more in range(3)] == [
+        "packet",
+        "rst",
+        "rst",
+    ]
     assert world.counter("servers_full") == world.counter("connections_refused") == 2
     assert world.logged.count("no server takes connections: clients are refused") == 1
     world.send(reply_to(*first), INTERNAL, flags=RST)
@@ -151,7 +177,11 @@ def test_the_log_tells_it_once_a_minute() -> None:
 
 def test_a_datagram_that_no_server_takes_is_answered_with_port_unreachable() -> None:
     world = limited(udp=True)
-    assert [kind_of(*world.send(from_client(UDP, 40001 + more), EXTERNAL)) for more in range(3)] == ["packet", "packet", "icmp3.3"]
+    assert [kind_of(*world.send(from_client(UDP, 40001 + more), EXTERNAL)) for more in range(3)] == [
+        "packet",
+        "packet",
+        "icmp3.3",
+    ]
 
 
 @pytest.mark.parametrize("reason", ["down", "drained"])

@@ -1,4 +1,5 @@
-"""Another site file: the difference is sent, connections of what stays are not touched, and what can't be is refused."""
+"""Another site file: the difference is sent, connections of what stays are not touched, and what can't be is refused.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +45,9 @@ def change(world: FakeSite, new: Site) -> list:
 def with_service(world: FakeSite, *servers: Server, port: int = 80) -> Site:
     """The site with these servers for its first external IP."""
     first, *rest = world.site.external_ips
-    return replace(world.site, external_ips=(replace(first, services=(Service("tcp", port, "round-robin", servers),)), *rest))
+    return replace(
+        world.site, external_ips=(replace(first, services=(Service("tcp", port, "round-robin", servers),)), *rest)
+    )
 
 
 def everybody_talks(world: FakeSite) -> None:
@@ -58,7 +61,9 @@ def everybody_talks(world: FakeSite) -> None:
 
 
 def flows_to(out, name: str) -> list:
-    return [flow for message in sent(out, name) if isinstance(message, AddFlows | DeleteFlows) for flow in message.flows]
+    return [
+        flow for message in sent(out, name) if isinstance(message, AddFlows | DeleteFlows) for flow in message.flows
+    ]
 
 
 def test_the_same_file_changes_nothing(world) -> None:
@@ -134,7 +139,9 @@ def test_an_external_ip_less(world) -> None:
     world.drain()
     assert not world.switches["lb-a"].entries(second.address)
     assert not world.answers_arp(second.address.packed, 1)
-    world.conversations = [conversation for conversation in world.conversations if conversation.external.address == first.address]
+    world.conversations = [
+        conversation for conversation in world.conversations if conversation.external.address == first.address
+    ]
     everybody_talks(world)
     world.settle(1.0)
     world.check_settled()
@@ -145,7 +152,9 @@ def test_an_external_ip_less_while_its_lb_is_away(world) -> None:
     world.disconnect("lb-a")
     change(world, replace(world.site, external_ips=(first,)))
     world.settle(2.0)
-    assert not world.switches["lb-a"].entries(second.address) and len(world.switches["lb-a"].entries(first.address)) == 2
+    assert (
+        not world.switches["lb-a"].entries(second.address) and len(world.switches["lb-a"].entries(first.address)) == 2
+    )
 
 
 def test_an_external_ip_more(world) -> None:

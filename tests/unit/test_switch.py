@@ -18,8 +18,15 @@ from tests.unit.fake_switch import METERS, FakeSwitch
 
 SITE = site()
 FIRST, SECOND = SITE.external_ips
-ROLES = [SERVING, ABSENT, Role(TransferMode.NORMAL), Role(TransferMode.TRANSITION), Role(TransferMode.TRANSITION, arp=True),
-         Role(TransferMode.TRANSITION, hold_all=True), Role(TransferMode.TRANSITION, hold_all=True, arp=True)]
+ROLES = [
+    SERVING,
+    ABSENT,
+    Role(TransferMode.NORMAL),
+    Role(TransferMode.TRANSITION),
+    Role(TransferMode.TRANSITION, arp=True),
+    Role(TransferMode.TRANSITION, hold_all=True),
+    Role(TransferMode.TRANSITION, hold_all=True, arp=True),
+]
 
 
 def ports(**changes) -> list[PortState]:
@@ -92,7 +99,9 @@ def test_flows_of_an_older_release_go() -> None:
     switch, real = ready_switch(), fake()
     apply(real, switch.reconcile(SITE.external_ips, held(real)))
     old = next(item.flow for item in real.flows() if item.flow.table == "transfer_mode")
-    messages = ready_switch().reconcile(SITE.external_ips, held(real) + Counter({("transfer_mode", old.cookie ^ 1 << 32): 1}))
+    messages = ready_switch().reconcile(
+        SITE.external_ips, held(real) + Counter({("transfer_mode", old.cookie ^ 1 << 32): 1})
+    )
     assert messages == [DeleteCookie("transfer_mode", old.cookie ^ 1 << 32, (1 << 64) - 1)]
 
 

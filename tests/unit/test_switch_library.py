@@ -19,7 +19,8 @@ DECLARED = Path(names.__file__).with_suffix(".pyi")
 
 
 def declared() -> Iterator[tuple[str, str | None]]:
-    """(name, member or None) of all that is declared; of a Protocol not its own name, but that of what has this type."""
+    """(name, member or None) of all that is declared; of a Protocol not its own name, but that of what has this type.
+    """
     body = ast.parse(DECLARED.read_text()).body
     classes = {node.name: node for node in body if isinstance(node, ast.ClassDef)}
     for node in body:

@@ -45,7 +45,12 @@ def test_each_answer_reaches_who_has_asked_and_no_other_kind_of_answer_does() ->
     flows = tokens.new(FlowsAnswer("lb-a", asker.part))
     ports = tokens.new(PortsAnswer("lb-a", asker.ports))
     rows = tokens.new(RowsAnswer(asker.rows))
-    assert tokens.confirmed(flows, 1.0) == tokens.flows_read(rows, b"", False, 1.0) == tokens.rows_fetched(ports, [], 1.0) == []
+    assert (
+        tokens.confirmed(flows, 1.0)
+        == tokens.flows_read(rows, b"", False, 1.0)
+        == tokens.rows_fetched(ports, [], 1.0)
+        == []
+    )
     tokens.ports_read(confirmation, {})
     assert asker.told == []
     assert tokens.confirmed(confirmation, 1.0) == ["more"]

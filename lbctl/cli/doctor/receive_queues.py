@@ -38,7 +38,7 @@ class Queue(NamedTuple):
 
 
 def check_receive_queues(lb: str, ports: Sequence[str], namespace: NetworkNamespace) -> Iterator[Finding]:
-    """ports: those of the load balancer's bridge, whose datapath is in user space."""
+    """ports: those of the load balancer's bridge, whose datapath is in user space. Raises Failure."""
     default = namespace.call(length_of_new_queues)
     queues = queues_in(namespace)
     measured = {port: queues[port] for port in ports if port in queues}

@@ -112,7 +112,8 @@ class Loader(ValueReader):
             if inline.decided_by and found.get(inline.decided_by) == inline.unless and not theirs.isdisjoint(given):
                 first = next(key for key, _ in pairs if isinstance(key, yaml.ScalarNode) and key.value in theirs)
                 self.problem(
-                    first, f"{form.called}: {in_quotes(first.value)} is {inline.whose}: add {inline.decided_by}, {others}"
+                    first,
+                    f"{form.called}: {in_quotes(first.value)} is {inline.whose}: add {inline.decided_by}, {others}",
                 )
                 return None
         return found if len(found) == len(deciding) else None

@@ -191,7 +191,8 @@ class ValueReader(Reader):
         elif not _DPID.fullmatch(text):
             self.problem(
                 node,
-                f"{what} must be 16 hex digits, as `ovs-vsctl get bridge BRIDGE datapath_id` says; it is {in_quotes(text)}"
+                f"{what} must be 16 hex digits, as `ovs-vsctl get bridge BRIDGE datapath_id` says; "
+                f"it is {in_quotes(text)}"
                 f"{_dpid_hint(text)}",
             )
         elif int(text, 16) == 0:
@@ -247,7 +248,8 @@ class ValueReader(Reader):
             digits = self.raw(digits_node, "hex", "hex digits in quotes") if digits_node else None
             if digits is not None and (not _HEX.fullmatch(digits) or len(digits) > 2 * form.most):
                 self.problem(
-                    node, f"hex must be an even number of hex digits, at most {2 * form.most}; it is {in_quotes(digits)}"
+                    node,
+                    f"hex must be an even number of hex digits, at most {2 * form.most}; it is {in_quotes(digits)}",
                 )
                 return None
             data = bytes.fromhex(digits) if digits is not None else None

@@ -154,7 +154,9 @@ class Reader:
         value = self.raw(node, what, "text")
         if value is None or node is None or node.tag == _STR:
             return value
-        self.problem(node, f"{what} must be text, and YAML reads {in_quotes(value)} as {_kind(node)}: write it in quotes")
+        self.problem(
+            node, f"{what} must be text, and YAML reads {in_quotes(value)} as {_kind(node)}: write it in quotes"
+        )
         return None
 
     def whole(self, node: yaml.Node | None, what: str, low: int, high: int) -> int | None:
