@@ -98,6 +98,16 @@ class Checker:
         self._follow_at = self._ticked = float("-inf")
         self._allowance = 0.0
 
+    @property
+    def under_way(self) -> tuple[Flight, ...]:
+        """The checks that have been sent and have no result yet."""
+        return tuple(self._flights.values())
+
+    @property
+    def planned(self) -> int:
+        """How many checks have a time at which they are to be sent."""
+        return len(self._starts)
+
     # Time.
 
     def tick(self, now: float) -> Outbox:

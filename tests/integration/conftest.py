@@ -1,7 +1,7 @@
 """A bed for each test module, clean for each test; what a failed test needs to be understood is added to its report.
 
-A module says what bed it wants with `BED = {...}` (arguments of tests.bed.bed.Bed), and what else there is to be in
-it, each time that it is built, with a function `prepare(bed)`.
+A module says what bed it wants with `BED = {...}` (arguments of tests.bed.bed.Bed), and what else there is to be in it,
+each time that it is built, with a function `prepare(bed)`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ LONGEST = (
     "test_access_table",
     "test_experiment",
 )
-"""These modules come first: else one process would be busy with one of them at the end while the others have nothing
-to do."""
+"""These modules come first: else one process would be busy with one of them at the end while the others have nothing to
+do."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -224,8 +224,8 @@ class Listening:
 
 
 def announced(bed: Bed, *listening: Listening) -> None:
-    """Until each has heard the announcements of a move, five times with more than a second between them, and no more.
-    """
+    """Until each has heard the announcements of a move, five times with more than a second between them, and no
+    more."""
     bed.wait_until(lambda: min(len(each.times) for each in listening) >= 5, 8, "announced five times on both sides")
     bed.wait_until(lambda: all(each.silent_for(2.5) for each in listening), 5, "announced no more")
     for each in listening:

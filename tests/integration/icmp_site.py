@@ -126,7 +126,7 @@ BED = {
 
 
 def all_errors(bed: Bed) -> None:
-    """Linux sends so many errors as are asked for; by default it sends one a second to each host. And none of its
-    hosts finds a path MTU by itself."""
+    """Linux sends so many errors as are asked for; by default it sends one a second to each host. And none of its hosts
+    finds a path MTU by itself."""
     for space in (bed.router, bed.remote, *bed.inner_routers.values(), *bed.servers, *bed.clients, *bed.inside):
         space.sysctl(ipv4__icmp_ratelimit=0, ipv6__icmp__ratelimit=0, ipv4__tcp_mtu_probing=0)

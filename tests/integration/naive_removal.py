@@ -1,5 +1,5 @@
-"""A Ryu app for a bed: a server that is taken out of a service is forgotten at once, with the connections that it
-still has."""
+"""A Ryu app for a bed: a server that is taken out of a service is forgotten at once, with the connections that it still
+has."""
 
 import lbctl.ground.in_use
 

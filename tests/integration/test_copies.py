@@ -1,5 +1,5 @@
-"""Where the entries of a dead LB come from: each of the copies, alone and one after another (seed figures 13 and 14).
-"""
+"""Where the entries of a dead LB come from: each of the copies, alone and one after another (seed figures 13 and
+14)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The data plane on real switches: issue 2, point 3. What has a controller dead in it has a twin that shows what
-would break."""
+"""The data plane on real switches: issue 2, point 3. What has a controller dead in it has a twin that shows what would
+break."""
 
 from __future__ import annotations
 

@@ -38,8 +38,8 @@ SETTINGS = {"grace": 0.5, "linger": 1, "arp_interval": 2.0, "time_wait": 2.0}
 
 
 def site() -> Site:
-    """.1 on lb-a and .2 on lb-b share their servers; those of .3 (lb-a) are behind a router; .4 (lb-b) has three
-    ports for one server."""
+    """.1 on lb-a and .2 on lb-b share their servers; those of .3 (lb-a) are behind a router; .4 (lb-b) has three ports
+    for one server."""
     plain = full_nat_site(external_ips=4, settings=SETTINGS)
     one, two, three, four = plain.external_ips
     far = tuple(Server(IPv4Address(address), SERVER_PORT, next_hop=IPv4Address(ROUTER)) for address in FAR_SERVERS)

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from ipaddress import ip_address
 
 import pytest
@@ -250,8 +251,8 @@ def udp_plug(bed: Bed) -> socket.socket:
 
 
 def answers(plug: socket.socket) -> str:
-    """Who answers one more datagram. Raises TimeoutError: Open vSwitch's cache may send one or two to the old server.
-    """
+    """Who answers one more datagram. Raises TimeoutError: Open vSwitch's cache may send one or two to the old
+    server."""
     plug.send(b"from the same port")
     return plug.recv(100).split()[0].decode()
 
@@ -301,15 +302,19 @@ def test_a_move_takes_no_server_down(well: Bed, strategy: str) -> None:
             assert well.move(address, to, strategy)["state"] == "done"
         answers = check_answers(well, to)
         assert len(answers) == 6, "one for each protocol and address that checks come from"
-        well.wait_until(
-            lambda to=to, before=answers: all(check_answers(well, to)[at] > before[at] for at in before),
-            5, "answers come by it",
-        )
+        come = partial(more_answers, well, to, answers)
+        well.wait_until(come, 5, "answers come by it")
     assert_unharmed(loads)
     well.wait_until(
         lambda: metric(well, 'lbctl_health_checks_total{result="passed"}') > before + 100, 10, "checks go on"
     )
     assert fallen(well) == fallen_before
+
+
+def more_answers(bed: Bed, lb: str, before: dict[str, int]) -> bool:
+    """Whether each of those flows has shown more answers than before."""
+    now = check_answers(bed, lb)
+    return all(now[at] > before[at] for at in before)
 
 
 def fallen(bed: Bed) -> int:
@@ -318,8 +323,8 @@ def fallen(bed: Bed) -> int:
 
 
 def check_answers(bed: Bed, lb: str) -> dict[str, int]:
-    """Packets that each flow has shown to the controller which takes answers to checks, by its match; but for those
-    of servers behind a tunnel, by the internal network."""
+    """Packets that each flow has shown to the controller which takes answers to checks, by its match; but for those of
+    servers behind a tunnel, by the internal network."""
     dump = bed.lbs[lb].ovs.ofctl("dump-flows", bed.lbs[lb].bridge, "table=30")
     found = re.findall(r"n_packets=(\d+).*?priority=135,(\S+)", dump)
     return {match: int(packets) for packets, match in found if "in_port=2,nw_dst=10.0.0.3" not in match}

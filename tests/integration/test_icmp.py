@@ -206,8 +206,8 @@ def test_a_syn_whose_ttl_ends_makes_no_entry(live: Bed, net: Net) -> None:
 
 @contextlib.contextmanager
 def bottleneck(space: Namespace, device: str, *senders: Namespace) -> Iterator[None]:
-    """Packets of more than 1300 bytes don't go that way. The senders know of no narrower path, before and afterwards.
-    """
+    """Packets of more than 1300 bytes don't go that way. The senders know of no narrower path, before and
+    afterwards."""
     space.ip("link", "set", device, "mtu", 1300)
     try:
         yield

@@ -61,8 +61,8 @@ DNS, SERVER_DNS = 53, 5353
 
 
 def site() -> Site:
-    """IPv6: .1 (lb-a) and .2 (lb-b) with destination NAT, .3 (lb-a) with full NAT, one of its servers behind a
-    router. IPv4: .1 (lb-a)."""
+    """IPv6: .1 (lb-a) and .2 (lb-b) with destination NAT, .3 (lb-a) with full NAT, one of its servers behind a router.
+    IPv4: .1 (lb-a)."""
     settings = {
         "automatic_failover": False,
         "linger": 1,
@@ -315,8 +315,8 @@ def test_servers_are_drained_removed_and_added(live: Bed) -> None:
 
 
 def test_tcp_with_full_nat(live: Bed) -> None:
-    """To servers on the internal network and behind a router there; they see the internal IPs in turn, with the
-    default port range."""
+    """To servers on the internal network and behind a router there; they see the internal IPs in turn, with the default
+    port range."""
     seen = [request(client, FULL) for client in (live.clients[0], live.remote) for _ in range(4)]
     assert {answer["server"] for answer in seen} == {FULL_SERVER, ROUTED_SERVER}
     assert {answer["client"][0] for answer in seen} == set(INTERNAL_IPS)

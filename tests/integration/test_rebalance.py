@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 
 from lbctl.site.model import Rebalance, Site
-from tests.bed import faults
 from tests.bed.bed import Bed
 from tests.bed.controller import APPS
 from tests.bed.sites import simple_site
 from tests.bed.traffic import Load
+from tests.integration.gate import gates
 from tests.integration.injection import APP, Injection
 from tests.integration.moving import assert_unharmed, assigned, mixed_load, wait_reached
 
@@ -165,16 +165,17 @@ def test_twin_of_noise_a_load_that_stays_is_worth_a_plan(quiet_bed: Bed, carried
 
 def test_a_plan_is_stopped_when_a_move_fails(quiet_bed: Bed) -> None:
     bed = quiet_bed
-    begin(bed, replace(ALL_ON_A, rebalance=Rebalance(at_once=1)))
-    loads = load_all(bed)
-    faults.freeze(bed, "lb-b")  # so the move has not come far when it is to be aborted
-    (first,) = bed.rest("POST", "/v1/rebalance", {}).json["started_moves"]
-    assert bed.rest("DELETE", f"/v1/moves/{first}").status == 202
-    faults.thaw(bed, "lb-b")
-    bed.wait_until(lambda: last_plan(bed)["state"] == "stopped", 8, "stopped")
-    assert "on request" in last_plan(bed)["reason"] and last_plan(bed)["started_moves"] == [first]
-    assert shares(bed) == {"lb-a": 4, "lb-b": 0}
-    assert_unharmed(loads, succeeded=0)
+    bed.controller.configure(replace(ALL_ON_A, rebalance=Rebalance(at_once=1)))
+    with gates(bed) as gate:
+        loads = load_all(bed)
+        gate["lb-b"].shut()  # so the move has not come far when it is to be aborted
+        (first,) = bed.rest("POST", "/v1/rebalance", {}).json["started_moves"]
+        assert bed.rest("DELETE", f"/v1/moves/{first}").status == 202
+        gate["lb-b"].open()
+        bed.wait_until(lambda: last_plan(bed)["state"] == "stopped", 8, "stopped")
+        assert "on request" in last_plan(bed)["reason"] and last_plan(bed)["started_moves"] == [first]
+        assert shares(bed) == {"lb-a": 4, "lb-b": 0}
+        assert_unharmed(loads, succeeded=0)
 
 
 def test_a_plan_is_stopped_when_the_load_has_changed(quiet_bed: Bed, carried: Injection) -> None:

@@ -255,7 +255,7 @@ def test_killed_in_a_move_under_load_again_and_again(quiet_bed: Bed) -> None:
     """At moments that differ each time: whoever serves in the end, the connections live and one LB serves alone."""
     bed = quiet_bed
     with gates(bed) as gate:
-        loads = mixed_load(bed, FIRST, interval=0.05)
+        loads, resumed = mixed_load(bed, FIRST, interval=0.05), 0
         for n in range(4):
             source = assigned(bed)
             bed.move(FIRST, other(source), STRATEGIES[n % 2], wait=False)
@@ -263,7 +263,9 @@ def test_killed_in_a_move_under_load_again_and_again(quiet_bed: Bed) -> None:
             restart(bed, gate)
             for record in bed.rest("GET", "/v1/moves").json["moves"]:
                 assert wait_ended(bed, record["id"])["state"] == "done"
+                resumed += 1
             serves_alone(bed, assigned(bed), other(assigned(bed)))
+        assert resumed, "it was never killed in a move"
         assert_unharmed(loads)
 
 

@@ -333,3 +333,4 @@ def test_a_controller_does_not_start_with_a_bad_file(quiet_bed: Bed) -> None:
         "unknown key 'colour'" in said
         and "Traceback" not in quiet_bed.controller.log_tail(30).rpartition("--- started")[2]
     )
+

@@ -12,6 +12,7 @@ import shlex
 import socket
 import struct
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address
 
 import pytest
@@ -196,15 +197,19 @@ def test_a_gateway_answers_echo_through_the_tunnel(live: Bed) -> None:
     assert "1 received" in server_space(live, "10.9.0.41").run("ping", "-c1", "-W3", "10.0.0.104")
 
 
+def sends_to(bed: Bed, mac: str) -> bool:
+    """Does lb-a send to that MAC?"""
+    return f"{mac}->eth_dst" in bed.lbs["lb-a"].dump_flows()
+
+
 def test_a_server_gets_another_mac(live: Bed) -> None:
     server, before = server_space(live, "10.9.0.11"), server_space(live, "10.9.0.11").mac(tunnels.FAR_DEVICE)
     with Talks(live.clients[0], DESTINATION, 2) as talks:
         try:
             for mac in ("02:00:00:00:09:11", before):
                 server.ip("link", "set", tunnels.FAR_DEVICE, "address", mac)
-                live.wait_until(
-                    lambda mac=mac: f"{mac}->eth_dst" in live.lbs["lb-a"].dump_flows(), 10, "the LB has found the MAC"
-                )
+                sends_there = partial(sends_to, live, mac)
+                live.wait_until(sends_there, 10, "the LB has found the MAC")
                 assert talks.broken() == []
         finally:
             server.ip("link", "set", tunnels.FAR_DEVICE, "address", before)

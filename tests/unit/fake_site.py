@@ -125,7 +125,8 @@ class FakeSite:
         self.rolled_back: dict[str, IPv4Address] = {}
         self.control = self._new_control()
         self._routers = {ip.router.packed for ip in self.site.external_ips if ip.router}
-        self._servers = {server.packed for ip in self.site.external_ips for server in ip.server_addresses()}
+        self.present = {server.packed for ip in self.site.external_ips for server in ip.server_addresses()}
+        """The servers that there are in the network, and that answer ARP; packed addresses."""
 
     def _new_control(self) -> ControlFunction:
         return self.control_class(self.site, self.stored, self.now)
@@ -298,7 +299,7 @@ class FakeSite:
             if self.routes.get(arp.spa, name) != name:
                 self.former_routes[arp.spa] = self.routes[arp.spa], self.now
             self.routes[arp.spa] = name
-        elif arp.op == packets.ARP_REQUEST and arp.tpa in (self._routers if port == EXTERNAL else self._servers):
+        elif arp.op == packets.ARP_REQUEST and arp.tpa in (self._routers if port == EXTERNAL else self.present):
             mac = ROUTER_MAC if port == EXTERNAL else self.server_mac(arp.tpa)
             reply = arp.sha + mac + frame[12:20] + b"\x00\x02" + mac + arp.tpa + arp.sha + arp.spa
             self.inject(name, reply, port)
@@ -444,11 +445,11 @@ class FakeSite:
         elif packet.tcp_flags & RST:
             self._reset(packet, "server")
         elif packet.tcp_flags & SYN:
-            self._accept(packet)
+            self.accept(packet)
         else:
             self._arrived(frame, packet, inward=True)
 
-    def _accept(self, packet: packets.Packet) -> None:
+    def accept(self, packet: packets.Packet) -> None:
         conversation = self.conversations[packet.seq - 1]
         server, peer = (
             Endpoint(IPv4Address(packet.dst), packet.dst_port),

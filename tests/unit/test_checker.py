@@ -1,5 +1,5 @@
-"""When servers are checked, by whom, and what follows: the control function over fake switches, with servers that do
-as they are told."""
+"""When servers are checked, by whom, and what follows: the control function over fake switches, with servers that do as
+they are told."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def world() -> CheckedSite:
 def in_flight(world: CheckedSite, place: int = 0) -> list[Flight]:
     """The checks that are under way, of the external IP at that place."""
     address = world.site.external_ips[place].address
-    return [flight for flight in world.control.checker._flights.values() if flight.target.serving.address == address]
+    return [flight for flight in world.control.checker.under_way if flight.target.serving.address == address]
 
 
 def until_in_flight(world: CheckedSite) -> list[Flight]:
@@ -186,7 +186,7 @@ def test_udp(answer: bytes | None, manner: str, reason: str | None) -> None:
 
 def test_a_server_that_answers_no_arp() -> None:
     world = CheckedSite(checked(site()))
-    world._servers = world._servers - {ONE.address.packed}
+    world.present = world.present - {ONE.address.packed}
     world.settle(6.0, 0.05)
     assert world.down() == {"10.0.0.10:80": "no answer to ARP"} and ONE.address.packed not in {
         item[2].dst for item in world.checks
@@ -221,11 +221,11 @@ def test_old_connections_are_reset_or_left(when_down: str) -> None:
 def test_a_syn_that_was_lost_goes_to_another_server_when_it_comes_again() -> None:
     world = world_of(replace(CHECK, when_down="leave"))
     world.manners["10.0.0.10"] = "refuses"
-    accept, world._accept = world._accept, lambda packet: None
+    accept, world.accept = world.accept, lambda packet: None
     for _ in range(2):
         world.open(0)
         world.drain()
-    world._accept = accept
+    world.accept = accept
     world.settle(4.0, 0.05)
     for conversation in world.conversations:
         world.from_client(conversation, SYN)
@@ -294,7 +294,7 @@ def test_no_check_by_a_port_that_is_down(world) -> None:
 
 def test_a_control_function_that_was_busy_blames_no_server() -> None:
     world = world_of(replace(CHECK, fall=1))
-    while not world.control.checker._flights:
+    while not world.control.checker.under_way:
         world.now += 0.05
         world.post(world.control.tick(world.now))
     world.now += 3.0
@@ -377,7 +377,7 @@ def test_servers_that_are_ordered_at_run_time(world) -> None:
     name = ServiceName(world.site.external_ips[0].address, "tcp", 80)
     new = Server(IPv4Address("10.0.0.15"), 8015)
     world.manners["10.0.0.15"] = "refuses"
-    world._servers = world._servers | {new.address.packed}
+    world.present = world.present | {new.address.packed}
     world.post(world.control.services.add_server(name, new))
     world.settle(8.0, 0.05)
     assert world.down() == {"10.0.0.15:8015": "connection refused"}
@@ -400,7 +400,7 @@ def test_services_that_change_often_leave_nothing_behind(world) -> None:
     for weight in range(1, 40):
         world.post(world.control.services.change_server(name, ONE, {"weight": weight}, None))
         world.settle(0.2, 0.05)
-    assert len(world.control.checker._starts) <= 8 and world.down() == {}
+    assert world.control.checker.planned <= 8 and world.down() == {}
     assert sum(packet.dst == ONE.address.packed for _, _, packet in world.checks) >= 6, "nor more seldom"
     del world.checks[:]
     world.settle(3.0, 0.05)
@@ -417,7 +417,7 @@ def test_an_external_ip_that_goes_takes_its_checks_along(world) -> None:
     )
     world.settle(3.0, 0.05)
     assert not any(packet.src == bytes([10, 0, 0, 1]) for when, _, packet in world.checks if when > world.now - 1)
-    assert world.control.checker._flights.keys() == set()
+    assert world.control.checker.under_way == ()
 
 
 def test_what_ends_after_its_server_has_gone_says_nothing() -> None:

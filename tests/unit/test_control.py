@@ -85,6 +85,8 @@ def test_a_port_that_comes_back_is_announced(world) -> None:
 
 patches = st.dictionaries(st.integers(0, 200), st.integers(0, 255), max_size=4)
 """Other bytes at some places, also behind the end."""
+MANY, ENOUGH = 1500, 100
+"""Examples, however few others look at: so many that their ends are spread as these tests assert."""
 
 
 def nearly(data: bytes, patch: dict[int, int]) -> bytes:
@@ -143,7 +145,7 @@ def test_any_packet_from_a_switch_is_survived(nat) -> None:
     owners = [0, *(owner_of(serving.address.packed) for serving in world.control.ground.external_ips)]
     ends: Counter[str] = Counter()
 
-    @settings(max_examples=1500)
+    @settings(max_examples=MANY)
     @given(name=st.sampled_from(sorted(right_packets())), kind=st.one_of(st.none(), st.sampled_from(Kind)),
            port=st.one_of(st.none(), st.integers(0, 3)), owner=st.sampled_from(owners), source=st.integers(1, 0xFFFF),
            patch=st.one_of(st.just({}), patches), cut=st.one_of(st.just(0), st.integers(0, 60)))
@@ -161,7 +163,8 @@ def test_any_packet_from_a_switch_is_survived(nat) -> None:
     assert ends["dropped_undecodable"] == 0, "the header was right"
     assert ends.keys() >= {"PacketOut", "AddEntries", "connections_opened", "connections_refused", "entries_put_back",
                            "errors_sent", "dropped_malformed", "dropped_unknown_flow", "dropped_ttl_expired"}, ends
-    assert max(count for end, count in ends.items() if end.startswith("dropped")) < 750, "half of all, by one reason"
+    most = max(count for end, count in ends.items() if end.startswith("dropped"))
+    assert most < MANY / 2, "half of all, by one reason"
 
 
 @given(st.binary(max_size=120))
@@ -187,6 +190,7 @@ def test_any_flow_that_a_switch_says_has_run_out_is_survived() -> None:
     world.settle(1.0)
     entries_ended: Counter[bool] = Counter()
 
+    @settings(max_examples=ENOUGH)
     @given(reason=st.integers(0, 2), direction=st.sampled_from(["access_in", "access_out"]),
            patch=st.one_of(st.just({}), patches))
     def survive(reason, direction, patch) -> None:
@@ -211,6 +215,7 @@ def test_any_statistics_while_reading_are_survived() -> None:
     """Whatever a switch claims to hold, nearly what it does hold or anything, it becomes ready."""
     known: Counter[int] = Counter()
 
+    @settings(max_examples=ENOUGH)
     @given(patch=st.one_of(st.just({}), st.dictionaries(st.integers(0, 900), st.integers(0, 255), max_size=4)),
            instead=st.one_of(st.none(), st.binary(max_size=200)))
     def survive(patch, instead) -> None:

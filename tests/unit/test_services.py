@@ -116,7 +116,7 @@ def test_ordering_the_files_own_ends_it(world) -> None:
 
 def send(world: FakeSite, verb: str, *arguments) -> list:
     out = getattr(world.control.services, verb)(*arguments)
-    world._servers = {server.packed for ip in world.control.ground.configs() for server in ip.server_addresses()}
+    world.present = {server.packed for ip in world.control.ground.configs() for server in ip.server_addresses()}
     for switch in world.control.ground.switches.values():
         rest = switch.sync(world.control.ground.configs())
         assert rest == [], "what is sent for one external IP is what the whole site would call for"

@@ -37,7 +37,7 @@ def world() -> FakeSite:
 def change(world: FakeSite, new: Site) -> list:
     out = world.control.services.use_file(new, world.now)
     world.site = new
-    world._servers = {server.packed for ip in new.external_ips for server in ip.server_addresses()}
+    world.present = {server.packed for ip in new.external_ips for server in ip.server_addresses()}
     world.post(out)
     return out
 
