@@ -233,6 +233,7 @@ run_inside() {
         kill -0 "$INSIDE" 2>/dev/null || break
     done
     INSIDE=
+    if [[ $INTERRUPTED_BY ]]; then exit "$((128 + $(kill -l "$INTERRUPTED_BY")))"; fi
     return "$status"
 }
 
@@ -240,7 +241,6 @@ run_inside() {
 hand_on() {
     INTERRUPTED_BY=$1
     if [[ $INSIDE ]]; then
-        printf 'lbctl: interrupted, cleaning up\n' >&2
         kill -INT -- "-$INSIDE" 2>/dev/null || true
     elif [[ $CHILD ]]; then
         kill -INT "$CHILD" 2>/dev/null || true

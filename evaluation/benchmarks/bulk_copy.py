@@ -9,7 +9,7 @@ import time
 
 from evaluation.benchmarks.scene import Scene
 from evaluation.benchmarks.seed import add_flows, seed
-from evaluation.measuring.findings import Findings, Result, median, of_results, per_second
+from evaluation.measuring.findings import Findings, Result, Unusable, median, of_results, per_second
 from evaluation.measuring.others import undisturbed
 from evaluation.measuring.record import figure
 from lbctl.openflow.tables import number
@@ -38,9 +38,12 @@ def main() -> Findings:
             for table in ("access_in", "access_out"):
                 target.ovs.ofctl("del-flows", target.bridge, f"table={number(table)},tcp")
             record = scene.move(address, target.bridge)
-            assert record["state"] == "done" and record["entries_copied"] == ENTRIES, record
+            if record["state"] != "done" or record["entries_copied"] != ENTRIES:
+                raise Unusable(f"the move did not end well: {record}")
             seconds = next(step["seconds"] for step in record["steps"] if step["name"] == "copy")
-            assert scene.move(address, source.bridge)["state"] == "done"
+            back = scene.move(address, source.bridge)
+            if back["state"] != "done":
+                raise Unusable(f"the move back did not end well: {back}")
             return FLOWS / seconds, theirs
 
         measured = [undisturbed(one, scene.namespaces) for _ in range(RUNS)]

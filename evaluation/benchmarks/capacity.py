@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks.set_ups import FIRST_EXTERNAL
-from evaluation.measuring.findings import Findings, Result, median, milliseconds, of_results, per_second
+from evaluation.measuring.findings import Findings, Result, Unusable, median, milliseconds, of_results, per_second
 from evaluation.measuring.others import undisturbed
 from evaluation.measuring.record import Figure, figure
 from evaluation.measuring.usage import processor_time, resident
@@ -112,7 +112,7 @@ class Loaded:
         self._load.stdin.flush()
         answer = self._load.stdout.readline()
         if not answer:
-            raise RuntimeError("the load has ended: what it loads has closed a connection, or its reason is above")
+            raise Unusable("the load has ended: what it loads has closed a connection, or its reason is above")
         found: dict[str, float] = json.loads(answer)
         return found
 
@@ -165,7 +165,7 @@ def _wait(condition: Callable[[], bool], controller: Controller | None = None) -
     deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"not in time; {controller.log_tail() if controller else ''}")
+            raise Unusable(f"not in time; {controller.log_tail() if controller else ''}")
         time.sleep(0.1)
 
 
@@ -247,7 +247,8 @@ def main() -> Findings:
         half_most = repeated(loaded, 1, rate=most.median("rate") / 2, seconds=SECONDS)
         asked = sum(run["asked"] for run in half.found + most.found + half_most.found)
         grown = (resident(loaded.pid) - small) / asked
-    assert all(run["mods"] == 2 for run in half.found + most.found), "two flow-mods for each set-up"
+    if any(run["mods"] != 2 for run in half.found + most.found):
+        raise Unusable("a set-up did not have two flow-mods")
     half_rate = per_second(most.median("rate") / 2)
     return of_results(
         [

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from evaluation.measuring.findings import Findings, markdown
+from evaluation.measuring.findings import Findings, Unusable, markdown
 from evaluation.measuring.session import Session
 from tests.bed.processes import CommandFailed
 from tests.bed.traffic import TrafficError
@@ -17,7 +17,10 @@ FOLDER = Path("results")
 
 
 def main(name: str, shows: str, measure: Callable[[], Findings], arguments: Sequence[str]) -> int:
-    """The exit status: 0 if every target is met, 1 if not, or if a program of the bed failed (told in one line)."""
+    """The exit status: 0 if every target is met, 1 if not.
+
+    1 as well if a program of the bed failed or the run is unusable, which is told in one line.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m evaluation {name}", description=shows)
     parser.add_argument(
         "--out", type=Path, default=FOLDER, metavar="DIR", help=f"where {name}.json goes (default: {FOLDER})"
@@ -26,6 +29,9 @@ def main(name: str, shows: str, measure: Callable[[], Findings], arguments: Sequ
     session = Session(name, arguments)
     try:
         record = session.record(measure())
+    except Unusable as error:
+        print(f"{name}: {in_one_line(str(error).splitlines())}", file=sys.stderr)
+        return 1
     except (CommandFailed, TrafficError) as error:
         said = in_one_line(str(error).splitlines())
         print(f"{name}: {said}. {remedy(said)}", file=sys.stderr)

@@ -12,7 +12,7 @@ import re
 import signal
 
 from evaluation.benchmarks.capacity import SECONDS, TARGET, Runs, controlled, repeated, site
-from evaluation.measuring.findings import Findings, Result, median, milliseconds, of_results, per_second
+from evaluation.measuring.findings import Findings, Result, Unusable, median, milliseconds, of_results, per_second
 from evaluation.measuring.record import figure
 from tests.bed.controller import APPS, Controller
 
@@ -40,7 +40,7 @@ def _line(number: signal.Signals, solving: Runs, without: Runs, controller: Cont
     algorithm, count, lbs = ORDERS[number]
     logged = re.findall(rf"solved {algorithm} {count} {lbs} in ([\d.]+) s", controller.log_file.read_text())
     if not logged:
-        raise RuntimeError(f"nothing was solved: {controller.log_tail()}")
+        raise Unusable(f"nothing was solved: {controller.log_tail()}")
     took = [float(seconds) for seconds in logged]
     more = solving.median("p50") - without.median("p50")
     what = (

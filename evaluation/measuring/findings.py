@@ -14,6 +14,10 @@ RESULTS = "results"
 HEAD = ("measured", "lbctl", "yardstick", "ratio", "target", "runs", "others", "")
 
 
+class Unusable(RuntimeError):
+    """A run whose figures would say nothing, since what was to be measured did not happen; the message says what."""
+
+
 @dataclass(frozen=True)
 class Findings:
     """What came of an experiment or a benchmark. The fields are those of Record."""

@@ -28,7 +28,7 @@ EXTERNAL_NETWORK = IPv4Network("198.51.100.0/24")
 INTERNAL_NETWORK = IPv4Network("10.0.0.0/24")
 EXTERNAL_NETWORKS = {4: EXTERNAL_NETWORK, 6: IPv6Network("2001:db8:1::/64")}
 INTERNAL_NETWORKS = {4: INTERNAL_NETWORK, 6: IPv6Network("2001:db8:2::/64")}
-REMOTE_NETWORKS = {4: IPv4Network("203.0.113.0/24"), 6: IPv6Network("2001:db8:3::/64")}
+REMOTE_NETWORKS: dict[int, Network] = {4: IPv4Network("203.0.113.0/24"), 6: IPv6Network("2001:db8:3::/64")}
 """By IP version; the last ones are behind the router."""
 TUNNELED = {4: IPv4Network("10.9.0.0/24"), 6: IPv6Network("2001:db8:9::/64")}
 """Servers behind tunnels."""

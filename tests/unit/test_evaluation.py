@@ -24,6 +24,7 @@ from evaluation.measuring.findings import (
     RESULTS,
     Findings,
     Result,
+    Unusable,
     markdown,
     milliseconds,
     of_results,
@@ -182,6 +183,15 @@ def test_a_bed_whose_program_fails_ends_a_benchmark_with_one_line(
     assert run_benchmark("move", "what a move does", measure, ["--out", str(tmp_path)]) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("move: status 1: ip link add one; RTNETLINK answers: Operation not permitted. If ip itself")
+
+
+def test_a_run_that_says_nothing_leaves_no_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def measure() -> Findings:
+        raise Unusable("only 3 checks of 500 passed in a second")
+
+    assert run_benchmark("health_checks", "what checks cost", measure, ["--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "health_checks: only 3 checks of 500 passed in a second\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_how_figures_are_written() -> None:
