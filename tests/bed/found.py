@@ -90,11 +90,12 @@ class AsFound:
     def _settled(self) -> list[str]:
         """What is not as it was found when what ends by itself has ended; each in a line."""
         deadline = time.monotonic() + limit(SETTLES)
-        while (found := self._differences()) and time.monotonic() < deadline:
+        while (found := self.differences()) and time.monotonic() < deadline:
             time.sleep(0.02)
         return found
 
-    def _differences(self) -> list[str]:
+    def differences(self) -> list[str]:
+        """What is not as it was found; each in a line."""
         found = [f"{name}: {text}" for name, text in _changes(self._hosts, hosts(self.bed))]
         for ask in self._said:
             found += self._told(ask)
