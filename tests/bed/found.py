@@ -69,9 +69,10 @@ class AsFound:
                 self.bed.controller.reload(before)
             elif told:
                 self._said = {}
-        told = told or self._settled()
-        if self._said and not self._settled():
-            return "\n".join(told)
+        if self._said:
+            told = told or self._settled()
+            if not self._settled():
+                return "\n".join(told)
         self._said = {}
         self.bed.reset()
         self.bed.controller.apps = self._apps
@@ -89,11 +90,12 @@ class AsFound:
     def _settled(self) -> list[str]:
         """What is not as it was found when what ends by itself has ended; each in a line."""
         deadline = time.monotonic() + limit(SETTLES)
-        while (found := self._differences()) and time.monotonic() < deadline:
+        while (found := self.differences()) and time.monotonic() < deadline:
             time.sleep(0.02)
         return found
 
-    def _differences(self) -> list[str]:
+    def differences(self) -> list[str]:
+        """What is not as it was found; each in a line."""
         found = [f"{name}: {text}" for name, text in _changes(self._hosts, hosts(self.bed))]
         for ask in self._said:
             found += self._told(ask)
@@ -128,9 +130,10 @@ def hosts(bed: Bed) -> dict[str, Counter[Any]]:
 
 
 def _lasting() -> list[tuple[object, ...]]:
-    """Without what the kernel makes by itself for IPv6 when a link comes up."""
+    """Without what the kernel makes by itself for IPv6 when a link comes up, and Open vSwitch for its datapath."""
     return [each for each in netlink.everything() if not (
-        each[0] == "address" and each[1] == IP_VERSION_6 and each[-1] == LINK_SCOPE
+        each[:2] == ("link", "ovs-netdev")
+        or each[0] == "address" and each[1] == IP_VERSION_6 and each[-1] == LINK_SCOPE
         or each[0] == "route" and each[1] == IP_VERSION_6 and (each[5] != MAIN_TABLE or "fe80" in str(each)))]
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.bed.ovs import end_leftovers
+from tests.bed.patience import limit
 from tests.bed.processes import CommandFailed, end, run, start_time
 from topologies import programs
 
@@ -49,7 +50,7 @@ class Namespace:
         self.path = NAMED / full_name
         self.prefix = ("ip", "netns", "exec", full_name)
 
-    def run(self, *command: object, timeout: float = 30.0) -> str:
+    def run(self, *command: object, timeout: float = limit(30.0)) -> str:
         """Run a command inside, return its output. Raises CommandFailed."""
         return run([*self.prefix, *map(str, command)], timeout=timeout)
 
