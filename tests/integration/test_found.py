@@ -44,11 +44,15 @@ def pin_a_neighbour(bed: Bed) -> None:
     bed.clients[0].ip("neigh", "replace", FIRST, "lladdr", "02:00:00:00:00:09", "dev", "eth0", "nud", "permanent")
 
 
+def change_the_site_file(bed: Bed) -> None:
+    bed.controller.reload(bed.controller.site_file.read_text() + "  idle_timeout: 9\n")
+
+
 LEFT: dict[str, Callable[[Bed], object]] = {
     "a server drained": drain_a_server,
     "an LB drained": drain_an_lb,
     "an external IP moved": lambda bed: bed.move(FIRST, "lb-b"),
-    "another site file": lambda bed: bed.controller.reload(bed.controller.site_file.read_text() + "  idle_timeout: 9\n"),
+    "another site file": change_the_site_file,
     "the controller killed": lambda bed: bed.controller.kill(),
     "an LB killed": lambda bed: faults.kill(bed, "lb-a"),
     "an LB stopped": lambda bed: faults.freeze(bed, "lb-a"),
