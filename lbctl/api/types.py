@@ -19,7 +19,7 @@ PAGE_LIMIT = 1000
 """The most entries that one page may hold: a page is made in one go, while packets wait."""
 
 LoadBalancerHealth = Literal["well", "silent", "unmanaged", "failed", "unwatched"]
-LoadBalancerState = Literal["disconnected", "reading", "ready", "refused"]
+LoadBalancerState = Literal["disconnected", "reading", "ready"]
 MoveState = Literal["running", "done", "rolled-back", "aborted"]
 Mode = Literal["normal", "transition"]
 
