@@ -32,8 +32,10 @@ class PortState:
 
 
 class Switch:
-    """States: disconnected; reading (what it holds is being read back); ready. `reason` says why it is not connected, or
-    what is wrong with its ports."""
+    """States: disconnected; reading (what it holds is being read back); ready.
+
+    `reason` says why it is not connected, or what is wrong with its ports.
+    """
 
     def __init__(self, lb: LoadBalancer, watched: Watched | None = None) -> None:
         """watched: how other LBs' probes mean it; None: they don't."""

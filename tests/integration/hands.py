@@ -63,7 +63,7 @@ def entries_of(bed: Bed, client: tuple[str, int], lb: str = "lb-a") -> list[dict
 
 
 def entry_flows_of(bed: Bed, client: tuple[str, int], lb: str = "lb-a") -> list[str]:
-    """The flows of that client's entry in the switch itself."""
+    """The flows of that client's entry in the switch itself; of full NAT, the one towards the server."""
     address, port = client
     lines = bed.lbs[lb].dump_flows().splitlines()
     return [line for line in lines if f"nw_src={address}" in line and f"tp_src={port}," in line

@@ -283,19 +283,19 @@ import eventlet; eventlet.monkey_patch()
 import sys, time
 from ipaddress import ip_address
 from pathlib import Path
-from lbctl.copies.client import Client, KeeperError, tls_context
+from lbctl.copies.client import KeeperClient, KeeperError, tls_context
 ticks = []
 def tick():
     while True:
         ticks.append(time.monotonic()); eventlet.sleep(0.01)
 eventlet.spawn(tick)
 url, cert, silent = sys.argv[1:]
-client = Client(url, "{token}", 5.0, tls_context(Path(cert)))
+client = KeeperClient(url, "{token}", 5.0, tls_context(Path(cert)))
 for _ in range(3):
     print(len(client.fetch(ip_address("198.51.100.1"), ip_address("10.0.0.11")).rows))
 before = len(ticks)
 try:
-    Client(silent, None, 0.5).fetch(ip_address("198.51.100.1"), ip_address("10.0.0.11"))
+    KeeperClient(silent, None, 0.5).fetch(ip_address("198.51.100.1"), ip_address("10.0.0.11"))
 except KeeperError as error:
     print(error)
 print("others went on" if len(ticks) - before > 10 else "everything stood still")
