@@ -205,11 +205,11 @@ def test_a_switch_that_is_not_known_or_is_there_twice_is_refused(fresh: Bed, dpi
         )
         assert (state_of(fresh, "lb-a"), state_of(fresh, "lb-b")) == ("ready", "disconnected")
         assert (fresh.lbs["lb-a"].dump_flows(), stranger.dump_flows()) == (rules, flows)
-        assert talk.goes_on() and talk.retransmissions == 0
+        assert talk.goes_on() and talk.lost == 0
         set_dpid(stranger, 0xBB)
         eventually(fresh, lambda: state_of(fresh, "lb-b") == "ready", "mended, it is served", 15.0)
         assert request(fresh.clients[0], OTHER_LBS)["server"] == "10.0.0.21"
-        assert talk.goes_on() and talk.retransmissions == 0
+        assert talk.goes_on() and talk.lost == 0
 
 
 GARBAGE = {

@@ -190,6 +190,7 @@ def test_after_the_grace_step_late_packets_are_lost(bed: Bed) -> None:
             for address in INTERNAL[FIRST]:
                 deaf.enter_context(pinned(space, address, node.space.mac(node.lb.internal_port)))
         bed.move(FIRST, "lb-b")
+        serves_alone(bed, "lb-b", "lb-a")
         assert talks.broken(timeout=1) != []
 
 

@@ -17,7 +17,7 @@ from tests.integration.failing import SETTINGS, begin, failover_of
 from tests.integration.hands import metric
 from tests.integration.moving import FIRST, Talks
 
-CHECK = HealthCheck("http", interval=0.5, timeout=0.5, rise=1, fall=1)
+CHECK = HealthCheck("http", interval=1.0, timeout=1.0, rise=1, fall=1)
 
 
 def site() -> Site:
@@ -56,7 +56,7 @@ def test_no_server_goes_down_with_its_lb(quiet_bed: Bed, fault: str) -> None:
         try:
             failover_of(quiet_bed)
             before = passed(quiet_bed)
-            quiet_bed.wait_until(lambda: passed(quiet_bed) > before + 40, 10, "checks go on by other LBs")
+            quiet_bed.wait_until(lambda: passed(quiet_bed) > before + 30, 10, "checks go on by other LBs")
             assert talks.broken() == []
             assert {request(quiet_bed.clients[0], FIRST)["server"] for _ in range(6)} == {"10.0.0.11", "10.0.0.12"}
         finally:

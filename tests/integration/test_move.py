@@ -167,6 +167,7 @@ def test_after_the_grace_step_late_packets_are_lost(bed: Bed) -> None:
     with connect(bed.clients[0], FIRST, timeout=1.0) as talk:
         node = bed.lbs["lb-a"]
         bed.move(FIRST, "lb-b")
+        serves_alone(bed, "lb-b", "lb-a")
         with pinned(bed.clients[0], FIRST, node.space.mac(node.lb.external_port)):
             talk.sendall(b"late\n")
             with pytest.raises(OSError):

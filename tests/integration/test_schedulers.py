@@ -197,11 +197,11 @@ def test_a_change_touches_no_connection_and_lasts(bed: Bed) -> None:
         for scheduler in SCHEDULERS:
             order(bed, scheduler)
             who_answers(bed.clients[1], FIRST)
-        assert talk.goes_on() and talk.retransmissions == 0
+        assert talk.goes_on() and talk.lost == 0
         restart(bed)
         assert in_force(bed) == SCHEDULERS[-1] and talk.goes_on()
         one, *rest = SITE.external_ips
         changed = replace(one, services=(replace(one.services[0], scheduler="least-connections"),))
         bed.controller.reload(replace(SITE, external_ips=(changed, *rest)))
         eventually(bed, lambda: in_force(bed) == "least-connections", "the file counts")
-        assert talk.goes_on() and talk.retransmissions == 0
+        assert talk.goes_on() and talk.lost == 0

@@ -103,7 +103,7 @@ def test_external_ips_services_and_servers_are_added(small: Bed) -> None:
         assert request(small.clients[1], FIRST, 81)["port"] == 9081
         assert set(servers_of(small, 6)) == {"10.0.0.11", "10.0.0.12", "10.0.0.13"}
         assert talk.goes_on(20) and other.goes_on(20)
-        assert talk.retransmissions == other.retransmissions == 0
+        assert talk.lost == other.lost == 0
         assert entry_flows_of(small, talk.local) == flows
 
 
@@ -115,7 +115,7 @@ def test_a_file_that_says_the_same_changes_no_flow(small: Bed) -> None:
         before = rules(small), entry_flows_of(small, talk.local)
         apply(small, "# a comment\n" + site_text(SMALL))
         assert (rules(small), entry_flows_of(small, talk.local)) == before
-        assert talk.goes_on() and talk.retransmissions == 0
+        assert talk.goes_on() and talk.lost == 0
 
 
 def test_twin_a_reload_that_starts_from_nothing_would_be_noticed(small: Bed) -> None:
@@ -146,7 +146,7 @@ def test_weights_and_scheduler_count_at_once(small: Bed) -> None:
             ),
         )
         assert servers_of(small, 8) == {"10.0.0.11": 2, "10.0.0.12": 6}
-        assert talk.goes_on() and talk.retransmissions == 0
+        assert talk.goes_on() and talk.lost == 0
 
 
 def test_rates_are_changed_in_the_switches(small: Bed) -> None:
@@ -165,7 +165,7 @@ def test_the_load_balancer_of_an_external_ip_is_not_changed_by_the_file(small: B
     with Talk(small.clients[0], FIRST) as talk:
         apply(small, replace(SMALL, external_ips=(replace(one, load_balancer="lb-b"), *rest)))
         assert small.rest("GET", f"/v1/external-ips/{FIRST}").json["load_balancer"] == "lb-a"
-        assert talk.goes_on() and talk.retransmissions == 0
+        assert talk.goes_on() and talk.lost == 0
 
 
 # What is removed.
@@ -175,7 +175,7 @@ def test_a_removed_servers_connections_go_on_and_new_ones_go_elsewhere(small: Be
     with talks_to(small, "10.0.0.12") as talk:
         apply(small, with_first(SMALL, service(80, server(11))))
         assert servers_of(small, 4) == {"10.0.0.11": 4}
-        assert talk.goes_on(20) and talk.retransmissions == 0
+        assert talk.goes_on(20) and talk.lost == 0
         apply(small, SMALL)
         assert talk.goes_on() and set(servers_of(small, 4)) == {"10.0.0.11", "10.0.0.12"}
 
@@ -197,7 +197,7 @@ def test_a_removed_services_connections_go_on_and_new_ones_are_refused(small: Be
         apply(small, SMALL)
         with pytest.raises(ConnectionRefusedError):
             connect(small.clients[1], FIRST, 81)
-        assert talk.goes_on(20) and talk.retransmissions == 0
+        assert talk.goes_on(20) and talk.lost == 0
 
 
 def test_a_removed_external_ip_ends_with_its_connections_and_can_come_back(small: Bed) -> None:
@@ -211,7 +211,7 @@ def test_a_removed_external_ip_ends_with_its_connections_and_can_come_back(small
             assert THIRD not in node.dump_flows(), name
         apply(small, PLAIN)
         assert request(small.clients[0], THIRD)["server"].startswith("10.0.0.3")
-        assert stays.goes_on() and stays.retransmissions == 0
+        assert stays.goes_on() and stays.lost == 0
 
 
 def test_a_load_balancer_without_external_ips_can_go_and_come_back(small: Bed) -> None:
@@ -281,7 +281,7 @@ def test_a_bad_file_is_refused_and_the_old_one_stays(small: Bed, text: str, reas
         assert lines and reason in small.controller.log_tail(3000).partition(lines[-1])[2] + lines[-1]
         assert applied(small) == count
         assert rules(small) == flows
-        assert talk.goes_on() and talk.retransmissions == 0
+        assert talk.goes_on() and talk.lost == 0
         assert set(servers_of(small, 2)) == {"10.0.0.11", "10.0.0.12"}
 
 
@@ -301,7 +301,7 @@ def test_many_hangups_at_once(small: Bed) -> None:
             time.sleep(0.02)
         apply(small, PLAIN)
         assert request(small.clients[1], THIRD)
-        assert talk.goes_on() and talk.retransmissions == 0
+        assert talk.goes_on() and talk.lost == 0
 
 
 # The command.
