@@ -7,7 +7,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lbctl.frames import icmp, packets
@@ -145,20 +145,25 @@ def test_any_packet_from_a_switch_is_survived(nat) -> None:
     owners = [0, *(owner_of(serving.address.packed) for serving in world.control.ground.external_ips)]
     ends: Counter[str] = Counter()
 
+    def arrives(kind: Kind, port: int, owner: int, name: str, frame: bytes) -> None:
+        event = packet_in(flow_cookie(kind, owner, name), port, frame)
+        before = Counter(world.control.ground.switches["lb-a"].counters)
+        out = world.control.packet_in("lb-a", *event.arguments, world.now)
+        ends.update(world.control.ground.switches["lb-a"].counters - before)
+        ends.update(type(getattr(effect, "message", effect)).__name__ for effect in out)
+
     @settings(max_examples=MANY)
     @given(name=st.sampled_from(sorted(right_packets())), kind=st.one_of(st.none(), st.sampled_from(Kind)),
            port=st.one_of(st.none(), st.integers(0, 3)), owner=st.sampled_from(owners), source=st.integers(1, 0xFFFF),
            patch=st.one_of(st.just({}), patches), cut=st.one_of(st.just(0), st.integers(0, 60)))
     def survive(name, kind, port, owner, source, patch, cut) -> None:
         right_kind, right_port, frame = right_packets(source)[name]
-        frame = nearly(frame, patch)[:len(frame) - cut]
-        cookie = flow_cookie(right_kind if kind is None else kind, owner, name)
-        event = packet_in(cookie, right_port if port is None else port, frame)
-        before = Counter(world.control.ground.switches["lb-a"].counters)
-        out = world.control.packet_in("lb-a", *event.arguments, world.now)
-        ends.update(world.control.ground.switches["lb-a"].counters - before)
-        ends.update(type(getattr(effect, "message", effect)).__name__ for effect in out)
+        arrives(right_kind if kind is None else kind, right_port if port is None else port, owner, name,
+                nearly(frame, patch)[:len(frame) - cut])
 
+    for owner in owners:
+        for name, (kind, port, frame) in right_packets().items():
+            arrives(kind, port, owner, name, frame)
     survive()
     assert ends["dropped_undecodable"] == 0, "the header was right"
     assert ends.keys() >= {"PacketOut", "AddEntries", "connections_opened", "connections_refused", "entries_put_back",
@@ -191,6 +196,8 @@ def test_any_flow_that_a_switch_says_has_run_out_is_survived() -> None:
     entries_ended: Counter[bool] = Counter()
 
     @settings(max_examples=ENOUGH)
+    @example(reason=0, direction="access_in", patch={})
+    @example(reason=0, direction="access_in", patch={8: 0})  # the cookie: no flow of ours
     @given(reason=st.integers(0, 2), direction=st.sampled_from(["access_in", "access_out"]),
            patch=st.one_of(st.just({}), patches))
     def survive(reason, direction, patch) -> None:
@@ -207,7 +214,7 @@ def test_any_flow_that_a_switch_says_has_run_out_is_survived() -> None:
         entries_ended[serving.table.by_key(key) is None] += 1
 
     survive()
-    assert entries_ended[True] >= 5 and entries_ended[False] >= 5, entries_ended
+    assert entries_ended[True] and entries_ended[False], entries_ended
 
 
 @pytest.mark.long
@@ -216,6 +223,8 @@ def test_any_statistics_while_reading_are_survived() -> None:
     known: Counter[int] = Counter()
 
     @settings(max_examples=ENOUGH)
+    @example(patch={}, instead=None)
+    @example(patch={}, instead=b"")
     @given(patch=st.one_of(st.just({}), st.dictionaries(st.integers(0, 900), st.integers(0, 255), max_size=4)),
            instead=st.one_of(st.none(), st.binary(max_size=200)))
     def survive(patch, instead) -> None:
@@ -236,7 +245,7 @@ def test_any_statistics_while_reading_are_survived() -> None:
         known[len(next(iter(world.control.ground.external_ips)).table)] += 1
 
     survive()
-    assert known[3] >= 5 and known.keys() & {0, 1, 2}, "what was right is known, what was not is not"
+    assert known[3] and known.keys() & {0, 1, 2}, "what was right is known, what was not is not"
 
 
 def test_tokens_that_nobody_waits_for(world) -> None:
