@@ -10,10 +10,9 @@ from functools import partial
 
 from evaluation.benchmarks import move
 from evaluation.benchmarks.new_connections import CLIENTS, CONNECTIONS, SECONDS, WARM_UP
-from evaluation.benchmarks.scene import Load, Scene, wrk
-from evaluation.measuring.findings import Findings, Result, median, of_results, per_second
+from evaluation.benchmarks.scene import Load, Scene, compared, wrk
+from evaluation.measuring.findings import Findings, Result, of_results
 from evaluation.measuring.others import undisturbed
-from evaluation.measuring.record import figure
 from lbctl.site.model import Site
 from tests.bed.sites import full_nat_site, simple_site
 
@@ -74,23 +73,5 @@ def _in_turns(scene: Scene, *, close: bool) -> list[Run]:
 
 
 def _result(what: str, runs: list[Run]) -> Result:
-    rates = {
-        "full NAT": figure("1/s", [run.full.per_second for run in runs]),
-        "destination NAT": figure("1/s", [run.destination.per_second for run in runs]),
-    }
-    full = median([run.full.per_second for run in runs])
-    destination = median([run.destination.per_second for run in runs])
-    errors = sum(run.full.errors for run in runs)
-    shown = per_second(full) + (f", {errors} errors" if errors else "")
-    ratio = full / destination
-    return Result(
-        what,
-        shown,
-        f"destination NAT {per_second(destination)}",
-        f"{ratio:.2f}",
-        f">= {TARGET:g}",
-        len(runs),
-        max(run.others for run in runs),
-        ratio >= TARGET and not errors,
-        rates,
-    )
+    pairs = [(run.full, run.destination) for run in runs]
+    return compared(what, ("full NAT", "destination NAT"), pairs, [run.others for run in runs], TARGET)

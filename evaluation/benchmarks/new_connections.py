@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from evaluation.benchmarks.scene import HAPROXY_EXTERNAL, Load, Scene, wrk
-from evaluation.measuring.findings import Findings, Result, median, of_results, per_second
+from evaluation.benchmarks.scene import HAPROXY_EXTERNAL, Load, Scene, compared, wrk
+from evaluation.measuring.findings import Findings, Result, median, of_results
 from evaluation.measuring.others import undisturbed
 from evaluation.measuring.record import Row, Table, figure
 from evaluation.measuring.usage import processor_time, thread_times
@@ -85,26 +85,8 @@ def _used(scene: Scene) -> dict[str, float]:
 
 
 def _result(what: str, runs: Sequence[Run], target: float) -> Result:
-    rates = {
-        "lbctl": figure("1/s", [run.ours.per_second for run in runs]),
-        "HAProxy": figure("1/s", [run.haproxy.per_second for run in runs]),
-    }
-    ours = median([run.ours.per_second for run in runs])
-    yardstick = median([run.haproxy.per_second for run in runs])
-    errors = sum(run.ours.errors for run in runs)
-    shown = per_second(ours) + (f", {errors} errors" if errors else "")
-    ratio = ours / yardstick
-    return Result(
-        what,
-        shown,
-        f"HAProxy {per_second(yardstick)}",
-        f"{ratio:.2f}",
-        f">= {target:g}",
-        len(runs),
-        max(run.others for run in runs),
-        ratio >= target and not errors,
-        rates,
-    )
+    pairs = [(run.ours, run.haproxy) for run in runs]
+    return compared(what, ("lbctl", "HAProxy"), pairs, [run.others for run in runs], target)
 
 
 def _processor(runs: Sequence[Run]) -> Table:

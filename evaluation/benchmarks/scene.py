@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from evaluation.measuring.findings import Result, median, per_second
+from evaluation.measuring.record import figure
 from tests.bed.bed import Bed
 from tests.bed.namespaces import Namespace
 from tests.bed.processes import CommandFailed
@@ -113,6 +115,26 @@ class Load:
 
     per_second: float
     errors: int
+
+def compared(
+    what: str, names: tuple[str, str], runs: Sequence[tuple[Load, Load]], others: Sequence[float], target: float
+) -> Result:
+    """Two loads, one right after the other, in each run: the second is the yardstick. Passed when the ratio of their
+    medians reaches the target and the first had no errors. `others`: of each run, see Result."""
+    ours, yardstick = ([load.per_second for load in loads] for loads in zip(*runs, strict=True))
+    errors = sum(load.errors for load, _ in runs)
+    ratio = median(ours) / median(yardstick)
+    return Result(
+        what,
+        per_second(median(ours)) + (f", {errors} errors" if errors else ""),
+        f"{names[1]} {per_second(median(yardstick))}",
+        f"{ratio:.2f}",
+        f">= {target:g}",
+        len(runs),
+        max(others),
+        ratio >= target and not errors,
+        {names[0]: figure("1/s", ours), names[1]: figure("1/s", yardstick)},
+    )
 
 
 def wrk(clients: Sequence[Namespace], url: str, seconds: float, *, connections: int, close: bool) -> Load:
