@@ -1,9 +1,13 @@
-"""What the core asks the shell to send to a switch: values, compared in tests, turned into OpenFlow by ryu_apps/."""
+"""What the core asks the shell to send to a switch: values, compared in tests, turned into OpenFlow by ryu_apps/.
+
+Two of them are made for every new connection: as tuples they take less than half the time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lbctl.entries.access_table import Entry
 from lbctl.openflow.flow import Flow
@@ -38,8 +42,7 @@ class DeleteCookie:
     mask: int
 
 
-@dataclass(frozen=True, slots=True)
-class AddEntries:
+class AddEntries(NamedTuple):
     """Adds both flows of each entry. With a token: as one atomic bundle, whose commit is confirmed by that token."""
 
     entries: tuple[Entry, ...]
@@ -53,8 +56,7 @@ class DeleteEntries:
     entries: tuple[Entry, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PacketOut:
+class PacketOut(NamedTuple):
     """Sends a frame as if it had come in by `in_port`: to a port, to OUTPUT_TABLE, or through one table by name.
 
     tunnel: at whose other end it has come in, or goes out."""

@@ -64,18 +64,18 @@ _BITS = {"eth_type": 16, "arp_op": 16, "ip_proto": 8, "icmpv6_type": 8}
 def encode(message: Message, codec: EntryCodec) -> bytes:
     """One or more whole OpenFlow messages. Raises TypeError for what no switch understands."""
     match message:
-        case AddFlows(flows):
-            return b"".join([_encoded(flow, ofp.OFPFC_ADD) for flow in flows])
-        case DeleteFlows(flows):
-            return b"".join([_encoded(flow, ofp.OFPFC_DELETE_STRICT) for flow in flows])
+        case PacketOut():
+            return packet_out(message, XID_MARK)
         case AddEntries(entries, None):
             return b"".join([codec.add(entry) for entry in entries])
         case AddEntries(entries, int(token)):
             return codec.bundle(entries, XID_MARK | token)
-        case PacketOut():
-            return packet_out(message, XID_MARK)
         case DeleteEntries(entries):
             return codec.delete(entries)
+        case AddFlows(flows):
+            return b"".join([_encoded(flow, ofp.OFPFC_ADD) for flow in flows])
+        case DeleteFlows(flows):
+            return b"".join([_encoded(flow, ofp.OFPFC_DELETE_STRICT) for flow in flows])
     return b"".join([_serialized(item, xid) for item, xid in _by_library(message)])
 
 

@@ -31,19 +31,24 @@ class Effects:
     def carry_out(self, out: Outbox) -> None:
         """In order. Returns at once."""
         for effect in out:
-            match effect:
-                case ToSwitch(name, message):
-                    sender = self._senders.get(name)
-                    if sender is not None and not sender.send(message):
-                        self._control.ground.switches[name].counters["dropped_send_queue_full"] += 1
-                case Save():
-                    self.saver.save(effect)
-                case Solve():
-                    self._threads.spawn(self._solve, effect)
-                case FetchCopy():
-                    self.keepers.fetch(effect)
-                case SendBatch():
-                    self.keepers.send(effect)
+            if isinstance(effect, ToSwitch):
+                name, message = effect
+                sender = self._senders.get(name)
+                if sender is not None and not sender.send(message):
+                    self._control.ground.switches[name].counters["dropped_send_queue_full"] += 1
+            else:
+                self._carry_out_elsewhere(effect)
+
+    def _carry_out_elsewhere(self, effect: Save | Solve | FetchCopy | SendBatch) -> None:
+        match effect:
+            case Save():
+                self.saver.save(effect)
+            case Solve():
+                self._threads.spawn(self._solve, effect)
+            case FetchCopy():
+                self.keepers.fetch(effect)
+            case SendBatch():
+                self.keepers.send(effect)
 
     def _saved(self, token: int, error: str | None) -> None:
         if error is None:
