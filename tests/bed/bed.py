@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -114,6 +115,7 @@ class Bed:
             space.ip("neigh", "flush", "all")
         for keeper in self.keepers.values():
             keeper.forget()
+        self._forget_connections()
         self.start_servers()
         self.start_keepers()
         self.controller.configure(self.site)
@@ -131,6 +133,13 @@ class Bed:
         for name, script in self.server_scripts.items():
             if not script.running:
                 self.server_scripts[name] = script.again()
+
+    def _forget_connections(self) -> None:
+        """A connection whose client is gone would be told by a later test's copy `sockets`, as if it were alive."""
+        for space in self.servers:
+            script = self.server_scripts[space.name]
+            if script.running:
+                script.process.send_signal(signal.SIGUSR1)
 
     def serve(self, space: Namespace, script: str, *arguments: object) -> None:
         """Start one more process that serves, beside the bed's own: start_servers() starts it again, too."""

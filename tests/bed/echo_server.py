@@ -2,7 +2,7 @@
 
 Lines are answered with `NAME LINE`; HTTP/1.1 requests with JSON {"server", "client": [address, port], "port",
 "received"}, where `received` counts the bytes of the body; GET /bytes/N with N bytes. It prints "ready" once all
-ports listen.
+ports listen. SIGUSR1: it forgets its connections, and nothing of them stays in its kernel.
 """
 
 from __future__ import annotations
@@ -10,13 +10,21 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
+import struct
 import sys
+from typing import ClassVar
 
 CHUNK = b"x" * 65536
+AT_ONCE = struct.pack("ii", 1, 0)
+"""SO_LINGER: a socket that is closed sends RST, and is gone."""
 
 
 class Answering(asyncio.Protocol):
     """One connection: HTTP if it begins so, else lines."""
+
+    here: ClassVar[set[asyncio.Transport]] = set()
+    """All of this process."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -30,6 +38,17 @@ class Answering(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self.here.add(transport)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self.here.discard(self.transport)
+
+    @classmethod
+    def forget_all(cls) -> None:
+        """As if there had never been a connection."""
+        for transport in tuple(cls.here):
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+            transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self.body_left:
@@ -111,6 +130,7 @@ async def serve(name: str, ports: list[int]) -> None:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopped.set)
+    loop.add_signal_handler(signal.SIGUSR1, Answering.forget_all)
     for port in ports:
         await loop.create_server(lambda: Answering(name), "::" if ":" in name else "0.0.0.0", port, backlog=4096)
     print("ready", flush=True)

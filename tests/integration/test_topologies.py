@@ -142,9 +142,16 @@ def test_downloads_outlive_the_lb_of_figure_13() -> None:
         "curl -sS --limit-rate 1M --max-time 30 -o /dev/null -w '%{http_code} %{size_download}\\n' http://198.51.100."
     )
     downloads = (f"c1 {fetch}1/10m &", f"c3 {fetch}2/10m &")
-    result = run(
-        lab_command("fig13", *downloads, "sh sleep 3", "kill lb-a", "c1 wait", "c3 wait", "lbctl moves --json")
+    begun = [f"{client} until ss -Hnt state established | grep -q :80; do sleep 0.1; done" for client in ("c1", "c3")]
+    metrics = (
+        'curl -s -H "Authorization: Bearer $(cat /run/lbctl-lab/*/controller/rest-token)" http://10.0.0.13:8080/metrics'
     )
+    copied, watched = (
+        f"s3 until {metrics} | grep -qx '{line}'; do sleep 0.1; done"
+        for line in ('lbctl_keeper_lag_seconds{server="10.0.0.11"} 0.0', 'lbctl_load_balancer_well{dp_name="lb-a"} 1.0')
+    )
+    end = ("kill lb-a", "c1 wait", "c3 wait", "lbctl moves --json")
+    result = run(lab_command("fig13", *downloads, *begun, copied, watched, *end))
     said = result.stdout + result.stderr
     assert result.stdout.count(f"200 {10 << 20}") == 2, said
     moves = json.loads(result.stdout[result.stdout.index('{\n'):])["moves"]
@@ -156,7 +163,11 @@ def test_the_doctor_looks_at_all_open_vswitches_of_a_lab() -> None:
     """In one report, each in the network namespace of its LB."""
     ask = "lbctl doctor --json"
     # Open vSwitch tells its database some seconds late that the controller is connected.
-    result = run(lab_command("fig3", "sh sleep 6", ask, "lb-b ss --packet --memory", "kill lb-a", ask))
+    told = [
+        f"{lb} until ovs-vsctl get controller {lb} is_connected | grep -q true; do sleep 0.2; done"
+        for lb in ("lb-a", "lb-b")
+    ]
+    result = run(lab_command("fig3", *told, ask, "lb-b ss --packet --memory", "kill lb-a", ask))
     said = result.stdout + result.stderr
     well, ill = (
         json.loads(text)["findings"] for text in re.findall(r"^{$.*?^}$", result.stdout, re.MULTILINE | re.DOTALL)
