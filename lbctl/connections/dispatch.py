@@ -41,7 +41,7 @@ class Connections:
         icmp_handler = IcmpHandler(ground.external_ips)
         self._by_kind: dict[Kind | None, Callable[[Arrival, Serving], Outbox]] = {
             Kind.NEW: NewConnections(ground, transition, endings).arrived, Kind.HOLD: transition.hold,
-            Kind.STRAY: self.strays(ground, transition).arrived, Kind.UNASSIGNED: self._unassigned}
+            Kind.STRAY: self.strays(ground, transition, endings).arrived, Kind.UNASSIGNED: self._unassigned}
         """Those whose own addresses tell whose packets they are."""
         self._translated: dict[Kind | None, Callable[[Arrival], Outbox]] = {
             Kind.RESET: endings.reset, Kind.EXPIRED: icmp_handler.expired, Kind.TOO_BIG: icmp_handler.too_big,

@@ -25,6 +25,9 @@ CLOCK_RATIO, CLOCK_STEP = 1.01, 0.5
 """A switch's clock may run that much faster than ours; and a busy one reads its clock only so often (seconds). A flow
 that ran out was there for a second (the shortest linger) at least, so a new entry is told from an old flow all the
 same."""
+REMEMBERED_SECONDS, REMEMBERED = 60.0, 20_000
+"""So long, and at most so many entries that a RST has ended: its receiver ignores one whose sequence number is not the
+next that it expects (RFC 9293 3.10.7.4), which nobody here knows. If the hosts talk on, their connection does."""
 
 
 class Endings:
@@ -35,6 +38,10 @@ class Endings:
         self._ended: dict[bytes, float] = {}
         """Keys of the opening packets of entries that ended in the last CACHED_SECONDS, and when; the oldest first."""
         self._lingering: deque[tuple[float, Serving, Entry]] = deque()
+        self._remembered: dict[bytes, tuple[float, Serving, Entry]] = {}
+        """By key: entries that a RST has ended, and until when they may be revived; the oldest first."""
+        self._by_reply: dict[bytes, bytes] = {}
+        """Their keys, by their reply keys."""
 
     def has_just_ended(self, key: bytes) -> bool:
         """Had an entry that a packet of that key opened a short while ago, and is no more?"""
@@ -57,6 +64,21 @@ class Endings:
             self._lingering.append((arrival.now + self._ground.settings.linger, serving, entry))
         return []
 
+    def revived(self, arrival: Arrival, serving: Serving, key: bytes) -> Entry | None:
+        """The entry of a packet with that key, in the table again, if a RST has ended it: whoever sent that, the hosts
+        have not taken it for the end. None if there is none, or its ports are others' by now."""
+        found = self._remembered.get(key if arrival.side is EXTERNAL else self._by_reply.get(key, b""))
+        if found is None or found[0] <= arrival.now or found[1] is not serving:
+            return None
+        entry = found[2]
+        self._forget(entry)
+        if not serving.restore(entry, arrival.now):
+            return None
+        entry.flags, entry.last_seen = REINSTALLED, arrival.now
+        self._ended.pop(entry.opening_key, None)
+        arrival.switch.counters["connections_revived"] += 1
+        return entry
+
     def entry_removed(self, switch: Switch, removed: EntryRemoved, now: float) -> Outbox:
         """One direction of an entry has seen its FIN and ran out; after both, the entry ends."""
         serving = self._directory.by_owner.get(owner_in(removed.cookie))
@@ -68,7 +90,7 @@ class Endings:
         entry.flags |= removed.side.flag
         if serving.holders != {switch.lb.name}:
             entry.flags |= REINSTALLED
-        if not _has_finished(entry):
+        if not _has_finished(entry, now):
             serving.table.changed(entry)
             return []
         out = self.end_all(serving, [entry], now)
@@ -83,7 +105,7 @@ class Endings:
             # A flow older than the entry was an earlier connection's, with the same ports.
             if stats.finished and entry and entry.reply == stats.reply and stats.duration <= now - entry.created:
                 entry.flags |= REINSTALLED | stats.side.flag
-                if _has_finished(entry):
+                if _has_finished(entry, now):
                     ended.append(entry)
         return self.end_all(serving, ended, now)
 
@@ -92,6 +114,7 @@ class Endings:
         ended = tuple(entry for entry in entries if not entry.flags & GONE)
         for entry in ended:
             serving.remove(entry, now)
+            self._forget(entry)
             self._ended.pop(entry.opening_key, None)
             self._ended[entry.opening_key] = now
         return [ToSwitch(name, message) for name in serving.holders for message in portions(DeleteEntries, ended)]
@@ -101,16 +124,34 @@ class Endings:
         recent = now - CACHED_SECONDS
         for key in [key for key, _ in itertools.takewhile(lambda item: item[1] < recent, self._ended.items())]:
             del self._ended[key]
+        over = itertools.takewhile(lambda found: found[0] <= now, self._remembered.values())
+        for _, _, entry in list(over):
+            self._forget(entry)
         out: Outbox = []
         while self._lingering and self._lingering[0][0] <= now:
             _, serving, entry = self._lingering.popleft()
             # A SYN may have made it live again, or another may have its place.
             if entry.flags & RESET and not entry.flags & GONE:
                 out += self.end_all(serving, [entry], now)
+                self._remember(serving, entry, now)
         return out
 
+    def _remember(self, serving: Serving, entry: Entry, now: float) -> None:
+        if len(self._remembered) >= REMEMBERED:
+            self._forget(next(iter(self._remembered.values()))[2])
+            self._ground.counters["resets_forgotten_early"] += 1
+        self._remembered[entry.key] = now + REMEMBERED_SECONDS, serving, entry
+        self._by_reply[entry.reply] = entry.key
 
-def _has_finished(entry: Entry) -> bool:
+    def _forget(self, entry: Entry) -> None:
+        """Nothing with one of its keys may be revived: another entry has had them since."""
+        for key in (entry.key, self._by_reply.get(entry.reply)):
+            if key is not None and (found := self._remembered.pop(key, None)):
+                self._by_reply.pop(found[2].reply, None)
+
+
+def _has_finished(entry: Entry, now: float) -> bool:
     """FIN both ways? Where the ports had been used shortly before, nobody knows: the datapath's cache may have told the
     flows of the earlier connection's FINs. Such an entry stays until it is idle; a packet puts its flows back."""
-    return entry.flags & (FIN_IN | FIN_OUT | REUSED) == FIN_IN | FIN_OUT
+    unsure = entry.flags & REUSED and now < entry.created + CACHED_SECONDS
+    return not unsure and entry.flags & (FIN_IN | FIN_OUT) == FIN_IN | FIN_OUT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lbctl.connections.answers import drop, refuse, send_again
 from lbctl.connections.arrival import Arrival
+from lbctl.connections.endings import Endings
 from lbctl.connections.transition import Transition
 from lbctl.entries.access_table import GONE, NO_HOP, REINSTALLED, Entry
 from lbctl.frames.packets import parse_mac
@@ -20,16 +21,19 @@ from lbctl.values.transfer import TransferMode
 class Strays:
     """They end at a known entry, or with an error."""
 
-    def __init__(self, ground: Ground, transition: Transition) -> None:
+    def __init__(self, ground: Ground, transition: Transition, endings: Endings) -> None:
         self._ground = ground
         self._transition = transition
+        self._endings = endings
 
     def arrived(self, arrival: Arrival, serving: Serving) -> Outbox:
         """Put the flow of a known entry back, else answer with an error."""
         if arrival.switch.role(serving.address).mode is not TransferMode.NORMAL:
             return self._transition.hold(arrival, serving)
         key = arrival.key
-        entry = serving.table.find(arrival.side, key) if key else None
+        entry = None
+        if key:
+            entry = serving.table.find(arrival.side, key) or self._endings.revived(arrival, serving, key)
         return self.put_back(arrival, serving, entry) if entry else refuse(arrival, serving)
 
     def put_back(self, arrival: Arrival, serving: Serving, entry: Entry) -> Outbox:

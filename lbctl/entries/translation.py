@@ -103,6 +103,14 @@ class Slots:
         if number is not None and number not in self._taken:
             self._resting[number] = since
 
+    def take_back(self, slot: Slot) -> bool:
+        """It is taken again, by the entry that had it last. False if it does not rest any more."""
+        number = self._number(slot)
+        if number is None or self._resting.pop(number, None) is None:
+            return False
+        self._taken.add(number)
+        return True
+
     def free(self, slot: Slot, now: float) -> None:
         """It is taken no more, and rests from now on."""
         number = self._number(slot)
@@ -141,6 +149,11 @@ class Allocation:
         """An entry ends; it must still be in the access table, or its slot might not be known as taken."""
         peer, slot = self._split(entry)
         self._of(peer).free(slot, now)
+
+    def take_back(self, entry: Entry) -> bool:
+        """An entry that has ended goes on; it is not in the access table yet. False if its slot does not rest."""
+        peer, slot = self._split(entry)
+        return self._of(peer).take_back(slot)
 
     def forget(self) -> None:
         """The access table has been filled from outside: what is taken is found anew, and what rests goes on to

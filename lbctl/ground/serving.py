@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Set
 
-from lbctl.entries.access_table import AccessTable, Entry
+from lbctl.entries.access_table import GONE, AccessTable, Entry
 from lbctl.entries.echo import Echoes
 from lbctl.entries.held import HeldPackets
 from lbctl.entries.translation import Allocation, full_reply
@@ -118,6 +118,18 @@ class Serving:
         if self.allocation:
             self.allocation.freed(entry, now)
         self.table.remove(entry)
+
+    def restore(self, entry: Entry, now: float) -> bool:
+        """Puts an entry that was removed back into the table, with its port. False if its keys or its port are
+        another's by now."""
+        table = self.table
+        if table.by_key(entry.key) or table.by_reply(entry.reply):
+            return False
+        if self.allocation and not self.allocation.take_back(entry):
+            return False
+        entry.flags &= ~GONE
+        table.add(entry)
+        return True
 
     def next_hops(self) -> set[Address]:
         """The next hops and routers that an LB must reach to serve it."""

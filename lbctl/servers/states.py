@@ -1,4 +1,7 @@
-"""Which servers of an external IP take new connections: not one that is down, drained, or full (docs/servers.md)."""
+"""Which servers of an external IP take new connections: not one that is down, drained, or full (docs/servers.md).
+
+One of weight 0 is drained, as with IPVS and HAProxy.
+"""
 
 from __future__ import annotations
 
@@ -74,11 +77,8 @@ class ServerStates:
         """
         if any(not bar.closed for bar in self._bars[place].values()):
             return "full"
-        return (
-            "down"
-            if any(there == place and (there, server) not in self.drained for there, server in self.down)
-            else "drained"
-        )
+        servers = [server for server in self._servers(place) if not self._is_drained(place, server)]
+        return "down" if any((place, server.endpoint) in self.down for server in servers) else "drained"
 
     def configure(self, services: Mapping[Place, Service], drained: Iterable[tuple[Place, Endpoint]] = ()) -> None:
         """Other services, with other servers or limits, and those that are drained from now on."""
@@ -106,13 +106,16 @@ class ServerStates:
         """What there is to be shown of a server of that service."""
         connections = self._connections.get(server_key(place[0], server.address.packed, server.port), 0)
         down = self.down.get((place, server.endpoint))
-        if (place, server.endpoint) in self.drained:
+        if self._is_drained(place, server):
             state = "drained"
         elif down:
             state = "down"
         else:
             state = "up" if self.takes(place, server) else "full"
         return ServerState(state, connections, down and down.reason, down and down.since)
+
+    def _is_drained(self, place: Place, server: Server) -> bool:
+        return server.weight == 0 or (place, server.endpoint) in self.drained
 
     def _servers(self, place: Place) -> tuple[Server, ...]:
         service = self._services.get(place)
@@ -122,10 +125,10 @@ class ServerStates:
         """What is in the way of each server of that service, after a change."""
         bars = {}
         for server in self._servers(place):
-            at = place, server.endpoint
-            if at in self.down or at in self.drained or server.max_connections is not None:
+            closed = (place, server.endpoint) in self.down or self._is_drained(place, server)
+            if closed or server.max_connections is not None:
                 key = server_key(place[0], server.address.packed, server.port)
-                bars[server.endpoint] = _Bar(at in self.down or at in self.drained, key, server.max_connections)
+                bars[server.endpoint] = _Bar(closed, key, server.max_connections)
         if bars:
             self._bars[place] = bars
         else:

@@ -95,7 +95,7 @@ def test_rest_takes_and_shows_each_key_of_a_server() -> None:
     shown = {*service_types.ServerView.model_fields, *service_types.TunnelView.model_fields}
     assert set(names) <= shown and list(service_types.TunnelView.model_fields) == tunnel
     schema = service_types.ServerRequest.model_json_schema()["properties"]
-    assert (schema["weight"]["minimum"], schema["weight"]["maximum"], schema["weight"]["default"]) == (1, 65535, 1)
+    assert (schema["weight"]["minimum"], schema["weight"]["maximum"], schema["weight"]["default"]) == (0, 65535, 1)
     assert schema["transport"]["enum"] == ["ethernet", "vxlan", "geneve", "gre"]
     changeable = {each.name for each in keys_of(Server) if each.key.changeable}
     assert set(service_types.ServerChange.model_fields) == changeable | {"drained"}
@@ -116,7 +116,7 @@ def test_a_server_is_what_its_document_says() -> None:
     server = Server(IPv4Address("10.0.0.11"), 80, 3, IPv4Address("10.0.0.254"),
                     Tunnel("gre", IPv4Address("198.18.0.1"), 2**32 - 1, 1400), 7)
     assert server_of(document_of(server)) == server
-    for wrong in ({"weight": 0}, {"weight": "3"}, {"weight": True}, {"transport": "ether"}, {"address": 5},
+    for wrong in ({"weight": -1}, {"weight": "3"}, {"weight": True}, {"transport": "ether"}, {"address": 5},
                   {"port": 65536},
                   {"max_connections": 0}):
         with pytest.raises(ValueError):

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from lbctl.entries.access_table import FIN_IN, FIN_OUT, NO_HOP, Entry
+from lbctl.connections import endings
+from lbctl.connections.endings import CACHED_SECONDS, REMEMBERED_SECONDS
+from lbctl.entries.access_table import FIN_IN, FIN_OUT, GONE, NO_HOP, Entry
 from lbctl.frames import packets
 from lbctl.frames.packets import ACK, FIN, RST, SYN
 from lbctl.openflow.cookies import Kind
@@ -320,6 +322,70 @@ def test_a_server_may_reset_too(world) -> None:
     frame = packets.tcp_segment(ROUTER_MAC, lb_mac(world, True), ADDRESS, 80, CLIENT, 40001, flags=RST)
     packet_in(world, Kind.RESET, frame, inward=False)
     assert entry.state == "reset"
+
+
+def after_a_reset(world) -> Entry:
+    """A connection that a RST has ended."""
+    entry = add(world)
+    run(world, Kind.RESET, "client RST translated")
+    world.now += world.site.settings.linger + 0.1
+    world.control.connections.tick(world.now)
+    assert len(serving(world).table) == 0 and entry.flags & GONE
+    return entry
+
+
+@pytest.mark.parametrize("inward", [True, False])
+def test_a_connection_goes_on_whose_hosts_have_ignored_a_reset(world, inward: bool) -> None:
+    """Field report F3: its sequence number was wrong, which only they could tell."""
+    entry = after_a_reset(world)
+    frame = from_client(world, ACK, payload=b"x") if inward else from_server(world, ACK)
+    flow, side = ("in", "external") if inward else ("out", "internal")
+    expected = [f"put-back-{flow}@lb-a", f"on-from-{side}@lb-a"]
+    assert summary(packet_in(world, Kind.STRAY, frame, inward)) == expected
+    assert serving(world).table.by_key(entry.key) is entry and entry.state == "open"
+    run(world, Kind.RESET, "client RST translated")
+    world.now += world.site.settings.linger + 0.1
+    assert summary(world.control.connections.tick(world.now)) == ["delete@lb-a"], "and it can be reset again"
+
+
+def test_a_reset_connection_is_forgotten_in_the_end(world) -> None:
+    after_a_reset(world)
+    world.now += REMEMBERED_SECONDS + 0.1
+    world.control.connections.tick(world.now)
+    assert summary(packet_in(world, Kind.STRAY, from_client(world, ACK))) == ["rst-to-external@lb-a"]
+    assert len(serving(world).table) == 0
+
+
+def test_a_reset_connection_does_not_come_back_after_another_with_its_ports(world) -> None:
+    after_a_reset(world)
+    packet_in(world, Kind.NEW, from_client(world, SYN, seq=999))
+    other = serving(world).table.entries()
+    world.control.connections.end_all(serving(world), list(other), world.now)
+    assert summary(packet_in(world, Kind.STRAY, from_client(world, ACK))) == ["rst-to-external@lb-a"]
+
+
+def test_no_more_reset_connections_are_remembered_than_may_be(world, monkeypatch) -> None:
+    monkeypatch.setattr(endings, "REMEMBERED", 2)
+    ports = (40001, 40002, 40003)
+    for port in ports:
+        add(world, port)
+        frame = packets.tcp_segment(SERVER_MAC, lb_mac(world, False), CLIENT, port, SERVERS[0], 80, flags=RST)
+        packet_in(world, Kind.RESET, frame)
+    world.now += world.site.settings.linger + 0.1
+    world.control.connections.tick(world.now)
+    answers = [summary(packet_in(world, Kind.STRAY, from_client(world, ACK, port)))[0] for port in ports]
+    assert answers == ["rst-to-external@lb-a", "put-back-in@lb-a", "put-back-in@lb-a"]
+    assert world.control.ground.counters["resets_forgotten_early"] == 1
+
+
+def test_a_forged_syn_makes_no_connection_immortal(world) -> None:
+    """Once the datapath's cache must have forgotten the flows, a FIN both ways is an end again."""
+    entry = add(world)
+    packet_in(world, Kind.NEW, from_client(world, SYN, seq=entry.isn + 5))
+    world.now += CACHED_SECONDS + 1
+    removed(world, entry, True, age=1)
+    removed(world, entry, False, age=1)
+    assert len(serving(world).table) == 0
 
 
 @pytest.mark.parametrize("repeated", [False, True])

@@ -200,6 +200,31 @@ def test_connections_go_elsewhere_and_then_nowhere(reason) -> None:
     assert world.counter(f"servers_{reason}") == 4
 
 
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_server_of_weight_0_is_drained(scheduler: str) -> None:
+    """Field report F23: as with IPVS and HAProxy."""
+    world = World(site())
+    serving = world.control.ground.external_ips.by_address[ADDRESS]
+    place, service = next(iter(serving.services.items()))
+    first, *others = service.servers
+
+    def weighted(*servers: Server) -> None:
+        changed = replace(service, scheduler=scheduler, servers=servers)
+        serving.reconfigure(replace(serving.config, services=(changed,)), serving.settings)
+
+    weighted(replace(first, weight=0), *others)
+    for port in range(40000, 40008):
+        assert kind_of(*world.send(from_client(port=port), EXTERNAL)) == "packet"
+    assert first.address.packed not in {unpack_key(entry.reply)[1] for entry in serving.table.entries()}
+    state = serving.servers.state(place, replace(first, weight=0))
+    assert (state.state, state.connections) == ("drained", 0)
+    weighted(*(replace(server, weight=0) for server in service.servers))
+    assert kind_of(*world.send(from_client(port=41000), EXTERNAL)) == "rst"
+    assert world.counter("servers_drained") == 1
+    weighted(*service.servers)
+    assert kind_of(*world.send(from_client(port=41001), EXTERNAL)) == "packet"
+
+
 def test_who_takes_connections_but_is_not_found_yet_is_waited_for() -> None:
     world = World(site())
     serving = world.control.ground.external_ips.by_address[ADDRESS]
