@@ -15,6 +15,10 @@ FRAGMENT_ANY = (1, 1)
 """ip_frag, value and mask: any fragment (nicira-ext.h, NXM_NX_IP_FRAG)."""
 
 
+PRIORITY_TAG, ANY_TAG = (0x1000, 0x1FFF), (0x1000, 0x1000)
+"""vlan_vid, value and mask: a tag that names no VLAN (IEEE 802.1Q: VLAN 0, a priority only); any tag."""
+
+
 @dataclass(frozen=True, slots=True)
 class SetField:
     field: str
@@ -37,7 +41,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Simple:
-    """An action without a value: `in_port`, `controller` or `dec_ttl`."""
+    """An action without a value: `in_port`, `controller`, `dec_ttl` or `pop_vlan`."""
 
     name: str
 
@@ -90,6 +94,7 @@ Identity = tuple[str, int, tuple[tuple[str, MatchValue], ...]]
 CONTROLLER = Simple("controller")
 IN_PORT = Simple("in_port")
 DEC_TTL = Simple("dec_ttl")
+POP_VLAN = Simple("pop_vlan")
 
 
 class PipelineError(ValueError):
@@ -173,7 +178,7 @@ _MOVE_NAMES = {"eth_src": "NXM_OF_ETH_SRC", "eth_dst": "NXM_OF_ETH_DST", "arp_sh
                "ipv4_src": "NXM_OF_IP_SRC", "ipv4_dst": "NXM_OF_IP_DST", "ipv6_src": "NXM_NX_IPV6_SRC",
                "ipv6_dst": "NXM_NX_IPV6_DST"}
 _LEARNED = {"eth_type": "eth_type", "arp_op": "arp_op", "ip_proto": "nw_proto", "icmpv6_type": "icmpv6_type"}
-_MATCH_ORDER = ("reg0", "reg1", "reg2", "tunnel_id", "tun_ipv4_src", "in_port", "eth_dst",
+_MATCH_ORDER = ("reg0", "reg1", "reg2", "tunnel_id", "tun_ipv4_src", "in_port", "vlan_vid", "eth_dst",
                 "ipv4_src", "ipv4_dst", "ipv6_src", "ipv6_dst", "arp_spa", "arp_tpa", "arp_op", "arp_sha", "arp_tha",
                 "nw_ttl", "ip_frag", "icmpv4_type", "icmpv6_type", "ipv6_nd_target",
                 "tcp_src", "udp_src", "tcp_dst", "udp_dst", "tcp_flags")
@@ -194,6 +199,8 @@ def _match_text(match: Match) -> list[str]:
         value = match[field]
         if field == "ip_frag":
             texts.append("nw_frag=yes")
+        elif field == "vlan_vid":
+            texts.append("dl_vlan=0" if value == PRIORITY_TAG else "vlan_tci=0x1000/0x1000")
         elif field in _HEX:
             texts.append(f"{_MATCH_NAMES.get(field, field)}={_hex(value)}")
         elif isinstance(value, tuple):

@@ -16,10 +16,13 @@ from lbctl.frames.discovery import (
 from lbctl.frames.packets import ACK, FIN, RST, SYN, parse_mac
 from lbctl.openflow.cookies import Kind
 from lbctl.openflow.flow import (
+    ANY_TAG,
     CONTROLLER,
     DEC_TTL,
     FRAGMENT_ANY,
     IN_PORT,
+    POP_VLAN,
+    PRIORITY_TAG,
     CheckLarger,
     Flow,
     FlowAction,
@@ -123,6 +126,8 @@ def base_flows(ports: Ports, tunnels: Iterable[Tunnel] = ()) -> Iterator[Flow]:
 
 
 def _entrance_flows(ports: Ports, tunnels: Iterable[Tunnel]) -> Iterator[Flow]:
+    yield flow(Kind.PIPELINE, 0, "classify", 400, {"vlan_vid": PRIORITY_TAG}, POP_VLAN, Resubmit("classify"))
+    yield flow(Kind.PIPELINE, 0, "classify", 390, {"vlan_vid": ANY_TAG})
     by_tunnel = [(ports.to(tunnel), tunnel) for tunnel in tunnels]
     for port, tunnel in ((ports.external, None), (ports.internal, None), *by_tunnel):
         where = _where(port, tunnel)

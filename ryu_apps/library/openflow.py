@@ -180,6 +180,8 @@ def _action(action: FlowAction) -> OFPAction:
             return parser.OFPActionOutput(port)
         case Simple("dec_ttl"):
             return parser.OFPActionDecNwTtl()
+        case Simple("pop_vlan"):
+            return parser.OFPActionPopVlan()
         case Simple(port):
             number_of = {"controller": ofp.OFPP_CONTROLLER, "in_port": ofp.OFPP_IN_PORT}
             return parser.OFPActionOutput(number_of[port], WHOLE_PACKET)

@@ -52,7 +52,8 @@ METERS = dict.fromkeys(
     (METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP, METER_PROBE, METER_CHECK), 1
 )
 """For a test that applies flows by hand: every meter that they use."""
-IPV4, IPV6, ARP = 0x0800, 0x86DD, 0x0806
+IPV4, IPV6, ARP, VLAN = 0x0800, 0x86DD, 0x0806, 0x8100
+VLAN_PRESENT = 0x1000
 ICMP, TCP, UDP, IPV6_FRAGMENT, ICMPV6 = 1, 6, 17, 44, 58
 Places = Mapping[str, tuple[int, int]]
 
@@ -136,14 +137,27 @@ class Run:
             "tun_ipv4_src": remote,
             "tun_ipv4_dst": 0,
         }
+        self._look()
+        self.path: list[Flow | None] = []
+        """The flow met in each table; None where no flow matches."""
+
+    def _look(self) -> None:
+        """What kind of frame it is."""
+        frame = self.frame
         eth_type = int.from_bytes(frame[12:14])
         protocol = frame[23] if eth_type == IPV4 else frame[20]
+        self.others.pop("vlan_vid", None)
+        if eth_type == VLAN:
+            self.others["vlan_vid"] = VLAN_PRESENT | int.from_bytes(frame[14:16]) & 0xFFF
         if eth_type in (IPV4, IPV6):
             self.others["ip_frag"] = int(int.from_bytes(frame[20:22]) & 0x3FFF != 0) if eth_type == IPV4 else int(
                 protocol == IPV6_FRAGMENT)
         self.places = places(eth_type, protocol)
-        self.path: list[Flow | None] = []
-        """The flow met in each table; None where no flow matches."""
+
+    def untag(self) -> None:
+        """Takes the frame's VLAN tag away."""
+        del self.frame[12:16]
+        self._look()
 
     @property
     def in_port(self) -> int:
@@ -385,6 +399,8 @@ def _act(run: Run, action: FlowAction, cookie: int) -> Iterator[Sent | Event]:
             run.set(target, run.value(source))
         case Simple("dec_ttl"):
             run.set("nw_ttl", run.value("nw_ttl") - 1)
+        case Simple("pop_vlan"):
+            run.untag()
         case SetTtl(ttl):
             run.set("nw_ttl", ttl)
         case CheckLarger(length, field):

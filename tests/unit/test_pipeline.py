@@ -253,6 +253,21 @@ def test_where_packets_go(frame, port, known, unknown) -> None:
         assert found == expected.split(), f"with entry: {with_entry}"
 
 
+def tagged(frame: bytes, tag: int) -> bytes:
+    return frame[:12] + b"\x81\x00" + tag.to_bytes(2) + frame[12:]
+
+
+@pytest.mark.parametrize("frame, port", [(from_client(SYN), 1), (from_client(ACK), 1), (TO_CLIENT, 2)])
+def test_a_priority_tag_is_taken_away(frame: bytes, port: int) -> None:
+    """Field report F12: VLAN 0 is none."""
+    plain, with_priority = (lb(SERVING, True).receive(each, port, 0.0) for each in (frame, tagged(frame, 0xA000)))
+    assert plain == with_priority and any(plain)
+
+
+def test_what_belongs_to_a_vlan_is_dropped() -> None:
+    assert outcome(lb(SERVING, True), tagged(from_client(ACK), 5), 1) == DROPPED
+
+
 def test_a_packet_is_translated_on_its_way_in() -> None:
     sent, _ = lb(SERVING, True).receive(from_client(ACK), 1, 0.0)
     packet = packets.decode(sent[0].frame)
