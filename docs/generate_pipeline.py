@@ -89,8 +89,8 @@ frame.
 """
 
 PARAGRAPHS: dict[Key, str] = {
-    ("classify", 400, Kind.PIPELINE): "A tag that names no VLAN but a priority (VLAN 0, IEEE 802.1Q) is taken away, and "
-        "the packet begins anew: some network cards and telephones tag all that they send.",
+    ("classify", 400, Kind.PIPELINE): "A tag that names no VLAN but a priority (VLAN 0, IEEE 802.1Q) is taken away, "
+        "and the packet begins anew: some network cards and telephones tag all that they send.",
     ("classify", 390, Kind.PIPELINE): "What belongs to a VLAN is dropped: an LB's ports are given untagged frames.",
     ("classify", 120, Kind.PIPELINE): "ARP and IPv6 neighbour discovery (whose hop limit of 255 says that no router "
         "has forwarded it) go to the table arp. From a tunnel port only what comes from the other end of a tunnel to a "

@@ -131,7 +131,9 @@ def _names(servers: tuple[Server, ...]) -> dict[bytes, Server]:
 
 
 def scheduler_for(service: Service, connections: Mapping[bytes, int]) -> Scheduler:
-    """A fresh scheduler of the service's kind, for its servers that have a weight. connections: those of each server now, as AccessTable.connections_to.
+    """A fresh scheduler of the service's kind, for its servers that have a weight.
+
+    connections: those of each server now, as AccessTable.connections_to.
 
     Raises ValueError for a kind that model.SCHEDULERS does not name.
     """

@@ -168,6 +168,14 @@ class _RawSetField(OFPAction):
         msg_pack_into(f"!{self.len}s", buf, offset, self._bytes)
 
 
+def _simple(name: str) -> OFPAction:
+    if name == "dec_ttl":
+        return parser.OFPActionDecNwTtl()
+    if name == "pop_vlan":
+        return parser.OFPActionPopVlan()
+    return parser.OFPActionOutput({"controller": ofp.OFPP_CONTROLLER, "in_port": ofp.OFPP_IN_PORT}[name], WHOLE_PACKET)
+
+
 def _action(action: FlowAction) -> OFPAction:
     match action:
         case SetField(field, int(value)) if field in UNKNOWN_FIELDS:
@@ -178,13 +186,8 @@ def _action(action: FlowAction) -> OFPAction:
             return parser.NXActionRegMove(src_field=source, dst_field=target, n_bits=bits)
         case Output(port):
             return parser.OFPActionOutput(port)
-        case Simple("dec_ttl"):
-            return parser.OFPActionDecNwTtl()
-        case Simple("pop_vlan"):
-            return parser.OFPActionPopVlan()
-        case Simple(port):
-            number_of = {"controller": ofp.OFPP_CONTROLLER, "in_port": ofp.OFPP_IN_PORT}
-            return parser.OFPActionOutput(number_of[port], WHOLE_PACKET)
+        case Simple(name):
+            return _simple(name)
         case FinTimeout(idle):
             return parser.NXActionFinTimeout(idle, 0)
         case SetTtl(ttl):

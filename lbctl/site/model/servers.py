@@ -50,7 +50,9 @@ class Server:
     address: Annotated[Address, Key(
         HostAddress(), "its address; in internal_network, unless it is behind a router or a tunnel")]
     port: Annotated[int, Key(PORT, "where it serves")]
-    weight: Annotated[int, Key(Whole(0, 65535), "counts with every scheduler but round-robin; 0: no new connections", changeable=True)] = 1
+    weight: Annotated[int, Key(
+        Whole(0, 65535), "counts with every scheduler but round-robin; 0: no new connections", changeable=True,
+    )] = 1
     next_hop: Annotated[Address | None, Key(
         HostAddress(), "the router on the internal network that it is behind",
         absent="it is on that network itself")] = None
