@@ -76,8 +76,9 @@ class _Metrics(Collector):
     def _external_ips(self) -> Iterator[Metric]:
         labels = ["dp_name", "external_ip"]
         connections = GaugeMetricFamily("lbctl_connections", "Entries of the access table.", labels=labels)
-        unresolved = GaugeMetricFamily("lbctl_unresolved_servers", "Next hops and routers whose MAC is not known.",
-                                       labels=labels)
+        unresolved = GaugeMetricFamily(
+            "lbctl_unresolved_servers", "Next hops and routers that have not answered, or do not any more.",
+            labels=labels)
         for ip in self._shown.site.external_ips:
             where = self._shown.assigned_to(ip.address)
             connections.add_metric([where, str(ip.address)], self._shown.connection_count(ip.address))

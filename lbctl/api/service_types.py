@@ -94,7 +94,7 @@ class ServerView(_ServerView):
     reason: str | None = Field(description="why it is down, which a drained one may be as well")
     since: str | None = Field(description="when it went down")
     connections: int = Field(description="entries of this external IP that go to its address and port")
-    mac: str | None = Field(description="its own or its next hop's; null while the load balancer has not found it")
+    mac: str | None = Field(description="its own or its next hop's; null while that does not answer the load balancer")
     tunnel: TunnelView | None = Field(default=None, description="the tunnel that it is at the other end of")
 
 
@@ -118,7 +118,7 @@ class FormerServerView(BaseModel):
 
     address: str
     connections: int = Field(description="that go there until they end")
-    mac: str | None = Field(description="its own or its next hop's; null while the load balancer has not found it")
+    mac: str | None = Field(description="its own or its next hop's; null while that does not answer the load balancer")
     next_hop: str | None
     tunnel: TunnelView | None
 

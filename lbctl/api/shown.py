@@ -150,8 +150,10 @@ class Shown:
         return self._serving(address).table.snapshot()
 
     def mac_of(self, address: Address, hop: Address) -> str | None:
-        """The MAC of a next hop or router, as the external IP's LB knows it; None: it does not."""
-        return self._parts.ground.switches[self.assigned_to(address)].neighbours.get(hop)
+        """The MAC of a next hop or router, as the external IP's LB knows it; None: it does not, or does not hear it any
+        more."""
+        switch = self._parts.ground.switches[self.assigned_to(address)]
+        return None if hop in switch.hearing.silent else switch.neighbours.get(hop)
 
     def running_move(self, address: Address) -> MoveRecord | None:
         """The move that takes the external IP elsewhere now."""

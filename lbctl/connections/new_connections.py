@@ -13,7 +13,8 @@ from lbctl.connections.answers import drop, refuse, send_icmp_error
 from lbctl.connections.arrival import Arrival
 from lbctl.connections.endings import Endings
 from lbctl.connections.transition import Transition
-from lbctl.entries.access_table import ENDING, REINSTALLED, RESET, REUSED, Entry
+from lbctl.connections.unanswered import Unanswered
+from lbctl.entries.access_table import ENDING, GONE, REINSTALLED, RESET, REUSED, Entry
 from lbctl.entries.translation import outbound_keys
 from lbctl.frames import icmp
 from lbctl.frames.packets import Packet, parse_mac
@@ -51,6 +52,7 @@ class NewConnections:
         self._transition = transition
         self._endings = endings
         self._opening = Opening(ground)
+        self._unanswered = Unanswered(ground, self._looked_at)
 
     def arrived(self, arrival: Arrival, serving: Serving) -> Outbox:
         """A SYN, or the first datagram; or one that comes again before the switch knows the entry."""
@@ -62,6 +64,25 @@ class NewConnections:
             return drop(switch, "unknown_protocol")
         if packet.ttl <= 1:
             return send_icmp_error(arrival, serving, icmp.TTL_EXPIRED)
+        entry = serving.table.find(arrival.side, key)
+        if entry and (asked := self._unanswered.ask(arrival, serving, entry)):
+            return asked
+        return self._open(arrival, serving, key)
+
+    def _looked_at(self, arrival: Arrival, serving: Serving, entry: Entry, answered: bool) -> Outbox:
+        """A SYN that came again: its server has, or has not, said anything."""
+        if arrival.switch.role(serving.address).mode is not TransferMode.NORMAL:
+            return self._transition.hold(arrival, serving)
+        if answered or entry.flags & GONE:
+            return self._open(arrival, serving, entry.key)
+        arrival.switch.counters["unanswered_syns"] += 1
+        address, port = entry.server
+        ended = self._endings.end_all(serving, [entry], arrival.now)
+        return ended + self._open(arrival, serving, entry.key, Endpoint(ip_address(address), port))
+
+    def _open(self, arrival: Arrival, serving: Serving, key: bytes, avoided: Endpoint | None = None) -> Outbox:
+        """avoided: a server that is chosen only if there is no other."""
+        switch, packet = arrival.switch, arrival.packet
         out: Outbox = []
         entry = serving.table.find(arrival.side, key)
         reused = packet.protocol == TCP and (entry is not None or self._endings.has_just_ended(key))
@@ -70,7 +91,7 @@ class NewConnections:
             entry = None
         if entry is None:
             try:
-                entry = self._opening.entry(arrival, serving, key)
+                entry = self._opening.entry(arrival, serving, key, avoided)
             except Refusal as refusal:
                 if refusal.wait:
                     return [*out, *drop(switch, refusal.wait)]
@@ -136,21 +157,31 @@ class Opening:
         self._told: dict[tuple[Address, str], float] = {}
         """When which trouble of an external IP was logged last."""
 
-    def entry(self, arrival: Arrival, serving: Serving, key: bytes) -> Entry:
+    def entry(self, arrival: Arrival, serving: Serving, key: bytes, avoided: Endpoint | None = None) -> Entry:
         """The entry of a connection that this packet, of that key, opens. Raises Refusal."""
-        return (self._to_server if arrival.side is EXTERNAL else self._to_outside)(arrival, serving, key)
+        if arrival.side is EXTERNAL:
+            return self._to_server(arrival, serving, key, avoided)
+        return self._to_outside(arrival, serving, key)
 
-    def _to_server(self, arrival: Arrival, serving: Serving, key: bytes) -> Entry:
+    def _to_server(self, arrival: Arrival, serving: Serving, key: bytes, avoided: Endpoint | None) -> Entry:
         packet, now, place = arrival.packet, arrival.now, service_of(key)
         service = serving.services.get(place)
         if service is None:
             raise Refusal()
-        neighbours, takes = arrival.switch.neighbours, serving.servers.takes
+        switch, takes = arrival.switch, serving.servers.takes
+        neighbours, silent = switch.neighbours, switch.hearing.silent
 
         def allowed(server: Server) -> bool:
             return takes(place, server) and server.hop.address in neighbours and serving.can_translate(key, server, now)
 
-        server = serving.schedulers[place].choose(sender_half(key), allowed)
+        def answers(server: Server) -> bool:
+            return server.hop.address not in silent and server.endpoint != avoided and allowed(server)
+
+        client, scheduler, server = sender_half(key), serving.schedulers[place], None
+        if silent or avoided:
+            server = scheduler.choose(client, answers)
+        # Where none answers, it may be this LB that does not hear them: better one of them than none.
+        server = server or scheduler.choose(client, allowed)
         reply = serving.translate(key, server, now) if server else None
         if reply is None:
             raise self._refusal(arrival, serving, place, service)

@@ -83,7 +83,7 @@ class Movement:
         if failure := self._fitness.failed().get(to):
             raise Refused(409, "Load balancer has failed", f"{to}: {failure.cause}")
         unreached = sorted(
-            str(hop) for hop in serving.next_hops() if hop in source.neighbours and hop not in target.neighbours
+            str(hop) for hop in serving.next_hops() if source.hears(hop) and not target.hears(hop)
         )
         if unreached:
             raise Refused(

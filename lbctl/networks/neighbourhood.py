@@ -62,6 +62,7 @@ class Neighbourhood:
         self._ground = ground
         self._announcements = Announcements()
         self._eager = False
+        self._now = 0.0
         self._near, self._far = Walk(self._of_serving), Walk(self._of_others)
         self._search = Walk(self._unknown)
 
@@ -72,7 +73,7 @@ class Neighbourhood:
             serving = self._ground.external_ips.get(address)
             if serving and serving.assigned == lb:
                 out += self._announcement(serving, lb)
-        self._eager, interval = eager, self._ground.settings.arp_interval
+        self._eager, self._now, interval = eager, now, self._ground.settings.arp_interval
         return (
             out
             + self._near.step(now, interval)
@@ -101,6 +102,8 @@ class Neighbourhood:
             return []
         if switch.neighbours.get(address) != mac:
             self._ground.log("neighbour found", lb=switch.lb.name, address=str(address), mac=mac)
+        if switch.hearing.heard(address):
+            self._ground.log("neighbour answers again", lb=switch.lb.name, address=str(address))
         return to_switch(switch.lb.name, switch.set_neighbour(address, mac, self._ground.external_ips.behind(address)))
 
     def probe(self, switch: Switch) -> Outbox:
@@ -133,10 +136,13 @@ class Neighbourhood:
                 yield None if address in needed else self._question(switch, address)
 
     def _unknown(self) -> Iterator[ToSwitch | None]:
-        """Those whose MACs are not known there."""
+        """Those whose MACs are not known there, or that have not answered lately."""
         for switch in list(self._ground.switches.values()):
             for address in self._everywhere():
-                yield None if address in switch.neighbours and not self._eager else self._question(switch, address)
+                wanted = (
+                    self._eager or address not in switch.neighbours or switch.hearing.doubtful(address, self._now)
+                )
+                yield self._question(switch, address) if wanted else None
 
     def _everywhere(self) -> Collection[Address]:
         return [*self._ground.external_ips.hops(), *self._ground.external_ips.routers()]
@@ -146,6 +152,10 @@ class Neighbourhood:
         ports, hop = switch.of_ports, self._ground.external_ips.hops().get(address)
         if not switch.ready or ports is None:
             return None
+        if address in switch.neighbours and switch.hearing.asked(address, self._now):
+            self._ground.log("neighbour does not answer any more", level="warning", lb=switch.lb.name,
+                             address=str(address), hint=f"no new connections go there while others answer; "
+                             f"is it up, and does it answer {discovery.asked_by(address)}?")
         port, tunnel = (ports.to(hop.tunnel), hop.tunnel) if hop else (ports.external, None)
         frame = discovery.probe(parse_mac(port.mac), address.packed)
         return ToSwitch(switch.lb.name, PacketOut(frame, FROM_CONTROLLER, port.number, tunnel))

@@ -13,6 +13,7 @@ from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.probe_rules import Watched
 from lbctl.openflow.rules import ABSENT, Role, all_flows, delivery_flows, external_ip_flows
 from lbctl.site.model import ExternalIp, LoadBalancer
+from lbctl.switches.hearing import Hearing
 from lbctl.values.addresses import Address
 
 
@@ -48,6 +49,8 @@ class Switch:
         self.roles: dict[Address, Role] = {}
         self.neighbours: dict[Address, str] = {}
         """The MACs of next hops and routers that are known here."""
+        self.hearing = Hearing()
+        """Which of them still answer."""
         self.counters: Counter[str] = Counter()
         self.lost_at = 0.0
         """When its last connection ended."""
@@ -73,6 +76,10 @@ class Switch:
     def ports_up(self) -> bool:
         """Are all of its ports there, and up?"""
         return all(port.up for port in self.ports.values())
+
+    def hears(self, hop: Address) -> bool:
+        """Is the MAC of that next hop or router known here, and does it answer?"""
+        return hop in self.neighbours and hop not in self.hearing.silent
 
     def set_ports(self, reported: Iterable[PortState]) -> None:
         """All ports that the switch has now."""
@@ -116,6 +123,7 @@ class Switch:
     def disconnected(self, reason: str, now: float) -> None:
         self.state, self.reason, self.lost_at = "disconnected", reason, now
         self._held.clear()
+        self.hearing.forget()
 
     def reconcile(self, external_ips: Iterable[ExternalIp], held: Counter[tuple[str, int]]) -> list[Message]:
         """After a read-back: `held` counts the (table, cookie) of the flows there. Sends the difference only."""

@@ -56,10 +56,10 @@ def packet_in(world, kind: Kind, frame: bytes, inward: bool = True, name: str = 
     return world.control.packet_in(name, message, world.now)
 
 
-def add(world, port: int = 40001, hop: bytes = ROUTER_MAC) -> Entry:
-    """An open connection of the client to the first server, as if a SYN had made it."""
+def add(world, port: int = 40001, hop: bytes = ROUTER_MAC, age: float = 10.0) -> Entry:
+    """An open connection of the client to the first server, as if a SYN had made it `age` seconds ago."""
     key = pack_key(6, CLIENT, port, ADDRESS, 80)
-    entry = Entry(key, reply_key(key, SERVERS[0], 80), hop, world.now - 10, isn=1)
+    entry = Entry(key, reply_key(key, SERVERS[0], 80), hop, world.now - age, isn=1)
     serving(world).table.add(entry)
     return entry
 
@@ -202,7 +202,7 @@ def run(world, kind: Kind, words: str):
 @pytest.mark.parametrize("there, kind, words, expected, counter", [pytest.param(*row[1:], id=row[0]) for row in TABLE])
 def test_packet_in(world, there, kind, words, expected, counter) -> None:
     if there:
-        add(world)
+        add(world, age=1.0)
     if counter:
         where = world.control.ground.switches["lb-b" if any("lb-b" in word for word in expected) else "lb-a"]
         before = where.counters[counter]
@@ -286,10 +286,10 @@ def test_an_old_flow_does_not_end_a_new_connection(world) -> None:
 
 
 def test_a_repeated_syn_that_crosses_the_end_leaves_no_flow(world) -> None:
-    entry = add(world)
+    entry = add(world, age=1.0)
     packet_in(world, Kind.NEW, from_client(world, SYN))
-    removed(world, entry, True)
-    assert summary(removed(world, entry, False)) == ["delete@lb-a"]
+    removed(world, entry, True, age=1.0)
+    assert summary(removed(world, entry, False, age=1.0)) == ["delete@lb-a"]
 
 
 def test_a_late_copy_of_its_own_syn_does_not_end_a_half_closed_connection(world) -> None:
