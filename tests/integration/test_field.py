@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Iterator
+
 import pytest
 
 from tests.bed import frames
@@ -9,7 +13,7 @@ from tests.bed.bed import Bed
 from tests.bed.controller import APPS
 from tests.bed.frames import ACK, RST, SYN
 from tests.bed.sites import simple_site
-from tests.bed.traffic import RawPort
+from tests.bed.traffic import RawPort, request
 from tests.integration.hands import (
     HandClient,
     entries_of,
@@ -17,12 +21,14 @@ from tests.integration.hands import (
     eventually,
     hand_client,
     internal_mac,
+    metric,
     server_space,
 )
 
 LINGER = 1
-BED = {"site": simple_site(servers=1, settings={"linger": LINGER, "arp_interval": 1.0})}
-SERVER = "10.0.0.11"
+BED = {"site": simple_site(servers=2, settings={"linger": LINGER, "arp_interval": 1.0})}
+EXTERNAL = "198.51.100.1"
+SERVERS = "10.0.0.11", "10.0.0.12"
 FAR_OFF = 2**30
 """Added to a sequence number: no host takes such a segment for its peer's."""
 TAGS = {"priority": 0xA000, "nothing": 0}
@@ -37,9 +43,10 @@ def forge_reset(bed: Bed, client: HandClient, to: str) -> None:
     if to == "server":
         client.send(RST, seq=client.seq + FAR_OFF)
     else:
-        with RawPort(server_space(bed, SERVER), "eth0") as port:
-            eth = (port.mac, internal_mac(bed, "lb-a"))
-            port.send(frames.tcp(eth, (SERVER, 80), client.local, RST, seq=FAR_OFF))
+        [entry] = entries_of(bed, client.local)
+        with RawPort(server_space(bed, entry["server"]), "eth0") as port:
+            eth, server = (port.mac, internal_mac(bed, "lb-a")), (entry["server"], entry["server_port"])
+            port.send(frames.tcp(eth, server, client.local, RST, seq=FAR_OFF))
     eventually(bed, lambda: not entry_flows_of(bed, client.local), "its flows have run out", 10.0)
 
 
@@ -48,9 +55,9 @@ def test_a_forged_reset_ends_no_connection(live: Bed, to: str) -> None:
     with hand_client(live) as client:
         client.open()
         forge_reset(live, client, to)
-        assert client.say(b"still mine") == b"10.0.0.11 still mine\n"
+        said = client.say(b"still mine")
         [entry] = entries_of(live, client.local)
-        assert entry["state"] == "open"
+        assert said == f"{entry['server']} still mine\n".encode() and entry["state"] == "open"
 
 
 def test_a_forged_reset_ends_it_where_a_reset_is_believed(quiet_bed: Bed) -> None:
@@ -80,10 +87,78 @@ def test_a_client_that_tags_with_vlan_0_is_served(live: Bed, tag: int) -> None:
         client.seq, client.ack = client.seq + 1, answer.seq + 1
         client.port.send(tagged(client.frame(ACK), tag), tagged(client.frame(ACK, b"tagged\n"), tag))
         answer = client.port.receive(lambda frame: client.mine(frame) and bool(frame.payload))
-        assert answer is not None and answer.payload == b"10.0.0.11 tagged\n"
+        assert answer is not None and answer.payload.endswith(b" tagged\n")
 
 
 def test_what_belongs_to_a_vlan_is_nobodys(live: Bed) -> None:
     with hand_client(live) as client:
         client.port.send(tagged(client.frame(SYN), 5))
         assert client.receive(timeout=0.5) is None and not entries_of(live, client.local)
+
+
+# A server that has lost its power (F1).
+
+@contextlib.contextmanager
+def without(bed: Bed, server: str) -> Iterator[None]:
+    """Nothing reaches that server meanwhile, and its own link stays up."""
+    plug = bed.plugs[server_space(bed, server).name, "eth0"]
+    bed.switch.ip("link", "set", plug.port, "nomaster")
+    try:
+        yield
+    finally:
+        bed.switch.ip("link", "set", plug.port, "master", plug.segment)
+
+
+def unresolved(bed: Bed) -> float:
+    return metric(bed, f'lbctl_unresolved_servers{{dp_name="lb-a",external_ip="{EXTERNAL}"}}')
+
+
+def served_by(bed: Bed, requests: int) -> set[str]:
+    return {request(bed.clients[0], EXTERNAL)["server"] for _ in range(requests)}
+
+
+def test_a_server_that_is_away_gets_no_new_connections(live: Bed) -> None:
+    """Without any health check."""
+    with without(live, SERVERS[0]):
+        eventually(live, lambda: unresolved(live) == 1, "it is missed", 15.0)
+        assert served_by(live, 8) == {SERVERS[1]}
+    eventually(live, lambda: unresolved(live) == 0, "it is heard again", 15.0)
+    assert served_by(live, 8) == set(SERVERS)
+
+
+def test_after_a_restart_and_a_move_it_gets_none_either(fresh: Bed) -> None:
+    with without(fresh, SERVERS[0]):
+        eventually(fresh, lambda: unresolved(fresh) == 1, "it is missed", 15.0)
+        fresh.controller.kill()
+        fresh.controller.start()
+        eventually(fresh, lambda: unresolved(fresh) == 1, "it is missed by the new controller", 30.0)
+        assert served_by(fresh, 8) == {SERVERS[1]}
+        assert fresh.move(EXTERNAL, "lb-b")["state"] == "done"
+        assert served_by(fresh, 8) == {SERVERS[1]}
+
+
+def repeated_syn(bed: Bed, server: str) -> bool:
+    """A client meets that server, which has just gone, and repeats its SYN as Linux does. Is it answered?"""
+    with without(bed, server), hand_client(bed) as client:
+        for _ in SERVERS:
+            client.send(SYN)
+            if client.receive(SYN | ACK, timeout=0.5) is None:
+                break
+            client.number += 10_000  # it was the other one's turn
+        for pause in (1.0, 2.0, 4.0):
+            time.sleep(pause)
+            client.send(SYN)
+            if client.receive(SYN | ACK, timeout=0.5):
+                return True
+    return False
+
+
+def test_a_syn_that_nobody_answers_goes_to_another_server(live: Bed) -> None:
+    assert repeated_syn(live, SERVERS[0])
+
+
+def test_where_a_mac_is_believed_for_ever_it_goes_on_in_vain(quiet_bed: Bed) -> None:
+    """The naive twin."""
+    quiet_bed.controller.apps = ("tests/integration/naive_neighbours.py", *APPS)
+    quiet_bed.start_controller()
+    assert not repeated_syn(quiet_bed, SERVERS[0])
