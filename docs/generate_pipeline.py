@@ -130,7 +130,8 @@ PARAGRAPHS: dict[Key, str] = {
         "`buffered` transition mode they go straight to no_entry, so that every packet is held; otherwise the access "
         "table is asked first.",
     ("transfer_mode", 100, Kind.UNASSIGNED): "No transfer mode here: the external IP is assigned to another LB. The "
-        "packet goes to the controller, which answers with ICMP host unreachable. Limited by meter 2.",
+        "packet goes to the controller, which sends it through that one's tables, and tells its sender; or answers "
+        "with ICMP host unreachable (setting `misdirected`). Limited by meter 2.",
     ("inbound_flags", 120, Kind.PIPELINE): "A SYN goes past the access table: the controller must see every connection "
         "request, also one that meets an old entry with the same ports, and tells a retransmission by its sequence "
         "number. FIN is not looked at here on purpose: the datapath's cache would keep packets with FIN apart, and a "

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from lbctl.connections.arrival import Arrival
 from lbctl.frames import icmp, packets
+from lbctl.frames.packets import parse_mac
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.serving import Serving
 from lbctl.openflow.messages import FROM_CONTROLLER, OUTPUT_TABLE, PacketOut
+from lbctl.openflow.ports import Ports
+from lbctl.site.model import Tunnel
 from lbctl.switches.switch import Switch
 from lbctl.values.protocols import TCP, UDP
+from lbctl.values.side import Side
 
 
 def drop(switch: Switch, reason: str) -> Outbox:
@@ -36,6 +40,14 @@ def send_again(arrival: Arrival, serving: Serving) -> ToSwitch:
     """The packet as it came, through all tables of its switch: they have changed, or are about to."""
     message = PacketOut(arrival.frame, arrival.in_port, OUTPUT_TABLE, arrival.tunnel(serving))
     return ToSwitch(arrival.switch.lb.name, message)
+
+
+def send_through(home: Switch, ports: Ports, frame: bytes, side: Side, tunnel: Tunnel | None) -> ToSwitch:
+    """A packet that has come to another LB, through all tables of that one, as if it had come in there by that side (by
+    that tunnel). ports: home's."""
+    port = ports.of(side, tunnel)
+    message = PacketOut(packets.with_eth_dst(frame, parse_mac(port.mac)), port.number, OUTPUT_TABLE, tunnel)
+    return ToSwitch(home.lb.name, message)
 
 
 def _send_back(arrival: Arrival, serving: Serving, frame: bytes | None) -> Outbox:

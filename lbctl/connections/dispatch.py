@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from lbctl.connections.answers import drop, send_again, send_icmp_error
+from lbctl.connections.answers import drop
 from lbctl.connections.arrival import Arrival
 from lbctl.connections.endings import Endings
 from lbctl.connections.icmp_handler import IcmpHandler
+from lbctl.connections.misdirected import Misdirected
 from lbctl.connections.new_connections import NewConnections
 from lbctl.connections.strays import Strays
 from lbctl.connections.transition import Transition
 from lbctl.entries.access_table import Entry
-from lbctl.frames import icmp, packets
+from lbctl.frames import packets
 from lbctl.ground.effects import Outbox
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
@@ -41,7 +42,7 @@ class Connections:
         icmp_handler = IcmpHandler(ground.external_ips)
         self._by_kind: dict[Kind | None, Callable[[Arrival, Serving], Outbox]] = {
             Kind.NEW: NewConnections(ground, transition, endings).arrived, Kind.HOLD: transition.hold,
-            Kind.STRAY: self.strays(ground, transition, endings).arrived, Kind.UNASSIGNED: self._unassigned}
+            Kind.STRAY: self.strays(ground, transition, endings).arrived, Kind.UNASSIGNED: Misdirected(ground).arrived}
         """Those whose own addresses tell whose packets they are."""
         self._translated: dict[Kind | None, Callable[[Arrival], Outbox]] = {
             Kind.RESET: endings.reset, Kind.EXPIRED: icmp_handler.expired, Kind.TOO_BIG: icmp_handler.too_big,
@@ -67,13 +68,6 @@ class Connections:
             return translated(arrival)
         serving = self._directory.of_packet(packet.src, packet.dst, arrival.side)
         return handler(arrival, serving) if handler and serving else drop(switch, "unknown_address")
-
-    @staticmethod
-    def _unassigned(arrival: Arrival, serving: Serving) -> Outbox:
-        """Of an external IP that the switch had not: an error, or it goes on if the LB has it by now."""
-        if arrival.switch.role(serving.address).mode is None:
-            return send_icmp_error(arrival, serving, icmp.HOST_UNREACHABLE)
-        return [send_again(arrival, serving)]
 
     def release(self, serving: Serving, name: str) -> Outbox:
         """The held packets, in order, through that LB's tables."""

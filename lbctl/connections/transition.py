@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from lbctl.connections.answers import drop
+from lbctl.connections.answers import drop, send_through
 from lbctl.connections.arrival import Arrival
 from lbctl.entries.held import HeldPacket
-from lbctl.frames import packets
-from lbctl.frames.packets import parse_mac
-from lbctl.ground.effects import Outbox, ToSwitch
+from lbctl.ground.effects import Outbox
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
-from lbctl.openflow.messages import OUTPUT_TABLE, PacketOut
-from lbctl.openflow.ports import Ports
-from lbctl.switches.switch import Switch
 from lbctl.values.transfer import TransferMode
 
 
@@ -28,7 +23,7 @@ class Transition:
         home = self._switches[serving.assigned]
         ports = home.of_ports
         if home.ready and ports and home.role(serving.address).mode is TransferMode.NORMAL:
-            return [_through(home, ports, held)]
+            return [send_through(home, ports, *held)]
         if serving.move is None:
             return drop(arrival.switch, "no_normal_lb")
         serving.held.hold(held)
@@ -41,10 +36,4 @@ class Transition:
         if not home.ready or ports is None:
             serving.held.discard()
             return []
-        return [_through(home, ports, packet) for packet in serving.held.release()]
-
-
-def _through(home: Switch, ports: Ports, packet: HeldPacket) -> ToSwitch:
-    port = ports.of(packet.side, packet.tunnel)
-    frame = packets.with_eth_dst(packet.frame, parse_mac(port.mac))
-    return ToSwitch(home.lb.name, PacketOut(frame, port.number, OUTPUT_TABLE, packet.tunnel))
+        return [send_through(home, ports, *packet) for packet in serving.held.release()]

@@ -40,15 +40,22 @@ def probe(source_mac: bytes, target: bytes) -> bytes:
                         target + _SOURCE_MAC + source_mac, ttl=HOP_LIMIT)
 
 
-def announcement(source_mac: bytes, address: bytes, router: bool) -> bytes:
+def announcements(source_mac: bytes, address: bytes, router: bool) -> list[bytes]:
     """Tells everyone that `address` is at `source_mac` now: gratuitous ARP, or an unsolicited advertisement (RFC 4861
-    7.2.6).
+    7.2.6). ARP in both forms, since there are devices that heed requests only, and others that heed replies only.
 
     router: packets for other addresses may be sent there too; ARP cannot say it.
     """
     if len(address) == 4:
-        return packets.arp_announcement(source_mac, address)
-    return icmp.message(multicast_mac(ALL_NODES), source_mac, address, ALL_NODES, ADVERTISEMENT, 0,
+        return [packets.arp_announcement(source_mac, address), told(source_mac, packets.BROADCAST_MAC, address, router)]
+    return [told(source_mac, multicast_mac(ALL_NODES), address, router)]
+
+
+def told(source_mac: bytes, to: bytes, address: bytes, router: bool) -> bytes:
+    """The same, to the host with the MAC `to` alone: an ARP reply that was not asked for, or an advertisement."""
+    if len(address) == 4:
+        return packets.arp_reply(source_mac, to, address)
+    return icmp.message(to, source_mac, address, ALL_NODES, ADVERTISEMENT, 0,
                         OVERRIDE | (ROUTER if router else 0), address + _TARGET_MAC + source_mac, ttl=HOP_LIMIT)
 
 

@@ -264,6 +264,12 @@ def arp_announcement(source_mac: bytes, address: bytes) -> bytes:
     return arp_question(source_mac, BROADCAST_MAC, address, bytes(6), address)
 
 
+def arp_reply(source_mac: bytes, to: bytes, address: bytes) -> bytes:
+    """An ARP reply that was not asked for: tells the host with the MAC `to` that `address` is at `source_mac`."""
+    what = 1, ETH_TYPE_IPV4, 6, 4, ARP_REPLY
+    return _ARP.pack(to, source_mac, ETH_TYPE_ARP, *what, source_mac, address, to, address)
+
+
 def may_not_be_fragmented(frame: bytes) -> bool:
     """Of a frame with an IP packet: no router may cut it up (IPv4: don't fragment; IPv6: always)."""
     return frame[12:14] == b"\x86\xdd" or bool(frame[ETHERNET_HEADER + 6] & 0x40)

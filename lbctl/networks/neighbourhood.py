@@ -180,7 +180,7 @@ class Neighbourhood:
             internal = [(*way, address) for way in ports.ways(serving.config.hops().values())
                         for address in serving.config.internal_addresses()]
             for port, tunnel, address in [(ports.external, None, serving.address), *internal]:
-                frame = discovery.announcement(parse_mac(port.mac), address.packed,
-                                                address == serving.config.gateway)
-                out.append(ToSwitch(name, PacketOut(frame, FROM_CONTROLLER, port.number, tunnel)))
+                is_router = address == serving.config.gateway
+                out += [ToSwitch(name, PacketOut(frame, FROM_CONTROLLER, port.number, tunnel))
+                        for frame in discovery.announcements(parse_mac(port.mac), address.packed, is_router)]
         return out

@@ -118,7 +118,14 @@ class Net:
 
 NETS = {4: Net(4, "198.51.100.", "10.0.0.", "10.1.0.", "203.0.113."),
         6: Net(6, "2001:db8:1::", "2001:db8:2::", "2001:db8:4::", "2001:db8:3::")}
-SETTINGS = {"linger": 1, "arp_interval": 1.0, "error_rate": 1000, "settle": 0.2, "grace": 0.2}
+SETTINGS = {
+    "linger": 1,
+    "arp_interval": 1.0,
+    "error_rate": 1000,
+    "settle": 0.2,
+    "grace": 0.2,
+    "misdirected": "error",
+}
 BED = {
     "site": together(*(net.site(**SETTINGS) for net in NETS.values())),
     "inside": [host for net in NETS.values() for host in net.inside],

@@ -34,7 +34,9 @@ from tests.integration.hands import (
 
 LINGER = 1
 SITE = simple_site(
-    external_ips=3, servers=1, settings={"linger": LINGER, "arp_interval": 1.0, "grace": 0.5, "error_rate": 100}
+    external_ips=3,
+    servers=1,
+    settings={"linger": LINGER, "arp_interval": 1.0, "grace": 0.5, "error_rate": 100, "misdirected": "error"},
 )
 BED = {"site": SITE}
 EXTERNAL, OTHER_LBS, QUIET = "198.51.100.1", "198.51.100.2", "198.51.100.3"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -12,25 +13,34 @@ from tests.bed import frames
 from tests.bed.bed import Bed
 from tests.bed.controller import APPS
 from tests.bed.frames import ACK, RST, SYN
+from tests.bed.namespaces import Namespace
 from tests.bed.sites import simple_site
-from tests.bed.traffic import RawPort, request
+from tests.bed.traffic import RawPort, connect, request
 from tests.integration.hands import (
     HandClient,
+    counters,
     entries_of,
     entry_flows_of,
     eventually,
+    external_mac,
     hand_client,
     internal_mac,
     metric,
     server_space,
 )
+from tests.integration.moving import Talks
 
 LINGER = 1
-BED = {"site": simple_site(servers=2, settings={"linger": LINGER, "arp_interval": 1.0})}
+BED = {"site": simple_site(servers=2, settings={"linger": LINGER, "arp_interval": 1.0, "grace": 0.5})}
 EXTERNAL = "198.51.100.1"
 SERVERS = "10.0.0.11", "10.0.0.12"
 FAR_OFF = 2**30
 """Added to a sequence number: no host takes such a segment for its peer's."""
+DEAF = (
+    "table netdev deaf { chain input { type filter hook ingress device eth0 priority 0; "
+    "ether type arp ether daddr ff:ff:ff:ff:ff:ff drop; } }"
+)
+"""Of nftables: no ARP frame for everybody comes in."""
 TAGS = {"priority": 0xA000, "nothing": 0}
 """What a tag of VLAN 0 may say besides."""
 
@@ -162,3 +172,54 @@ def test_where_a_mac_is_believed_for_ever_it_goes_on_in_vain(quiet_bed: Bed) -> 
     quiet_bed.controller.apps = ("tests/integration/naive_neighbours.py", *APPS)
     quiet_bed.start_controller()
     assert not repeated_syn(quiet_bed, SERVERS[0])
+
+
+# A neighbour that missed, or ignores, the announcements (F5).
+
+@contextlib.contextmanager
+def deaf(bed: Bed, nud: str) -> Iterator[Namespace]:
+    """A client that believes that the external IP is at lb-a, and hears no announcement. nud: of its neighbour entry;
+    permanent: it believes nobody else either."""
+    client = bed.clients[0]
+    client.run("nft", DEAF)
+    client.ip("neigh", "replace", EXTERNAL, "lladdr", external_mac(bed, "lb-a"), "dev", "eth0", "nud", nud)
+    try:
+        yield client
+    finally:
+        client.run("nft", "delete table netdev deaf")
+        client.ip("neigh", "flush", "all", "nud", nud)
+
+
+def moved_beyond_grace(bed: Bed) -> None:
+    """The external IP is at lb-b, and lb-a has nothing of it any more."""
+    assert bed.move(EXTERNAL, "lb-b")["state"] == "done"
+
+
+def test_a_neighbour_that_missed_the_announcements_is_told(fresh: Bed) -> None:
+    """By the first packet that it sends after the move."""
+    with deaf(fresh, "reachable") as client, Talks(client, EXTERNAL, 3) as talks:
+        moved_beyond_grace(fresh)
+        assert talks.broken() == [] and request(client, EXTERNAL)
+        eventually(fresh, lambda: external_mac(fresh, "lb-b") in client.ip("neigh", "show", EXTERNAL), "it is told", 5.0)
+        assert counters(fresh)["other"]["passed_on"] > 0
+
+
+def test_a_deaf_neighbour_notices_no_move(fresh: Bed) -> None:
+    """Whatever it is told: its packets go on to come to lb-a."""
+    with deaf(fresh, "permanent") as client, Talks(client, EXTERNAL, 3) as talks:
+        moved_beyond_grace(fresh)
+        for _ in range(3):
+            assert talks.broken() == [] and request(client, EXTERNAL)
+        assert external_mac(fresh, "lb-a") in client.ip("neigh", "show", EXTERNAL)
+
+
+def test_a_deaf_neighbour_loses_all_where_it_is_answered_with_an_error(quiet_bed: Bed) -> None:
+    """The naive twin."""
+    site = quiet_bed.site
+    quiet_bed.controller.configure(replace(site, settings=replace(site.settings, misdirected="error")))
+    quiet_bed.start_controller()
+    with deaf(quiet_bed, "permanent") as client, Talks(client, EXTERNAL, 3) as talks:
+        moved_beyond_grace(quiet_bed)
+        with pytest.raises(OSError, match="No route to host"):
+            connect(client, EXTERNAL)
+        assert len(talks.broken()) == 3

@@ -70,6 +70,7 @@ def site() -> Site:
         "grace": 0.5,
         "barrier_timeout": 3.0,
         "error_rate": 1000,
+        "misdirected": "error",
     }
     ipv6 = simple_site(external_ips=2, version=6)
     addresses = tuple(replace(ip, services=(*ip.services, with_port(ip.services[0]))) for ip in ipv6.external_ips)

@@ -29,7 +29,7 @@ SERVER_MAC = FakeSite.server_mac(SERVERS[0])
 @pytest.fixture
 def world() -> FakeSite:
     """Two LBs, all known: 198.51.100.1 is at lb-a, with the servers 10.0.0.10:80 and 10.0.0.11:8080."""
-    world = FakeSite(site())
+    world = FakeSite(site(misdirected="error"))
     world.settle(1.0)
     return world
 

@@ -28,7 +28,8 @@ NONCE = b"\x0e\1" + bytes(6)
 
 def test_ipv4_is_arp() -> None:
     assert discovery.probe(LB_MAC, SERVER) == packets.arp_probe(LB_MAC, SERVER)
-    assert discovery.announcement(LB_MAC, SERVER, router=True) == packets.arp_announcement(LB_MAC, SERVER)
+    assert discovery.announcements(LB_MAC, SERVER, router=True) == [
+        packets.arp_announcement(LB_MAC, SERVER), packets.arp_reply(LB_MAC, packets.BROADCAST_MAC, SERVER)]
     assert discovery.decode(packets.arp_announcement(SERVER_MAC, SERVER)) == (SERVER, SERVER_MAC)
 
 
@@ -48,7 +49,7 @@ def test_a_probe_names_only_the_port_that_asks() -> None:
 
 @pytest.mark.parametrize(("router", "flags"), [(True, 0xA0000000), (False, 0x20000000)])
 def test_an_announcement_overrides(router: bool, flags: int) -> None:
-    frame = discovery.announcement(LB_MAC, SERVER_6, router)
+    [frame] = discovery.announcements(LB_MAC, SERVER_6, router)
     assert frame[:6] == bytes.fromhex("333300000001")
     packet = packets.decode(frame)
     assert (packet.src, str(IPv6Address(packet.dst)), packet.ttl) == (SERVER_6, "ff02::1", 255)
@@ -62,7 +63,7 @@ def test_ryu_reads_the_same() -> None:
 
     for frame, kind in (
         (discovery.probe(LB_MAC, SERVER_6), "solicit"),
-        (discovery.announcement(LB_MAC, SERVER_6, True), "advert"),
+        (discovery.announcements(LB_MAC, SERVER_6, True)[0], "advert"),
     ):
         message = ryu_packet.Packet(frame).get_protocol(icmpv6.icmpv6)
         assert message.type_ == {"solicit": 135, "advert": 136}[kind]
@@ -70,7 +71,7 @@ def test_ryu_reads_the_same() -> None:
 
 
 def test_checksums_are_right() -> None:
-    for frame in (discovery.probe(LB_MAC, SERVER_6), discovery.announcement(LB_MAC, SERVER_6, False)):
+    for frame in (discovery.probe(LB_MAC, SERVER_6), discovery.announcements(LB_MAC, SERVER_6, False)[0]):
         assert packets.transport_checksum(58, frame[22:38], frame[38:54], frame[54:]) == 0
 
 

@@ -379,11 +379,11 @@ def test_who_is_about_to_take_an_address_is_told_that_it_is_taken() -> None:
 def test_advertisements_of_next_hops_are_for_the_controller() -> None:
     """Those that answer the LB's own probes, and those that a known next hop sends unasked."""
     switch, server, stranger = lb("destination", 6), ADDRESSES[6][2].packed, ip_address("fd00::77").packed
-    told = discovery.announcement(INSIDE_MAC, server, False)
+    told = discovery.announcements(INSIDE_MAC, server, False)[0]
     assert outcome(switch, told, INTERNAL) == "SERVER_ARP"
-    assert outcome(switch, discovery.announcement(INSIDE_MAC, stranger, False), INTERNAL) == "dropped"
+    assert outcome(switch, discovery.announcements(INSIDE_MAC, stranger, False)[0], INTERNAL) == "dropped"
     assert (
-        outcome(switch, INTERNAL_MAC + discovery.announcement(INSIDE_MAC, stranger, False)[6:], INTERNAL)
+        outcome(switch, INTERNAL_MAC + discovery.announcements(INSIDE_MAC, stranger, False)[0][6:], INTERNAL)
         == "SERVER_ARP"
     )
 

@@ -13,6 +13,9 @@ Failover = Literal["when-remote", "copy-first", "transition"]
 FAILOVERS: tuple[Failover, ...] = get_args(Failover)
 """When a failover goes through transition mode: if its entries must be fetched first; never (seed modification 2);
 always."""
+Misdirected = Literal["pass-on", "error"]
+MISDIRECTED: tuple[Misdirected, ...] = get_args(Misdirected)
+"""What becomes of a packet that comes to another LB than its external IP's."""
 RebalanceMode = Literal["manual", "automatic"]
 REBALANCE_MODES: tuple[RebalanceMode, ...] = get_args(RebalanceMode)
 Algorithm = Literal["auto", "exact", "heuristic"]
@@ -48,6 +51,10 @@ class Settings:
         _SECONDS,
         "the old load balancer keeps a moved external IP's entries so many seconds, for packets still on their way to "
         "it")] = 3.0
+    misdirected: Annotated[Misdirected, Key(
+        Choice(MISDIRECTED),
+        "what a load balancer does with packets for an external IP that another has: pass them on, and tell their "
+        "sender where it is; or answer with an error")] = "pass-on"
     barrier_timeout: Annotated[float, Key(
         _SECONDS, "a switch that has not confirmed after so many seconds fails the step that waits for it")] = 5.0
     held_packets: Annotated[int, Key(_COUNT, "packets that may be held for one external IP")] = 10_000
