@@ -200,7 +200,8 @@ def test_a_neighbour_that_missed_the_announcements_is_told(fresh: Bed) -> None:
     with deaf(fresh, "reachable") as client, Talks(client, EXTERNAL, 3) as talks:
         moved_beyond_grace(fresh)
         assert talks.broken() == [] and request(client, EXTERNAL)
-        eventually(fresh, lambda: external_mac(fresh, "lb-b") in client.ip("neigh", "show", EXTERNAL), "it is told", 5.0)
+        now_at = external_mac(fresh, "lb-b")
+        eventually(fresh, lambda: now_at in client.ip("neigh", "show", EXTERNAL), "it is told", 5.0)
         assert counters(fresh)["other"]["passed_on"] > 0
 
 
@@ -222,4 +223,4 @@ def test_a_deaf_neighbour_loses_all_where_it_is_answered_with_an_error(quiet_bed
         moved_beyond_grace(quiet_bed)
         with pytest.raises(OSError, match="No route to host"):
             connect(client, EXTERNAL)
-        assert len(talks.broken()) == 3
+        assert len(talks.broken(timeout=2.0)) == 3
