@@ -14,7 +14,7 @@ from lbctl.connections.arrival import Arrival
 from lbctl.connections.endings import Endings
 from lbctl.connections.transition import Transition
 from lbctl.connections.unanswered import Unanswered
-from lbctl.entries.access_table import ENDING, GONE, REINSTALLED, RESET, REUSED, Entry
+from lbctl.entries.access_table import ENDING, GONE, HALF_OPEN, REINSTALLED, RESET, REUSED, Entry
 from lbctl.entries.translation import outbound_keys
 from lbctl.frames import icmp
 from lbctl.frames.packets import Packet, parse_mac
@@ -97,7 +97,7 @@ class NewConnections:
                     return [*out, *drop(switch, refusal.wait)]
                 switch.counters["connections_refused"] += 1
                 return [*out, *refuse(arrival, serving)]
-            entry.flags = REUSED if reused else 0
+            entry.flags = (REUSED if reused else 0) | (HALF_OPEN if packet.protocol == TCP else 0)
             serving.table.add(entry)
             switch.counters["connections_opened"] += 1
             serving.opened += 1

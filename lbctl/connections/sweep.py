@@ -1,4 +1,5 @@
-"""Finds connections that ended or died silently: reads the packet counters of every entry, a few buckets at a time."""
+"""Finds connections that ended or died silently, and those that never opened: reads the packet counters of every entry,
+a few buckets at a time."""
 
 from __future__ import annotations
 
@@ -7,8 +8,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
-from lbctl.entries.access_table import NO_HOP, Entry
+from lbctl.entries.access_table import HALF_OPEN, NO_HOP, Entry
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
@@ -18,7 +20,7 @@ from lbctl.openflow.inbound import EntryStats, EntryStatsDecoder, FlowStats
 from lbctl.openflow.messages import DeleteEntries, ReadFlows
 from lbctl.site.model import Settings
 from lbctl.values.protocols import TCP, UDP
-from lbctl.values.side import Side
+from lbctl.values.side import EXTERNAL, Side
 
 SHORTEST, LONGEST = 0.5, 60.0
 ASKED_AT_ONCE, LOOKS_AT_ONCE = 50, 500
@@ -33,11 +35,18 @@ def interval(serving: Serving) -> float:
     settings: Settings = serving.settings
     protocols = {protocol for protocol, _ in serving.services} or {TCP, UDP}
     shortest = min(settings.idle_timeout_of(protocol) for protocol in protocols)
-    return min(max(shortest / 4, SHORTEST), LONGEST)
+    return min(max(min(shortest / 4, settings.half_open_timeout), SHORTEST), LONGEST)
 
 
 EndAll = Callable[[Serving, Iterable[Entry], float], Outbox]
 Decode = Callable[[bytes], tuple[list[EntryStats], list[FlowStats]]]
+
+
+class Counted(NamedTuple):
+    """Which LB counts an external IP's packets, and since when without an interruption, as far as is known."""
+
+    lb: str
+    since: float
 
 
 @dataclass(slots=True)
@@ -48,7 +57,7 @@ class AskedBucket:
     open: int = len(Side)
     """Directions that have not been answered whole."""
     counts: dict[bytes, list[int]] = field(default_factory=dict)
-    """Key -> packets and bytes, of both directions."""
+    """Key -> packets and bytes of both directions, and packets from outside."""
     replies: dict[bytes, bytes] = field(default_factory=dict)
 
 
@@ -81,6 +90,8 @@ class Sweep:
         """A heap: when to look at which owner."""
         self._known: Mapping[int, Serving] = {}
         """What is on the agenda: by_owner of the directory, as it was."""
+        self._counted: dict[int, Counted] = {}
+        """By owner: where its packets are counted."""
 
     def tick(self, now: float) -> Outbox:
         """Ends what is idle, and asks what is due. Costs what is due, not what there is."""
@@ -97,6 +108,7 @@ class Sweep:
             else:
                 heapq.heappop(self._agenda)
                 self._rounds.pop(owner, None)
+                self._counted.pop(owner, None)
         return ended + asked
 
     def _enlist(self, servings: Mapping[int, Serving], now: float) -> None:
@@ -105,6 +117,7 @@ class Sweep:
             listed = {owner for _, owner in self._agenda}
             for owner in servings.keys() - listed:
                 heapq.heappush(self._agenda, (now, owner))
+                self._counted[owner] = Counted(servings[owner].assigned, now)
             self._known = servings
 
     def _look(self, serving: Serving, now: float, asked: Outbox, ended: Outbox) -> float:
@@ -144,9 +157,10 @@ class Sweep:
         """Notes which entries have had packets since the last round. Those that the access table does not have are
         deleted: leftovers in the switch (a move back can overtake the deletion of the old entries)."""
         for stats in self._decode(body)[0]:
-            counts = asked.counts.setdefault(stats.key, [0, 0])
+            counts = asked.counts.setdefault(stats.key, [0, 0, 0])
             counts[0] += stats.packets
             counts[1] += stats.bytes
+            counts[2] += stats.packets if stats.side is EXTERNAL else 0
             asked.replies[stats.key] = stats.reply
         if more:
             return []
@@ -155,17 +169,36 @@ class Sweep:
             return []
         if current := self._rounds.get(asked.serving.owner):
             current.open -= 1
-        unknown = self._note(asked, now)
-        return [ToSwitch(lb, DeleteEntries(unknown))] if unknown else []
+        return self._note(asked, lb, now)
 
-    @staticmethod
-    def _note(asked: AskedBucket, now: float) -> tuple[Entry, ...]:
-        unknown = []
-        for key, (packets, size) in asked.counts.items():
+    def _note(self, asked: AskedBucket, lb: str, now: float) -> Outbox:
+        unknown: list[Entry] = []
+        never_opened: list[Entry] = []
+        since = self._counted_since(asked.serving, lb, now)
+        late = now - asked.serving.settings.half_open_timeout
+        for key, (packets, size, from_outside) in asked.counts.items():
             entry = asked.serving.table.by_key(key)
             if entry is None:
                 unknown.append(Entry(key, asked.replies[key], NO_HOP, now))
-            elif entry.packets != packets:
+                continue
+            if entry.packets != packets:
                 entry.packets, entry.bytes = packets, size
                 entry.last_seen = now
-        return tuple(unknown)
+            if entry.flags & HALF_OPEN:
+                from_opener = packets - from_outside if entry.inner_hop else from_outside
+                if from_opener > 1 or entry.created < since:
+                    entry.flags &= ~HALF_OPEN
+                elif entry.created <= late:
+                    never_opened.append(entry)
+        out: Outbox = [ToSwitch(lb, DeleteEntries(tuple(unknown)))] if unknown else []
+        if never_opened:
+            self._ground.counters["half_open_expired"] += len(never_opened)
+            out += self._end_all(asked.serving, never_opened, now)
+        return out
+
+    def _counted_since(self, serving: Serving, lb: str, now: float) -> float:
+        """Since when that LB has counted the external IP's packets: of an older entry nobody knows what there was."""
+        counted = self._counted.get(serving.owner)
+        if counted is None or counted.lb != lb or counted.since < self._ground.switches[lb].lost_at:
+            counted = self._counted[serving.owner] = Counted(lb, now)
+        return counted.since

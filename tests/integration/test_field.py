@@ -31,7 +31,9 @@ from tests.integration.hands import (
 from tests.integration.moving import Talks
 
 LINGER = 1
-BED = {"site": simple_site(servers=2, settings={"linger": LINGER, "arp_interval": 1.0, "grace": 0.5})}
+HALF_OPEN_TIMEOUT = 3.0
+SETTINGS = {"linger": LINGER, "arp_interval": 1.0, "grace": 0.5, "half_open_timeout": HALF_OPEN_TIMEOUT}
+BED = {"site": simple_site(servers=2, settings=SETTINGS)}
 EXTERNAL = "198.51.100.1"
 SERVERS = "10.0.0.11", "10.0.0.12"
 FAR_OFF = 2**30
@@ -172,6 +174,19 @@ def test_where_a_mac_is_believed_for_ever_it_goes_on_in_vain(quiet_bed: Bed) -> 
     quiet_bed.controller.apps = ("tests/integration/naive_neighbours.py", *APPS)
     quiet_bed.start_controller()
     assert not repeated_syn(quiet_bed, SERVERS[0])
+
+
+# Half-open connections (F2).
+
+def test_what_never_opened_ends_soon_and_what_is_open_and_silent_stays(live: Bed) -> None:
+    with hand_client(live) as never, hand_client(live, address="198.51.100.202") as silent:
+        never.send(SYN)
+        assert never.receive(SYN | ACK)
+        silent.open()
+        eventually(live, lambda: not entries_of(live, never.local), "it ends", 5 * HALF_OPEN_TIMEOUT)
+        time.sleep(2 * HALF_OPEN_TIMEOUT)
+        assert silent.say(b"still here").endswith(b" still here\n")
+        assert not entry_flows_of(live, never.local)
 
 
 # A neighbour that missed, or ignores, the announcements (F5).

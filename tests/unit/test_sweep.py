@@ -129,6 +129,55 @@ def test_an_lb_that_does_not_answer_ends_nothing(world) -> None:
     assert len(world.serving(world.site.external_ips[0].address).table) == 4
 
 
+# Half-open connections.
+
+HALF_OPEN_TIMEOUT = 10.0
+
+
+def flooded(number: int = 3) -> FakeSite:
+    """SYNs of clients that say nothing more, and one connection that is open and silent."""
+    world = FakeSite(site(half_open_timeout=HALF_OPEN_TIMEOUT, idle_timeout=1000.0))
+    world.settle(1.0)
+    for _ in range(number):
+        world.open(0)
+    world.settle(1.0)
+    world.from_client(world.conversations[0])
+    return world
+
+
+def test_what_never_opened_ends_soon() -> None:
+    """Field report F2."""
+    world = flooded()
+    world.settle(HALF_OPEN_TIMEOUT - 3.0)
+    assert left(world) == {1, 2, 3}
+    world.settle(HALF_OPEN_TIMEOUT * 2)
+    assert left(world) == {1}
+    assert world.control.ground.counters["half_open_expired"] == 2
+
+
+@pytest.mark.parametrize("what", ["a move", "an outage", "a restart of the controller", "a lost flow"])
+def test_where_the_counters_begin_anew_nothing_is_taken_for_half_open(what: str) -> None:
+    """The client's packets have been counted elsewhere, or nowhere."""
+    world = flooded(1)
+    address = world.site.external_ips[0].address
+    world.settle(1.0)
+    if what == "a move":
+        world.post(world.control.movement.start(address, "lb-b", Strategy.PRECOPY, world.now)[1])
+    elif what == "an outage":
+        world.disconnect("lb-a", lose_tables=True)
+        world.tick(0.1)
+        world.connect("lb-a")
+    elif what == "a restart of the controller":
+        world.restart_control()
+    else:
+        for rows in world.switches["lb-a"].tables.values():
+            for identity in [identity for identity, item in rows.items() if item.entry]:
+                del rows[identity]
+        world.from_client(world.conversations[0])
+    world.settle(HALF_OPEN_TIMEOUT * 5)
+    assert left(world) == {1} and not world.violations
+
+
 # UDP, whose connections end by silence alone.
 
 UDP_IDLE = 8.0
@@ -241,8 +290,9 @@ def test_leftovers_of_one_direction_are_deleted(dns) -> None:
     "kind, settings, expected",
     [
         ("destination", {"idle_timeout": 3600.0, "udp_idle_timeout": 60.0}, 15.0),
+        ("destination", {"udp_idle_timeout": 1e6, "half_open_timeout": 7.0}, 7.0),
         ("destination", {"idle_timeout": 20.0}, 5.0),
-        ("nat-gateway", {}, 15.0),
+        ("nat-gateway", {}, 30.0),
         ("nat-gateway", {"udp_idle_timeout": 1e6}, LONGEST),
         ("full", {"udp_idle_timeout": 0.01}, SHORTEST),
     ],

@@ -31,10 +31,15 @@ _COUNT = Whole(1, 0xFFFFFFFF)
 class Settings:
     """Times in seconds, rates in packets/s for each LB, bounds for each external IP."""
 
+    # Above 2 h 4 min (RFC 5382 REQ-5), so that a host's keepalive, every 2 h with Linux, comes first.
     idle_timeout: Annotated[float, Key(
-        _SECONDS, "a TCP entry without a packet for so many seconds is removed")] = 3600.0
+        _SECONDS, "a TCP entry without a packet for so many seconds is removed")] = 7500.0
+    half_open_timeout: Annotated[float, Key(
+        _SECONDS, "so is one whose client has sent nothing after its SYN for so many seconds; within a minute more")
+    ] = 60.0
+    # RFC 4787 REQ-5: two minutes at least.
     udp_idle_timeout: Annotated[float, Key(
-        _SECONDS, "the same for UDP, whose connections have no other end, and for ICMP echo")] = 60.0
+        _SECONDS, "the same for UDP, whose connections have no other end, and for ICMP echo")] = 120.0
     time_wait: Annotated[float, Key(
         _SECONDS,
         "a translated port rests so many seconds before it is given again (to the same server): as long as Linux "
