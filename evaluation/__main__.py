@@ -47,6 +47,9 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     if len(names) == 1 and names[0] != ALL:
         return run(BY_NAME[names[0]], options)
+    if {"-h", "--help"} & set(options):
+        print(listing())
+        return 0
     chosen = [entry for name in names for entry in (BENCHMARKS if name == ALL else [BY_NAME[name]])]
     return run_each(chosen, options)
 
