@@ -67,24 +67,25 @@ class NewConnections:
         entry = serving.table.find(arrival.side, key)
         if entry and (asked := self._unanswered.ask(arrival, serving, entry)):
             return asked
-        return self._open(arrival, serving, key)
+        return self._open(arrival, serving, key, entry)
 
     def _looked_at(self, arrival: Arrival, serving: Serving, entry: Entry, answered: bool) -> Outbox:
         """A SYN that came again: its server has, or has not, said anything."""
         if arrival.switch.role(serving.address).mode is not TransferMode.NORMAL:
             return self._transition.hold(arrival, serving)
         if answered or entry.flags & GONE:
-            return self._open(arrival, serving, entry.key)
+            return self._open(arrival, serving, entry.key, serving.table.find(arrival.side, entry.key))
         arrival.switch.counters["unanswered_syns"] += 1
         address, port = entry.server
         ended = self._endings.end_all(serving, [entry], arrival.now)
-        return ended + self._open(arrival, serving, entry.key, Endpoint(ip_address(address), port))
+        return ended + self._open(arrival, serving, entry.key, None, Endpoint(ip_address(address), port))
 
-    def _open(self, arrival: Arrival, serving: Serving, key: bytes, avoided: Endpoint | None = None) -> Outbox:
-        """avoided: a server that is chosen only if there is no other."""
+    def _open(
+        self, arrival: Arrival, serving: Serving, key: bytes, entry: Entry | None, avoided: Endpoint | None = None
+    ) -> Outbox:
+        """entry: what there is with that key. avoided: a server that is chosen only if there is no other."""
         switch, packet = arrival.switch, arrival.packet
         out: Outbox = []
-        entry = serving.table.find(arrival.side, key)
         reused = packet.protocol == TCP and (entry is not None or self._endings.has_just_ended(key))
         if entry and (entry.flags & ENDING and entry.isn != packet.seq or _waits_in_vain(serving, entry, packet)):
             out = self._endings.end_all(serving, [entry], arrival.now)
