@@ -98,7 +98,7 @@ def test_servers_that_have_been_removed_are_shown_while_they_have_connections() 
     ("POST", SERVERS, {"address": "10.0.0.13"}, 422, "port: is missing"),
     ("POST", SERVERS, {**NEW, "port": 0}, 422, "port: "),
     ("POST", SERVERS, {**NEW, "address": "server"}, 422, "address: "),
-    ("POST", SERVERS, {**NEW, "weight": 0}, 422, "weight: "),
+    ("POST", SERVERS, {**NEW, "weight": -1}, 422, "weight: "),
     ("POST", SERVERS, {**NEW, "max_connections": 0}, 422, "max_connections: "),
     ("POST", SERVERS, {**NEW, "transport": "carrier-pigeon"}, 422, "transport: "),
     ("POST", SERVERS, {**NEW, "transport": "gre"}, 422, "transport gre needs remote"),
