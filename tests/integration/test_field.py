@@ -38,10 +38,14 @@ EXTERNAL = "198.51.100.1"
 SERVERS = "10.0.0.11", "10.0.0.12"
 FAR_OFF = 2**30
 """Added to a sequence number: no host takes such a segment for its peer's."""
-DEAF = (
-    "table netdev deaf { chain input { type filter hook ingress device eth0 priority 0; "
-    "ether type arp ether daddr ff:ff:ff:ff:ff:ff drop; } }"
-)
+DEAF = """
+table netdev deaf {
+    chain input {
+        type filter hook ingress device eth0 priority 0;
+        ether type arp ether daddr ff:ff:ff:ff:ff:ff drop;
+    }
+}
+"""
 """Of nftables: no ARP frame for everybody comes in."""
 TAGS = {"priority": 0xA000, "nothing": 0}
 """What a tag of VLAN 0 may say besides."""
