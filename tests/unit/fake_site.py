@@ -39,7 +39,8 @@ def site(ips: int = 2, lbs: int = 2, nat: str = "destination", udp: bool = False
         (IPv4Network("198.51.100.0/24"),),
         (IPv4Network("10.0.0.0/24"),),
         external_ips,
-        Settings(**{"settle": 0.0, **settings}),
+        # A client sends nothing after its SYN until a test lets it.
+        Settings(**{"settle": 0.0, "half_open_timeout": 1e6, **settings}),
     )
 
 
