@@ -86,6 +86,7 @@ def main() -> Findings:
             RUNS,
             others,
             growth <= GROWTH_TARGET,
+            {"gap with many entries": figure("s", [large]), "gap with few": figure("s", [small])},
         )
     )
     return of_results(results)
