@@ -40,6 +40,11 @@ class Frame:
     arp_src_mac: str = ""
     arp_dst_mac: str = ""
 
+    @property
+    def answers_arp(self) -> bool:
+        """An ARP reply to who has asked; announcements are replies to everybody."""
+        return self.arp_operation == 2 and self.eth_dst != BROADCAST
+
 
 def tcp(
     eth: tuple[str, str],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 
 from lbctl.values.owners import owner_of
@@ -74,6 +75,13 @@ def _noting(problems: dict[int, str], talk: socket.socket) -> Iterator[None]:
         yield
     except (OSError, EOFError) as error:
         problems.setdefault(talk.fileno(), f"port {talk.getsockname()[1]}: {error!r}")
+
+
+def start_with_errors(bed: Bed) -> Bed:
+    """Its controller starts, with a site where packets that come to another LB are not passed on."""
+    bed.controller.configure(replace(bed.site, settings=replace(bed.site.settings, misdirected="error")))
+    bed.start_controller()
+    return bed
 
 
 def mixed_load(

@@ -125,7 +125,7 @@ def test_raw_frames_are_sent_and_read(quiet_bed: Bed) -> None:
     with RawPort(quiet_bed.servers[NEIGHBOUR], "eth0") as port:
         mac, spare = "02:00:00:00:00:01", "10.0.0.201"
         port.send(frames.arp_request(mac, spare, SERVER))
-        reply = port.receive(lambda frame: frame.arp_operation == 2)
+        reply = port.receive(lambda frame: frame.answers_arp)
         assert reply is not None and reply.arp_src_mac == server.mac("eth0") and str(reply.src) == SERVER
 
         eth = (mac, reply.arp_src_mac)

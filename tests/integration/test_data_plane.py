@@ -55,7 +55,7 @@ def arp_answers(port: RawPort, sender: str, target: str, timeout: float = 0.25) 
     """(claimed MAC, Ethernet source) of each answer to who has `target`."""
     port.drain()
     port.send(frames.arp_request(port.mac, sender, target))
-    found = port.collect(lambda frame: frame.arp_operation == 2 and str(frame.src) == target, timeout)
+    found = port.collect(lambda frame: frame.answers_arp and str(frame.src) == target, timeout)
     assert all(frame.arp_dst_mac == frame.eth_dst == port.mac and str(frame.dst) == sender for frame in found)
     return [(frame.arp_src_mac, frame.eth_src) for frame in found]
 

@@ -59,7 +59,7 @@ class Asker:
 
     def _collect(self) -> None:
         for port, _, address in self._asked:
-            for frame in port.collect(lambda frame: frame.arp_operation == 2, 0.005):
+            for frame in port.collect(lambda frame: frame.answers_arp, 0.005):
                 if str(frame.src) == address:
                     self.answers.append((address, frame.arp_src_mac))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -28,7 +27,7 @@ from tests.integration.hands import (
     metric,
     server_space,
 )
-from tests.integration.moving import Talks
+from tests.integration.moving import Talks, start_with_errors
 
 LINGER = 1
 HALF_OPEN_TIMEOUT = 3.0
@@ -235,9 +234,7 @@ def test_a_deaf_neighbour_notices_no_move(fresh: Bed) -> None:
 
 def test_a_deaf_neighbour_loses_all_where_it_is_answered_with_an_error(quiet_bed: Bed) -> None:
     """The naive twin."""
-    site = quiet_bed.site
-    quiet_bed.controller.configure(replace(site, settings=replace(site.settings, misdirected="error")))
-    quiet_bed.start_controller()
+    start_with_errors(quiet_bed)
     with deaf(quiet_bed, "permanent") as client, Talks(client, EXTERNAL, 3) as talks:
         moved_beyond_grace(quiet_bed)
         with pytest.raises(OSError, match="No route to host"):

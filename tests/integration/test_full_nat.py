@@ -143,7 +143,7 @@ def arp_answers(port: RawPort, sender: str, target: str) -> list[str]:
     port.send(frames.arp_request(port.mac, sender, target))
     return [
         frame.arp_src_mac
-        for frame in port.collect(lambda frame: frame.arp_operation == 2 and str(frame.src) == target, 0.25)
+        for frame in port.collect(lambda frame: frame.answers_arp and str(frame.src) == target, 0.25)
     ]
 
 

@@ -27,6 +27,7 @@ from tests.integration.moving import (
     mixed_load,
     pinned,
     serves_alone,
+    start_with_errors,
     wait_ended,
     wait_reached,
     wait_state,
@@ -162,8 +163,10 @@ def test_packets_to_the_old_lb_go_through_in_the_grace_step(quiet_bed: Bed, stra
         assert record["state"] == "done" and record["packets_lost"] == 0
 
 
-def test_after_the_grace_step_late_packets_are_lost(bed: Bed) -> None:
-    """The naive twin: without grace, what is on its way to the old LB gets no answer."""
+def test_after_the_grace_step_late_packets_are_lost(quiet_bed: Bed) -> None:
+    """The naive twin: without grace, and where they are not passed on, what is on its way to the old LB gets no
+    answer."""
+    bed = start_with_errors(quiet_bed)
     with connect(bed.clients[0], FIRST, timeout=1.0) as talk:
         node = bed.lbs["lb-a"]
         bed.move(FIRST, "lb-b")
@@ -176,14 +179,15 @@ def test_after_the_grace_step_late_packets_are_lost(bed: Bed) -> None:
 
 # Announcements
 
-def test_gratuitous_arp_on_both_sides_again_and_again(bed: Bed) -> None:
+@pytest.mark.parametrize("operation", [1, 2], ids=["requests", "replies"])
+def test_gratuitous_arp_on_both_sides_again_and_again(bed: Bed, operation: int) -> None:
     node = bed.lbs["lb-b"]
     outside = FIRST, node.space.mac(node.lb.external_port)
     inside = "10.0.0.1", node.space.mac(node.lb.internal_port)
 
     def gratuitous(address: str, mac: str) -> Callable[[Frame], bool]:
-        return lambda frame: (frame.ethertype, str(frame.src), str(frame.dst), frame.arp_src_mac) == (
-            0x0806, address, address, mac)
+        return lambda frame: (frame.arp_operation, str(frame.src), str(frame.dst), frame.arp_src_mac) == (
+            operation, address, address, mac)
 
     with RawPort(bed.clients[1], "eth0") as out, RawPort(bed.servers[0], "eth0") as in_, \
             Listening(out, gratuitous(*outside)) as external, Listening(in_, gratuitous(*inside)) as internal:

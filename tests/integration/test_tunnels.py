@@ -155,7 +155,7 @@ class Forger:
     def _is_reply(self, outer: frames.Frame) -> bool:
         return (str(outer.dst), outer.dst_port) == (self.address, tunnels.VXLAN_PORT) and frames.read(
             outer.payload[8:]
-        ).arp_operation == 2
+        ).answers_arp
 
 
 def test_only_the_far_end_with_the_right_key_is_heard(live: Bed) -> None:
