@@ -22,11 +22,12 @@ from evaluation.measuring.machine import CHECKOUT
 from topologies import programs
 
 ALL, TABLES = "all", "tables"
+HELP = frozenset({"-h", "--help"})
 
 
 def main(arguments: Sequence[str]) -> int:
     """The exit status: 0 all went well and every target is met, 1 not so, 2 wrong usage."""
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or arguments[0] in HELP:
         print(listing())
         return 0
     if arguments[0] == TABLES:
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     if len(names) == 1 and names[0] != ALL:
         return run(BY_NAME[names[0]], options)
-    if {"-h", "--help"} & set(options):
+    if HELP & set(options):
         print(listing())
         return 0
     chosen = [entry for name in names for entry in (BENCHMARKS if name == ALL else [BY_NAME[name]])]
@@ -72,7 +73,7 @@ files into docs/figures/ and makes the tables in docs/ from there.""")
 
 def run(entry: Benchmark | Experiment, options: Sequence[str]) -> int:
     """Run one in this process."""
-    if entry.root and os.geteuid() and not {"-h", "--help"} & set(options):
+    if entry.root and os.geteuid() and not HELP & set(options):
         print(f"{entry.command} needs root: it builds network namespaces and starts Open vSwitch", file=sys.stderr)
         return 1
     if isinstance(entry, Benchmark):

@@ -153,7 +153,7 @@ class Shown:
         """The MAC of a next hop or router, as the external IP's LB knows it; None: it does not, or does not hear it any
         more."""
         switch = self._parts.ground.switches[self.assigned_to(address)]
-        return None if hop in switch.hearing.silent else switch.neighbours.get(hop)
+        return switch.neighbours[hop] if switch.hears(hop) else None
 
     def running_move(self, address: Address) -> MoveRecord | None:
         """The move that takes the external IP elsewhere now."""

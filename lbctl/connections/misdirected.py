@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lbctl.connections.answers import send_again, send_icmp_error, send_through
 from lbctl.connections.arrival import Arrival
+from lbctl.connections.lately import Lately
 from lbctl.frames import discovery, icmp
 from lbctl.frames.packets import parse_mac
 from lbctl.ground.effects import Outbox, ToSwitch
@@ -24,8 +25,8 @@ class Misdirected:
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
-        self._told: dict[tuple[bytes, bytes], float] = {}
-        """Sender's MAC and the address that it was told of -> when; the longest ago first."""
+        self._told = Lately[tuple[bytes, bytes]](SPACING, TOLD)
+        """Senders' MACs, each with the address that it was told of."""
 
     def arrived(self, arrival: Arrival, serving: Serving) -> Outbox:
         """Of an external IP that the switch had not: it may have it by now."""
@@ -43,7 +44,7 @@ class Misdirected:
     def _tell(self, arrival: Arrival, serving: Serving, home: Switch, ports: Ports) -> Outbox:
         sender, now = arrival.packet.eth_src, arrival.now
         address = serving.error_source(arrival.packet.dst, arrival.side)
-        if not self._may_tell((sender, address), now):
+        if not self._told.may((sender, address), now):
             return []
         tunnel = arrival.tunnel(serving)
         port = ports.of(arrival.side, tunnel)
@@ -51,14 +52,3 @@ class Misdirected:
         is_router = gateway is not None and address == gateway.packed
         frame = discovery.told(parse_mac(port.mac), sender, address, is_router)
         return [ToSwitch(home.lb.name, PacketOut(frame, FROM_CONTROLLER, port.number, tunnel))]
-
-    def _may_tell(self, whom: tuple[bytes, bytes], now: float) -> bool:
-        while self._told:
-            oldest = next(iter(self._told))
-            if now < self._told[oldest] + SPACING:
-                break
-            del self._told[oldest]
-        if whom in self._told or len(self._told) >= TOLD:
-            return False
-        self._told[whom] = now
-        return True

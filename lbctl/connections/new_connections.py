@@ -175,12 +175,10 @@ class Opening:
         def allowed(server: Server) -> bool:
             return takes(place, server) and server.hop.address in neighbours and serving.can_translate(key, server, now)
 
-        def answers(server: Server) -> bool:
-            return server.hop.address not in silent and server.endpoint != avoided and allowed(server)
-
         client, scheduler, server = sender_half(key), serving.schedulers[place], None
         if silent or avoided:
-            server = scheduler.choose(client, answers)
+            server = scheduler.choose(client, lambda each: (
+                each.hop.address not in silent and each.endpoint != avoided and allowed(each)))
         # Where none answers, it may be this LB that does not hear them: better one of them than none.
         server = server or scheduler.choose(client, allowed)
         reply = serving.translate(key, server, now) if server else None

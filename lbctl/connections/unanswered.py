@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from lbctl.connections.arrival import Arrival
+from lbctl.connections.lately import Lately
 from lbctl.entries.access_table import ENDING, Entry
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
@@ -36,8 +37,8 @@ class Unanswered:
     def __init__(self, ground: Ground, then: Then) -> None:
         self._ground, self._then = ground, then
         self._decode = EntryStatsDecoder().decode
-        self._asked: dict[bytes, float] = {}
-        """Keys of entries, and when their flows were asked for; the oldest first."""
+        self._asked = Lately[bytes](FORGOTTEN, AT_ONCE)
+        """Keys of the entries whose flows are being read."""
 
     def ask(self, arrival: Arrival, serving: Serving, entry: Entry) -> Outbox:
         """Asks whether the server of that entry has sent anything; `then` goes on with the SYN. Empty if there is no
@@ -45,20 +46,11 @@ class Unanswered:
         packet, now, lb = arrival.packet, arrival.now, arrival.switch.lb.name
         if packet.protocol != TCP or arrival.side is not EXTERNAL or entry.isn != packet.seq or entry.flags & ENDING:
             return []
-        if now < entry.created + SECONDS or not self._may_ask(entry.key, now):
+        if now < entry.created + SECONDS or not self._asked.may(entry.key, now):
             return []
-        self._asked[entry.key] = now
         token = self._ground.tokens.new(FlowsAnswer(lb, partial(self._read, arrival, serving, entry, [])))
         cookie = entry_cookie(INTERNAL, serving.owner, entry.bucket)
         return [ToSwitch(lb, ReadFlows(INTERNAL.access_table, cookie, MASK_ALL, token))]
-
-    def _may_ask(self, key: bytes, now: float) -> bool:
-        while self._asked:
-            oldest = next(iter(self._asked))
-            if now < self._asked[oldest] + FORGOTTEN:
-                break
-            del self._asked[oldest]
-        return key not in self._asked and len(self._asked) < AT_ONCE
 
     def _read(
         self, arrival: Arrival, serving: Serving, entry: Entry, packets: list[int], body: bytes, more: bool, now: float
@@ -66,6 +58,6 @@ class Unanswered:
         packets += [stats.packets for stats in self._decode(body)[0] if stats.key == entry.key]
         if more:
             return []
-        self._asked.pop(entry.key, None)
+        self._asked.forget(entry.key)
         arrival.now = now
         return self._then(arrival, serving, entry, sum(packets) > 0)

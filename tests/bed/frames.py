@@ -46,6 +46,11 @@ class Frame:
         return self.arp_operation == 2 and self.eth_dst != BROADCAST
 
 
+def tagged(frame: bytes, tag: int) -> bytes:
+    """With a VLAN tag (802.1Q): priority and VLAN."""
+    return frame[:12] + b"\x81\x00" + tag.to_bytes(2) + frame[12:]
+
+
 def tcp(
     eth: tuple[str, str],
     client: tuple[str, int],

@@ -120,7 +120,7 @@ def test_packets_that_are_no_ip_packets_hurt_nobody(live: Bed) -> None:
         options = good[:14] + b"\x4f" + good[15:]
         version = good[:14] + b"\x65" + good[15:]
         empty = frames.ethernet(eth, 0x0800, b"")
-        vlan = good[:12] + b"\x81\x00\x00\x05" + good[12:]
+        vlan = frames.tagged(good, 5)
         ipv6 = frames.ethernet(eth, 0x86DD, b"\x60" + bytes(60))
         arp = frames.ethernet(eth, 0x0806, b"\x00\x01")
         client.port.send(longer, options, version, empty, vlan, ipv6, arp, good[:20])

@@ -89,25 +89,21 @@ def test_a_forged_reset_ends_it_where_a_reset_is_believed(quiet_bed: Bed) -> Non
 
 # Tags (F12).
 
-def tagged(frame: bytes, tag: int) -> bytes:
-    return frame[:12] + b"\x81\x00" + tag.to_bytes(2) + frame[12:]
-
-
 @pytest.mark.parametrize("tag", TAGS.values(), ids=TAGS)
 def test_a_client_that_tags_with_vlan_0_is_served(live: Bed, tag: int) -> None:
     with hand_client(live) as client:
-        client.port.send(tagged(client.frame(SYN), tag))
+        client.port.send(frames.tagged(client.frame(SYN), tag))
         answer = client.receive(SYN | ACK)
         assert answer is not None and answer.ack == client.seq + 1, "its SYN is answered"
         client.seq, client.ack = client.seq + 1, answer.seq + 1
-        client.port.send(tagged(client.frame(ACK), tag), tagged(client.frame(ACK, b"tagged\n"), tag))
+        client.port.send(frames.tagged(client.frame(ACK), tag), frames.tagged(client.frame(ACK, b"tagged\n"), tag))
         answer = client.port.receive(lambda frame: client.mine(frame) and bool(frame.payload))
         assert answer is not None and answer.payload.endswith(b" tagged\n")
 
 
 def test_what_belongs_to_a_vlan_is_nobodys(live: Bed) -> None:
     with hand_client(live) as client:
-        client.port.send(tagged(client.frame(SYN), 5))
+        client.port.send(frames.tagged(client.frame(SYN), 5))
         assert client.receive(timeout=0.5) is None and not entries_of(live, client.local)
 
 

@@ -27,6 +27,7 @@ from lbctl.site.model import ExternalIp, Hop, Server, Service
 from lbctl.values.keys import BUCKETS, bucket_of_key, pack_key, reply_key
 from lbctl.values.protocols import TCP, UDP
 from lbctl.values.transfer import TransferMode
+from tests.bed.frames import tagged
 from tests.unit import kinds
 from tests.unit.fake_switch import METERS, FakeSwitch
 from topologies import programs
@@ -251,10 +252,6 @@ def test_where_packets_go(frame, port, known, unknown) -> None:
         found = [outcome(lb(ROLES[name], with_entry), frame, port).replace(" ", "+")
                  for name in ("normal", "hold-unknown", "hold-all", "absent")]
         assert found == expected.split(), f"with entry: {with_entry}"
-
-
-def tagged(frame: bytes, tag: int) -> bytes:
-    return frame[:12] + b"\x81\x00" + tag.to_bytes(2) + frame[12:]
 
 
 @pytest.mark.parametrize("frame, port", [(from_client(SYN), 1), (from_client(ACK), 1), (TO_CLIENT, 2)])

@@ -13,8 +13,8 @@ Failover = Literal["when-remote", "copy-first", "transition"]
 FAILOVERS: tuple[Failover, ...] = get_args(Failover)
 """When a failover goes through transition mode: if its entries must be fetched first; never (seed modification 2);
 always."""
-Misdirected = Literal["pass-on", "error"]
-MISDIRECTED: tuple[Misdirected, ...] = get_args(Misdirected)
+WhenMisdirected = Literal["pass-on", "error"]
+WHEN_MISDIRECTED: tuple[WhenMisdirected, ...] = get_args(WhenMisdirected)
 """What becomes of a packet that comes to another LB than its external IP's."""
 RebalanceMode = Literal["manual", "automatic"]
 REBALANCE_MODES: tuple[RebalanceMode, ...] = get_args(RebalanceMode)
@@ -34,12 +34,13 @@ class Settings:
     # Above 2 h 4 min (RFC 5382 REQ-5), so that a host's keepalive, every 2 h with Linux, comes first.
     idle_timeout: Annotated[float, Key(
         _SECONDS, "a TCP entry without a packet for so many seconds is removed")] = 7500.0
-    half_open_timeout: Annotated[float, Key(
-        _SECONDS, "so is one whose client has sent nothing after its SYN for so many seconds; within a minute more")
-    ] = 60.0
     # RFC 4787 REQ-5: two minutes at least.
     udp_idle_timeout: Annotated[float, Key(
         _SECONDS, "the same for UDP, whose connections have no other end, and for ICMP echo")] = 120.0
+    half_open_timeout: Annotated[float, Key(
+        _SECONDS,
+        "a TCP entry whose client has sent nothing after its SYN for so many seconds is removed, within a minute more")
+    ] = 60.0
     time_wait: Annotated[float, Key(
         _SECONDS,
         "a translated port rests so many seconds before it is given again (to the same server): as long as Linux "
@@ -56,8 +57,8 @@ class Settings:
         _SECONDS,
         "the old load balancer keeps a moved external IP's entries so many seconds, for packets still on their way to "
         "it")] = 3.0
-    misdirected: Annotated[Misdirected, Key(
-        Choice(MISDIRECTED),
+    misdirected: Annotated[WhenMisdirected, Key(
+        Choice(WHEN_MISDIRECTED),
         "what a load balancer does with packets for an external IP that another has: pass them on, and tell their "
         "sender where it is; or answer with an error")] = "pass-on"
     barrier_timeout: Annotated[float, Key(
