@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
 
+from lbctl.connections.counted import counted_since
 from lbctl.entries.access_table import HALF_OPEN, NO_HOP, Entry
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
@@ -40,13 +40,6 @@ def interval(serving: Serving) -> float:
 
 EndAll = Callable[[Serving, Iterable[Entry], float], Outbox]
 Decode = Callable[[bytes], tuple[list[EntryStats], list[FlowStats]]]
-
-
-class Counted(NamedTuple):
-    """Which LB counts an external IP's packets, and since when without an interruption, as far as is known."""
-
-    lb: str
-    since: float
 
 
 @dataclass(slots=True)
@@ -90,8 +83,6 @@ class Sweep:
         """A heap: when to look at which owner."""
         self._known: Mapping[int, Serving] = {}
         """What is on the agenda: by_owner of the directory, as it was."""
-        self._counted: dict[int, Counted] = {}
-        """By owner: where its packets are counted."""
 
     def tick(self, now: float) -> Outbox:
         """Ends what is idle, and asks what is due. Costs what is due, not what there is."""
@@ -108,7 +99,6 @@ class Sweep:
             else:
                 heapq.heappop(self._agenda)
                 self._rounds.pop(owner, None)
-                self._counted.pop(owner, None)
         return ended + asked
 
     def _enlist(self, servings: Mapping[int, Serving], now: float) -> None:
@@ -117,7 +107,6 @@ class Sweep:
             listed = {owner for _, owner in self._agenda}
             for owner in servings.keys() - listed:
                 heapq.heappush(self._agenda, (now, owner))
-                self._counted[owner] = Counted(servings[owner].assigned, now)
             self._known = servings
 
     def _look(self, serving: Serving, now: float, asked: Outbox, ended: Outbox) -> float:
@@ -174,7 +163,7 @@ class Sweep:
     def _note(self, asked: AskedBucket, lb: str, now: float) -> Outbox:
         unknown: list[Entry] = []
         never_opened: list[Entry] = []
-        since = self._counted_since(asked.serving, lb, now)
+        since = counted_since(asked.serving, self._ground.switches[lb])
         late = now - asked.serving.settings.half_open_timeout
         for key, (packets, size, from_outside) in asked.counts.items():
             entry = asked.serving.table.by_key(key)
@@ -195,10 +184,3 @@ class Sweep:
             self._ground.counters["half_open_expired"] += len(never_opened)
             out += self._end_all(asked.serving, never_opened, now)
         return out
-
-    def _counted_since(self, serving: Serving, lb: str, now: float) -> float:
-        """Since when that LB has counted the external IP's packets: of an older entry nobody knows what there was."""
-        counted = self._counted.get(serving.owner)
-        if counted is None or counted.lb != lb or counted.since < self._ground.switches[lb].lost_at:
-            counted = self._counted[serving.owner] = Counted(lb, now)
-        return counted.since

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from functools import partial
 
 from lbctl.connections.arrival import Arrival
+from lbctl.connections.counted import counted_since
 from lbctl.connections.lately import Lately
-from lbctl.entries.access_table import ENDING, Entry
+from lbctl.entries.access_table import HALF_OPEN, Entry
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
@@ -19,7 +20,6 @@ from lbctl.ground.tokens import FlowsAnswer
 from lbctl.openflow.cookies import MASK_ALL, entry_cookie
 from lbctl.openflow.inbound import EntryStatsDecoder
 from lbctl.openflow.messages import ReadFlows
-from lbctl.values.protocols import TCP
 from lbctl.values.side import EXTERNAL, INTERNAL
 
 SECONDS = 2.0
@@ -44,7 +44,9 @@ class Unanswered:
         """Asks whether the server of that entry has sent anything; `then` goes on with the SYN. Empty if there is no
         reason to."""
         packet, now, lb = arrival.packet, arrival.now, arrival.switch.lb.name
-        if packet.protocol != TCP or arrival.side is not EXTERNAL or entry.isn != packet.seq or entry.flags & ENDING:
+        if arrival.side is not EXTERNAL or not entry.flags & HALF_OPEN or entry.isn != packet.seq:
+            return []
+        if lb != serving.assigned or entry.created < counted_since(serving, arrival.switch):
             return []
         if now < entry.created + SECONDS or not self._asked.may(entry.key, now):
             return []

@@ -27,6 +27,8 @@ class Serving:
         self.config = config
         self.settings = settings
         self.assigned = assigned
+        self.since = float("-inf")
+        """When it was assigned to that LB, as far as is known: its counters there are not older."""
         self.table = AccessTable()
         self.holders: set[str] = {assigned}
         """The LBs that are given its entries: one, or two while it moves."""
@@ -63,6 +65,9 @@ class Serving:
     def owner(self) -> int:
         """What it is in cookies."""
         return owner_of(self.address.packed)
+
+    def assign(self, lb: str, now: float) -> None:
+        self.assigned, self.since = lb, now
 
     def reconfigure(
         self, config: ExternalIp, settings: Settings, drained: Iterable[tuple[Place, Endpoint]] = ()

@@ -85,7 +85,7 @@ class CarryingOut:
                         entry.flags |= REINSTALLED
                 return [ToSwitch(lb, AddEntries(entries, self._token(record, confirmation)))]
             case Assign(lb, unfinished, label):
-                serving.assigned = lb
+                serving.assign(lb, now)
                 (self.unfinished.add if unfinished else self.unfinished.discard)(record.id)
                 return [self._ground.save(self._token(record, confirmation) if label else None)]
             case Fence(lb):

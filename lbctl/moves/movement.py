@@ -220,7 +220,7 @@ class Movement:
             self._add(serving, move)
             self._carrying_out.unfinished.add(record.id)
             self._recovering[record.id] = now + RECOVERY_SECONDS
-            serving.assigned = unfinished.target
+            serving.assign(unfinished.target, now)
             serving.holders = {unfinished.source, unfinished.target}
             serving.unread = set(serving.holders)
             switches[unfinished.source].roles[address] = SERVING_UNANNOUNCED

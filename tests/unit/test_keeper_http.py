@@ -260,6 +260,7 @@ def test_who_connects_when_all_are_taken_gets_the_place_of_one_that_is_idle(keep
 def test_who_connects_when_all_are_busy_is_refused(keeper, monkeypatch) -> None:
     monkeypatch.setattr(server_module, "CONNECTIONS", 1)
     with socket.create_connection(keeper.place, timeout=LIMIT) as busy:
+        wait_until(lambda: keeper.server.idle == 1)
         busy.sendall(b"GET ")
         wait_until(lambda: (keeper.server.connections, keeper.server.idle) == (1, 0))
         with pytest.raises(KeeperError):
