@@ -40,8 +40,10 @@ class Connections:
         self._endings = endings = Endings(ground)
         self._transition = transition = Transition(ground)
         icmp_handler = IcmpHandler(ground.external_ips)
+        new = NewConnections(ground, transition, endings)
+        self.take_asked = new.take_asked
         self._by_kind: dict[Kind | None, Callable[[Arrival, Serving], Outbox]] = {
-            Kind.NEW: NewConnections(ground, transition, endings).arrived, Kind.HOLD: transition.hold,
+            Kind.NEW: new.arrived, Kind.HOLD: transition.hold,
             Kind.STRAY: self.strays(ground, transition, endings).arrived, Kind.UNASSIGNED: Misdirected(ground).arrived}
         """Those whose own addresses tell whose packets they are."""
         self._translated: dict[Kind | None, Callable[[Arrival], Outbox]] = {
