@@ -131,7 +131,7 @@ PARAGRAPHS: dict[Key, str] = {
         "table is asked first.",
     ("transfer_mode", 100, Kind.UNASSIGNED): "No transfer mode here: the external IP is assigned to another LB. The "
         "packet goes to the controller, which sends it through that one's tables, and tells its sender; or answers "
-        "with ICMP host unreachable (setting `misdirected`). Limited by meter 2.",
+        "with ICMP host unreachable (setting `misdirected`). Limited by the external IP's second meter.",
     ("inbound_flags", 120, Kind.PIPELINE): "A SYN goes past the access table: the controller must see every connection "
         "request, also one that meets an old entry with the same ports, and tells a retransmission by its sequence "
         "number. FIN is not looked at here on purpose: the datapath's cache would keep packets with FIN apart, and a "
@@ -168,11 +168,16 @@ PARAGRAPHS: dict[Key, str] = {
         "it came by.",
     ("no_entry", 120, Kind.NEW): "A SYN, or any datagram of UDP, for a service of an external IP that this LB serves, "
         "from outside; or from a NAT gateway's host. The controller chooses a server or a port, adds the entry, and "
-        "sends the packet on through the access table. Limited by meter 1. There is no such flow in transition mode.",
+        "sends the packet on through the access table. Limited by the external IP's first meter. There is no such flow "
+        "in transition mode.",
     ("no_entry", 120, Kind.TRANSLATE_ICMP): "A NAT gateway's hosts may ping the outside: the controller translates "
         "echo requests and their replies. Limited by meter 6.",
     ("no_entry", 110, Kind.PIPELINE): "A RST for no connection, and any other ICMP, are dropped: an error is never "
         "answered with an error.",
+    ("no_entry", 107, Kind.STRAY): "What would open a connection to a port that nobody serves: answered as below. "
+        "It has a meter of its own, 1, so that a scan leaves those packets alone that put entries back.",
+    ("no_entry", 105, Kind.STRAY): "Other packets for that external IP without an entry, as below. Limited by the "
+        "external IP's second meter.",
     ("no_entry", 100, Kind.STRAY): "Any other packet without an entry. If the controller knows the connection (one "
         "direction of a half-closed one ran out), it puts the entry back and sends the packet on. Otherwise it "
         "answers: with a RST to TCP, with ICMP port unreachable to UDP, with protocol unreachable to anything else. "
@@ -374,7 +379,11 @@ def _meters() -> str:
     rows = [f"| {meter} | {what} | `{name}` | {getattr(settings, name)} |" for meter, (name, what) in METERS.items()]
     return ("## Meters\n\nWhat goes to the controller is limited in the switch, for each LB.\n\n"
             "| meter | limits | setting | packets/s unless set |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
-            f"| {meters.METER_CHECK} | answers to health checks | - | {ANSWERS * MOST_CHECKS} |\n\n")
+            f"| {meters.METER_CHECK} | answers to health checks | - | {ANSWERS * MOST_CHECKS} |\n"
+            f"| {meters.meter_new(0)} and above | first packets of connections, for each external IP | `new_rate`, "
+            f"less while more come than can be served (field.md) | {settings.new_rate} |\n"
+            f"| {meters.meter_stray(0)} and above | other packets of an external IP without an entry | `error_rate` | "
+            f"{settings.error_rate} |\n\n")
 
 
 def _table(table: Table, flows: list[Flow]) -> Iterator[str]:

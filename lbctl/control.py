@@ -186,6 +186,7 @@ class ControlFunction:
             # Else an edited site file would assign an external IP elsewhere at the next start, away from its entries.
             self._saved = True
             out.append(self.ground.save())
-        out += self.throttle.tick(now) + self.sweep.tick(now) + self.checker.tick(now) + self.balancing.tick(now) + self.loads.tick(now)
+        out += self.throttle.tick(now) + self.sweep.tick(now) + self.checker.tick(now)
+        out += self.balancing.tick(now) + self.loads.tick(now)
         # What answers also tells which of two LBs is cut off.
         return out + self.neighbourhood.tick(now, eager=self.detection.doubtful)

@@ -185,6 +185,10 @@ class ExternalIpView(BaseModel):
         default=[], description="servers without a service that still have connections, as of the last change of "
                                 "servers")
     connections: int
+    half_open: int = Field(description="of these: nothing but the SYN has been seen of their clients, as far as known")
+    new_rate_limit: float | None = Field(
+        description="connection requests a second that its load balancer passes on now, if more come than can be "
+                    "served; null: as many as the setting new_rate says")
     load: LoadView
     move: str | None = Field(description="id of the move that is running")
 

@@ -55,7 +55,8 @@ def external_ip(shown: Shown, ip: ExternalIp) -> t.ExternalIpView:
         router=t.RouterView(address=str(ip.router), mac=shown.mac_of(ip.address, ip.router)) if ip.router else None,
         services=[service_of(shown, ip, service) for service in ip.services],
         former_servers=[_former_server(shown, ip, former) for former in shown.former_servers(ip)],
-        connections=shown.connection_count(ip.address), load=_load(shown.load([ip.address])),
+        connections=shown.connection_count(ip.address), half_open=shown.half_open_count(ip.address),
+        new_rate_limit=shown.new_rate_limit(ip.address), load=_load(shown.load([ip.address])),
         move=move.id if move else None)
 
 

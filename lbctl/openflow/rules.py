@@ -33,7 +33,17 @@ from lbctl.openflow.flow import (
     SetField,
     flow,
 )
-from lbctl.openflow.meters import METER_ARP, METER_CHECK, METER_CLOSED, METER_ERROR, METER_HOLD, METER_ICMP, METER_RESET, meter_new, meter_stray
+from lbctl.openflow.meters import (
+    METER_ARP,
+    METER_CHECK,
+    METER_CLOSED,
+    METER_ERROR,
+    METER_HOLD,
+    METER_ICMP,
+    METER_RESET,
+    meter_new,
+    meter_stray,
+)
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.probe_rules import Watched, probe_flows
 from lbctl.openflow.responder_rules import ECHO_TYPES, echo_responder, responder, solicitation_flows

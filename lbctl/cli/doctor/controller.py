@@ -9,7 +9,7 @@ from lbctl.cli.client import START, Client, Unreachable
 from lbctl.cli.doctor.finding import Finding, fail, ok, warn
 from lbctl.cli.doctor.keepers import check_keeper
 from lbctl.cli.doctor.load_balancers import check_health, check_load_balancer
-from lbctl.cli.doctor.servers import check_servers
+from lbctl.cli.doctor.servers import check_limit, check_servers
 from lbctl.cli.failure import Failure
 
 
@@ -31,6 +31,7 @@ def check_controller(client: Client) -> Iterator[Finding]:
         yield from check_health(lb)
     for external_ip in client.get("external-ips")["external_ips"]:
         yield from check_servers(external_ip)
+        yield from check_limit(external_ip)
     for keeper in client.get("keepers")["keepers"]:
         yield check_keeper(keeper)
 
