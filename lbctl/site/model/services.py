@@ -38,6 +38,9 @@ flow."""
 WhenDown = Literal["reset", "leave"]
 WHEN_DOWN: tuple[WhenDown, ...] = get_args(WhenDown)
 """What becomes of the connections of a server that goes down."""
+WhenAllDown = Literal["serve", "refuse"]
+WHEN_ALL_DOWN: tuple[WhenAllDown, ...] = get_args(WhenAllDown)
+"""What becomes of new connections when all servers are down."""
 _TIME = Seconds(0.1, 3600.0)
 """Time is looked at some ten times a second."""
 _IN_A_ROW = Whole(1, 1000)
@@ -69,7 +72,12 @@ class HealthCheck:
     answer: Annotated[bytes | None, Key(
         _BYTES, "what a right answer begins with", absent="any answer is right, and so is none", only_for=_UDP)] = None
     when_down: Annotated[WhenDown, Key(
-        Choice(WHEN_DOWN), "what becomes of the connections of a server that goes down")] = "reset"
+        Choice(WHEN_DOWN),
+        "what becomes of the connections of a server that goes down while others pass their checks")] = "reset"
+    when_all_down: Annotated[WhenAllDown, Key(
+        Choice(WHEN_ALL_DOWN),
+        "what becomes of new connections when all servers are down: they are served as if there were no check, or "
+        "refused")] = "serve"
 
     @property
     def protocol_number(self) -> int:
