@@ -129,11 +129,12 @@ class NewConnections:
 
 
 def _waits_in_vain(serving: Serving, entry: Entry, packet: Packet) -> bool:
-    """A SYN that has not been answered, to a server that has gone down meanwhile?"""
+    """A SYN that has not been answered, to a server that has gone down meanwhile while others take connections?"""
     if not serving.servers.down or packet.protocol != TCP or entry.isn != packet.seq:
         return False
     address, port = entry.server
-    return (service_of(entry.key), Endpoint(ip_address(address), port)) in serving.servers.down
+    place, endpoint = service_of(entry.key), Endpoint(ip_address(address), port)
+    return (place, endpoint) in serving.servers.down and serving.servers.closed(place, endpoint)
 
 
 def _go_on(arrival: Arrival) -> ToSwitch:

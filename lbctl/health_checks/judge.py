@@ -54,16 +54,17 @@ class Judge:
             target.proof.passed = self._unsaved = True
             if servers.set_heeded(target.place):
                 self._ground.log("health check is heeded", **_service_of(target), server=str(endpoint))
+        target.note(verdict.passed, began)
         if target.judgement.note(verdict.passed, target.proof.passed):
-            self._changed(target, verdict, began, now)
+            self._changed(target, verdict, now)
         elif not verdict.passed and not target.judgement.up and verdict.reason != target.reason:
             target.reason = verdict.reason
             servers.set_down(target.place, endpoint, verdict.reason, now)
         if not target.proof.passed:
             self._doubt(target, verdict.reason)
-        return self._settle(target, began, now) if verdict.passed and servers.down else []
+        return self._settle(target, now) if servers.down else []
 
-    def _changed(self, target: Target, verdict: Verdict, began: float, now: float) -> None:
+    def _changed(self, target: Target, verdict: Verdict, now: float) -> None:
         """It has gone down, or is up again."""
         servers, told, endpoint = target.serving.servers, _service_of(target), target.server.endpoint
         told |= {"server": str(endpoint), "reason": verdict.reason}
@@ -72,7 +73,7 @@ class Judge:
             servers.set_up(target.place, endpoint)
             self._ground.log("server up", **told, down_for=round(now - target.since, 1))
             return
-        target.reason, target.since, target.failed_at, target.settled = verdict.reason, now, began, False
+        target.reason, target.since, target.settled = verdict.reason, now, False
         servers.set_down(target.place, endpoint, verdict.reason, now)
         self._ground.log("server down", level="warning", **told)
         if why := servers.fails_open(target.place):
@@ -92,16 +93,17 @@ class Judge:
         self._ground.log("health check is not heeded", level="warning", **_service_of(target),
                          reason=servers.fails_open(target.place), hint=OPEN)
 
-    def _settle(self, passed: Target, began: float, now: float) -> Outbox:
-        """Other servers of the service that are down have failed alone, since this one has passed a check that began
-        after theirs: what `when_down` says becomes of their connections."""
-        if passed.check.when_down != "reset" or not passed.judgement.up or not passed.serving.servers.takes(passed.place, passed.server):
+    def _settle(self, judged: Target, now: float) -> Outbox:
+        """What `when_down` says becomes of the connections of servers that have failed alone: another one has passed
+        checks before and after theirs. (What all do at once, or all get over, some are the first to be seen to do.)"""
+        if judged.check.when_down != "reset":
             return []
+        all_of_it = self._targets.of_service(judged)
         out: Outbox = []
-        for other in self._targets.of_service(passed):
-            if not other.judgement.up and not other.settled and other.failed_at < began:
-                other.settled = True
-                out += self._reset(other, now)
+        for target in all_of_it:
+            if not target.judgement.up and not target.settled and _alone(target, all_of_it):
+                target.settled = True
+                out += self._reset(target, now)
         return out
 
     def _reset(self, target: Target, now: float) -> Outbox:
@@ -116,6 +118,16 @@ class Judge:
             entry for entry in table.snapshot() if entry.reply.startswith(to_server) and entry.key.endswith(service)
         ]
         return self._ender.end_all(target.serving, doomed, now)
+
+
+def _alone(down: Target, all_of_it: Iterable[Target]) -> bool:
+    """Has another server that takes connections passed a check before its last one, which has failed, and the next one
+    after?"""
+    return any(
+        other.judgement.up and other.passed_at and down.failed_at and other.passed_at[0] < down.failed_at
+        and down.failed_at < other.passed_at[1] and other.serving.servers.takes(other.place, other.server)
+        for other in all_of_it
+    )
 
 
 def _service_of(target: Target) -> dict[str, Any]:

@@ -56,8 +56,10 @@ class Target:
     """Why it is down."""
     since: float = 0.0
     """It has been down since then."""
-    failed_at: float = 0.0
-    """When the check began that has made it down."""
+    failed_at: float | None = None
+    """When its last check began, if that has failed."""
+    passed_at: tuple[float, float] | None = None
+    """When its last check began, if that has passed; the first one: the passed one before it (infinite: it failed)."""
     settled: bool = True
     """Has what becomes of its connections been done?"""
     unresolved: tuple[str, float] | None = None
@@ -75,6 +77,13 @@ class Target:
     def to(self) -> tuple[bytes, int]:
         """Packed address and port that are asked."""
         return self.server.address.packed, self.check.port or self.server.port
+
+    def note(self, passed: bool, began: float) -> None:
+        """The outcome of its last check, and when that began."""
+        if passed:
+            self.failed_at, self.passed_at = None, (self.passed_at[1] if self.passed_at else float("inf"), began)
+        else:
+            self.failed_at, self.passed_at = began, None
 
     def attempt(self, seed: int, now: float) -> Attempt:
         """A new check. seed: another one in each run, so that sequence numbers can't be guessed from the site file
@@ -179,9 +188,11 @@ def _target(
         return found
     found.judgement.up, found.judgement.against = before.judgement.up, before.judgement.against
     found.due = min(before.due, found.due)
+    if before.proof is proof:
+        found.failed_at, found.passed_at = before.failed_at, before.passed_at
     if not found.judgement.up:
         found.reason, found.since = before.reason, before.since
-        found.failed_at, found.settled = before.failed_at, before.settled
+        found.settled = before.settled
         serving.servers.set_down(place, server.endpoint, found.reason, found.since)
     return found
 

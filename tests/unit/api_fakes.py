@@ -96,6 +96,9 @@ class FakeServices:
         drained = server.endpoint in self.order(address, service).drained
         return self.states.get((address, server.endpoint), ServerState("drained" if drained else "up", 0))
 
+    def fails_open(self, address: Address, service: Service) -> str | None:
+        return None
+
     def former_servers(self, address: Address) -> list[FormerServer]:
         return self.former
 

@@ -1,0 +1,135 @@
+"""Faults that people reported of other load balancers (docs/field.md): what servers do, each as an experiment."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lbctl.site.model import HealthCheck, Service, Site
+from tests.bed.bed import Bed
+from tests.bed.controller import APPS
+from tests.bed.sites import simple_site
+from tests.bed.traffic import connect, request
+from tests.integration.hands import eventually, metric, server_space
+from tests.integration.moving import Talks
+
+EXTERNAL = "198.51.100.1"
+SERVERS = "10.0.0.11", "10.0.0.12"
+CHECK = HealthCheck("http", interval=0.5, timeout=0.5, rise=2, fall=3)
+MISTYPED = replace(CHECK, path="/typo", status=((204, 204),))
+"""The servers answer with 200."""
+SETTINGS = {"linger": 1, "arp_interval": 1.0, "grace": 0.5, "udp_idle_timeout": 60.0}
+
+
+def site(**changes: Any) -> Site:
+    """One external IP with TCP (checked) and UDP on port 80. changes: fields of the service by TCP."""
+    plain = simple_site(servers=2, external_ips=1, settings=SETTINGS)
+    first = plain.external_ips[0]
+    tcp = replace(first.services[0], health_check=CHECK)
+    services = replace(tcp, **changes), Service("udp", 80, servers=tcp.servers)
+    return replace(plain, external_ips=(replace(first, services=services),))
+
+
+BED = {"site": site()}
+
+
+def prepare(bed: Bed) -> None:
+    """UDP on every server, too."""
+    for space in bed.servers:
+        bed.serve(space, "udp_server.py", space.name.removeprefix("server-"), 8080)
+
+
+def service(bed: Bed, protocol: str = "tcp") -> dict[str, Any]:
+    services = bed.rest("GET", f"/v1/external-ips/{EXTERNAL}").json["services"]
+    return next(each for each in services if each["protocol"] == protocol)
+
+
+def states(bed: Bed) -> dict[str, str]:
+    return {server["address"]: server["state"] for server in service(bed)["servers"]}
+
+
+def served_by(bed: Bed, requests: int = 8) -> set[str]:
+    return {request(bed.clients[0], EXTERNAL)["server"] for _ in range(requests)}
+
+
+@contextlib.contextmanager
+def stopped(bed: Bed, *addresses: str) -> Iterator[None]:
+    """SIGSTOP to the processes of these servers: they accept connections, and say nothing."""
+    pids = [bed.server_scripts[server_space(bed, address).name].process.pid for address in addresses]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def passed(bed: Bed) -> bool:
+    """Do the servers pass their checks?"""
+    return metric(bed, 'lbctl_health_checks_total{result="passed"}') > 4 and set(states(bed).values()) == {"up"}
+
+
+# A health check that is wrong, or all servers slow at the same time (F4).
+
+def test_a_mistyped_check_ends_nothing(fresh: Bed) -> None:
+    eventually(fresh, lambda: passed(fresh), "checks pass")
+    with Talks(fresh.clients[0], EXTERNAL, 4) as talks:
+        fresh.controller.reload(site(health_check=MISTYPED))
+        found = eventually(fresh, lambda: service(fresh)["fails_open"], "all have failed", 15.0)
+        assert "status 200" in found and set(states(fresh).values()) == {"up"}
+        assert metric(fresh, f'lbctl_service_fails_open{{external_ip="{EXTERNAL}",service="tcp/80"}}') == 1
+        assert talks.broken() == [] and served_by(fresh) == set(SERVERS)
+        assert "serves in spite of its health checks" in fresh.controller.cli("doctor").stdout
+        fresh.controller.reload(site())
+        eventually(fresh, lambda: service(fresh)["fails_open"] is None, "the check is right again", 15.0)
+        assert talks.broken() == []
+
+
+def test_servers_that_hang_at_the_same_time_lose_no_connection(fresh: Bed) -> None:
+    eventually(fresh, lambda: passed(fresh), "checks pass")
+    with Talks(fresh.clients[0], EXTERNAL, 6) as talks:
+        with stopped(fresh, *SERVERS):
+            eventually(fresh, lambda: set(states(fresh).values()) == {"down"}, "all are down", 15.0)
+            connect(fresh.clients[0], EXTERNAL).close()
+        assert talks.broken() == []
+        eventually(fresh, lambda: set(states(fresh).values()) == {"up"}, "all are up again", 15.0)
+        assert talks.broken() == [] and served_by(fresh) == set(SERVERS)
+
+
+@pytest.mark.parametrize("fault", ["mistyped", "hanging"])
+def test_where_every_verdict_is_believed_all_connections_end(quiet_bed: Bed, fault: str) -> None:
+    """The naive twin."""
+    quiet_bed.controller.apps = ("tests/integration/naive_checks.py", *APPS)
+    quiet_bed.start_controller()
+    eventually(quiet_bed, lambda: passed(quiet_bed), "checks pass")
+    with Talks(quiet_bed.clients[0], EXTERNAL, 4) as talks, contextlib.ExitStack() as stack:
+        if fault == "mistyped":
+            quiet_bed.controller.reload(site(health_check=MISTYPED))
+        else:
+            stack.enter_context(stopped(quiet_bed, *SERVERS))
+        eventually(quiet_bed, lambda: set(states(quiet_bed).values()) == {"down"}, "all are down", 15.0)
+        with pytest.raises(ConnectionRefusedError):
+            request(quiet_bed.clients[0], EXTERNAL)
+        stack.close()
+        eventually(quiet_bed, lambda: len(talks.broken()) == 4, "all are reset")
+
+
+# What was down is down after a restart (F15).
+
+def test_what_is_down_stays_down_over_a_restart(fresh: Bed) -> None:
+    eventually(fresh, lambda: passed(fresh), "checks pass")
+    with stopped(fresh, SERVERS[0]):
+        eventually(fresh, lambda: states(fresh)[SERVERS[0]] == "down", "it is down", 15.0)
+        eventually(fresh, lambda: SERVERS[0] in (fresh.controller.directory / "lbctl-state.json").read_text(), "saved")
+        fresh.controller.kill()
+        fresh.controller.start()
+        fresh.wait_ready()
+        assert served_by(fresh, 50) == {SERVERS[1]}
+    eventually(fresh, lambda: set(states(fresh).values()) == {"up"}, "it is up by its checks", 15.0)
