@@ -81,7 +81,7 @@ class ServerStates:
         """
         if any(not bar.closed for bar in self._bars[place].values()):
             return "full"
-        servers = [server for server in self._servers(place) if not self._is_drained(place, server)]
+        servers = [server for server in self._servers(place) if not self.is_drained(place, server)]
         return "down" if any((place, server.endpoint) in self.down for server in servers) else "drained"
 
     def closed(self, place: Place, endpoint: Endpoint) -> bool:
@@ -131,7 +131,7 @@ class ServerStates:
         connections = self._connections.get(server_key(place[0], server.address.packed, server.port), 0)
         down = self.down.get((place, server.endpoint))
         takes = self.takes(place, server)
-        if self._is_drained(place, server):
+        if self.is_drained(place, server):
             state = "drained"
         elif down:
             state = "down"
@@ -139,7 +139,8 @@ class ServerStates:
             state = "up" if takes else "full"
         return ServerState(state, connections, down and down.reason, down and down.since, takes)
 
-    def _is_drained(self, place: Place, server: Server) -> bool:
+    def is_drained(self, place: Place, server: Server) -> bool:
+        """By an operator's order, or its weight."""
         return server.weight == 0 or (place, server.endpoint) in self.drained
 
     def _servers(self, place: Place) -> tuple[Server, ...]:
@@ -153,14 +154,14 @@ class ServerStates:
         check = service.health_check if service else None
         if service is None or check is None or check.when_all_down != "serve":
             return False
-        wanted = [server for server in service.servers if not self._is_drained(place, server)]
+        wanted = [server for server in service.servers if not self.is_drained(place, server)]
         return bool(wanted) and all((place, server.endpoint) in self.down for server in wanted)
 
     def _bar(self, place: Place) -> None:
         """What is in the way of each server of that service, after a change."""
         bars, heeded = {}, not self._all_down(place)
         for server in self._servers(place):
-            closed = heeded and (place, server.endpoint) in self.down or self._is_drained(place, server)
+            closed = heeded and (place, server.endpoint) in self.down or self.is_drained(place, server)
             if closed or server.max_connections is not None:
                 key = server_key(place[0], server.address.packed, server.port)
                 bars[server.endpoint] = _Bar(closed, key, server.max_connections)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -24,11 +26,14 @@ SERVERS = "10.0.0.11", "10.0.0.12"
 CHECK = HealthCheck("http", interval=0.5, timeout=0.5, rise=2, fall=3)
 MISTYPED = replace(CHECK, path="/typo", status=((204, 204),))
 """The servers answer with 200."""
-SETTINGS = {"linger": 1, "arp_interval": 1.0, "grace": 0.5, "udp_idle_timeout": 60.0}
+DRAINED = 2.0
+SETTINGS = {
+    "linger": 1, "arp_interval": 1.0, "grace": 0.5, "udp_idle_timeout": 60.0, "udp_drain_timeout": DRAINED,
+}
 
 
 def site(**changes: Any) -> Site:
-    """One external IP with TCP (checked) and UDP on port 80. changes: fields of the service by TCP."""
+    """One external IP with TCP (checked) and UDP on port 80, not checked. changes: fields of the service by TCP."""
     plain = simple_site(servers=2, external_ips=1, settings=SETTINGS)
     first = plain.external_ips[0]
     tcp = replace(first.services[0], health_check=CHECK)
@@ -69,6 +74,17 @@ def stopped(bed: Bed, *addresses: str) -> Iterator[None]:
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def without(bed: Bed, server: str) -> Iterator[None]:
+    """Nothing reaches that server meanwhile, and its own link stays up."""
+    plug = bed.plugs[server_space(bed, server).name, "eth0"]
+    bed.switch.ip("link", "set", plug.port, "nomaster")
+    try:
+        yield
+    finally:
+        bed.switch.ip("link", "set", plug.port, "master", plug.segment)
 
 
 def passed(bed: Bed) -> bool:
@@ -133,3 +149,105 @@ def test_what_is_down_stays_down_over_a_restart(fresh: Bed) -> None:
         fresh.wait_ready()
         assert served_by(fresh, 50) == {SERVERS[1]}
     eventually(fresh, lambda: set(states(fresh).values()) == {"up"}, "it is up by its checks", 15.0)
+
+
+# A UDP flow stays with a server that was removed (F8).
+
+class Sender:
+    """A client's UDP socket, that goes on to send from one port. A context manager."""
+
+    def __init__(self, bed: Bed) -> None:
+        self.socket = bed.clients[0].call(lambda: socket.socket(type=socket.SOCK_DGRAM))
+        self.socket.settimeout(0.5)
+        self.socket.connect((EXTERNAL, 80))
+
+    def server(self) -> str | None:
+        """Who answers the next datagram; None: nobody."""
+        try:
+            self.socket.send(b"still here")
+            return self.socket.recv(100).split()[0].decode()
+        except (TimeoutError, ConnectionRefusedError):
+            return None
+
+    def leaves(self, bed: Bed, server: str, timeout: float = 10.0) -> None:
+        """Until another one answers, while it sends all the while."""
+        eventually(bed, lambda: self.server() not in (server, None), f"another server than {server}", timeout)
+
+    def __enter__(self) -> Sender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+
+@contextlib.contextmanager
+def sender(bed: Bed) -> Iterator[tuple[Sender, str]]:
+    """A flow, and its server."""
+    with Sender(bed) as flow:
+        yield flow, eventually(bed, flow.server, "an answer")
+
+
+def udp_server(server: str) -> str:
+    return f"/v1/external-ips/{EXTERNAL}/services/udp/80/servers/{server}:8080"
+
+
+def only(bed: Bed, server: str) -> Site:
+    """The bed's site, where the service by UDP has that server alone."""
+    first = bed.site.external_ips[0]
+    tcp, udp = first.services
+    udp = replace(udp, servers=tuple(each for each in udp.servers if str(each.address) == server))
+    return replace(bed.site, external_ips=(replace(first, services=(tcp, udp)),))
+
+
+def remove(bed: Bed, server: str) -> None:
+    assert bed.rest("DELETE", udp_server(server)).status in (200, 204)
+
+
+def take_out_of_the_file(bed: Bed, server: str) -> None:
+    bed.controller.reload(only(bed, next(other for other in SERVERS if other != server)))
+
+
+@pytest.mark.parametrize("how", [remove, take_out_of_the_file])
+def test_a_udp_flow_leaves_a_server_that_is_removed(fresh: Bed, how: Callable[[Bed, str], None]) -> None:
+    with sender(fresh) as (flow, server):
+        how(fresh, server)
+        flow.leaves(fresh, server)
+
+
+def test_a_udp_flow_leaves_a_server_that_is_removed_while_no_controller_runs(fresh: Bed) -> None:
+    with sender(fresh) as (flow, server):
+        fresh.controller.kill()
+        fresh.controller.write_site(only(fresh, next(other for other in SERVERS if other != server)))
+        assert flow.server() == server
+        fresh.controller.start()
+        flow.leaves(fresh, server, 20.0)
+
+
+def test_a_udp_flow_leaves_a_drained_server(fresh: Bed) -> None:
+    """And `drain-server --wait` ends."""
+    with sender(fresh) as (flow, server):
+        asked = time.monotonic()
+        assert fresh.rest("PATCH", udp_server(server), {"drained": True}).status == 200
+        flow.leaves(fresh, server)
+        assert time.monotonic() - asked > DRAINED * 0.9, "not before its time"
+        waited = fresh.controller.cli("drain-server", f"{server}:8080", "--service", "udp/80", "--wait",
+                                      "--timeout", "10")
+        assert waited.returncode == 0, waited.stderr
+
+
+def test_a_udp_flow_leaves_a_server_that_is_away(fresh: Bed) -> None:
+    """Without any health check."""
+    with sender(fresh) as (flow, server), without(fresh, server):
+        flow.leaves(fresh, server, 15.0)
+
+
+def test_where_an_entry_says_for_ever_where_packets_go_it_stays(quiet_bed: Bed) -> None:
+    """The naive twin."""
+    quiet_bed.controller.apps = ("tests/integration/naive_departures.py", *APPS)
+    quiet_bed.start_controller()
+    with sender(quiet_bed) as (flow, server):
+        remove(quiet_bed, server)
+        until = time.monotonic() + 3.0
+        while time.monotonic() < until:
+            assert flow.server() in (server, None)
+            time.sleep(0.1)
