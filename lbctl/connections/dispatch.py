@@ -41,9 +41,10 @@ class Connections:
         self._endings = endings = Endings(ground)
         self._transition = transition = Transition(ground)
         self._departures = Departures(ground, endings)
+        self._new = new = NewConnections(ground, transition, endings)
         icmp_handler = IcmpHandler(ground.external_ips)
         self._by_kind: dict[Kind | None, Callable[[Arrival, Serving], Outbox]] = {
-            Kind.NEW: NewConnections(ground, transition, endings).arrived, Kind.HOLD: transition.hold,
+            Kind.NEW: new.arrived, Kind.HOLD: transition.hold,
             Kind.STRAY: self.strays(ground, transition, endings).arrived, Kind.UNASSIGNED: Misdirected(ground).arrived}
         """Those whose own addresses tell whose packets they are."""
         self._translated: dict[Kind | None, Callable[[Arrival], Outbox]] = {
@@ -89,4 +90,4 @@ class Connections:
 
     def tick(self, now: float) -> Outbox:
         """Ends what has lingered long enough, and what has lost its server."""
-        return self._endings.tick(now) + self._departures.tick(now)
+        return self._endings.tick(now) + self._departures.tick(now) + self._new.tick(now)

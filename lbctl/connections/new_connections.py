@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from lbctl.connections.answers import drop, refuse, send_icmp_error
 from lbctl.connections.arrival import Arrival
 from lbctl.connections.endings import Endings
+from lbctl.connections.reused import Reused
 from lbctl.connections.transition import Transition
 from lbctl.connections.unanswered import Unanswered
 from lbctl.entries.access_table import ENDING, GONE, HALF_OPEN, REINSTALLED, RESET, REUSED, Entry
@@ -53,6 +54,11 @@ class NewConnections:
         self._endings = endings
         self._opening = Opening(ground)
         self._unanswered = Unanswered(ground, self._looked_at)
+        self._reused = Reused(ground, self._closed_or_not)
+
+    def tick(self, now: float) -> Outbox:
+        """What waits for an answer of its switch."""
+        return self._reused.tick(now)
 
     def arrived(self, arrival: Arrival, serving: Serving) -> Outbox:
         """A SYN, or the first datagram; or one that comes again before the switch knows the entry."""
@@ -67,6 +73,8 @@ class NewConnections:
         entry = serving.table.find(arrival.side, key)
         if entry and (asked := self._unanswered.ask(arrival, serving, entry)):
             return asked
+        if entry and (asking := self._reused.ask(arrival, serving, entry)) is not None:
+            return asking
         return self._open(arrival, serving, key, entry)
 
     def _looked_at(self, arrival: Arrival, serving: Serving, entry: Entry, answered: bool) -> Outbox:
@@ -79,6 +87,13 @@ class NewConnections:
         address, port = entry.server
         ended = self._endings.end_all(serving, [entry], arrival.now)
         return ended + self._open(arrival, serving, entry.key, None, Endpoint(ip_address(address), port))
+
+    def _closed_or_not(self, arrival: Arrival, serving: Serving, entry: Entry, over: bool) -> Outbox:
+        """A SYN for a port whose last connection is, or is not, over; its server takes no connections any more."""
+        if arrival.switch.role(serving.address).mode is not TransferMode.NORMAL:
+            return self._transition.hold(arrival, serving)
+        ended = self._endings.end_all(serving, [entry], arrival.now) if over else []
+        return ended + self._open(arrival, serving, entry.key, serving.table.find(arrival.side, entry.key))
 
     def _open(
         self, arrival: Arrival, serving: Serving, key: bytes, entry: Entry | None, avoided: Endpoint | None = None

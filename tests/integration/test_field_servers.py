@@ -16,9 +16,10 @@ import pytest
 from lbctl.site.model import HealthCheck, Service, Site
 from tests.bed.bed import Bed
 from tests.bed.controller import APPS
+from tests.bed.frames import SYN
 from tests.bed.sites import simple_site
 from tests.bed.traffic import connect, request
-from tests.integration.hands import eventually, metric, server_space
+from tests.integration.hands import HandClient, entries_of, eventually, hand_client, metric, server_space
 from tests.integration.moving import Talks
 
 EXTERNAL = "198.51.100.1"
@@ -251,3 +252,80 @@ def test_where_an_entry_says_for_ever_where_packets_go_it_stays(quiet_bed: Bed) 
         while time.monotonic() < until:
             assert flow.server() in (server, None)
             time.sleep(0.1)
+
+
+# A source port used again within seconds goes to the drained server (F11).
+
+LINGERS = 30
+"""Seconds: no entry ends by itself during a test."""
+
+
+def lingering(bed: Bed) -> None:
+    bed.controller.configure(replace(bed.site, settings=replace(bed.site.settings, linger=LINGERS)))
+    bed.start_controller()
+
+
+def server_now(bed: Bed, client: HandClient) -> str:
+    [entry] = entries_of(bed, client.local)
+    return entry["server"]
+
+
+def drain(bed: Bed, server: str) -> None:
+    assert bed.rest("PATCH", tcp_server(server), {"drained": True}).status == 200
+
+
+def delete(bed: Bed, server: str) -> None:
+    assert bed.rest("DELETE", tcp_server(server)).status in (200, 204)
+
+
+def tcp_server(server: str) -> str:
+    return f"/v1/external-ips/{EXTERNAL}/services/tcp/80/servers/{server}:8080"
+
+
+def used_again(bed: Bed, client: HandClient, how: Callable[[Bed, str], None]) -> tuple[str, str]:
+    """A connection is closed, its server takes no connections any more, and its port is used again: the servers before
+    and after."""
+    client.open()
+    before = server_now(bed, client)
+    client.close()
+    how(bed, before)
+    client.seq += 1_000_000
+    client.ack = 0
+    client.open()
+    return before, server_now(bed, client)
+
+
+@pytest.mark.parametrize("how", [drain, delete])
+def test_a_port_that_is_used_again_leaves_such_a_server(quiet_bed: Bed, how: Callable[[Bed, str], None]) -> None:
+    lingering(quiet_bed)
+    with hand_client(quiet_bed) as client:
+        before, after = used_again(quiet_bed, client, how)
+        assert before != after and client.say(b"new").startswith(after.encode())
+
+
+def test_a_port_that_is_used_again_stays_with_a_server_that_takes_connections(quiet_bed: Bed) -> None:
+    lingering(quiet_bed)
+    with hand_client(quiet_bed) as client:
+        before, after = used_again(quiet_bed, client, lambda bed, server: None)
+        assert before == after
+
+
+def test_a_port_that_is_used_again_stays_where_only_the_entry_is_asked(quiet_bed: Bed) -> None:
+    """The naive twin."""
+    quiet_bed.controller.apps = ("tests/integration/naive_reused.py", *APPS)
+    lingering(quiet_bed)
+    with hand_client(quiet_bed) as client:
+        before, after = used_again(quiet_bed, client, drain)
+        assert before == after
+
+
+def test_a_forged_syn_takes_no_connection_from_a_drained_server(fresh: Bed) -> None:
+    with hand_client(fresh) as client:
+        client.open()
+        server = server_now(fresh, client)
+        drain(fresh, server)
+        for number in range(1, 4):
+            client.send(SYN, seq=client.seq + number * 2**28)
+            assert client.say(b"mine").startswith(server.encode())
+            time.sleep(0.5)
+        assert client.say(b"still mine").startswith(server.encode())
