@@ -13,10 +13,9 @@ from lbctl.connections.endings import Endings
 from lbctl.ground.effects import Outbox
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
-from lbctl.servers.states import Place
 from lbctl.site.model import Server, Service
 from lbctl.values.addresses import Endpoint
-from lbctl.values.keys import server_key, server_key_of
+from lbctl.values.keys import Place, server_key, server_key_of
 from lbctl.values.protocols import UDP
 
 INTERVAL = 1.0

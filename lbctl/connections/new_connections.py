@@ -23,11 +23,10 @@ from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.openflow.messages import AddEntries, PacketOut
-from lbctl.servers.states import Place
 from lbctl.site.model import Server, Service
 from lbctl.switches.switch import Switch
 from lbctl.values.addresses import Address, Endpoint
-from lbctl.values.keys import sender_half, service_of, unpack_key
+from lbctl.values.keys import Place, sender_half, service_of, unpack_key
 from lbctl.values.protocols import TCP
 from lbctl.values.side import EXTERNAL
 from lbctl.values.transfer import TransferMode
@@ -191,10 +190,15 @@ class Opening:
         def allowed(server: Server) -> bool:
             return takes(place, server) and server.hop.address in neighbours and serving.can_translate(key, server, now)
 
+        def well(server: Server) -> bool:
+            return server.hop.address not in silent and server.endpoint != avoided and allowed(server)
+
         client, scheduler, server = sender_half(key), serving.schedulers[place], None
-        if silent or avoided:
+        if slow_start := serving.servers.slow_start:
             server = scheduler.choose(client, lambda each: (
-                each.hop.address not in silent and each.endpoint != avoided and allowed(each)))
+                well(each) and not slow_start.passes_over(place, service, each, client, now)))
+        if server is None and (silent or avoided):
+            server = scheduler.choose(client, well)
         # Where none answers, it may be this LB that does not hear them: better one of them than none.
         server = server or scheduler.choose(client, allowed)
         reply = serving.translate(key, server, now) if server else None

@@ -18,7 +18,6 @@ from lbctl.ground.tokens import FlowsAnswer
 from lbctl.openflow.cookies import MASK_ALL, entry_cookie
 from lbctl.openflow.inbound import EntryStats, EntryStatsDecoder, FlowStats
 from lbctl.openflow.messages import DeleteEntries, ReadFlows
-from lbctl.site.model import Settings
 from lbctl.values.protocols import TCP, UDP
 from lbctl.values.side import EXTERNAL, Side
 
@@ -32,10 +31,8 @@ SOON = 0.01
 
 def interval(serving: Serving) -> float:
     """Seconds for a round: an entry ends between its idle timeout and two rounds later."""
-    settings: Settings = serving.settings
-    protocols = {protocol for protocol, _ in serving.services} or {TCP, UDP}
-    shortest = min(settings.idle_timeout_of(protocol) for protocol in protocols)
-    return min(max(min(shortest / 4, settings.half_open_timeout), SHORTEST), LONGEST)
+    shortest = min(map(serving.idle_timeout_of, serving.services or [(TCP, 0), (UDP, 0)]))
+    return min(max(min(shortest / 4, serving.settings.half_open_timeout), SHORTEST), LONGEST)
 
 
 EndAll = Callable[[Serving, Iterable[Entry], float], Outbox]

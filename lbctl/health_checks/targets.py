@@ -11,10 +11,10 @@ from lbctl.ground.serving import Directory, Serving
 from lbctl.health_checks.tcp import HttpQuestion, TcpCheck
 from lbctl.health_checks.udp import UdpCheck
 from lbctl.health_checks.verdict import Attempt, Judgement
-from lbctl.servers.states import Place
 from lbctl.site.model import CHECK_PORTS, HealthCheck, Server, Service, ServiceName
 from lbctl.store.checked import Checked
 from lbctl.values.addresses import Address, Endpoint
+from lbctl.values.keys import Place
 
 ISN_SECOND = 250_000
 """How much initial sequence numbers grow in a second (RFC 9293 3.4.1)."""

@@ -9,12 +9,10 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from lbctl.entries.access_table import AccessTable
+from lbctl.servers.slow_start import SlowStart
 from lbctl.site.model import Hop, Server, Service
 from lbctl.values.addresses import Address, Endpoint
-from lbctl.values.keys import server_key
-
-Place = tuple[int, int]
-"""Of a service on its external IP: protocol number and port."""
+from lbctl.values.keys import Place, server_key
 
 
 class Down(NamedTuple):
@@ -65,6 +63,7 @@ class ServerStates:
         self.drained: frozenset[tuple[Place, Endpoint]] = frozenset()
         self._bars: dict[Place, dict[Endpoint, _Bar]] = {}
         """Only of services where one server is down, drained, or limited: `takes` is asked for each new connection."""
+        self.slow_start = SlowStart(self._connections)
         self._unheeded: dict[Place, str] = {}
         """Services whose health check no server has ever passed, and what it has found."""
 
@@ -97,10 +96,18 @@ class ServerStates:
 
     def configure(self, services: Mapping[Place, Service], drained: Iterable[tuple[Place, Endpoint]] = ()) -> None:
         """Other services, with other servers or limits, and those that are drained from now on."""
+        before, taking = self._services, self._not_drained()
         self._services = services
         known = {(place, server.endpoint) for place, service in services.items() for server in service.servers}
         self.down = {server: down for server, down in self.down.items() if server in known}
         self.drained = frozenset(drained) & known
+        taking_now = self._not_drained()
+        for place, endpoint in self.slow_start.warming():
+            if (place, endpoint) not in taking_now:
+                self.slow_start.end(place, endpoint)
+        for place, endpoint in taking_now - taking:
+            if place in before and (place, endpoint) not in self.down:
+                self.slow_start.begin(place, services[place], endpoint)
         self._unheeded = {place: found for place, found in self._unheeded.items() if place in services}
         self._bars = {}
         for place in services:
@@ -110,6 +117,7 @@ class ServerStates:
         """No new connections until it is up. One that is down already gets the new reason, and stays down since then.
         """
         before = self.down.get((place, endpoint))
+        self.slow_start.end(place, endpoint)
         if any(server.endpoint == endpoint for server in self._servers(place)):
             self.down[place, endpoint] = Down(reason, before.since if before else now)
             self._bar(place)
@@ -117,6 +125,9 @@ class ServerStates:
     def set_up(self, place: Place, endpoint: Endpoint) -> None:
         if self.down.pop((place, endpoint), None):
             self._bar(place)
+            if any(endpoint == server.endpoint and not self.is_drained(place, server)
+                   for server in self._servers(place)):
+                self.slow_start.begin(place, self._services[place], endpoint)
 
     def set_unheeded(self, place: Place, found: str) -> None:
         """No server passes that service's check, nor has any ever: the check may be wrong, and takes no server out."""
@@ -138,6 +149,10 @@ class ServerStates:
         else:
             state = "up" if takes else "full"
         return ServerState(state, connections, down and down.reason, down and down.since, takes)
+
+    def _not_drained(self) -> set[tuple[Place, Endpoint]]:
+        return {(place, server.endpoint) for place, service in self._services.items() for server in service.servers
+                if not self.is_drained(place, server)}
 
     def is_drained(self, place: Place, server: Server) -> bool:
         """By an operator's order, or its weight."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Generic, Literal, NamedTuple, TypeVar, get_args
 
 from lbctl.site.forms import (
@@ -13,6 +13,7 @@ from lbctl.site.forms import (
     Part,
     Parts,
     Payload,
+    Positive,
     Seconds,
     Statuses,
     Whole,
@@ -96,6 +97,13 @@ class Service:
         changeable=True)] = "round-robin"
     servers: Annotated[tuple[Server, ...], Key(
         Parts(Part(Server, "server")), "where connections go", required=True)] = ()
+    slow_start: Annotated[float, Key(
+        Seconds(0.0, 3600.0),
+        "a server that comes, or takes connections again, gets its full share of new ones only after so many seconds, "
+        "see schedulers.md")] = field(default=0.0, kw_only=True)
+    idle_timeout: Annotated[float | None, Key(
+        Positive(), "an entry of this service without a packet for so many seconds is removed",
+        absent="the site's `idle_timeout`, or `udp_idle_timeout`")] = field(default=None, kw_only=True)
     health_check: Annotated[HealthCheck | None, Key(
         Part(HealthCheck, "health_check", inherits=(("type", "protocol"),)),
         "how its servers are checked, see health-checks.md", absent="no check")] = None
