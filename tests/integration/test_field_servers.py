@@ -329,3 +329,70 @@ def test_a_forged_syn_takes_no_connection_from_a_drained_server(fresh: Bed) -> N
             assert client.say(b"mine").startswith(server.encode())
             time.sleep(0.5)
         assert client.say(b"still mine").startswith(server.encode())
+
+
+# Least-connections sends everything to the server that has just come (F18).
+
+RAMP = 20.0
+
+
+def one_server(slow_start: float) -> Site:
+    """By least-connections, with the first server alone."""
+    plain = site(scheduler="least-connections", slow_start=slow_start, health_check=None)
+    first = plain.external_ips[0]
+    tcp, udp = first.services
+    return replace(plain, external_ips=(replace(first, services=(replace(tcp, servers=tcp.servers[:1]), udp)),))
+
+
+def connections(bed: Bed, server: str) -> int:
+    return next(each["connections"] for each in service(bed)["servers"] if each["address"] == server)
+
+
+def add_second(bed: Bed) -> None:
+    path = f"/v1/external-ips/{EXTERNAL}/services/tcp/80/servers"
+    assert bed.rest("POST", path, {"address": SERVERS[1], "port": 8080}).status == 201
+    eventually(bed, lambda: all(each["mac"] for each in service(bed)["servers"]), "both are found")
+
+
+def test_a_server_that_comes_gets_its_share_little_by_little(quiet_bed: Bed) -> None:
+    quiet_bed.controller.configure(one_server(RAMP))
+    quiet_bed.start_controller()
+    with Talks(quiet_bed.clients[0], EXTERNAL, 20) as old:
+        add_second(quiet_bed)
+        began = time.monotonic()
+        with Talks(quiet_bed.clients[0], EXTERNAL, 12) as new:
+            part = max((time.monotonic() - began) / RAMP, 0.1)
+            assert connections(quiet_bed, SERVERS[1]) <= part * connections(quiet_bed, SERVERS[0]) + 2
+            time.sleep(max(began + RAMP + 1.0 - time.monotonic(), 0.0))
+            with Talks(quiet_bed.clients[0], EXTERNAL, 12) as late:
+                assert connections(quiet_bed, SERVERS[1]) >= 12, "now it is filled"
+                assert old.broken() == new.broken() == late.broken() == []
+
+
+def test_without_slow_start_it_gets_all(quiet_bed: Bed) -> None:
+    """The twin: the default."""
+    quiet_bed.controller.configure(one_server(0.0))
+    quiet_bed.start_controller()
+    with Talks(quiet_bed.clients[0], EXTERNAL, 20):
+        add_second(quiet_bed)
+        with Talks(quiet_bed.clients[0], EXTERNAL, 12):
+            assert connections(quiet_bed, SERVERS[1]) == 12
+
+
+# One entry for each DNS query; a client that pauses (F17, F19).
+
+def test_a_service_has_its_own_idle_timeout(quiet_bed: Bed) -> None:
+    plain = site()
+    first = plain.external_ips[0]
+    tcp, udp = first.services
+    short = replace(first, services=(tcp, replace(udp, idle_timeout=2.0)))
+    quiet_bed.controller.configure(replace(plain, external_ips=(short,)))
+    quiet_bed.start_controller()
+
+    def entries(protocol: str) -> int:
+        return sum(entry["protocol"] == protocol for entry in quiet_bed.entries("lb-a"))
+
+    with sender(quiet_bed), Talks(quiet_bed.clients[0], EXTERNAL, 1) as talks:
+        assert entries("udp") == 1
+        eventually(quiet_bed, lambda: entries("udp") == 0, "it is idle", 15.0)
+        assert talks.broken() == [] and entries("tcp") == 1
