@@ -190,15 +190,15 @@ class Opening:
         def allowed(server: Server) -> bool:
             return takes(place, server) and server.hop.address in neighbours and serving.can_translate(key, server, now)
 
-        def well(server: Server) -> bool:
-            return server.hop.address not in silent and server.endpoint != avoided and allowed(server)
-
         client, scheduler, server = sender_half(key), serving.schedulers[place], None
-        if slow_start := serving.servers.slow_start:
+        slow_start = serving.servers.slow_start
+        if silent or avoided or slow_start.warming:
+            def well(each: Server) -> bool:
+                return each.hop.address not in silent and each.endpoint != avoided and allowed(each)
+
             server = scheduler.choose(client, lambda each: (
                 well(each) and not slow_start.passes_over(place, service, each, client, now)))
-        if server is None and (silent or avoided):
-            server = scheduler.choose(client, well)
+            server = server or scheduler.choose(client, well)
         # Where none answers, it may be this LB that does not hear them: better one of them than none.
         server = server or scheduler.choose(client, allowed)
         reply = serving.translate(key, server, now) if server else None

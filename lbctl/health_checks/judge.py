@@ -77,9 +77,6 @@ class Judge:
         servers.set_down(target.place, endpoint, verdict.reason, now)
         self._ground.log("server down", level="warning", **told)
         if why := servers.fails_open(target.place):
-            # They get new connections again.
-            for other in self._targets.of_service(target):
-                other.settled = False
             self._ground.log("service fails open", level="warning", **_service_of(target), reason=why, hint=OPEN)
 
     def _doubt(self, target: Target, found: str) -> None:
@@ -99,6 +96,10 @@ class Judge:
         if judged.check.when_down != "reset":
             return []
         all_of_it = self._targets.of_service(judged)
+        if judged.serving.servers.fails_open(judged.place):
+            for target in all_of_it:
+                target.settled = False  # they get new connections
+            return []
         out: Outbox = []
         for target in all_of_it:
             if not target.judgement.up and not target.settled and _alone(target, all_of_it):

@@ -22,34 +22,28 @@ class SlowStart:
 
     def __init__(self, connections: Mapping[bytes, int]) -> None:
         self._connections = connections
-        self._warming: dict[tuple[Place, Endpoint], float | None] = {}
-        """When its first connection could have gone there; None: none could so far."""
-
-    def __bool__(self) -> bool:
-        return bool(self._warming)
+        self.warming: dict[tuple[Place, Endpoint], float | None] = {}
+        """When the first connection could have gone there since; None: none could so far."""
 
     def begin(self, place: Place, service: Service, endpoint: Endpoint) -> None:
         """It has come, or takes connections again. Its time counts from the next connection of the service."""
         if service.slow_start:
-            self._warming[place, endpoint] = None
+            self.warming[place, endpoint] = None
 
     def end(self, place: Place, endpoint: Endpoint) -> None:
         """It takes none any more, or is gone."""
-        self._warming.pop((place, endpoint), None)
-
-    def warming(self) -> list[tuple[Place, Endpoint]]:
-        return list(self._warming)
+        self.warming.pop((place, endpoint), None)
 
     def passes_over(self, place: Place, service: Service, server: Server, client: bytes, now: float) -> bool:
         """Shall another server get a connection of that client (packed address and port)?"""
         which = place, server.endpoint
-        if which not in self._warming:
+        if which not in self.warming:
             return False
-        since = self._warming[which]
+        since = self.warming[which]
         if since is None:
-            since = self._warming[which] = now
+            since = self.warming[which] = now
         if now >= since + service.slow_start:
-            del self._warming[which]
+            del self.warming[which]
             return False
         part = max((now - since) / service.slow_start, LEAST)
         # Always the same clients, and more of them as time goes by.
@@ -57,7 +51,7 @@ class SlowStart:
         if place_of(who) >= part * SIZE:
             return True
         others = (self._load(place, other) for other in service.servers
-                  if other.weight and (place, other.endpoint) not in self._warming)
+                  if other.weight and (place, other.endpoint) not in self.warming)
         return self._load(place, server) >= part * max(others, default=float("inf")) + 1 / server.weight
 
     def _load(self, place: Place, server: Server) -> float:

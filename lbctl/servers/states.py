@@ -102,7 +102,7 @@ class ServerStates:
         self.down = {server: down for server, down in self.down.items() if server in known}
         self.drained = frozenset(drained) & known
         taking_now = self._not_drained()
-        for place, endpoint in self.slow_start.warming():
+        for place, endpoint in list(self.slow_start.warming):
             if (place, endpoint) not in taking_now:
                 self.slow_start.end(place, endpoint)
         for place, endpoint in taking_now - taking:

@@ -60,7 +60,7 @@ class World:
             slow = self.states.slow_start
             return allowed(each) and not slow.passes_over(PLACE, self.service, each, client, self.now)
 
-        server = self.scheduler.choose(client, warm) if self.states.slow_start else None
+        server = self.scheduler.choose(client, warm) if self.states.slow_start.warming else None
         return server or self.scheduler.choose(client, allowed)
 
     def at(self, server: Server) -> int:
@@ -97,7 +97,7 @@ def test_least_connections_fills_it_little_by_little(how: str) -> None:
         world.open(40)
         others = max(map(world.at, OLD))
         assert world.at(NEW) <= max(second / SECONDS, LEAST) * others + 2
-    assert not world.states.slow_start or world.open(1) and not world.states.slow_start
+    assert not world.states.slow_start.warming or world.open(1) and not world.states.slow_start.warming
     world.open(300)
     assert world.at(NEW) >= 0.8 * max(map(world.at, OLD)), "it is level in the end"
 
@@ -113,7 +113,7 @@ def test_its_part_grows_with_every_scheduler(scheduler: str) -> None:
         world.now = part * SECONDS
         shares.append(world.open(1200)[NEW] / 300)
     assert shares[0] < 0.5 <= shares[2] + 0.3 and shares[0] < shares[1] <= shares[2] + 0.7, shares
-    assert not world.states.slow_start
+    assert not world.states.slow_start.warming
 
 
 @given(st.sampled_from(SCHEDULERS), st.lists(st.tuples(
@@ -141,5 +141,5 @@ def test_whoever_can_take_a_connection_is_found(scheduler: str, steps: list[tupl
                 world.configure(count, *drained)
             case _ if taking := set(EACH[:count]) - down - drained:
                 assert set(world.open(1)) <= taking
-    warming = {endpoint for _, endpoint in world.states.slow_start.warming()}
+    warming = {endpoint for _, endpoint in world.states.slow_start.warming}
     assert warming <= {server.endpoint for server in set(EACH[:count]) - down - drained}
