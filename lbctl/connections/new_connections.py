@@ -70,10 +70,10 @@ class NewConnections:
         if packet.ttl <= 1:
             return send_icmp_error(arrival, serving, icmp.TTL_EXPIRED)
         entry = serving.table.find(arrival.side, key)
+        if entry and (asked := self._reused.ask(arrival, serving, entry)) is not None:
+            return asked
         if entry and (asked := self._unanswered.ask(arrival, serving, entry)):
             return asked
-        if entry and (asking := self._reused.ask(arrival, serving, entry)) is not None:
-            return asking
         return self._open(arrival, serving, key, entry)
 
     def _looked_at(self, arrival: Arrival, serving: Serving, entry: Entry, answered: bool) -> Outbox:

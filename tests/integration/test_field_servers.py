@@ -16,7 +16,7 @@ import pytest
 from lbctl.site.model import HealthCheck, Service, Site
 from tests.bed.bed import Bed
 from tests.bed.controller import APPS
-from tests.bed.frames import SYN
+from tests.bed.frames import ACK, SYN
 from tests.bed.sites import simple_site
 from tests.bed.traffic import connect, request
 from tests.integration.hands import HandClient, entries_of, eventually, hand_client, metric, server_space
@@ -319,6 +319,22 @@ def test_a_port_that_is_used_again_stays_where_only_the_entry_is_asked(quiet_bed
         assert before == after
 
 
+def test_a_port_that_is_used_again_leaves_a_server_that_is_gone(quiet_bed: Bed) -> None:
+    """Its connection has ended unseen: there were no FINs."""
+    lingering(quiet_bed)
+    with hand_client(quiet_bed) as client:
+        client.open()
+        before = server_now(quiet_bed, client)
+        with without(quiet_bed, before):
+            delete(quiet_bed, before)
+            client.seq += 1_000_000
+            for pause in (1.0, 2.0, 4.0, 8.0):
+                client.send(SYN)
+                if answer := client.receive(SYN | ACK, pause):
+                    break
+            assert answer is not None and server_now(quiet_bed, client) != before
+
+
 def test_a_forged_syn_takes_no_connection_from_a_drained_server(fresh: Bed) -> None:
     with hand_client(fresh) as client:
         client.open()
@@ -328,6 +344,9 @@ def test_a_forged_syn_takes_no_connection_from_a_drained_server(fresh: Bed) -> N
             client.send(SYN, seq=client.seq + number * 2**28)
             assert client.say(b"mine").startswith(server.encode())
             time.sleep(0.5)
+        for pause in (1.0, 2.0, 1.0):
+            client.send(SYN, seq=client.seq + 2**29)  # as a client that repeats it
+            time.sleep(pause)
         assert client.say(b"still mine").startswith(server.encode())
 
 
