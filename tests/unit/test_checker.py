@@ -8,7 +8,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lbctl.entries.access_table import Entry
@@ -388,6 +388,24 @@ def test_if_all_servers_fail_at_once_no_connection_is_reset(when_all_down: str) 
     world.drain()
     gone = [conversation.number for conversation in old if conversation.server == ONE]
     assert world.violations == [f"the client of live connection {number} got a RST" for number in gone]
+
+
+@settings(max_examples=15)
+@given(st.lists(st.floats(2.0, 9.0), min_size=1, max_size=5), st.sampled_from(["silent", "refuses"]))
+def test_what_all_servers_do_at_once_ends_nothing_and_refuses_nobody(pauses: list[float], manner: str) -> None:
+    """They fail and recover together, whenever; who is seen to do it first is only who is asked first."""
+    world = world_of()
+    old = [world.open(0) for _ in range(4)]
+    world.drain()
+    for number, pause in enumerate(pauses):
+        all_of(world, "accepts" if number % 2 else manner)
+        until = world.now + pause
+        while world.now < until:
+            world.settle(0.5, 0.05)
+            for conversation in (*old, world.open(0)):
+                world.from_client(conversation)
+            world.drain()
+    assert world.violations == [] and all(conversation.server for conversation in world.conversations)
 
 
 @pytest.mark.parametrize("when_all_down", ["serve", "refuse"])
