@@ -239,7 +239,7 @@ KINDS = {
 }
 
 METERS = {
-    meters.METER_NEW: ("new_rate", "first packets of connections"),
+    meters.METER_CLOSED: ("error_rate", "packets that would open a connection to a port without a service"),
     meters.METER_ERROR: ("error_rate", "packets that are answered with an error"),
     meters.METER_HOLD: ("hold_rate", "packets to be held"),
     meters.METER_ARP: ("arp_rate", "ARP and neighbour advertisements from next hops"),

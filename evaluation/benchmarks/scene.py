@@ -18,6 +18,8 @@ from tests.bed.traffic import connect
 from topologies.queues import long_receive_queues
 
 HAPROXY_EXTERNAL, HAPROXY_INTERNAL = "198.51.100.60", "10.0.0.60"
+HAPROXY_OTHER_PORT = 81
+"""It serves the same there as on port 80."""
 NGINX = """\
 worker_processes 1;
 daemon off;
@@ -45,6 +47,7 @@ defaults
     timeout server 60s
 frontend service
     bind {address}:80
+    bind {address}:{other_port}
     default_backend servers
 backend servers
     balance roundrobin
@@ -93,7 +96,7 @@ class Scene(Bed):
             for n, space in enumerate(self.servers)
         ]
         config = self.directory / "haproxy.cfg"
-        config.write_text(HAPROXY.format(address=HAPROXY_EXTERNAL, servers="\n".join(lines)))
+        config.write_text(HAPROXY.format(address=HAPROXY_EXTERNAL, other_port=HAPROXY_OTHER_PORT, servers="\n".join(lines)))
         self._daemon(self.haproxy, HAPROXY_EXTERNAL, 80, "haproxy", "-db", "-f", config)
 
     def _daemon(self, space: Namespace, address: str, port: int, *command: object) -> None:

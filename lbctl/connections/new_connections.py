@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from ipaddress import ip_address
 
+from lbctl.connections import pressure
 from lbctl.connections.answers import drop, refuse, send_icmp_error
 from lbctl.connections.arrival import Arrival
 from lbctl.connections.endings import Endings
 from lbctl.connections.reused import Reused
 from lbctl.connections.transition import Transition
 from lbctl.connections.unanswered import Unanswered
-from lbctl.entries.access_table import ENDING, GONE, HALF_OPEN, REINSTALLED, RESET, REUSED, Entry
+from lbctl.entries.access_table import ENDING, GONE, REINSTALLED, RESET, REUSED, Entry
 from lbctl.entries.translation import outbound_keys
 from lbctl.frames import icmp
 from lbctl.frames.packets import Packet, parse_mac
@@ -54,14 +55,21 @@ class NewConnections:
         self._opening = Opening(ground)
         self._unanswered = Unanswered(ground, self._looked_at)
         self._reused = Reused(ground, self._closed_or_not)
+        self._asked: dict[Serving, int] = {}
 
     def tick(self, now: float) -> Outbox:
         """What waits for an answer of its switch."""
         return self._reused.tick(now)
 
+    def take_asked(self) -> dict[Serving, int]:
+        """How many packets for each external IP would have opened a connection, since this was last called."""
+        asked, self._asked = self._asked, {}
+        return asked
+
     def arrived(self, arrival: Arrival, serving: Serving) -> Outbox:
         """A SYN, or the first datagram; or one that comes again before the switch knows the entry."""
         switch, packet = arrival.switch, arrival.packet
+        self._asked[serving] = self._asked.get(serving, 0) + 1
         if switch.role(serving.address).mode is not TransferMode.NORMAL:
             return self._transition.hold(arrival, serving)
         key = arrival.key
@@ -112,8 +120,10 @@ class NewConnections:
                     return [*out, *drop(switch, refusal.wait)]
                 switch.counters["connections_refused"] += 1
                 return [*out, *refuse(arrival, serving)]
-            entry.flags = (REUSED if reused else 0) | (HALF_OPEN if packet.protocol == TCP else 0)
+            entry.flags = REUSED if reused else 0
             serving.table.add(entry)
+            if packet.protocol == TCP:
+                serving.table.half_open.add(entry)
             switch.counters["connections_opened"] += 1
             serving.opened += 1
         elif not self._comes_again(arrival, entry):
@@ -175,6 +185,8 @@ class Opening:
 
     def entry(self, arrival: Arrival, serving: Serving, key: bytes, avoided: Endpoint | None = None) -> Entry:
         """The entry of a connection that this packet, of that key, opens. Raises Refusal."""
+        if full := pressure.full(serving, arrival.packet.protocol):
+            raise Refusal(full)
         if arrival.side is EXTERNAL:
             return self._to_server(arrival, serving, key, avoided)
         return self._to_outside(arrival, serving, key)

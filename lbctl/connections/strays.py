@@ -6,7 +6,7 @@ from lbctl.connections.answers import drop, refuse, send_again
 from lbctl.connections.arrival import Arrival
 from lbctl.connections.endings import Endings
 from lbctl.connections.transition import Transition
-from lbctl.entries.access_table import GONE, HALF_OPEN, NO_HOP, REINSTALLED, Entry
+from lbctl.entries.access_table import GONE, NO_HOP, REINSTALLED, Entry
 from lbctl.frames.packets import parse_mac
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
@@ -47,7 +47,8 @@ class Strays:
                 drop(switch, "next_hop_unknown")
                 return [ToSwitch(name, DeleteEntries((entry,))) for name in serving.holders]
             both_lost, taught = True, self._teach(serving, entry)
-        entry.flags = entry.flags & ~HALF_OPEN | REINSTALLED
+        serving.table.half_open.discard(entry)
+        entry.flags |= REINSTALLED
         if arrival.packet.payload_length:
             # Its sender has not closed: what ran out had been told of the FIN of an earlier connection with the same
             # ports, which the datapath's cache may still remember.

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
+from lbctl.connections import pressure
 from lbctl.connections.counted import counted_since
-from lbctl.entries.access_table import HALF_OPEN, NO_HOP, Entry
+from lbctl.entries.access_table import NO_HOP, Entry
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
@@ -25,6 +26,10 @@ SHORTEST, LONGEST = 0.5, 60.0
 ASKED_AT_ONCE, LOOKS_AT_ONCE = 50, 500
 """Requests at a tick, about, and external IPs looked at: in a large site rounds take longer, else the controller would
 do nothing but read."""
+READ_PER_SECOND = 20_000
+"""Entries of an external IP, at most: what half-open ones cost must not cost more."""
+NOTICED = 5.0
+"""Seconds after which it is noticed that there have come many."""
 SOON = 0.01
 """Seconds: not at this tick any more."""
 
@@ -32,7 +37,8 @@ SOON = 0.01
 def interval(serving: Serving) -> float:
     """Seconds for a round: an entry ends between its idle timeout and two rounds later."""
     shortest = min(map(serving.idle_timeout_of, serving.services or [(TCP, 0), (UDP, 0)]))
-    return min(max(min(shortest / 4, serving.settings.half_open_timeout), SHORTEST), LONGEST)
+    least = max(SHORTEST, len(serving.table) / READ_PER_SECOND)
+    return max(min(shortest / 4, pressure.look_after(serving), LONGEST), least)
 
 
 EndAll = Callable[[Serving, Iterable[Entry], float], Outbox]
@@ -112,6 +118,7 @@ class Sweep:
             self._rounds.pop(serving.owner, None)
             return now + SHORTEST
         current = self._rounds.get(serving.owner) or Round(float("-inf"), 0.0, 0, deque())
+        current.interval = min(current.interval, interval(serving))
         if not current.work and now - current.started >= current.interval:
             if current.open == 0 and (idle := serving.idle_since(now)):
                 self._ground.counters["entries_expired"] += len(idle)
@@ -122,7 +129,7 @@ class Sweep:
             current = self._rounds[serving.owner] = Round(now, interval(serving), len(buckets), buckets)
         asked += self._due(serving, current, now)
         if not current.work:
-            return current.started + current.interval
+            return min(current.started + current.interval, now + NOTICED)
         return max(current.due_at(current.size - len(current.work)), now + SOON)
 
     def _due(self, serving: Serving, current: Round, now: float) -> Outbox:
@@ -160,8 +167,9 @@ class Sweep:
     def _note(self, asked: AskedBucket, lb: str, now: float) -> Outbox:
         unknown: list[Entry] = []
         never_opened: list[Entry] = []
+        half_open = asked.serving.table.half_open
         since = counted_since(asked.serving, self._ground.switches[lb])
-        late = now - asked.serving.settings.half_open_timeout
+        late = now - pressure.half_open_timeout(asked.serving)
         for key, (packets, size, from_outside) in asked.counts.items():
             entry = asked.serving.table.by_key(key)
             if entry is None:
@@ -170,10 +178,10 @@ class Sweep:
             if entry.packets != packets:
                 entry.packets, entry.bytes = packets, size
                 entry.last_seen = now
-            if entry.flags & HALF_OPEN:
+            if entry in half_open:
                 from_opener = packets - from_outside if entry.inner_hop else from_outside
                 if from_opener > 1 or entry.created < since:
-                    entry.flags &= ~HALF_OPEN
+                    half_open.discard(entry)
                 elif entry.created <= late:
                     never_opened.append(entry)
         out: Outbox = [ToSwitch(lb, DeleteEntries(tuple(unknown)))] if unknown else []

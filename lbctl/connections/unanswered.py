@@ -12,7 +12,7 @@ from functools import partial
 from lbctl.connections.arrival import Arrival
 from lbctl.connections.counted import counted_since
 from lbctl.connections.lately import Lately
-from lbctl.entries.access_table import HALF_OPEN, Entry
+from lbctl.entries.access_table import Entry
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
@@ -44,7 +44,7 @@ class Unanswered:
         """Asks whether the server of that entry has sent anything; `then` goes on with the SYN. Empty if there is no
         reason to."""
         packet, now, lb = arrival.packet, arrival.now, arrival.switch.lb.name
-        if arrival.side is not EXTERNAL or not entry.flags & HALF_OPEN or entry.isn != packet.seq:
+        if arrival.side is not EXTERNAL or entry not in serving.table.half_open or entry.isn != packet.seq:
             return []
         if lb != serving.assigned or entry.created < counted_since(serving, arrival.switch):
             return []

@@ -24,10 +24,9 @@ from lbctl.values.side import EXTERNAL, INTERNAL, Side
 FIN_IN, FIN_OUT, RESET = EXTERNAL.flag, INTERNAL.flag, 4
 """Flags of an entry that say how far it has ended: its flow for packets from the client (for those to the client) ran
 out after FIN; a RST was seen. Its state follows from them, and from nothing else."""
-REINSTALLED, GONE, REUSED, HALF_OPEN = 8, 16, 32, 64
+REINSTALLED, GONE, REUSED = 8, 16, 32
 """Flags that say what has happened to it: a flow that had run out was installed again, there or at another LB; it is no
-longer in the table; an earlier connection had the same ports shortly before; nothing but the SYN has been seen of its
-client."""
+longer in the table; an earlier connection had the same ports shortly before."""
 ENDING = FIN_IN | FIN_OUT | RESET
 STATES = tuple("reset" if flags & RESET else "half-closed" if flags else "open" for flags in range(ENDING + 1))
 """State of an entry, by those of its flags that are in ENDING."""
@@ -129,6 +128,8 @@ class AccessTable:
         self._by_key: dict[bytes, Entry] = {}
         self._by_reply: dict[bytes, Entry] = {}
         self._by_side = (self._by_key, self._by_reply)
+        self.half_open: set[Entry] = set()
+        """Those of which nothing but the SYN has been seen of their clients, as far as is known."""
         self.connections_to: dict[bytes, int] = {}
         """server_key -> how many entries go to that server, if there are any (of a NAT gateway: to that inside
         host)."""
@@ -177,6 +178,7 @@ class AccessTable:
         del self._by_key[entry.key]
         del self._by_reply[entry.reply]
         entry.flags |= GONE
+        self.half_open.discard(entry)
         self._count(entry, -1)
         if self.watcher:
             self.watcher(entry)

@@ -78,7 +78,7 @@ class Ground:
 
     def meters(self, name: str) -> Outbox:
         """The rates at which that LB's switch may send packets to the controller."""
-        return to_switch(name, meters(self.settings, len(self.switches)))
+        return to_switch(name, meters(self.settings, len(self.switches), self.external_ips.by_owner))
 
     # The site.
 

@@ -146,6 +146,7 @@ class Targets:
         proofs = {key[0]: target.proof for key, target in before.items()}
         for place, service in serving.services.items():
             if service.health_check is None:
+                serving.servers.set_heeded(place)
                 continue
             check, proof = str(service.health_check), proofs.get(place)
             known = self._known.get(_name(serving, service)) if proof is None else None

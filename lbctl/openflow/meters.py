@@ -1,11 +1,20 @@
-"""The rates at which a switch may send packets to the controller."""
+"""The rates at which a switch may send packets to the controller.
+
+What the outside can send as often as it likes has a meter for each external IP, so that a flood of one takes nothing
+from the others.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
 
 from lbctl.openflow.messages import SetMeter
 from lbctl.site.model import Settings
 
-METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP, METER_PROBE, METER_CHECK = range(1, 9)
+METER_CLOSED, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP, METER_PROBE, METER_CHECK = range(1, 9)
+_NEW, _STRAY, OWNERS = 0x4000, 0x8000, 0x4000
+"""The first number of each kind of external IP's meters, and how many there are. Open vSwitch's own datapath has
+65 536 or more (`ovs-ofctl meter-features`)."""
 LEAST_PROBES = 100
 MOST_CHECKS = 1000
 """Health checks that begin in a second, of the whole site; what is due beyond that is put off."""
@@ -13,11 +22,30 @@ ANSWERS = 5
 """Packets that a server sends in answer to one health check."""
 
 
-def meters(settings: Settings, lbs: int) -> list[SetMeter]:
-    """For each LB of a site with so many."""
+def meter_new(owner: int) -> int:
+    """Of the packets that open that external IP's connections. Two external IPs whose owners have the same last 14 bits
+    share one."""
+    return _NEW + owner % OWNERS
+
+
+def meter_stray(owner: int) -> int:
+    """Of its other packets that have no entry."""
+    return _STRAY + owner % OWNERS
+
+
+def burst(rate: int) -> int:
+    """Packets at once that a meter of that rate lets through."""
+    return max(1, rate // 2)
+
+
+def meters(settings: Settings, lbs: int, owners: Iterable[int]) -> Iterator[SetMeter]:
+    """For each LB of a site with so many, and with these external IPs."""
     # Twice the answers that one gets which alone is there to ask all others, on both networks.
     probes = max(LEAST_PROBES, int(4 * lbs / settings.probe_interval))
-    rates = {METER_NEW: settings.new_rate, METER_ERROR: settings.error_rate, METER_HOLD: settings.hold_rate,
+    rates = {METER_CLOSED: settings.error_rate, METER_ERROR: settings.error_rate, METER_HOLD: settings.hold_rate,
              METER_ARP: settings.arp_rate, METER_RESET: settings.new_rate, METER_ICMP: settings.icmp_rate,
              METER_PROBE: probes, METER_CHECK: ANSWERS * MOST_CHECKS}
-    return [SetMeter(meter, rate, max(1, rate // 2)) for meter, rate in rates.items()]
+    for owner in owners:
+        rates |= {meter_new(owner): settings.new_rate, meter_stray(owner): settings.error_rate}
+    for meter, rate in rates.items():
+        yield SetMeter(meter, rate, burst(rate))

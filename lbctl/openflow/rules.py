@@ -33,7 +33,7 @@ from lbctl.openflow.flow import (
     SetField,
     flow,
 )
-from lbctl.openflow.meters import METER_ARP, METER_CHECK, METER_ERROR, METER_HOLD, METER_ICMP, METER_NEW, METER_RESET
+from lbctl.openflow.meters import METER_ARP, METER_CHECK, METER_CLOSED, METER_ERROR, METER_HOLD, METER_ICMP, METER_RESET, meter_new, meter_stray
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.probe_rules import Watched, probe_flows
 from lbctl.openflow.responder_rules import ECHO_TYPES, echo_responder, responder, solicitation_flows
@@ -179,24 +179,30 @@ def _opening_flows(external_ip: ExternalIp, owner: int, ports: Ports) -> Iterato
     """What shows the packets that make an entry to the controller."""
     version = external_ip.address.version
     normal: Match = {"reg0": REG_MODE_NORMAL, "eth_type": ETH_TYPES[version]}
+    outside: Match = {**normal, "in_port": ports.external.number, f"ipv{version}_dst": str(external_ip.address)}
+    gateway = external_ip.kind == "nat-gateway"
+    for name, number in PROTOCOL_NUMBERS.items():
+        # To a port that nobody serves. Apart from what may be a connection's whose flows have been lost.
+        if name == "tcp" or not gateway:
+            yield flow(Kind.STRAY, owner, "no_entry", 107, {**outside, "ip_proto": number, **_opens(name)}, CONTROLLER,
+                       meter=METER_CLOSED)
+    yield flow(Kind.STRAY, owner, "no_entry", 105, outside, CONTROLLER, meter=meter_stray(owner))
     for service in external_ip.services:
         yield flow(Kind.NEW, owner, "no_entry", 120, {
-            **normal, "in_port": ports.external.number, f"ipv{version}_dst": str(external_ip.address),
-            "ip_proto": service.protocol_number, f"{service.protocol}_dst": service.port, **_opens(service.protocol)},
-            CONTROLLER, meter=METER_NEW)
-    if external_ip.kind != "nat-gateway":
+            **outside, "ip_proto": service.protocol_number, f"{service.protocol}_dst": service.port,
+            **_opens(service.protocol)}, CONTROLLER, meter=meter_new(owner))
+    if not gateway:
         return
     field, icmp, request, reply = ECHO_TYPES[version]
     for prefix in external_ip.inside:
         inside: Match = {**normal, "in_port": ports.internal.number, f"ipv{version}_src": str(prefix)}
         for name, number in PROTOCOL_NUMBERS.items():
             yield flow(Kind.NEW, owner, "no_entry", 120, {**inside, "ip_proto": number, **_opens(name)}, CONTROLLER,
-                       meter=METER_NEW)
+                       meter=meter_new(owner))
         yield flow(Kind.TRANSLATE_ICMP, owner, "no_entry", 120, {**inside, "ip_proto": icmp, field: request},
                    CONTROLLER, meter=METER_ICMP)
     yield flow(Kind.TRANSLATE_ICMP, owner, "no_entry", 120, {
-        **normal, "in_port": ports.external.number, f"ipv{version}_dst": str(external_ip.address),
-        "ip_proto": icmp, field: reply}, CONTROLLER, meter=METER_ICMP)
+        **outside, "ip_proto": icmp, field: reply}, CONTROLLER, meter=METER_ICMP)
 
 
 def _check_flows(external_ip: ExternalIp, owner: int, ports: Ports) -> Iterator[Flow]:
@@ -306,7 +312,7 @@ def _mode_flow(owner: int, role: Role, priority: int, where: Match, sides: Mappi
     for side, address in sides.items():
         match |= {"eth_type": ETH_TYPES[address.version], f"ipv{address.version}_{side}": str(address)}
     if role.mode is None:
-        return flow(Kind.UNASSIGNED, owner, "transfer_mode", priority, match, CONTROLLER, meter=METER_ERROR)
+        return flow(Kind.UNASSIGNED, owner, "transfer_mode", priority, match, CONTROLLER, meter=meter_stray(owner))
     register = REG_MODE_NORMAL if role.mode is TransferMode.NORMAL else REG_MODE_TRANSITION
     return flow(Kind.MODE, owner, "transfer_mode", priority, match, SetField("reg0", register),
                 goto="no_entry" if role.hold_all else flags_table)

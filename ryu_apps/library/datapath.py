@@ -14,6 +14,7 @@ import ssl
 import struct
 from collections import deque
 from collections.abc import Callable
+from socket import SO_RCVBUF, SOL_SOCKET
 from socket import socket as Socket
 
 from ryu_apps.library.names import DEAD_DISPATCHER, Datapath, controller, hub, ofp, ofp_msg_to_ev, ofproto_parser
@@ -25,6 +26,10 @@ OPENFLOW = ofp.OFP_VERSION
 
 READ = 64 * 1024
 """Bytes at once."""
+UNREAD = 128 * 1024
+"""Bytes that may wait in the socket (Linux doubles it, for its own bookkeeping). Beyond that they wait in Open vSwitch,
+which drops packets when it has 100, rather than here for seconds, while others' packets and all answers wait behind
+them."""
 UNSENT = 256 * 1024
 """Bytes that may wait for the socket before the sender shall wait."""
 
@@ -50,6 +55,7 @@ class LeanDatapath(Datapath):
         self._wake = hub.Event()
         self._idle = hub.Event()
         self._last = False
+        socket.setsockopt(SOL_SOCKET, SO_RCVBUF, UNREAD)
         super().__init__(socket, address)
 
     # Sending.

@@ -423,6 +423,11 @@ def test_a_check_that_has_never_passed_takes_no_server_out(world, when_all_down:
         world.from_client(conversation)
     world.drain()
     assert world.violations == [] and {each.server for each in new} == {ONE, TWO}
+    world.post(world.control.services.use_file(checked(world.site, None), world.now))
+    world.settle(2.0, 0.05)
+    assert health_of(world) is None, "it is taken away"
+    world.post(world.control.services.use_file(typo, world.now))
+    world.settle(5.0, 0.05)
     # It is mended, or one server learns what is asked: from now on it counts.
     world.manners["10.0.0.11"] = "200"
     world.settle(3.0, 0.05)

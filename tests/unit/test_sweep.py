@@ -306,10 +306,23 @@ def test_tcp_alone_has_longer_rounds() -> None:
     assert interval(Serving(site().external_ips[0], "lb-a", Settings())) == LONGEST
 
 
+class Table:
+    """An entry in each of so many buckets."""
+
+    def __init__(self, buckets: int) -> None:
+        self._entries = [SimpleNamespace(bucket=bucket) for bucket in range(buckets)]
+        self.half_open: set[object] = set()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def entries(self) -> list[SimpleNamespace]:
+        return self._entries
+
+
 def test_a_large_site_is_read_a_little_at_each_tick_and_all_of_it() -> None:
     """600 external IPs with 40 buckets each: more than the half of a round has ticks for."""
-    entries = [SimpleNamespace(bucket=bucket) for bucket in range(40)]
-    table = SimpleNamespace(entries=lambda: entries)
+    table = Table(40)
     servings = {
         owner: SimpleNamespace(
             owner=owner,
@@ -336,7 +349,7 @@ def test_a_large_site_is_read_a_little_at_each_tick_and_all_of_it() -> None:
 
 def test_the_requests_of_a_small_site_are_spread() -> None:
     """Over half of a round, so that no switch is asked for all at once."""
-    table = SimpleNamespace(entries=lambda: [SimpleNamespace(bucket=bucket) for bucket in range(100)])
+    table = Table(100)
     serving = SimpleNamespace(
         owner=1, assigned="lb-a", table=table, services={(6, 80): None}, settings=Settings(), idle_since=lambda _: [],
         idle_timeout_of=lambda _: 7500.0,

@@ -45,6 +45,12 @@ class Settings:
         _SECONDS,
         "a TCP entry whose client has sent nothing after its SYN for so many seconds is removed, within a minute more")
     ] = 60.0
+    max_half_open: Annotated[int, Key(
+        _COUNT, "such entries that there may be for one external IP; the more there are, the sooner they are removed")
+    ] = 50_000
+    max_entries: Annotated[int, Key(
+        _COUNT, "entries that there may be for one external IP; where there are as many, new connections are dropped")
+    ] = 500_000
     time_wait: Annotated[float, Key(
         _SECONDS,
         "a translated port rests so many seconds before it is given again (to the same server): as long as Linux "
@@ -69,10 +75,12 @@ class Settings:
         _SECONDS, "a switch that has not confirmed after so many seconds fails the step that waits for it")] = 5.0
     held_packets: Annotated[int, Key(_COUNT, "packets that may be held for one external IP")] = 10_000
     held_bytes: Annotated[int, Key(_COUNT, "bytes of packets that may be held for one external IP")] = 16 * 1024 * 1024
-    new_rate: Annotated[int, Key(_COUNT, "connection requests a second that may reach the controller")] = 20_000
+    # More than two cores can serve (performance.md): where answers come late, the rate is lowered, see field.md.
+    new_rate: Annotated[int, Key(
+        _COUNT, "connection requests a second of each external IP that may reach the controller")] = 10_000
     # After a failover without copies each connection needs one.
     error_rate: Annotated[int, Key(
-        _COUNT, "packets a second without a connection that are answered with an error")] = 1_000
+        _COUNT, "packets a second without a connection, of each external IP, that are answered with an error")] = 1_000
     hold_rate: Annotated[int, Key(_COUNT, "packets a second that may be held in transition mode")] = 50_000
     arp_rate: Annotated[int, Key(
         _COUNT, "ARP and neighbour discovery packets a second that may reach the controller")] = 1_000

@@ -1,0 +1,151 @@
+"""What the controller and a switch can bear: the external IP that most new connections come to is given a lower rate
+while answers come late, and its rate back when they don't.
+
+Additive increase and multiplicative decrease, as TCP's (RFC 5681), of the rate of the external IP's meter. So a flood
+is turned away in the switch before it delays what concerns others, however fast or slow the machine is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from lbctl.ground.effects import Outbox, ToSwitch
+from lbctl.ground.ground import Ground
+from lbctl.ground.serving import Serving
+from lbctl.ground.tokens import Confirmation
+from lbctl.openflow.messages import Barrier, SetMeter
+from lbctl.openflow.meters import burst, meter_new
+from lbctl.values.addresses import Address
+
+PERIOD = 0.1
+"""Seconds between two looks."""
+BUSY = 300.0
+"""New connections a second of an LB below which nothing is asked, and to which nothing is limited."""
+SLOW, QUICK = 0.25, 0.1
+"""Seconds until a switch has confirmed: more is too late; less leaves room for more."""
+LOWER, HIGHER = 0.6, 1.1
+"""What a rate is multiplied by."""
+REST, STEP = 0.5, 1.0
+"""Seconds after a lower rate, until what was under way before has come through; and between two higher ones."""
+UNUSED, UNUSED_FOR = 0.5, 10.0
+"""A limit that less than this share is used of, for so many seconds, is lifted."""
+MEMORY = 0.5
+LOST = 10.0
+"""Seconds after which a confirmation is not waited for any more."""
+
+
+@dataclass(slots=True)
+class Limit:
+    """In force for an external IP. changed: when it was last lowered or raised; used: when most of it was last used."""
+
+    rate: float
+    lb: str
+    changed: float
+    used: float
+
+
+class Throttle:
+    """Of all external IPs."""
+
+    def __init__(self, ground: Ground, take: Callable[[], Mapping[Serving, int]]) -> None:
+        """take: the packets that would open a connection, by external IP, since it was last called."""
+        self._ground, self._take = ground, take
+        self._limits: dict[Address, Limit] = {}
+        self._asked: dict[str, float] = {}
+        """When an LB was asked for the confirmation that is awaited."""
+        self._delays: dict[str, float] = {}
+        """How long the last one took."""
+        self._rates: Mapping[Serving, float] = {}
+        self._looked_at = self._rest_until = float("-inf")
+
+    def limit(self, address: Address) -> float | None:
+        """Connection requests a second that may reach the controller now, if that is less than the setting."""
+        found = self._limits.get(address)
+        return found.rate if found else None
+
+    def tick(self, now: float) -> Outbox:
+        """Asks busy switches how long they take, and lowers or raises one rate at a time."""
+        elapsed = min(now - self._looked_at, LOST)
+        if elapsed < PERIOD:
+            return []
+        self._looked_at = now
+        rates = self._smoothed(self._take(), elapsed)
+        busy = {limit.lb for limit in self._limits.values()}
+        busy |= {serving.assigned for serving, rate in rates.items() if rate >= BUSY}
+        if not busy:
+            return []
+        return self._ask(busy, now) + self._lower(rates, now) + self._raise(rates, now)
+
+    def _smoothed(self, asked: Mapping[Serving, int], elapsed: float) -> Mapping[Serving, float]:
+        """Requests a second of each external IP, over the last MEMORY seconds or so."""
+        weight = min(1.0, elapsed / MEMORY)
+        rates = {serving: rate * (1 - weight) for serving, rate in self._rates.items() if rate >= 1.0}
+        for serving, count in asked.items():
+            rates[serving] = rates.get(serving, 0.0) + count / elapsed * weight
+        self._rates = rates
+        return rates
+
+    def _ask(self, busy: set[str], now: float) -> Outbox:
+        out: Outbox = []
+        self._asked = {lb: at for lb, at in self._asked.items() if now < at + LOST}
+        for lb in busy - self._asked.keys():
+            if self._ground.switches[lb].ready:
+                self._asked[lb] = now
+                out.append(ToSwitch(lb, Barrier(self._ground.tokens.new(Confirmation(lb, partial(self._told, lb, now))))))
+        return out
+
+    def _told(self, lb: str, asked: float, now: float) -> Outbox:
+        if self._asked.get(lb) == asked:
+            self._delays[lb] = now - asked
+            del self._asked[lb]
+        return []
+
+    def _delay(self, lb: str, now: float) -> float:
+        return max(now - self._asked.get(lb, now), self._delays.get(lb, 0.0))
+
+    def _lower(self, rates: Mapping[Serving, float], now: float) -> Outbox:
+        """The rate of the external IP with most requests, of those whose switch is late."""
+        late = [serving for serving, rate in rates.items() if rate >= BUSY and self._delay(serving.assigned, now) > SLOW]
+        if not late or now < self._rest_until:
+            return []
+        serving = max(late, key=lambda each: rates[each])
+        before = self._limits.get(serving.address)
+        rate = max(BUSY, LOWER * min(rates[serving], before.rate if before else rates[serving]))
+        if before is None:
+            self._ground.log("more new connections than can be served: limited", level="warning", lb=serving.assigned,
+                             external_ip=str(serving.address), rate=round(rate))
+        self._rest_until = now + REST
+        self._delays.pop(serving.assigned, None)
+        return self._set(serving, Limit(rate, serving.assigned, now, now))
+
+    def _raise(self, rates: Mapping[Serving, float], now: float) -> Outbox:
+        out: Outbox = []
+        for address, limit in list(self._limits.items()):
+            serving = self._ground.external_ips.get(address)
+            if serving is None:
+                del self._limits[address]
+                continue
+            if rates.get(serving, 0.0) > UNUSED * limit.rate:
+                limit.used = now
+            if now < limit.changed + STEP or self._delay(serving.assigned, now) > QUICK:
+                continue
+            rate = limit.rate * HIGHER
+            if rate >= self._ground.settings.new_rate or now >= limit.used + UNUSED_FOR:
+                del self._limits[address]
+                self._ground.log("new connections are not limited any more", lb=serving.assigned,
+                                 external_ip=str(address))
+                out += self._meter(serving, self._ground.settings.new_rate)
+            else:
+                out += self._set(serving, Limit(rate, serving.assigned, now, limit.used))
+        return out
+
+    def _set(self, serving: Serving, limit: Limit) -> Outbox:
+        self._limits[serving.address] = limit
+        return self._meter(serving, int(limit.rate))
+
+    def _meter(self, serving: Serving, rate: int) -> Outbox:
+        """At every LB: it may have been another that served it when the rate was set."""
+        message = SetMeter(meter_new(serving.owner), rate, burst(rate))
+        return [ToSwitch(switch.lb.name, message) for switch in self._ground.ready()]
