@@ -65,8 +65,9 @@ class ControlFunction:
             self.copies,
             state.assigned.keys(),
         )
-        self.checker = Checker(ground, self.detection, self.connections)
+        self.checker = Checker(ground, self.detection, self.connections, state.checked)
         self._populate(state, now)
+        self.checker.follow(now)
         self.feeds = Feeds(ground)
         self.services = Services(ground, Needs(self.connections, self.neighbourhood, self.feeds))
         self._tidy_at = 0.0

@@ -101,21 +101,27 @@ class _Metrics(Collector):
         labels = ["external_ip", "service", "server"]
         up = GaugeMetricFamily("lbctl_server_up", "1 unless health checks say that the server is down.", labels=labels)
         taking = GaugeMetricFamily("lbctl_server_takes_connections",
-                                   "1 if it gets new connections: it is not down, drained or full.", labels=labels)
+                                   "1 if it gets new connections: it is not down (or all are), drained or full.",
+                                   labels=labels)
         connections = GaugeMetricFamily("lbctl_server_connections", "Entries that go to it.", labels=labels)
         limit = GaugeMetricFamily("lbctl_server_max_connections", "How many it may have, if that is limited.",
                                   labels=labels)
+        opened = GaugeMetricFamily(
+            "lbctl_service_fails_open", "1 if it takes new connections though its health checks say no.",
+            labels=["external_ip", "service"])
         for ip in self._shown.site.external_ips:
             for service in ip.services:
+                opened.add_metric([str(ip.address), f"{service.protocol}/{service.port}"],
+                                  float(self._shown.fails_open(ip, service) is not None))
                 for server in service.servers:
                     state = self._shown.server_state(ip, service, server)
                     which = [str(ip.address), f"{service.protocol}/{service.port}", str(server.endpoint)]
                     up.add_metric(which, float(state.reason is None))
-                    taking.add_metric(which, float(state.state == "up"))
+                    taking.add_metric(which, float(state.takes))
                     connections.add_metric(which, state.connections)
                     if server.max_connections is not None:
                         limit.add_metric(which, server.max_connections)
-        yield from (up, taking, connections, limit)
+        yield from (up, taking, connections, limit, opened)
 
     def _checks(self) -> Metric:
         checks = CounterMetricFamily("lbctl_health_checks", "Health checks of servers, by result.", labels=["result"])

@@ -106,6 +106,10 @@ class ServiceView(BaseModel):
     servers_ordered: bool = Field(
         description="the servers, their weights or limits are not the site file's: they were changed at run time"
     )
+    fails_open: str | None = Field(
+        description="why it takes new connections though its health checks say no, see docs/health-checks.md; null: it "
+        "doesn't"
+    )
     servers: list[ServerView]
 
 

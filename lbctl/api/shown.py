@@ -43,6 +43,7 @@ class ServicesRead(Protocol):
 
     def order(self, address: Address, service: Service) -> ServiceOrder: ...
     def server_state(self, address: Address, service: Service, server: Server) -> ServerState: ...
+    def fails_open(self, address: Address, service: Service) -> str | None: ...
     def former_servers(self, address: Address) -> Sequence[FormerServer]: ...
 
 
@@ -181,6 +182,10 @@ class Shown:
 
     def server_state(self, ip: ExternalIp, service: Service, server: Server) -> ServerState:
         return self._parts.services.server_state(ip.address, service, server)
+
+    def fails_open(self, ip: ExternalIp, service: Service) -> str | None:
+        """Why the service takes new connections though its health checks say no. None: it doesn't."""
+        return self._parts.services.fails_open(ip.address, service)
 
     def former_servers(self, ip: ExternalIp) -> Sequence[FormerServer]:
         return self._parts.services.former_servers(ip.address)

@@ -136,7 +136,7 @@ def service_of(shown: Shown, ip: ExternalIp, service: Service) -> s.ServiceView:
     return s.ServiceView(
         protocol=service.protocol, port=service.port, scheduler=service.scheduler,
         site_file_scheduler=order.scheduler.instead_of if order.scheduler else service.scheduler,
-        servers_ordered=order.servers is not None,
+        servers_ordered=order.servers is not None, fails_open=shown.fails_open(ip, service),
         servers=[server_of(shown, ip, service, server) for server in service.servers])
 
 

@@ -43,6 +43,10 @@ class Services:
     def server_state(self, address: Address, service: Service, server: Server) -> ServerState:
         return self._serving(address).servers.state((service.protocol_number, service.port), server)
 
+    def fails_open(self, address: Address, service: Service) -> str | None:
+        """Why that service takes new connections though its health checks say no. None: it doesn't."""
+        return self._serving(address).servers.fails_open((service.protocol_number, service.port))
+
     def former_servers(self, address: Address) -> list[FormerServer]:
         """Those with connections."""
         serving = self._serving(address)

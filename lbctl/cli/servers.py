@@ -16,6 +16,7 @@ from lbctl.cli.services import (
     ServerArgument,
     ServiceArgument,
     external_ips,
+    failing_open,
     former_servers,
     servers,
     split_server,
@@ -50,6 +51,8 @@ def show(external_ip: OnlyExternalIp = None, service: OnlyService = None, json: 
     rows += [(each["external_ip"], None, each["address"], "removed", each["connections"], None, None, _way(each), None)
              for each in former]
     output.print_table("", COLUMNS, rows, "No servers.", optional=("limit", "remark"))
+    for name, why in failing_open(views, service):
+        output.print_line(f"{name} serves in spite of its health checks: {why}.")
 
 
 @app.command("add")

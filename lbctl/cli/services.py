@@ -79,6 +79,14 @@ def servers(views: list[dict[str, Any]], service: str | None = None) -> list[Fou
             if wanted in (None, f"{of['protocol']}/{of['port']}") for server in of["servers"]]
 
 
+def failing_open(views: list[dict[str, Any]], service: str | None = None) -> list[tuple[str, str]]:
+    """The services (or the one) that serve though their health checks say no, and why."""
+    wanted = "/".join(split_service(service)) if service else None
+    named = [(ip["address"], f"{of['protocol']}/{of['port']}", of["fails_open"]) for ip in views
+             for of in ip["services"]]
+    return [(f"{address} {name}", why) for address, name, why in named if why and wanted in (None, name)]
+
+
 def former_servers(views: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The servers that these external IPs' services do not have any more and that have connections still."""
     return [{"external_ip": ip["address"], **server} for ip in views for server in ip["former_servers"]]

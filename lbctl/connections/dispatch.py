@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 from lbctl.connections.answers import drop
 from lbctl.connections.arrival import Arrival
+from lbctl.connections.departures import Departures
 from lbctl.connections.endings import Endings
 from lbctl.connections.icmp_handler import IcmpHandler
 from lbctl.connections.misdirected import Misdirected
@@ -39,6 +40,8 @@ class Connections:
         self._directory = ground.external_ips
         self._endings = endings = Endings(ground)
         self._transition = transition = Transition(ground)
+        self._departures = Departures(ground, endings)
+        self._new = new = NewConnections(ground, transition, endings)
         icmp_handler = IcmpHandler(ground.external_ips)
         new = NewConnections(ground, transition, endings)
         self.take_asked = new.take_asked
@@ -88,5 +91,5 @@ class Connections:
         return self._endings.end_all(serving, entries, now)
 
     def tick(self, now: float) -> Outbox:
-        """Ends what has lingered long enough."""
-        return self._endings.tick(now)
+        """Ends what has lingered long enough, and what has lost its server."""
+        return self._endings.tick(now) + self._departures.tick(now) + self._new.tick(now)

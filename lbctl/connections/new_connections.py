@@ -13,6 +13,7 @@ from lbctl.connections import pressure
 from lbctl.connections.answers import drop, refuse, send_icmp_error
 from lbctl.connections.arrival import Arrival
 from lbctl.connections.endings import Endings
+from lbctl.connections.reused import Reused
 from lbctl.connections.transition import Transition
 from lbctl.connections.unanswered import Unanswered
 from lbctl.entries.access_table import ENDING, GONE, REINSTALLED, RESET, REUSED, Entry
@@ -23,11 +24,10 @@ from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.openflow.messages import AddEntries, PacketOut
-from lbctl.servers.states import Place
 from lbctl.site.model import Server, Service
 from lbctl.switches.switch import Switch
 from lbctl.values.addresses import Address, Endpoint
-from lbctl.values.keys import sender_half, service_of, unpack_key
+from lbctl.values.keys import Place, sender_half, service_of, unpack_key
 from lbctl.values.protocols import TCP
 from lbctl.values.side import EXTERNAL
 from lbctl.values.transfer import TransferMode
@@ -54,7 +54,12 @@ class NewConnections:
         self._endings = endings
         self._opening = Opening(ground)
         self._unanswered = Unanswered(ground, self._looked_at)
+        self._reused = Reused(ground, self._closed_or_not)
         self._asked: dict[Serving, int] = {}
+
+    def tick(self, now: float) -> Outbox:
+        """What waits for an answer of its switch."""
+        return self._reused.tick(now)
 
     def take_asked(self) -> dict[Serving, int]:
         """How many packets for each external IP would have opened a connection, since this was last called."""
@@ -73,6 +78,8 @@ class NewConnections:
         if packet.ttl <= 1:
             return send_icmp_error(arrival, serving, icmp.TTL_EXPIRED)
         entry = serving.table.find(arrival.side, key)
+        if entry and (asked := self._reused.ask(arrival, serving, entry)) is not None:
+            return asked
         if entry and (asked := self._unanswered.ask(arrival, serving, entry)):
             return asked
         return self._open(arrival, serving, key, entry)
@@ -87,6 +94,13 @@ class NewConnections:
         address, port = entry.server
         ended = self._endings.end_all(serving, [entry], arrival.now)
         return ended + self._open(arrival, serving, entry.key, None, Endpoint(ip_address(address), port))
+
+    def _closed_or_not(self, arrival: Arrival, serving: Serving, entry: Entry, over: bool) -> Outbox:
+        """A SYN for a port whose last connection is, or is not, over; its server takes no connections any more."""
+        if arrival.switch.role(serving.address).mode is not TransferMode.NORMAL:
+            return self._transition.hold(arrival, serving)
+        ended = self._endings.end_all(serving, [entry], arrival.now) if over else []
+        return ended + self._open(arrival, serving, entry.key, serving.table.find(arrival.side, entry.key))
 
     def _open(
         self, arrival: Arrival, serving: Serving, key: bytes, entry: Entry | None, avoided: Endpoint | None = None
@@ -139,11 +153,12 @@ class NewConnections:
 
 
 def _waits_in_vain(serving: Serving, entry: Entry, packet: Packet) -> bool:
-    """A SYN that has not been answered, to a server that has gone down meanwhile?"""
+    """A SYN that has not been answered, to a server that has gone down meanwhile while others take connections?"""
     if not serving.servers.down or packet.protocol != TCP or entry.isn != packet.seq:
         return False
     address, port = entry.server
-    return (service_of(entry.key), Endpoint(ip_address(address), port)) in serving.servers.down
+    place, endpoint = service_of(entry.key), Endpoint(ip_address(address), port)
+    return (place, endpoint) in serving.servers.down and serving.servers.closed(place, endpoint)
 
 
 def _go_on(arrival: Arrival) -> ToSwitch:
@@ -188,9 +203,14 @@ class Opening:
             return takes(place, server) and server.hop.address in neighbours and serving.can_translate(key, server, now)
 
         client, scheduler, server = sender_half(key), serving.schedulers[place], None
-        if silent or avoided:
+        slow_start = serving.servers.slow_start
+        if silent or avoided or slow_start.warming:
+            def well(each: Server) -> bool:
+                return each.hop.address not in silent and each.endpoint != avoided and allowed(each)
+
             server = scheduler.choose(client, lambda each: (
-                each.hop.address not in silent and each.endpoint != avoided and allowed(each)))
+                well(each) and not slow_start.passes_over(place, service, each, client, now)))
+            server = server or scheduler.choose(client, well)
         # Where none answers, it may be this LB that does not hear them: better one of them than none.
         server = server or scheduler.choose(client, allowed)
         reply = serving.translate(key, server, now) if server else None

@@ -19,7 +19,6 @@ from lbctl.ground.tokens import FlowsAnswer
 from lbctl.openflow.cookies import MASK_ALL, entry_cookie
 from lbctl.openflow.inbound import EntryStats, EntryStatsDecoder, FlowStats
 from lbctl.openflow.messages import DeleteEntries, ReadFlows
-from lbctl.site.model import Settings
 from lbctl.values.protocols import TCP, UDP
 from lbctl.values.side import EXTERNAL, Side
 
@@ -37,9 +36,7 @@ SOON = 0.01
 
 def interval(serving: Serving) -> float:
     """Seconds for a round: an entry ends between its idle timeout and two rounds later."""
-    settings: Settings = serving.settings
-    protocols = {protocol for protocol, _ in serving.services} or {TCP, UDP}
-    shortest = min(settings.idle_timeout_of(protocol) for protocol in protocols)
+    shortest = min(map(serving.idle_timeout_of, serving.services or [(TCP, 0), (UDP, 0)]))
     least = max(SHORTEST, len(serving.table) / READ_PER_SECOND)
     return max(min(shortest / 4, pressure.look_after(serving), LONGEST), least)
 

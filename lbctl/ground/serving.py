@@ -10,10 +10,10 @@ from lbctl.entries.held import HeldPackets
 from lbctl.entries.translation import Allocation, full_reply
 from lbctl.ground.move_record import MoveRecord
 from lbctl.servers.schedulers import Scheduler, scheduler_for
-from lbctl.servers.states import Place, ServerStates
+from lbctl.servers.states import ServerStates
 from lbctl.site.model import ExternalIp, Hop, Server, Service, Settings, Tunnel
 from lbctl.values.addresses import Address, Endpoint, Network
-from lbctl.values.keys import reply_key
+from lbctl.values.keys import Place, reply_key, service_of
 from lbctl.values.owners import owner_of
 from lbctl.values.side import EXTERNAL, Side
 
@@ -156,11 +156,18 @@ class Serving:
 
     def idle_since(self, now: float) -> list[Entry]:
         """The entries that have been idle for too long."""
-        limits = {
-            protocol: now - self.settings.idle_timeout_of(protocol)
-            for protocol in {e.key[0] for e in self.table.entries()}
-        }
-        return [entry for entry in self.table.entries() if entry.last_seen <= limits[entry.key[0]]]
+        entries = self.table.entries()
+        if any(service.idle_timeout is not None for service in self.services.values()):
+            places = {place: now - self.idle_timeout_of(place) for place in {service_of(e.key) for e in entries}}
+            return [entry for entry in entries if entry.last_seen <= places[service_of(entry.key)]]
+        limits = {protocol: now - self.settings.idle_timeout_of(protocol) for protocol in {e.key[0] for e in entries}}
+        return [entry for entry in entries if entry.last_seen <= limits[entry.key[0]]]
+
+    def idle_timeout_of(self, place: Place) -> float:
+        """Seconds that an entry of that service may be idle."""
+        service = self.services.get(place)
+        own = service.idle_timeout if service else None
+        return self.settings.idle_timeout_of(place[0]) if own is None else own
 
 
 def _translated_to(config: ExternalIp) -> tuple[tuple[bytes, ...], tuple[int, int], bool]:

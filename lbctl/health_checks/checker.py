@@ -9,11 +9,10 @@ LB; what fails while one is on is not counted, and neither is what fails because
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from lbctl.entries.access_table import Entry
 from lbctl.frames import icmp, packets
 from lbctl.frames.discovery import asked_by
 from lbctl.frames.icmp_translation import quoted
@@ -23,15 +22,17 @@ from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.ground.tokens import Confirmation
 from lbctl.health_checks.agenda import Agenda
+from lbctl.health_checks.judge import Ender, Judge
 from lbctl.health_checks.targets import Target, Targets
 from lbctl.health_checks.verdict import Attempt, Said, Segment, Verdict
 from lbctl.openflow.inbound import PacketIn
 from lbctl.openflow.messages import Barrier, PacketOut
 from lbctl.openflow.meters import MOST_CHECKS
 from lbctl.openflow.ports import Ports
-from lbctl.site.model import CHECK_PORTS
+from lbctl.site.model import CHECK_PORTS, ServiceName
+from lbctl.store.checked import Checked
 from lbctl.switches.switch import Switch
-from lbctl.values.keys import inverse_key, pack_key, server_key, unpack_key
+from lbctl.values.keys import inverse_key, pack_key, unpack_key
 from lbctl.values.protocols import UDP
 
 BURST = 0.1
@@ -59,6 +60,7 @@ class Flight:
     attempt: Attempt
     key: bytes
     lb: str
+    began: float
     deadline: float
     again_at: float
     pause: float
@@ -78,20 +80,17 @@ class Fitness(Protocol):
         """Is that LB's data path well, as far as is known?"""
 
 
-class Ender(Protocol):
-    """Who ends entries (lbctl/connections/)."""
-
-    def end_all(self, serving: Serving, entries: Iterable[Entry], now: float) -> Outbox:
-        """Takes entries out of the table and out of every switch."""
-
-
 class Checker:
     """Of all servers of a control function. counters: checks by result; what was put off, not sent, or not counted."""
 
-    def __init__(self, ground: Ground, fitness: Fitness, ender: Ender) -> None:
-        self._ground, self._fitness, self._ender = ground, fitness, ender
+    def __init__(
+        self, ground: Ground, fitness: Fitness, ender: Ender, known: Mapping[ServiceName, Checked]
+    ) -> None:
+        """known: what an earlier control function has found."""
+        self._ground, self._fitness = ground, fitness
         self.counters: Counter[str] = Counter()
-        self._targets = Targets()
+        self._targets = Targets(known)
+        self._judge = Judge(ground, self._targets, ender, self.counters)
         self._flights: dict[bytes, Flight] = {}
         self._starts: Agenda[Target] = Agenda()
         self._alarms: Agenda[Flight] = Agenda()
@@ -113,7 +112,7 @@ class Checker:
     def tick(self, now: float) -> Outbox:
         """What is to be sent now."""
         if now >= self._follow_at:
-            self._follow(now)
+            self.follow(now)
         out = self._wake(now)
         self._allowance = min(self._allowance + MOST_CHECKS * (now - self._ticked), MOST_CHECKS * BURST)
         self._ticked = now
@@ -126,9 +125,10 @@ class Checker:
                 continue
             self._allowance -= 1
             out += self._begin(target, now)
-        return out
+        return out + self._judge.tick(now)
 
-    def _follow(self, now: float) -> None:
+    def follow(self, now: float) -> None:
+        """Checks the servers of the services as they are now."""
         self._follow_at = now + FOLLOW_INTERVAL
         new = self._targets.follow(self._ground.external_ips, now)
         if new:
@@ -141,7 +141,7 @@ class Checker:
         """Is it still to be checked, by the services as they are at this moment?"""
         serving = target.serving
         if serving.services is not target.services or self._ground.external_ips.get(serving.address) is not serving:
-            self._follow(now)
+            self.follow(now)
         return not target.gone
 
     def _wake(self, now: float) -> Outbox:
@@ -202,7 +202,8 @@ class Checker:
             return []
         pause = check.timeout * RETRY
         flight = Flight(
-            target, target.attempt(self._ground.seed, now), key, sender.lb.name, now + check.timeout, now + pause, pause
+            target, target.attempt(self._ground.seed, now), key, sender.lb.name, now,
+            deadline=now + check.timeout, again_at=now + pause, pause=pause,
         )
         self._flights[key], target.checked = flight, True
         self._alarms.add(flight.wakes, flight)
@@ -215,8 +216,8 @@ class Checker:
         if now < target.unresolved[1] + PATIENCE:
             self.counters["not_sent"] += 1
             return []
-        return self._judge(
-            target, Verdict(False, "unresolved", f"no answer to {asked_by(target.server.hop.address)}"), now
+        return self._judge.judged(
+            target, Verdict(False, "unresolved", f"no answer to {asked_by(target.server.hop.address)}"), now, now
         )
 
     def _key(self, target: Target) -> bytes | None:
@@ -290,7 +291,7 @@ class Checker:
             self._not_counted(flight)
             return []
         self._forget(flight)
-        return self._judge(target, verdict, now) if self._exists(target, now) else []
+        return self._judge.judged(target, verdict, flight.began, now) if self._exists(target, now) else []
 
     def _not_counted(self, flight: Flight) -> None:
         """It says nothing about the server."""
@@ -300,43 +301,6 @@ class Checker:
     def _forget(self, flight: Flight) -> None:
         del self._flights[flight.key]
         flight.over, flight.target.checked = True, False
-
-    def _judge(self, target: Target, verdict: Verdict, now: float) -> Outbox:
-        self.counters["passed" if verdict.passed else verdict.result] += 1
-        servers, endpoint = target.serving.servers, target.server.endpoint
-        if not target.judgement.note(verdict.passed):
-            if not verdict.passed and not target.judgement.up and verdict.reason != target.reason:
-                target.reason = verdict.reason
-                servers.set_down(target.place, endpoint, verdict.reason, now)
-            return []
-        told = {
-            "external_ip": str(target.serving.address),
-            "service": f"{target.service.protocol}/{target.service.port}",
-            "server": str(endpoint),
-            "reason": verdict.reason,
-        }
-        if target.judgement.up:
-            servers.set_up(target.place, endpoint)
-            self._ground.log("server up", **told, down_for=round(now - target.since, 1))
-            return []
-        target.reason, target.since = verdict.reason, now
-        servers.set_down(target.place, endpoint, verdict.reason, now)
-        out = self._reset(target, now) if target.check.when_down == "reset" else []
-        self._ground.log("server down", level="warning", **told)
-        return out
-
-    def _reset(self, target: Target, now: float) -> Outbox:
-        """Ends the server's entries: the next packet of either side is answered with a RST (a client's datagram: by
-        another server)."""
-        protocol, port = target.place
-        table = target.serving.table
-        to_server, service = server_key(protocol, target.server.address.packed, target.server.port), port.to_bytes(2)
-        if to_server not in table.connections_to:
-            return []
-        doomed = [
-            entry for entry in table.snapshot() if entry.reply.startswith(to_server) and entry.key.endswith(service)
-        ]
-        return self._ender.end_all(target.serving, doomed, now)
 
 
 def _payload(packet: Packet, frame: bytes) -> bytes:

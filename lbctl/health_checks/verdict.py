@@ -56,13 +56,19 @@ class Judgement:
     against: int = 0
     """Checks in a row that say otherwise."""
 
-    def note(self, passed: bool) -> bool:
-        """The outcome of one more check. True if the server is not any more what it was."""
+    @property
+    def failing(self) -> bool:
+        """Is it down, or would it be if failures were heeded?"""
+        return not self.up or self.against >= self.fall
+
+    def note(self, passed: bool, heeded: bool = True) -> bool:
+        """The outcome of one more check. True if the server is not any more what it was; one that is up stays so
+        while failures are not heeded."""
         if passed == self.up:
             self.against = 0
             return False
         self.against += 1
-        if self.against < (self.fall if self.up else self.rise):
+        if self.against < (self.fall if self.up else self.rise) or self.up and not heeded:
             return False
         self.up, self.against = passed, 0
         return True

@@ -17,6 +17,8 @@ from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
 from lbctl.site.model import ServiceName, ServiceOrder
+from lbctl.store import checked as checks
+from lbctl.store.checked import Checked
 from lbctl.store.orders import orders_of, rows_of
 from lbctl.values.addresses import Address
 from lbctl.values.transfer import Strategy
@@ -41,7 +43,8 @@ class UnfinishedMove:
 class State:
     """assigned: external IP -> LB name; unfinished: external IP -> its move; watched: the LBs whose data paths have
     answered probes; fence_code: see openflow/probe_rules.py ("": none, no LB can be fenced); orders: for services;
-    drained: LBs that an operator wants empty."""
+    drained: LBs that an operator wants empty; checked: what is known of servers, of the services whose check has been
+    passed."""
 
     assigned: Mapping[Address, str] = field(default_factory=dict)
     unfinished: Mapping[Address, UnfinishedMove] = field(default_factory=dict)
@@ -49,6 +52,7 @@ class State:
     fence_code: str = ""
     orders: Mapping[ServiceName, ServiceOrder] = field(default_factory=dict)
     drained: frozenset[str] = frozenset()
+    checked: Mapping[ServiceName, Checked] = field(default_factory=dict)
 
 
 def new_fence_code() -> str:
@@ -78,7 +82,8 @@ class FileStore:
                           for ip, move in document["unfinished"].items()},
                          frozenset(map(str, document.get("watched", ()))),
                          _fence_code(document.get("fence_code", "")),
-                         orders_of(document.get("orders", ())), frozenset(map(str, document.get("drained", ()))))
+                         orders_of(document.get("orders", ())), frozenset(map(str, document.get("drained", ()))),
+                         checks.checked_of(document.get("checked", ())))
         except FileNotFoundError:
             return State()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -96,6 +101,7 @@ class FileStore:
             "fence_code": state.fence_code,
             "orders": rows_of(state.orders),
             "drained": sorted(state.drained),
+            "checked": checks.rows_of(state.checked),
         }
         try:
             self._replace(json.dumps(document, indent=2))

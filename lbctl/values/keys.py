@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import struct
 
+Place = tuple[int, int]
+"""Of a service on its external IP: protocol number and port."""
 _IPV4_KEY = struct.Struct("!B4sH4sH")
 _IPV6_KEY = struct.Struct("!B16sH16sH")
 KEY_SIZES = {4: _IPV4_KEY.size, 6: _IPV6_KEY.size}
@@ -54,7 +56,7 @@ def server_address_of(reply: bytes) -> bytes:
     return reply[1:(len(reply) + 1 >> 1) - 2]
 
 
-def service_of(key: bytes) -> tuple[int, int]:
+def service_of(key: bytes) -> Place:
     """The protocol and the receiver's port: of a client's packet, the service that it asks for."""
     return key[0], int.from_bytes(key[-2:])
 

@@ -27,8 +27,8 @@ from tests.integration.moving import STRATEGIES, Talks, assert_unharmed, mixed_l
 FIRST, FULL, TUNNEL, ROUTED, IPV6 = "198.51.100.1", "198.51.100.2", "198.51.100.3", "198.51.100.4", "2001:db8:1::5"
 ALL = (FIRST, FULL, TUNNEL, ROUTED, IPV6)
 LEAVES, UDP, BY_STATUS = 81, 53, 82
-"""Ports of more services of FIRST: whose connections are left when a server goes down; checked by UDP; with own HTTP
-servers."""
+"""Ports of more services of FIRST: whose connections are left when a server goes down, and refused when all are;
+checked by UDP; with own HTTP servers."""
 STATUS_PORT = 8082
 INTERVAL, TIMEOUT, RISE, FALL = 0.3, 0.3, 2, 3
 CHECK = HealthCheck("http", INTERVAL, TIMEOUT, RISE, FALL)
@@ -56,7 +56,12 @@ def site(check: HealthCheck | None = CHECK) -> Site:
             first,
             services=(
                 replace(first.services[0], health_check=check),
-                Service("tcp", LEAVES, servers=servers, health_check=replace(http, when_down="leave")),
+                Service(
+                    "tcp",
+                    LEAVES,
+                    servers=servers,
+                    health_check=replace(http, when_down="leave", when_all_down="refuse"),
+                ),
                 Service(
                     "udp",
                     UDP,
@@ -266,10 +271,12 @@ def test_all_down(well: Bed) -> None:
             stack.enter_context(stopped(well, address))
         for address in servers_of(FIRST):
             wait_down(well, FIRST, address, f"no HTTP status within {TIMEOUT:g} s")
+            wait_down(well, FIRST, address, f"no HTTP status within {TIMEOUT:g} s", LEAVES)
         for client in (well.clients[0], well.remote):
+            connect(client, FIRST).close()
             again = syns_sent_again(client)
             with pytest.raises(ConnectionRefusedError):
-                connect(client, FIRST)
+                connect(client, FIRST, LEAVES)
             assert syns_sent_again(client) == again, "not at once"
     well.wait_until(lambda: down(well, FIRST) == {}, RISE * INTERVAL + SLACK, "up again")
     assert failures(well, FIRST) == 0
@@ -283,10 +290,16 @@ def test_old_connections_are_reset_or_left(well: Bed) -> None:
             wait_down(well, FIRST, gone, f"no HTTP status within {TIMEOUT:g} s", LEAVES)
             assert {request(well.clients[0], FIRST, LEAVES)["server"] for _ in range(4)} == {other}
             again = syns_sent_again(well.clients[0])
+            ended = lambda: len(entries_from(well, reset.ports)) == 2  # noqa: E731
+            well.wait_until(ended, INTERVAL + TIMEOUT + SLACK, "the others have passed before and after")
             broken = reset.broken()
             assert len(broken) == 2 and all("ConnectionResetError" in what for what in broken)
             assert syns_sent_again(well.clients[0]) == again, "not at once"
         assert left.broken() == []
+
+
+def entries_from(bed: Bed, ports: set[int]) -> list[dict]:
+    return [entry for entry in bed.entries("lb-a") if entry["client_port"] in ports]
 
 
 # Moves.

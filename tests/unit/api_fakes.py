@@ -88,13 +88,19 @@ class FakeServices:
         self.in_force = in_force(control.site, {})
         self.states: dict[tuple[Address, Endpoint], ServerState] = {}
         self.former: list[FormerServer] = []
+        self.failing_open: str | None = None
+        """Why all services serve in spite of their checks."""
 
     def order(self, address: Address, service: Service) -> ServiceOrder:
         return self.in_force.order(address, service)
 
     def server_state(self, address: Address, service: Service, server: Server) -> ServerState:
         drained = server.endpoint in self.order(address, service).drained
-        return self.states.get((address, server.endpoint), ServerState("drained" if drained else "up", 0))
+        usual = ServerState("drained" if drained else "up", 0, takes=not drained)
+        return self.states.get((address, server.endpoint), usual)
+
+    def fails_open(self, address: Address, service: Service) -> str | None:
+        return self.failing_open
 
     def former_servers(self, address: Address) -> list[FormerServer]:
         return self.former

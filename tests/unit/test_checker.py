@@ -8,7 +8,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lbctl.entries.access_table import Entry
@@ -180,7 +180,12 @@ def test_http(manner: str, reason: str | None) -> None:
 def test_udp(answer: bytes | None, manner: str, reason: str | None) -> None:
     world = world_of(replace(CHECK, type="udp", request=b"hello", answer=answer))
     world.manners["10.0.0.10"] = manner
+    others = {"10.0.0.11": "accepts"} if answer == b"" else {}
+    world.manners |= others
     world.settle(4.0, 0.05)
+    if answer == b"other":
+        assert world.down() == {} and reason in health_of(world), "no server answers so"
+        return
     assert world.down().get("10.0.0.10:80") == reason and {packet.protocol for _, _, packet in world.checks} == {UDP}
 
 
@@ -320,14 +325,121 @@ def test_an_lb_that_is_not_heard_any_more_blames_no_server() -> None:
     assert len(world.down()) == 1, "it is heard again"
 
 
-def test_after_a_restart_all_are_up_until_they_have_failed(world) -> None:
+def test_what_is_down_stays_down_over_a_restart(world) -> None:
     world.manners["10.0.0.10"] = "refuses"
-    world.settle(4.0, 0.05)
+    world.settle(5.0, 0.05)
+    since = world.serving(world.site.external_ips[0].address).servers.down
     world.restart_control()
-    world.settle(1.0, 0.05)
+    assert world.serving(world.site.external_ips[0].address).servers.down == since
+    world.settle(0.5, 0.05)
+    for _ in range(8):
+        world.open(0)
+    world.drain()
+    assert {conversation.server for conversation in world.conversations} == {TWO}
+    world.manners.clear()
+    world.settle(4.0, 0.05)
+    assert world.down() == {}, "it is up by its checks"
+
+
+def test_after_a_restart_with_another_check_all_are_up(world) -> None:
+    world.manners["10.0.0.10"] = "refuses"
+    world.settle(5.0, 0.05)
+    world.site = checked(world.site, replace(CHECK, rise=3))
+    world.restart_control()
     assert world.down() == {}
     world.settle(4.0, 0.05)
     assert len(world.down()) == 1
+
+
+# Fail open.
+
+
+def all_of(world: CheckedSite, manner: str) -> None:
+    world.manners = {str(server.address): manner for ip in world.site.external_ips[:1]
+                     for service in ip.services for server in service.servers}
+
+
+def health_of(world: CheckedSite) -> str | None:
+    return world.serving(world.site.external_ips[0].address).servers.fails_open(PLACE)
+
+
+@pytest.mark.parametrize("when_all_down", ["serve", "refuse"])
+def test_if_all_servers_fail_at_once_no_connection_is_reset(when_all_down: str) -> None:
+    world = world_of(replace(CHECK, when_all_down=when_all_down))
+    old = [world.open(0) for _ in range(6)]
+    world.drain()
+    all_of(world, "silent")
+    world.settle(6.0, 0.05)
+    assert len(world.down()) == 2
+    assert health_of(world) == ("all servers are down" if when_all_down == "serve" else None)
+    for conversation in old:
+        world.from_client(conversation)
+    new = [world.open(0) for _ in range(4)]
+    world.drain()
+    assert world.violations == []
+    assert {each.server for each in new} == ({ONE, TWO} if when_all_down == "serve" else {None})
+    # One comes back: the other one fails alone.
+    world.violations.clear()
+    del world.manners["10.0.0.11"]
+    world.settle(4.0, 0.05)
+    assert health_of(world) is None and len(world.down()) == 1
+    for conversation in old:
+        world.from_client(conversation)
+    world.drain()
+    gone = [conversation.number for conversation in old if conversation.server == ONE]
+    assert world.violations == [f"the client of live connection {number} got a RST" for number in gone]
+
+
+@settings(max_examples=15)
+@given(st.lists(st.floats(2.0, 9.0), min_size=1, max_size=5), st.sampled_from(["silent", "refuses"]))
+def test_what_all_servers_do_at_once_ends_nothing_and_refuses_nobody(pauses: list[float], manner: str) -> None:
+    """They fail and recover together, whenever; who is seen to do it first is only who is asked first."""
+    world = world_of()
+    old = [world.open(0) for _ in range(4)]
+    world.drain()
+    for number, pause in enumerate(pauses):
+        all_of(world, "accepts" if number % 2 else manner)
+        until = world.now + pause
+        while world.now < until:
+            world.settle(0.5, 0.05)
+            for conversation in (*old, world.open(0)):
+                world.from_client(conversation)
+            world.drain()
+    assert world.violations == [] and all(conversation.server for conversation in world.conversations)
+
+
+@pytest.mark.parametrize("when_all_down", ["serve", "refuse"])
+def test_a_check_that_has_never_passed_takes_no_server_out(world, when_all_down: str) -> None:
+    """The operator has mistyped it."""
+    old = [world.open(0) for _ in range(6)]
+    world.drain()
+    typo = checked(world.site, replace(CHECK, type="http", path="/typo", when_all_down=when_all_down))
+    all_of(world, "404")
+    world.post(world.control.services.use_file(typo, world.now))
+    world.settle(8.0, 0.05)
+    assert world.down() == {} and "status 404" in health_of(world)
+    new = [world.open(0) for _ in range(4)]
+    for conversation in old:
+        world.from_client(conversation)
+    world.drain()
+    assert world.violations == [] and {each.server for each in new} == {ONE, TWO}
+    world.post(world.control.services.use_file(checked(world.site, None), world.now))
+    world.settle(2.0, 0.05)
+    assert health_of(world) is None, "it is taken away"
+    world.post(world.control.services.use_file(typo, world.now))
+    world.settle(5.0, 0.05)
+    # It is mended, or one server learns what is asked: from now on it counts.
+    world.manners["10.0.0.11"] = "200"
+    world.settle(3.0, 0.05)
+    assert health_of(world) is None and world.down() == {"10.0.0.10:80": "status 404"}
+
+
+def test_a_server_that_is_down_stays_so_when_the_check_changes(world) -> None:
+    world.manners["10.0.0.10"] = "refuses"
+    world.settle(5.0, 0.05)
+    world.post(world.control.services.use_file(checked(world.site, replace(CHECK, type="http")), world.now))
+    world.settle(4.0, 0.05)
+    assert list(world.down()) == ["10.0.0.10:80"], "the other one stays up, though it does not speak HTTP"
 
 
 # The site file.

@@ -342,6 +342,13 @@ def test_a_server_that_is_down_is_told(doctor):
     )
 
 
+def test_a_service_that_serves_in_spite_of_its_checks_is_told(doctor):
+    doctor.command.control.services.failing_open = "all servers are down"
+    _, findings = doctor()
+    assert any("serves in spite of its health checks: all servers are down." in each["what"] for each in findings)
+    assert all(each["level"] == "warn" for each in findings)
+
+
 def test_without_a_controller_the_site_file_says_which_bridges(doctor, monkeypatch):
     monkeypatch.setenv("LBCTL_URL", "http://127.0.0.1:1")
     status, findings = doctor("--site", "examples/site.yaml")

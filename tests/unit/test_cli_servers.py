@@ -53,6 +53,9 @@ def test_list(lbctl) -> None:
     run = lbctl("server", "list", "--json", "--external-ip", "198.51.100.1", "--service", "tcp/80")
     assert run.json["servers"][0]["state"] == "down" and run.json["servers"][0]["external_ip"] == "198.51.100.1"
     assert lbctl("server", "list", "--service", "udp/80").out == "No servers.\n"
+    lbctl.control.services.failing_open = "all servers are down"
+    said = "198.51.100.1 tcp/80 serves in spite of its health checks: all servers are down."
+    assert said in lbctl("server", "list").out and said not in lbctl("server", "list", "--service", "udp/80").out
 
 
 def test_list_says_how_servers_are_reached(all_kinds) -> None:

@@ -53,8 +53,8 @@ def problem(check: str, **options: str) -> str:
     ("{type: tcp, port: 53}", "udp", HealthCheck("tcp", port=53)),
     ("{type: http}", "tcp", HealthCheck("http")),
     ("{interval: 0.5}", "tcp", HealthCheck("tcp", interval=0.5, timeout=0.5)),
-    ("{interval: 30, timeout: 5, rise: 1, fall: 1, port: 9, when_down: leave}", "tcp",
-     HealthCheck("tcp", 30.0, 5.0, 1, 1, 9, when_down="leave")),
+    ("{interval: 30, timeout: 5, rise: 1, fall: 1, port: 9, when_down: leave, when_all_down: refuse}", "tcp",
+     HealthCheck("tcp", 30.0, 5.0, 1, 1, 9, when_down="leave", when_all_down="refuse")),
     ("{type: http, path: /ok?a=1, host: 'www.example:8080', status: 204}", "tcp",
      HealthCheck("http", path="/ok?a=1", host="www.example:8080", status=((204, 204),))),
     ("{type: http, status: [200-299, 304]}", "tcp", HealthCheck("http", status=((200, 299), (304, 304)))),
@@ -68,7 +68,8 @@ def test_what_is_accepted(given: str, protocol: str, meant: HealthCheck) -> None
 
 MISTAKES = [
     ("tcp",
-     "13: health_check must be a mapping with the keys type, interval, timeout, rise, fall, port, when_down; it is "
+     "13: health_check must be a mapping with the keys type, interval, timeout, rise, fall, port, when_down, "
+     "when_all_down; it is "
      "text"),
     ("{type: ping}", "13: unknown type 'ping': one of: tcp, http, udp"),
     ("{type: htp}", "13: unknown type 'htp': did you mean 'http'?"),
@@ -83,6 +84,7 @@ MISTAKES = [
     ("{rise: 0}", "13: rise must be a whole number from 1 to 1000; it is 0"),
     ("{fall: 1.5}", "13: fall must be a whole number from 1 to 1000; it is '1.5'"),
     ("{port: 70000}", "13: port must be a whole number from 1 to 65535; it is 70000"),
+    ("{when_all_down: open}", "13: unknown when_all_down 'open': one of: serve, refuse"),
     ("{when_down: drop}", "13: unknown when_down 'drop': one of: reset, leave"),
     ("{type: http, path: well}",
      "13: path must begin with / and have at most 256 printable ASCII characters, no space; it is 'well'"),
@@ -139,7 +141,7 @@ checks = st.one_of(
               st.fixed_dictionaries({
         "interval": st.sampled_from([2.0, 5.0]), "timeout": st.sampled_from([0.5, 1.0, 2.0]), "rise": st.integers(1, 9),
         "fall": st.integers(1, 9), "port": st.none() | st.integers(1, 65535),
-        "when_down": st.sampled_from(["reset", "leave"])})),
+        "when_down": st.sampled_from(["reset", "leave"]), "when_all_down": st.sampled_from(["serve", "refuse"])})),
     st.builds(lambda path, host, status: HealthCheck("http", path=path, host=host, status=status),
               st.sampled_from(["/", "/a%20#:"]),
               st.none() | st.just("on"),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lbctl.site.model import SCHEDULERS, TUNNEL_OVERHEAD, Instead, Server, ServiceName, ServiceOrder, Tunnel
 from lbctl.store import FileStore, State, StoreError, UnfinishedMove
+from lbctl.store.checked import Checked
 from lbctl.values.addresses import Endpoint
 from lbctl.values.transfer import Strategy
 
@@ -39,7 +40,12 @@ states = st.builds(
     st.dictionaries(st.ip_addresses(v=4), st.builds(UnfinishedMove, names, names, st.sampled_from(Strategy)),
                     max_size=3),
     orders=st.dictionaries(st.builds(ServiceName, st.ip_addresses(), st.sampled_from(["tcp", "udp"]), ports), orders,
-                           max_size=3))
+                           max_size=3),
+    checked=st.dictionaries(
+        st.builds(ServiceName, st.ip_addresses(), st.sampled_from(["tcp", "udp"]), ports),
+        st.builds(Checked, names, st.dictionaries(
+            st.builds(Endpoint, st.ip_addresses(), ports), st.tuples(names, st.floats(0, 2e9)), max_size=2)),
+        max_size=3))
 
 
 @given(state=states)
@@ -130,4 +136,4 @@ def test_the_file_is_for_people_too(tmp_path) -> None:
                     "scheduler": {"wanted": "maglev", "instead_of": "round-robin"},
                     "servers": {"wanted": [{"address": "10.0.0.11", "port": 80, "weight": 1, "max_connections": 7}],
                                 "instead_of": [{"address": "10.0.0.11", "port": 80, "weight": 1}]},
-                    "drained": ["10.0.0.11:80"]}], "drained": []}
+                    "drained": ["10.0.0.11:80"]}], "drained": [], "checked": []}

@@ -331,6 +331,7 @@ def test_a_large_site_is_read_a_little_at_each_tick_and_all_of_it() -> None:
             services={(6, 80): None},
             settings=Settings(),
             idle_since=lambda _: [],
+            idle_timeout_of=lambda _: 7500.0,
         )
         for owner in range(1, 601)
     }
@@ -350,7 +351,8 @@ def test_the_requests_of_a_small_site_are_spread() -> None:
     """Over half of a round, so that no switch is asked for all at once."""
     table = Table(100)
     serving = SimpleNamespace(
-        owner=1, assigned="lb-a", table=table, services={(6, 80): None}, settings=Settings(), idle_since=lambda _: []
+        owner=1, assigned="lb-a", table=table, services={(6, 80): None}, settings=Settings(), idle_since=lambda _: [],
+        idle_timeout_of=lambda _: 7500.0,
     )
     ground = fake_ground({"lb-a": SimpleNamespace(ready=True)}, SimpleNamespace(by_owner={1: serving}))
     sweep = Sweep(ground, lambda *_: [])

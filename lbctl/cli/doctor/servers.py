@@ -48,6 +48,12 @@ def check_limit(external_ip: dict[str, Any]) -> Iterator[Finding]:
 def _down(external_ip: dict[str, Any]) -> Iterator[Finding]:
     """What its health checks have found, of servers whose MAC is known."""
     for service in external_ip["services"]:
+        if service["fails_open"]:
+            yield warn(
+                f"{external_ip['address']} {service['protocol']}/{service['port']} serves in spite of its health "
+                f"checks: {service['fails_open']}.",
+                "does health_check ask what the servers answer? Ask one yourself; see docs/health-checks.md#fail-open",
+            )
         for server in service["servers"]:
             if server["state"] == "down" and server["mac"] is not None:
                 yield warn(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Generic, Literal, NamedTuple, TypeVar, get_args
 
 from lbctl.site.forms import (
@@ -13,6 +13,7 @@ from lbctl.site.forms import (
     Part,
     Parts,
     Payload,
+    Positive,
     Seconds,
     Statuses,
     Whole,
@@ -38,6 +39,9 @@ flow."""
 WhenDown = Literal["reset", "leave"]
 WHEN_DOWN: tuple[WhenDown, ...] = get_args(WhenDown)
 """What becomes of the connections of a server that goes down."""
+WhenAllDown = Literal["serve", "refuse"]
+WHEN_ALL_DOWN: tuple[WhenAllDown, ...] = get_args(WhenAllDown)
+"""What becomes of new connections when all servers are down."""
 _TIME = Seconds(0.1, 3600.0)
 """Time is looked at some ten times a second."""
 _IN_A_ROW = Whole(1, 1000)
@@ -69,7 +73,12 @@ class HealthCheck:
     answer: Annotated[bytes | None, Key(
         _BYTES, "what a right answer begins with", absent="any answer is right, and so is none", only_for=_UDP)] = None
     when_down: Annotated[WhenDown, Key(
-        Choice(WHEN_DOWN), "what becomes of the connections of a server that goes down")] = "reset"
+        Choice(WHEN_DOWN),
+        "what becomes of the connections of a server that goes down while others pass their checks")] = "reset"
+    when_all_down: Annotated[WhenAllDown, Key(
+        Choice(WHEN_ALL_DOWN),
+        "what becomes of new connections when all servers are down: they are served as if there were no check, or "
+        "refused")] = "serve"
 
     @property
     def protocol_number(self) -> int:
@@ -88,6 +97,13 @@ class Service:
         changeable=True)] = "round-robin"
     servers: Annotated[tuple[Server, ...], Key(
         Parts(Part(Server, "server")), "where connections go", required=True)] = ()
+    slow_start: Annotated[float, Key(
+        Seconds(0.0, 3600.0),
+        "a server that comes, or takes connections again, gets its full share of new ones only after so many seconds, "
+        "see schedulers.md")] = field(default=0.0, kw_only=True)
+    idle_timeout: Annotated[float | None, Key(
+        Positive(), "an entry of this service without a packet for so many seconds is removed",
+        absent="the site's `idle_timeout`, or `udp_idle_timeout`")] = field(default=None, kw_only=True)
     health_check: Annotated[HealthCheck | None, Key(
         Part(HealthCheck, "health_check", inherits=(("type", "protocol"),)),
         "how its servers are checked, see health-checks.md", absent="no check")] = None

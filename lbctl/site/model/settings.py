@@ -37,6 +37,10 @@ class Settings:
     # RFC 4787 REQ-5: two minutes at least.
     udp_idle_timeout: Annotated[float, Key(
         _SECONDS, "the same for UDP, whose connections have no other end, and for ICMP echo")] = 120.0
+    udp_drain_timeout: Annotated[float, Key(
+        _SECONDS,
+        "a UDP flow goes from a drained server to another one after so many seconds, however long datagrams come")
+    ] = 120.0
     half_open_timeout: Annotated[float, Key(
         _SECONDS,
         "a TCP entry whose client has sent nothing after its SYN for so many seconds is removed, within a minute more")
