@@ -99,16 +99,25 @@ def readdressed(data: bytes, transport: int, key: bytes) -> bytes:
         ports, new_ports = slice(transport + _IDENTIFIER, transport + _IDENTIFIER + 2), source_port.to_bytes(2)
     else:
         ports, new_ports = slice(transport, transport + 4), source_port.to_bytes(2) + destination_port.to_bytes(2)
-    out = bytearray(data)
-    if first == 12:
-        _update(out, 10, data[addresses], new_addresses)
+    out = bytearray(with_addresses(data, source, destination))
     place = transport + _CHECKSUM[protocol]
     if len(data) >= place + 2 and not (protocol == UDP and data[place:place + 2] == b"\0\0"):
         pseudo_header = protocol != ICMP
         _update(out, place, data[addresses] * pseudo_header + data[ports], new_addresses * pseudo_header + new_ports)
         if protocol == UDP and out[place:place + 2] == b"\0\0":
             out[place:place + 2] = b"\xff\xff"
-    out[addresses], out[ports] = new_addresses, new_ports
+    out[ports] = new_ports
+    return bytes(out)
+
+
+def with_addresses(data: bytes, source: bytes, destination: bytes) -> bytes:
+    """An IP packet, or its beginning, with these addresses in its header; what it carries stays."""
+    first = _ADDRESSES[4 if len(source) == 4 else 6]
+    addresses, new_addresses = slice(first, first + 2 * len(source)), source + destination
+    out = bytearray(data)
+    if len(source) == 4:
+        _update(out, 10, data[addresses], new_addresses)
+    out[addresses] = new_addresses
     return bytes(out)
 
 

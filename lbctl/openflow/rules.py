@@ -33,7 +33,16 @@ from lbctl.openflow.flow import (
     SetField,
     flow,
 )
-from lbctl.openflow.meters import METER_ARP, METER_CHECK, METER_ERROR, METER_HOLD, METER_ICMP, METER_NEW, METER_RESET
+from lbctl.openflow.meters import (
+    METER_ARP,
+    METER_CHECK,
+    METER_ERROR,
+    METER_FRAGMENT,
+    METER_HOLD,
+    METER_ICMP,
+    METER_NEW,
+    METER_RESET,
+)
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.probe_rules import Watched, probe_flows
 from lbctl.openflow.responder_rules import ECHO_TYPES, echo_responder, responder, solicitation_flows
@@ -142,7 +151,8 @@ def _entrance_flows(ports: Ports, tunnels: Iterable[Tunnel]) -> Iterator[Flow]:
                 yield flow(Kind.SERVER_ARP, 0, "arp", 100, {**told, "eth_dst": port.mac}, CONTROLLER, meter=METER_ARP)
         for version, eth_type in ETH_TYPES.items():
             addressed = {**where, "eth_type": eth_type, "eth_dst": port.mac}
-            yield flow(Kind.FRAGMENT, 0, "classify", 110, {**where, "eth_type": eth_type, "ip_frag": FRAGMENT_ANY})
+            yield flow(Kind.FRAGMENT, 0, "classify", 110, {**addressed, "ip_frag": FRAGMENT_ANY}, CONTROLLER,
+                       meter=METER_FRAGMENT)
             field, protocol, _, _ = ECHO_TYPES[version]
             for kind in ICMP_ERRORS[version]:
                 yield flow(Kind.TRANSLATE_ICMP, 0, "classify", 105, {**addressed, "ip_proto": protocol, field: kind},

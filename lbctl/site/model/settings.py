@@ -77,6 +77,9 @@ class Settings:
     icmp_rate: Annotated[int, Key(
         _COUNT,
         "ICMP errors (of an inside host: echoes) a second that may reach the controller to be translated")] = 1_000
+    fragment_rate: Annotated[int, Key(
+        _COUNT,
+        "fragments a second, and packets that are to become fragments, that may reach the controller")] = 2_000
     internal_mtu: Annotated[int, Key(
         Whole(576, 0xFFFF),
         "bytes of an IP packet that what carries the tunnels to servers takes; a tunnel's own MTU is smaller")] = 1500

@@ -1,0 +1,193 @@
+"""Fragments at the controller: translated one by one, as they come.
+
+A switch can tell fragments of one packet from another's by nothing but their identification, which Open vSwitch cannot
+match; and its connection tracker, which can, takes no fragments below 1200 bytes with the userspace datapath, and puts
+them together with the kernel's. So all come here, so many a second (setting `fragment_rate`).
+
+The first fragment of a packet has its ports: it finds the entry, and so the way that the others go (RFC 4787 REQ-14).
+Those that come before it wait. What they do not fit together is found by the host that puts them together (RFC 5722).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from lbctl.connections.answers import drop, send_icmp_error
+from lbctl.connections.arrival import Arrival
+from lbctl.entries.access_table import NO_HOP, Entry
+from lbctl.frames import fragments, icmp
+from lbctl.frames.fragments import Fragment
+from lbctl.frames.packets import ACK, FIN, RST, SYN, Malformed, may_not_be_fragmented
+from lbctl.ground.effects import Outbox, ToSwitch
+from lbctl.ground.ground import Ground
+from lbctl.ground.serving import Serving
+from lbctl.openflow.entry_flows import deliver_table
+from lbctl.openflow.messages import FROM_CONTROLLER, PacketOut
+from lbctl.openflow.ports import Ports
+from lbctl.switches.switch import Switch
+from lbctl.values.keys import inverse_key, service_of, unpack_key
+from lbctl.values.protocols import ETHERNET_HEADER, TCP
+from lbctl.values.side import EXTERNAL
+
+PATIENCE = 15.0
+"""Seconds that a fragment waits for the first one, or the first one for the others (RFC 791; RFC 6146: at least 2)."""
+MOST_DATAGRAMS, MOST_WAITING = 4096, 4 * 1024 * 1024
+"""Packets of which some fragments have come, and bytes of fragments that wait for the first one: the oldest go."""
+
+
+class Way(NamedTuple):
+    """Where a packet's fragments go: its addresses and ports as the other side knows them, the MACs, the switch, and a
+    table of it. mtu: of the link after it."""
+
+    key: bytes
+    ends: tuple[bytes, bytes]
+    macs: bytes
+    lb: str
+    table: str
+    mtu: int
+
+
+@dataclass(slots=True)
+class _Datagram:
+    """A packet of which fragments have come. passed: bytes of what it carries that have gone on; whole: of all, once
+    the last fragment has come."""
+
+    since: float
+    switch: Switch
+    way: Way | None = None
+    waiting: list[tuple[bytes, Fragment]] = field(default_factory=list)
+    passed: int = 0
+    whole: int | None = None
+
+
+Handler = Callable[[Arrival, Serving], Outbox]
+
+
+class Fragments:
+    """new, stray, misdirected: what deals with a first fragment as with any packet that has no entry."""
+
+    def __init__(self, ground: Ground, new: Handler, stray: Handler, misdirected: Handler) -> None:
+        self._ground = ground
+        self._new, self._stray, self._misdirected = new, stray, misdirected
+        self._datagrams: dict[bytes, _Datagram] = {}
+        """By what their fragments share, the oldest first."""
+        self._waiting = 0
+        """Bytes."""
+
+    def arrived(self, switch: Switch, ports: Ports, in_port: int, frame: bytes, now: float) -> Outbox:
+        """A fragment that is addressed to that LB."""
+        self.tick(now)
+        try:
+            fragment = fragments.decode_fragment(frame)
+            if fragment.offset == 0:
+                packet = fragments.decode_first(frame)
+        except Malformed:
+            return drop(switch, "malformed")
+        if fragment.offset:
+            return self._later(switch, frame, fragment, now)
+        return self._first(Arrival(switch, ports, ports.side_of(in_port), in_port, frame, packet, now, True), fragment)
+
+    def tick(self, now: float) -> None:
+        """Forgets what was not completed in time."""
+        while self._datagrams:
+            oldest = next(iter(self._datagrams))
+            if now < self._datagrams[oldest].since + PATIENCE:
+                return
+            self._forget(oldest, "fragments_incomplete")
+
+    # The first fragment.
+
+    def _first(self, arrival: Arrival, fragment: Fragment) -> Outbox:
+        switch = arrival.switch
+        serving = self._ground.external_ips.of_packet(fragment.source, fragment.destination, arrival.side)
+        if serving is None:
+            return drop(switch, "unknown_address")
+        if switch.role(serving.address).mode is None:
+            return self._misdirected(arrival, serving)
+        if arrival.packet.ttl <= 1:
+            return send_icmp_error(arrival, serving, icmp.TTL_EXPIRED)
+        entry = serving.table.find(arrival.side, arrival.key) if arrival.key else None
+        if entry is None or entry.next_hop == NO_HOP or serving.outbound and not entry.inner_hop:
+            opens = _opens(arrival, serving)
+            return (self._new if opens and entry is None else self._stray)(arrival, serving)
+        entry.last_seen = arrival.now
+        way = self._way(arrival, serving, entry)
+        if fragment.end - ETHERNET_HEADER > way.mtu and may_not_be_fragmented(arrival.frame):
+            return send_icmp_error(arrival, serving, icmp.too_big(way.mtu))
+        return self._go(arrival, fragment, way)
+
+    def _way(self, arrival: Arrival, serving: Serving, entry: Entry) -> Way:
+        side, packet = arrival.side, arrival.packet
+        key = inverse_key(entry.key_from(side.other))
+        _, source, _, destination, _ = unpack_key(key)
+        hop = (entry.inner_hop or packet.eth_dst) if side is EXTERNAL else entry.next_hop
+        tunnel = serving.tunnel_to(destination) if side is EXTERNAL else None
+        mtu = tunnel.mtu if tunnel else fragments.LARGEST
+        return Way(key, (source, destination), hop + packet.eth_dst, arrival.switch.lb.name,
+                   deliver_table(side, bool(entry.inner_hop)), mtu)
+
+    def _go(self, arrival: Arrival, fragment: Fragment, way: Way) -> Outbox:
+        """By that way, and so those that have waited for it."""
+        datagram = self._datagrams.get(fragment.datagram)
+        if datagram is None or datagram.way:  # the identification is used again
+            self._datagrams.pop(fragment.datagram, None)
+            datagram = self._remember(fragment.datagram, arrival.switch, arrival.now)
+        datagram.way = way
+        waiting, datagram.waiting = datagram.waiting, []
+        self._waiting -= sum(len(frame) for frame, _ in waiting)
+        out: Outbox = []
+        for frame, each in ((arrival.frame, fragment), *waiting):
+            out += self._pass(arrival.switch, datagram, way, frame, each)
+        return out
+
+    # The others.
+
+    def _later(self, switch: Switch, frame: bytes, fragment: Fragment, now: float) -> Outbox:
+        datagram = self._datagrams.get(fragment.datagram)
+        if datagram and datagram.way:
+            return self._pass(switch, datagram, datagram.way, frame, fragment)
+        if datagram is None:
+            datagram = self._remember(fragment.datagram, switch, now)
+        datagram.waiting.append((frame, fragment))
+        self._waiting += len(frame)
+        while self._waiting > MOST_WAITING:
+            self._forget(next(iter(self._datagrams)), "fragments_too_many")
+        return []
+
+    def _pass(self, switch: Switch, datagram: _Datagram, way: Way, frame: bytes, fragment: Fragment) -> Outbox:
+        datagram.passed += fragment.length
+        if fragment.last:
+            datagram.whole = fragment.offset + fragment.length
+        if datagram.whole is not None and datagram.passed >= datagram.whole:
+            self._datagrams.pop(fragment.datagram, None)
+        data = fragments.translated(frame, fragment, way.key, way.ends)
+        if len(data) > way.mtu and may_not_be_fragmented(frame):
+            return drop(switch, "larger_than_link")
+        switch.counters["fragments_translated"] += 1
+        head = way.macs + frame[12:ETHERNET_HEADER]
+        return [ToSwitch(way.lb, PacketOut(head + piece, FROM_CONTROLLER, way.table))
+                for piece in fragments.cut(data, way.mtu)]
+
+    # What is remembered.
+
+    def _remember(self, name: bytes, switch: Switch, now: float) -> _Datagram:
+        if len(self._datagrams) >= MOST_DATAGRAMS:
+            self._forget(next(iter(self._datagrams)), "fragments_too_many")
+        self._datagrams[name] = datagram = _Datagram(now, switch)
+        return datagram
+
+    def _forget(self, name: bytes, reason: str) -> None:
+        datagram = self._datagrams.pop(name)
+        for frame, _ in datagram.waiting:
+            self._waiting -= len(frame)
+            drop(datagram.switch, reason)
+
+
+def _opens(arrival: Arrival, serving: Serving) -> bool:
+    """Would the packet open a connection, if it were whole? The flows of kind NEW say the same."""
+    packet, key = arrival.packet, arrival.key
+    if key is None or packet.protocol == TCP and packet.tcp_flags & (FIN | SYN | RST | ACK) != SYN:
+        return False
+    return serving.outbound if arrival.side is not EXTERNAL else service_of(key) in serving.services
