@@ -43,7 +43,7 @@ class Connections:
         icmp_handler = IcmpHandler(ground.external_ips)
         new = NewConnections(ground, transition, endings).arrived
         stray, misdirected = self.strays(ground, transition, endings).arrived, Misdirected(ground).arrived
-        self._fragments = Fragments(ground, new, stray, misdirected)
+        self._fragments = Fragments(ground.external_ips, new, stray, misdirected)
         self._by_kind: dict[Kind | None, Callable[[Arrival, Serving], Outbox]] = {
             Kind.NEW: new, Kind.HOLD: transition.hold, Kind.STRAY: stray, Kind.UNASSIGNED: misdirected}
         """Those whose own addresses tell whose packets they are."""

@@ -12,23 +12,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from lbctl.connections.answers import drop, send_icmp_error
 from lbctl.connections.arrival import Arrival
+from lbctl.connections.icmp_handler import echo_entry, is_request
 from lbctl.entries.access_table import NO_HOP, Entry
 from lbctl.frames import fragments, icmp
 from lbctl.frames.fragments import Fragment
+from lbctl.frames.icmp_translation import echo_reply
 from lbctl.frames.packets import ACK, FIN, RST, SYN, Malformed, may_not_be_fragmented
 from lbctl.ground.effects import Outbox, ToSwitch
-from lbctl.ground.ground import Ground
-from lbctl.ground.serving import Serving
+from lbctl.ground.serving import Directory, Serving
 from lbctl.openflow.entry_flows import deliver_table
 from lbctl.openflow.messages import FROM_CONTROLLER, PacketOut
 from lbctl.openflow.ports import Ports
+from lbctl.site.model import Tunnel
 from lbctl.switches.switch import Switch
 from lbctl.values.keys import inverse_key, service_of, unpack_key
-from lbctl.values.protocols import ETHERNET_HEADER, TCP
+from lbctl.values.protocols import ETHERNET_HEADER, ICMP, ICMPV6, TCP
 from lbctl.values.side import EXTERNAL
 
 PATIENCE = 15.0
@@ -38,15 +41,20 @@ MOST_DATAGRAMS, MOST_WAITING = 4096, 4 * 1024 * 1024
 
 
 class Way(NamedTuple):
-    """Where a packet's fragments go: its addresses and ports as the other side knows them, the MACs, the switch, and a
-    table of it. mtu: of the link after it."""
+    """What a packet's fragments become, and where they go.
+
+    key: addresses and ports (of an echo: the identifier twice) as the receiver knows them. macs: destination and
+    source. lb, output, tunnel: as in a PacketOut to that LB. mtu: of the next link. answers: an echo request becomes
+    its reply.
+    """
 
     key: bytes
-    ends: tuple[bytes, bytes]
     macs: bytes
     lb: str
-    table: str
-    mtu: int
+    output: int | str
+    tunnel: Tunnel | None = None
+    mtu: int = fragments.LARGEST
+    answers: bool = False
 
 
 @dataclass(slots=True)
@@ -68,8 +76,8 @@ Handler = Callable[[Arrival, Serving], Outbox]
 class Fragments:
     """new, stray, misdirected: what deals with a first fragment as with any packet that has no entry."""
 
-    def __init__(self, ground: Ground, new: Handler, stray: Handler, misdirected: Handler) -> None:
-        self._ground = ground
+    def __init__(self, directory: Directory, new: Handler, stray: Handler, misdirected: Handler) -> None:
+        self._directory = directory
         self._new, self._stray, self._misdirected = new, stray, misdirected
         self._datagrams: dict[bytes, _Datagram] = {}
         """By what their fragments share, the oldest first."""
@@ -81,12 +89,11 @@ class Fragments:
         self.tick(now)
         try:
             fragment = fragments.decode_fragment(frame)
-            if fragment.offset == 0:
-                packet = fragments.decode_first(frame)
+            if fragment.offset:
+                return self._later(switch, frame, fragment, now)
+            packet = fragments.decode_first(frame)
         except Malformed:
             return drop(switch, "malformed")
-        if fragment.offset:
-            return self._later(switch, frame, fragment, now)
         return self._first(Arrival(switch, ports, ports.side_of(in_port), in_port, frame, packet, now, True), fragment)
 
     def tick(self, now: float) -> None:
@@ -100,40 +107,49 @@ class Fragments:
     # The first fragment.
 
     def _first(self, arrival: Arrival, fragment: Fragment) -> Outbox:
-        switch = arrival.switch
-        serving = self._ground.external_ips.of_packet(fragment.source, fragment.destination, arrival.side)
+        switch, packet = arrival.switch, arrival.packet
+        serving = self._directory.of_packet(packet.src, packet.dst, arrival.side)
         if serving is None:
             return drop(switch, "unknown_address")
         if switch.role(serving.address).mode is None:
             return self._misdirected(arrival, serving)
-        if arrival.packet.ttl <= 1:
+        if packet.protocol in (ICMP, ICMPV6):
+            return self._echo(arrival, fragment, serving)
+        if packet.ttl <= 1:
             return send_icmp_error(arrival, serving, icmp.TTL_EXPIRED)
         entry = serving.table.find(arrival.side, arrival.key) if arrival.key else None
         if entry is None or entry.next_hop == NO_HOP or serving.outbound and not entry.inner_hop:
-            opens = _opens(arrival, serving)
-            return (self._new if opens and entry is None else self._stray)(arrival, serving)
+            # What it leads to sends it through the tables again, and so here, once there is a complete entry.
+            return (self._new if entry is None and _opens(arrival, serving) else self._stray)(arrival, serving)
         entry.last_seen = arrival.now
-        way = self._way(arrival, serving, entry)
+        way = _way(arrival, serving, entry)
         if fragment.end - ETHERNET_HEADER > way.mtu and may_not_be_fragmented(arrival.frame):
             return send_icmp_error(arrival, serving, icmp.too_big(way.mtu))
         return self._go(arrival, fragment, way)
 
-    def _way(self, arrival: Arrival, serving: Serving, entry: Entry) -> Way:
-        side, packet = arrival.side, arrival.packet
-        key = inverse_key(entry.key_from(side.other))
-        _, source, _, destination, _ = unpack_key(key)
-        hop = (entry.inner_hop or packet.eth_dst) if side is EXTERNAL else entry.next_hop
-        tunnel = serving.tunnel_to(destination) if side is EXTERNAL else None
-        mtu = tunnel.mtu if tunnel else fragments.LARGEST
-        return Way(key, (source, destination), hop + packet.eth_dst, arrival.switch.lb.name,
-                   deliver_table(side, bool(entry.inner_hop)), mtu)
+    def _echo(self, arrival: Arrival, fragment: Fragment, serving: Serving) -> Outbox:
+        """A ping larger than a packet. Whole ones are answered in the switch, and dropped there if they are nobody's.
+        An error is never so large (RFC 1812 4.3.2.3)."""
+        packet, found = arrival.packet, fragments.first_carried(arrival.frame, fragment)
+        if found is None:
+            return drop(arrival.switch, "unknown_protocol")
+        ours = arrival.side is EXTERNAL or ip_address(packet.dst) in serving.config.internal_addresses()
+        if ours and is_request(arrival):
+            return self._go(arrival, fragment, _back(arrival, serving, found.key))
+        if not serving.outbound:
+            return drop(arrival.switch, "icmp_no_echo")
+        if packet.ttl <= 1:
+            return send_icmp_error(arrival, serving, icmp.TTL_EXPIRED)
+        entry = echo_entry(arrival, serving, found.key)
+        return self._go(arrival, fragment, _way(arrival, serving, entry)) if entry else []
 
     def _go(self, arrival: Arrival, fragment: Fragment, way: Way) -> Outbox:
         """By that way, and so those that have waited for it."""
-        datagram = self._datagrams.get(fragment.datagram)
-        if datagram is None or datagram.way:  # the identification is used again
-            self._datagrams.pop(fragment.datagram, None)
-            datagram = self._remember(fragment.datagram, arrival.switch, arrival.now)
+        name = fragment.datagram
+        datagram = self._datagrams.get(name)
+        if datagram is None or datagram.way:  # if there is one: the identification is used again
+            self._datagrams.pop(name, None)
+            datagram = self._remember(name, arrival.switch, arrival.now)
         datagram.way = way
         waiting, datagram.waiting = datagram.waiting, []
         self._waiting -= sum(len(frame) for frame, _ in waiting)
@@ -162,12 +178,14 @@ class Fragments:
             datagram.whole = fragment.offset + fragment.length
         if datagram.whole is not None and datagram.passed >= datagram.whole:
             self._datagrams.pop(fragment.datagram, None)
-        data = fragments.translated(frame, fragment, way.key, way.ends)
+        data = fragments.translated(frame, fragment, way.key)
+        if way.answers:
+            data = echo_reply(data, fragment.offset == 0)
         if len(data) > way.mtu and may_not_be_fragmented(frame):
             return drop(switch, "larger_than_link")
         switch.counters["fragments_translated"] += 1
         head = way.macs + frame[12:ETHERNET_HEADER]
-        return [ToSwitch(way.lb, PacketOut(head + piece, FROM_CONTROLLER, way.table))
+        return [ToSwitch(way.lb, PacketOut(head + piece, FROM_CONTROLLER, way.output, way.tunnel))
                 for piece in fragments.cut(data, way.mtu)]
 
     # What is remembered.
@@ -183,6 +201,23 @@ class Fragments:
         for frame, _ in datagram.waiting:
             self._waiting -= len(frame)
             drop(datagram.switch, reason)
+
+
+def _way(arrival: Arrival, serving: Serving, entry: Entry) -> Way:
+    """By that entry, to the other side."""
+    side, packet = arrival.side, arrival.packet
+    key = inverse_key(entry.key_from(side.other))
+    hop = (entry.inner_hop or packet.eth_dst) if side is EXTERNAL else entry.next_hop
+    tunnel = serving.tunnel_to(unpack_key(key)[3]) if side is EXTERNAL else None
+    return Way(key, hop + packet.eth_dst, arrival.switch.lb.name, deliver_table(side, bool(entry.inner_hop)),
+               mtu=tunnel.mtu if tunnel else fragments.LARGEST)
+
+
+def _back(arrival: Arrival, serving: Serving, key: bytes) -> Way:
+    """An echo request of that key: its answer to who has sent it."""
+    tunnel = arrival.tunnel(serving)
+    return Way(inverse_key(key), arrival.packet.eth_src + arrival.mac, arrival.switch.lb.name,
+               arrival.ports.of(arrival.side, tunnel).number, tunnel, answers=True)
 
 
 def _opens(arrival: Arrival, serving: Serving) -> bool:

@@ -107,38 +107,55 @@ class IcmpHandler:
             return drop(switch, "unknown_address")
         if switch.role(serving.address).mode is None:
             return drop(switch, "icmp_not_assigned")
-        is_request = frame[packet.payload_offset] == _REQUESTS[packet.protocol]
-        if is_request == (arrival.side is EXTERNAL):
-            return drop(switch, "icmp_no_echo")
         if packet.ttl <= 1:
             return send_icmp_error(arrival, serving, icmp.TTL_EXPIRED)
-        return self._request(arrival, serving, found.key) if is_request else self._reply(arrival, serving, found.key)
-
-    @staticmethod
-    def _request(arrival: Arrival, serving: Serving, key: bytes) -> Outbox:
-        """An inside host's."""
-        switch, packet = arrival.switch, arrival.packet
-        router = serving.config.router
-        mac = switch.neighbours.get(router) if router else None
-        if mac is None:
-            return drop(switch, "router_unresolved")
-        entry = serving.echoes.request(key, serving.address.packed, parse_mac(mac), packet.eth_src, arrival.now,
-                                       serving.settings.udp_idle_timeout)
+        entry = echo_entry(arrival, serving, found.key)
         if entry is None:
-            return drop(switch, "echo_exhausted")
-        switch.counters["echoes_translated"] += 1
-        return _delivered(arrival, readdressed_frame(arrival.frame, packet, inverse_key(entry.key), entry.next_hop))
+            return []
+        hop = entry.inner_hop if arrival.side is EXTERNAL else entry.next_hop
+        key = inverse_key(entry.key_from(arrival.side.other))
+        return _delivered(arrival, readdressed_frame(frame, packet, key, hop))
 
-    @staticmethod
-    def _reply(arrival: Arrival, serving: Serving, key: bytes) -> Outbox:
-        """To an inside host."""
-        entry = serving.echoes.find(EXTERNAL, key)
-        if entry is None:
-            return drop(arrival.switch, "icmp_no_echo")
-        serving.echoes.used(entry, arrival.now)
+
+def is_request(arrival: Arrival) -> bool:
+    """Of ICMP: an echo request?"""
+    packet = arrival.packet
+    return arrival.frame[packet.payload_offset] == _REQUESTS[packet.protocol]
+
+
+def echo_entry(arrival: Arrival, serving: Serving, key: bytes) -> Entry | None:
+    """The entry by which an echo goes through a NAT gateway: an inside host's request, or a reply to it. None: by none,
+    which is counted."""
+    request = is_request(arrival)
+    if request == (arrival.side is EXTERNAL):
+        drop(arrival.switch, "icmp_no_echo")
+        return None
+    entry = _of_request(arrival, serving, key) if request else _of_reply(arrival, serving, key)
+    if entry:
         arrival.switch.counters["echoes_translated"] += 1
-        frame = readdressed_frame(arrival.frame, arrival.packet, inverse_key(entry.reply), entry.inner_hop)
-        return _delivered(arrival, frame)
+    return entry
+
+
+def _of_request(arrival: Arrival, serving: Serving, key: bytes) -> Entry | None:
+    router = serving.config.router
+    mac = arrival.switch.neighbours.get(router) if router else None
+    if mac is None:
+        drop(arrival.switch, "router_unresolved")
+        return None
+    entry = serving.echoes.request(key, serving.address.packed, parse_mac(mac), arrival.packet.eth_src, arrival.now,
+                                   serving.settings.udp_idle_timeout)
+    if entry is None:
+        drop(arrival.switch, "echo_exhausted")
+    return entry
+
+
+def _of_reply(arrival: Arrival, serving: Serving, key: bytes) -> Entry | None:
+    entry = serving.echoes.find(EXTERNAL, key)
+    if entry is None:
+        drop(arrival.switch, "icmp_no_echo")
+        return None
+    serving.echoes.used(entry, arrival.now)
+    return entry
 
 
 def _entry(serving: Serving, key: bytes, side: Side) -> Entry | None:

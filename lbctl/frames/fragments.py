@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lbctl.frames.icmp_translation import QUOTED_TRANSPORT, carried, readdressed, with_addresses
+from lbctl.frames.icmp_translation import Carried, carried, readdressed, with_addresses
 from lbctl.frames.packets import FRAGMENT_HEADER, SKIPPED_HEADERS, Malformed, Packet, checksum, decode
 from lbctl.values.addresses import is_host
+from lbctl.values.keys import unpack_key
 from lbctl.values.protocols import ETHERNET_HEADER
 
 LARGEST = 0xFFFF
@@ -113,20 +114,20 @@ def decode_start(frame: bytes) -> Packet:
     return decode_first(frame)
 
 
-def translated(frame: bytes, fragment: Fragment, key: bytes, ends: tuple[bytes, bytes]) -> bytes:
-    """The fragment as an IP packet with the addresses and ports of `key`. ends: its addresses, source and
-    destination."""
+def first_carried(frame: bytes, fragment: Fragment) -> Carried | None:
+    """What a connection, or an echo, is found by. None: neither TCP nor UDP nor an echo, or too short."""
+    return carried(frame[ETHERNET_HEADER:fragment.end])
+
+
+def translated(frame: bytes, fragment: Fragment, key: bytes) -> bytes:
+    """The fragment as an IP packet with the addresses and ports of `key`."""
     data = frame[ETHERNET_HEADER:fragment.end]
     if fragment.offset:
-        return with_addresses(data, *ends)
+        _, source, _, destination, _ = unpack_key(key)
+        return with_addresses(data, source, destination)
     found = carried(data)
-    assert found is not None, "a first fragment that was decoded has its transport header"
+    assert found is not None, "what a way was found by"
     return readdressed(data, found.transport, key)
-
-
-def can_be_translated(frame: bytes, fragment: Fragment) -> bool:
-    """Has a first fragment what a connection, or an echo, is found by?"""
-    return fragment.length >= QUOTED_TRANSPORT and carried(frame[ETHERNET_HEADER:fragment.end]) is not None
 
 
 def cut(data: bytes, mtu: int) -> list[bytes]:

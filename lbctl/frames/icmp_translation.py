@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from lbctl.frames.packets import FRAGMENT_HEADER, SKIPPED_HEADERS, Packet
 from lbctl.values.keys import pack_key, unpack_key
-from lbctl.values.protocols import ETHERNET_HEADER, ICMP, ICMPV6, TCP, UDP
+from lbctl.values.protocols import ETHERNET_HEADER, ICMP, ICMPV6, TCP, TTL, UDP
 
 HEADER = 8
 """Bytes of an ICMP error before the packet that it quotes."""
@@ -118,6 +118,24 @@ def with_addresses(data: bytes, source: bytes, destination: bytes) -> bytes:
     if len(source) == 4:
         _update(out, 10, data[addresses], new_addresses)
     out[addresses] = new_addresses
+    return bytes(out)
+
+
+def echo_reply(data: bytes, first: bool) -> bytes:
+    """An echo request, or a fragment of one, as its reply, but for the addresses (RFC 792, RFC 4443). first: it has the
+    ICMP header."""
+    out = bytearray(data)
+    if data[0] >> 4 == 4:
+        out[8] = TTL
+        _update(out, 10, data[8:10], bytes(out[8:10]))
+    else:
+        out[7] = TTL
+    if first:
+        found = carried(data)
+        assert found is not None, "a first fragment that was decoded has its ICMP header"
+        at = found.transport
+        out[at] = _ECHOES[found.key[0]][1]
+        _update(out, at + _CHECKSUM[found.key[0]], data[at:at + 2], bytes(out[at:at + 2]))
     return bytes(out)
 
 

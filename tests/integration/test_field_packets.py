@@ -10,10 +10,12 @@ import pytest
 
 from lbctl.site.model import Server, Service, Site
 from tests.bed.bed import Bed
+from tests.bed.controller import APPS
 from tests.bed.namespaces import Namespace
 from tests.bed.patience import limit
 from tests.bed.sites import simple_site, together, with_nat_gateway
-from tests.integration.hands import counters
+from tests.integration.hands import counters, external_mac
+from tests.integration.moving import STRATEGIES, move, pinned
 
 SETTINGS = {"grace": 0.5, "linger": 1, "arp_interval": 2.0}
 ECHO, OUTSIDE_PORT = 80, 5353
@@ -69,14 +71,21 @@ class Plug:
         plug.connect((self.address, self.port))
         return plug
 
-    def ask(self, size: int) -> bool:
-        """A datagram of that size, and its echo. Has it come back?"""
-        text = bytes(range(256)) * (size // 256 + 1)
-        self.socket.send(text[:size])
+    def send(self, text: bytes) -> None:
+        self.socket.send(text)
+
+    def answered(self, text: bytes) -> bool:
+        """Has it come back?"""
         try:
-            return self.socket.recv(65536).partition(b" ")[2] == text[:size]
+            return self.socket.recv(65536).partition(b" ")[2] == text
         except TimeoutError:
             return False
+
+    def ask(self, size: int) -> bool:
+        """A datagram of that size, and its echo. Has it come back?"""
+        text = (bytes(range(1, 256)) * (size // 255 + 1))[:size]
+        self.send(text)
+        return self.answered(text)
 
     def __enter__(self) -> Plug:
         return self
@@ -105,3 +114,45 @@ def test_also_through_a_nat_gateway(live: Bed) -> None:
         assert plug.ask(LARGE)
         assert plug.ask(10)
         assert plug.ask(LARGE)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_move_loses_none(fresh: Bed, strategy: str) -> None:
+    """Of a client that asks all the while: with large datagrams, in a connection that is known and in new ones."""
+    with Plug(fresh.clients[0], PLAIN) as known:
+        assert known.ask(LARGE)
+        moving = fresh.move(PLAIN, "lb-b", strategy, wait=False)["id"]
+        asked = 0
+        while move(fresh, moving)["state"] == "running" or asked < 20:
+            assert known.ask(LARGE), f"question {asked}"
+            with Plug(fresh.clients[0], PLAIN) as new:
+                assert new.ask(LARGE), f"new one {asked}"
+            asked += 1
+    assert move(fresh, moving)["state"] == "done"
+
+
+def test_a_deaf_neighbours_fragments_are_passed_on(fresh: Bed) -> None:
+    """To the LB that serves the external IP: by the first one, and the others follow."""
+    with Plug(fresh.clients[0], PLAIN) as plug, pinned(fresh.clients[0], PLAIN, external_mac(fresh, "lb-a")):
+        assert plug.ask(LARGE)
+        assert fresh.move(PLAIN, "lb-b")["state"] == "done"
+        assert plug.ask(LARGE)
+    assert counters(fresh)["other"]["passed_on"] > 0
+
+
+def test_more_than_the_rate_is_dropped_and_the_rest_goes_on(live: Bed) -> None:
+    """Fragments alone: whole packets have meters of their own, or none."""
+    with Plug(live.clients[0], PLAIN) as plug, Plug(live.clients[1], PLAIN) as small:
+        assert small.ask(10)
+        for _ in range(200):
+            plug.send(bytes(60_000))
+        assert all(small.ask(10) for _ in range(50))
+
+
+def test_where_fragments_are_dropped_large_datagrams_vanish(quiet_bed: Bed) -> None:
+    """The naive twin."""
+    quiet_bed.controller.apps = ("tests/integration/naive_fragments.py", *APPS)
+    quiet_bed.start_controller()
+    with Plug(quiet_bed.clients[0], PLAIN) as plug:
+        assert plug.ask(10)
+        assert not plug.ask(LARGE)
