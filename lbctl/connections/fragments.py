@@ -44,8 +44,8 @@ class Way(NamedTuple):
     """What a packet's fragments become, and where they go.
 
     key: addresses and ports (of an echo: the identifier twice) as the receiver knows them. macs: destination and
-    source. lb, output, tunnel: as in a PacketOut to that LB. mtu: of the next link. answers: an echo request becomes
-    its reply.
+    source. lb, output, tunnel: as in a PacketOut to that LB. limit: bytes that an IP packet may have there. answers: an
+    echo request becomes its reply.
     """
 
     key: bytes
@@ -53,7 +53,7 @@ class Way(NamedTuple):
     lb: str
     output: int | str
     tunnel: Tunnel | None = None
-    mtu: int = fragments.LARGEST
+    limit: int = fragments.LARGEST
     answers: bool = False
 
 
@@ -123,8 +123,8 @@ class Fragments:
             return (self._new if entry is None and _opens(arrival, serving) else self._stray)(arrival, serving)
         entry.last_seen = arrival.now
         way = _way(arrival, serving, entry)
-        if fragment.end - ETHERNET_HEADER > way.mtu and may_not_be_fragmented(arrival.frame):
-            return send_icmp_error(arrival, serving, icmp.too_big(way.mtu))
+        if fragment.end - ETHERNET_HEADER > way.limit and may_not_be_fragmented(arrival.frame):
+            return send_icmp_error(arrival, serving, icmp.too_big(way.limit))
         return self._go(arrival, fragment, way)
 
     def _echo(self, arrival: Arrival, fragment: Fragment, serving: Serving) -> Outbox:
@@ -181,12 +181,12 @@ class Fragments:
         data = fragments.translated(frame, fragment, way.key)
         if way.answers:
             data = echo_reply(data, fragment.offset == 0)
-        if len(data) > way.mtu and may_not_be_fragmented(frame):
+        if len(data) > way.limit and may_not_be_fragmented(frame):
             return drop(switch, "larger_than_link")
         switch.counters["fragments_translated"] += 1
         head = way.macs + frame[12:ETHERNET_HEADER]
         return [ToSwitch(way.lb, PacketOut(head + piece, FROM_CONTROLLER, way.output, way.tunnel))
-                for piece in fragments.cut(data, way.mtu)]
+                for piece in fragments.cut(data, way.limit)]
 
     # What is remembered.
 
@@ -208,9 +208,9 @@ def _way(arrival: Arrival, serving: Serving, entry: Entry) -> Way:
     side, packet = arrival.side, arrival.packet
     key = inverse_key(entry.key_from(side.other))
     hop = (entry.inner_hop or packet.eth_dst) if side is EXTERNAL else entry.next_hop
-    tunnel = serving.tunnel_to(unpack_key(key)[3]) if side is EXTERNAL else None
+    limit = serving.limit(side.other, unpack_key(key)[3])
     return Way(key, hop + packet.eth_dst, arrival.switch.lb.name, deliver_table(side, bool(entry.inner_hop)),
-               mtu=tunnel.mtu if tunnel else fragments.LARGEST)
+               limit=limit or fragments.LARGEST)
 
 
 def _back(arrival: Arrival, serving: Serving, key: bytes) -> Way:

@@ -7,11 +7,13 @@ quotes, as that end knows the packet. docs/icmp.md says the same with examples.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from lbctl.connections.answers import drop, send_icmp_error
 from lbctl.connections.arrival import Arrival
 from lbctl.entries.access_table import NO_HOP, Entry
 from lbctl.frames import icmp
+from lbctl.frames.fragments import cut
 from lbctl.frames.icmp_translation import carried, quoted, readdressed_frame, translated_error
 from lbctl.frames.packets import may_not_be_fragmented, parse_mac, with_eth_dst
 from lbctl.ground.effects import Outbox, ToSwitch
@@ -24,6 +26,14 @@ from lbctl.values.protocols import ETHERNET_HEADER, ICMP, ICMPV6
 from lbctl.values.side import EXTERNAL, Side
 
 _REQUESTS = {protocol: request for _, protocol, request, _ in ECHO_TYPES.values()}
+
+
+class _Original(NamedTuple):
+    """A packet as it was before the switch translated it, and by which entry."""
+
+    arrival: Arrival
+    serving: Serving
+    entry: Entry
 
 
 class IcmpHandler:
@@ -73,19 +83,25 @@ class IcmpHandler:
         found = self._as_it_came(arrival)
         if found is None:
             return drop(arrival.switch, "ttl_expired")
-        return send_icmp_error(*found, icmp.TTL_EXPIRED)
+        return send_icmp_error(found.arrival, found.serving, icmp.TTL_EXPIRED)
 
     def too_big(self, arrival: Arrival) -> Outbox:
-        """A client's packet that the switch has translated, and that is larger than the tunnel to its server
-        carries."""
-        found = self._as_it_came(arrival) if arrival.side is EXTERNAL else None
-        tunnel = found[1].tunnel_to(arrival.packet.dst) if found else None
-        if found is None or tunnel is None or not may_not_be_fragmented(arrival.frame):
-            return drop(arrival.switch, "larger_than_tunnel")
-        return send_icmp_error(*found, icmp.too_big(tunnel.mtu))
+        """A packet that the switch has translated, and that is larger than the network or tunnel takes that it goes
+        to: it is cut up, or its sender is told how large one may be (RFC 4787 REQ-13)."""
+        found = self._as_it_came(arrival)
+        limit = found.serving.limit(arrival.side.other, arrival.packet.dst) if found else None
+        if found is None or limit is None:
+            return drop(arrival.switch, "larger_than_link")
+        frame = arrival.frame
+        if may_not_be_fragmented(frame):
+            return send_icmp_error(found.arrival, found.serving, icmp.too_big(limit))
+        arrival.switch.counters["packets_cut"] += 1
+        end = arrival.packet.payload_offset + arrival.packet.payload_length
+        return [effect for piece in cut(frame[ETHERNET_HEADER:end], limit)
+                for effect in _delivered(arrival, frame[:ETHERNET_HEADER] + piece, bool(found.entry.inner_hop))]
 
-    def _as_it_came(self, arrival: Arrival) -> tuple[Arrival, Serving] | None:
-        """A packet that the switch has translated, as it was before, and whose it is. None: of no entry."""
+    def _as_it_came(self, arrival: Arrival) -> _Original | None:
+        """A packet that the switch has translated, as it was before. None: of no entry."""
         packet, key, beyond = arrival.packet, arrival.key, arrival.side.other
         # As it is now, it is what the other side's packets answer.
         serving = self._directory.of_packet(packet.dst, packet.src, beyond)
@@ -95,7 +111,8 @@ class IcmpHandler:
         original = entry.key_from(arrival.side)
         _, source, _, destination, _ = unpack_key(original)
         frame = readdressed_frame(arrival.frame, packet, original, packet.eth_dst)
-        return replace(arrival, frame=frame, packet=packet._replace(src=source, dst=destination)), serving
+        return _Original(replace(arrival, frame=frame, packet=packet._replace(src=source, dst=destination)), serving,
+                         entry)
 
     # Echo through a NAT gateway.
 

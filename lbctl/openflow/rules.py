@@ -124,14 +124,28 @@ def base_flows(ports: Ports, tunnels: Iterable[Tunnel] = ()) -> Iterator[Flow]:
         # Delivered first: the meter in show_reset drops all that is left to do with a packet, and so not the packet.
         yield flow(Kind.PIPELINE, 0, table, 200, {"reg1": 1}, SetField("reg1", 0), Resubmit(table),
                    Resubmit("show_reset"))
-    for eth_type in ETH_TYPES.values():
-        yield flow(Kind.TOO_BIG, 0, "deliver_tunnel", 110, {"reg2": 1, "eth_type": eth_type}, CONTROLLER,
-                   meter=METER_ERROR)
+    yield from _too_big("deliver_tunnel")
     yield flow(Kind.RESET, 0, "show_reset", 0, {}, CONTROLLER, meter=METER_RESET)
-    for table, port in (("deliver_client", ports.external), ("deliver_inside", ports.internal)):
+    for table, send, port in (("deliver_client", "send_outside", ports.external),
+                              ("deliver_inside", "send_inside", ports.internal)):
+        if port.limit is not None:
+            yield from _too_big(send)
         for eth_type in ETH_TYPES.values():
-            yield flow(Kind.DELIVER, 0, table, 100, {"eth_type": eth_type}, SetField("eth_src", port.mac), DEC_TTL,
-                       Output(port.number))
+            if port.limit is not None:
+                yield flow(Kind.DELIVER, 0, table, 100, {"eth_type": eth_type}, _measure(port.limit), goto=send)
+            yield flow(Kind.DELIVER, 0, table if port.limit is None else send, 100, {"eth_type": eth_type},
+                       SetField("eth_src", port.mac), DEC_TTL, Output(port.number))
+
+
+def _measure(limit: int) -> CheckLarger:
+    """limit: bytes of an IP packet."""
+    return CheckLarger(ETHERNET_HEADER + limit, "reg2")
+
+
+def _too_big(table: str) -> Iterator[Flow]:
+    """What has been measured, and is too large."""
+    for eth_type in ETH_TYPES.values():
+        yield flow(Kind.TOO_BIG, 0, table, 110, {"reg2": 1, "eth_type": eth_type}, CONTROLLER, meter=METER_FRAGMENT)
 
 
 def _entrance_flows(ports: Ports, tunnels: Iterable[Tunnel]) -> Iterator[Flow]:
@@ -232,12 +246,16 @@ def delivery_flows(hops: Mapping[Address, Hop], neighbours: Mapping[Address, str
         if next_hop not in neighbours:
             continue
         to_server: Match = {"eth_type": ETH_TYPES[server.version], f"ipv{server.version}_dst": str(server)}
-        to_hop = (SetField("eth_src", ports.internal.mac), SetField("eth_dst", neighbours[next_hop]), DEC_TTL)
+        to_mac = SetField("eth_dst", neighbours[next_hop])
+        to_hop = (SetField("eth_src", ports.internal.mac), to_mac, DEC_TTL)
+        if tunnel is None and ports.internal.limit is not None:
+            yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, to_mac, _measure(ports.internal.limit),
+                       goto="send_inside")
+            continue
         if tunnel is None:
             yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, *to_hop, Output(ports.internal.number))
             continue
-        yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, CheckLarger(ETHERNET_HEADER + tunnel.mtu, "reg2"),
-                   goto="deliver_tunnel")
+        yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, _measure(tunnel.mtu), goto="deliver_tunnel")
         to_end = (SetField("tun_ipv4_dst", str(tunnel.remote)), SetField("tunnel_id", tunnel.key))
         yield flow(Kind.DELIVER, 0, "deliver_tunnel", 100, to_server, *to_hop, *to_end, Output(ports.to(tunnel).number))
 

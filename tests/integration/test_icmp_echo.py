@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-import select
 import signal
-import socket
 import struct
 import subprocess
 import threading
