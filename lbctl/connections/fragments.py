@@ -59,15 +59,26 @@ class Way(NamedTuple):
 
 @dataclass(slots=True)
 class _Datagram:
-    """A packet of which fragments have come. passed: bytes of what it carries that have gone on; whole: of all, once
-    the last fragment has come."""
+    """A packet of which fragments have come. passed: the offsets of those that have gone on; missing: bytes of what it
+    carries that have not, less its length as long as the last fragment has not come."""
 
     since: float
     switch: Switch
     way: Way | None = None
     waiting: list[tuple[bytes, Fragment]] = field(default_factory=list)
-    passed: int = 0
-    whole: int | None = None
+    passed: set[int] = field(default_factory=set)
+    missing: int = 0
+    last: bool = False
+
+    def has_passed(self, fragment: Fragment) -> bool:
+        """That one goes on. Have all, now?"""
+        if fragment.offset not in self.passed:
+            self.passed.add(fragment.offset)
+            self.missing -= fragment.length
+            if fragment.last and not self.last:
+                self.last = True
+                self.missing += fragment.offset + fragment.length
+        return self.last and self.missing <= 0
 
 
 Handler = Callable[[Arrival, Serving], Outbox]
@@ -173,10 +184,7 @@ class Fragments:
         return []
 
     def _pass(self, switch: Switch, datagram: _Datagram, way: Way, frame: bytes, fragment: Fragment) -> Outbox:
-        datagram.passed += fragment.length
-        if fragment.last:
-            datagram.whole = fragment.offset + fragment.length
-        if datagram.whole is not None and datagram.passed >= datagram.whole:
+        if datagram.has_passed(fragment):
             self._datagrams.pop(fragment.datagram, None)
         data = fragments.translated(frame, fragment, way.key)
         if way.answers:
