@@ -31,8 +31,8 @@ _PORTS = "tcp_src tcp_dst udp_src udp_dst"
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
-        _table(0, "classify", "Lets in what is addressed to this LB: ARP, IPv6 neighbour discovery, and whole IP "
-               "packets to its own MAC; through a tunnel, from its other end only.",
+        _table(0, "classify", "Lets in what is addressed to this LB: ARP, IPv6 neighbour discovery, and IP "
+               "packets to its own MAC, fragments apart; through a tunnel, from its other end only.",
                f"in_port {_TUNNEL} vlan_vid eth_type eth_dst ip_frag ip_proto icmpv4_type icmpv6_type nw_ttl arp_op "
                "arp_tha", "", "classify arp transfer_mode"),
         _table(1, "arp", "Answers ARP and neighbour solicitations for external IPs and internal addresses; shows the "

@@ -1,5 +1,5 @@
-"""Packets larger than the next link takes (docs/field.md): through a tunnel, and from a network with large frames to one
-without."""
+"""Packets larger than the next link takes (docs/field.md): through a tunnel, and from a network with large frames to
+one without."""
 
 from __future__ import annotations
 

@@ -93,7 +93,8 @@ def test_translated_one_by_one_they_are_the_translated_packet(version, payload, 
 def test_what_they_share_and_what_the_first_one_tells(version) -> None:
     client, external, _ = ENDS[version]
     found = [decode_fragment(piece) for piece in pieces(datagram(client, external, payload=bytes(40)), 16)]
-    assert [(each.offset, each.length, each.last) for each in found] == [(0, 16, False), (16, 16, False), (32, 16, True)]
+    places = [(each.offset, each.length, each.last) for each in found]
+    assert places == [(0, 16, False), (16, 16, False), (32, 16, True)]
     assert len({each.datagram for each in found}) == 1
     first = pieces(datagram(client, external, payload=bytes(40)), 16)[0]
     packet = decode_first(first)
@@ -161,7 +162,8 @@ def arrives(world: FakeSite, frame: bytes) -> list[PacketOut]:
 
 
 def counted(world: FakeSite) -> dict[str, int]:
-    return {name: count for name, count in world.control.ground.switches["lb-a"].counters.items() if "fragments" in name}
+    counters = world.control.ground.switches["lb-a"].counters
+    return {name: count for name, count in counters.items() if "fragments" in name}
 
 
 def waiting(world: FakeSite) -> tuple[int, int]:
