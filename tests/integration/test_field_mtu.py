@@ -3,6 +3,7 @@ one without."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -181,3 +182,29 @@ def test_fragments_that_are_too_large_for_a_tunnel_are_cut_up(live: Bed) -> None
         port.send(*frames.fragments(data, 1480))
         answer = port.receive(lambda frame: str(frame.dst) == client[0] and bool(frame.payload))
         assert answer is not None and answer.payload.partition(b" ")[2].startswith(b"x" * 500)
+
+
+# What lbctl doctor finds.
+
+def doctor(bed: Bed) -> list[dict]:
+    """What it says about the sizes of packets at lb-a, and is not well."""
+    done = bed.controller.cli(
+        "doctor", "--ovs-rundir", bed.lbs["lb-a"].ovs.rundir, "--site", bed.controller.site_file, "--json"
+    )
+    words = "MTU of", "puts packets together"
+    found = json.loads(done.stdout)["findings"]
+    return [finding for finding in found if any(word in finding["what"] for word in words)]
+
+
+def test_doctor_finds_another_mtu_and_a_port_that_merges_packets(live: Bed) -> None:
+    node = live.lbs["lb-a"]
+    port = node.lb.internal_port
+    assert doctor(live) == []
+    node.space.run("ethtool", "-K", port, "gro", "on")
+    (finding,) = doctor(live)
+    assert finding["mend"] == f"ethtool -K {port} gro off"
+    node.space.run(*finding["mend"].split())
+    with with_mtu(node.space, port, 1500, JUMBO):
+        (finding,) = live.wait_until(lambda: doctor(live), 10.0, "Open vSwitch has noticed")
+        assert finding["mend"].endswith(f"ip link set {port} mtu {JUMBO}")
+    live.wait_until(lambda: doctor(live) == [], 10.0, "it is as it was")
