@@ -95,8 +95,9 @@ PARAGRAPHS: dict[Key, str] = {
     ("classify", 120, Kind.PIPELINE): "ARP and IPv6 neighbour discovery (whose hop limit of 255 says that no router "
         "has forwarded it) go to the table arp. From a tunnel port only what comes from the other end of a tunnel to a "
         "server, with its key, is let in, here and below. Other ports of the bridge, if it has any, are not served.",
-    ("classify", 110, Kind.FRAGMENT): "Fragments are dropped: only the first one has the ports that an entry is found "
-                                      "by.",
+    ("classify", 110, Kind.FRAGMENT): "Fragments go to the controller: only the first one of a packet has the ports "
+        "that an entry is found by, and no flow can tell which others belong to it. The controller translates each as "
+        "it came, and sends it on by a deliver table. Limited by meter 9.",
     ("classify", 105, Kind.TRANSLATE_ICMP): "ICMP errors (unreachable, time exceeded, parameter problem; IPv6 also: "
         "packet too big) go to the controller: the connection that they are about is told by the packet that they "
         "quote, where no flow can look. The controller translates both and sends them on. Limited by meter 6.",
@@ -189,7 +190,8 @@ PARAGRAPHS: dict[Key, str] = {
     ("deliver_server", 100, Kind.DELIVER): "One flow for each server whose next hop's MAC is known: its own, or that "
         "of the router that it is behind. A packet for a server behind a tunnel is measured, and goes to table "
         "deliver_tunnel. These and the other deliver tables' are the only flows that name the LB's own MACs and output "
-        "ports for IP packets.",
+        "ports for IP packets. Where `internal_mtu` is less than `external_mtu`, each packet is measured, and goes to "
+        "table send_inside, which sends it out; so are those to clients, and table send_outside, where it is more.",
     ("deliver_client", 300, Kind.EXPIRED): "As in deliver_server.",
     ("deliver_client", 200, Kind.PIPELINE): "As in deliver_server, for a RST from a server.",
     ("deliver_client", 100, Kind.DELIVER): "Every packet to a client: its destination MAC is there already, from its "
@@ -201,8 +203,8 @@ PARAGRAPHS: dict[Key, str] = {
     ("show_reset", 0, Kind.RESET): "The controller lets the entry end after `linger` seconds. This comes after the "
         "delivery, because a meter drops all that is left to do with a packet. Limited by meter 5.",
     ("deliver_tunnel", 110, Kind.TOO_BIG): "Larger than the tunnel carries: the controller tells the sender how large "
-        "a packet may be (path MTU discovery), unless the packet may be fragmented; then it is dropped. Limited by "
-        "meter 2.",
+        "a packet may be (path MTU discovery), unless the packet may be fragmented; then it does that. Limited by "
+        "meter 9.",
     ("deliver_tunnel", 100, Kind.DELIVER): "One flow for each server behind a tunnel whose MAC is known: to its other "
                                            "end, with its key.",
 }
@@ -220,6 +222,9 @@ MISSES = {
     "deliver_client": "Does not happen: only IP packets get here.",
     "deliver_inside": "Does not happen: only IP packets get here.",
     "deliver_tunnel": "Does not happen: a server's flow here comes with the one in deliver_server.",
+    "send_outside": "Does not happen. (There are flows only where `external_mtu` is less than `internal_mtu`, and then "
+        "all packets to clients come here: what is too large is shown to the controller, as in deliver_tunnel.)",
+    "send_inside": "Does not happen. (The same where `internal_mtu` is the smaller one.)",
 }
 
 KINDS = {
@@ -235,11 +240,11 @@ KINDS = {
     Kind.UNASSIGNED: "to the controller: not assigned to this LB",
     Kind.SERVER_ARP: "to the controller: a next hop's ARP or neighbour advertisement",
     Kind.RESET: "to the controller, a copy: a RST that has found its entry",
-    Kind.FRAGMENT: "drops fragments",
+    Kind.FRAGMENT: "to the controller: fragments",
     Kind.TRANSLATE_ICMP: "to the controller: ICMP to be translated",
     Kind.ECHO: "answers ping",
     Kind.EXPIRED: "to the controller: a TTL that ends here",
-    Kind.TOO_BIG: "to the controller: larger than the tunnel carries",
+    Kind.TOO_BIG: "to the controller: larger than the tunnel or network takes that it goes to",
     Kind.CHECKED: "to the controller: an answer to a health check",
 }
 
@@ -250,6 +255,7 @@ METERS = {
     meters.METER_ARP: ("arp_rate", "ARP and neighbour advertisements from next hops"),
     meters.METER_RESET: ("new_rate", "RSTs that have found their entry"),
     meters.METER_ICMP: ("icmp_rate", "ICMP to be translated"),
+    meters.METER_FRAGMENT: ("fragment_rate", "fragments, and packets that are too large"),
 }
 
 
@@ -391,15 +397,16 @@ def _table(table: Table, flows: list[Flow]) -> Iterator[str]:
     yield f"{table.purpose}\n"
     yield _wrapped(f"May match {_names(table.matches)}; may write {_names(table.writes)}.")
     flows = sorted(flows, key=lambda flow: (-flow.priority, kind_of(flow.cookie)))
-    yield "```text"
-    for place, flow in enumerate(flows, 1):
-        yield f"{place:>2}  {flow.text(with_cookie=False)}"
-    yield "```\n"
+    if flows:
+        yield "```text"
+        for place, flow in enumerate(flows, 1):
+            yield f"{place:>2}  {flow.text(with_cookie=False)}"
+        yield "```\n"
     for key in dict.fromkeys(_key(flow) for flow in flows):
         places = [place for place, flow in enumerate(flows, 1) if _key(flow) == key]
         miss = "the miss, " if key[1] == 0 else ""
         yield _wrapped(f"**{_places(places)}** ({miss}{key[2].name}). {PARAGRAPHS[key]}")
-    if flows[-1].priority:
+    if not flows or flows[-1].priority:
         yield _wrapped(f"**The miss.** {MISSES[table.name]}")
     yield ""
 

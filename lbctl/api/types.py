@@ -80,6 +80,7 @@ class PortView(BaseModel):
     number: int | None = Field(description="OpenFlow port number; null while the switch has no such port")
     mac: str | None
     up: bool
+    mtu: int | None = Field(default=None, description="bytes of an IP packet that its network takes, by the site file")
 
 
 class PortsView(BaseModel):

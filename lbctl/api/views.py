@@ -18,7 +18,7 @@ from lbctl.ground.move_record import MoveRecord
 from lbctl.load.balancing import Run
 from lbctl.load.loads import Load
 from lbctl.servers.states import FormerServer
-from lbctl.site.model import ExternalIp, LoadBalancer, Protocol, Server, Service
+from lbctl.site.model import ExternalIp, LoadBalancer, Protocol, Server, Service, Settings
 from lbctl.switches.switch import PortState
 from lbctl.values.addresses import Address
 from lbctl.values.entry_states import EntryState
@@ -40,7 +40,7 @@ def load_balancer(shown: Shown, lb: LoadBalancer) -> t.LoadBalancerView:
     health, why = shown.health(lb)
     return t.LoadBalancerView(
         name=lb.name, dpid=f"{lb.dpid:016x}", state=switch.state, reason=switch.reason,
-        health=health, health_reason=why, standby=lb.standby, ports=_ports(switch.ports),
+        health=health, health_reason=why, standby=lb.standby, ports=_ports(switch.ports, shown.site.settings),
         external_ips=list(map(str, external_ips)),
         connections=sum(map(shown.connection_count, external_ips)), drained=shown.drained(lb), capacity=lb.capacity,
         load=_load(shown.load(external_ips)), counters=counters(switch.counters))
@@ -152,10 +152,11 @@ def _optional(address: Address | None) -> str | None:
     return str(address) if address else None
 
 
-def _ports(ports: Mapping[str, PortState]) -> t.PortsView:
+def _ports(ports: Mapping[str, PortState], settings: Settings) -> t.PortsView:
     tunnels = {role: _port(port) for role, port in ports.items() if role not in ("external", "internal")}
-    return t.PortsView(external=_port(ports["external"]), internal=_port(ports["internal"]), tunnels=tunnels)
+    return t.PortsView(external=_port(ports["external"], settings.external_mtu),
+                       internal=_port(ports["internal"], settings.internal_mtu), tunnels=tunnels)
 
 
-def _port(port: PortState) -> t.PortView:
-    return t.PortView(name=port.name, number=port.number, mac=port.mac, up=port.up)
+def _port(port: PortState, mtu: int | None = None) -> t.PortView:
+    return t.PortView(name=port.name, number=port.number, mac=port.mac, up=port.up, mtu=mtu)

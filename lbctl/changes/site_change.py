@@ -117,5 +117,5 @@ def _change_load_balancers(ground: Ground) -> None:
         del ground.switches[name]
     for name, lb in wanted.items():
         switch = ground.switches.setdefault(name, ground.new_switch(lb))
-        if switch.lb != lb:
-            switch.rename_ports(lb)
+        if switch.lb != lb or switch.limits != ground.limits():
+            switch.change_ports(lb, ground.limits())

@@ -10,7 +10,7 @@ from collections import Counter
 from ipaddress import ip_address
 
 from lbctl.connections import pressure
-from lbctl.connections.answers import drop, refuse, send_icmp_error
+from lbctl.connections.answers import drop, refuse, send_again, send_icmp_error
 from lbctl.connections.arrival import Arrival
 from lbctl.connections.endings import Endings
 from lbctl.connections.reused import Reused
@@ -127,10 +127,10 @@ class NewConnections:
             switch.counters["connections_opened"] += 1
             serving.opened += 1
         elif not self._comes_again(arrival, entry):
-            return [_go_on(arrival)]
+            return [_go_on(arrival, serving)]
         # An LB that is being read back would get the entry too late to be read, and too early to be put back.
         out += [ToSwitch(name, AddEntries((entry,))) for name in serving.holders if self._switches[name].ready]
-        out.append(_go_on(arrival))
+        out.append(_go_on(arrival, serving))
         return out
 
     @staticmethod
@@ -161,8 +161,10 @@ def _waits_in_vain(serving: Serving, entry: Entry, packet: Packet) -> bool:
     return (place, endpoint) in serving.servers.down and serving.servers.closed(place, endpoint)
 
 
-def _go_on(arrival: Arrival) -> ToSwitch:
+def _go_on(arrival: Arrival, serving: Serving) -> ToSwitch:
     """By the entry that is there now."""
+    if arrival.fragment:
+        return send_again(arrival, serving)
     message = PacketOut(arrival.frame, arrival.in_port, arrival.side.access_table)
     return ToSwitch(arrival.switch.lb.name, message)
 

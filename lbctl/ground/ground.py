@@ -16,9 +16,10 @@ from lbctl.openflow.rules import SERVING
 from lbctl.site.model import ExternalIp, Keeper, LoadBalancer, Settings, Site
 from lbctl.site.orders import InForce
 from lbctl.store import State
-from lbctl.switches.switch import Switch
+from lbctl.switches.switch import Limits, Switch
 from lbctl.values.addresses import Address
 from lbctl.values.log import Log
+from lbctl.values.side import EXTERNAL, INTERNAL
 
 Piece = Callable[[State], State]
 """Adds to a State what one part wants to survive a restart."""
@@ -66,7 +67,11 @@ class Ground:
     def new_switch(self, lb: LoadBalancer) -> Switch:
         """The switch of an LB that has not connected yet."""
         watched = Watched((lb.dpid & 0xFFFFFFFFFFFF).to_bytes(6).hex(":"), self.fence_code) if self.fence_code else None
-        return Switch(lb, watched)
+        return Switch(lb, watched, self.limits())
+
+    def limits(self) -> Limits:
+        """Of the external and the internal network, see Settings.limit."""
+        return self.settings.limit(EXTERNAL), self.settings.limit(INTERNAL)
 
     def ready(self) -> list[Switch]:
         """The switches that are connected and have been read back."""

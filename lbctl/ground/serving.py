@@ -15,7 +15,7 @@ from lbctl.site.model import ExternalIp, Hop, Server, Service, Settings, Tunnel
 from lbctl.values.addresses import Address, Endpoint, Network
 from lbctl.values.keys import Place, reply_key, service_of
 from lbctl.values.owners import owner_of
-from lbctl.values.side import EXTERNAL, Side
+from lbctl.values.side import EXTERNAL, INTERNAL, Side
 
 
 class Serving:
@@ -81,6 +81,11 @@ class Serving:
     def tunnel_to(self, server: bytes) -> Tunnel | None:
         """The tunnel that the server (packed) is behind; None: no server, or on the internal network."""
         return self._tunnels.get(server)
+
+    def limit(self, side: Side, destination: bytes) -> int | None:
+        """Bytes that an IP packet may have that goes to that side, to `destination` (packed); None: all that come."""
+        tunnel = self.tunnel_to(destination) if side is INTERNAL else None
+        return tunnel.mtu if tunnel else self.settings.limit(side)
 
     def _set_services(self, config: ExternalIp, drained: Iterable[tuple[Place, Endpoint]]) -> None:
         """A scheduler goes on where it was if its service has not changed."""

@@ -38,6 +38,7 @@ from lbctl.openflow.meters import (
     METER_CHECK,
     METER_CLOSED,
     METER_ERROR,
+    METER_FRAGMENT,
     METER_HOLD,
     METER_ICMP,
     METER_RESET,
@@ -125,14 +126,28 @@ def base_flows(ports: Ports, tunnels: Iterable[Tunnel] = ()) -> Iterator[Flow]:
         # Delivered first: the meter in show_reset drops all that is left to do with a packet, and so not the packet.
         yield flow(Kind.PIPELINE, 0, table, 200, {"reg1": 1}, SetField("reg1", 0), Resubmit(table),
                    Resubmit("show_reset"))
-    for eth_type in ETH_TYPES.values():
-        yield flow(Kind.TOO_BIG, 0, "deliver_tunnel", 110, {"reg2": 1, "eth_type": eth_type}, CONTROLLER,
-                   meter=METER_ERROR)
+    yield from _too_big("deliver_tunnel")
     yield flow(Kind.RESET, 0, "show_reset", 0, {}, CONTROLLER, meter=METER_RESET)
-    for table, port in (("deliver_client", ports.external), ("deliver_inside", ports.internal)):
+    for table, send, port in (("deliver_client", "send_outside", ports.external),
+                              ("deliver_inside", "send_inside", ports.internal)):
+        if port.limit is not None:
+            yield from _too_big(send)
         for eth_type in ETH_TYPES.values():
-            yield flow(Kind.DELIVER, 0, table, 100, {"eth_type": eth_type}, SetField("eth_src", port.mac), DEC_TTL,
-                       Output(port.number))
+            if port.limit is not None:
+                yield flow(Kind.DELIVER, 0, table, 100, {"eth_type": eth_type}, _measure(port.limit), goto=send)
+            yield flow(Kind.DELIVER, 0, table if port.limit is None else send, 100, {"eth_type": eth_type},
+                       SetField("eth_src", port.mac), DEC_TTL, Output(port.number))
+
+
+def _measure(limit: int) -> CheckLarger:
+    """limit: bytes of an IP packet."""
+    return CheckLarger(ETHERNET_HEADER + limit, "reg2")
+
+
+def _too_big(table: str) -> Iterator[Flow]:
+    """What has been measured, and is too large."""
+    for eth_type in ETH_TYPES.values():
+        yield flow(Kind.TOO_BIG, 0, table, 110, {"reg2": 1, "eth_type": eth_type}, CONTROLLER, meter=METER_FRAGMENT)
 
 
 def _entrance_flows(ports: Ports, tunnels: Iterable[Tunnel]) -> Iterator[Flow]:
@@ -152,7 +167,8 @@ def _entrance_flows(ports: Ports, tunnels: Iterable[Tunnel]) -> Iterator[Flow]:
                 yield flow(Kind.SERVER_ARP, 0, "arp", 100, {**told, "eth_dst": port.mac}, CONTROLLER, meter=METER_ARP)
         for version, eth_type in ETH_TYPES.items():
             addressed = {**where, "eth_type": eth_type, "eth_dst": port.mac}
-            yield flow(Kind.FRAGMENT, 0, "classify", 110, {**where, "eth_type": eth_type, "ip_frag": FRAGMENT_ANY})
+            yield flow(Kind.FRAGMENT, 0, "classify", 110, {**addressed, "ip_frag": FRAGMENT_ANY}, CONTROLLER,
+                       meter=METER_FRAGMENT)
             field, protocol, _, _ = ECHO_TYPES[version]
             for kind in ICMP_ERRORS[version]:
                 yield flow(Kind.TRANSLATE_ICMP, 0, "classify", 105, {**addressed, "ip_proto": protocol, field: kind},
@@ -238,12 +254,16 @@ def delivery_flows(hops: Mapping[Address, Hop], neighbours: Mapping[Address, str
         if next_hop not in neighbours:
             continue
         to_server: Match = {"eth_type": ETH_TYPES[server.version], f"ipv{server.version}_dst": str(server)}
-        to_hop = (SetField("eth_src", ports.internal.mac), SetField("eth_dst", neighbours[next_hop]), DEC_TTL)
+        to_mac = SetField("eth_dst", neighbours[next_hop])
+        to_hop = (SetField("eth_src", ports.internal.mac), to_mac, DEC_TTL)
+        if tunnel is None and ports.internal.limit is not None:
+            yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, to_mac, _measure(ports.internal.limit),
+                       goto="send_inside")
+            continue
         if tunnel is None:
             yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, *to_hop, Output(ports.internal.number))
             continue
-        yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, CheckLarger(ETHERNET_HEADER + tunnel.mtu, "reg2"),
-                   goto="deliver_tunnel")
+        yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, _measure(tunnel.mtu), goto="deliver_tunnel")
         to_end = (SetField("tun_ipv4_dst", str(tunnel.remote)), SetField("tunnel_id", tunnel.key))
         yield flow(Kind.DELIVER, 0, "deliver_tunnel", 100, to_server, *to_hop, *to_end, Output(ports.to(tunnel).number))
 

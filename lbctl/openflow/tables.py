@@ -31,8 +31,8 @@ _PORTS = "tcp_src tcp_dst udp_src udp_dst"
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
-        _table(0, "classify", "Lets in what is addressed to this LB: ARP, IPv6 neighbour discovery, and whole IP "
-               "packets to its own MAC; through a tunnel, from its other end only.",
+        _table(0, "classify", "Lets in what is addressed to this LB: ARP, IPv6 neighbour discovery, and IP "
+               "packets to its own MAC, fragments apart; through a tunnel, from its other end only.",
                f"in_port {_TUNNEL} vlan_vid eth_type eth_dst ip_frag ip_proto icmpv4_type icmpv6_type nw_ttl arp_op "
                "arp_tha", "", "classify arp transfer_mode"),
         _table(1, "arp", "Answers ARP and neighbour solicitations for external IPs and internal addresses; shows the "
@@ -61,25 +61,28 @@ TABLES: dict[str, Table] = {
                f"in_port eth_type ip_proto {_ADDRESSES} tcp_dst udp_dst tcp_flags icmpv4_type icmpv6_type reg0",
                f"{_ADDRESSES} icmpv4_type icmpv6_type eth_src eth_dst tun_ipv4_dst"),
         _table(40, "deliver_server", "Adds the LB's own MAC and the server's, and sends to the internal network; or "
-               "measures for a tunnel.",
+               "measures for a tunnel, or a small MTU.",
                "eth_type ipv4_dst ipv6_dst nw_ttl reg1", "eth_src eth_dst reg1 reg2",
-               "deliver_server deliver_tunnel show_reset"),
+               "deliver_server deliver_tunnel show_reset send_inside"),
         _table(41, "deliver_client", "Adds the LB's own MAC, and sends to the external network.",
-               "eth_type nw_ttl reg1", "eth_src reg1", "deliver_client show_reset"),
+               "eth_type nw_ttl reg1", "eth_src reg1 reg2", "deliver_client show_reset send_outside"),
         _table(42, "deliver_inside", "Adds the LB's own MAC, and sends to the internal network: outbound NAT, whose "
                "entries know the next hop.",
-               "eth_type nw_ttl reg1", "eth_src reg1", "deliver_inside show_reset"),
+               "eth_type nw_ttl reg1", "eth_src reg1 reg2", "deliver_inside show_reset send_inside"),
         _table(43, "show_reset", "Shows a RST that has been delivered to the controller."),
         _table(44, "deliver_tunnel", "The same through the server's tunnel; what is too large for it is shown to the "
                "controller.",
                "eth_type ipv4_dst ipv6_dst reg2", "eth_src eth_dst tunnel_id tun_ipv4_dst"),
+        _table(45, "send_outside", "Where the external network's MTU is the smaller one: sends there; what is too "
+               "large is shown to the controller.", "eth_type reg2", "eth_src"),
+        _table(46, "send_inside", "The same for the internal network.", "eth_type reg2", "eth_src"),
     )
 }
 
 REGISTERS = {
     "reg0": "transfer mode of the packet's external IP: 1 normal, 2 transition",
     "reg1": "1: a RST that has found its entry is to be shown to the controller",
-    "reg2": "1: the packet is larger than its server's tunnel carries",
+    "reg2": "1: the packet is larger than the network or tunnel takes that it goes to",
 }
 
 REG_MODE_NORMAL = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lbctl.openflow.cookies import MASK_ALL
 from lbctl.openflow.flow import Flow, Identity
@@ -15,6 +15,9 @@ from lbctl.openflow.rules import ABSENT, Role, all_flows, delivery_flows, extern
 from lbctl.site.model import ExternalIp, LoadBalancer
 from lbctl.switches.hearing import Hearing
 from lbctl.values.addresses import Address
+
+Limits = tuple[int | None, int | None]
+"""Of the external and the internal network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +41,10 @@ class Switch:
     `reason` says why it is not connected, or what is wrong with its ports.
     """
 
-    def __init__(self, lb: LoadBalancer, watched: Watched | None = None) -> None:
-        """watched: how other LBs' probes mean it; None: they don't."""
+    def __init__(self, lb: LoadBalancer, watched: Watched | None = None, limits: Limits = (None, None)) -> None:
+        """watched: how other LBs' probes mean it; None: they don't. limits: see Port.limit, of both networks."""
         self.lb = lb
+        self.limits = limits
         self.watched = watched
         self.state = "disconnected"
         self.reason: str | None = "has not connected yet"
@@ -93,9 +97,11 @@ class Switch:
                            f"ovs-vsctl add-port, or correct the site file")
         else:
             self.reason = f"port {' and port '.join(down)} is down" if down else None
-        external, internal = self.ports["external"], self.ports["internal"]
-        if external.of_port and internal.of_port:
-            self._known_ports = Ports(external.of_port, internal.of_port, self._tunnel_ports(internal.of_port.mac))
+        external, internal = self.ports["external"].of_port, self.ports["internal"].of_port
+        if external and internal:
+            external, internal = (replace(port, limit=limit)
+                                  for port, limit in zip((external, internal), self.limits, strict=True))
+            self._known_ports = Ports(external, internal, self._tunnel_ports(internal.mac))
 
     def _tunnel_ports(self, mac: str) -> dict[str, Port]:
         """By transport: those that there are, and those that went away."""
@@ -108,9 +114,9 @@ class Switch:
                 found[transport] = port
         return found
 
-    def rename_ports(self, lb: LoadBalancer) -> None:
-        """Another site file names other ports; found among those that the switch has reported."""
-        self.lb = lb
+    def change_ports(self, lb: LoadBalancer, limits: Limits) -> None:
+        """Another site file names other ports, found among those that the switch has reported; or other limits."""
+        self.lb, self.limits = lb, limits
         self.set_ports(self.ports_reported)
 
     def role(self, address: Address) -> Role:

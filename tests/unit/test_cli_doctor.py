@@ -72,7 +72,7 @@ class Tools:
     def __init__(self, directory, monkeypatch):
         self.directory = directory
         self.tables = json.loads(json.dumps(GOOD))
-        self.overflow, self.offload, self.fails = 0, "off", False
+        self.overflow, self.offload, self.merging, self.fails = 0, "off", "off", False
         self.routes = "Cached: 198.18.1.0/24 dev br0 SRC 198.18.1.11"
         self.queue, self.lost, self.default = ENOUGH, 0, ENOUGH
         self.sockets, self.links = True, []
@@ -92,7 +92,8 @@ class Tools:
             f'ovs/route/show) echo "{self.routes}";; *) echo {self.overflow};; esac',
         )
         self._tool("ovs-ofctl", "exit 1")
-        self._tool("ethtool", f"echo 'tx-checksumming: {self.offload}'")
+        features = {"tx-checksumming": self.offload, "generic-receive-offload": self.merging}
+        self._tool("ethtool", "\n".join(f"echo '{feature}: {value}'" for feature, value in features.items()))
         memory = f"skmem:(r0,rb{self.queue},t0,tb{SHORT},f0,w0,o0,bl0,d{self.lost})"
         sockets = [
             f'p_raw 0 0 *:{port} * users:(("{user}",pid=7,fd=9)) {size}'
@@ -210,6 +211,19 @@ def test_each_fault_is_found_and_its_mend_named(doctor, tools, breaks, level, wh
     assert [finding["level"] for finding in findings] == [level]
     assert what in findings[0]["what"] and mend in findings[0]["mend"]
     assert status == (1 if level == "fail" else 0)
+
+
+def test_ports_that_take_more_than_the_site_file_says_and_one_that_merges_packets(doctor, tools):
+    for row in tools.tables["Interface"]:
+        row["mtu"] = 9000 if row["name"] == "lba-int" else 1500
+    [finding] = doctor()[1]
+    assert "the MTU of lba-int is 9000, and the site file's internal_mtu is 1500" in finding["what"]
+    assert finding["mend"].endswith("else ip link set lba-int mtu 1500")
+    for row in tools.tables["Interface"]:
+        row["mtu"] = []
+    tools.merging = "on"
+    assert [finding["mend"] for finding in doctor()[1]] == [
+        "ethtool -K lba-ext gro off", "ethtool -K lba-int gro off"]
 
 
 def test_a_queue_that_ran_over_and_an_offload(doctor, tools):

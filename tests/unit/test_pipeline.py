@@ -291,11 +291,13 @@ def test_a_reset_is_delivered_once() -> None:
     assert (len(sent), len(events)) == (1, 1)
 
 
-def test_fragments_are_dropped() -> None:
+def test_fragments_are_shown_to_the_controller() -> None:
+    """Those to the LB's own MAC."""
     frame = bytearray(from_client(ACK))
     for first, second in ((0x20, 0), (0x20, 5), (0, 5)):
         frame[20:22] = bytes([first, second])
-        assert outcome(lb(SERVING, True), bytes(frame), 1) == DROPPED
+        assert outcome(lb(SERVING, True), bytes(frame), 1) == "FRAGMENT"
+        assert outcome(lb(SERVING, True), bytes(6) + bytes(frame[6:]), 1) == DROPPED
 
 
 def ask(address: IPv4Address) -> bytes:

@@ -172,13 +172,13 @@ def test_the_end_of_a_ttl_is_shown_to_the_controller(kind, version, protocol) ->
 
 
 @pytest.mark.parametrize("kind, version", EVERY)
-def test_fragments_are_dropped(kind, version) -> None:
+def test_fragments_are_shown_to_the_controller(kind, version) -> None:
     entry, (port, tunnel) = kinds.entry(kind, version), inside(kind)
     for frame, way in ((carrying(entry.key, True), (EXTERNAL, None)), (carrying(entry.reply, False), (port, tunnel))):
         pieces = [with_extension(frame, 44)] if version == 6 else [
             patched(frame, {20: first, 21: second}) for first, second in ((0x20, 0), (0x20, 5), (0, 5))]
         for piece in pieces:
-            assert outcomes(kind, version, piece, *way, entries=(entry,)) == "dropped dropped dropped dropped"
+            assert outcomes(kind, version, piece, *way, entries=(entry,)) == "FRAGMENT FRAGMENT FRAGMENT FRAGMENT"
 
 
 # ICMP.

@@ -7,7 +7,9 @@ from typing import Any
 
 from lbctl.frames import packets
 from lbctl.openflow.ports import Port, Ports
+from lbctl.site.model import Settings
 from lbctl.values.addresses import Endpoint
+from lbctl.values.side import EXTERNAL, INTERNAL
 
 SYN, SEGMENT, DATAGRAM = "syn", "segment", "datagram"
 """A TCP connection request; any other TCP packet without RST; a UDP packet."""
@@ -67,4 +69,6 @@ def ports_of(load_balancer: dict[str, Any]) -> Ports | None:
         for transport, port in load_balancer["ports"]["tunnels"].items()
         if port["number"] is not None
     }
-    return Ports(Port(external["number"], external["mac"]), Port(internal["number"], internal["mac"]), tunnels)
+    sizes = Settings(external_mtu=external["mtu"], internal_mtu=internal["mtu"])
+    return Ports(Port(external["number"], external["mac"], sizes.limit(EXTERNAL)),
+                 Port(internal["number"], internal["mac"], sizes.limit(INTERNAL)), tunnels)

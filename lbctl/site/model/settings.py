@@ -8,6 +8,7 @@ from typing import Annotated, Literal, get_args
 from lbctl.site.forms import Choice, Positive, Truth, Whole
 from lbctl.site.keys import Key
 from lbctl.values.protocols import TCP
+from lbctl.values.side import INTERNAL, Side
 
 Failover = Literal["when-remote", "copy-first", "transition"]
 FAILOVERS: tuple[Failover, ...] = get_args(Failover)
@@ -89,9 +90,16 @@ class Settings:
     icmp_rate: Annotated[int, Key(
         _COUNT,
         "ICMP errors (of an inside host: echoes) a second that may reach the controller to be translated")] = 1_000
+    fragment_rate: Annotated[int, Key(
+        _COUNT,
+        "fragments a second, and packets that are to become fragments, that may reach the controller")] = 2_000
+    external_mtu: Annotated[int, Key(
+        Whole(576, 0xFFFF),
+        "bytes of an IP packet that the external network takes; what is larger is cut up, or its sender told")] = 1500
     internal_mtu: Annotated[int, Key(
         Whole(576, 0xFFFF),
-        "bytes of an IP packet that what carries the tunnels to servers takes; a tunnel's own MTU is smaller")] = 1500
+        "the same for the internal network, and for what carries the tunnels to servers, whose own MTU is smaller")
+    ] = 1500
     automatic_failover: Annotated[bool, Key(
         Truth(),
         "whether the load balancers probe each other, and a failed one loses "
@@ -116,6 +124,14 @@ class Settings:
         _SECONDS, "a keeper that has not taken a change for so many seconds is behind")] = 5.0
     copy_timeout: Annotated[float, Key(
         _SECONDS, "a keeper that has not answered after so many seconds at a failover is passed over")] = 0.5
+
+    def limit(self, side: Side) -> int | None:
+        """Bytes of an IP packet that the network of that side takes; None: none that is larger comes from the other
+        one."""
+        mtu, other = self.external_mtu, self.internal_mtu
+        if side is INTERNAL:
+            mtu, other = other, mtu
+        return mtu if mtu < other else None
 
     def idle_timeout_of(self, protocol: int) -> float:
         """Seconds that an entry of that protocol (IANA number) may be idle."""
