@@ -12,6 +12,7 @@ from lbctl.connections.answers import drop
 from lbctl.connections.arrival import Arrival
 from lbctl.connections.endings import Endings
 from lbctl.connections.icmp_handler import IcmpHandler
+from lbctl.connections.last_hops import LastHops
 from lbctl.connections.misdirected import Misdirected
 from lbctl.connections.new_connections import NewConnections
 from lbctl.connections.strays import Strays
@@ -40,13 +41,14 @@ class Connections:
         self._endings = endings = Endings(ground)
         self._transition = transition = Transition(ground)
         icmp_handler = IcmpHandler(ground.external_ips)
+        last_hops = LastHops(ground)
         self._by_kind: dict[Kind | None, Callable[[Arrival, Serving], Outbox]] = {
-            Kind.NEW: NewConnections(ground, transition, endings).arrived, Kind.HOLD: transition.hold,
+            Kind.NEW: NewConnections(ground, transition, endings, last_hops).arrived, Kind.HOLD: transition.hold,
             Kind.STRAY: self.strays(ground, transition, endings).arrived, Kind.UNASSIGNED: Misdirected(ground).arrived}
         """Those whose own addresses tell whose packets they are."""
         self._translated: dict[Kind | None, Callable[[Arrival], Outbox]] = {
             Kind.RESET: endings.reset, Kind.EXPIRED: icmp_handler.expired, Kind.TOO_BIG: icmp_handler.too_big,
-            Kind.TRANSLATE_ICMP: icmp_handler.translate}
+            Kind.TRANSLATE_ICMP: icmp_handler.translate, Kind.HOP: last_hops.arrived}
         """Those whose own addresses don't."""
 
     def packet_in(self, switch: Switch, packet_in: PacketIn, now: float) -> Outbox:

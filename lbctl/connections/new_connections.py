@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from lbctl.connections.answers import drop, refuse, send_icmp_error
 from lbctl.connections.arrival import Arrival
 from lbctl.connections.endings import Endings
+from lbctl.connections.last_hops import LastHops
 from lbctl.connections.transition import Transition
 from lbctl.connections.unanswered import Unanswered
 from lbctl.entries.access_table import ENDING, GONE, HALF_OPEN, REINSTALLED, RESET, REUSED, Entry
@@ -47,8 +48,9 @@ HINTS = {"full": "a larger max_connections or more servers (lbctl server add) ta
 class NewConnections:
     """What makes their entries known."""
 
-    def __init__(self, ground: Ground, transition: Transition, endings: Endings) -> None:
-        self._switches = ground.switches
+    def __init__(self, ground: Ground, transition: Transition, endings: Endings, last_hops: LastHops) -> None:
+        self._switches, self._hops = ground.switches, ground.hops
+        self._last_hops = last_hops
         self._transition = transition
         self._endings = endings
         self._opening = Opening(ground)
@@ -102,6 +104,8 @@ class NewConnections:
             serving.table.add(entry)
             switch.counters["connections_opened"] += 1
             serving.opened += 1
+            if not self._hops.knows(arrival.side, packet.eth_src):
+                out += self._last_hops.met(arrival.side, packet.eth_src, arrival.now)
         elif not self._comes_again(arrival, entry):
             return [_go_on(arrival)]
         # An LB that is being read back would get the entry too late to be read, and too early to be put back.

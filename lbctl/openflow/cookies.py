@@ -46,6 +46,7 @@ class Kind(enum.IntEnum):
     FENCE = 18
     PROBED = 19
     CHECKED = 20
+    HOP = 21
 
 
 ENTRY_KINDS = {EXTERNAL: Kind.ENTRY_IN, INTERNAL: Kind.ENTRY_OUT}

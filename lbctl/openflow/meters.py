@@ -5,10 +5,13 @@ from __future__ import annotations
 from lbctl.openflow.messages import SetMeter
 from lbctl.site.model import Settings
 
-METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP, METER_PROBE, METER_CHECK = range(1, 9)
+(METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP, METER_PROBE, METER_CHECK,
+ METER_HOP) = range(1, 10)
 LEAST_PROBES = 100
 MOST_CHECKS = 1000
 """Health checks that begin in a second, of the whole site; what is due beyond that is put off."""
+HOPS_SHOWN = 2000
+"""Packets from another MAC than their entry answers to; they have been delivered, and one of each entry is enough."""
 ANSWERS = 5
 """Packets that a server sends in answer to one health check."""
 
@@ -19,5 +22,6 @@ def meters(settings: Settings, lbs: int) -> list[SetMeter]:
     probes = max(LEAST_PROBES, int(4 * lbs / settings.probe_interval))
     rates = {METER_NEW: settings.new_rate, METER_ERROR: settings.error_rate, METER_HOLD: settings.hold_rate,
              METER_ARP: settings.arp_rate, METER_RESET: settings.new_rate, METER_ICMP: settings.icmp_rate,
-             METER_PROBE: probes, METER_CHECK: ANSWERS * MOST_CHECKS}
+             METER_PROBE: probes, METER_CHECK: ANSWERS * MOST_CHECKS,
+             METER_HOP: HOPS_SHOWN}
     return [SetMeter(meter, rate, max(1, rate // 2)) for meter, rate in rates.items()]

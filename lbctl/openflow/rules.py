@@ -33,6 +33,7 @@ from lbctl.openflow.flow import (
     SetField,
     flow,
 )
+from lbctl.openflow.hop_rules import changed_hop_flows
 from lbctl.openflow.meters import METER_ARP, METER_CHECK, METER_ERROR, METER_HOLD, METER_ICMP, METER_NEW, METER_RESET
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.probe_rules import Watched, probe_flows
@@ -119,6 +120,7 @@ def base_flows(ports: Ports, tunnels: Iterable[Tunnel] = ()) -> Iterator[Flow]:
         yield flow(Kind.TOO_BIG, 0, "deliver_tunnel", 110, {"reg2": 1, "eth_type": eth_type}, CONTROLLER,
                    meter=METER_ERROR)
     yield flow(Kind.RESET, 0, "show_reset", 0, {}, CONTROLLER, meter=METER_RESET)
+    yield from changed_hop_flows()
     for table, port in (("deliver_client", ports.external), ("deliver_inside", ports.internal)):
         for eth_type in ETH_TYPES.values():
             yield flow(Kind.DELIVER, 0, table, 100, {"eth_type": eth_type}, SetField("eth_src", port.mac), DEC_TTL,

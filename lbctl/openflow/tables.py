@@ -51,21 +51,25 @@ TABLES: dict[str, Table] = {
         _table(16, "outbound_flags", "From servers: a RST is marked.",
                "eth_type ip_proto tcp_flags", "reg1", "access_out"),
         _table(20, "access_in", "The access table, from the external network: one entry for each connection.",
-               f"eth_type ip_proto {_ADDRESSES} {_PORTS}", f"{_ADDRESSES} {_PORTS} eth_dst",
-               "deliver_server deliver_inside no_entry"),
+               f"eth_type ip_proto {_ADDRESSES} {_PORTS}", f"{_ADDRESSES} {_PORTS} eth_dst metadata",
+               "client_hop deliver_inside no_entry"),
         _table(21, "access_out", "The access table, from the internal network: the same entries, inverse.",
-               f"eth_type ip_proto {_ADDRESSES} {_PORTS}", f"{_ADDRESSES} {_PORTS} eth_dst",
-               "deliver_client no_entry"),
+               f"eth_type ip_proto {_ADDRESSES} {_PORTS}", f"{_ADDRESSES} {_PORTS} eth_dst metadata",
+               "inside_hop deliver_client no_entry"),
+        _table(22, "client_hop", "Does the client's packet come from the MAC that its entry answers to?",
+               "metadata eth_src", "metadata reg3", "deliver_server"),
+        _table(23, "inside_hop", "The same of what a NAT gateway's inside host sends.",
+               "metadata eth_src", "metadata reg3", "deliver_client"),
         _table(30, "no_entry", "What has no entry: a new connection, an echo request, an error, or held while in "
                "transition.",
                f"in_port eth_type ip_proto {_ADDRESSES} tcp_dst udp_dst tcp_flags icmpv4_type icmpv6_type reg0",
                f"{_ADDRESSES} icmpv4_type icmpv6_type eth_src eth_dst tun_ipv4_dst"),
         _table(40, "deliver_server", "Adds the LB's own MAC and the server's, and sends to the internal network; or "
                "measures for a tunnel.",
-               "eth_type ipv4_dst ipv6_dst nw_ttl reg1", "eth_src eth_dst reg1 reg2",
-               "deliver_server deliver_tunnel show_reset"),
+               "eth_type ipv4_dst ipv6_dst nw_ttl reg1 reg3", "eth_src eth_dst reg1 reg2 reg3",
+               "deliver_server deliver_tunnel show_reset show_hop"),
         _table(41, "deliver_client", "Adds the LB's own MAC, and sends to the external network.",
-               "eth_type nw_ttl reg1", "eth_src reg1", "deliver_client show_reset"),
+               "eth_type nw_ttl reg1 reg3", "eth_src reg1 reg3", "deliver_client show_reset show_hop"),
         _table(42, "deliver_inside", "Adds the LB's own MAC, and sends to the internal network: outbound NAT, whose "
                "entries know the next hop.",
                "eth_type nw_ttl reg1", "eth_src reg1", "deliver_inside show_reset"),
@@ -73,6 +77,8 @@ TABLES: dict[str, Table] = {
         _table(44, "deliver_tunnel", "The same through the server's tunnel; what is too large for it is shown to the "
                "controller.",
                "eth_type ipv4_dst ipv6_dst reg2", "eth_src eth_dst tunnel_id tun_ipv4_dst"),
+        _table(45, "show_hop", "Shows a packet that has been delivered, and came from another MAC than its entry "
+               "answers to, to the controller.", "", "eth_src"),
     )
 }
 
@@ -80,6 +86,8 @@ REGISTERS = {
     "reg0": "transfer mode of the packet's external IP: 1 normal, 2 transition",
     "reg1": "1: a RST that has found its entry is to be shown to the controller",
     "reg2": "1: the packet is larger than its server's tunnel carries",
+    "reg3": "1: the packet came from another MAC than its entry answers to, and is to be shown to the controller",
+    "metadata": "the MAC that its entry answers to; once that is found to be another, the one that it came from",
 }
 
 REG_MODE_NORMAL = 1

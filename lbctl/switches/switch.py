@@ -14,6 +14,7 @@ from lbctl.openflow.probe_rules import Watched
 from lbctl.openflow.rules import ABSENT, Role, all_flows, delivery_flows, external_ip_flows
 from lbctl.site.model import ExternalIp, LoadBalancer
 from lbctl.switches.hearing import Hearing
+from lbctl.switches.hops import Hops
 from lbctl.values.addresses import Address
 
 
@@ -38,10 +39,11 @@ class Switch:
     `reason` says why it is not connected, or what is wrong with its ports.
     """
 
-    def __init__(self, lb: LoadBalancer, watched: Watched | None = None) -> None:
-        """watched: how other LBs' probes mean it; None: they don't."""
+    def __init__(self, lb: LoadBalancer, watched: Watched | None = None, hops: Hops | None = None) -> None:
+        """watched: how other LBs' probes mean it; None: they don't. hops: those of all LBs."""
         self.lb = lb
         self.watched = watched
+        self._hops = hops or Hops()
         self.state = "disconnected"
         self.reason: str | None = "has not connected yet"
         self.ports = {role: PortState(name) for role, name in lb.ports().items()}
@@ -180,10 +182,14 @@ class Switch:
     def _wanted(self, external_ips: Iterable[ExternalIp]) -> dict[Identity, Flow]:
         if self.of_ports is None:
             return {}
-        return {
-            flow.identity: flow
-            for flow in all_flows(external_ips, self.roles, self.neighbours, self.of_ports, self.watched)
-        }
+        flows = all_flows(external_ips, self.roles, self.neighbours, self.of_ports, self.watched)
+        return {flow.identity: flow for flow in [*flows, *self._hops.flows()]}
+
+    def hops_changed(self, come: Iterable[Flow], gone: Iterable[Flow]) -> list[Message]:
+        """Other MACs are let pass without a look."""
+        if not self.ready or self.of_ports is None:
+            return []
+        return self._apply({flow.identity: flow for flow in come}, {flow.identity: flow for flow in gone})
 
     def _apply(self, wanted: dict[Identity, Flow], old: dict[Identity, Flow]) -> list[Message]:
         """Makes `old` into `wanted`: adds (or replaces) first, so that nothing that stays is ever missing."""

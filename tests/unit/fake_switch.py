@@ -36,6 +36,7 @@ from lbctl.openflow.meters import (
     METER_CHECK,
     METER_ERROR,
     METER_HOLD,
+    METER_HOP,
     METER_ICMP,
     METER_NEW,
     METER_PROBE,
@@ -49,7 +50,8 @@ from lbctl.values.keys import pack_key, unpack_key
 
 FIN_OR_RST = 0x05
 METERS = dict.fromkeys(
-    (METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP, METER_PROBE, METER_CHECK), 1
+    (METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP, METER_PROBE, METER_CHECK, METER_HOP),
+    1,
 )
 """For a test that applies flows by hand: every meter that they use."""
 IPV4, IPV6, ARP, VLAN = 0x0800, 0x86DD, 0x0806, 0x8100
@@ -133,6 +135,8 @@ class Run:
             "reg0": 0,
             "reg1": 0,
             "reg2": 0,
+            "reg3": 0,
+            "metadata": 0,
             "tunnel_id": key,
             "tun_ipv4_src": remote,
             "tun_ipv4_dst": 0,
@@ -266,6 +270,10 @@ class FakeSwitch:
                 self._delete(flows)
             case m.AddEntries(entries, _):
                 self._add([flow for entry in entries for flow in entry_flows(entry, self.linger)], now)
+            case m.ModifyEntries(entries):
+                for flow in [flow for entry in entries for flow in entry_flows(entry, self.linger)]:
+                    if item := self.tables[flow.table].get(flow.identity):
+                        item.flow = flow
             case m.DeleteEntries(entries):
                 self._delete([flow for entry in entries for flow in entry_flows(entry, self.linger)])
             case m.DeleteCookie(table, cookie, mask):
@@ -487,6 +495,7 @@ def _entry_instructions(flow: Flow) -> bytes:
 # OpenFlow 1.4.0 table 8 (the numbers of fields) and its sections 7.2.2 to 7.2.4.
 
 _OXM_NUMBERS = {
+    "metadata": 2,
     "eth_dst": 3,
     "eth_src": 4,
     "eth_type": 5,
@@ -501,6 +510,7 @@ _OXM_NUMBERS = {
     "ipv6_dst": 27,
 }
 _SIZES = {
+    "metadata": 8,
     "eth_dst": 6,
     "eth_src": 6,
     "ipv4_src": 4,
