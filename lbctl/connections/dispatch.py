@@ -41,7 +41,7 @@ class Connections:
         self._endings = endings = Endings(ground)
         self._transition = transition = Transition(ground)
         icmp_handler = IcmpHandler(ground.external_ips)
-        last_hops = LastHops(ground)
+        self._last_hops = last_hops = LastHops(ground)
         self._by_kind: dict[Kind | None, Callable[[Arrival, Serving], Outbox]] = {
             Kind.NEW: NewConnections(ground, transition, endings, last_hops).arrived, Kind.HOLD: transition.hold,
             Kind.STRAY: self.strays(ground, transition, endings).arrived, Kind.UNASSIGNED: Misdirected(ground).arrived}
@@ -88,5 +88,5 @@ class Connections:
         return self._endings.end_all(serving, entries, now)
 
     def tick(self, now: float) -> Outbox:
-        """Ends what has lingered long enough."""
-        return self._endings.tick(now)
+        """Ends what has lingered long enough; what has followed others to another router follows on."""
+        return self._endings.tick(now) + self._last_hops.tick(now)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from lbctl.connections.answers import drop
 from lbctl.connections.arrival import Arrival
 from lbctl.connections.lately import Lately
+from lbctl.connections.silent_routers import SilentRouters
 from lbctl.connections.translated import whose
 from lbctl.entries.access_table import Entry
 from lbctl.ground.effects import Outbox, ToSwitch
@@ -17,6 +18,7 @@ from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.openflow.entry_flows import checked_side
 from lbctl.openflow.messages import ModifyEntries
+from lbctl.values.keys import unpack_key
 from lbctl.values.side import Side
 
 SPACING, FOLLOWED = 1.0, 20_000
@@ -31,6 +33,7 @@ class LastHops:
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
+        self._silent = SilentRouters(ground)
         self._followed = Lately[bytes](SPACING, FOLLOWED)
         """By the keys of the entries."""
         self._met = Lately[bytes](SPACING, NEW_HOPS)
@@ -62,8 +65,14 @@ class LastHops:
         if entry.inner_hop:
             entry.inner_hop = mac
         else:
+            if not self._ground.on_link(unpack_key(entry.key)[1]):
+                self._silent.left(arrival.switch.lb.name, entry.next_hop, mac, arrival.now)
             entry.next_hop = mac
         serving.table.changed(entry)
         arrival.switch.counters["hops_followed"] += 1
         return [ToSwitch(name, ModifyEntries((entry,))) for name in serving.holders
                 if self._ground.switches[name].ready]
+
+    def tick(self, now: float) -> Outbox:
+        """Lets what is left at a silent router follow."""
+        return self._silent.tick(now)

@@ -120,6 +120,8 @@ AT_ONCE = 500
 """Entries in one message, of many that nobody waits for: others' messages get their turn between them."""
 
 
-def portions(kind: type[AddEntries] | type[ModifyEntries] | type[DeleteEntries], entries: Sequence[Entry]) -> list[Message]:
+def portions(
+    kind: type[AddEntries] | type[ModifyEntries] | type[DeleteEntries], entries: Sequence[Entry]
+) -> list[Message]:
     """Messages of that kind for all of the entries."""
     return [kind(tuple(entries[start:start + AT_ONCE])) for start in range(0, len(entries), AT_ONCE)]

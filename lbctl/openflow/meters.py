@@ -10,7 +10,7 @@ from lbctl.site.model import Settings
 LEAST_PROBES = 100
 MOST_CHECKS = 1000
 """Health checks that begin in a second, of the whole site; what is due beyond that is put off."""
-HOPS_SHOWN = 2000
+HOPS_SHOWN = 1000
 """Packets from another MAC than their entry answers to; they have been delivered, and one of each entry is enough."""
 ANSWERS = 5
 """Packets that a server sends in answer to one health check."""

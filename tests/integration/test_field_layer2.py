@@ -9,8 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 
-import pytest
-
 from tests.bed.bed import Bed
 from tests.bed.controller import APPS
 from tests.bed.frames import ACK
@@ -18,13 +16,22 @@ from tests.bed.namespaces import Namespace
 from tests.bed.patience import limit
 from tests.bed.sites import simple_site
 from tests.bed.traffic import RawPort, connect
-from tests.integration.hands import HandClient, counters, entries_of, eventually, external_mac, hand_client
+from tests.integration.hands import (
+    HandClient,
+    counters,
+    entries_of,
+    eventually,
+    external_mac,
+    hand_client,
+)
 from tests.integration.moving import Talks
 
 BED = {"site": simple_site(servers=2, settings={"linger": 1, "arp_interval": 1.0, "grace": 0.5})}
 EXTERNAL = "198.51.100.1"
 FAR = "198.18.70.1"
 """A client behind two routers."""
+SILENT = "198.18.73.1"
+"""One of which there are only its packets."""
 ROUTERS = {"r1": ("198.51.100.251", "198.18.71"), "r2": ("198.51.100.252", "198.18.72")}
 """Name: address on the external network, prefix of the network between it and the client."""
 DOWNLOAD = 1 << 30
@@ -52,6 +59,7 @@ def prepare(bed: Bed) -> None:
         client.ip("addr", "add", f"{prefix}.1/24", "dev", name)
         router.ip("addr", "add", f"{prefix}.254/24", "dev", "far")
         router.ip("route", "add", f"{FAR}/32", "via", f"{prefix}.1")
+        router.ip("route", "add", "blackhole", f"{SILENT}/32")
     send_by(bed, "r1")
     client.ip("route", "add", "default", "via", f"{ROUTERS['r2'][1]}.254", "src", FAR, "table", "102")
     client.ip("rule", "add", "fwmark", "1", "lookup", "102")
@@ -95,7 +103,6 @@ class Download:
         self.local = self.socket.getsockname()
         self.socket.sendall(f"GET /bytes/{DOWNLOAD} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         self.received = 0
-        self.slowly = threading.Event()
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
 
@@ -152,6 +159,18 @@ def test_connections_that_were_silent_go_on_by_the_other_router(live: Bed) -> No
     with by_r1(live) as client, Talks(client, EXTERNAL, 5, bind=FAR) as talks, unplugged(live, "r1"):
         send_by(live, "r2")
         assert talks.broken() == []
+
+
+def test_what_is_silent_follows_those_that_speak(live: Bed) -> None:
+    """It may wait for an answer, which its router would not get any more."""
+    first = RawPort(live.spaces["r1"], "eth0")
+    with by_r1(live) as client, first as port, Talks(client, EXTERNAL, 4, bind=FAR) as talks:
+        silent = HandClient(port, external_mac(live, "lb-a"), address=SILENT).open()
+        with unplugged(live, "r1"):
+            send_by(live, "r2")
+            assert talks.broken() == []
+            second = live.spaces["r2"].mac("eth0")
+            eventually(live, lambda: hop_of(live, silent.local) == second, "it follows", 15.0)
 
 
 def test_packets_that_come_by_two_routers_in_turn(live: Bed) -> None:
