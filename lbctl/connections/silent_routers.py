@@ -24,8 +24,8 @@ from lbctl.values.side import EXTERNAL
 SOME, SECONDS = 3, 5.0
 """So many entries that leave a router within so many seconds raise the question whether it is still there."""
 ASK_AGAIN, ASKED = 1.5, 9.0
-"""Seconds between two looks at its packets, which Open vSwitch counts some half a second late; and in which it is looked
-at."""
+"""Seconds between two looks at its packets, which Open vSwitch counts some half a second late; and in which it is
+looked at."""
 WATCHED = 16
 """Routers that the question is open of, at most."""
 AT_A_TICK = 2000

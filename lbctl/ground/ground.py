@@ -18,7 +18,7 @@ from lbctl.site.orders import InForce
 from lbctl.store import State
 from lbctl.switches.hops import Hops
 from lbctl.switches.switch import Switch
-from lbctl.values.addresses import Address
+from lbctl.values.addresses import Address, Network
 from lbctl.values.log import Log
 from lbctl.values.side import Side
 
@@ -69,7 +69,11 @@ class Ground:
     def new_switch(self, lb: LoadBalancer) -> Switch:
         """The switch of an LB that has not connected yet."""
         watched = Watched((lb.dpid & 0xFFFFFFFFFFFF).to_bytes(6).hex(":"), self.fence_code) if self.fence_code else None
-        return Switch(lb, watched, self.hops)
+        return Switch(lb, watched, self.hops, self._not_outside)
+
+    def _not_outside(self) -> tuple[Network, ...] | None:
+        """The networks whose addresses nobody has outside; None: whoever says so is believed."""
+        return None if self.settings.wrong_side == "pass" else self.site.internal_networks
 
     def ready(self) -> list[Switch]:
         """The switches that are connected and have been read back."""

@@ -47,6 +47,7 @@ class Kind(enum.IntEnum):
     PROBED = 19
     CHECKED = 20
     HOP = 21
+    WRONG_SIDE = 22
 
 
 ENTRY_KINDS = {EXTERNAL: Kind.ENTRY_IN, INTERNAL: Kind.ENTRY_OUT}

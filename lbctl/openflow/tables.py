@@ -34,7 +34,7 @@ TABLES: dict[str, Table] = {
         _table(0, "classify", "Lets in what is addressed to this LB: ARP, IPv6 neighbour discovery, and whole IP "
                "packets to its own MAC; through a tunnel, from its other end only.",
                f"in_port {_TUNNEL} vlan_vid eth_type eth_dst ip_frag ip_proto icmpv4_type icmpv6_type nw_ttl arp_op "
-               "arp_tha", "", "classify arp transfer_mode"),
+               "arp_tha", "", "classify arp sources"),
         _table(1, "arp", "Answers ARP and neighbour solicitations for external IPs and internal addresses; shows the "
                "servers' to the controller.",
                f"in_port {_TUNNEL} eth_type arp_op arp_spa arp_tpa arp_tha eth_dst ip_proto icmpv6_type ipv6_src "
@@ -44,6 +44,8 @@ TABLES: dict[str, Table] = {
         _table(2, "advertise", "Adds the LB's own MAC to the advertisement that table arp has made of a solicitation, "
                "and sends it back.",
                "in_port eth_type ip_proto icmpv6_type", "ipv6_nd_tll tun_ipv4_dst"),
+        _table(5, "sources", "Has the packet come in by the side that its source is on?",
+               f"in_port eth_type {_ADDRESSES}", "", "transfer_mode wrong_side"),
         _table(10, "transfer_mode", "The transfer mode of the packet's external IP (seed figure 7).",
                f"in_port {_TUNNEL} eth_type {_ADDRESSES}", "reg0", "inbound_flags outbound_flags no_entry"),
         _table(15, "inbound_flags", "From clients: a connection request goes past the access table, a RST is marked.",
@@ -79,6 +81,7 @@ TABLES: dict[str, Table] = {
                "eth_type ipv4_dst ipv6_dst reg2", "eth_src eth_dst tunnel_id tun_ipv4_dst"),
         _table(45, "show_hop", "Shows a packet that has been delivered, and came from another MAC than its entry "
                "answers to, to the controller.", "", "eth_src"),
+        _table(50, "wrong_side", "Drops, and counts, what has not."),
     )
 }
 

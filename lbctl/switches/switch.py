@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from lbctl.openflow.cookies import MASK_ALL
@@ -15,7 +15,7 @@ from lbctl.openflow.rules import ABSENT, Role, all_flows, delivery_flows, extern
 from lbctl.site.model import ExternalIp, LoadBalancer
 from lbctl.switches.hearing import Hearing
 from lbctl.switches.hops import Hops
-from lbctl.values.addresses import Address
+from lbctl.values.addresses import Address, Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,19 @@ class Switch:
     `reason` says why it is not connected, or what is wrong with its ports.
     """
 
-    def __init__(self, lb: LoadBalancer, watched: Watched | None = None, hops: Hops | None = None) -> None:
-        """watched: how other LBs' probes mean it; None: they don't. hops: those of all LBs."""
+    def __init__(
+        self,
+        lb: LoadBalancer,
+        watched: Watched | None = None,
+        hops: Hops | None = None,
+        internal: Callable[[], Iterable[Network] | None] = tuple,
+    ) -> None:
+        """watched: how other LBs' probes mean it; None: they don't. hops: those of all LBs. internal: the networks that
+        source_flows wants to know."""
         self.lb = lb
         self.watched = watched
         self._hops = hops or Hops()
+        self._internal = internal
         self.state = "disconnected"
         self.reason: str | None = "has not connected yet"
         self.ports = {role: PortState(name) for role, name in lb.ports().items()}
@@ -182,7 +190,9 @@ class Switch:
     def _wanted(self, external_ips: Iterable[ExternalIp]) -> dict[Identity, Flow]:
         if self.of_ports is None:
             return {}
-        flows = all_flows(external_ips, self.roles, self.neighbours, self.of_ports, self.watched)
+        flows = all_flows(
+            external_ips, self.roles, self.neighbours, self.of_ports, self.watched, self._internal()
+        )
         return {flow.identity: flow for flow in [*flows, *self._hops.flows()]}
 
     def hops_changed(self, come: Iterable[Flow], gone: Iterable[Flow]) -> list[Message]:

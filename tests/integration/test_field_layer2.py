@@ -4,14 +4,19 @@ over, hosts that get another MAC, packets from the wrong side."""
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
+import pytest
+
+from tests.bed import frames
 from tests.bed.bed import Bed
 from tests.bed.controller import APPS
-from tests.bed.frames import ACK
+from tests.bed.frames import ACK, SYN
 from tests.bed.namespaces import Namespace
 from tests.bed.patience import limit
 from tests.bed.sites import simple_site
@@ -19,14 +24,19 @@ from tests.bed.traffic import RawPort, connect
 from tests.integration.hands import (
     HandClient,
     counters,
+    dropped,
     entries_of,
     eventually,
     external_mac,
     hand_client,
+    internal_mac,
+    server_space,
 )
 from tests.integration.moving import Talks
 
 BED = {"site": simple_site(servers=2, settings={"linger": 1, "arp_interval": 1.0, "grace": 0.5})}
+SERVERS = "10.0.0.11", "10.0.0.12"
+GATEWAY = "10.0.0.1"
 EXTERNAL = "198.51.100.1"
 FAR = "198.18.70.1"
 """A client behind two routers."""
@@ -215,3 +225,42 @@ def test_after_a_forged_packet_the_next_one_brings_the_answers_back(live: Bed) -
 
         eventually(live, comes_back, "the next packet brings it back", 5.0)
         assert client.say(b"mine").endswith(b" mine\n")
+
+
+# Packets from the wrong side (RFC 2827).
+
+_forged_ports = itertools.count(30_000)
+
+
+def forged(bed: Bed, source: str, side: str) -> tuple[str, int]:
+    """A SYN with that source to the external IP, or to a client from inside, comes to lb-a by that side."""
+    sender = source, next(_forged_ports)
+    space, mac = ((bed.clients[0], external_mac(bed, "lb-a")) if side == "external"
+                  else (server_space(bed, SERVERS[0]), internal_mac(bed, "lb-a")))
+    to = (EXTERNAL, 80) if side == "external" else ("198.51.100.101", 80)
+    with RawPort(space, "eth0") as port:
+        port.send(frames.tcp((port.mac, mac), sender, to, SYN))
+    return sender
+
+
+WRONG = [(SERVERS[1], "external"), (GATEWAY, "external"), (EXTERNAL, "external"), (EXTERNAL, "internal"),
+         (GATEWAY, "internal")]
+
+
+@pytest.mark.parametrize("source, side", WRONG)
+def test_a_packet_from_the_wrong_side_is_nobodys(live: Bed, source: str, side: str) -> None:
+    before = dropped(live, "wrong_side")
+    sender = forged(live, source, side)
+    eventually(live, lambda: dropped(live, "wrong_side") > before, "it is counted", 15.0)
+    assert not entries_of(live, sender)
+
+
+def test_where_it_may_pass_it_makes_an_entry(quiet_bed: Bed) -> None:
+    """The naive twin: another server answers the first one directly."""
+    site = quiet_bed.site
+    quiet_bed.controller.configure(replace(site, settings=replace(site.settings, wrong_side="pass")))
+    quiet_bed.start_controller()
+    with RawPort(server_space(quiet_bed, SERVERS[1]), "eth0") as port:
+        sender = [forged(quiet_bed, SERVERS[1], "external") for _ in SERVERS]
+        assert port.receive(lambda frame: frame.src_port == 8080 and (str(frame.dst), frame.dst_port) in sender
+                            and str(frame.src) == SERVERS[0], limit(5.0)), "it is answered by the other one"

@@ -441,6 +441,7 @@ def test_a_flow_of_no_external_ip_is_ignored(world) -> None:
 def test_datagrams_before_the_entry_is_in_force_go_on_by_it() -> None:
     """Its flows are sent with the first one, and again if one comes here much later: they are lost then."""
     world = FakeSite(site(udp=True))
+    world.control.ground.let_pass(EXTERNAL, ROUTER_MAC)
     world.settle(1.0)
     port = next(service.port for service in world.site.external_ips[0].services if service.protocol == "udp")
     datagram = struct.pack("!HHHH", 40001, port, 12, 0) + b"what"

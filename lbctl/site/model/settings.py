@@ -15,6 +15,8 @@ FAILOVERS: tuple[Failover, ...] = get_args(Failover)
 always."""
 WhenMisdirected = Literal["pass-on", "error"]
 WHEN_MISDIRECTED: tuple[WhenMisdirected, ...] = get_args(WhenMisdirected)
+WhenWrongSide = Literal["drop", "pass"]
+WHEN_WRONG_SIDE: tuple[WhenWrongSide, ...] = get_args(WhenWrongSide)
 """What becomes of a packet that comes to another LB than its external IP's."""
 RebalanceMode = Literal["manual", "automatic"]
 REBALANCE_MODES: tuple[RebalanceMode, ...] = get_args(RebalanceMode)
@@ -61,6 +63,11 @@ class Settings:
         Choice(WHEN_MISDIRECTED),
         "what a load balancer does with packets for an external IP that another has: pass them on, and tell their "
         "sender where it is; or answer with an error")] = "pass-on"
+    wrong_side: Annotated[WhenWrongSide, Key(
+        Choice(WHEN_WRONG_SIDE),
+        "what a load balancer does with packets from outside with an internal address, and with those whose source is "
+        "an external IP or one of its own addresses: drop them (RFC 2827), or let them pass, as with full NAT a host "
+        "of the internal network may need whose way to an external IP leads over the outside")] = "drop"
     barrier_timeout: Annotated[float, Key(
         _SECONDS, "a switch that has not confirmed after so many seconds fails the step that waits for it")] = 5.0
     held_packets: Annotated[int, Key(_COUNT, "packets that may be held for one external IP")] = 10_000
