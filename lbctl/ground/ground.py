@@ -41,6 +41,8 @@ class Ground:
         """By the name of the LB."""
         self.external_ips = Directory()
         self.hops = Hops()
+        self.astray: set[Address] = set()
+        """External IPs whose packets have come to another LB lately: not all neighbours know who has them."""
         self.tokens = Tokens()
         self.counters: Counter[str] = Counter()
         """Of what concerns no single LB."""

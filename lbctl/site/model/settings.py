@@ -81,6 +81,10 @@ class Settings:
         _COUNT, "ARP and neighbour discovery packets a second that may reach the controller")] = 1_000
     arp_interval: Annotated[float, Key(
         _SECONDS, "the servers' MAC addresses are asked for again every so many seconds")] = 10.0
+    announce_rate: Annotated[int, Key(
+        _COUNT,
+        "external IPs a second whose place is announced (gratuitous ARP: two frames for each, on each network); of "
+        "many, the busiest come first")] = 100
     icmp_rate: Annotated[int, Key(
         _COUNT,
         "ICMP errors (of an inside host: echoes) a second that may reach the controller to be translated")] = 1_000
