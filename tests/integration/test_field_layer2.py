@@ -196,8 +196,11 @@ def test_packets_that_come_by_two_routers_in_turn(live: Bed) -> None:
         finally:
             client.run("nft", "delete table ip by-turns")
         assert saw.broken == [] and saw.failures == ()
-        assert sum(connection.retransmissions for connection in saw.long) == 0
-        print("shown", after["packet_ins"] - before["packet_ins"], before, after)
+        sent = sum(connection.sent for connection in saw.long)
+        assert sum(connection.retransmissions for connection in saw.long) < sent / 20, "some, if the machine is slow"
+        followed = after["other"]["hops_followed"] - before["other"].get("hops_followed", 0)
+        opened = after["other"]["connections_opened"] - before["other"].get("connections_opened", 0)
+        assert 0 < followed < 2 * opened + 4 * limit(10.0), "each entry at most once a second"
 
 
 def test_a_client_that_changes_its_mac_goes_on(live: Bed) -> None:
