@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from lbctl.entries.access_table import Entry
@@ -18,15 +18,19 @@ from lbctl.openflow import meters, rules
 from lbctl.openflow.cookies import MARK, Kind, kind_of
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.flow import Flow
-from lbctl.openflow.meters import ANSWERS, MOST_CHECKS
+from lbctl.openflow.hop_rules import hop_flow
+from lbctl.openflow.meters import ANSWERS, HOPS_SHOWN, MOST_CHECKS
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.rules import ABSENT, SERVING, Role
 from lbctl.openflow.tables import REGISTERS, TABLES, Table, number
 from lbctl.site.model import ExternalIp, HealthCheck, Server, Service, Settings, Tunnel
 from lbctl.values.keys import pack_key, reply_key
+from lbctl.values.side import EXTERNAL, INTERNAL
 from lbctl.values.transfer import TransferMode
 
 ROUTER = IPv4Address("198.51.100.254")
+CLIENTS_ROUTER, INSIDE_HOST = bytes.fromhex("0200000000fe"), bytes.fromhex("020000000200")
+"""MACs."""
 TARGET = Path(__file__).with_name("pipeline.md")
 
 Key = tuple[str, int, Kind]
@@ -39,7 +43,8 @@ INTRODUCTION = """\
 
 What an LB's Open vSwitch holds, table by table. The tables are declared in
 [`lbctl/openflow/tables.py`](../lbctl/openflow/tables.py), the flows in
-[`rules.py`](../lbctl/openflow/rules.py), [`responder_rules.py`](../lbctl/openflow/responder_rules.py) and
+[`rules.py`](../lbctl/openflow/rules.py), [`source_rules.py`](../lbctl/openflow/source_rules.py),
+[`responder_rules.py`](../lbctl/openflow/responder_rules.py), [`hop_rules.py`](../lbctl/openflow/hop_rules.py) and
 [`entry_flows.py`](../lbctl/openflow/entry_flows.py); a flow that its table's declaration does not allow cannot be
 built. The words are those of [architecture.md](architecture.md).
 
@@ -53,8 +58,8 @@ To see the same of a running LB: `ovs-ofctl -O OpenFlow14 dump-flows BRIDGE`. To
 - Frames are untagged Ethernet, with IPv4 or IPv6.
 - With destination NAT a server's default route is its external IP's gateway: answers to clients come back through
   the LB. With full NAT they come back to an internal IP, which needs no route.
-- A client's answers can be sent to the MAC that its SYN came from. If a router in front of the LB changes its MAC,
-  the connections that it carries are answered to the old one.
+- A client's answers can be sent to the MAC that its last packet came from. If a router in front of the LB fails over,
+  or changes its MAC, the connections that it carries follow with their next packets.
 - With destination NAT a server belongs to one external IP, so its address tells whose packets it sends.
 
 """
@@ -122,6 +127,33 @@ PARAGRAPHS: dict[Key, str] = {
         "its other end.",
     ("advertise", 100, Kind.ARP): "Open vSwitch sets the MAC in an advertisement only where the flow's match says that "
         "it is one.",
+    ("sources", 130, Kind.WRONG_SIDE): "From outside, with an address of the internal network: another server would "
+        "answer it directly.",
+    ("sources", 120, Kind.WRONG_SIDE): "From outside, with the address of a NAT gateway's inside host.",
+    ("sources", 110, Kind.PIPELINE): "What is sent to a NAT gateway's external IP may come from another external IP: "
+        "an inside host has called a service of another LB, which answers. For the same reason a NAT gateway's "
+        "external IP may be the source of what comes from outside.",
+    ("sources", 100, Kind.WRONG_SIDE): "An external IP is nobody's source outside but a NAT gateway's, and nobody's "
+        "inside; gateways and internal IPs are the LBs' own.",
+    ("sources", 0, Kind.PIPELINE): "Everything else. With `wrong_side: pass` a flow with a higher priority sends all "
+        "packets on.",
+    ("wrong_side", 0, Kind.WRONG_SIDE): "One flow, whose counter is read every 5 s: "
+        "`lbctl_dropped_packets_total{reason=\"wrong_side\"}`.",
+    ("client_hop", 100, Kind.PIPELINE): "One flow for each MAC that the packets of entries' clients come from (4096 at "
+        "most), on every LB. An entry writes the MAC that it answers to into metadata; Open vSwitch cannot compare two "
+        "fields, but this flow's match has both.",
+    ("client_hop", 0, Kind.PIPELINE): "The packet has come from another MAC than its entry answers to: its router has "
+        "failed over, it is behind two of them, or the client has another network card (or there is no flow for its "
+        "MAC yet). It is delivered, and then shown to the controller, with that MAC.",
+    ("inside_hop", 100, Kind.PIPELINE): "As in client_hop, for a NAT gateway's inside hosts, which have opened the "
+        "connections that it carries.",
+    ("inside_hop", 0, Kind.PIPELINE): "As in client_hop.",
+    ("deliver_server", 210, Kind.PIPELINE): "A packet from another MAC than its entry answers to: as with a RST, it is "
+        "delivered first, and then shown.",
+    ("deliver_client", 210, Kind.PIPELINE): "As in deliver_server, of an inside host.",
+    ("show_hop", 0, Kind.HOP): "With the MAC that it came from as its source again. The controller changes the entry's "
+        "flows in place, so that they keep their counters and what they have seen of a FIN; each entry at most once a "
+        "second, as its packets may come by two routers in turn. Limited by meter 9.",
     ("transfer_mode", 110, Kind.MODE): "Full NAT: what is sent to an internal IP from inside. One server may serve "
         "several external IPs, so the packet's destination tells whose it is, before its source is looked at.",
     ("transfer_mode", 90, Kind.MODE): "A NAT gateway: what its hosts send out. After the flows of single servers, "
@@ -246,6 +278,8 @@ KINDS = {
     Kind.EXPIRED: "to the controller: a TTL that ends here",
     Kind.TOO_BIG: "to the controller: larger than the tunnel or network takes that it goes to",
     Kind.CHECKED: "to the controller: an answer to a health check",
+    Kind.HOP: "to the controller, a copy: from another MAC than its entry answers to",
+    Kind.WRONG_SIDE: "drops what has come in by the wrong side",
 }
 
 METERS = {
@@ -298,7 +332,9 @@ def example_flows() -> list[Flow]:
     }
     neighbours[ROUTER] = "02:00:00:00:00:fd"
     ports = Ports(Port(1, "02:00:00:00:00:a1"), Port(2, "02:00:00:00:00:a2"), {"vxlan": Port(3, "02:00:00:00:00:a2")})
-    return rules.all_flows(external_ips, roles, neighbours, ports) + [
+    hops = [hop_flow(EXTERNAL, CLIENTS_ROUTER), hop_flow(INTERNAL, INSIDE_HOST)]
+    internal = (IPv4Network("10.0.0.0/24"), IPv6Network("fd00::/64"))
+    return rules.all_flows(external_ips, roles, neighbours, ports, internal=internal) + hops + [
         flow for entry in _example_entries() for flow in entry_flows(entry, Settings().linger)]
 
 
@@ -324,7 +360,7 @@ def _external_ip(n: int) -> ExternalIp:
 
 def _example_entries() -> list[Entry]:
     """One of each kind of NAT."""
-    client, router = IPv4Address("203.0.113.7").packed, bytes.fromhex("0200000000fe")
+    client, router = IPv4Address("203.0.113.7").packed, CLIENTS_ROUTER
     first = pack_key(6, client, 40000, IPv4Address("198.51.100.1").packed, 80)
     fifth = pack_key(6, client, 40000, IPv4Address("198.51.100.5").packed, 80)
     asked = pack_key(17, IPv4Address("10.0.0.200").packed, 5353, IPv4Address("203.0.113.53").packed, 53)
@@ -337,7 +373,7 @@ def _example_entries() -> list[Entry]:
             router,
             0.0,
         ),
-        Entry(*outbound, bytes.fromhex("0200000000fd"), 0.0, inner_hop=bytes.fromhex("020000000200")),
+        Entry(*outbound, bytes.fromhex("0200000000fd"), 0.0, inner_hop=INSIDE_HOST),
     ]
 
 
@@ -386,6 +422,7 @@ def _meters() -> str:
     return ("## Meters\n\nWhat goes to the controller is limited in the switch, for each LB.\n\n"
             "| meter | limits | setting | packets/s unless set |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
             f"| {meters.METER_CHECK} | answers to health checks | - | {ANSWERS * MOST_CHECKS} |\n"
+            f"| {meters.METER_HOP} | packets from another MAC than their entry answers to | - | {HOPS_SHOWN} |\n"
             f"| {meters.meter_new(0)} and above | first packets of connections, for each external IP | `new_rate`, "
             f"less while more come than can be served (field.md) | {settings.new_rate} |\n"
             f"| {meters.meter_stray(0)} and above | other packets of an external IP without an entry | `error_rate` | "

@@ -22,6 +22,7 @@ from lbctl.ground.ground import Ground
 from lbctl.health_checks.checker import Checker
 from lbctl.keeper.rows import Row
 from lbctl.load.balancing import Balancing
+from lbctl.load.drops import Drops
 from lbctl.load.loads import Loads
 from lbctl.load.throttle import Throttle
 from lbctl.moves.carrying_out import CarryingOut
@@ -54,6 +55,7 @@ class ControlFunction:
         self.movement = Movement(ground, self.copies, self.detection, self.carrying_out)
         self.loads = Loads(ground)
         self.throttle = Throttle(ground, self.connections.take_asked)
+        self.drops = Drops(ground)
         self.balancing = Balancing(ground, self.loads, self.movement, self.detection, state.drained)
         self.relief = Relief(ground, self.detection, self.movement, self.loads, self.balancing)
         self.comebacks = Comebacks(
@@ -188,6 +190,6 @@ class ControlFunction:
             self._saved = True
             out.append(self.ground.save())
         out += self.throttle.tick(now) + self.sweep.tick(now) + self.checker.tick(now)
-        out += self.balancing.tick(now) + self.loads.tick(now)
+        out += self.balancing.tick(now) + self.loads.tick(now) + self.drops.tick(now)
         # What answers also tells which of two LBs is cut off.
         return out + self.neighbourhood.tick(now, eager=self.detection.doubtful)

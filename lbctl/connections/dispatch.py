@@ -14,6 +14,7 @@ from lbctl.connections.departures import Departures
 from lbctl.connections.endings import Endings
 from lbctl.connections.fragments import Fragments
 from lbctl.connections.icmp_handler import IcmpHandler
+from lbctl.connections.last_hops import LastHops
 from lbctl.connections.misdirected import Misdirected
 from lbctl.connections.new_connections import NewConnections
 from lbctl.connections.strays import Strays
@@ -42,7 +43,8 @@ class Connections:
         self._endings = endings = Endings(ground)
         self._transition = transition = Transition(ground)
         self._departures = Departures(ground, endings)
-        self._new = NewConnections(ground, transition, endings)
+        self._last_hops = last_hops = LastHops(ground)
+        self._new = NewConnections(ground, transition, endings, last_hops)
         self.take_asked, new = self._new.take_asked, self._new.arrived
         icmp_handler = IcmpHandler(ground.external_ips)
         stray, misdirected = self.strays(ground, transition, endings).arrived, Misdirected(ground).arrived
@@ -52,7 +54,7 @@ class Connections:
         """Those whose own addresses tell whose packets they are."""
         self._translated: dict[Kind | None, Callable[[Arrival], Outbox]] = {
             Kind.RESET: endings.reset, Kind.EXPIRED: icmp_handler.expired, Kind.TOO_BIG: icmp_handler.too_big,
-            Kind.TRANSLATE_ICMP: icmp_handler.translate}
+            Kind.TRANSLATE_ICMP: icmp_handler.translate, Kind.HOP: last_hops.arrived}
         """Those whose own addresses don't."""
 
     def packet_in(self, switch: Switch, packet_in: PacketIn, now: float) -> Outbox:
@@ -94,6 +96,7 @@ class Connections:
         return self._endings.end_all(serving, entries, now)
 
     def tick(self, now: float) -> Outbox:
-        """Ends what has lingered long enough, and what has lost its server."""
+        """Ends what has lingered long enough, and what has lost its server; what has followed others to another router
+        follows on."""
         self._fragments.tick(now)
-        return self._endings.tick(now) + self._departures.tick(now) + self._new.tick(now)
+        return self._endings.tick(now) + self._departures.tick(now) + self._new.tick(now) + self._last_hops.tick(now)

@@ -13,6 +13,7 @@ from lbctl.connections import pressure
 from lbctl.connections.answers import drop, refuse, send_again, send_icmp_error
 from lbctl.connections.arrival import Arrival
 from lbctl.connections.endings import Endings
+from lbctl.connections.last_hops import LastHops
 from lbctl.connections.reused import Reused
 from lbctl.connections.transition import Transition
 from lbctl.connections.unanswered import Unanswered
@@ -48,8 +49,9 @@ HINTS = {"full": "a larger max_connections or more servers (lbctl server add) ta
 class NewConnections:
     """What makes their entries known."""
 
-    def __init__(self, ground: Ground, transition: Transition, endings: Endings) -> None:
-        self._switches = ground.switches
+    def __init__(self, ground: Ground, transition: Transition, endings: Endings, last_hops: LastHops) -> None:
+        self._switches, self._hops = ground.switches, ground.hops
+        self._last_hops = last_hops
         self._transition = transition
         self._endings = endings
         self._opening = Opening(ground)
@@ -126,6 +128,8 @@ class NewConnections:
                 serving.table.half_open.add(entry)
             switch.counters["connections_opened"] += 1
             serving.opened += 1
+            if not self._hops.knows(arrival.side, packet.eth_src):
+                out += self._last_hops.met(arrival.side, packet.eth_src, arrival.now)
         elif not self._comes_again(arrival, entry):
             return [_go_on(arrival, serving)]
         # An LB that is being read back would get the entry too late to be read, and too early to be put back.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from lbctl.entries.access_table import ENDING, FIN_IN, FIN_OUT, NO_HOP, Entry
 from lbctl.ground.serving import Directory, Serving
-from lbctl.openflow.messages import AddEntries, DeleteEntries, Message, portions
+from lbctl.openflow.messages import AddEntries, DeleteEntries, Message, ModifyEntries, portions
 from lbctl.switches.readback import FoundEntry, ReadBack
 from lbctl.switches.switch import Switch
 from lbctl.values.keys import unpack_key
@@ -50,6 +50,8 @@ class _Recovery:
     """Of one LB, once."""
 
     def __init__(self, switch: Switch, readback: ReadBack, directory: Directory, now: float) -> None:
+        self._moved_on: list[Entry] = []
+        """Entries that have followed their clients to another MAC while the LB was away."""
         self._name, self._lost_at = switch.lb.name, switch.lost_at
         self._readback, self._directory, self._now = readback, directory, now
         self._outcome = Outcome()
@@ -63,7 +65,8 @@ class _Recovery:
                 serving.unread.discard(self._name)
                 if serving.allocation:
                     serving.allocation.forget()
-        self._outcome.messages = portions(DeleteEntries, strange) + self._outcome.messages
+        self._outcome.messages = [*portions(DeleteEntries, strange), *portions(ModifyEntries, self._moved_on),
+                                  *self._outcome.messages]
         self._outcome.deleted = len(strange)
         return self._outcome
 
@@ -83,6 +86,8 @@ class _Recovery:
         entry.flags |= _run_out(found)
         if entry.next_hop == NO_HOP and found.next_hop:
             entry.next_hop = found.next_hop
+        if found.next_hop not in (b"", entry.next_hop) or found.inner_hop not in (b"", entry.inner_hop):
+            self._moved_on.append(entry)
         return True
 
     def _put_back(self, serving: Serving) -> None:

@@ -46,6 +46,8 @@ class Kind(enum.IntEnum):
     FENCE = 18
     PROBED = 19
     CHECKED = 20
+    HOP = 21
+    WRONG_SIDE = 22
 
 
 ENTRY_KINDS = {EXTERNAL: Kind.ENTRY_IN, INTERNAL: Kind.ENTRY_OUT}

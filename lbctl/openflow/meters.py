@@ -12,13 +12,15 @@ from lbctl.openflow.messages import SetMeter
 from lbctl.site.model import Settings
 
 METER_CLOSED, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP, METER_PROBE, METER_CHECK = range(1, 9)
-METER_FRAGMENT = 9
+METER_FRAGMENT, METER_HOP = 9, 10
 _NEW, _STRAY, OWNERS = 0x4000, 0x8000, 0x4000
 """The first number of each kind of external IP's meters, and how many there are. Open vSwitch's own datapath has
 65 536 or more (`ovs-ofctl meter-features`)."""
 LEAST_PROBES = 100
 MOST_CHECKS = 1000
 """Health checks that begin in a second, of the whole site; what is due beyond that is put off."""
+HOPS_SHOWN = 1000
+"""Packets from another MAC than their entry answers to; they have been delivered, and one of each entry is enough."""
 ANSWERS = 5
 """Packets that a server sends in answer to one health check."""
 
@@ -45,7 +47,8 @@ def meters(settings: Settings, lbs: int, owners: Iterable[int]) -> Iterator[SetM
     probes = max(LEAST_PROBES, int(4 * lbs / settings.probe_interval))
     rates = {METER_CLOSED: settings.error_rate, METER_ERROR: settings.error_rate, METER_HOLD: settings.hold_rate,
              METER_ARP: settings.arp_rate, METER_RESET: settings.new_rate, METER_ICMP: settings.icmp_rate,
-             METER_PROBE: probes, METER_CHECK: ANSWERS * MOST_CHECKS, METER_FRAGMENT: settings.fragment_rate}
+             METER_PROBE: probes, METER_CHECK: ANSWERS * MOST_CHECKS, METER_FRAGMENT: settings.fragment_rate,
+             METER_HOP: HOPS_SHOWN}
     for owner in owners:
         rates |= {meter_new(owner): settings.new_rate, meter_stray(owner): settings.error_rate}
     for meter, rate in rates.items():

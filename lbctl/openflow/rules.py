@@ -33,6 +33,7 @@ from lbctl.openflow.flow import (
     SetField,
     flow,
 )
+from lbctl.openflow.hop_rules import changed_hop_flows
 from lbctl.openflow.meters import (
     METER_ARP,
     METER_CHECK,
@@ -48,6 +49,7 @@ from lbctl.openflow.meters import (
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.probe_rules import Watched, probe_flows
 from lbctl.openflow.responder_rules import ECHO_TYPES, echo_responder, responder, solicitation_flows
+from lbctl.openflow.source_rules import external_ip_source_flows, source_flows
 from lbctl.openflow.tables import REG_MODE_NORMAL, REG_MODE_TRANSITION
 from lbctl.site.model import CHECK_PORTS, ExternalIp, Hop, Tunnel
 from lbctl.values.addresses import Address, Network, address_order
@@ -128,6 +130,7 @@ def base_flows(ports: Ports, tunnels: Iterable[Tunnel] = ()) -> Iterator[Flow]:
                    Resubmit("show_reset"))
     yield from _too_big("deliver_tunnel")
     yield flow(Kind.RESET, 0, "show_reset", 0, {}, CONTROLLER, meter=METER_RESET)
+    yield from changed_hop_flows()
     for table, send, port in (("deliver_client", "send_outside", ports.external),
                               ("deliver_inside", "send_inside", ports.internal)):
         if port.limit is not None:
@@ -173,7 +176,7 @@ def _entrance_flows(ports: Ports, tunnels: Iterable[Tunnel]) -> Iterator[Flow]:
             for kind in ICMP_ERRORS[version]:
                 yield flow(Kind.TRANSLATE_ICMP, 0, "classify", 105, {**addressed, "ip_proto": protocol, field: kind},
                            CONTROLLER, meter=METER_ICMP)
-            yield flow(Kind.PIPELINE, 0, "classify", 100, addressed, goto="transfer_mode")
+            yield flow(Kind.PIPELINE, 0, "classify", 100, addressed, goto="sources")
     for port in (ports.external, ports.internal, *ports.tunnels.values()):
         # The next hops ask for it, before they answer probes that came from it.
         yield from solicitation_flows(0, port, IPv6Address(link_local(parse_mac(port.mac))), router=False)
@@ -190,6 +193,7 @@ def external_ip_flows(external_ip: ExternalIp, role: Role, ports: Ports) -> Iter
         for internal in external_ip.internal_addresses():
             for port in ports.inside(external_ip):
                 yield from responder(owner, port, internal, internal == external_ip.gateway, _back(port, ports))
+    yield from external_ip_source_flows(external_ip, owner, ports)
     yield from _mode_flows(external_ip, owner, role, ports)
     yield from _check_flows(external_ip, owner, ports)
     if role.mode is not None:
@@ -288,14 +292,15 @@ def neighbour_flows(hops: Iterable[Hop], routers: Iterable[Address], ports: Port
 
 
 def all_flows(external_ips: Iterable[ExternalIp], roles: Mapping[Address, Role],
-              neighbours: Mapping[Address, str], ports: Ports, watched: Watched | None = None) -> list[Flow]:
+              neighbours: Mapping[Address, str], ports: Ports, watched: Watched | None = None,
+              internal: Iterable[Network] | None = ()) -> list[Flow]:
     """Everything that an LB should hold besides its access table. `neighbours`: the MAC of each next hop that is known;
-    watched: how other LBs' probes mean it."""
+    watched: how other LBs' probes mean it; internal: see source_flows."""
     external_ips = list(external_ips)
     hops = {server: hop for external_ip in external_ips for server, hop in ports.hops(external_ip).items()}
     routers = {external_ip.router for external_ip in external_ips if external_ip.router}
     tunnels = sorted({replace(hop.tunnel, mtu=0) for hop in hops.values() if hop.tunnel}, key=str)
-    flows = [*base_flows(ports, tunnels), *delivery_flows(hops, neighbours, ports),
+    flows = [*base_flows(ports, tunnels), *source_flows(ports, internal), *delivery_flows(hops, neighbours, ports),
              *neighbour_flows(hops.values(), routers, ports)]
     if watched:
         flows += probe_flows(watched, tuple((port.number, port.mac) for port in (ports.external, ports.internal)))

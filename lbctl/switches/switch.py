@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from lbctl.openflow.cookies import MASK_ALL
@@ -14,7 +14,8 @@ from lbctl.openflow.probe_rules import Watched
 from lbctl.openflow.rules import ABSENT, Role, all_flows, delivery_flows, external_ip_flows
 from lbctl.site.model import ExternalIp, LoadBalancer
 from lbctl.switches.hearing import Hearing
-from lbctl.values.addresses import Address
+from lbctl.switches.hops import Hops
+from lbctl.values.addresses import Address, Network
 
 Limits = tuple[int | None, int | None]
 """Of the external and the internal network."""
@@ -41,11 +42,21 @@ class Switch:
     `reason` says why it is not connected, or what is wrong with its ports.
     """
 
-    def __init__(self, lb: LoadBalancer, watched: Watched | None = None, limits: Limits = (None, None)) -> None:
-        """watched: how other LBs' probes mean it; None: they don't. limits: see Port.limit, of both networks."""
+    def __init__(
+        self,
+        lb: LoadBalancer,
+        watched: Watched | None = None,
+        limits: Limits = (None, None),
+        hops: Hops | None = None,
+        internal: Callable[[], Iterable[Network] | None] = tuple,
+    ) -> None:
+        """watched: how other LBs' probes mean it; None: they don't. limits: see Port.limit, of both networks. hops:
+        those of all LBs. internal: the networks that source_flows wants to know."""
         self.lb = lb
         self.limits = limits
         self.watched = watched
+        self._hops = hops or Hops()
+        self._internal = internal
         self.state = "disconnected"
         self.reason: str | None = "has not connected yet"
         self.ports = {role: PortState(name) for role, name in lb.ports().items()}
@@ -186,10 +197,16 @@ class Switch:
     def _wanted(self, external_ips: Iterable[ExternalIp]) -> dict[Identity, Flow]:
         if self.of_ports is None:
             return {}
-        return {
-            flow.identity: flow
-            for flow in all_flows(external_ips, self.roles, self.neighbours, self.of_ports, self.watched)
-        }
+        flows = all_flows(
+            external_ips, self.roles, self.neighbours, self.of_ports, self.watched, self._internal()
+        )
+        return {flow.identity: flow for flow in [*flows, *self._hops.flows()]}
+
+    def hops_changed(self, come: Iterable[Flow], gone: Iterable[Flow]) -> list[Message]:
+        """Other MACs are let pass without a look."""
+        if not self.ready or self.of_ports is None:
+            return []
+        return self._apply({flow.identity: flow for flow in come}, {flow.identity: flow for flow in gone})
 
     def _apply(self, wanted: dict[Identity, Flow], old: dict[Identity, Flow]) -> list[Message]:
         """Makes `old` into `wanted`: adds (or replaces) first, so that nothing that stays is ever missing."""

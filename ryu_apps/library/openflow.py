@@ -30,6 +30,7 @@ from lbctl.openflow.messages import (
     DeleteEntries,
     DeleteFlows,
     Message,
+    ModifyEntries,
     PacketOut,
     ReadFlows,
     ReadPorts,
@@ -70,6 +71,8 @@ def encode(message: Message, codec: EntryCodec) -> bytes:
             return b"".join([codec.add(entry) for entry in entries])
         case AddEntries(entries, int(token)):
             return codec.bundle(entries, XID_MARK | token)
+        case ModifyEntries(entries):
+            return codec.modify(entries)
         case DeleteEntries(entries):
             return codec.delete(entries)
         case AddFlows(flows):

@@ -121,6 +121,8 @@ class Run:
             "reg0": 0,
             "reg1": 0,
             "reg2": 0,
+            "reg3": 0,
+            "metadata": 0,
             "tunnel_id": key,
             "tun_ipv4_src": remote,
             "tun_ipv4_dst": 0,
@@ -254,6 +256,10 @@ class FakeSwitch:
                 self._delete(flows)
             case m.AddEntries(entries, _):
                 self._add([flow for entry in entries for flow in entry_flows(entry, self.linger)], now)
+            case m.ModifyEntries(entries):
+                for flow in [flow for entry in entries for flow in entry_flows(entry, self.linger)]:
+                    if item := self.tables[flow.table].get(flow.identity):
+                        item.flow = flow
             case m.DeleteEntries(entries):
                 self._delete([flow for entry in entries for flow in entry_flows(entry, self.linger)])
             case m.DeleteCookie(table, cookie, mask):
@@ -475,6 +481,7 @@ def _entry_instructions(flow: Flow) -> bytes:
 # OpenFlow 1.4.0 table 8 (the numbers of fields) and its sections 7.2.2 to 7.2.4.
 
 _OXM_NUMBERS = {
+    "metadata": 2,
     "eth_dst": 3,
     "eth_src": 4,
     "eth_type": 5,
@@ -489,6 +496,7 @@ _OXM_NUMBERS = {
     "ipv6_dst": 27,
 }
 _SIZES = {
+    "metadata": 8,
     "eth_dst": 6,
     "eth_src": 6,
     "ipv4_src": 4,

@@ -19,6 +19,7 @@ from lbctl.openflow import cookies
 from lbctl.openflow.cookies import Kind
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.flow import CONTROLLER, Flow, Output, PipelineError, Resubmit, SetField, flow
+from lbctl.openflow.hop_rules import hop_flow
 from lbctl.openflow.messages import AddEntries, AddFlows
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.rules import ABSENT, SERVING, Role, all_flows, base_flows, delivery_flows, external_ip_flows
@@ -26,6 +27,7 @@ from lbctl.openflow.tables import TABLES, name_of, number
 from lbctl.site.model import ExternalIp, Hop, Server, Service
 from lbctl.values.keys import BUCKETS, bucket_of_key, pack_key, reply_key
 from lbctl.values.protocols import TCP, UDP
+from lbctl.values.side import EXTERNAL
 from lbctl.values.transfer import TransferMode
 from tests.bed.frames import tagged
 from tests.unit import kinds
@@ -188,6 +190,7 @@ def lb(role: Role, with_entry: bool) -> FakeSwitch:
     switch.apply(AddFlows(tuple(all_flows([EXTERNAL_IP], {ADDRESS: role}, NEIGHBOURS, PORTS))), 0.0)
     if with_entry:
         switch.apply(AddEntries((entry(),)), 0.0)
+        switch.apply(AddFlows((hop_flow(EXTERNAL, entry().next_hop),)), 0.0)
     return switch
 
 

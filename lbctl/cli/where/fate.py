@@ -14,8 +14,9 @@ from lbctl.entries.translation import full_reply
 from lbctl.frames.discovery import asked_by
 from lbctl.frames.packets import parse_mac
 from lbctl.openflow.cookies import Kind, kind_of
-from lbctl.openflow.entry_flows import entry_flows
+from lbctl.openflow.entry_flows import checked_side, entry_flows
 from lbctl.openflow.flow import Flow
+from lbctl.openflow.hop_rules import hop_flow
 from lbctl.openflow.rules import ABSENT, Role, all_flows
 from lbctl.site.model import ExternalIp, Hop, Server, Service, Tunnel
 from lbctl.values.addresses import Address
@@ -50,7 +51,9 @@ def _flows(situation: Situation) -> list[Flow]:
     }
     flows = all_flows([external_ip], {external_ip.address: _role(situation)}, neighbours, situation.ports)
     if situation.entry:
-        flows += entry_flows(_entry(situation.entry), linger=0)
+        entry = _entry(situation.entry)
+        inner = bool(entry.inner_hop)
+        flows += [*entry_flows(entry, linger=0), hop_flow(checked_side(inner), entry.inner_hop or entry.next_hop)]
     return flows
 
 
@@ -121,6 +124,7 @@ def _packet(situation: Situation, packet: str) -> Fields:
     return {
         "in_port": port.number,
         "eth_type": ETH_TYPES[version],
+        "eth_src": situation.sender,
         "eth_dst": port.mac,
         "ip_proto": PROTOCOL_NUMBERS[name],
         "nw_ttl": TTL,
@@ -164,6 +168,9 @@ def _outcome(situation: Situation, last: Hit) -> tuple[str, str]:
             )
         case Kind.HOLD:
             return "held", f"{where} has it held: {external} is being moved, it goes on when that is done"
+        case Kind.WRONG_SIDE:
+            return "dropped", (f"dropped in {where}: it has come in by the wrong side, nobody there has the address "
+                               f"{situation.source.address} (setting wrong_side)")
         case Kind.UNASSIGNED:
             return "unreachable", (f"{where} shows it to the controller, which answers with ICMP host unreachable: "
                                    f"{external} is not assigned to {lb}")

@@ -13,6 +13,8 @@ from lbctl.values.side import EXTERNAL, INTERNAL
 
 SYN, SEGMENT, DATAGRAM = "syn", "segment", "datagram"
 """A TCP connection request; any other TCP packet without RST; a UDP packet."""
+UNKNOWN_MAC = "02:00:00:00:00:fe"
+"""Sender of the packet where no entry names the real next hop."""
 FLAGS = {SYN: packets.SYN, SEGMENT: packets.ACK}
 
 
@@ -46,6 +48,11 @@ class Situation:
     def port(self) -> Port:
         """The port of the load balancer that the packet comes in by."""
         return self.ports.internal if self.outward else self.ports.external
+
+    @property
+    def sender(self) -> str:
+        """The MAC that the packet comes from: what its entry answers to, if there is one."""
+        return (self.entry and self.entry["inner_hop" if self.outward else "next_hop"]) or UNKNOWN_MAC
 
     @property
     def service(self) -> dict[str, Any] | None:

@@ -16,6 +16,8 @@ FAILOVERS: tuple[Failover, ...] = get_args(Failover)
 always."""
 WhenMisdirected = Literal["pass-on", "error"]
 WHEN_MISDIRECTED: tuple[WhenMisdirected, ...] = get_args(WhenMisdirected)
+WhenWrongSide = Literal["drop", "pass"]
+WHEN_WRONG_SIDE: tuple[WhenWrongSide, ...] = get_args(WhenWrongSide)
 """What becomes of a packet that comes to another LB than its external IP's."""
 RebalanceMode = Literal["manual", "automatic"]
 REBALANCE_MODES: tuple[RebalanceMode, ...] = get_args(RebalanceMode)
@@ -72,6 +74,11 @@ class Settings:
         Choice(WHEN_MISDIRECTED),
         "what a load balancer does with packets for an external IP that another has: pass them on, and tell their "
         "sender where it is; or answer with an error")] = "pass-on"
+    wrong_side: Annotated[WhenWrongSide, Key(
+        Choice(WHEN_WRONG_SIDE),
+        "what a load balancer does with packets from outside with an internal address, and with those whose source is "
+        "an external IP or one of its own addresses: drop them (RFC 2827), or let them pass, as with full NAT a host "
+        "of the internal network may need whose way to an external IP leads over the outside")] = "drop"
     barrier_timeout: Annotated[float, Key(
         _SECONDS, "a switch that has not confirmed after so many seconds fails the step that waits for it")] = 5.0
     held_packets: Annotated[int, Key(_COUNT, "packets that may be held for one external IP")] = 10_000
@@ -87,6 +94,10 @@ class Settings:
         _COUNT, "ARP and neighbour discovery packets a second that may reach the controller")] = 1_000
     arp_interval: Annotated[float, Key(
         _SECONDS, "the servers' MAC addresses are asked for again every so many seconds")] = 10.0
+    announce_rate: Annotated[int, Key(
+        _COUNT,
+        "external IPs a second whose place is announced (gratuitous ARP: two frames for each, on each network); of "
+        "many, the busiest come first")] = 100
     icmp_rate: Annotated[int, Key(
         _COUNT,
         "ICMP errors (of an inside host: echoes) a second that may reach the controller to be translated")] = 1_000
