@@ -137,8 +137,8 @@ class Copies:
         return [] if fetching.waiting else self._done(fetching, now)
 
     def _done(self, fetching: Fetching, now: float) -> Outbox:
-        if fetching.serving.allocation:
-            fetching.serving.allocation.forget()
+        if fetching.serving.ports:
+            fetching.serving.ports.forget()
         return fetching.then(now)
 
     @staticmethod

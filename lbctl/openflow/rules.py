@@ -38,7 +38,7 @@ from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.probe_rules import Watched, probe_flows
 from lbctl.openflow.responder_rules import ECHO_TYPES, echo_responder, responder, solicitation_flows
 from lbctl.openflow.tables import REG_MODE_NORMAL, REG_MODE_TRANSITION
-from lbctl.site.model import CHECK_PORTS, ExternalIp, Hop, Tunnel
+from lbctl.site.model import CHECK_PORTS, FILTERINGS, ExternalIp, Hop, Tunnel
 from lbctl.values.addresses import Address, Network, address_order
 from lbctl.values.owners import owner_of
 from lbctl.values.protocols import (
@@ -51,6 +51,7 @@ from lbctl.values.protocols import (
     PROTOCOL_NAMES,
     PROTOCOL_NUMBERS,
     TCP,
+    UDP,
 )
 from lbctl.values.side import EXTERNAL, INTERNAL
 from lbctl.values.transfer import TransferMode
@@ -194,9 +195,11 @@ def _opening_flows(external_ip: ExternalIp, owner: int, ports: Ports) -> Iterato
                        meter=METER_NEW)
         yield flow(Kind.TRANSLATE_ICMP, owner, "no_entry", 120, {**inside, "ip_proto": icmp, field: request},
                    CONTROLLER, meter=METER_ICMP)
+    from_outside: Match = {**normal, "in_port": ports.external.number, f"ipv{version}_dst": str(external_ip.address)}
     yield flow(Kind.TRANSLATE_ICMP, owner, "no_entry", 120, {
-        **normal, "in_port": ports.external.number, f"ipv{version}_dst": str(external_ip.address),
-        "ip_proto": icmp, field: reply}, CONTROLLER, meter=METER_ICMP)
+        **from_outside, "ip_proto": icmp, field: reply}, CONTROLLER, meter=METER_ICMP)
+    if external_ip.filtering != FILTERINGS[0]:
+        yield flow(Kind.NEW, owner, "no_entry", 120, {**from_outside, "ip_proto": UDP}, CONTROLLER, meter=METER_NEW)
 
 
 def _check_flows(external_ip: ExternalIp, owner: int, ports: Ports) -> Iterator[Flow]:
