@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from lbctl.changes.needs import Needs
 from lbctl.changes.services import Services
 from lbctl.connections.dispatch import Connections
+from lbctl.connections.recorder import Recorder
 from lbctl.connections.sweep import Sweep
 from lbctl.copies.feeds import Feeds
 from lbctl.copies.fetching import Copies
@@ -66,7 +67,8 @@ class ControlFunction:
         self.checker = Checker(ground, self.detection, self.connections)
         self._populate(state, now)
         self.feeds = Feeds(ground)
-        self.services = Services(ground, Needs(self.connections, self.neighbourhood, self.feeds))
+        self.recorder = Recorder(ground)
+        self.services = Services(ground, Needs(self.connections, self.neighbourhood, (self.feeds, self.recorder)))
         self._tidy_at = 0.0
         self._saved = False
 
@@ -186,4 +188,5 @@ class ControlFunction:
             out.append(self.ground.save())
         out += self.sweep.tick(now) + self.checker.tick(now) + self.balancing.tick(now) + self.loads.tick(now)
         # What answers also tells which of two LBs is cut off.
-        return out + self.neighbourhood.tick(now, eager=self.detection.doubtful)
+        out += self.neighbourhood.tick(now, eager=self.detection.doubtful)
+        return out + self.recorder.tick()

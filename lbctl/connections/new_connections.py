@@ -102,6 +102,8 @@ class NewConnections:
                 return [*out, *refuse(arrival, serving)]
             entry.flags = (REUSED if reused else 0) | (HALF_OPEN if packet.protocol == TCP else 0)
             serving.table.add(entry)
+            if serving.recorder:
+                serving.recorder("opened", entry, arrival.now)
             switch.counters["connections_opened"] += 1
             serving.opened += 1
         elif not self._comes_again(arrival, entry):

@@ -172,6 +172,8 @@ class Copies:
             entry = Entry(row.key, row.reply, row.next_hop, now, inner_hop=row.inner_hop)
             entry.flags = row.flags & ENDING  # a FIN that the dead LB saw comes no second time
             table.add(entry)
+            if serving.recorder:
+                serving.recorder("found", entry, now)
         self._find_hops(serving, there)
         self._note_hopless(serving, there)
         if copy:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 
 from lbctl.entries.access_table import GONE, AccessTable, Entry
 from lbctl.entries.echo import Echoes
 from lbctl.entries.held import HeldPackets
 from lbctl.entries.mappings import Mappings
+from lbctl.entries.nat_records import RecordedEvent
 from lbctl.entries.translation import Allocation, Slot, full_reply
 from lbctl.ground.move_record import MoveRecord
 from lbctl.servers.schedulers import Scheduler, scheduler_for
@@ -48,6 +49,8 @@ class Serving:
         """Of a NAT gateway with endpoint-independent mapping."""
         self.ports: Allocation | Mappings | None = None
         """Whichever there is."""
+        self.recorder: Callable[[RecordedEvent, Entry, float], None] | None = None
+        """Is told, with the time, of each entry that is opened, found, or ends; None: nobody wants to know."""
         self.hopless: list[Entry] = []
         """Entries whose next hop no copy has told."""
         self.echoes = Echoes()
@@ -140,6 +143,8 @@ class Serving:
         if self.ports:
             self.ports.freed(entry, now)
         self.table.remove(entry)
+        if self.recorder:
+            self.recorder("ended", entry, now)
 
     def restore(self, entry: Entry, now: float) -> bool:
         """Puts an entry that was removed back into the table, with its port. False if its keys or its port are
@@ -151,6 +156,8 @@ class Serving:
             return False
         entry.flags &= ~GONE
         table.add(entry)
+        if self.recorder:
+            self.recorder("opened", entry, now)
         return True
 
     def next_hops(self) -> set[Address]:

@@ -1,12 +1,14 @@
-"""What operators reported of NAT gateways (docs/field.md), each as an experiment: one port towards all outside hosts (RFC
-4787), and records of who had which port (RFC 6888)."""
+"""What operators reported of NAT gateways (docs/field.md), each as an experiment: one port towards all outside hosts
+(RFC 4787), and records of who had which port (RFC 6888)."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -15,7 +17,7 @@ from tests.bed.bed import Bed
 from tests.bed.namespaces import Namespace
 from tests.bed.patience import limit
 from tests.bed.sites import simple_site, with_nat_gateway
-from tests.integration.hands import eventually
+from tests.integration.hands import eventually, metric
 from tests.integration.moving import STRATEGIES
 
 GATEWAY = "198.51.100.200"
@@ -191,3 +193,73 @@ def test_tcp_has_one_port_towards_all_too(live: Bed) -> None:
             stack.enter_context(accepted)
             peers.append(peer)
         assert peers == [(GATEWAY, 5030)] * 2
+
+
+# Records (F22).
+
+def records(bed: Bed) -> list[dict[str, str]]:
+    file = bed.controller.directory / "nat.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def of(bed: Bed, inside: str) -> list[str]:
+    """What is recorded of that inside address and port."""
+    return [record["event"] for record in records(bed) if record["inside"] == inside]
+
+
+def who_had(bed: Bed, place: tuple[str, int], at: str) -> list[str]:
+    file = bed.controller.directory / "nat.jsonl"
+    asked = bed.controller.cli("nat-log", f"{place[0]}:{place[1]}", file, "--at", at, "--json")
+    assert asked.returncode == 0, asked.stderr
+    return [tenure["who"] for tenure in json.loads(asked.stdout)]
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+def test_who_was_it(fresh: Bed) -> None:
+    """Two inside hosts, a connection each, closed. Later: who had that port then?"""
+    use(fresh, replace(DEPENDENT, nat_log="nat.jsonl", settings=replace(PLAIN.settings, udp_idle_timeout=1.0)))
+    with outside(fresh) as (one, _, _):
+        with host(fresh.inside[0], INSIDE[0], 5040) as first, host(fresh.inside[1], INSIDE[1], 5040) as second:
+            places = [seen_by(each, one, OUTSIDE[0]) for each in (first, second)]
+            during = now()
+        eventually(fresh, lambda: [of(fresh, f"{address}:5040") for address in INSIDE] == [["opened", "ended"]] * 2,
+                   "both ends are recorded", 20.0)
+    assert [who_had(fresh, place, during) for place in places] == [[f"{address}:5040"] for address in INSIDE]
+    assert [who_had(fresh, place, now()) for place in places] == [[], []]
+    [opened, ended] = [record for record in records(fresh) if record["inside"] == f"{INSIDE[0]}:5040"]
+    assert opened == {**ended, "event": "opened", "time": opened["time"]} and opened["since"] == ended["since"]
+    assert (opened["protocol"], opened["translated"], opened["outside"]) == (
+        "udp", f"{GATEWAY}:{places[0][1]}", f"{OUTSIDE[0]}:{PORT}")
+
+
+def test_moves_and_restarts_tell_nothing_twice_and_a_renamed_file_is_left(fresh: Bed) -> None:
+    use(fresh, replace(independent(), nat_log="nat.jsonl"))
+    file = fresh.controller.directory / "nat.jsonl"
+    with outside(fresh) as (one, two, _), host(fresh.inside[0], INSIDE[0], 5050) as inside:
+        seen_by(inside, one, OUTSIDE[0])
+        eventually(fresh, lambda: of(fresh, f"{INSIDE[0]}:5050") == ["opened"], "it is recorded")
+        assert fresh.move(GATEWAY, "lb-b")["state"] == "done"
+        assert fresh.rest("POST", "/v1/load-balancers/lb-b/failover").status == 202
+        eventually(fresh, lambda: fresh.rest("GET", f"/v1/external-ips/{GATEWAY}").json["load_balancer"] == "lb-a",
+                   "lb-a has taken it over", 15.0)
+        file.rename(file.with_suffix(".1"))
+        seen_by(inside, two, OUTSIDE[1])
+        eventually(fresh, lambda: of(fresh, f"{INSIDE[0]}:5050") == ["opened"], "the second one is in a new file")
+        assert records(fresh)[0]["outside"] == f"{OUTSIDE[1]}:{PORT}"
+        assert file.stat().st_mode & 0o077 == 0, "nobody else's business"
+        fresh.controller.kill()
+        fresh.controller.start()
+        fresh.wait_ready()
+        eventually(fresh, lambda: of(fresh, f"{INSIDE[0]}:5050") == ["opened", "found", "found"], "found again")
+
+
+def test_a_file_that_cannot_be_written_keeps_nobody_waiting_and_is_counted(fresh: Bed) -> None:
+    use(fresh, replace(independent(), nat_log="no-such-directory/nat.jsonl"))
+    with outside(fresh) as (one, _, _), host(fresh.inside[0], INSIDE[0], 5060) as inside:
+        assert seen_by(inside, one, OUTSIDE[0])[0] == GATEWAY
+    name = 'lbctl_controller_events_total{event="dropped_nat_record_not_written"}'
+    eventually(fresh, lambda: metric(fresh, name) >= 1, "it is counted")
+    assert fresh.controller.wait_log(lambda log: "NAT records lost" in log)
