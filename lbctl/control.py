@@ -23,6 +23,7 @@ from lbctl.ground.ground import Ground
 from lbctl.health_checks.checker import Checker
 from lbctl.keeper.rows import Row
 from lbctl.load.balancing import Balancing
+from lbctl.load.dropped import Dropped
 from lbctl.load.loads import Loads
 from lbctl.moves.carrying_out import CarryingOut
 from lbctl.moves.movement import Movement
@@ -53,6 +54,7 @@ class ControlFunction:
         self.carrying_out = CarryingOut(ground, self.copies, self.neighbourhood, self.connections, self.detection)
         self.movement = Movement(ground, self.copies, self.detection, self.carrying_out)
         self.loads = Loads(ground)
+        self.dropped = Dropped(ground)
         self.balancing = Balancing(ground, self.loads, self.movement, self.detection, state.drained)
         self.relief = Relief(ground, self.detection, self.movement, self.loads, self.balancing)
         self.comebacks = Comebacks(
@@ -189,4 +191,4 @@ class ControlFunction:
         out += self.sweep.tick(now) + self.checker.tick(now) + self.balancing.tick(now) + self.loads.tick(now)
         # What answers also tells which of two LBs is cut off.
         out += self.neighbourhood.tick(now, eager=self.detection.doubtful)
-        return out + self.recorder.tick()
+        return out + self.dropped.tick(now) + self.recorder.tick()

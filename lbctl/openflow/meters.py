@@ -6,6 +6,11 @@ from lbctl.openflow.messages import SetMeter
 from lbctl.site.model import Settings
 
 METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP, METER_PROBE, METER_CHECK = range(1, 9)
+OVER = {METER_NEW: "over_new_rate", METER_ERROR: "over_error_rate", METER_HOLD: "over_hold_rate",
+        METER_ARP: "over_arp_rate", METER_RESET: "over_reset_rate", METER_ICMP: "over_icmp_rate",
+        METER_PROBE: "over_probe_rate", METER_CHECK: "over_check_rate"}
+"""What a meter drops is counted by this reason (values/drops.py); of others: OVER_OTHER."""
+OVER_OTHER = "over_other_rate"
 LEAST_PROBES = 100
 MOST_CHECKS = 1000
 """Health checks that begin in a second, of the whole site; what is due beyond that is put off."""

@@ -82,6 +82,10 @@ class Role:
     arp: bool = False
 
 
+MISSES = {"classify": Kind.NOT_OURS, "arp": Kind.ARP_NOT_OURS, "transfer_mode": Kind.NO_EXTERNAL_IP,
+          "no_entry": Kind.ENTRY_GONE, "deliver_server": Kind.SERVER_MAC_UNKNOWN}
+DROPPING_TABLES = tuple(MISSES)
+"""Those with flows that drop."""
 ABSENT = Role()
 SERVING = Role(TransferMode.NORMAL, arp=True)
 
@@ -89,6 +93,9 @@ SERVING = Role(TransferMode.NORMAL, arp=True)
 def base_flows(ports: Ports, tunnels: Iterable[Tunnel] = ()) -> Iterator[Flow]:
     """The flows that depend on the LB's ports and the tunnels only."""
     yield from _entrance_flows(ports, tunnels)
+    # What a table has no other flow for is dropped anyway; here it is counted.
+    for table, kind in MISSES.items():
+        yield flow(kind, 0, table, 0, {})
     for eth_type in ETH_TYPES.values():
         tcp = {"eth_type": eth_type, "ip_proto": TCP}
         yield flow(Kind.PIPELINE, 0, "inbound_flags", 120, {**tcp, "tcp_flags": SYN_WITHOUT_ACK}, goto="no_entry")
@@ -103,9 +110,11 @@ def base_flows(ports: Ports, tunnels: Iterable[Tunnel] = ()) -> Iterator[Flow]:
     for version, eth_type in ETH_TYPES.items():
         yield flow(Kind.HOLD, 0, "no_entry", 130, {"reg0": REG_MODE_TRANSITION, "eth_type": eth_type}, CONTROLLER,
                    meter=METER_HOLD)
-        yield flow(Kind.PIPELINE, 0, "no_entry", 125, {"eth_type": eth_type, "ip_proto": TCP, "tcp_flags": SYN_AND_FIN})
-        yield flow(Kind.PIPELINE, 0, "no_entry", 110, {"eth_type": eth_type, "ip_proto": TCP, "tcp_flags": ANY_RST})
-        yield flow(Kind.PIPELINE, 0, "no_entry", 110, {"eth_type": eth_type, "ip_proto": ECHO_TYPES[version][1]})
+        tcp = {"eth_type": eth_type, "ip_proto": TCP}
+        yield flow(Kind.SYN_AND_FIN, 0, "no_entry", 125, {**tcp, "tcp_flags": SYN_AND_FIN})
+        yield flow(Kind.RESET_OF_NOTHING, 0, "no_entry", 110, {**tcp, "tcp_flags": ANY_RST})
+        icmp: Match = {"eth_type": eth_type, "ip_proto": ECHO_TYPES[version][1]}
+        yield flow(Kind.ICMP_OF_NOTHING, 0, "no_entry", 110, icmp)
         yield flow(Kind.STRAY, 0, "no_entry", 100, {"reg0": REG_MODE_NORMAL, "eth_type": eth_type}, CONTROLLER,
                    meter=METER_ERROR)
 
@@ -128,7 +137,7 @@ def base_flows(ports: Ports, tunnels: Iterable[Tunnel] = ()) -> Iterator[Flow]:
 
 def _entrance_flows(ports: Ports, tunnels: Iterable[Tunnel]) -> Iterator[Flow]:
     yield flow(Kind.PIPELINE, 0, "classify", 400, {"vlan_vid": PRIORITY_TAG}, POP_VLAN, Resubmit("classify"))
-    yield flow(Kind.PIPELINE, 0, "classify", 390, {"vlan_vid": ANY_TAG})
+    yield flow(Kind.VLAN, 0, "classify", 390, {"vlan_vid": ANY_TAG})
     by_tunnel = [(ports.to(tunnel), tunnel) for tunnel in tunnels]
     for port, tunnel in ((ports.external, None), (ports.internal, None), *by_tunnel):
         where = _where(port, tunnel)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lbctl.cli.doctor.finding import Finding, fail, ok, warn
+from lbctl.values.drops import DROPS
 
 
 def check_load_balancer(lb: dict[str, Any]) -> Iterator[Finding]:
@@ -21,8 +22,11 @@ def check_load_balancer(lb: dict[str, Any]) -> Iterator[Finding]:
     else:
         yield ok(f"{name} is ready.")
     for reason, count in lb["counters"]["dropped"].items():
-        if count:
-            yield warn(f"The controller has dropped {count} packets of {name}: {reason}.", "see the controller's log")
+        drop = DROPS.get(reason)
+        if count and (drop is None or drop.mend):
+            why = f"each {drop.subject}" if drop else "a reason that this release of the command does not know"
+            yield warn(f"{name}: {count} packets dropped since the controller started ({reason}), {why}.",
+                       (drop and drop.mend) or "docs/drops.md of the controller's release")
     if refused := lb["counters"]["other"].get("ports_exhausted", 0):
         yield warn(
             f"{name} has refused {refused} connections because no translated port was left.",
