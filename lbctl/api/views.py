@@ -53,6 +53,7 @@ def external_ip(shown: Shown, ip: ExternalIp) -> t.ExternalIpView:
         gateway=_optional(ip.gateway), internal_ips=list(map(str, ip.internal_ips)), inside=list(map(str, ip.inside)),
         port_range=list(ip.port_range) if ip.internal_ips or ip.inside else [],
         router=t.RouterView(address=str(ip.router), mac=shown.mac_of(ip.address, ip.router)) if ip.router else None,
+        mapping=ip.mapping if ip.inside else None, filtering=ip.filtering if ip.inside else None,
         services=[service_of(shown, ip, service) for service in ip.services],
         former_servers=[_former_server(shown, ip, former) for former in shown.former_servers(ip)],
         connections=shown.connection_count(ip.address), load=_load(shown.load([ip.address])),

@@ -17,12 +17,16 @@ from lbctl.openflow.cookies import Kind, known_kind
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.flow import Flow
 from lbctl.openflow.rules import ABSENT, Role, all_flows
-from lbctl.site.model import ExternalIp, Hop, Server, Service, Tunnel
+from lbctl.site.model import FILTERINGS, ExternalIp, Hop, Server, Service, Tunnel
 from lbctl.values.addresses import Address
 from lbctl.values.drops import DROPS
 from lbctl.values.keys import pack_key, reply_key
 from lbctl.values.protocols import ETH_TYPES, PROTOCOL_NUMBERS, TCP, TTL
 from lbctl.values.transfer import TransferMode
+
+_FILTERS = {"address-dependent": "has sent something to that address (filtering: address-dependent)",
+            "endpoint-independent": "so lets everybody in (filtering: endpoint-independent)"}
+"""What else a NAT gateway asks of a first datagram from outside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ def _external_ip(view: dict[str, Any]) -> ExternalIp:
         internal_ips=tuple(map(ip_address, view["internal_ips"])),
         inside=tuple(map(ip_network, view["inside"])),
         router=_optional(view["router"] and view["router"]["address"]),
+        filtering=view["filtering"] or FILTERINGS[0],
     )
 
 
@@ -141,7 +146,7 @@ def _outcome(situation: Situation, last: Hit) -> tuple[str, str]:
     if kind is Kind.SERVER_MAC_UNKNOWN and entry:
         return "dropped", (
             f"dropped in {where}: the server {entry['server']} has not answered {lb}'s {asked_by(entry['server'])}; "
-            "is it up, and where the site file says?"
+            f"is it up, and where the site file says? Counted as {kind.reason}"
         )
     outcome, answer = (
         ("reset", "a RST") if PROTOCOL_NUMBERS[situation.protocol] == TCP else ("unreachable", "ICMP port unreachable")
@@ -150,6 +155,11 @@ def _outcome(situation: Situation, last: Hit) -> tuple[str, str]:
         case Kind.DELIVER:
             return _delivered(situation)
         case Kind.NEW:
+            if situation.external_ip["inside"] and not (situation.entry or situation.outward):
+                return "new", (
+                    f"{where} shows it to the controller, which makes an entry if an inside host is mapped to that "
+                    f"port and {_FILTERS[situation.external_ip['filtering']]}, and else answers with {answer}"
+                )
             if not (situation.entry or situation.outward or situation.taking):
                 return outcome, (
                     f"{where} shows it to the controller, which answers with {answer}: no server takes connections "
@@ -173,7 +183,7 @@ def _outcome(situation: Situation, last: Hit) -> tuple[str, str]:
         return "dropped", f"dropped in {where}"
     reason, count = kind.reason, situation.load_balancer["counters"]["dropped"].get(kind.reason, 0)
     mend = f" ({DROPS[reason].mend})" if DROPS[reason].mend else ""
-    return "dropped", (f"dropped in {where} as {DROPS[reason].subject}{mend}; counted as {reason}, {count} so far")
+    return "dropped", f"dropped in {where}, as {DROPS[reason].subject}{mend}; counted as {reason}, {count} so far"
 
 
 def _delivered(situation: Situation) -> tuple[str, str]:
