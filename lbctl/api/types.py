@@ -279,6 +279,7 @@ class Health(BaseModel):
     version: str
     load_balancers_ready: int
     load_balancers: int
+    dropped: dict[str, int] = Field(default={}, description="by reason, what was dropped that is no load balancer's")
 
 
 class FieldError(BaseModel):

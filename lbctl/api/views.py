@@ -122,12 +122,16 @@ def keeper(state: KeeperState) -> t.KeeperView:
         last_failure=state.last_failure, counters=dict(state.counters))
 
 
+def dropped(counted: Mapping[str, int]) -> dict[str, int]:
+    """By reason."""
+    return {name.removeprefix(DROPPED): count for name, count in counted.items() if name.startswith(DROPPED)}
+
+
 def counters(counted: Counter[str]) -> t.Counters:
     """Sorts a switch's counters into what the API shows."""
-    dropped = {name.removeprefix(DROPPED): count for name, count in counted.items() if name.startswith(DROPPED)}
     other = {name: count for name, count in counted.items()
              if name != "packet_ins" and not name.startswith(DROPPED)}
-    return t.Counters(packet_ins=counted["packet_ins"], dropped=dropped, other=other)
+    return t.Counters(packet_ins=counted["packet_ins"], dropped=dropped(counted), other=other)
 
 
 def service_of(shown: Shown, ip: ExternalIp, service: Service) -> s.ServiceView:

@@ -263,3 +263,5 @@ def test_a_file_that_cannot_be_written_keeps_nobody_waiting_and_is_counted(fresh
     name = 'lbctl_controller_events_total{event="dropped_nat_record_not_written"}'
     eventually(fresh, lambda: metric(fresh, name) >= 1, "it is counted")
     assert fresh.controller.wait_log(lambda log: "NAT records lost" in log)
+    told = json.loads(fresh.controller.cli("doctor", "--json").stdout)["findings"]
+    assert [each["mend"] for each in told if "(nat_record_not_written), each a record of NAT" in each["what"]]
