@@ -26,8 +26,8 @@ class NatRecord(NamedTuple):
     reply: bytes
 
 
-def line(record: NatRecord, fast: float = 0.0) -> str:
-    """With its newline. fast: seconds that the clock of its times is behind the machine's."""
+def line(record: NatRecord, behind: float = 0.0) -> str:
+    """With its newline. behind: seconds that the clock of its times is behind the machine's."""
     key, reply = record.key, record.reply
     asked, asker = _endpoint(sender_half(key)), _endpoint(sender_half(reply))
     seen, translated = _endpoint(receiver_half(key)), _endpoint(receiver_half(reply))
@@ -36,8 +36,8 @@ def line(record: NatRecord, fast: float = 0.0) -> str:
     else:
         who = f'"translated":"{translated}","client":"{asked}","external":"{seen}","server":"{asker}"'
     protocol = PROTOCOL_NAMES.get(key[0], str(key[0]))
-    return (f'{{"time":"{_iso(record.time + fast)}","event":"{record.event}","protocol":"{protocol}",{who},'
-            f'"since":"{_iso(record.since + fast)}"}}\n')
+    return (f'{{"time":"{_iso(record.time + behind)}","event":"{record.event}","protocol":"{protocol}",{who},'
+            f'"since":"{_iso(record.since + behind)}"}}\n')
 
 
 def _endpoint(half: bytes) -> str:

@@ -19,6 +19,8 @@ from ryu_apps.shell.threads import Threads
 MOST = 100_000
 """Records that may wait, some 25 MB."""
 BATCH = 1000
+JUMP = 0.5
+"""Seconds that the machine's clock must have jumped at least to be followed; less is the time between two looks."""
 LOG_INTERVAL = 60.0
 """Seconds between two log lines about a file that can't be written."""
 
@@ -32,6 +34,8 @@ class RecordWriter:
         self._waiting: deque[tuple[str, NatRecord]] = deque()
         self._wake = threads.event()
         self._told = float("-inf")
+        self._behind = 0.0
+        """Seconds that the records' clock, which does not jump, is behind the machine's, which may have."""
         self._torn = False
         """Has the last line no end?"""
         threads.spawn(self._loop)
@@ -53,15 +57,18 @@ class RecordWriter:
                 batch: list[NatRecord] = []
                 while self._waiting and self._waiting[0][0] == file and len(batch) < BATCH:
                     batch.append(self._waiting.popleft()[1])
-                self._counters["nat_records"] += len(batch)
                 if error := self._threads.apart(self._append, self._directory / file, batch):
                     self._counters["dropped_nat_record_not_written"] += len(batch)
                     self._tell(file, error)
+                else:
+                    self._counters["nat_records"] += len(batch)
 
     def _append(self, path: Path, records: Sequence[NatRecord]) -> str | None:
         """Why it can't be done; None: it is."""
-        fast = time.time() - self._now()  # the records' clock does not jump, the machine's may have
-        text = ("\n" if self._torn else "") + "".join(line(record, fast) for record in records)
+        behind = time.time() - self._now()
+        if abs(behind - self._behind) > JUMP:
+            self._behind = behind
+        text = ("\n" if self._torn else "") + "".join(line(record, self._behind) for record in records)
         try:
             file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:

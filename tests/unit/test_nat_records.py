@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import time
+from collections import Counter
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -18,6 +21,9 @@ from lbctl.entries.nat_records import NatRecord, line
 from lbctl.entries.translation import full_reply, outbound_keys
 from lbctl.ground.effects import WriteRecords
 from lbctl.values.keys import pack_key
+from ryu_apps.shell import records
+from ryu_apps.shell.records import RecordWriter
+from tests.unit.real_threads import RealThreads
 
 HOP = bytes(6)
 TIME = 1_795_766_400.25
@@ -25,8 +31,8 @@ INSIDE, OUTSIDE, EXTERNAL = (ip_address(each).packed for each in ("10.0.0.201", 
 KEYS = outbound_keys(pack_key(17, INSIDE, 5000, OUTSIDE, 53), (EXTERNAL, 23017))
 
 
-def told(event: str = "opened", time: float = TIME, since: float = TIME, keys=KEYS) -> dict:
-    return json.loads(line(NatRecord(event, time, since, *keys)))
+def told(event: str = "opened", at: float = TIME, since: float = TIME, keys=KEYS) -> dict:
+    return json.loads(line(NatRecord(event, at, since, *keys)))
 
 
 def test_a_record_of_a_nat_gateway() -> None:
@@ -44,7 +50,7 @@ def test_a_record_of_full_nat_and_ipv6() -> None:
 
 
 def test_times_are_the_machines() -> None:
-    assert json.loads(line(NatRecord("opened", TIME, TIME, *KEYS), fast=-0.25))["time"] == "2026-11-27T08:00:00.000Z"
+    assert json.loads(line(NatRecord("opened", TIME, TIME, *KEYS), behind=-0.25))["time"] == "2026-11-27T08:00:00.000Z"
 
 
 # Which entries.
@@ -78,10 +84,10 @@ def test_which_external_ips_are_recorded(file, of, recorded) -> None:
 
 # Asking.
 
-def lines(*records: tuple) -> list[str]:
+def lines(*told: tuple) -> list[str]:
     """(event, time, since) after TIME, or (event, time, since, keys)."""
-    return [line(NatRecord(event, TIME + time, TIME + since, *(keys[0] if keys else KEYS)))
-            for event, time, since, *keys in records]
+    return [line(NatRecord(event, TIME + at, TIME + since, *(keys[0] if keys else KEYS)))
+            for event, at, since, *keys in told]
 
 
 PLACE = "198.51.100.20:23017"
@@ -133,3 +139,75 @@ def test_the_command_says_what_is_wrong(arguments, tmp_path: Path, monkeypatch, 
     with pytest.raises(SystemExit) as ended:
         app(["nat-log", PLACE, *arguments])
     assert ended.value.code == 1 and capsys.readouterr().err.startswith("lbctl: ")
+
+
+# The file.
+
+class _Stopped(RealThreads):
+    """A writer that never gets its turn."""
+
+    def spawn(self, function, *args, **kwargs):
+        return None
+
+
+def order(*times: float, file: str = "nat.jsonl") -> WriteRecords:
+    return WriteRecords(file, [NatRecord("opened", TIME + at, TIME, *KEYS) for at in times])
+
+
+def writer(directory: Path, threads=None) -> RecordWriter:
+    return RecordWriter(directory, Counter(), threads or RealThreads(), time.time)
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_records_are_appended_in_order_to_whatever_file_has_the_name(tmp_path: Path) -> None:
+    writing, file = writer(tmp_path), tmp_path / "nat.jsonl"
+    writing.write(order(1, 2))
+    wait_for(lambda: writing._counters["nat_records"] == 2)
+    file.rename(tmp_path / "nat.jsonl.1")
+    writing.write(order(3))
+    writing.write(order(4, file="other.jsonl"))
+    wait_for(lambda: writing._counters["nat_records"] == 4)
+    seconds = [[json.loads(text)["time"][17:19] for text in (tmp_path / name).read_text().splitlines()]
+               for name in ("nat.jsonl.1", "nat.jsonl", "other.jsonl")]
+    assert seconds == [["01", "02"], ["03"], ["04"]] and file.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_machines_clock_is_followed_when_it_jumps(tmp_path: Path) -> None:
+    writing = RecordWriter(tmp_path, Counter(), RealThreads(), lambda: time.time() + 3600)
+    writing.write(order(1))
+    wait_for(lambda: writing._counters["nat_records"] == 1)
+    assert json.loads((tmp_path / "nat.jsonl").read_text())["time"].startswith("2026-11-27T07:00:0")
+
+
+def test_what_finds_no_room_is_lost_and_counted(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(records, "MOST", 3)
+    writing = writer(tmp_path, _Stopped())
+    for _ in range(3):
+        writing.write(order(1, 2))
+    assert writing._counters == {"dropped_nat_record_queue_full": 3} and len(writing._waiting) == 3
+
+
+def test_after_a_disk_that_was_full_lines_begin_anew(tmp_path: Path, monkeypatch) -> None:
+    writing, write = writer(tmp_path), os.write
+
+    def half(file: int, data: bytes) -> int:
+        monkeypatch.setattr(os, "write", full)
+        return write(file, data[:50])
+
+    def full(file: int, data: bytes) -> int:
+        monkeypatch.setattr(os, "write", write)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", half)
+    writing.write(order(1))
+    wait_for(lambda: writing._counters["dropped_nat_record_not_written"] == 1)
+    writing.write(order(2))
+    wait_for(lambda: writing._counters["nat_records"] == 1)
+    torn, whole = (tmp_path / "nat.jsonl").read_text().splitlines()
+    assert len(torn) == 50 and json.loads(whole)["time"].endswith("02.250Z")
