@@ -17,7 +17,7 @@ from lbctl.ground.tokens import FlowsAnswer
 from lbctl.openflow.cookies import COOKIE_DROPS, MASK_DROPS, known_kind
 from lbctl.openflow.inbound import decode_flow_stats, decode_meter_stats
 from lbctl.openflow.messages import Message, ReadFlows, ReadMeters
-from lbctl.openflow.meters import OVER, OVER_OTHER
+from lbctl.openflow.meters import over
 from lbctl.openflow.rules import DROPPING_TABLES
 from lbctl.switches.switch import Switch
 
@@ -83,7 +83,7 @@ class Dropped:
 
     def _meters(self, switch: Switch, counted: Counted, first: bool, body: bytes, _more: bool, _now: float) -> Outbox:
         for meter, packets in decode_meter_stats(body).items():
-            _count(switch, counted, first, meter, OVER.get(meter, OVER_OTHER), packets)
+            _count(switch, counted, first, meter, over(meter), packets)
         return []
 
 

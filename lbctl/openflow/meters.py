@@ -6,16 +6,19 @@ from lbctl.openflow.messages import SetMeter
 from lbctl.site.model import Settings
 
 METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP, METER_PROBE, METER_CHECK = range(1, 9)
-OVER = {METER_NEW: "over_new_rate", METER_ERROR: "over_error_rate", METER_HOLD: "over_hold_rate",
-        METER_ARP: "over_arp_rate", METER_RESET: "over_reset_rate", METER_ICMP: "over_icmp_rate",
-        METER_PROBE: "over_probe_rate", METER_CHECK: "over_check_rate"}
-"""What a meter drops is counted by this reason (values/drops.py); of others: OVER_OTHER."""
-OVER_OTHER = "over_other_rate"
+_OVER = {METER_NEW: "over_new_rate", METER_ERROR: "over_error_rate", METER_HOLD: "over_hold_rate",
+         METER_ARP: "over_arp_rate", METER_RESET: "over_reset_rate", METER_ICMP: "over_icmp_rate",
+         METER_PROBE: "over_probe_rate", METER_CHECK: "over_check_rate"}
 LEAST_PROBES = 100
 MOST_CHECKS = 1000
 """Health checks that begin in a second, of the whole site; what is due beyond that is put off."""
 ANSWERS = 5
 """Packets that a server sends in answer to one health check."""
+
+
+def over(meter: int) -> str:
+    """The reason (values/drops.py) by which it is counted what that meter drops."""
+    return _OVER.get(meter, "over_other_rate")
 
 
 def meters(settings: Settings, lbs: int) -> list[SetMeter]:
