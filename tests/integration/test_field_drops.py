@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from lbctl.values.drops import DROPS
 from tests.bed import frames
 from tests.bed.bed import Bed
 from tests.bed.frames import ACK, FIN, RST, SYN
@@ -65,15 +66,20 @@ def test_what_a_switch_drops_is_counted_by_its_reason(live: Bed) -> None:
 
 
 def test_what_is_beyond_a_limit_is_counted_too(live: Bed) -> None:
-    before = dropped(live, "over_error_rate")
+    """By whichever meter has it."""
+
+    def beyond() -> float:
+        return sum(dropped(live, reason) for reason, drop in DROPS.items() if drop.where == "limit")
+
+    before = beyond()
     with hand_client(live) as client:
 
         def limited() -> bool:
             client.port.send(*[client.frame(ACK, seq=number) for number in range(5 * ERROR_RATE)])
-            return dropped(live, "over_error_rate") > before
+            return beyond() > before
 
         eventually(live, limited, "the meter has dropped some", 30.0)
-    assert [mend for what, mend in findings(live).items() if "(over_error_rate)" in what]
+    assert [mend for what, mend in findings(live).items() if "beyond `error_rate`" in what]
 
 
 @pytest.mark.parametrize("restart", ["controller", "move"])
