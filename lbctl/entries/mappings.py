@@ -96,7 +96,9 @@ class Mappings:
     def freed(self, entry: Entry, now: float) -> None:
         """An entry ends; it must still be in the access table."""
         self._look()
-        mapping = self._of_place[_place(entry)]
+        mapping = self._of_place.get(_place(entry))
+        if mapping is None or not mapping.entries:
+            return  # it came into the table unseen, and would have been found
         mapping.left(unpack_key(entry.key)[1])
         if not mapping.entries:
             mapping.ended = now
