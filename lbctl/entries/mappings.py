@@ -98,7 +98,7 @@ class Mappings:
         self._look()
         mapping = self._of_place.get(_place(entry))
         if mapping is None or not mapping.entries:
-            return  # it came into the table unseen, and would have been found
+            return  # an entry that came into the table without our being asked was never counted
         mapping.left(unpack_key(entry.key)[1])
         if not mapping.entries:
             mapping.ended = now
