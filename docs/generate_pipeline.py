@@ -24,6 +24,7 @@ from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.rules import ABSENT, SERVING, Role
 from lbctl.openflow.tables import REGISTERS, TABLES, Table, number
 from lbctl.site.model import ExternalIp, HealthCheck, Server, Service, Settings, Tunnel
+from lbctl.values.drops import DROPS
 from lbctl.values.keys import pack_key, reply_key
 from lbctl.values.side import EXTERNAL, INTERNAL
 from lbctl.values.transfer import TransferMode
@@ -96,7 +97,7 @@ frame.
 PARAGRAPHS: dict[Key, str] = {
     ("classify", 400, Kind.PIPELINE): "A tag that names no VLAN but a priority (VLAN 0, IEEE 802.1Q) is taken away, "
         "and the packet begins anew: some network cards and telephones tag all that they send.",
-    ("classify", 390, Kind.PIPELINE): "What belongs to a VLAN is dropped: an LB's ports are given untagged frames.",
+    ("classify", 390, Kind.VLAN): "What belongs to a VLAN is dropped: an LB's ports are given untagged frames.",
     ("classify", 120, Kind.PIPELINE): "ARP and IPv6 neighbour discovery (whose hop limit of 255 says that no router "
         "has forwarded it) go to the table arp. From a tunnel port only what comes from the other end of a tunnel to a "
         "server, with its key, is let in, here and below. Other ports of the bridge, if it has any, are not served.",
@@ -127,17 +128,17 @@ PARAGRAPHS: dict[Key, str] = {
         "its other end.",
     ("advertise", 100, Kind.ARP): "Open vSwitch sets the MAC in an advertisement only where the flow's match says that "
         "it is one.",
-    ("sources", 130, Kind.WRONG_SIDE): "From outside, with an address of the internal network: another server would "
+    ("sources", 130, Kind.PIPELINE): "From outside, with an address of the internal network: another server would "
         "answer it directly.",
-    ("sources", 120, Kind.WRONG_SIDE): "From outside, with the address of a NAT gateway's inside host.",
+    ("sources", 120, Kind.PIPELINE): "From outside, with the address of a NAT gateway's inside host.",
     ("sources", 110, Kind.PIPELINE): "What is sent to a NAT gateway's external IP may come from another external IP: "
         "an inside host has called a service of another LB, which answers. For the same reason a NAT gateway's "
         "external IP may be the source of what comes from outside.",
-    ("sources", 100, Kind.WRONG_SIDE): "An external IP is nobody's source outside but a NAT gateway's, and nobody's "
+    ("sources", 100, Kind.PIPELINE): "An external IP is nobody's source outside but a NAT gateway's, and nobody's "
         "inside; gateways and internal IPs are the LBs' own.",
     ("sources", 0, Kind.PIPELINE): "Everything else. With `wrong_side: pass` a flow with a higher priority sends all "
         "packets on.",
-    ("wrong_side", 0, Kind.WRONG_SIDE): "One flow, whose counter is read every 5 s: "
+    ("wrong_side", 0, Kind.WRONG_SIDE): "One flow, whose counter is read every 10 s: "
         "`lbctl_dropped_packets_total{reason=\"wrong_side\"}`.",
     ("client_hop", 100, Kind.PIPELINE): "One flow for each MAC that the packets of entries' clients come from (4096 at "
         "most), on every LB. An entry writes the MAC that it answers to into metadata; Open vSwitch cannot compare two "
@@ -195,18 +196,18 @@ PARAGRAPHS: dict[Key, str] = {
         "an internal IP), to the ports 512 to 1023, which no connection is translated to. It goes to the controller, "
         "at whatever LB it comes in. Packets with an entry do not come to this table, so checks cost them nothing. "
         "Limited by meter 8. The checks themselves are sent by the controller through table deliver_server.",
-    ("no_entry", 125, Kind.PIPELINE): "SYN and FIN at once is no packet of a sane host: dropped.",
+    ("no_entry", 125, Kind.SYN_AND_FIN): "SYN and FIN at once is no packet of a sane host: dropped.",
     ("no_entry", 140, Kind.ECHO): "Ping to an external IP (from outside), to a gateway or an internal IP (from inside) "
         "is answered here, in transition mode too: the request is turned into its reply and sent back by the port that "
         "it came by.",
     ("no_entry", 120, Kind.NEW): "A SYN, or any datagram of UDP, for a service of an external IP that this LB serves, "
-        "from outside; or from a NAT gateway's host. The controller chooses a server or a port, adds the entry, and "
-        "sends the packet on through the access table. Limited by the external IP's first meter. There is no such flow "
-        "in transition mode.",
+        "from outside; or from a NAT gateway's host (or to one, where its `filtering` lets datagrams in). The "
+        "controller chooses a server or a port, adds the entry, and sends the packet on through the access table. "
+        "Limited by the external IP's first meter. There is no such flow in transition mode.",
     ("no_entry", 120, Kind.TRANSLATE_ICMP): "A NAT gateway's hosts may ping the outside: the controller translates "
         "echo requests and their replies. Limited by meter 6.",
-    ("no_entry", 110, Kind.PIPELINE): "A RST for no connection, and any other ICMP, are dropped: an error is never "
-        "answered with an error.",
+    ("no_entry", 110, Kind.RESET_OF_NOTHING): "A RST for no connection is dropped: it is never answered.",
+    ("no_entry", 110, Kind.ICMP_OF_NOTHING): "So is any other ICMP: an error is never answered with an error.",
     ("no_entry", 107, Kind.STRAY): "What would open a connection to a port that nobody serves: answered as below. "
         "It has a meter of its own, 1, so that a scan leaves those packets alone that put entries back.",
     ("no_entry", 105, Kind.STRAY): "Other packets for that external IP without an entry, as below. Limited by the "
@@ -232,6 +233,16 @@ PARAGRAPHS: dict[Key, str] = {
     ("deliver_inside", 200, Kind.PIPELINE): "As in deliver_server, for a RST to an inside host.",
     ("deliver_inside", 100, Kind.DELIVER): "Every packet to an inside host: its destination MAC is there already, from "
                                            "its entry.",
+    ("classify", 0, Kind.NOT_OURS): "Everything else is dropped: other protocols than IP and ARP, and frames for "
+        "others.",
+    ("arp", 0, Kind.ARP_NOT_OURS): "Other ARP and neighbour discovery is none of ours, and dropped.",
+    ("transfer_mode", 0, Kind.NO_EXTERNAL_IP): "Packets to addresses that are no external IP, and from hosts inside "
+        "that are no server and have no NAT gateway, are dropped.",
+    ("no_entry", 0, Kind.ENTRY_GONE): "A first packet that the controller let go on, but whose entry was deleted in "
+        "between (it has no reg0): dropped; the client repeats it. All other packets that get here have a transfer "
+        "mode.",
+    ("deliver_server", 0, Kind.SERVER_MAC_UNKNOWN): "The MAC of the server is not known yet: dropped. (The controller "
+        "gives a server no new connections as long as it has not answered ARP.)",
     ("show_reset", 0, Kind.RESET): "The controller lets the entry end after `linger` seconds. This comes after the "
         "delivery, because a meter drops all that is left to do with a packet. Limited by meter 5.",
     ("deliver_tunnel", 110, Kind.TOO_BIG): "Larger than the tunnel carries: the controller tells the sender how large "
@@ -242,15 +253,7 @@ PARAGRAPHS: dict[Key, str] = {
 }
 
 MISSES = {
-    "classify": "Everything else is dropped: other protocols than IP and ARP, and frames for others.",
     "advertise": "Does not happen: only advertisements get here.",
-    "arp": "Other ARP and neighbour discovery is none of ours, and dropped.",
-    "transfer_mode": "Packets to addresses that are no external IP, and from hosts inside that are no server and have "
-        "no NAT gateway, are dropped.",
-    "no_entry": "A first packet that the controller let go on, but whose entry was deleted in between (it has no "
-        "reg0): dropped; the client repeats it. All other packets that get here have a transfer mode.",
-    "deliver_server": "The MAC of the server is not known yet: dropped. (The controller gives a server no new "
-        "connections as long as it has not answered ARP.)",
     "deliver_client": "Does not happen: only IP packets get here.",
     "deliver_inside": "Does not happen: only IP packets get here.",
     "deliver_tunnel": "Does not happen: a server's flow here comes with the one in deliver_server.",
@@ -279,7 +282,7 @@ KINDS = {
     Kind.TOO_BIG: "to the controller: larger than the tunnel or network takes that it goes to",
     Kind.CHECKED: "to the controller: an answer to a health check",
     Kind.HOP: "to the controller, a copy: from another MAC than its entry answers to",
-    Kind.WRONG_SIDE: "drops what has come in by the wrong side",
+    **{kind: f"drops {DROPS[kind.reason].subject}" for kind in Kind if kind.drops},
 }
 
 METERS = {
@@ -408,6 +411,7 @@ After a restart or a reconnect the LB's flows are read back and compared with wh
 the digest tells a flow that is right from one that another release or another site file left. A flow whose actions
 were changed by hand, under the same cookie, is not noticed. An entry is compared field by field. The buckets let
 a 1024th of an external IP's entries be read or deleted by one exact cookie, which Open vSwitch finds by an index.
+Kinds from 64 on drop, and are counted by their names: [drops.md](drops.md).
 
 | | kind | what the flow does |
 |---|---|---|
@@ -419,7 +423,8 @@ a 1024th of an external IP's entries be read or deleted by one exact cookie, whi
 def _meters() -> str:
     settings = Settings()
     rows = [f"| {meter} | {what} | `{name}` | {getattr(settings, name)} |" for meter, (name, what) in METERS.items()]
-    return ("## Meters\n\nWhat goes to the controller is limited in the switch, for each LB.\n\n"
+    return ("## Meters\n\nWhat goes to the controller is limited in the switch, for each LB. What a meter drops is "
+            "counted: [drops.md](drops.md).\n\n"
             "| meter | limits | setting | packets/s unless set |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
             f"| {meters.METER_CHECK} | answers to health checks | - | {ANSWERS * MOST_CHECKS} |\n"
             f"| {meters.METER_HOP} | packets from another MAC than their entry answers to | - | {HOPS_SHOWN} |\n"

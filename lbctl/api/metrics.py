@@ -55,8 +55,9 @@ class _Metrics(Collector):
         up = GaugeMetricFamily("lbctl_port_up", "1 if the port is there and up.", labels=["dp_name", "port"])
         packet_ins = CounterMetricFamily("lbctl_packet_ins", "Packets that the switch sent to the controller.",
                                          labels=["dp_name"])
-        dropped = CounterMetricFamily("lbctl_dropped_packets", "Packets that the controller dropped.",
-                                      labels=["dp_name", "reason"])
+        dropped = CounterMetricFamily(
+            "lbctl_dropped_packets", "Packets that the switch or the controller dropped: docs/drops.md.",
+            labels=["dp_name", "reason"])
         events = CounterMetricFamily("lbctl_events", "Whatever else is counted for a load balancer.",
                                      labels=["dp_name", "event"])
         for lb in self._shown.site.load_balancers:

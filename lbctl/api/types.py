@@ -181,6 +181,8 @@ class ExternalIpView(BaseModel):
                                                           "translated to")
     inside: list[str] = Field(default=[], description="NAT gateway: whose connections are translated")
     router: RouterView | None = Field(default=None, description="NAT gateway: its way to the outside")
+    mapping: str | None = Field(default=None, description="NAT gateway: see docs/nat.md")
+    filtering: str | None = Field(default=None, description="NAT gateway: who may send to a mapped UDP port first")
     services: list[ServiceView]
     former_servers: list[FormerServerView] = Field(
         default=[], description="servers without a service that still have connections, as of the last change of "
@@ -282,6 +284,7 @@ class Health(BaseModel):
     version: str
     load_balancers_ready: int
     load_balancers: int
+    dropped: dict[str, int] = Field(default={}, description="by reason, what was dropped that is no load balancer's")
 
 
 class FieldError(BaseModel):

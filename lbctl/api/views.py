@@ -53,6 +53,7 @@ def external_ip(shown: Shown, ip: ExternalIp) -> t.ExternalIpView:
         gateway=_optional(ip.gateway), internal_ips=list(map(str, ip.internal_ips)), inside=list(map(str, ip.inside)),
         port_range=list(ip.port_range) if ip.internal_ips or ip.inside else [],
         router=t.RouterView(address=str(ip.router), mac=shown.mac_of(ip.address, ip.router)) if ip.router else None,
+        mapping=ip.mapping if ip.inside else None, filtering=ip.filtering if ip.inside else None,
         services=[service_of(shown, ip, service) for service in ip.services],
         former_servers=[_former_server(shown, ip, former) for former in shown.former_servers(ip)],
         connections=shown.connection_count(ip.address), half_open=shown.half_open_count(ip.address),
@@ -122,12 +123,16 @@ def keeper(state: KeeperState) -> t.KeeperView:
         last_failure=state.last_failure, counters=dict(state.counters))
 
 
+def dropped(counted: Mapping[str, int]) -> dict[str, int]:
+    """By reason."""
+    return {name.removeprefix(DROPPED): count for name, count in counted.items() if name.startswith(DROPPED)}
+
+
 def counters(counted: Counter[str]) -> t.Counters:
     """Sorts a switch's counters into what the API shows."""
-    dropped = {name.removeprefix(DROPPED): count for name, count in counted.items() if name.startswith(DROPPED)}
     other = {name: count for name, count in counted.items()
              if name != "packet_ins" and not name.startswith(DROPPED)}
-    return t.Counters(packet_ins=counted["packet_ins"], dropped=dropped, other=other)
+    return t.Counters(packet_ins=counted["packet_ins"], dropped=dropped(counted), other=other)
 
 
 def service_of(shown: Shown, ip: ExternalIp, service: Service) -> s.ServiceView:

@@ -63,8 +63,8 @@ class _Recovery:
             if self._name in serving.holders:
                 self._put_back(serving)
                 serving.unread.discard(self._name)
-                if serving.allocation:
-                    serving.allocation.forget()
+                if serving.ports:
+                    serving.ports.forget()
         self._outcome.messages = [*portions(DeleteEntries, strange), *portions(ModifyEntries, self._moved_on),
                                   *self._outcome.messages]
         self._outcome.deleted = len(strange)
@@ -77,7 +77,10 @@ class _Recovery:
             return False
         entry = serving.table.by_key(key)
         if entry is None and self._name in serving.unread and serving.table.by_reply(found.reply) is None:
-            serving.table.add(_entry(key, found, self._now))
+            known = _entry(key, found, self._now)
+            serving.table.add(known)
+            if serving.recorder:
+                serving.recorder("found", known, self._now)
             self._outcome.taken_over += 1
             return True
         if entry is None or entry.reply != found.reply:

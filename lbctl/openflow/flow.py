@@ -154,13 +154,16 @@ class Flow:
 
 def flow(kind: Kind, external_ip: int, table: str, priority: int, match: Match, *actions: FlowAction,
          goto: str | None = None, meter: int | None = None) -> Flow:
-    """Builds a flow with the cookie that its kind, external IP (0: none) and content give it."""
+    """Builds a flow with the cookie that its kind, external IP (0: none) and content give it. Raises PipelineError."""
     return _flow(kind, external_ip, table, priority, tuple(sorted(match.items())), actions, goto, meter)
 
 
 @lru_cache(maxsize=KEPT_FLOWS)
 def _flow(kind: Kind, external_ip: int, *content: Any) -> Flow:
     bare = Flow(*content)
+    if kind.drops != (not bare.actions and bare.goto is None):
+        raise PipelineError(f"{bare.text()}: what drops has a kind of its own (cookies.py) and is counted by it; "
+                            f"{kind.name} is {'' if kind.drops else 'not '}one")
     return replace(bare, cookie=flow_cookie(kind, external_ip, bare.text(with_cookie=False)))
 
 

@@ -109,12 +109,19 @@ class ReadPorts:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadMeters:
+    """Asks for the counters of all meters; answered as a ReadFlows is."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
 class Configure:
     """Once for each connection: whole frames to the controller, no flow-removed for what the controller deleted."""
 
 
 Message = (AddFlows | DeleteFlows | DeleteCookie | AddEntries | ModifyEntries | DeleteEntries | PacketOut | Barrier
-           | SetMeter | ReadFlows | ReadPorts | Configure)
+           | SetMeter | ReadFlows | ReadPorts | ReadMeters | Configure)
 
 AT_ONCE = 500
 """Entries in one message, of many that nobody waits for: others' messages get their turn between them."""

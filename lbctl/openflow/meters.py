@@ -16,6 +16,10 @@ METER_FRAGMENT, METER_HOP = 9, 10
 _NEW, _STRAY, OWNERS = 0x4000, 0x8000, 0x4000
 """The first number of each kind of external IP's meters, and how many there are. Open vSwitch's own datapath has
 65 536 or more (`ovs-ofctl meter-features`)."""
+_OVER = {METER_CLOSED: "over_closed_rate", METER_ERROR: "over_error_rate", METER_HOLD: "over_hold_rate",
+         METER_ARP: "over_arp_rate", METER_RESET: "over_reset_rate", METER_ICMP: "over_icmp_rate",
+         METER_PROBE: "over_probe_rate", METER_CHECK: "over_check_rate", METER_FRAGMENT: "over_fragment_rate",
+         METER_HOP: "over_hop_rate"}
 LEAST_PROBES = 100
 MOST_CHECKS = 1000
 """Health checks that begin in a second, of the whole site; what is due beyond that is put off."""
@@ -34,6 +38,15 @@ def meter_new(owner: int) -> int:
 def meter_stray(owner: int) -> int:
     """Of its other packets that have no entry."""
     return _STRAY + owner % OWNERS
+
+
+def over(meter: int) -> str:
+    """The reason (values/drops.py) by which it is counted what that meter drops."""
+    if _NEW <= meter < _NEW + OWNERS:
+        return "over_new_rate"
+    if _STRAY <= meter < _STRAY + OWNERS:
+        return "over_error_rate"
+    return _OVER.get(meter, "over_other_rate")
 
 
 def burst(rate: int) -> int:

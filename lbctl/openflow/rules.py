@@ -51,7 +51,7 @@ from lbctl.openflow.probe_rules import Watched, probe_flows
 from lbctl.openflow.responder_rules import ECHO_TYPES, echo_responder, responder, solicitation_flows
 from lbctl.openflow.source_rules import external_ip_source_flows, source_flows
 from lbctl.openflow.tables import REG_MODE_NORMAL, REG_MODE_TRANSITION
-from lbctl.site.model import CHECK_PORTS, ExternalIp, Hop, Tunnel
+from lbctl.site.model import CHECK_PORTS, FILTERINGS, ExternalIp, Hop, Tunnel
 from lbctl.values.addresses import Address, Network, address_order
 from lbctl.values.owners import owner_of
 from lbctl.values.protocols import (
@@ -64,6 +64,7 @@ from lbctl.values.protocols import (
     PROTOCOL_NAMES,
     PROTOCOL_NUMBERS,
     TCP,
+    UDP,
 )
 from lbctl.values.side import EXTERNAL, INTERNAL
 from lbctl.values.transfer import TransferMode
@@ -94,6 +95,10 @@ class Role:
     arp: bool = False
 
 
+MISSES = {"classify": Kind.NOT_OURS, "arp": Kind.ARP_NOT_OURS, "transfer_mode": Kind.NO_EXTERNAL_IP,
+          "no_entry": Kind.ENTRY_GONE, "deliver_server": Kind.SERVER_MAC_UNKNOWN, "wrong_side": Kind.WRONG_SIDE}
+DROPPING_TABLES = tuple(MISSES)
+"""Those with flows that drop."""
 ABSENT = Role()
 SERVING = Role(TransferMode.NORMAL, arp=True)
 
@@ -101,6 +106,9 @@ SERVING = Role(TransferMode.NORMAL, arp=True)
 def base_flows(ports: Ports, tunnels: Iterable[Tunnel] = ()) -> Iterator[Flow]:
     """The flows that depend on the LB's ports and the tunnels only."""
     yield from _entrance_flows(ports, tunnels)
+    # What a table has no other flow for is dropped anyway; here it is counted.
+    for table, kind in MISSES.items():
+        yield flow(kind, 0, table, 0, {})
     for eth_type in ETH_TYPES.values():
         tcp = {"eth_type": eth_type, "ip_proto": TCP}
         yield flow(Kind.PIPELINE, 0, "inbound_flags", 120, {**tcp, "tcp_flags": SYN_WITHOUT_ACK}, goto="no_entry")
@@ -115,9 +123,11 @@ def base_flows(ports: Ports, tunnels: Iterable[Tunnel] = ()) -> Iterator[Flow]:
     for version, eth_type in ETH_TYPES.items():
         yield flow(Kind.HOLD, 0, "no_entry", 130, {"reg0": REG_MODE_TRANSITION, "eth_type": eth_type}, CONTROLLER,
                    meter=METER_HOLD)
-        yield flow(Kind.PIPELINE, 0, "no_entry", 125, {"eth_type": eth_type, "ip_proto": TCP, "tcp_flags": SYN_AND_FIN})
-        yield flow(Kind.PIPELINE, 0, "no_entry", 110, {"eth_type": eth_type, "ip_proto": TCP, "tcp_flags": ANY_RST})
-        yield flow(Kind.PIPELINE, 0, "no_entry", 110, {"eth_type": eth_type, "ip_proto": ECHO_TYPES[version][1]})
+        tcp = {"eth_type": eth_type, "ip_proto": TCP}
+        yield flow(Kind.SYN_AND_FIN, 0, "no_entry", 125, {**tcp, "tcp_flags": SYN_AND_FIN})
+        yield flow(Kind.RESET_OF_NOTHING, 0, "no_entry", 110, {**tcp, "tcp_flags": ANY_RST})
+        icmp: Match = {"eth_type": eth_type, "ip_proto": ECHO_TYPES[version][1]}
+        yield flow(Kind.ICMP_OF_NOTHING, 0, "no_entry", 110, icmp)
         yield flow(Kind.STRAY, 0, "no_entry", 100, {"reg0": REG_MODE_NORMAL, "eth_type": eth_type}, CONTROLLER,
                    meter=METER_ERROR)
 
@@ -155,7 +165,7 @@ def _too_big(table: str) -> Iterator[Flow]:
 
 def _entrance_flows(ports: Ports, tunnels: Iterable[Tunnel]) -> Iterator[Flow]:
     yield flow(Kind.PIPELINE, 0, "classify", 400, {"vlan_vid": PRIORITY_TAG}, POP_VLAN, Resubmit("classify"))
-    yield flow(Kind.PIPELINE, 0, "classify", 390, {"vlan_vid": ANY_TAG})
+    yield flow(Kind.VLAN, 0, "classify", 390, {"vlan_vid": ANY_TAG})
     by_tunnel = [(ports.to(tunnel), tunnel) for tunnel in tunnels]
     for port, tunnel in ((ports.external, None), (ports.internal, None), *by_tunnel):
         where = _where(port, tunnel)
@@ -233,6 +243,8 @@ def _opening_flows(external_ip: ExternalIp, owner: int, ports: Ports) -> Iterato
                    CONTROLLER, meter=METER_ICMP)
     yield flow(Kind.TRANSLATE_ICMP, owner, "no_entry", 120, {
         **outside, "ip_proto": icmp, field: reply}, CONTROLLER, meter=METER_ICMP)
+    if external_ip.filtering != FILTERINGS[0]:
+        yield flow(Kind.NEW, owner, "no_entry", 120, {**outside, "ip_proto": UDP}, CONTROLLER, meter=meter_new(owner))
 
 
 def _check_flows(external_ip: ExternalIp, owner: int, ports: Ports) -> Iterator[Flow]:

@@ -22,7 +22,6 @@ def source_flows(ports: Ports, internal: Iterable[Network] | None) -> Iterator[F
     """internal: the networks whose addresses nobody has outside; None: all sources are believed, whatever flows there
     are besides."""
     yield flow(Kind.PIPELINE, 0, "sources", 0, {}, goto="transfer_mode")
-    yield flow(Kind.WRONG_SIDE, 0, "wrong_side", 0, {})
     if internal is None:
         yield flow(Kind.PIPELINE, 0, "sources", 200, {}, goto="transfer_mode")
     for network in internal or ():
@@ -47,4 +46,4 @@ def external_ip_source_flows(external_ip: ExternalIp, owner: int, ports: Ports) 
 
 def _dropped(owner: int, priority: int, in_port: int, source: Address | Network) -> Flow:
     match: Match = {"in_port": in_port, "eth_type": ETH_TYPES[source.version], f"ipv{source.version}_src": str(source)}
-    return flow(Kind.WRONG_SIDE, owner, "sources", priority, match, goto="wrong_side")
+    return flow(Kind.PIPELINE, owner, "sources", priority, match, goto="wrong_side")

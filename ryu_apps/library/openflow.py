@@ -33,6 +33,7 @@ from lbctl.openflow.messages import (
     ModifyEntries,
     PacketOut,
     ReadFlows,
+    ReadMeters,
     ReadPorts,
     SetMeter,
 )
@@ -102,6 +103,8 @@ def _by_library(message: Message) -> list[tuple[SeldomMessage, int]]:
                      token)]
         case ReadPorts(token):
             return [(parser.OFPPortStatsRequest(SWITCH, 0, ofp.OFPP_ANY), token)]
+        case ReadMeters(token):
+            return [(parser.OFPMeterStatsRequest(SWITCH, 0, ofp.OFPM_ALL), token)]
         case SetMeter(meter, rate, burst):
             band = parser.OFPMeterBandDrop(rate=rate, burst_size=burst)
             flags = ofp.OFPMF_PKTPS | ofp.OFPMF_BURST | ofp.OFPMF_STATS

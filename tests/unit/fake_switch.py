@@ -200,6 +200,8 @@ class FakeSwitch:
                       PortState(internal_port, 2, f"02:00:00:00:{dpid & 0xFF:02x}:02", True)]
         self.tables: dict[str, dict[object, Installed]] = {}
         self.meters: dict[int, int] = {}
+        self.limited: dict[int, int] = {}
+        """Packets that a meter has dropped: by the test, since there are no rates here."""
         self.received = {1: 0, 2: 0}
         """Frames that have come in by each port, as its counter says."""
         self.configured = False
@@ -241,6 +243,10 @@ class FakeSwitch:
                 return [], self._read(table, cookie, mask, token, now)
             case m.ReadPorts(token):
                 return [], [Event("ports_read", (token, dict(self.received)))]
+            case m.ReadMeters(token):
+                stats = [struct.pack("!IH6xIQQIIQQ", meter, 56, 0, 0, 0, 0, 0, self.limited.get(meter, 0), 0)
+                         for meter in self.meters]
+                return [], [Event("flow_stats", (token, b"".join(stats), False))]
             case m.SetMeter(meter, rate, _):
                 self.meters[meter] = rate
             case m.Configure():

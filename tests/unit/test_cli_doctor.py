@@ -335,11 +335,14 @@ def test_what_the_controller_says_is_told(doctor):
     switches["lb-b"].disconnected("the OpenFlow connection ended", 1.0)
     switches["lb-a"].neighbours.popitem()
     switches["lb-a"].counters["dropped_malformed"] = 3
+    switches["lb-a"].counters["dropped_not_ours"] = 30_000
     switches["lb-a"].counters["ports_exhausted"] = 5
     status, findings = doctor()
     assert status == 1
     text = json.dumps(findings)
-    for part in ("lb-b is not connected", "00000000000000bb", "does not answer the ARP requests of lb-a", "malformed",
+    assert "not_ours" not in text, "nothing is wrong about it"
+    for part in ("lb-b is not connected", "00000000000000bb", "does not answer the ARP requests of lb-a",
+                 "lb-a: 3 dropped since the controller started (malformed), each a packet that is cut off",
                  "lb-a has refused 5 connections because no translated port was left"):
         assert part in text
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, ip_address
 
 import pytest
 
 from lbctl.api.views import entry as entry_view
+from lbctl.cli.where.fate import _outcome
 from lbctl.cli.where.situation import Situation, ports_of
 from lbctl.cli.where.trace import _flow as packet_text
 from lbctl.cli.where.trace import annotate
+from lbctl.cli.where.walk import Hit
 from lbctl.moves.actions import HOLDING
+from lbctl.openflow.cookies import Kind
+from lbctl.openflow.flow import flow
 from lbctl.servers.states import FormerServer, ServerState
 from lbctl.site.model import Hop
 from lbctl.values.addresses import Endpoint
@@ -238,6 +243,27 @@ def test_packets_of_all_kinds_of_external_ips(all_kinds, known, args, wanted, wo
         for packet, found in answer["verdicts"].items()
     } == wanted
     assert words in all_kinds("where", *args).out
+
+
+def test_a_nat_gateways_filtering_lets_a_datagram_in(all_kinds):
+    site = all_kinds.control.site
+    site = replace(site, external_ips=tuple(
+        replace(ip, mapping="endpoint-independent", filtering="address-dependent") if ip.inside else ip
+        for ip in site.external_ips))
+    all_kinds.control.site = site
+    args = ["203.0.113.9:53", "198.51.100.5:1024", "--protocol", "udp"]
+    assert all_kinds("where", *args, "--json").json["verdicts"]["datagram"]["outcome"] == "new"
+    assert "has sent something to that address (filtering: address-dependent)" in all_kinds("where", *args).out
+
+
+def test_why_a_packet_is_dropped_is_told_with_its_count():
+    last = Hit("no_entry", flow(Kind.SYN_AND_FIN, 0, "no_entry", 125, {"eth_type": 0x0800}))
+    view = {"name": "lb-a", "counters": {"dropped": {"syn_and_fin": 12}}}
+    situation = Situation("tcp", Endpoint(IPv4Address("203.0.113.9"), 1), Endpoint(IP_1, 80), False,
+                          {"address": str(IP_1), "inside": []}, view, None, "normal", None, None)
+    assert _outcome(situation, last) == (
+        "dropped", "dropped in table 30 (no_entry) of lb-a, as a packet that has SYN and FIN at once, as no sane host "
+        "sends it; counted as syn_and_fin, 12 so far")
 
 
 def test_both_ends_must_be_of_one_ip_version(all_kinds):

@@ -164,7 +164,7 @@ def test_another_content_has_another_cookie() -> None:
     plain = flow(Kind.PIPELINE, 0, "classify", 1, match, Output(1))
     for other in (
         flow(Kind.PIPELINE, 0, "classify", 1, match, Output(2)),
-        flow(Kind.PIPELINE, 0, "classify", 1, match),
+        flow(Kind.VLAN, 0, "classify", 1, match),
         flow(Kind.PIPELINE, 0, "classify", 2, match, Output(1)),
         flow(Kind.PIPELINE, 0, "classify", 1, {}, Output(1)),
         flow(Kind.PIPELINE, 0, "classify", 1, match, Output(1), meter=1),
