@@ -100,7 +100,9 @@ def _check_translation(serving: Serving, site: Site) -> None:
         for address in other.internal_addresses()
     }
     others |= {server: ip.address for ip in site.external_ips for server in ip.server_addresses()}
-    taken = sorted(in_use & (others.keys() | {config.gateway}), key=address_order)
+    if config.gateway and config.gateway != serving.config.gateway:
+        others[config.gateway] = config.address
+    taken = sorted(in_use & others.keys(), key=address_order)
     if taken:
         raise Refused(
             409,
@@ -117,5 +119,6 @@ def _change_load_balancers(ground: Ground) -> None:
         del ground.switches[name]
     for name, lb in wanted.items():
         switch = ground.switches.setdefault(name, ground.new_switch(lb))
+        switch.inside = ground.site.internal_networks
         if switch.lb != lb:
             switch.rename_ports(lb)

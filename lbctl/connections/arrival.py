@@ -19,6 +19,9 @@ class Arrival:
 
     Whose packet it is, is not in here: of a packet that the switch has translated, or of an ICMP error, its own
     addresses do not tell it. in_port: its OpenFlow number. now: seconds since the epoch.
+
+    side: the network that it has come from. way: the side of the entry whose packets these are: EXTERNAL, a client's;
+    INTERNAL, a server's or inside host's. They differ where the client is inside.
     """
 
     switch: Switch
@@ -28,6 +31,7 @@ class Arrival:
     frame: bytes
     packet: Packet
     now: float
+    way: Side
 
     @property
     def key(self) -> bytes | None:

@@ -14,6 +14,7 @@ from lbctl.connections.endings import Endings
 from lbctl.connections.icmp_handler import IcmpHandler
 from lbctl.connections.misdirected import Misdirected
 from lbctl.connections.new_connections import NewConnections
+from lbctl.connections.outward import Outward, gateway_for
 from lbctl.connections.strays import Strays
 from lbctl.connections.transition import Transition
 from lbctl.entries.access_table import Entry
@@ -24,6 +25,7 @@ from lbctl.ground.serving import Serving
 from lbctl.openflow.cookies import Kind
 from lbctl.openflow.inbound import EntryRemoved, EntryStats, PacketIn
 from lbctl.switches.switch import Switch
+from lbctl.values.side import EXTERNAL, INTERNAL
 
 
 class Connections:
@@ -40,13 +42,15 @@ class Connections:
         self._endings = endings = Endings(ground)
         self._transition = transition = Transition(ground)
         icmp_handler = IcmpHandler(ground.external_ips)
+        new, strays = NewConnections(ground, transition, endings), self.strays(ground, transition, endings)
+        self._outward = Outward(ground, new, strays, transition)
+        self._translate_icmp = icmp_handler.translate
         self._by_kind: dict[Kind | None, Callable[[Arrival, Serving], Outbox]] = {
-            Kind.NEW: NewConnections(ground, transition, endings).arrived, Kind.HOLD: transition.hold,
-            Kind.STRAY: self.strays(ground, transition, endings).arrived, Kind.UNASSIGNED: Misdirected(ground).arrived}
+            Kind.NEW: new.arrived, Kind.HOLD: transition.hold, Kind.STRAY: strays.arrived,
+            Kind.UNASSIGNED: Misdirected(ground).arrived}
         """Those whose own addresses tell whose packets they are."""
         self._translated: dict[Kind | None, Callable[[Arrival], Outbox]] = {
-            Kind.RESET: endings.reset, Kind.EXPIRED: icmp_handler.expired, Kind.TOO_BIG: icmp_handler.too_big,
-            Kind.TRANSLATE_ICMP: icmp_handler.translate}
+            Kind.RESET: endings.reset, Kind.EXPIRED: icmp_handler.expired, Kind.TOO_BIG: icmp_handler.too_big}
         """Those whose own addresses don't."""
 
     def packet_in(self, switch: Switch, packet_in: PacketIn, now: float) -> Outbox:
@@ -54,7 +58,7 @@ class Connections:
         _, _, kind, in_port, frame = packet_in
         switch.counters["packet_ins"] += 1
         handler, translated = self._by_kind.get(kind), self._translated.get(kind)
-        if handler is None and translated is None:
+        if handler is None and translated is None and kind is not Kind.TRANSLATE_ICMP:
             return drop(switch, "unknown_flow")
         ports = switch.of_ports
         if not switch.ready or ports is None:
@@ -63,11 +67,21 @@ class Connections:
             packet = packets.decode(frame)
         except packets.Malformed:
             return drop(switch, "malformed")
-        arrival = Arrival(switch, ports, ports.side_of(in_port), in_port, frame, packet, now)
+        side, directory = ports.side_of(in_port), self._directory
         if translated:
-            return translated(arrival)
-        serving = self._directory.of_packet(packet.src, packet.dst, arrival.side)
-        return handler(arrival, serving) if handler and serving else drop(switch, "unknown_address")
+            # What a server sends has its external IP for a source by now.
+            way = INTERNAL if packet.src in directory.by_address else EXTERNAL
+            return translated(Arrival(switch, ports, side, in_port, frame, packet, now, way))
+        way = EXTERNAL if in_port == ports.internal.number and packet.dst in directory.by_address else side
+        arrival = Arrival(switch, ports, side, in_port, frame, packet, now, way)
+        if handler is None:
+            return self._translate_icmp(arrival)
+        serving = directory.of_packet(packet.src, packet.dst, way)
+        if serving is None:
+            return drop(switch, "unknown_address")
+        if way is INTERNAL and (gateway := gateway_for(arrival, serving, directory)):
+            return self._outward.arrived(arrival, gateway, kind in (Kind.NEW, Kind.STRAY))
+        return handler(arrival, serving)
 
     def release(self, serving: Serving, name: str) -> Outbox:
         """The held packets, in order, through that LB's tables."""

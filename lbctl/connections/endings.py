@@ -17,7 +17,7 @@ from lbctl.openflow.inbound import EntryRemoved, EntryStats
 from lbctl.openflow.messages import DeleteEntries, portions
 from lbctl.switches.switch import Switch
 from lbctl.values.keys import inverse_key
-from lbctl.values.side import EXTERNAL, INTERNAL
+from lbctl.values.side import EXTERNAL
 
 CACHED_SECONDS = 15.0
 """The datapath may remember an unused flow for this long: Open vSwitch's max-idle (10 s), and some more."""
@@ -51,13 +51,13 @@ class Endings:
         """A RST that a switch has translated and sent on: its entry lingers, then ends."""
         packet, key = arrival.packet, arrival.key
         # It has been translated, so it carries the inverse of the other side's key.
+        entry = None
         if serving := self._directory.by_address.get(packet.src):
-            side = EXTERNAL
-        elif serving := self._directory.of_packet(packet.dst, packet.src, INTERNAL):
-            side = INTERNAL
-        else:
+            entry = serving.table.by_key(inverse_key(key)) if key else None
+        elif key and (found := self._directory.of_reply(inverse_key(key))):
+            serving, entry = found
+        if serving is None:
             return drop(arrival.switch, "unknown_address")
-        entry = serving.table.find(side, inverse_key(key)) if key else None
         if entry and not entry.flags & RESET:
             entry.flags |= RESET
             serving.table.changed(entry)
@@ -67,7 +67,7 @@ class Endings:
     def revived(self, arrival: Arrival, serving: Serving, key: bytes) -> Entry | None:
         """The entry of a packet with that key, in the table again, if a RST has ended it: whoever sent that, the hosts
         have not taken it for the end. None if there is none, or its ports are others' by now."""
-        found = self._remembered.get(key if arrival.side is EXTERNAL else self._by_reply.get(key, b""))
+        found = self._remembered.get(key if arrival.way is EXTERNAL else self._by_reply.get(key, b""))
         if found is None or found[0] <= arrival.now or found[1] is not serving:
             return None
         entry = found[2]

@@ -21,7 +21,7 @@ from lbctl.openflow.messages import FROM_CONTROLLER, PacketOut
 from lbctl.openflow.responder_rules import ECHO_TYPES
 from lbctl.values.keys import inverse_key, unpack_key
 from lbctl.values.protocols import ETHERNET_HEADER, ICMP, ICMPV6
-from lbctl.values.side import EXTERNAL, Side
+from lbctl.values.side import EXTERNAL, INTERNAL, Side
 
 _REQUESTS = {protocol: request for _, protocol, request, _ in ECHO_TYPES.values()}
 
@@ -43,23 +43,25 @@ class IcmpHandler:
     # Errors.
 
     def _error(self, arrival: Arrival) -> Outbox:
-        switch, packet, side = arrival.switch, arrival.packet, arrival.side
+        switch, packet, way = arrival.switch, arrival.packet, arrival.way
         found = quoted(arrival.frame, packet)
         if found is None:
             return drop(switch, "icmp_quotes_no_connection")
         _, sender, _, receiver, _ = unpack_key(found.key)
-        serving = self._directory.of_packet(receiver, sender, side)
+        serving = self._directory.of_packet(receiver, sender, way)
+        entry = _entry(serving, inverse_key(found.key), way) if serving else None
+        if entry is None and way is INTERNAL and (gateway := self._directory.gateway_of(receiver)):
+            serving, entry = gateway, _entry(gateway, inverse_key(found.key), way)
         if serving is None or sender != packet.dst:
             return drop(switch, "icmp_quotes_no_connection")
         if switch.role(serving.address).mode is None:
             return drop(switch, "icmp_not_assigned")
-        entry = _entry(serving, inverse_key(found.key), side)
         if entry is None:
             return drop(switch, "icmp_quotes_no_connection")
         if entry.next_hop == NO_HOP or serving.outbound and not entry.inner_hop:
             return drop(switch, "next_hop_unknown")
-        key = entry.key_from(side.other)
-        hop = (entry.inner_hop or packet.eth_dst) if side is EXTERNAL else entry.next_hop
+        key = entry.key_from(way.other)
+        hop = (entry.inner_hop or packet.eth_dst) if way is EXTERNAL else entry.next_hop
         ends = _error_source(arrival, serving, entry), unpack_key(key)[1]
         out = with_eth_dst(translated_error(arrival.frame, packet, found.transport, key, ends), hop)
         switch.counters["icmp_errors_translated"] += 1
@@ -78,7 +80,7 @@ class IcmpHandler:
     def too_big(self, arrival: Arrival) -> Outbox:
         """A client's packet that the switch has translated, and that is larger than the tunnel to its server
         carries."""
-        found = self._as_it_came(arrival) if arrival.side is EXTERNAL else None
+        found = self._as_it_came(arrival) if arrival.way is EXTERNAL else None
         tunnel = found[1].tunnel_to(arrival.packet.dst) if found else None
         if found is None or tunnel is None or not may_not_be_fragmented(arrival.frame):
             return drop(arrival.switch, "larger_than_tunnel")
@@ -86,13 +88,18 @@ class IcmpHandler:
 
     def _as_it_came(self, arrival: Arrival) -> tuple[Arrival, Serving] | None:
         """A packet that the switch has translated, as it was before, and whose it is. None: of no entry."""
-        packet, key, beyond = arrival.packet, arrival.key, arrival.side.other
+        packet, key = arrival.packet, arrival.key
         # As it is now, it is what the other side's packets answer.
-        serving = self._directory.of_packet(packet.dst, packet.src, beyond)
-        entry = _entry(serving, inverse_key(key), beyond) if serving and key else None
-        if serving is None or entry is None:
+        found: tuple[Serving, Entry] | None = None
+        if key and arrival.way is EXTERNAL:
+            found = self._directory.of_reply(inverse_key(key))
+        elif key and (serving := self._directory.of_packet(packet.dst, packet.src, EXTERNAL)):
+            entry = serving.table.by_key(inverse_key(key))
+            found = (serving, entry) if entry else None
+        if found is None:
             return None
-        original = entry.key_from(arrival.side)
+        serving, entry = found
+        original = entry.key_from(arrival.way)
         _, source, _, destination, _ = unpack_key(original)
         frame = readdressed_frame(arrival.frame, packet, original, packet.eth_dst)
         return replace(arrival, frame=frame, packet=packet._replace(src=source, dst=destination)), serving
@@ -101,7 +108,8 @@ class IcmpHandler:
 
     def _echo(self, arrival: Arrival) -> Outbox:
         switch, packet, frame = arrival.switch, arrival.packet, arrival.frame
-        serving = self._directory.of_packet(packet.src, packet.dst, arrival.side)
+        # Whoever's server it is: pings go by its NAT gateway alone.
+        serving = self._directory.by_address.get(packet.dst) or self._directory.gateway_of(packet.src)
         found = carried(frame[ETHERNET_HEADER:packet.payload_offset + packet.payload_length])
         if serving is None or found is None or not serving.outbound:
             return drop(switch, "unknown_address")
@@ -150,7 +158,7 @@ def _entry(serving: Serving, key: bytes, side: Side) -> Entry | None:
 def _error_source(arrival: Arrival, serving: Serving, entry: Entry) -> bytes:
     """Whom a translated error comes from: outside it is known which router there found it; routers inside are not shown
     (RFC 5508 REQ-5); and servers behind full NAT need no route to the outside, so they get it from the internal IP."""
-    if arrival.side is not EXTERNAL:
+    if arrival.way is not EXTERNAL:
         return serving.address.packed
     return unpack_key(entry.reply)[3] if entry.full else arrival.packet.src
 
@@ -158,5 +166,5 @@ def _error_source(arrival: Arrival, serving: Serving, entry: Entry) -> bytes:
 def _delivered(arrival: Arrival, frame: bytes, inner_hop: bool = True) -> Outbox:
     """The translated frame, to the other side. inner_hop: its destination MAC is right, also on the internal
     network."""
-    message = PacketOut(frame, FROM_CONTROLLER, deliver_table(arrival.side, inner_hop))
+    message = PacketOut(frame, FROM_CONTROLLER, deliver_table(arrival.way, inner_hop))
     return [ToSwitch(arrival.switch.lb.name, message)]

@@ -61,8 +61,7 @@ class _Recovery:
             if self._name in serving.holders:
                 self._put_back(serving)
                 serving.unread.discard(self._name)
-                if serving.allocation:
-                    serving.allocation.forget()
+                serving.forget_ports()
         self._outcome.messages = portions(DeleteEntries, strange) + self._outcome.messages
         self._outcome.deleted = len(strange)
         return self._outcome

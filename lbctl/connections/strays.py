@@ -33,13 +33,13 @@ class Strays:
         key = arrival.key
         entry = None
         if key:
-            entry = serving.table.find(arrival.side, key) or self._endings.revived(arrival, serving, key)
+            entry = serving.table.find(arrival.way, key) or self._endings.revived(arrival, serving, key)
         return self.put_back(arrival, serving, entry) if entry else refuse(arrival, serving)
 
     def put_back(self, arrival: Arrival, serving: Serving, entry: Entry) -> Outbox:
         """The switch has lost a flow of this entry. Not the other side's: that one may have seen its FIN, and would
         forget it."""
-        side, switch = arrival.side, arrival.switch
+        side, switch = arrival.way, arrival.switch
         both_lost, taught = False, list[Message]()
         if entry.next_hop == NO_HOP or serving.outbound and not entry.inner_hop:
             if not _learn_hops(arrival, serving, entry):
@@ -65,13 +65,14 @@ class Strays:
         """What a client's packet has told is the next hop of its other connections too; and if it came by a router, of
         all others that do."""
         client = unpack_key(entry.key)[1]
-        near = self._ground.on_link(client)
+        by_router = self._ground.behind_router(client)
         alike: list[Entry] = []
         rest: list[Entry] = []
         for other in serving.hopless:
             theirs = unpack_key(other.key)[1]
             if not other.flags & GONE and other.next_hop == NO_HOP:
-                (alike if theirs == client or not (near or self._ground.on_link(theirs)) else rest).append(other)
+                same = theirs == client or by_router and self._ground.behind_router(theirs)
+                (alike if same else rest).append(other)
         serving.hopless = rest
         for other in alike:
             other.next_hop = entry.next_hop
@@ -81,7 +82,7 @@ class Strays:
 
 def _learn_hops(arrival: Arrival, serving: Serving, entry: Entry) -> bool:
     """Completes an entry that was read back with one flow only. False: this packet does not tell what is missing."""
-    from_outside = arrival.side is EXTERNAL
+    from_outside = arrival.way is EXTERNAL
     if not serving.outbound:
         if from_outside:
             entry.next_hop = arrival.packet.eth_src

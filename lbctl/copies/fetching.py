@@ -137,8 +137,7 @@ class Copies:
         return [] if fetching.waiting else self._done(fetching, now)
 
     def _done(self, fetching: Fetching, now: float) -> Outbox:
-        if fetching.serving.allocation:
-            fetching.serving.allocation.forget()
+        fetching.serving.forget_ports()
         return fetching.then(now)
 
     @staticmethod
@@ -182,12 +181,12 @@ class Copies:
         from."""
         ground = self._ground
         missing = [entry for key in keys if (entry := serving.table.by_key(key)) and entry.next_hop == NO_HOP
-                   and not ground.on_link(unpack_key(key)[1])]
+                   and ground.behind_router(unpack_key(key)[1])]
         if not missing:
             return
         common = Counter(entry.next_hop for other in ground.external_ips for entry in other.table.entries()
                          if entry.next_hop != NO_HOP and len(entry.key) == len(missing[0].key)
-                         and not ground.on_link(unpack_key(entry.key)[1])).most_common(1)
+                         and ground.behind_router(unpack_key(entry.key)[1])).most_common(1)
         for entry in missing if common else ():
             entry.next_hop = common[0][0]
 

@@ -66,7 +66,7 @@ class Ground:
     def new_switch(self, lb: LoadBalancer) -> Switch:
         """The switch of an LB that has not connected yet."""
         watched = Watched((lb.dpid & 0xFFFFFFFFFFFF).to_bytes(6).hex(":"), self.fence_code) if self.fence_code else None
-        return Switch(lb, watched)
+        return Switch(lb, watched, self.site.internal_networks)
 
     def ready(self) -> list[Switch]:
         """The switches that are connected and have been read back."""
@@ -82,10 +82,16 @@ class Ground:
 
     # The site.
 
-    def on_link(self, address: bytes) -> bool:
-        """Is that client (packed) on the external network itself?"""
+    def behind_router(self, address: bytes) -> bool:
+        """Do that client's (packed) packets come by a router: is it neither on the external network nor inside?"""
         client = ip_address(address)
-        return any(client in network for network in self.site.external_networks)
+        near = any(client in network for network in self.site.external_networks)
+        return not near and not self.is_inside(address)
+
+    def is_inside(self, address: bytes) -> bool:
+        """Is that host (packed) inside: on the internal network, behind a NAT gateway, or a server?"""
+        host = ip_address(address)
+        return any(host in network for network in self.site.internal_networks) or self.external_ips.is_inside(address)
 
     def keeper_of(self, server: Address) -> Keeper | None:
         """Who keeps the copy of that server's entries."""

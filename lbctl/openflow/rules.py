@@ -19,6 +19,7 @@ from lbctl.openflow.flow import (
     ANY_TAG,
     CONTROLLER,
     DEC_TTL,
+    FORGET_IN_PORT,
     FRAGMENT_ANY,
     IN_PORT,
     POP_VLAN,
@@ -119,10 +120,18 @@ def base_flows(ports: Ports, tunnels: Iterable[Tunnel] = ()) -> Iterator[Flow]:
         yield flow(Kind.TOO_BIG, 0, "deliver_tunnel", 110, {"reg2": 1, "eth_type": eth_type}, CONTROLLER,
                    meter=METER_ERROR)
     yield flow(Kind.RESET, 0, "show_reset", 0, {}, CONTROLLER, meter=METER_RESET)
-    for table, port in (("deliver_client", ports.external), ("deliver_inside", ports.internal)):
-        for eth_type in ETH_TYPES.values():
-            yield flow(Kind.DELIVER, 0, table, 100, {"eth_type": eth_type}, SetField("eth_src", port.mac), DEC_TTL,
-                       Output(port.number))
+    for eth_type in ETH_TYPES.values():
+        yield flow(Kind.DELIVER, 0, "deliver_client", 100, {"eth_type": eth_type},
+                   SetField("eth_src", ports.external.mac), DEC_TTL, Output(ports.external.number))
+        yield flow(Kind.DELIVER, 0, "deliver_inside", 100, {"eth_type": eth_type},
+                   SetField("eth_src", ports.internal.mac), DEC_TTL, FORGET_IN_PORT, Output(ports.internal.number))
+
+
+def inside_flows(inside: Iterable[Network]) -> Iterator[Flow]:
+    """Clients on the internal network: what they are answered goes back there."""
+    for network in inside:
+        to_inside: Match = {"eth_type": ETH_TYPES[network.version], f"ipv{network.version}_dst": str(network)}
+        yield flow(Kind.DELIVER, 0, "deliver_client", 110, to_inside, goto="deliver_inside")
 
 
 def _entrance_flows(ports: Ports, tunnels: Iterable[Tunnel]) -> Iterator[Flow]:
@@ -167,7 +176,8 @@ def external_ip_flows(external_ip: ExternalIp, role: Role, ports: Ports) -> Iter
     yield from _mode_flows(external_ip, owner, role, ports)
     yield from _check_flows(external_ip, owner, ports)
     if role.mode is not None:
-        yield echo_responder(owner, ports.external, address)
+        for port in (ports.external, ports.internal):
+            yield echo_responder(owner, port, address)
         for internal in external_ip.internal_addresses():
             for port in ports.inside(external_ip):
                 yield echo_responder(owner, port, internal, _back(port, ports))
@@ -180,8 +190,9 @@ def _opening_flows(external_ip: ExternalIp, owner: int, ports: Ports) -> Iterato
     version = external_ip.address.version
     normal: Match = {"reg0": REG_MODE_NORMAL, "eth_type": ETH_TYPES[version]}
     for service in external_ip.services:
-        yield flow(Kind.NEW, owner, "no_entry", 120, {
-            **normal, "in_port": ports.external.number, f"ipv{version}_dst": str(external_ip.address),
+        # From either network: clients may be inside, also among a NAT gateway's hosts.
+        yield flow(Kind.NEW, owner, "no_entry", 122, {
+            **normal, f"ipv{version}_dst": str(external_ip.address),
             "ip_proto": service.protocol_number, f"{service.protocol}_dst": service.port, **_opens(service.protocol)},
             CONTROLLER, meter=METER_NEW)
     if external_ip.kind != "nat-gateway":
@@ -224,7 +235,10 @@ def delivery_flows(hops: Mapping[Address, Hop], neighbours: Mapping[Address, str
         to_server: Match = {"eth_type": ETH_TYPES[server.version], f"ipv{server.version}_dst": str(server)}
         to_hop = (SetField("eth_src", ports.internal.mac), SetField("eth_dst", neighbours[next_hop]), DEC_TTL)
         if tunnel is None:
-            yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, *to_hop, Output(ports.internal.number))
+            yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, *to_hop, FORGET_IN_PORT,
+                       Output(ports.internal.number))
+            if next_hop != server:  # behind a router it may have any address, and be a client
+                yield flow(Kind.DELIVER, 0, "deliver_client", 110, to_server, goto="deliver_inside")
             continue
         yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, CheckLarger(ETHERNET_HEADER + tunnel.mtu, "reg2"),
                    goto="deliver_tunnel")
@@ -252,15 +266,17 @@ def neighbour_flows(hops: Iterable[Hop], routers: Iterable[Address], ports: Port
 
 
 def all_flows(external_ips: Iterable[ExternalIp], roles: Mapping[Address, Role],
-              neighbours: Mapping[Address, str], ports: Ports, watched: Watched | None = None) -> list[Flow]:
+              neighbours: Mapping[Address, str], ports: Ports, watched: Watched | None = None,
+              inside: Iterable[Network] = ()) -> list[Flow]:
     """Everything that an LB should hold besides its access table. `neighbours`: the MAC of each next hop that is known;
-    watched: how other LBs' probes mean it."""
+    watched: how other LBs' probes mean it; inside: the internal networks."""
     external_ips = list(external_ips)
+    prefixes = {*inside, *(prefix for external_ip in external_ips for prefix in external_ip.inside)}
     hops = {server: hop for external_ip in external_ips for server, hop in ports.hops(external_ip).items()}
     routers = {external_ip.router for external_ip in external_ips if external_ip.router}
     tunnels = sorted({replace(hop.tunnel, mtu=0) for hop in hops.values() if hop.tunnel}, key=str)
     flows = [*base_flows(ports, tunnels), *delivery_flows(hops, neighbours, ports),
-             *neighbour_flows(hops.values(), routers, ports)]
+             *neighbour_flows(hops.values(), routers, ports), *inside_flows(prefixes)]
     if watched:
         flows += probe_flows(watched, tuple((port.number, port.mac) for port in (ports.external, ports.internal)))
     for external_ip in external_ips:
@@ -283,6 +299,8 @@ def _back(port: Port, ports: Ports) -> tuple[FlowAction, ...]:
 def _mode_flows(external_ip: ExternalIp, owner: int, role: Role, ports: Ports) -> Iterator[Flow]:
     hops = ports.hops(external_ip)
     yield _mode_flow(owner, role, 100, _where(ports.external), {"dst": external_ip.address}, "inbound_flags")
+    # A client inside, whoever's server it is.
+    yield _mode_flow(owner, role, 105, _where(ports.internal), {"dst": external_ip.address}, "inbound_flags")
     if external_ip.kind == "nat-gateway":
         for prefix in external_ip.inside:
             yield _mode_flow(owner, role, 90, _where(ports.internal), {"src": prefix}, "outbound_flags")

@@ -14,7 +14,7 @@ from lbctl.openflow.probe_rules import Watched
 from lbctl.openflow.rules import ABSENT, Role, all_flows, delivery_flows, external_ip_flows
 from lbctl.site.model import ExternalIp, LoadBalancer
 from lbctl.switches.hearing import Hearing
-from lbctl.values.addresses import Address
+from lbctl.values.addresses import Address, Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,10 @@ class Switch:
     `reason` says why it is not connected, or what is wrong with its ports.
     """
 
-    def __init__(self, lb: LoadBalancer, watched: Watched | None = None) -> None:
-        """watched: how other LBs' probes mean it; None: they don't."""
+    def __init__(self, lb: LoadBalancer, watched: Watched | None = None, inside: tuple[Network, ...] = ()) -> None:
+        """watched: how other LBs' probes mean it; None: they don't. inside: the internal networks."""
         self.lb = lb
+        self.inside = inside
         self.watched = watched
         self.state = "disconnected"
         self.reason: str | None = "has not connected yet"
@@ -182,7 +183,9 @@ class Switch:
             return {}
         return {
             flow.identity: flow
-            for flow in all_flows(external_ips, self.roles, self.neighbours, self.of_ports, self.watched)
+            for flow in all_flows(
+                external_ips, self.roles, self.neighbours, self.of_ports, self.watched, self.inside
+            )
         }
 
     def _apply(self, wanted: dict[Identity, Flow], old: dict[Identity, Flow]) -> list[Message]:

@@ -401,6 +401,8 @@ def _act(run: Run, action: FlowAction, cookie: int) -> Iterator[Sent | Event]:
             run.set("nw_ttl", run.value("nw_ttl") - 1)
         case Simple("pop_vlan"):
             run.untag()
+        case Simple("forget_in_port"):
+            run.set("in_port", 0)
         case SetTtl(ttl):
             run.set("nw_ttl", ttl)
         case CheckLarger(length, field):
