@@ -7,13 +7,18 @@ import pytest
 from tests.bed.bed import Bed
 from tests.bed.sites import simple_site
 from tests.bed.traffic import request
-from tests.integration.moving import FIRST, SECOND, STRATEGIES, Talks, assert_unharmed, entry_flows
+from tests.integration.moving import FIRST, SECOND, STRATEGIES, Talks, assert_unharmed
 
 SETTINGS = {"grace": 0.5, "linger": 1, "arp_interval": 2.0, "udp_idle_timeout": 3.0, "time_wait": 2.0}
 BED = {"site": simple_site(external_ips=3, servers=2, settings=SETTINGS)}
 THIRD = "198.51.100.3"
 """FIRST and THIRD begin at lb-a, SECOND at lb-b."""
 S1, S2 = "10.0.0.11", "10.0.0.12"
+
+
+def prepare(bed: Bed) -> None:
+    """A host that is no server, whose default route is a gateway of the LBs."""
+    bed.hosts.add("other", "internal", ["10.0.0.99/24"], ["10.0.0.1"])
 
 
 def server(bed: Bed, address: str):
@@ -33,3 +38,65 @@ def test_a_server_calls_another_external_ip_of_its_lb(live: Bed) -> None:
 def test_a_server_calls_its_own_external_ip(live: Bed) -> None:
     """Also where it is chosen itself."""
     assert {request(server(live, S1), FIRST)["server"] for _ in range(4)} == {S1, S2}
+
+
+def test_a_host_inside_that_is_no_server_is_served(live: Bed) -> None:
+    host = live.spaces["other"]
+    assert request(host, FIRST)["server"] in (S1, S2)
+    assert request(host, SECOND)["server"] in ("10.0.0.21", "10.0.0.22")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_called_external_ip_moves_and_nothing_breaks(live: Bed, strategy: str) -> None:
+    """To the LB that is not the caller's gateway, and back."""
+    loads = [live.load(server(live, S1), THIRD, lines=4, requests=1, interval=0.03),
+             live.load(server(live, "10.0.0.31"), THIRD, lines=2, requests=1, interval=0.03)]
+    with Talks(server(live, S1), THIRD, 5) as quiet:
+        for target in ("lb-b", "lb-a"):
+            record = live.move(THIRD, target, strategy)
+            assert record["state"] == "done" and record["packets_lost"] == 0, record
+            assert quiet.broken() == []
+    assert_unharmed(loads)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_callers_gateway_moves_and_nothing_breaks(live: Bed, strategy: str) -> None:
+    load = live.load(server(live, S1), THIRD, lines=4, requests=1, interval=0.03)
+    with Talks(server(live, S1), THIRD, 5) as quiet:
+        for target in ("lb-b", "lb-a"):
+            record = live.move(FIRST, target, strategy)
+            assert record["state"] == "done" and record["packets_lost"] == 0, record
+            assert quiet.broken() == []
+    assert_unharmed([load])
+
+
+def test_its_own_external_ip_moves_and_nothing_breaks(live: Bed) -> None:
+    load = live.load(server(live, S1), FIRST, lines=4, requests=1, interval=0.03)
+    for target in ("lb-b", "lb-a"):
+        assert live.move(FIRST, target)["state"] == "done"
+    assert_unharmed([load])
+
+
+def test_an_external_ip_of_another_lb_is_reached(live: Bed) -> None:
+    with Talks(server(live, S1), SECOND, 3) as talk:
+        assert talk.broken() == []
+        assert all(entry["internal_ip"] == "10.0.0.2" for entry in live.entries("lb-b"))
+    live.wait_until(lambda: not live.entries("lb-b"), 10, "the entries ended")
+
+
+def test_a_restarted_controller_knows_them(live: Bed) -> None:
+    with Talks(server(live, S1), THIRD, 5) as talks:
+        tables = live.lbs["lb-a"].tables_hash()
+        before = places(live, "lb-a")
+        live.controller.kill()
+        live.start_controller()
+        assert places(live, "lb-a") == before and live.lbs["lb-a"].tables_hash() == tables
+        with Talks(server(live, S2), THIRD, 5):
+            assert len(set(places(live, "lb-a").values())) == len(places(live, "lb-a"))
+        assert talks.broken() == []
+
+
+def places(bed: Bed, lb: str) -> dict[tuple[str, int], tuple]:
+    """Client -> what its server sees."""
+    return {(e["client"], e["client_port"]): (e["internal_ip"], e["internal_port"], e["server"], e["server_port"])
+            for e in bed.entries(lb)}
