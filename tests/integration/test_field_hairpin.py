@@ -86,6 +86,7 @@ def test_an_external_ip_of_another_lb_is_reached(live: Bed) -> None:
 
 def test_a_restarted_controller_knows_them(live: Bed) -> None:
     with Talks(server(live, S1), THIRD, 5) as talks:
+        live.wait_until(lambda: len(places(live, "lb-a")) == 5, 10, "the entries of other tests have ended")
         tables = live.lbs["lb-a"].tables_hash()
         before = places(live, "lb-a")
         live.controller.kill()
