@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from lbctl.entries.access_table import Entry
@@ -123,6 +123,11 @@ PARAGRAPHS: dict[Key, str] = {
         "it is one.",
     ("transfer_mode", 110, Kind.MODE): "Full NAT: what is sent to an internal IP from inside. One server may serve "
         "several external IPs, so the packet's destination tells whose it is, before its source is looked at.",
+    ("transfer_mode", 105, Kind.MODE): "To the external IP, from inside: a client there, whoever's server it is.",
+    ("transfer_mode", 105, Kind.UNASSIGNED): "The same at an LB that does not serve the external IP. The sender is "
+        "right to send here, where its gateway is: the controller passes the packet on. Limited by meter 2.",
+    ("transfer_mode", 10, Kind.NO_WAY): "What is left from inside: of a host that is no server and has no NAT gateway, "
+        "to the outside. It is told by ICMP host unreachable. Limited by meter 2.",
     ("transfer_mode", 90, Kind.MODE): "A NAT gateway: what its hosts send out. After the flows of single servers, "
         "which may be among its hosts.",
     ("transfer_mode", 100, Kind.MODE): "One flow for packets to the external IP, from outside, and one for each of its "
@@ -141,9 +146,8 @@ PARAGRAPHS: dict[Key, str] = {
         "direction and not two.",
     ("inbound_flags", 0, Kind.PIPELINE): "Every other packet from a client.",
     ("outbound_flags", 110, Kind.PIPELINE): "A RST gets reg1 = 1, as in inbound_flags.",
-    ("outbound_flags", 0, Kind.PIPELINE): "Every other packet from inside. A SYN is no exception: with destination and "
-        "full NAT, servers answer and never open connections through the LB, so it will find no entry; a NAT gateway's "
-        "host that uses a port again goes on through its old entry until that ends.",
+    ("outbound_flags", 0, Kind.PIPELINE): "Every other packet from inside that is not for an external IP. A SYN is no "
+        "exception: a NAT gateway's host that uses a port again goes on through its old entry until that ends.",
     ("access_in", 100, Kind.ENTRY_IN): "An entry: what the client sends gets the server's address and port. Nothing in "
         "it depends on the LB, so a move copies it as it is. `fin_timeout` lets the flow end once it has seen FIN or "
         "RST and then no packet for `linger` seconds; until then it has no timeout, which is what lets 100 000 of them "
@@ -163,12 +167,16 @@ PARAGRAPHS: dict[Key, str] = {
         "at whatever LB it comes in. Packets with an entry do not come to this table, so checks cost them nothing. "
         "Limited by meter 8. The checks themselves are sent by the controller through table deliver_server.",
     ("no_entry", 125, Kind.PIPELINE): "SYN and FIN at once is no packet of a sane host: dropped.",
-    ("no_entry", 140, Kind.ECHO): "Ping to an external IP (from outside), to a gateway or an internal IP (from inside) "
+    ("no_entry", 140, Kind.ECHO): "Ping to an external IP, and (from inside) to a gateway or an internal IP, "
         "is answered here, in transition mode too: the request is turned into its reply and sent back by the port that "
         "it came by.",
-    ("no_entry", 120, Kind.NEW): "A SYN, or any datagram of UDP, for a service of an external IP that this LB serves, "
-        "from outside; or from a NAT gateway's host. The controller chooses a server or a port, adds the entry, and "
-        "sends the packet on through the access table. Limited by meter 1. There is no such flow in transition mode.",
+    ("no_entry", 122, Kind.NEW): "A SYN, or any datagram of UDP, for a service of an external IP that this LB serves, "
+        "from either network. The controller chooses a server, adds the entry, and sends the packet on through the "
+        "access table. A client inside is translated to a port of the gateway, or of an internal IP, so that the "
+        "server's answer comes back here. Limited by meter 1. There is no such flow in transition mode.",
+    ("no_entry", 120, Kind.NEW): "The same from a NAT gateway's host, to the outside. The controller chooses a port, "
+        "adds the entry, and sends the packet on through the access table. Limited by meter 1. There is no such flow "
+        "in transition mode.",
     ("no_entry", 120, Kind.TRANSLATE_ICMP): "A NAT gateway's hosts may ping the outside: the controller translates "
         "echo requests and their replies. Limited by meter 6.",
     ("no_entry", 110, Kind.PIPELINE): "A RST for no connection, and any other ICMP, are dropped: an error is never "
@@ -184,15 +192,18 @@ PARAGRAPHS: dict[Key, str] = {
     ("deliver_server", 100, Kind.DELIVER): "One flow for each server whose next hop's MAC is known: its own, or that "
         "of the router that it is behind. A packet for a server behind a tunnel is measured, and goes to table "
         "deliver_tunnel. These and the other deliver tables' are the only flows that name the LB's own MACs and output "
-        "ports for IP packets.",
+        "ports for IP packets. The port that the packet has come by is forgotten, since Open vSwitch sends nothing "
+        "back there, and a client may be inside.",
     ("deliver_client", 300, Kind.EXPIRED): "As in deliver_server.",
     ("deliver_client", 200, Kind.PIPELINE): "As in deliver_server, for a RST from a server.",
+    ("deliver_client", 110, Kind.DELIVER): "To a client inside: on the internal network, behind a NAT gateway, or a "
+        "server behind a router.",
     ("deliver_client", 100, Kind.DELIVER): "Every packet to a client: its destination MAC is there already, from its "
                                            "entry.",
     ("deliver_inside", 300, Kind.EXPIRED): "As in deliver_server.",
     ("deliver_inside", 200, Kind.PIPELINE): "As in deliver_server, for a RST to an inside host.",
-    ("deliver_inside", 100, Kind.DELIVER): "Every packet to an inside host: its destination MAC is there already, from "
-                                           "its entry.",
+    ("deliver_inside", 100, Kind.DELIVER): "Every packet to an inside host, or a client inside: its destination MAC is "
+        "there already, from its entry.",
     ("show_reset", 0, Kind.RESET): "The controller lets the entry end after `linger` seconds. This comes after the "
         "delivery, because a meter drops all that is left to do with a packet. Limited by meter 5.",
     ("deliver_tunnel", 110, Kind.TOO_BIG): "Larger than the tunnel carries: the controller tells the sender how large "
@@ -206,8 +217,7 @@ MISSES = {
     "classify": "Everything else is dropped: other protocols than IP and ARP, and frames for others.",
     "advertise": "Does not happen: only advertisements get here.",
     "arp": "Other ARP and neighbour discovery is none of ours, and dropped.",
-    "transfer_mode": "Packets to addresses that are no external IP, and from hosts inside that are no server and have "
-        "no NAT gateway, are dropped.",
+    "transfer_mode": "From outside, packets to addresses that are no external IP are dropped.",
     "no_entry": "A first packet that the controller let go on, but whose entry was deleted in between (it has no "
         "reg0): dropped; the client repeats it. All other packets that get here have a transfer mode.",
     "deliver_server": "The MAC of the server is not known yet: dropped. (The controller gives a server no new "
@@ -236,6 +246,7 @@ KINDS = {
     Kind.EXPIRED: "to the controller: a TTL that ends here",
     Kind.TOO_BIG: "to the controller: larger than the tunnel carries",
     Kind.CHECKED: "to the controller: an answer to a health check",
+    Kind.NO_WAY: "to the controller: from inside, and nobody's",
 }
 
 METERS = {
@@ -287,7 +298,8 @@ def example_flows() -> list[Flow]:
     }
     neighbours[ROUTER] = "02:00:00:00:00:fd"
     ports = Ports(Port(1, "02:00:00:00:00:a1"), Port(2, "02:00:00:00:00:a2"), {"vxlan": Port(3, "02:00:00:00:00:a2")})
-    return rules.all_flows(external_ips, roles, neighbours, ports) + [
+    inside = IPv4Network("10.0.0.0/24"), IPv6Network("fd00::/64")
+    return rules.all_flows(external_ips, roles, neighbours, ports, inside=inside) + [
         flow for entry in _example_entries() for flow in entry_flows(entry, Settings().linger)]
 
 

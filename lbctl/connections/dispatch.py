@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from lbctl.connections.answers import drop
-from lbctl.connections.arrival import Arrival
+from lbctl.connections.arrival import Arrival, way_of
 from lbctl.connections.endings import Endings
 from lbctl.connections.icmp_handler import IcmpHandler
 from lbctl.connections.misdirected import Misdirected
 from lbctl.connections.new_connections import NewConnections
+from lbctl.connections.no_way import NoWay
 from lbctl.connections.outward import Outward, gateway_for
 from lbctl.connections.strays import Strays
 from lbctl.connections.transition import Transition
@@ -26,6 +27,9 @@ from lbctl.openflow.cookies import Kind
 from lbctl.openflow.inbound import EntryRemoved, EntryStats, PacketIn
 from lbctl.switches.switch import Switch
 from lbctl.values.side import EXTERNAL, INTERNAL
+
+TRANSLATED = {Kind.RESET, Kind.EXPIRED, Kind.TOO_BIG}
+"""What the switch has translated before it showed it."""
 
 
 class Connections:
@@ -44,21 +48,21 @@ class Connections:
         icmp_handler = IcmpHandler(ground.external_ips)
         new, strays = NewConnections(ground, transition, endings), self.strays(ground, transition, endings)
         self._outward = Outward(ground, new, strays, transition)
-        self._translate_icmp = icmp_handler.translate
         self._by_kind: dict[Kind | None, Callable[[Arrival, Serving], Outbox]] = {
             Kind.NEW: new.arrived, Kind.HOLD: transition.hold, Kind.STRAY: strays.arrived,
             Kind.UNASSIGNED: Misdirected(ground).arrived}
         """Those whose own addresses tell whose packets they are."""
-        self._translated: dict[Kind | None, Callable[[Arrival], Outbox]] = {
-            Kind.RESET: endings.reset, Kind.EXPIRED: icmp_handler.expired, Kind.TOO_BIG: icmp_handler.too_big}
+        self._others: dict[Kind | None, Callable[[Arrival], Outbox]] = {
+            Kind.RESET: endings.reset, Kind.EXPIRED: icmp_handler.expired, Kind.TOO_BIG: icmp_handler.too_big,
+            Kind.TRANSLATE_ICMP: icmp_handler.translate, Kind.NO_WAY: NoWay(ground.external_ips).arrived}
         """Those whose own addresses don't."""
 
     def packet_in(self, switch: Switch, packet_in: PacketIn, now: float) -> Outbox:
         """A packet that has come to the controller, by whatever flow."""
         _, _, kind, in_port, frame = packet_in
         switch.counters["packet_ins"] += 1
-        handler, translated = self._by_kind.get(kind), self._translated.get(kind)
-        if handler is None and translated is None and kind is not Kind.TRANSLATE_ICMP:
+        handler, other = self._by_kind.get(kind), self._others.get(kind)
+        if handler is None and other is None:
             return drop(switch, "unknown_flow")
         ports = switch.of_ports
         if not switch.ready or ports is None:
@@ -68,20 +72,20 @@ class Connections:
         except packets.Malformed:
             return drop(switch, "malformed")
         side, directory = ports.side_of(in_port), self._directory
-        if translated:
+        if other and kind in TRANSLATED:
             # What a server sends has its external IP for a source by now.
             way = INTERNAL if packet.src in directory.by_address else EXTERNAL
-            return translated(Arrival(switch, ports, side, in_port, frame, packet, now, way))
-        way = EXTERNAL if in_port == ports.internal.number and packet.dst in directory.by_address else side
+        else:
+            way = way_of(ports, in_port, packet.dst, directory)
         arrival = Arrival(switch, ports, side, in_port, frame, packet, now, way)
-        if handler is None:
-            return self._translate_icmp(arrival)
+        if other:
+            return other(arrival)
         serving = directory.of_packet(packet.src, packet.dst, way)
         if serving is None:
             return drop(switch, "unknown_address")
         if way is INTERNAL and (gateway := gateway_for(arrival, serving, directory)):
             return self._outward.arrived(arrival, gateway, kind in (Kind.NEW, Kind.STRAY))
-        return handler(arrival, serving)
+        return handler(arrival, serving) if handler else drop(switch, "unknown_flow")
 
     def release(self, serving: Serving, name: str) -> Outbox:
         """The held packets, in order, through that LB's tables."""

@@ -46,6 +46,7 @@ class Kind(enum.IntEnum):
     FENCE = 18
     PROBED = 19
     CHECKED = 20
+    NO_WAY = 24
 
 
 ENTRY_KINDS = {EXTERNAL: Kind.ENTRY_IN, INTERNAL: Kind.ENTRY_OUT}

@@ -100,6 +100,10 @@ def base_flows(ports: Ports, tunnels: Iterable[Tunnel] = ()) -> Iterator[Flow]:
     yield flow(Kind.PIPELINE, 0, "access_in", 0, {}, goto="no_entry")
     yield flow(Kind.PIPELINE, 0, "access_out", 0, {}, goto="no_entry")
 
+    for eth_type in ETH_TYPES.values():
+        yield flow(Kind.NO_WAY, 0, "transfer_mode", 10, {"in_port": ports.internal.number, "eth_type": eth_type},
+                   CONTROLLER, meter=METER_ERROR)
+
     for version, eth_type in ETH_TYPES.items():
         yield flow(Kind.HOLD, 0, "no_entry", 130, {"reg0": REG_MODE_TRANSITION, "eth_type": eth_type}, CONTROLLER,
                    meter=METER_HOLD)
@@ -276,7 +280,7 @@ def all_flows(external_ips: Iterable[ExternalIp], roles: Mapping[Address, Role],
     routers = {external_ip.router for external_ip in external_ips if external_ip.router}
     tunnels = sorted({replace(hop.tunnel, mtu=0) for hop in hops.values() if hop.tunnel}, key=str)
     flows = [*base_flows(ports, tunnels), *delivery_flows(hops, neighbours, ports),
-             *neighbour_flows(hops.values(), routers, ports), *inside_flows(prefixes)]
+             *neighbour_flows(hops.values(), routers, ports), *inside_flows(sorted(prefixes, key=str))]
     if watched:
         flows += probe_flows(watched, tuple((port.number, port.mac) for port in (ports.external, ports.internal)))
     for external_ip in external_ips:

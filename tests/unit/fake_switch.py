@@ -537,5 +537,7 @@ def _delivery(flow: Flow) -> bytes:
         field, as_number(match[field]).to_bytes(_SIZES[field])
     )
     actions = b"".join(_set_field(action) for action in flow.actions if isinstance(action, SetField))
-    actions += struct.pack("!HH4x", 24, 8) + struct.pack("!HHIH6x", 0, 16, 2, 0xFFE5)
+    actions += struct.pack("!HH4x", 24, 8)
+    actions += struct.pack("!HHIHHIQ", 0xFFFF, 24, 0x2320, 7, 15, 0x00000002, 0)  # nicira-ext.h: reg_load
+    actions += struct.pack("!HHIH6x", 0, 16, 2, 0xFFE5)
     return _match(fields) + struct.pack("!HH4x", 4, 8 + len(actions)) + actions

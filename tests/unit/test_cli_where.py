@@ -61,7 +61,7 @@ def test_a_packet_of_a_connection_goes_to_its_server(lbctl):
     run = lbctl("where", CLIENT, EXTERNAL)
     assert "has an entry: server 10.0.0.11:80, open" in run.out
     assert "priority=100,ip,in_port=1,dl_dst=02:00:00:00:01:01 actions=goto_table:10" in run.out
-    assert "set_field:02:00:00:00:00:11->eth_dst,dec_ttl,output:2" in run.out
+    assert "set_field:02:00:00:00:00:11->eth_dst,dec_ttl,load:0->NXM_OF_IN_PORT[],output:2" in run.out
 
 
 def test_the_server_is_not_found(lbctl):
