@@ -125,7 +125,7 @@ PARAGRAPHS: dict[Key, str] = {
         "several external IPs, so the packet's destination tells whose it is, before its source is looked at.",
     ("transfer_mode", 105, Kind.MODE): "To the external IP, from inside: a client there, whoever's server it is.",
     ("transfer_mode", 105, Kind.UNASSIGNED): "The same at an LB that does not serve the external IP. The sender is "
-        "right to send here, where its gateway is: the controller passes the packet on. Limited by meter 2.",
+        "right to send here, where its gateway is: the controller passes the packet on. Limited by meter 12.",
     ("transfer_mode", 10, Kind.NO_WAY): "What is left from inside: of a host that is no server and has no NAT gateway, "
         "to the outside. It is told by ICMP host unreachable. Limited by meter 2.",
     ("transfer_mode", 90, Kind.MODE): "A NAT gateway: what its hosts send out. After the flows of single servers, "
@@ -256,6 +256,7 @@ METERS = {
     meters.METER_ARP: ("arp_rate", "ARP and neighbour advertisements from next hops"),
     meters.METER_RESET: ("new_rate", "RSTs that have found their entry"),
     meters.METER_ICMP: ("icmp_rate", "ICMP to be translated"),
+    meters.METER_PASS_ON: ("error_rate", "packets from clients inside to external IPs of other LBs"),
 }
 
 

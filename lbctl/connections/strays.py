@@ -7,14 +7,15 @@ from lbctl.connections.arrival import Arrival
 from lbctl.connections.endings import Endings
 from lbctl.connections.transition import Transition
 from lbctl.entries.access_table import GONE, HALF_OPEN, NO_HOP, REINSTALLED, Entry
-from lbctl.frames.packets import parse_mac
+from lbctl.frames.packets import ACK, SYN, parse_mac
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.messages import AddEntries, AddFlows, DeleteEntries, Message, portions
 from lbctl.values.keys import unpack_key
-from lbctl.values.side import EXTERNAL
+from lbctl.values.protocols import TCP
+from lbctl.values.side import EXTERNAL, INTERNAL
 from lbctl.values.transfer import TransferMode
 
 
@@ -34,7 +35,17 @@ class Strays:
         entry = None
         if key:
             entry = serving.table.find(arrival.way, key) or self._endings.revived(arrival, serving, key)
-        return self.put_back(arrival, serving, entry) if entry else refuse(arrival, serving)
+        if entry:
+            return self.put_back(arrival, serving, entry)
+        if key and arrival.way is INTERNAL and not serving.outbound and self._opens(arrival, key):
+            arrival.switch.counters["no_way_outside"] += 1
+        return refuse(arrival, serving)
+
+    def _opens(self, arrival: Arrival, key: bytes) -> bool:
+        """A server's packet, which no NAT gateway takes: would it open a connection?"""
+        if arrival.packet.protocol == TCP:
+            return arrival.packet.tcp_flags & (SYN | ACK) == SYN
+        return not self._ground.external_ips.answers(key)
 
     def put_back(self, arrival: Arrival, serving: Serving, entry: Entry) -> Outbox:
         """The switch has lost a flow of this entry. Not the other side's: that one may have seen its FIN, and would

@@ -34,7 +34,16 @@ from lbctl.openflow.flow import (
     SetField,
     flow,
 )
-from lbctl.openflow.meters import METER_ARP, METER_CHECK, METER_ERROR, METER_HOLD, METER_ICMP, METER_NEW, METER_RESET
+from lbctl.openflow.meters import (
+    METER_ARP,
+    METER_CHECK,
+    METER_ERROR,
+    METER_HOLD,
+    METER_ICMP,
+    METER_NEW,
+    METER_PASS_ON,
+    METER_RESET,
+)
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.probe_rules import Watched, probe_flows
 from lbctl.openflow.responder_rules import ECHO_TYPES, echo_responder, responder, solicitation_flows
@@ -303,8 +312,10 @@ def _back(port: Port, ports: Ports) -> tuple[FlowAction, ...]:
 def _mode_flows(external_ip: ExternalIp, owner: int, role: Role, ports: Ports) -> Iterator[Flow]:
     hops = ports.hops(external_ip)
     yield _mode_flow(owner, role, 100, _where(ports.external), {"dst": external_ip.address}, "inbound_flags")
-    # A client inside, whoever's server it is.
-    yield _mode_flow(owner, role, 105, _where(ports.internal), {"dst": external_ip.address}, "inbound_flags")
+    # A client inside, whoever's server it is. What it sends to another LB's external IP is many packets: they take no
+    # share of the meter for errors.
+    yield _mode_flow(owner, role, 105, _where(ports.internal), {"dst": external_ip.address}, "inbound_flags",
+                     METER_PASS_ON)
     if external_ip.kind == "nat-gateway":
         for prefix in external_ip.inside:
             yield _mode_flow(owner, role, 90, _where(ports.internal), {"src": prefix}, "outbound_flags")
@@ -322,13 +333,13 @@ def _mode_flows(external_ip: ExternalIp, owner: int, role: Role, ports: Ports) -
 
 
 def _mode_flow(owner: int, role: Role, priority: int, where: Match, sides: Mapping[str, Address | Network],
-               flags_table: str) -> Flow:
-    """sides: `src` or `dst` -> the address there."""
+               flags_table: str, unassigned: int = METER_ERROR) -> Flow:
+    """sides: `src` or `dst` -> the address there. unassigned: the meter where there is no mode."""
     match = dict(where)
     for side, address in sides.items():
         match |= {"eth_type": ETH_TYPES[address.version], f"ipv{address.version}_{side}": str(address)}
     if role.mode is None:
-        return flow(Kind.UNASSIGNED, owner, "transfer_mode", priority, match, CONTROLLER, meter=METER_ERROR)
+        return flow(Kind.UNASSIGNED, owner, "transfer_mode", priority, match, CONTROLLER, meter=unassigned)
     register = REG_MODE_NORMAL if role.mode is TransferMode.NORMAL else REG_MODE_TRANSITION
     return flow(Kind.MODE, owner, "transfer_mode", priority, match, SetField("reg0", register),
                 goto="no_entry" if role.hold_all else flags_table)

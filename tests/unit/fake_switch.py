@@ -38,6 +38,7 @@ from lbctl.openflow.meters import (
     METER_HOLD,
     METER_ICMP,
     METER_NEW,
+    METER_PASS_ON,
     METER_PROBE,
     METER_RESET,
 )
@@ -49,7 +50,7 @@ from lbctl.values.keys import pack_key, unpack_key
 
 FIN_OR_RST = 0x05
 METERS = dict.fromkeys(
-    (METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP, METER_PROBE, METER_CHECK), 1
+    (METER_NEW, METER_ERROR, METER_HOLD, METER_ARP, METER_RESET, METER_ICMP, METER_PROBE, METER_CHECK, METER_PASS_ON), 1
 )
 """For a test that applies flows by hand: every meter that they use."""
 IPV4, IPV6, ARP, VLAN = 0x0800, 0x86DD, 0x0806, 0x8100

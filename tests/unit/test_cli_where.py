@@ -11,6 +11,7 @@ from lbctl.cli.where.situation import Situation, ports_of
 from lbctl.cli.where.trace import _flow as packet_text
 from lbctl.cli.where.trace import annotate
 from lbctl.moves.actions import HOLDING
+from lbctl.openflow.rules import SERVING
 from lbctl.servers.states import FormerServer, ServerState
 from lbctl.site.model import Hop
 from lbctl.values.addresses import Endpoint
@@ -237,6 +238,29 @@ def test_packets_of_all_kinds_of_external_ips(all_kinds, known, args, wanted, wo
     assert words in all_kinds("where", *args).out
 
 
+def test_a_server_calls_another_external_ip(all_kinds):
+    """From inside: it is shown to the controller there, and its server sees the gateway."""
+    answer = all_kinds("where", "10.0.0.11:5000", "198.51.100.1:80", "--json").json
+    assert "in_port=2" in answer["verdicts"]["syn"]["path"][1]["rule"]
+    assert answer["verdicts"]["syn"]["outcome"] == "new"
+    assert "they see a port of the gateway 10.0.0.1" in all_kinds("where", "10.0.0.11:5000", "198.51.100.1:80").out
+
+
+def test_a_host_of_another_lbs_gateway_is_passed_on(all_kinds):
+    all_kinds.control.assignment[IP_1] = "lb-b"
+    all_kinds.control.switches["lb-b"].roles[IP_1] = SERVING
+    told = all_kinds("where", "10.0.0.201:999", "198.51.100.1:80").out
+    assert "It comes in at lb-a, where its sender's gateway is, and is passed on to lb-b" in told
+
+
+@pytest.mark.parametrize(("source", "words"), [
+    ("10.0.0.11:999", "10.0.0.11 is a server of 198.51.100.1, and no NAT gateway has it"),
+    ("10.0.0.99:999", "10.0.0.99 is inside, and no NAT gateway has it")])
+def test_who_has_no_way_outside_is_told_why(all_kinds, source, words):
+    run = all_kinds("where", source, "203.0.113.9:53")
+    assert run.status == 1 and words in " ".join(run.err.split())
+
+
 def test_both_ends_must_be_of_one_ip_version(all_kinds):
     assert all_kinds("where", "203.0.113.9:1", "[2001:db8:1::1]:80").status == 2
 
@@ -255,6 +279,8 @@ def test_the_switch_is_asked_about_the_same_packet():
                 source,
                 destination,
                 outward,
+                outward,
+                None,
                 {},
                 lb,
                 ports_of(lb),

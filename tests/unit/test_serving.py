@@ -58,7 +58,7 @@ SOME = st.sampled_from(
 
 @given(SOME, SOME, st.sampled_from((1, 2, 3)))
 def test_packets_belong_to_whom_the_switch_takes_them_for(src, dst, in_port) -> None:
-    """Directory.of_packet and table transfer_mode, for any addresses. (By a tunnel comes only what its server sends.)"""
+    """Directory.of_packet and table transfer_mode, for any addresses. (By a tunnel comes what its server sends.)"""
     if src.version != dst.version or in_port == 3 and src != ip_address("172.30.0.9"):
         return
     flows = all_flows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -18,7 +19,7 @@ from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.flow import Flow
 from lbctl.openflow.rules import ABSENT, Role, all_flows
 from lbctl.site.model import ExternalIp, Hop, Server, Service, Tunnel
-from lbctl.values.addresses import Address
+from lbctl.values.addresses import Address, Network
 from lbctl.values.keys import pack_key, reply_key
 from lbctl.values.protocols import ETH_TYPES, PROTOCOL_NUMBERS, TCP, TTL
 from lbctl.values.transfer import TransferMode
@@ -48,10 +49,15 @@ def _flows(situation: Situation) -> list[Flow]:
         for server in [*servers, *situation.external_ip["former_servers"]]
         if server["mac"]
     }
-    flows = all_flows([external_ip], {external_ip.address: _role(situation)}, neighbours, situation.ports)
+    flows = all_flows([external_ip], {external_ip.address: _role(situation)}, neighbours, situation.ports,
+                      inside=_inside(situation))
     if situation.entry:
         flows += entry_flows(_entry(situation.entry), linger=0)
     return flows
+
+
+def _inside(situation: Situation) -> Iterable[Network]:
+    return map(ip_network, situation.load_balancer["internal_networks"])
 
 
 def _external_ip(view: dict[str, Any]) -> ExternalIp:
@@ -188,5 +194,8 @@ def _new(situation: Situation) -> str:
         unknown = "" if router["mac"] else f"; not before the router {router['address']} has told its MAC"
         return f"which makes an entry with a port of {situation.external_ip['address']}{unknown}"
     assert situation.service is not None, "it has servers that take connections"
+    seen_as = ""
+    if situation.inside and situation.external_ip["nat"] == "destination":
+        seen_as = f"; they see a port of the gateway {situation.external_ip['gateway']}"
     servers = ", ".join(output.endpoint(server["address"], server["port"]) for server in situation.taking)
-    return f"which makes an entry for a server by {situation.service['scheduler']}, one of {servers}"
+    return f"which makes an entry for a server by {situation.service['scheduler']}, one of {servers}{seen_as}"
