@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from tests.bed.bed import Bed
+from tests.bed.controller import APPS
+from tests.bed.namespaces import Namespace
+from tests.bed.patience import limit
 from tests.bed.sites import simple_site
-from tests.bed.traffic import request
+from tests.bed.traffic import connect, request
 from tests.integration.moving import FIRST, SECOND, STRATEGIES, Talks, assert_unharmed
 
 SETTINGS = {"grace": 0.5, "linger": 1, "arp_interval": 2.0, "udp_idle_timeout": 3.0, "time_wait": 2.0}
@@ -14,6 +19,7 @@ BED = {"site": simple_site(external_ips=3, servers=2, settings=SETTINGS)}
 THIRD = "198.51.100.3"
 """FIRST and THIRD begin at lb-a, SECOND at lb-b."""
 S1, S2 = "10.0.0.11", "10.0.0.12"
+OUTSIDE = "203.0.113.1"
 
 
 def prepare(bed: Bed) -> None:
@@ -21,7 +27,7 @@ def prepare(bed: Bed) -> None:
     bed.hosts.add("other", "internal", ["10.0.0.99/24"], ["10.0.0.1"])
 
 
-def server(bed: Bed, address: str):
+def server(bed: Bed, address: str) -> Namespace:
     """Its namespace."""
     return next(space for space in bed.servers if space.name == f"server-{address}")
 
@@ -95,6 +101,49 @@ def test_a_restarted_controller_knows_them(live: Bed) -> None:
         with Talks(server(live, S2), THIRD, 5):
             assert len(set(places(live, "lb-a").values())) == len(places(live, "lb-a"))
         assert talks.broken() == []
+
+
+def test_who_has_no_nat_gateway_is_told(live: Bed) -> None:
+    """A server by a RST or ICMP port unreachable, another host by ICMP host unreachable; and both are counted."""
+    before = no_way(live)
+    with pytest.raises(ConnectionRefusedError):
+        connect(server(live, S1), OUTSIDE, 9)
+    with pytest.raises(ConnectionRefusedError):
+        ask(server(live, S1), OUTSIDE, 9)
+    with pytest.raises(OSError, match="No route to host"):
+        connect(live.spaces["other"], OUTSIDE, 9)
+    assert no_way(live) >= before + 3
+
+
+def ask(space: Namespace, address: str, port: int) -> bytes:
+    with space.call(lambda: socket.socket(type=socket.SOCK_DGRAM)) as plug:
+        plug.settimeout(limit(3))
+        plug.connect((address, port))
+        plug.send(b"anybody?")
+        return plug.recv(100)
+
+
+def no_way(bed: Bed) -> int:
+    return bed.rest("GET", "/v1/load-balancers/lb-a").json["counters"]["other"].get("no_way_outside", 0)
+
+
+@pytest.mark.parametrize("address", [FIRST, SECOND, THIRD])
+def test_servers_may_ping_external_ips(live: Bed, address: str) -> None:
+    assert "1 received" in server(live, S1).run("ping", "-c", "1", "-W", "5", address)
+
+
+def test_nobody_listens_on_that_port(live: Bed) -> None:
+    for address in (FIRST, SECOND, THIRD):
+        with pytest.raises(ConnectionRefusedError):
+            connect(server(live, S1), address, 81)
+
+
+def test_where_only_the_destination_is_translated_it_fails(quiet_bed: Bed) -> None:
+    """The naive twin: the server answers its caller directly, which does not know it."""
+    quiet_bed.controller.apps = ("tests/integration/naive_hairpin.py", *APPS)
+    quiet_bed.start_controller()
+    with pytest.raises(OSError):
+        connect(server(quiet_bed, S1), THIRD, timeout=3.0)
 
 
 def places(bed: Bed, lb: str) -> dict[tuple[str, int], tuple]:

@@ -220,10 +220,12 @@ ANY = st.sampled_from([SERVER, OTHER, HOST, CLIENT, OUTSIDE, FIRST, SECOND, GATE
 ANY_PORT = st.sampled_from([53, 80, 600, 5000, 8080])
 
 
-@given(st.lists(st.tuples(st.sampled_from([TCP, UDP]), ANY, ANY_PORT, ANY, ANY_PORT,
-                          st.sampled_from([SYN, ACK, SYN | ACK, FIN | ACK, RST]), st.sampled_from([EXTERNAL, INTERNAL])),
-                min_size=1, max_size=12),
-       st.sampled_from(["lb-a", "lb-b"]))
+ANY_FLAGS = st.sampled_from([SYN, ACK, SYN | ACK, FIN | ACK, RST])
+ANY_PACKET = st.tuples(st.sampled_from([TCP, UDP]), ANY, ANY_PORT, ANY, ANY_PORT, ANY_FLAGS,
+                       st.sampled_from([EXTERNAL, INTERNAL]))
+
+
+@given(st.lists(ANY_PACKET, min_size=1, max_size=12), st.sampled_from(["lb-a", "lb-b"]))
 def test_no_packet_ends_the_controller(sent, gateway_at) -> None:
     world = world_with(nat_gateway(load_balancer=gateway_at))
     for protocol, src, src_port, dst, dst_port, flags, port in sent:
