@@ -55,7 +55,7 @@ To see the same of a running LB: `ovs-ofctl -O OpenFlow14 dump-flows BRIDGE`. To
   the LB. With full NAT they come back to an internal IP, which needs no route.
 - A client's answers can be sent to the MAC that its SYN came from. If a router in front of the LB changes its MAC,
   the connections that it carries are answered to the old one.
-- With destination NAT a server belongs to one external IP, so its address tells whose packets it sends.
+- With destination NAT a server belongs to one external IP, so its address tells whose connections it answers.
 
 """
 
