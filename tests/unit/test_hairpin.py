@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lbctl.copies.fetching import _with_clients_inside
+from lbctl.entries.access_table import NO_HOP
 from lbctl.frames import icmp, packets
 from lbctl.frames.packets import ACK, FIN, RST, SYN
+from lbctl.keeper.rows import Row
 from lbctl.site.model import ExternalIp
-from lbctl.values.keys import inverse_key, pack_key, unpack_key
+from lbctl.values.keys import inverse_key, pack_key, reply_key, unpack_key
 from lbctl.values.protocols import TCP, UDP
 from tests.unit.fake_site import EXTERNAL, INTERNAL, site
 from tests.unit.test_opening import World, key_of, kind_of, reply_to
@@ -233,3 +236,18 @@ def test_no_packet_ends_the_controller(sent, gateway_at) -> None:
     for serving in world.control.ground.external_ips:
         for entry in serving.table.entries():
             assert serving.outbound == bool(entry.inner_hop), "an outbound entry is a NAT gateway's, and no other is"
+
+
+def test_a_kernel_takes_the_gateway_for_a_client_inside() -> None:
+    """The copy `sockets`: who that is, the table tells."""
+    world = world_with()
+    key, sent = call(world)
+    serving = world.control.ground.external_ips.by_address[SECOND]
+    _, gateway, port, server, server_port = unpack_key(key_of(sent))
+
+    def row(client: bytes, client_port: int) -> Row:
+        carried = pack_key(TCP, client, client_port, SECOND, 80)
+        return Row(carried, reply_key(carried, server, server_port), NO_HOP, 0)
+
+    rows = _with_clients_inside(serving, [row(gateway, port), row(gateway, port + 1), row(CLIENT, 5000)])
+    assert [found.key for found in rows] == [key, row(CLIENT, 5000).key]
