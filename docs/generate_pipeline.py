@@ -22,6 +22,7 @@ from lbctl.openflow.hop_rules import hop_flow
 from lbctl.openflow.meters import ANSWERS, HOPS_SHOWN, MOST_CHECKS
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.rules import ABSENT, SERVING, Role
+from lbctl.openflow.source_rules import Internal
 from lbctl.openflow.tables import REGISTERS, TABLES, Table, number
 from lbctl.site.model import ExternalIp, HealthCheck, Server, Service, Settings, Tunnel
 from lbctl.values.drops import DROPS
@@ -61,7 +62,7 @@ To see the same of a running LB: `ovs-ofctl -O OpenFlow14 dump-flows BRIDGE`. To
   the LB. With full NAT they come back to an internal IP, which needs no route.
 - A client's answers can be sent to the MAC that its last packet came from. If a router in front of the LB fails over,
   or changes its MAC, the connections that it carries follow with their next packets.
-- With destination NAT a server belongs to one external IP, so its address tells whose packets it sends.
+- With destination NAT a server belongs to one external IP, so its address tells whose connections it answers.
 
 """
 
@@ -157,6 +158,11 @@ PARAGRAPHS: dict[Key, str] = {
         "second, as its packets may come by two routers in turn. Limited by meter 9.",
     ("transfer_mode", 110, Kind.MODE): "Full NAT: what is sent to an internal IP from inside. One server may serve "
         "several external IPs, so the packet's destination tells whose it is, before its source is looked at.",
+    ("transfer_mode", 105, Kind.MODE): "To the external IP, from inside: a client there, whoever's server it is.",
+    ("transfer_mode", 105, Kind.UNASSIGNED): "The same at an LB that does not serve the external IP. The sender is "
+        "right to send here, where its gateway is: the controller passes the packet on. Limited by meter 12.",
+    ("transfer_mode", 10, Kind.NO_WAY): "What is left from inside: of a host that is no server and has no NAT gateway, "
+        "to the outside. It is told by ICMP host unreachable. Limited by meter 2.",
     ("transfer_mode", 90, Kind.MODE): "A NAT gateway: what its hosts send out. After the flows of single servers, "
         "which may be among its hosts.",
     ("transfer_mode", 100, Kind.MODE): "One flow for packets to the external IP, from outside, and one for each of its "
@@ -175,9 +181,8 @@ PARAGRAPHS: dict[Key, str] = {
         "direction and not two.",
     ("inbound_flags", 0, Kind.PIPELINE): "Every other packet from a client.",
     ("outbound_flags", 110, Kind.PIPELINE): "A RST gets reg1 = 1, as in inbound_flags.",
-    ("outbound_flags", 0, Kind.PIPELINE): "Every other packet from inside. A SYN is no exception: with destination and "
-        "full NAT, servers answer and never open connections through the LB, so it will find no entry; a NAT gateway's "
-        "host that uses a port again goes on through its old entry until that ends.",
+    ("outbound_flags", 0, Kind.PIPELINE): "Every other packet from inside that is not for an external IP. A SYN is no "
+        "exception: a NAT gateway's host that uses a port again goes on through its old entry until that ends.",
     ("access_in", 100, Kind.ENTRY_IN): "An entry: what the client sends gets the server's address and port. Nothing in "
         "it depends on the LB, so a move copies it as it is. `fin_timeout` lets the flow end once it has seen FIN or "
         "RST and then no packet for `linger` seconds; until then it has no timeout, which is what lets 100 000 of them "
@@ -197,13 +202,17 @@ PARAGRAPHS: dict[Key, str] = {
         "at whatever LB it comes in. Packets with an entry do not come to this table, so checks cost them nothing. "
         "Limited by meter 8. The checks themselves are sent by the controller through table deliver_server.",
     ("no_entry", 125, Kind.SYN_AND_FIN): "SYN and FIN at once is no packet of a sane host: dropped.",
-    ("no_entry", 140, Kind.ECHO): "Ping to an external IP (from outside), to a gateway or an internal IP (from inside) "
+    ("no_entry", 140, Kind.ECHO): "Ping to an external IP, and (from inside) to a gateway or an internal IP, "
         "is answered here, in transition mode too: the request is turned into its reply and sent back by the port that "
         "it came by.",
-    ("no_entry", 120, Kind.NEW): "A SYN, or any datagram of UDP, for a service of an external IP that this LB serves, "
-        "from outside; or from a NAT gateway's host (or to one, where its `filtering` lets datagrams in). The "
-        "controller chooses a server or a port, adds the entry, and sends the packet on through the access table. "
-        "Limited by the external IP's first meter. There is no such flow in transition mode.",
+    ("no_entry", 122, Kind.NEW): "A SYN, or any datagram of UDP, for a service of an external IP that this LB serves, "
+        "from either network. The controller chooses a server, adds the entry, and sends the packet on through the "
+        "access table. A client inside is translated to a port of the gateway, or of an internal IP, so that the "
+        "server's answer comes back here. Limited by the external IP's first meter. There is no such flow in "
+        "transition mode.",
+    ("no_entry", 120, Kind.NEW): "The same from a NAT gateway's host, to the outside (or to one, where its `filtering` "
+        "lets datagrams in). The controller chooses a port, adds the entry, and sends the packet on through the access "
+        "table. Limited by the external IP's first meter. There is no such flow in transition mode.",
     ("no_entry", 120, Kind.TRANSLATE_ICMP): "A NAT gateway's hosts may ping the outside: the controller translates "
         "echo requests and their replies. Limited by meter 6.",
     ("no_entry", 110, Kind.RESET_OF_NOTHING): "A RST for no connection is dropped: it is never answered.",
@@ -223,21 +232,25 @@ PARAGRAPHS: dict[Key, str] = {
     ("deliver_server", 100, Kind.DELIVER): "One flow for each server whose next hop's MAC is known: its own, or that "
         "of the router that it is behind. A packet for a server behind a tunnel is measured, and goes to table "
         "deliver_tunnel. These and the other deliver tables' are the only flows that name the LB's own MACs and output "
-        "ports for IP packets. Where `internal_mtu` is less than `external_mtu`, each packet is measured, and goes to "
-        "table send_inside, which sends it out; so are those to clients, and table send_outside, where it is more.",
+        "ports for IP packets. The port that the packet has come by is forgotten, since Open vSwitch sends nothing "
+        "back there, and a client may be inside. Where `internal_mtu` is less than `external_mtu`, each packet is "
+        "measured, and goes to table send_inside, which sends it out; so are those to clients, and table send_outside, "
+        "where it is more.",
     ("deliver_client", 300, Kind.EXPIRED): "As in deliver_server.",
     ("deliver_client", 200, Kind.PIPELINE): "As in deliver_server, for a RST from a server.",
+    ("deliver_client", 110, Kind.DELIVER): "To a client inside: on the internal network, behind a NAT gateway, or a "
+        "server behind a router.",
     ("deliver_client", 100, Kind.DELIVER): "Every packet to a client: its destination MAC is there already, from its "
                                            "entry.",
     ("deliver_inside", 300, Kind.EXPIRED): "As in deliver_server.",
     ("deliver_inside", 200, Kind.PIPELINE): "As in deliver_server, for a RST to an inside host.",
-    ("deliver_inside", 100, Kind.DELIVER): "Every packet to an inside host: its destination MAC is there already, from "
-                                           "its entry.",
+    ("deliver_inside", 100, Kind.DELIVER): "Every packet to an inside host, or a client inside: its destination MAC is "
+        "there already, from its entry.",
     ("classify", 0, Kind.NOT_OURS): "Everything else is dropped: other protocols than IP and ARP, and frames for "
         "others.",
     ("arp", 0, Kind.ARP_NOT_OURS): "Other ARP and neighbour discovery is none of ours, and dropped.",
-    ("transfer_mode", 0, Kind.NO_EXTERNAL_IP): "Packets to addresses that are no external IP, and from hosts inside "
-        "that are no server and have no NAT gateway, are dropped.",
+    ("transfer_mode", 0, Kind.NO_EXTERNAL_IP): "From outside, packets to addresses that are no external IP are "
+        "dropped; so is what comes by a tunnel, and not from the server behind it.",
     ("no_entry", 0, Kind.ENTRY_GONE): "A first packet that the controller let go on, but whose entry was deleted in "
         "between (it has no reg0): dropped; the client repeats it. All other packets that get here have a transfer "
         "mode.",
@@ -282,6 +295,7 @@ KINDS = {
     Kind.TOO_BIG: "to the controller: larger than the tunnel or network takes that it goes to",
     Kind.CHECKED: "to the controller: an answer to a health check",
     Kind.HOP: "to the controller, a copy: from another MAC than its entry answers to",
+    Kind.NO_WAY: "to the controller: from inside, and nobody's",
     **{kind: f"drops {DROPS[kind.reason].subject}" for kind in Kind if kind.drops},
 }
 
@@ -293,6 +307,7 @@ METERS = {
     meters.METER_RESET: ("new_rate", "RSTs that have found their entry"),
     meters.METER_ICMP: ("icmp_rate", "ICMP to be translated"),
     meters.METER_FRAGMENT: ("fragment_rate", "fragments, and packets that are too large"),
+    meters.METER_PASS_ON: ("error_rate", "packets from clients inside to external IPs of other LBs"),
 }
 
 
@@ -336,7 +351,7 @@ def example_flows() -> list[Flow]:
     neighbours[ROUTER] = "02:00:00:00:00:fd"
     ports = Ports(Port(1, "02:00:00:00:00:a1"), Port(2, "02:00:00:00:00:a2"), {"vxlan": Port(3, "02:00:00:00:00:a2")})
     hops = [hop_flow(EXTERNAL, CLIENTS_ROUTER), hop_flow(INTERNAL, INSIDE_HOST)]
-    internal = (IPv4Network("10.0.0.0/24"), IPv6Network("fd00::/64"))
+    internal = Internal((IPv4Network("10.0.0.0/24"), IPv6Network("fd00::/64")))
     return rules.all_flows(external_ips, roles, neighbours, ports, internal=internal) + hops + [
         flow for entry in _example_entries() for flow in entry_flows(entry, Settings().linger)]
 

@@ -115,6 +115,7 @@ class LoadBalancerView(BaseModel):
     health_reason: str | None
     standby: bool
     ports: PortsView
+    internal_networks: list[str] = Field(description="what its internal port is on")
     external_ips: list[str] = Field(description="the external IPs that are assigned to it")
     connections: int
     drained: bool = Field(description="an operator wants it empty")

@@ -41,6 +41,7 @@ def load_balancer(shown: Shown, lb: LoadBalancer) -> t.LoadBalancerView:
     return t.LoadBalancerView(
         name=lb.name, dpid=f"{lb.dpid:016x}", state=switch.state, reason=switch.reason,
         health=health, health_reason=why, standby=lb.standby, ports=_ports(switch.ports, shown.site.settings),
+        internal_networks=list(map(str, shown.site.internal_networks)),
         external_ips=list(map(str, external_ips)),
         connections=sum(map(shown.connection_count, external_ips)), drained=shown.drained(lb), capacity=lb.capacity,
         load=_load(shown.load(external_ips)), counters=counters(switch.counters))

@@ -101,7 +101,9 @@ def _check_translation(serving: Serving, site: Site) -> None:
         for address in other.internal_addresses()
     }
     others |= {server: ip.address for ip in site.external_ips for server in ip.server_addresses()}
-    taken = sorted(in_use & (others.keys() | {config.gateway}), key=address_order)
+    if config.gateway and config.gateway != serving.config.gateway:
+        others[config.gateway] = config.address
+    taken = sorted(in_use & others.keys(), key=address_order)
     if taken:
         raise Refused(
             409,

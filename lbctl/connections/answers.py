@@ -32,13 +32,21 @@ def refuse(arrival: Arrival, serving: Serving) -> Outbox:
 
 def send_icmp_error(arrival: Arrival, serving: Serving, kind: icmp.Error) -> Outbox:
     """That error, about the packet, to its sender."""
-    source = serving.error_source(arrival.packet.dst, arrival.side)
+    source = serving.error_source(arrival.packet.dst, arrival.way)
     return _send_back(arrival, serving, icmp.error(arrival.frame, kind, arrival.mac, source))
 
 
 def send_again(arrival: Arrival, serving: Serving) -> ToSwitch:
     """The packet as it came, through all tables of its switch: they have changed, or are about to."""
     message = PacketOut(arrival.frame, arrival.in_port, OUTPUT_TABLE, arrival.tunnel(serving))
+    return ToSwitch(arrival.switch.lb.name, message)
+
+
+def go_on(arrival: Arrival, serving: Serving) -> ToSwitch:
+    """The packet, by the entry that is there now."""
+    if arrival.fragment:
+        return send_again(arrival, serving)
+    message = PacketOut(arrival.frame, arrival.in_port, arrival.way.access_table)
     return ToSwitch(arrival.switch.lb.name, message)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lbctl.frames.packets import Packet, parse_mac
-from lbctl.ground.serving import Serving
+from lbctl.ground.serving import Directory, Serving
 from lbctl.openflow.ports import Ports
 from lbctl.site.model import Tunnel
 from lbctl.switches.switch import Switch
 from lbctl.values.keys import pack_key
-from lbctl.values.side import INTERNAL, Side
+from lbctl.values.side import EXTERNAL, INTERNAL, Side
 
 
 @dataclass(slots=True)
@@ -20,6 +20,9 @@ class Arrival:
     Whose packet it is, is not in here: of a packet that the switch has translated, or of an ICMP error, its own
     addresses do not tell it. in_port: its OpenFlow number. now: seconds since the epoch. fragment: the frame is the
     packet's first fragment.
+
+    side: the network that it has come from. way: the side of the entry whose packets these are: EXTERNAL, a client's;
+    INTERNAL, a server's or inside host's. They differ where the client is inside.
     """
 
     switch: Switch
@@ -29,6 +32,7 @@ class Arrival:
     frame: bytes
     packet: Packet
     now: float
+    way: Side
     fragment: bool = False
 
     @property
@@ -48,3 +52,10 @@ class Arrival:
         """The tunnel that it has come by, if it belongs to that external IP: the flows let in only what its server
         sent."""
         return serving.tunnel_to(self.packet.src) if self.side is INTERNAL else None
+
+
+def way_of(ports: Ports, in_port: int, dst: bytes, directory: Directory) -> Side:
+    """The way of a packet to that address (packed), as it has come in: as table transfer_mode has it."""
+    if in_port == ports.internal.number and dst in directory.by_address:
+        return EXTERNAL
+    return ports.side_of(in_port)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from lbctl.connections.answers import drop
-from lbctl.connections.arrival import Arrival
+from lbctl.connections.arrival import Arrival, way_of
 from lbctl.connections.departures import Departures
 from lbctl.connections.endings import Endings
 from lbctl.connections.fragments import Fragments
@@ -17,6 +17,8 @@ from lbctl.connections.icmp_handler import IcmpHandler
 from lbctl.connections.last_hops import LastHops
 from lbctl.connections.misdirected import Misdirected
 from lbctl.connections.new_connections import NewConnections
+from lbctl.connections.no_way import NoWay
+from lbctl.connections.outward import Outward, gateway_for
 from lbctl.connections.strays import Strays
 from lbctl.connections.transition import Transition
 from lbctl.entries.access_table import Entry
@@ -27,6 +29,10 @@ from lbctl.ground.serving import Serving
 from lbctl.openflow.cookies import Kind
 from lbctl.openflow.inbound import EntryRemoved, EntryStats, PacketIn
 from lbctl.switches.switch import Switch
+from lbctl.values.side import EXTERNAL, INTERNAL
+
+TRANSLATED = {Kind.RESET, Kind.EXPIRED, Kind.TOO_BIG, Kind.HOP}
+"""What the switch has translated before it showed it."""
 
 
 class Connections:
@@ -46,23 +52,25 @@ class Connections:
         self._last_hops = last_hops = LastHops(ground)
         self._new = NewConnections(ground, transition, endings, last_hops)
         self.take_asked, new = self._new.take_asked, self._new.arrived
-        icmp_handler = IcmpHandler(ground.external_ips)
-        stray, misdirected = self.strays(ground, transition, endings).arrived, Misdirected(ground).arrived
-        self._fragments = Fragments(ground.external_ips, new, stray, misdirected)
+        icmp_handler = IcmpHandler(ground)
+        strays, misdirected = self.strays(ground, transition, endings), Misdirected(ground).arrived
+        self._fragments = Fragments(ground, new, strays.arrived, misdirected)
+        self._outward = Outward(ground, self._new, strays, transition)
         self._by_kind: dict[Kind | None, Callable[[Arrival, Serving], Outbox]] = {
-            Kind.NEW: new, Kind.HOLD: transition.hold, Kind.STRAY: stray, Kind.UNASSIGNED: misdirected}
+            Kind.NEW: new, Kind.HOLD: transition.hold, Kind.STRAY: strays.arrived, Kind.UNASSIGNED: misdirected}
         """Those whose own addresses tell whose packets they are."""
-        self._translated: dict[Kind | None, Callable[[Arrival], Outbox]] = {
+        self._others: dict[Kind | None, Callable[[Arrival], Outbox]] = {
             Kind.RESET: endings.reset, Kind.EXPIRED: icmp_handler.expired, Kind.TOO_BIG: icmp_handler.too_big,
-            Kind.TRANSLATE_ICMP: icmp_handler.translate, Kind.HOP: last_hops.arrived}
+            Kind.TRANSLATE_ICMP: icmp_handler.translate, Kind.HOP: last_hops.arrived,
+            Kind.NO_WAY: NoWay(ground.external_ips).arrived}
         """Those whose own addresses don't."""
 
     def packet_in(self, switch: Switch, packet_in: PacketIn, now: float) -> Outbox:
         """A packet that has come to the controller, by whatever flow."""
         _, _, kind, in_port, frame = packet_in
         switch.counters["packet_ins"] += 1
-        handler, translated = self._by_kind.get(kind), self._translated.get(kind)
-        if handler is None and translated is None and kind is not Kind.FRAGMENT:
+        handler, other = self._by_kind.get(kind), self._others.get(kind)
+        if handler is None and other is None and kind is not Kind.FRAGMENT:
             return drop(switch, "unknown_flow")
         ports = switch.of_ports
         if not switch.ready or ports is None:
@@ -73,11 +81,21 @@ class Connections:
             packet = packets.decode(frame)
         except packets.Malformed:
             return drop(switch, "malformed")
-        arrival = Arrival(switch, ports, ports.side_of(in_port), in_port, frame, packet, now)
-        if translated:
-            return translated(arrival)
-        serving = self._directory.of_packet(packet.src, packet.dst, arrival.side)
-        return handler(arrival, serving) if handler and serving else drop(switch, "unknown_address")
+        side, directory = ports.side_of(in_port), self._directory
+        if other and kind in TRANSLATED:
+            # What a server sends has its external IP for a source by now.
+            way = INTERNAL if packet.src in directory.by_address else EXTERNAL
+        else:
+            way = way_of(ports, in_port, packet.dst, directory)
+        arrival = Arrival(switch, ports, side, in_port, frame, packet, now, way)
+        if other:
+            return other(arrival)
+        serving = directory.of_packet(packet.src, packet.dst, way)
+        if serving is None:
+            return drop(switch, "unknown_address")
+        if way is INTERNAL and (gateway := gateway_for(arrival, serving, directory)):
+            return self._outward.arrived(arrival, gateway, kind in (Kind.NEW, Kind.STRAY))
+        return handler(arrival, serving) if handler else drop(switch, "unknown_flow")
 
     def release(self, serving: Serving, name: str) -> Outbox:
         """The held packets, in order, through that LB's tables."""

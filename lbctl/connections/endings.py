@@ -62,7 +62,7 @@ class Endings:
     def revived(self, arrival: Arrival, serving: Serving, key: bytes) -> Entry | None:
         """The entry of a packet with that key, in the table again, if a RST has ended it: whoever sent that, the hosts
         have not taken it for the end. None if there is none, or its ports are others' by now."""
-        found = self._remembered.get(key if arrival.side is EXTERNAL else self._by_reply.get(key, b""))
+        found = self._remembered.get(key if arrival.way is EXTERNAL else self._by_reply.get(key, b""))
         if found is None or found[0] <= arrival.now or found[1] is not serving:
             return None
         entry = found[2]

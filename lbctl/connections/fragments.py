@@ -16,15 +16,17 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from lbctl.connections.answers import drop, send_icmp_error
-from lbctl.connections.arrival import Arrival
+from lbctl.connections.arrival import Arrival, way_of
 from lbctl.connections.icmp_handler import echo_entry, is_request
+from lbctl.connections.outward import gateway_for
 from lbctl.entries.access_table import NO_HOP, Entry
 from lbctl.frames import fragments, icmp
 from lbctl.frames.fragments import Fragment
 from lbctl.frames.icmp_translation import echo_reply
 from lbctl.frames.packets import ACK, FIN, RST, SYN, Malformed, may_not_be_fragmented
 from lbctl.ground.effects import Outbox, ToSwitch
-from lbctl.ground.serving import Directory, Serving
+from lbctl.ground.ground import Ground
+from lbctl.ground.serving import Serving
 from lbctl.openflow.entry_flows import deliver_table
 from lbctl.openflow.messages import FROM_CONTROLLER, PacketOut
 from lbctl.openflow.ports import Ports
@@ -87,8 +89,8 @@ Handler = Callable[[Arrival, Serving], Outbox]
 class Fragments:
     """new, stray, misdirected: what deals with a first fragment as with any packet that has no entry."""
 
-    def __init__(self, directory: Directory, new: Handler, stray: Handler, misdirected: Handler) -> None:
-        self._directory = directory
+    def __init__(self, ground: Ground, new: Handler, stray: Handler, misdirected: Handler) -> None:
+        self._ground, self._directory = ground, ground.external_ips
         self._new, self._stray, self._misdirected = new, stray, misdirected
         self._datagrams: dict[bytes, _Datagram] = {}
         """By what their fragments share, the oldest first."""
@@ -105,7 +107,8 @@ class Fragments:
             packet = fragments.decode_first(frame)
         except Malformed:
             return drop(switch, "malformed")
-        return self._first(Arrival(switch, ports, ports.side_of(in_port), in_port, frame, packet, now, True), fragment)
+        side, way = ports.side_of(in_port), way_of(ports, in_port, packet.dst, self._directory)
+        return self._first(Arrival(switch, ports, side, in_port, frame, packet, now, way, True), fragment)
 
     def tick(self, now: float) -> None:
         """Forgets what was not completed in time."""
@@ -119,21 +122,22 @@ class Fragments:
 
     def _first(self, arrival: Arrival, fragment: Fragment) -> Outbox:
         switch, packet = arrival.switch, arrival.packet
-        serving = self._directory.of_packet(packet.src, packet.dst, arrival.side)
+        serving = self._directory.of_packet(packet.src, packet.dst, arrival.way)
         if serving is None:
             return drop(switch, "unknown_address")
+        serving = gateway_for(arrival, serving, self._directory) or serving
         if switch.role(serving.address).mode is None:
             return self._misdirected(arrival, serving)
         if packet.protocol in (ICMP, ICMPV6):
             return self._echo(arrival, fragment, serving)
         if packet.ttl <= 1:
             return send_icmp_error(arrival, serving, icmp.TTL_EXPIRED)
-        entry = serving.table.find(arrival.side, arrival.key) if arrival.key else None
+        entry = serving.table.find(arrival.way, arrival.key) if arrival.key else None
         if entry is None or entry.next_hop == NO_HOP or serving.outbound and not entry.inner_hop:
             # What it leads to sends it through the tables again, and so here, once there is a complete entry.
             return (self._new if entry is None and _opens(arrival, serving) else self._stray)(arrival, serving)
         entry.last_seen = arrival.now
-        way = _way(arrival, serving, entry)
+        way = self._way(arrival, serving, entry)
         if fragment.end - ETHERNET_HEADER > way.limit and may_not_be_fragmented(arrival.frame):
             return send_icmp_error(arrival, serving, icmp.too_big(way.limit))
         return self._go(arrival, fragment, way)
@@ -144,7 +148,7 @@ class Fragments:
         packet, found = arrival.packet, fragments.first_carried(arrival.frame, fragment)
         if found is None:
             return drop(arrival.switch, "unknown_protocol")
-        ours = arrival.side is EXTERNAL or ip_address(packet.dst) in serving.config.internal_addresses()
+        ours = arrival.way is EXTERNAL or ip_address(packet.dst) in serving.config.internal_addresses()
         if ours and is_request(arrival):
             return self._go(arrival, fragment, _back(arrival, serving, found.key))
         if not serving.outbound:
@@ -152,7 +156,16 @@ class Fragments:
         if packet.ttl <= 1:
             return send_icmp_error(arrival, serving, icmp.TTL_EXPIRED)
         entry = echo_entry(arrival, serving, found.key)
-        return self._go(arrival, fragment, _way(arrival, serving, entry)) if entry else []
+        return self._go(arrival, fragment, self._way(arrival, serving, entry)) if entry else []
+
+    def _way(self, arrival: Arrival, serving: Serving, entry: Entry) -> Way:
+        """By that entry, to the other side."""
+        side, packet = arrival.way, arrival.packet
+        key = inverse_key(entry.key_from(side.other))
+        hop = (entry.inner_hop or packet.eth_dst) if side is EXTERNAL else entry.next_hop
+        limit = self._ground.limit(serving, side.other, unpack_key(key)[3])
+        return Way(key, hop + packet.eth_dst, arrival.switch.lb.name, deliver_table(side, bool(entry.inner_hop)),
+                   limit=limit or fragments.LARGEST)
 
     def _go(self, arrival: Arrival, fragment: Fragment, way: Way) -> Outbox:
         """By that way, and so those that have waited for it."""
@@ -211,16 +224,6 @@ class Fragments:
             drop(datagram.switch, reason)
 
 
-def _way(arrival: Arrival, serving: Serving, entry: Entry) -> Way:
-    """By that entry, to the other side."""
-    side, packet = arrival.side, arrival.packet
-    key = inverse_key(entry.key_from(side.other))
-    hop = (entry.inner_hop or packet.eth_dst) if side is EXTERNAL else entry.next_hop
-    limit = serving.limit(side.other, unpack_key(key)[3])
-    return Way(key, hop + packet.eth_dst, arrival.switch.lb.name, deliver_table(side, bool(entry.inner_hop)),
-               limit=limit or fragments.LARGEST)
-
-
 def _back(arrival: Arrival, serving: Serving, key: bytes) -> Way:
     """An echo request of that key: its answer to who has sent it."""
     tunnel = arrival.tunnel(serving)
@@ -233,4 +236,4 @@ def _opens(arrival: Arrival, serving: Serving) -> bool:
     packet, key = arrival.packet, arrival.key
     if key is None or packet.protocol == TCP and packet.tcp_flags & (FIN | SYN | RST | ACK) != SYN:
         return False
-    return serving.outbound if arrival.side is not EXTERNAL else service_of(key) in serving.services
+    return serving.outbound if arrival.way is not EXTERNAL else service_of(key) in serving.services

@@ -11,19 +11,21 @@ from typing import NamedTuple
 
 from lbctl.connections.answers import drop, send_icmp_error
 from lbctl.connections.arrival import Arrival
+from lbctl.connections.translated import whose
 from lbctl.entries.access_table import NO_HOP, Entry
 from lbctl.frames import icmp
 from lbctl.frames.fragments import cut
 from lbctl.frames.icmp_translation import carried, quoted, readdressed_frame, translated_error
 from lbctl.frames.packets import may_not_be_fragmented, parse_mac, with_eth_dst
 from lbctl.ground.effects import Outbox, ToSwitch
-from lbctl.ground.serving import Directory, Serving
+from lbctl.ground.ground import Ground
+from lbctl.ground.serving import Serving
 from lbctl.openflow.entry_flows import deliver_table
 from lbctl.openflow.messages import FROM_CONTROLLER, PacketOut
 from lbctl.openflow.responder_rules import ECHO_TYPES
 from lbctl.values.keys import inverse_key, unpack_key
 from lbctl.values.protocols import ETHERNET_HEADER, ICMP, ICMPV6
-from lbctl.values.side import EXTERNAL, Side
+from lbctl.values.side import EXTERNAL, INTERNAL, Side
 
 _REQUESTS = {protocol: request for _, protocol, request, _ in ECHO_TYPES.values()}
 
@@ -37,10 +39,10 @@ class _Original(NamedTuple):
 
 
 class IcmpHandler:
-    """`directory` belongs to the control function."""
+    """Of all external IPs."""
 
-    def __init__(self, directory: Directory) -> None:
-        self._directory = directory
+    def __init__(self, ground: Ground) -> None:
+        self._ground, self._directory = ground, ground.external_ips
 
     def translate(self, arrival: Arrival) -> Outbox:
         """An ICMP error, or an echo through a NAT gateway."""
@@ -53,23 +55,25 @@ class IcmpHandler:
     # Errors.
 
     def _error(self, arrival: Arrival) -> Outbox:
-        switch, packet, side = arrival.switch, arrival.packet, arrival.side
+        switch, packet, way = arrival.switch, arrival.packet, arrival.way
         found = quoted(arrival.frame, packet)
         if found is None:
             return drop(switch, "icmp_quotes_no_connection")
         _, sender, _, receiver, _ = unpack_key(found.key)
-        serving = self._directory.of_packet(receiver, sender, side)
+        serving = self._directory.of_packet(receiver, sender, way)
+        entry = _entry(serving, inverse_key(found.key), way) if serving else None
+        if entry is None and way is INTERNAL and (gateway := self._directory.gateway_of(receiver)):
+            serving, entry = gateway, _entry(gateway, inverse_key(found.key), way)
         if serving is None or sender != packet.dst:
             return drop(switch, "icmp_quotes_no_connection")
         if switch.role(serving.address).mode is None:
             return drop(switch, "icmp_not_assigned")
-        entry = _entry(serving, inverse_key(found.key), side)
         if entry is None:
             return drop(switch, "icmp_quotes_no_connection")
         if entry.next_hop == NO_HOP or serving.outbound and not entry.inner_hop:
             return drop(switch, "next_hop_unknown")
-        key = entry.key_from(side.other)
-        hop = (entry.inner_hop or packet.eth_dst) if side is EXTERNAL else entry.next_hop
+        key = entry.key_from(way.other)
+        hop = (entry.inner_hop or packet.eth_dst) if way is EXTERNAL else entry.next_hop
         ends = _error_source(arrival, serving, entry), unpack_key(key)[1]
         out = with_eth_dst(translated_error(arrival.frame, packet, found.transport, key, ends), hop)
         switch.counters["icmp_errors_translated"] += 1
@@ -89,7 +93,7 @@ class IcmpHandler:
         """A packet that the switch has translated, and that is larger than the network or tunnel takes that it goes
         to: it is cut up, or its sender is told how large one may be (RFC 4787 REQ-13)."""
         found = self._as_it_came(arrival)
-        limit = found.serving.limit(arrival.side.other, arrival.packet.dst) if found else None
+        limit = self._ground.limit(found.serving, arrival.way.other, arrival.packet.dst) if found else None
         if found is None or limit is None:
             return drop(arrival.switch, "larger_than_link")
         frame = arrival.frame
@@ -102,13 +106,11 @@ class IcmpHandler:
 
     def _as_it_came(self, arrival: Arrival) -> _Original | None:
         """A packet that the switch has translated, as it was before. None: of no entry."""
-        packet, key, beyond = arrival.packet, arrival.key, arrival.side.other
-        # As it is now, it is what the other side's packets answer.
-        serving = self._directory.of_packet(packet.dst, packet.src, beyond)
-        entry = _entry(serving, inverse_key(key), beyond) if serving and key else None
-        if serving is None or entry is None:
+        found = whose(self._directory, arrival)
+        if found is None or found.entry is None:
             return None
-        original = entry.key_from(arrival.side)
+        packet, (serving, entry) = arrival.packet, (found.serving, found.entry)
+        original = entry.key_from(arrival.way)
         _, source, _, destination, _ = unpack_key(original)
         frame = readdressed_frame(arrival.frame, packet, original, packet.eth_dst)
         return _Original(replace(arrival, frame=frame, packet=packet._replace(src=source, dst=destination)), serving,
@@ -118,7 +120,8 @@ class IcmpHandler:
 
     def _echo(self, arrival: Arrival) -> Outbox:
         switch, packet, frame = arrival.switch, arrival.packet, arrival.frame
-        serving = self._directory.of_packet(packet.src, packet.dst, arrival.side)
+        # Whoever's server it is: pings go by its NAT gateway alone.
+        serving = self._directory.by_address.get(packet.dst) or self._directory.gateway_of(packet.src)
         found = carried(frame[ETHERNET_HEADER:packet.payload_offset + packet.payload_length])
         if serving is None or found is None or not serving.outbound:
             return drop(switch, "unknown_address")
@@ -129,8 +132,8 @@ class IcmpHandler:
         entry = echo_entry(arrival, serving, found.key)
         if entry is None:
             return []
-        hop = entry.inner_hop if arrival.side is EXTERNAL else entry.next_hop
-        key = inverse_key(entry.key_from(arrival.side.other))
+        hop = entry.inner_hop if arrival.way is EXTERNAL else entry.next_hop
+        key = inverse_key(entry.key_from(arrival.way.other))
         return _delivered(arrival, readdressed_frame(frame, packet, key, hop))
 
 
@@ -144,7 +147,7 @@ def echo_entry(arrival: Arrival, serving: Serving, key: bytes) -> Entry | None:
     """The entry by which an echo goes through a NAT gateway: an inside host's request, or a reply to it. None: by none,
     which is counted."""
     request = is_request(arrival)
-    if request == (arrival.side is EXTERNAL):
+    if request == (arrival.way is EXTERNAL):
         drop(arrival.switch, "icmp_no_echo")
         return None
     entry = _of_request(arrival, serving, key) if request else _of_reply(arrival, serving, key)
@@ -184,7 +187,7 @@ def _entry(serving: Serving, key: bytes, side: Side) -> Entry | None:
 def _error_source(arrival: Arrival, serving: Serving, entry: Entry) -> bytes:
     """Whom a translated error comes from: outside it is known which router there found it; routers inside are not shown
     (RFC 5508 REQ-5); and servers behind full NAT need no route to the outside, so they get it from the internal IP."""
-    if arrival.side is not EXTERNAL:
+    if arrival.way is not EXTERNAL:
         return serving.address.packed
     return unpack_key(entry.reply)[3] if entry.full else arrival.packet.src
 
@@ -192,5 +195,5 @@ def _error_source(arrival: Arrival, serving: Serving, entry: Entry) -> bytes:
 def _delivered(arrival: Arrival, frame: bytes, inner_hop: bool = True) -> Outbox:
     """The translated frame, to the other side. inner_hop: its destination MAC is right, also on the internal
     network."""
-    message = PacketOut(frame, FROM_CONTROLLER, deliver_table(arrival.side, inner_hop))
+    message = PacketOut(frame, FROM_CONTROLLER, deliver_table(arrival.way, inner_hop))
     return [ToSwitch(arrival.switch.lb.name, message)]

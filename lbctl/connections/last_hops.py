@@ -54,8 +54,8 @@ class LastHops:
         if entry is None:
             return []
         mac = arrival.packet.eth_src
-        out = self.met(arrival.side, mac, arrival.now)
-        if arrival.side is checked_side(bool(entry.inner_hop)) and mac != (entry.inner_hop or entry.next_hop):
+        out = self.met(arrival.way, mac, arrival.now)
+        if arrival.way is checked_side(bool(entry.inner_hop)) and mac != (entry.inner_hop or entry.next_hop):
             out += self._follow(arrival, serving, entry, mac)
         return out
 
@@ -65,7 +65,7 @@ class LastHops:
         if entry.inner_hop:
             entry.inner_hop = mac
         else:
-            if not self._ground.on_link(unpack_key(entry.key)[1]):
+            if self._ground.behind_router(unpack_key(entry.key)[1]):
                 self._silent.left(arrival.switch.lb.name, entry.next_hop, mac, arrival.now)
             entry.next_hop = mac
         serving.table.changed(entry)

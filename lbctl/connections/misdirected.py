@@ -35,11 +35,14 @@ class Misdirected:
         home = self._ground.switches[serving.assigned]
         ports = home.of_ports
         serves = home.ready and ports and home.role(serving.address).mode is TransferMode.NORMAL
-        if ports is None or not serves or self._ground.settings.misdirected == "error":
+        inside = arrival.way is not arrival.side
+        if ports is None or not serves or self._ground.settings.misdirected == "error" and not inside:
             return send_icmp_error(arrival, serving, icmp.HOST_UNREACHABLE)
         arrival.switch.counters["passed_on"] += 1
         self._ground.astray.add(serving.address)
         on = send_through(home, ports, arrival.frame, arrival.side, arrival.tunnel(serving))
+        if inside:  # its next hop is another external IP's gateway, which it is right about
+            return [on]
         return [on, *self._tell(arrival, serving, home, ports)]
 
     def _tell(self, arrival: Arrival, serving: Serving, home: Switch, ports: Ports) -> Outbox:

@@ -10,7 +10,7 @@ from collections import Counter
 from ipaddress import ip_address
 
 from lbctl.connections import pressure
-from lbctl.connections.answers import drop, refuse, send_again, send_icmp_error
+from lbctl.connections.answers import drop, go_on, refuse, send_icmp_error
 from lbctl.connections.arrival import Arrival
 from lbctl.connections.endings import Endings
 from lbctl.connections.last_hops import LastHops
@@ -24,13 +24,13 @@ from lbctl.frames.packets import Packet, parse_mac
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
-from lbctl.openflow.messages import AddEntries, PacketOut
+from lbctl.openflow.messages import AddEntries
 from lbctl.site.model import Server, Service
 from lbctl.switches.switch import Switch
 from lbctl.values.addresses import Address, Endpoint
 from lbctl.values.keys import Place, sender_half, service_of, unpack_key
 from lbctl.values.protocols import TCP, UDP
-from lbctl.values.side import EXTERNAL
+from lbctl.values.side import EXTERNAL, INTERNAL
 from lbctl.values.transfer import TransferMode
 
 EARLY_SECONDS = 1.0
@@ -81,7 +81,7 @@ class NewConnections:
             return drop(switch, "unknown_protocol")
         if packet.ttl <= 1:
             return send_icmp_error(arrival, serving, icmp.TTL_EXPIRED)
-        entry = serving.table.find(arrival.side, key)
+        entry = serving.table.find(arrival.way, key)
         if entry and (asked := self._reused.ask(arrival, serving, entry)) is not None:
             return asked
         if entry and (asked := self._unanswered.ask(arrival, serving, entry)):
@@ -93,7 +93,7 @@ class NewConnections:
         if arrival.switch.role(serving.address).mode is not TransferMode.NORMAL:
             return self._transition.hold(arrival, serving)
         if answered or entry.flags & GONE:
-            return self._open(arrival, serving, entry.key, serving.table.find(arrival.side, entry.key))
+            return self._open(arrival, serving, entry.key, serving.table.find(arrival.way, entry.key))
         arrival.switch.counters["unanswered_syns"] += 1
         address, port = entry.server
         ended = self._endings.end_all(serving, [entry], arrival.now)
@@ -104,7 +104,7 @@ class NewConnections:
         if arrival.switch.role(serving.address).mode is not TransferMode.NORMAL:
             return self._transition.hold(arrival, serving)
         ended = self._endings.end_all(serving, [entry], arrival.now) if over else []
-        return ended + self._open(arrival, serving, entry.key, serving.table.find(arrival.side, entry.key))
+        return ended + self._open(arrival, serving, entry.key, serving.table.find(arrival.way, entry.key))
 
     def _open(
         self, arrival: Arrival, serving: Serving, key: bytes, entry: Entry | None, avoided: Endpoint | None = None
@@ -132,13 +132,13 @@ class NewConnections:
                 serving.recorder("opened", entry, arrival.now)
             switch.counters["connections_opened"] += 1
             serving.opened += 1
-            if not self._hops.knows(arrival.side, packet.eth_src):
-                out += self._last_hops.met(arrival.side, packet.eth_src, arrival.now)
+            if not self._hops.knows(arrival.way, packet.eth_src):
+                out += self._last_hops.met(arrival.way, packet.eth_src, arrival.now)
         elif not self._comes_again(arrival, entry):
-            return [_go_on(arrival, serving)]
+            return [go_on(arrival, serving)]
         # An LB that is being read back would get the entry too late to be read, and too early to be put back.
         out += [ToSwitch(name, AddEntries((entry,))) for name in serving.holders if self._switches[name].ready]
-        out.append(_go_on(arrival, serving))
+        out.append(go_on(arrival, serving))
         return out
 
     @staticmethod
@@ -169,14 +169,6 @@ def _waits_in_vain(serving: Serving, entry: Entry, packet: Packet) -> bool:
     return (place, endpoint) in serving.servers.down and serving.servers.closed(place, endpoint)
 
 
-def _go_on(arrival: Arrival, serving: Serving) -> ToSwitch:
-    """By the entry that is there now."""
-    if arrival.fragment:
-        return send_again(arrival, serving)
-    message = PacketOut(arrival.frame, arrival.in_port, arrival.side.access_table)
-    return ToSwitch(arrival.switch.lb.name, message)
-
-
 class Refusal(Exception):
     """No entry. `wait` names what will be there soon (the sender asks again); None: the sender must be told."""
 
@@ -197,8 +189,10 @@ class Opening:
         """The entry of a connection that this packet, of that key, opens. Raises Refusal."""
         if full := pressure.full(serving, arrival.packet.protocol):
             raise Refusal(full)
-        if arrival.side is EXTERNAL:
+        if arrival.way is EXTERNAL:
             return self._to_server(arrival, serving, key, avoided)
+        if not serving.outbound:
+            raise Refusal()  # a server's, which has no NAT gateway
         return self._to_outside(arrival, serving, key)
 
     def _to_server(self, arrival: Arrival, serving: Serving, key: bytes, avoided: Endpoint | None) -> Entry:
@@ -206,11 +200,14 @@ class Opening:
         service = serving.services.get(place)
         if service is None:
             return self._to_inside(arrival, serving, key)
-        switch, takes = arrival.switch, serving.servers.takes
+        switch, takes, side = arrival.switch, serving.servers.takes, arrival.side
+        if side is INTERNAL and not self._ground.is_inside(packet.src):
+            raise Refusal("source_not_inside")  # what it is answered would go to the external network
         neighbours, silent = switch.neighbours, switch.hearing.silent
 
         def allowed(server: Server) -> bool:
-            return takes(place, server) and server.hop.address in neighbours and serving.can_translate(key, server, now)
+            reached = takes(place, server) and server.hop.address in neighbours
+            return reached and serving.can_translate(key, server, now, side)
 
         client, scheduler, server = sender_half(key), serving.schedulers[place], None
         slow_start = serving.servers.slow_start
@@ -223,7 +220,7 @@ class Opening:
             server = server or scheduler.choose(client, well)
         # Where none answers, it may be this LB that does not hear them: better one of them than none.
         server = server or scheduler.choose(client, allowed)
-        reply = serving.translate(key, server, now) if server else None
+        reply = serving.translate(key, server, now, side) if server else None
         if reply is None:
             raise self._refusal(arrival, serving, place, service)
         return Entry(key, reply, packet.eth_src, now, packet.seq)
@@ -235,7 +232,7 @@ class Opening:
         reached = [server for server in taking if server.hop.address in switch.neighbours]
         if not taking:
             self._none_takes(switch, serving, place, service, now)
-        elif serving.allocation and reached:
+        elif serving.allocation_for(arrival.side) and reached:
             self._exhausted(switch, serving, now)
         elif len(reached) < len(taking):
             return Refusal("server_unresolved")

@@ -63,8 +63,7 @@ class _Recovery:
             if self._name in serving.holders:
                 self._put_back(serving)
                 serving.unread.discard(self._name)
-                if serving.ports:
-                    serving.ports.forget()
+                serving.forget_ports()
         self._outcome.messages = [*portions(DeleteEntries, strange), *portions(ModifyEntries, self._moved_on),
                                   *self._outcome.messages]
         self._outcome.deleted = len(strange)

@@ -69,7 +69,7 @@ class Reused:
         """Asks whether the connection of that entry is over; `then` goes on with the SYN. None if there is no reason
         to."""
         packet, now, before = arrival.packet, arrival.now, None
-        if packet.protocol != TCP or arrival.side is not EXTERNAL or entry.flags & ENDING:
+        if packet.protocol != TCP or arrival.way is not EXTERNAL or entry.flags & ENDING:
             return None
         if entry.isn == packet.seq:
             passed_on_at, before = self._passed_on.get(entry.key, (now, 0))

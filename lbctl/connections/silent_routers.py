@@ -119,7 +119,7 @@ class SilentRouters:
         followed = []
         for entry in entries:
             if (entry.next_hop == old and not entry.inner_hop and not entry.flags & GONE
-                    and not self._ground.on_link(unpack_key(entry.key)[1])):
+                    and self._ground.behind_router(unpack_key(entry.key)[1])):
                 entry.next_hop = new
                 serving.table.changed(entry)
                 followed.append(entry)

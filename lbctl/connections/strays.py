@@ -7,14 +7,15 @@ from lbctl.connections.arrival import Arrival
 from lbctl.connections.endings import Endings
 from lbctl.connections.transition import Transition
 from lbctl.entries.access_table import GONE, NO_HOP, REINSTALLED, Entry
-from lbctl.frames.packets import parse_mac
+from lbctl.frames.packets import ACK, SYN, parse_mac
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.messages import AddEntries, AddFlows, DeleteEntries, Message, portions
 from lbctl.values.keys import unpack_key
-from lbctl.values.side import EXTERNAL
+from lbctl.values.protocols import TCP
+from lbctl.values.side import EXTERNAL, INTERNAL
 from lbctl.values.transfer import TransferMode
 
 
@@ -33,13 +34,23 @@ class Strays:
         key = arrival.key
         entry = None
         if key:
-            entry = serving.table.find(arrival.side, key) or self._endings.revived(arrival, serving, key)
-        return self.put_back(arrival, serving, entry) if entry else refuse(arrival, serving)
+            entry = serving.table.find(arrival.way, key) or self._endings.revived(arrival, serving, key)
+        if entry:
+            return self.put_back(arrival, serving, entry)
+        if key and arrival.way is INTERNAL and not serving.outbound and self._opens(arrival, key):
+            arrival.switch.counters["no_way_outside"] += 1
+        return refuse(arrival, serving)
+
+    def _opens(self, arrival: Arrival, key: bytes) -> bool:
+        """A server's packet, which no NAT gateway takes: would it open a connection?"""
+        if arrival.packet.protocol == TCP:
+            return arrival.packet.tcp_flags & (SYN | ACK) == SYN
+        return not self._ground.external_ips.answers(key)
 
     def put_back(self, arrival: Arrival, serving: Serving, entry: Entry) -> Outbox:
         """The switch has lost a flow of this entry. Not the other side's: that one may have seen its FIN, and would
         forget it."""
-        side, switch = arrival.side, arrival.switch
+        side, switch = arrival.way, arrival.switch
         both_lost, taught = False, list[Message]()
         if entry.next_hop == NO_HOP or serving.outbound and not entry.inner_hop:
             if not _learn_hops(arrival, serving, entry):
@@ -66,13 +77,14 @@ class Strays:
         """What a client's packet has told is the next hop of its other connections too; and if it came by a router, of
         all others that do."""
         client = unpack_key(entry.key)[1]
-        near = self._ground.on_link(client)
+        by_router = self._ground.behind_router(client)
         alike: list[Entry] = []
         rest: list[Entry] = []
         for other in serving.hopless:
             theirs = unpack_key(other.key)[1]
             if not other.flags & GONE and other.next_hop == NO_HOP:
-                (alike if theirs == client or not (near or self._ground.on_link(theirs)) else rest).append(other)
+                same = theirs == client or by_router and self._ground.behind_router(theirs)
+                (alike if same else rest).append(other)
         serving.hopless = rest
         for other in alike:
             other.next_hop = entry.next_hop
@@ -82,7 +94,7 @@ class Strays:
 
 def _learn_hops(arrival: Arrival, serving: Serving, entry: Entry) -> bool:
     """Completes an entry that was read back with one flow only. False: this packet does not tell what is missing."""
-    from_outside = arrival.side is EXTERNAL
+    from_outside = arrival.way is EXTERNAL
     if not serving.outbound:
         if from_outside:
             entry.next_hop = arrival.packet.eth_src

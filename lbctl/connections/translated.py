@@ -8,7 +8,7 @@ from lbctl.connections.arrival import Arrival
 from lbctl.entries.access_table import Entry
 from lbctl.ground.serving import Directory, Serving
 from lbctl.values.keys import inverse_key
-from lbctl.values.side import EXTERNAL, INTERNAL
+from lbctl.values.side import EXTERNAL
 
 
 class Translated(NamedTuple):
@@ -21,10 +21,10 @@ class Translated(NamedTuple):
 def whose(directory: Directory, arrival: Arrival) -> Translated | None:
     """None: of no external IP."""
     packet, key = arrival.packet, arrival.key
-    if serving := directory.by_address.get(packet.src):
-        side = EXTERNAL
-    elif serving := directory.of_packet(packet.dst, packet.src, INTERNAL):
-        side = INTERNAL
-    else:
+    back = inverse_key(key) if key else None
+    if arrival.way is EXTERNAL and back and (found := directory.of_reply(back)):
+        return Translated(*found)
+    serving = directory.of_packet(packet.dst, packet.src, arrival.way.other)
+    if serving is None:
         return None
-    return Translated(serving, serving.table.find(side, inverse_key(key)) if key else None)
+    return Translated(serving, serving.table.find(arrival.way.other, back) if back else None)

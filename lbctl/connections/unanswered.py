@@ -44,7 +44,7 @@ class Unanswered:
         """Asks whether the server of that entry has sent anything; `then` goes on with the SYN. Empty if there is no
         reason to."""
         packet, now, lb = arrival.packet, arrival.now, arrival.switch.lb.name
-        if arrival.side is not EXTERNAL or entry not in serving.table.half_open or entry.isn != packet.seq:
+        if arrival.way is not EXTERNAL or entry not in serving.table.half_open or entry.isn != packet.seq:
             return []
         if lb != serving.assigned or entry.created < counted_since(serving, arrival.switch):
             return []

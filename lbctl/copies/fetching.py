@@ -137,8 +137,7 @@ class Copies:
         return [] if fetching.waiting else self._done(fetching, now)
 
     def _done(self, fetching: Fetching, now: float) -> Outbox:
-        if fetching.serving.ports:
-            fetching.serving.ports.forget()
+        fetching.serving.forget_ports()
         return fetching.then(now)
 
     @staticmethod
@@ -158,6 +157,8 @@ class Copies:
     def _merge(self, fetching: Fetching, server: Address, copy: str | None, rows: list[Row], now: float) -> None:
         """Makes the table's entries of that server what the copy has; of UDP, sockets tell nothing."""
         serving, table = fetching.serving, fetching.serving.table
+        if copy == "sockets":
+            rows = _with_clients_inside(serving, rows)
         there = {row.key for row in rows if not row.flags & RESET}
         for entry in fetching.held(server):
             if entry.key not in there and (copy != "sockets" or entry.key[0] == TCP):
@@ -184,12 +185,12 @@ class Copies:
         from."""
         ground = self._ground
         missing = [entry for key in keys if (entry := serving.table.by_key(key)) and entry.next_hop == NO_HOP
-                   and not ground.on_link(unpack_key(key)[1])]
+                   and ground.behind_router(unpack_key(key)[1])]
         if not missing:
             return
         common = Counter(entry.next_hop for other in ground.external_ips for entry in other.table.entries()
                          if entry.next_hop != NO_HOP and len(entry.key) == len(missing[0].key)
-                         and not ground.on_link(unpack_key(entry.key)[1])).most_common(1)
+                         and ground.behind_router(unpack_key(entry.key)[1])).most_common(1)
         for entry in missing if common else ():
             entry.next_hop = common[0][0]
 
@@ -197,3 +198,17 @@ class Copies:
     def _note_hopless(serving: Serving, keys: Iterable[bytes]) -> None:
         """What stays without one: the first packet from there will tell it for all."""
         serving.hopless += [entry for key in keys if (entry := serving.table.by_key(key)) and entry.next_hop == NO_HOP]
+
+
+def _with_clients_inside(serving: Serving, rows: Iterable[Row]) -> list[Row]:
+    """What a server's kernel knows of a client inside is the gateway. Who it is, the table tells, or nobody."""
+    gateway = serving.config.gateway
+    found = []
+    for row in rows:
+        if gateway and unpack_key(row.key)[1] == gateway.packed:
+            known = serving.table.by_reply(row.reply)
+            if known:
+                found.append(row._replace(key=known.key))
+        else:
+            found.append(row)
+    return found

@@ -198,7 +198,8 @@ class Allocation:
     def _from_table(self) -> dict[Peer, Slots]:
         """What is taken, as the access table tells, and what rests."""
         slots: dict[Peer, Slots] = {}
-        for entry in sorted(self._table.entries(), key=lambda entry: entry.created):
+        ours = [entry for entry in self._table.entries() if self._split(entry)[1][0] in self._addresses]
+        for entry in sorted(ours, key=lambda entry: entry.created):
             peer, slot = self._split(entry)
             theirs = self._known(slots, peer)
             theirs.mark(slot)

@@ -13,12 +13,13 @@ from lbctl.ground.tokens import Tokens
 from lbctl.openflow.meters import meters
 from lbctl.openflow.probe_rules import Watched
 from lbctl.openflow.rules import SERVING
+from lbctl.openflow.source_rules import Internal
 from lbctl.site.model import ExternalIp, Keeper, LoadBalancer, Settings, Site
 from lbctl.site.orders import InForce
 from lbctl.store import State
 from lbctl.switches.hops import Hops
 from lbctl.switches.switch import Limits, Switch
-from lbctl.values.addresses import Address, Network
+from lbctl.values.addresses import Address
 from lbctl.values.log import Log
 from lbctl.values.side import EXTERNAL, INTERNAL, Side
 
@@ -71,15 +72,21 @@ class Ground:
     def new_switch(self, lb: LoadBalancer) -> Switch:
         """The switch of an LB that has not connected yet."""
         watched = Watched((lb.dpid & 0xFFFFFFFFFFFF).to_bytes(6).hex(":"), self.fence_code) if self.fence_code else None
-        return Switch(lb, watched, self.limits(), self.hops, self._not_outside)
+        return Switch(lb, watched, self.limits(), self.hops, self._internal)
 
     def limits(self) -> Limits:
         """Of the external and the internal network, see Settings.limit."""
         return self.settings.limit(EXTERNAL), self.settings.limit(INTERNAL)
 
-    def _not_outside(self) -> tuple[Network, ...] | None:
-        """The networks whose addresses nobody has outside; None: whoever says so is believed."""
-        return None if self.settings.wrong_side == "pass" else self.site.internal_networks
+    def limit(self, serving: Serving, side: Side, destination: bytes) -> int | None:
+        """Bytes that a packet of that external IP may have that goes to `destination` (packed) by that side of its
+        entry. EXTERNAL is a client's, who may be inside. None: all that come."""
+        if side is EXTERNAL and self.is_inside(destination):
+            return self.settings.limit(INTERNAL)
+        return serving.limit(side, destination)
+
+    def _internal(self) -> Internal:
+        return Internal(tuple(self.site.internal_networks), self.settings.wrong_side == "pass")
 
     def ready(self) -> list[Switch]:
         """The switches that are connected and have been read back."""
@@ -101,10 +108,16 @@ class Ground:
 
     # The site.
 
-    def on_link(self, address: bytes) -> bool:
-        """Is that client (packed) on the external network itself?"""
+    def behind_router(self, address: bytes) -> bool:
+        """Do that client's (packed) packets come by a router: is it neither on the external network nor inside?"""
         client = ip_address(address)
-        return any(client in network for network in self.site.external_networks)
+        near = any(client in network for network in self.site.external_networks)
+        return not near and not self.is_inside(address)
+
+    def is_inside(self, address: bytes) -> bool:
+        """Is that host (packed) inside: on the internal network, behind a NAT gateway, or a server?"""
+        host = ip_address(address)
+        return any(host in network for network in self.site.internal_networks) or self.external_ips.is_inside(address)
 
     def keeper_of(self, server: Address) -> Keeper | None:
         """Who keeps the copy of that server's entries."""

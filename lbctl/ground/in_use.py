@@ -15,7 +15,8 @@ from lbctl.values.keys import unpack_key
 
 
 def internal_ips_in_use(serving: Serving) -> set[Address]:
-    """The internal IPs that its connections are translated to."""
+    """The internal IPs that its connections are translated to; of clients inside, with destination NAT, the
+    gateway."""
     return {ip_address(unpack_key(entry.reply)[3]) for entry in serving.table.entries() if entry.full}
 
 
@@ -43,7 +44,7 @@ def keep_what_is_in_use(ground: Ground) -> None:
         config = site.external_ip(serving.address)
         assert config is not None, "the directory holds the external IPs of the site in force"
         former = former_servers(serving, config, configured)
-        internal = internal_ips_in_use(serving) - set(config.internal_ips)
+        internal = internal_ips_in_use(serving) - {config.gateway, *config.internal_ips}
         config = replace(config, former_servers=former, former_internal_ips=tuple(sorted(internal, key=address_order)))
         serving.reconfigure(config, site.settings, ground.in_force.drained(config))
     ground.external_ips.replace(list(ground.external_ips))

@@ -13,9 +13,9 @@ from lbctl.entries.translation import Allocation, Slot, full_reply
 from lbctl.ground.move_record import MoveRecord
 from lbctl.servers.schedulers import Scheduler, scheduler_for
 from lbctl.servers.states import ServerStates
-from lbctl.site.model import ExternalIp, Hop, NatBehaviour, Server, Service, Settings, Tunnel
+from lbctl.site.model import PORTS, ExternalIp, Hop, NatBehaviour, Server, Service, Settings, Tunnel
 from lbctl.values.addresses import Address, Endpoint, Network
-from lbctl.values.keys import Place, reply_key, service_of
+from lbctl.values.keys import Place, reply_key, server_key, server_key_of, service_of, unpack_key
 from lbctl.values.owners import owner_of
 from lbctl.values.side import EXTERNAL, INTERNAL, Side
 
@@ -51,6 +51,8 @@ class Serving:
         """Whichever there is."""
         self.recorder: Callable[[RecordedEvent, Entry, float], None] | None = None
         """Is told, with the time, of each entry that is opened, found, or ends; None: nobody wants to know."""
+        self.inner: Allocation | None = None
+        """Destination NAT: of clients inside, who share the servers' network, and whose answers would miss the LB."""
         self.hopless: list[Entry] = []
         """Entries whose next hop no copy has told."""
         self.echoes = Echoes()
@@ -83,7 +85,7 @@ class Serving:
         """Another site file or order: connections stay, new ones follow the new services."""
         before, self.config, self.settings = self.config, config, settings
         self._set_services(config, drained)
-        if _translated_to(before) != _translated_to(config):
+        if (_translated_to(before), before.gateway) != (_translated_to(config), config.gateway):
             self._set_allocation()
 
     def tunnel_to(self, server: bytes) -> Tunnel | None:
@@ -111,6 +113,12 @@ class Serving:
     def _set_allocation(self) -> None:
         addresses, ports, outbound, mapping = _translated_to(self.config)
         kind = Mappings if mapping == "endpoint-independent" else Allocation
+        gateway = self.config.gateway
+        if not addresses and gateway:
+            if self.inner:
+                self.inner.change((gateway.packed,), PORTS)
+            else:
+                self.inner = Allocation(self.table, (gateway.packed,), PORTS, False, self._seed)
         if not addresses:
             self.ports = None
         elif isinstance(self.ports, kind):
@@ -122,18 +130,24 @@ class Serving:
         self.allocation = self.ports if isinstance(self.ports, Allocation) else None
         self.mappings = self.ports if isinstance(self.ports, Mappings) else None
 
-    def can_translate(self, key: bytes, server: Server, now: float) -> bool:
-        """Can a connection of that key go to that server?"""
-        if self.allocation is None:
-            return self.table.by_reply(reply_key(key, server.address.packed, server.port)) is None
-        return self.allocation.available((key[0], server.address.packed, server.port), now, self.settings.time_wait)
+    def allocation_for(self, side: Side) -> Allocation | None:
+        """Of a client on that side; None: its address and port stay as they are."""
+        return self.allocation or (self.inner if side is INTERNAL else None)
 
-    def translate(self, key: bytes, server: Server, now: float) -> bytes | None:
+    def can_translate(self, key: bytes, server: Server, now: float, side: Side = EXTERNAL) -> bool:
+        """Can a connection of that key go to that server? side: where its client is."""
+        allocation = self.allocation_for(side)
+        if allocation is None:
+            return self.table.by_reply(reply_key(key, server.address.packed, server.port)) is None
+        return allocation.available((key[0], server.address.packed, server.port), now, self.settings.time_wait)
+
+    def translate(self, key: bytes, server: Server, now: float, side: Side = EXTERNAL) -> bytes | None:
         """The reply key of a connection of that key to that server; takes a port where one is needed. None: there is
         none."""
-        if self.allocation is None:
+        allocation = self.allocation_for(side)
+        if allocation is None:
             return reply_key(key, server.address.packed, server.port)
-        place = self.allocation.give((key[0], server.address.packed, server.port), now, self.settings.time_wait)
+        place = allocation.give((key[0], server.address.packed, server.port), now, self.settings.time_wait)
         return full_reply(key, server.address.packed, server.port, place) if place else None
 
     def outward(self, key: bytes, inner_hop: bytes, now: float) -> Slot | None:
@@ -145,11 +159,20 @@ class Serving:
 
     def remove(self, entry: Entry, now: float) -> None:
         """Takes an entry out of the table, and frees its port."""
-        if self.ports:
-            self.ports.freed(entry, now)
+        if ports := self._ports_of(entry):
+            ports.freed(entry, now)
         self.table.remove(entry)
         if self.recorder:
             self.recorder("ended", entry, now)
+
+    def _ports_of(self, entry: Entry) -> Allocation | Mappings | None:
+        return self.ports or (self.inner if self.inner and entry.full else None)
+
+    def forget_ports(self) -> None:
+        """The access table has been filled from outside: which ports are taken is found anew."""
+        for ports in (self.ports, self.inner):
+            if ports:
+                ports.forget()
 
     def restore(self, entry: Entry, now: float) -> bool:
         """Puts an entry that was removed back into the table, with its port. False if its keys or its port are
@@ -157,7 +180,8 @@ class Serving:
         table = self.table
         if table.by_key(entry.key) or table.by_reply(entry.reply):
             return False
-        if self.ports and not self.ports.take_back(entry):
+        ports = self._ports_of(entry)
+        if ports and not ports.take_back(entry):
             return False
         entry.flags &= ~GONE
         table.add(entry)
@@ -173,13 +197,14 @@ class Serving:
 
     def tidy(self, now: float) -> None:
         """Forgets what nobody needs any more. To be called now and then."""
-        if self.ports:
-            self.ports.tidy(now, self.settings.time_wait)
+        for ports in (self.ports, self.inner):
+            if ports:
+                ports.tidy(now, self.settings.time_wait)
 
-    def error_source(self, destination: bytes, side: Side) -> bytes:
-        """Whom an error comes from that answers a packet from that side to `destination` (packed): the address that
-        was asked, if it is one of this external IP's; else the gateway."""
-        if side is EXTERNAL or any(destination == address.packed for address in self.config.internal_addresses()):
+    def error_source(self, destination: bytes, way: Side) -> bytes:
+        """Whom an error comes from that answers a packet to `destination` (packed), a client's (EXTERNAL) or one from a
+        server or inside host: the address that was asked, if it is one of this external IP's; else the gateway."""
+        if way is EXTERNAL or any(destination == address.packed for address in self.config.internal_addresses()):
             return destination
         return self.config.internal_addresses()[0].packed
 
@@ -214,6 +239,8 @@ class Directory:
         self.by_owner: dict[int, Serving] = {}
         self._by_internal: dict[bytes, Serving] = {}
         self._by_server: dict[bytes, Serving] = {}
+        self._servers: set[bytes] = set()
+        self._served: set[bytes] = set()
         self._inside: list[tuple[int, int, int, Serving]] = []
         """(bytes of an address, network, mask, serving)"""
         self._hops: dict[Address, Hop] = {}
@@ -234,6 +261,12 @@ class Directory:
         }
         self._by_server = {server.packed: serving for serving in servings if serving.config.nat == "destination"
                            for server in serving.config.server_addresses()}
+        self._servers = {server.packed for serving in servings for server in serving.config.hops()}
+        self._served = {
+            server_key(protocol, server.address.packed, server.port)
+            for serving in servings if serving.config.nat == "destination"
+            for (protocol, _), service in serving.services.items() for server in service.servers
+        }
         self._inside = [(*_mask(prefix), serving) for serving in servings for prefix in serving.config.inside]
         self._hops = {hop.address: hop for serving in servings for hop in serving.config.hops().values()}
         self._routers = {serving.config.router for serving in servings if serving.config.router}
@@ -242,14 +275,32 @@ class Directory:
             for address in {hop.address for hop in serving.config.hops().values()}:
                 self._behind.setdefault(address, []).append(serving.config)
 
-    def of_packet(self, src: bytes, dst: bytes, side: Side) -> Serving | None:
-        """Whose packet it is that has come from that side; the order is that of the priorities in table
-        transfer_mode."""
-        if side is EXTERNAL:
+    def of_packet(self, src: bytes, dst: bytes, way: Side) -> Serving | None:
+        """Whose packet it is: EXTERNAL, a client's to an external IP; INTERNAL, a server's or an inside host's. The
+        order is that of the priorities in table transfer_mode."""
+        if way is EXTERNAL:
             return self.by_address.get(dst)
-        return self._by_internal.get(dst) or self._by_server.get(src) or self._of_inside(src)
+        return self._by_internal.get(dst) or self._by_server.get(src) or self.gateway_of(src)
 
-    def _of_inside(self, src: bytes) -> Serving | None:
+    def answers(self, key: bytes) -> bool:
+        """Does a packet of that key come from where a server, by destination NAT, serves?"""
+        return server_key_of(key) in self._served
+
+    def of_reply(self, key: bytes) -> tuple[Serving, Entry] | None:
+        """The entry whose packets from inside carry that key, and its external IP: a server's packets may be its NAT
+        gateway's, too."""
+        _, src, _, dst, _ = unpack_key(key)
+        for serving in (self.of_packet(src, dst, INTERNAL), self.gateway_of(src)):
+            if serving and (entry := serving.table.by_reply(key)):
+                return serving, entry
+        return None
+
+    def is_inside(self, host: bytes) -> bool:
+        """Is it (packed) a server, or an inside host of a NAT gateway?"""
+        return host in self._servers or self.gateway_of(host) is not None
+
+    def gateway_of(self, src: bytes) -> Serving | None:
+        """The NAT gateway of that inside host (packed)."""
         number, size = int.from_bytes(src), len(src)
         return next((serving for length, network, mask, serving in self._inside
                      if length == size and number & mask == network), None)

@@ -47,6 +47,7 @@ class Kind(enum.IntEnum):
     PROBED = 19
     CHECKED = 20
     HOP = 21
+    NO_WAY = 22
 
     # Each kind of flow that drops is a reason of its own (values/drops.py), and counted by it.
     VLAN = 64

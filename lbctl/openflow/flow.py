@@ -41,7 +41,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Simple:
-    """An action without a value: `in_port`, `controller`, `dec_ttl` or `pop_vlan`."""
+    """An action without a value: `in_port`, `controller`, `dec_ttl`, `pop_vlan` or `forget_in_port`."""
 
     name: str
 
@@ -95,6 +95,9 @@ CONTROLLER = Simple("controller")
 IN_PORT = Simple("in_port")
 DEC_TTL = Simple("dec_ttl")
 POP_VLAN = Simple("pop_vlan")
+FORGET_IN_PORT = Simple("forget_in_port")
+"""Before an output that may be the port that the packet came by: Open vSwitch sends nothing back there (ovs-fields(7),
+in_port). Loaded, since OpenFlow's own field in_port can't be set."""
 
 
 class PipelineError(ValueError):
@@ -187,6 +190,7 @@ _MATCH_ORDER = ("reg0", "reg1", "reg2", "reg3", "tunnel_id", "tun_ipv4_src", "me
                 "nw_ttl", "ip_frag", "icmpv4_type", "icmpv6_type", "ipv6_nd_target",
                 "tcp_src", "udp_src", "tcp_dst", "udp_dst", "tcp_flags")
 _HEX = ("reg0", "reg1", "reg2", "reg3", "tunnel_id", "metadata")
+_SIMPLE_TEXTS = {"controller": "CONTROLLER:65535", "in_port": "IN_PORT", "forget_in_port": "load:0->NXM_OF_IN_PORT[]"}
 _PROTOCOLS: dict[tuple[MatchValue, MatchValue | None], str] = {
     (ETH_TYPE_ARP, None): "arp",
     (ETH_TYPE_IPV4, None): "ip", (ETH_TYPE_IPV4, ICMP): "icmp",
@@ -235,12 +239,8 @@ def _action_text(action: FlowAction) -> str:
             return f"move:{_moved(source, bits)}->{_moved(target, bits)}"
         case Output(port):
             return f"output:{port}"
-        case Simple("controller"):
-            return "CONTROLLER:65535"
-        case Simple("in_port"):
-            return "IN_PORT"
         case Simple(name):
-            return name
+            return _SIMPLE_TEXTS.get(name, name)
         case FinTimeout(idle):
             return f"fin_timeout(idle_timeout={idle})"
         case SetTtl(ttl):

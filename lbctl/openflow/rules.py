@@ -19,6 +19,7 @@ from lbctl.openflow.flow import (
     ANY_TAG,
     CONTROLLER,
     DEC_TTL,
+    FORGET_IN_PORT,
     FRAGMENT_ANY,
     IN_PORT,
     POP_VLAN,
@@ -42,6 +43,7 @@ from lbctl.openflow.meters import (
     METER_FRAGMENT,
     METER_HOLD,
     METER_ICMP,
+    METER_PASS_ON,
     METER_RESET,
     meter_new,
     meter_stray,
@@ -49,7 +51,7 @@ from lbctl.openflow.meters import (
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.probe_rules import Watched, probe_flows
 from lbctl.openflow.responder_rules import ECHO_TYPES, echo_responder, responder, solicitation_flows
-from lbctl.openflow.source_rules import external_ip_source_flows, source_flows
+from lbctl.openflow.source_rules import NO_NETWORKS, Internal, external_ip_source_flows, source_flows
 from lbctl.openflow.tables import REG_MODE_NORMAL, REG_MODE_TRANSITION
 from lbctl.site.model import CHECK_PORTS, FILTERINGS, ExternalIp, Hop, Tunnel
 from lbctl.values.addresses import Address, Network, address_order
@@ -120,6 +122,10 @@ def base_flows(ports: Ports, tunnels: Iterable[Tunnel] = ()) -> Iterator[Flow]:
     yield flow(Kind.PIPELINE, 0, "access_in", 0, {}, goto="no_entry")
     yield flow(Kind.PIPELINE, 0, "access_out", 0, {}, goto="no_entry")
 
+    for eth_type in ETH_TYPES.values():
+        yield flow(Kind.NO_WAY, 0, "transfer_mode", 10, {"in_port": ports.internal.number, "eth_type": eth_type},
+                   CONTROLLER, meter=METER_ERROR)
+
     for version, eth_type in ETH_TYPES.items():
         yield flow(Kind.HOLD, 0, "no_entry", 130, {"reg0": REG_MODE_TRANSITION, "eth_type": eth_type}, CONTROLLER,
                    meter=METER_HOLD)
@@ -141,15 +147,22 @@ def base_flows(ports: Ports, tunnels: Iterable[Tunnel] = ()) -> Iterator[Flow]:
     yield from _too_big("deliver_tunnel")
     yield flow(Kind.RESET, 0, "show_reset", 0, {}, CONTROLLER, meter=METER_RESET)
     yield from changed_hop_flows()
-    for table, send, port in (("deliver_client", "send_outside", ports.external),
-                              ("deliver_inside", "send_inside", ports.internal)):
+    for table, send, port, back in (("deliver_client", "send_outside", ports.external, ()),
+                                    ("deliver_inside", "send_inside", ports.internal, (FORGET_IN_PORT,))):
         if port.limit is not None:
             yield from _too_big(send)
         for eth_type in ETH_TYPES.values():
             if port.limit is not None:
                 yield flow(Kind.DELIVER, 0, table, 100, {"eth_type": eth_type}, _measure(port.limit), goto=send)
             yield flow(Kind.DELIVER, 0, table if port.limit is None else send, 100, {"eth_type": eth_type},
-                       SetField("eth_src", port.mac), DEC_TTL, Output(port.number))
+                       SetField("eth_src", port.mac), DEC_TTL, *back, Output(port.number))
+
+
+def inside_flows(inside: Iterable[Network]) -> Iterator[Flow]:
+    """Clients on the internal network: what they are answered goes back there."""
+    for network in inside:
+        to_inside: Match = {"eth_type": ETH_TYPES[network.version], f"ipv{network.version}_dst": str(network)}
+        yield flow(Kind.DELIVER, 0, "deliver_client", 110, to_inside, goto="deliver_inside")
 
 
 def _measure(limit: int) -> CheckLarger:
@@ -207,7 +220,8 @@ def external_ip_flows(external_ip: ExternalIp, role: Role, ports: Ports) -> Iter
     yield from _mode_flows(external_ip, owner, role, ports)
     yield from _check_flows(external_ip, owner, ports)
     if role.mode is not None:
-        yield echo_responder(owner, ports.external, address)
+        for port in (ports.external, ports.internal):
+            yield echo_responder(owner, port, address)
         for internal in external_ip.internal_addresses():
             for port in ports.inside(external_ip):
                 yield echo_responder(owner, port, internal, _back(port, ports))
@@ -228,9 +242,11 @@ def _opening_flows(external_ip: ExternalIp, owner: int, ports: Ports) -> Iterato
                        meter=METER_CLOSED)
     yield flow(Kind.STRAY, owner, "no_entry", 105, outside, CONTROLLER, meter=meter_stray(owner))
     for service in external_ip.services:
-        yield flow(Kind.NEW, owner, "no_entry", 120, {
-            **outside, "ip_proto": service.protocol_number, f"{service.protocol}_dst": service.port,
-            **_opens(service.protocol)}, CONTROLLER, meter=meter_new(owner))
+        # From either network: clients may be inside, also among a NAT gateway's hosts.
+        yield flow(Kind.NEW, owner, "no_entry", 122, {
+            **normal, f"ipv{version}_dst": str(external_ip.address),
+            "ip_proto": service.protocol_number, f"{service.protocol}_dst": service.port, **_opens(service.protocol)},
+            CONTROLLER, meter=meter_new(owner))
     if not gateway:
         return
     field, icmp, request, reply = ECHO_TYPES[version]
@@ -275,9 +291,12 @@ def delivery_flows(hops: Mapping[Address, Hop], neighbours: Mapping[Address, str
         if tunnel is None and ports.internal.limit is not None:
             yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, to_mac, _measure(ports.internal.limit),
                        goto="send_inside")
-            continue
+        elif tunnel is None:
+            yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, *to_hop, FORGET_IN_PORT,
+                       Output(ports.internal.number))
         if tunnel is None:
-            yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, *to_hop, Output(ports.internal.number))
+            if next_hop != server:  # behind a router it may have any address, and be a client
+                yield flow(Kind.DELIVER, 0, "deliver_client", 110, to_server, goto="deliver_inside")
             continue
         yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, _measure(tunnel.mtu), goto="deliver_tunnel")
         to_end = (SetField("tun_ipv4_dst", str(tunnel.remote)), SetField("tunnel_id", tunnel.key))
@@ -305,15 +324,16 @@ def neighbour_flows(hops: Iterable[Hop], routers: Iterable[Address], ports: Port
 
 def all_flows(external_ips: Iterable[ExternalIp], roles: Mapping[Address, Role],
               neighbours: Mapping[Address, str], ports: Ports, watched: Watched | None = None,
-              internal: Iterable[Network] | None = ()) -> list[Flow]:
+              internal: Internal = NO_NETWORKS) -> list[Flow]:
     """Everything that an LB should hold besides its access table. `neighbours`: the MAC of each next hop that is known;
-    watched: how other LBs' probes mean it; internal: see source_flows."""
+    watched: how other LBs' probes mean it."""
     external_ips = list(external_ips)
+    prefixes = {*internal.networks, *(prefix for external_ip in external_ips for prefix in external_ip.inside)}
     hops = {server: hop for external_ip in external_ips for server, hop in ports.hops(external_ip).items()}
     routers = {external_ip.router for external_ip in external_ips if external_ip.router}
     tunnels = sorted({replace(hop.tunnel, mtu=0) for hop in hops.values() if hop.tunnel}, key=str)
     flows = [*base_flows(ports, tunnels), *source_flows(ports, internal), *delivery_flows(hops, neighbours, ports),
-             *neighbour_flows(hops.values(), routers, ports)]
+             *neighbour_flows(hops.values(), routers, ports), *inside_flows(sorted(prefixes, key=str))]
     if watched:
         flows += probe_flows(watched, tuple((port.number, port.mac) for port in (ports.external, ports.internal)))
     for external_ip in external_ips:
@@ -336,6 +356,10 @@ def _back(port: Port, ports: Ports) -> tuple[FlowAction, ...]:
 def _mode_flows(external_ip: ExternalIp, owner: int, role: Role, ports: Ports) -> Iterator[Flow]:
     hops = ports.hops(external_ip)
     yield _mode_flow(owner, role, 100, _where(ports.external), {"dst": external_ip.address}, "inbound_flags")
+    # A client inside, whoever's server it is. What it sends to another LB's external IP is many packets: they take no
+    # share of the meter for errors.
+    yield _mode_flow(owner, role, 105, _where(ports.internal), {"dst": external_ip.address}, "inbound_flags",
+                     METER_PASS_ON)
     if external_ip.kind == "nat-gateway":
         for prefix in external_ip.inside:
             yield _mode_flow(owner, role, 90, _where(ports.internal), {"src": prefix}, "outbound_flags")
@@ -353,13 +377,15 @@ def _mode_flows(external_ip: ExternalIp, owner: int, role: Role, ports: Ports) -
 
 
 def _mode_flow(owner: int, role: Role, priority: int, where: Match, sides: Mapping[str, Address | Network],
-               flags_table: str) -> Flow:
-    """sides: `src` or `dst` -> the address there."""
+               flags_table: str, unassigned: int | None = None) -> Flow:
+    """sides: `src` or `dst` -> the address there. unassigned: the meter where there is no mode,
+    if it is not the external IP's own."""
     match = dict(where)
     for side, address in sides.items():
         match |= {"eth_type": ETH_TYPES[address.version], f"ipv{address.version}_{side}": str(address)}
     if role.mode is None:
-        return flow(Kind.UNASSIGNED, owner, "transfer_mode", priority, match, CONTROLLER, meter=meter_stray(owner))
+        return flow(Kind.UNASSIGNED, owner, "transfer_mode", priority, match, CONTROLLER,
+                    meter=unassigned or meter_stray(owner))
     register = REG_MODE_NORMAL if role.mode is TransferMode.NORMAL else REG_MODE_TRANSITION
     return flow(Kind.MODE, owner, "transfer_mode", priority, match, SetField("reg0", register),
                 goto="no_entry" if role.hold_all else flags_table)

@@ -8,7 +8,8 @@ answered from the service's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from lbctl.openflow.cookies import Kind
 from lbctl.openflow.flow import Flow, Match, flow
@@ -18,13 +19,24 @@ from lbctl.values.addresses import Address, Network
 from lbctl.values.protocols import ETH_TYPES
 
 
-def source_flows(ports: Ports, internal: Iterable[Network] | None) -> Iterator[Flow]:
-    """internal: the networks whose addresses nobody has outside; None: all sources are believed, whatever flows there
-    are besides."""
+class Internal(NamedTuple):
+    """The internal networks. believed: who says from outside that it is there, or has an address of ours."""
+
+    networks: tuple[Network, ...] = ()
+    believed: bool = False
+
+
+NO_NETWORKS = Internal()
+
+
+def source_flows(ports: Ports, internal: Internal) -> Iterator[Flow]:
+    """Of the internal networks, whose addresses nobody has outside; or what lets all in, whatever flows there are
+    besides."""
     yield flow(Kind.PIPELINE, 0, "sources", 0, {}, goto="transfer_mode")
-    if internal is None:
+    if internal.believed:
         yield flow(Kind.PIPELINE, 0, "sources", 200, {}, goto="transfer_mode")
-    for network in internal or ():
+        return
+    for network in internal.networks:
         yield _dropped(0, 130, ports.external.number, network)
 
 

@@ -70,11 +70,12 @@ TABLES: dict[str, Table] = {
                "measures for a tunnel, or a small MTU.",
                "eth_type ipv4_dst ipv6_dst nw_ttl reg1 reg3", "eth_src eth_dst reg1 reg2 reg3",
                "deliver_server deliver_tunnel show_reset show_hop send_inside"),
-        _table(41, "deliver_client", "Adds the LB's own MAC, and sends to the external network.",
-               "eth_type nw_ttl reg1 reg3", "eth_src reg1 reg2 reg3",
-               "deliver_client show_reset show_hop send_outside"),
-        _table(42, "deliver_inside", "Adds the LB's own MAC, and sends to the internal network: outbound NAT, whose "
-               "entries know the next hop.",
+        _table(41, "deliver_client", "Adds the LB's own MAC, and sends to the external network; or to a client inside, "
+               "by table deliver_inside.",
+               "eth_type ipv4_dst ipv6_dst nw_ttl reg1 reg3", "eth_src reg1 reg2 reg3",
+               "deliver_client deliver_inside show_reset show_hop send_outside"),
+        _table(42, "deliver_inside", "Adds the LB's own MAC, and sends to the internal network, where the entry knows "
+               "the next hop: to a NAT gateway's hosts, and clients inside.",
                "eth_type nw_ttl reg1", "eth_src reg1 reg2", "deliver_inside show_reset send_inside"),
         _table(43, "show_reset", "Shows a RST that has been delivered to the controller."),
         _table(44, "deliver_tunnel", "The same through the server's tunnel; what is too large for it is shown to the "

@@ -12,10 +12,11 @@ from lbctl.openflow.messages import AddFlows, DeleteCookie, DeleteFlows, Message
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.probe_rules import Watched
 from lbctl.openflow.rules import ABSENT, Role, all_flows, delivery_flows, external_ip_flows
+from lbctl.openflow.source_rules import Internal
 from lbctl.site.model import ExternalIp, LoadBalancer
 from lbctl.switches.hearing import Hearing
 from lbctl.switches.hops import Hops
-from lbctl.values.addresses import Address, Network
+from lbctl.values.addresses import Address
 
 Limits = tuple[int | None, int | None]
 """Of the external and the internal network."""
@@ -48,10 +49,10 @@ class Switch:
         watched: Watched | None = None,
         limits: Limits = (None, None),
         hops: Hops | None = None,
-        internal: Callable[[], Iterable[Network] | None] = tuple,
+        internal: Callable[[], Internal] = Internal,
     ) -> None:
         """watched: how other LBs' probes mean it; None: they don't. limits: see Port.limit, of both networks. hops:
-        those of all LBs. internal: the networks that source_flows wants to know."""
+        those of all LBs."""
         self.lb = lb
         self.limits = limits
         self.watched = watched

@@ -35,9 +35,8 @@ DROPS: dict[str, Drop] = {
     "not_ours": Drop("switch", "is neither ARP nor IP for this LB's own MAC: what a learning switch floods, and what "
                      "everybody is sent"),
     "arp_not_ours": Drop("switch", "asks or tells (ARP, neighbour discovery) what is not this LB's business"),
-    "no_external_ip": Drop("switch", "is for no external IP, or from a host inside that is no server and has no NAT "
-                           "gateway", "does a router send it here by mistake? `tcpdump -ni PORT`; a host inside that "
-                           "shall reach the outside needs a NAT gateway (docs/nat.md)"),
+    "no_external_ip": Drop("switch", "is for no external IP, and not from inside",
+                           "does a router send it here by mistake? `tcpdump -ni PORT`"),
     "syn_and_fin": Drop("switch", "has SYN and FIN at once, as no sane host sends it"),
     "reset_of_nothing": Drop("switch", "is a RST of no connection here: a RST is never answered"),
     "icmp_of_nothing": Drop("switch", "is ICMP, but neither a ping nor an error about a connection"),
@@ -58,6 +57,9 @@ DROPS: dict[str, Drop] = {
     "over_hop_rate": Drop("limit", "is the controller's copy of one that came from another MAC than before: it is "
                           "delivered"),
     "over_error_rate": Drop("limit", "has no entry, beyond `error_rate`: it is not answered, or not put back", _FLOOD),
+    "over_pass_on_rate": Drop("limit", "is for another LB's external IP, from a client inside, beyond `error_rate`: it "
+                              "is not passed on", "keep external IPs that call each other much on one LB "
+                              "(docs/field.md)"),
     "over_hold_rate": Drop("limit", "was to be held while its external IP moves, beyond `hold_rate`",
                            "a larger hold_rate; `precopy`, which holds less"),
     "over_arp_rate": Drop("limit", "tells a server's MAC, beyond `arp_rate`",
@@ -87,6 +89,9 @@ DROPS: dict[str, Drop] = {
     "held_full": Drop("controller", "was to be held while its external IP moves, beyond `held_packets` or `held_bytes`",
                       "larger ones; `precopy`, which holds less"),
     "held_given_up": Drop("controller", "was held for an LB that went away meanwhile", "`lbctl moves` says which"),
+    "source_not_inside": Drop("controller", "opens a connection by the internal port, and its source is none of the "
+                              "internal networks', NAT gateways' hosts' or servers'", "is `internal_network` in the "
+                              "site file right?"),
     "server_unresolved": Drop("controller", "opens a connection to a service whose servers' MACs are not known",
                               "`lbctl server list` shows who does not answer ARP; are the servers up, and on the "
                               "internal network?"),

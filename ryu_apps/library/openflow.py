@@ -179,6 +179,8 @@ def _simple(name: str) -> OFPAction:
         return parser.OFPActionDecNwTtl()
     if name == "pop_vlan":
         return parser.OFPActionPopVlan()
+    if name == "forget_in_port":
+        return parser.NXActionRegLoad(ofs_nbits=15, dst="in_port_nxm", value=0)
     return parser.OFPActionOutput({"controller": ofp.OFPP_CONTROLLER, "in_port": ofp.OFPP_IN_PORT}[name], WHOLE_PACKET)
 
 

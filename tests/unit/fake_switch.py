@@ -401,6 +401,8 @@ def _act(run: Run, action: FlowAction, cookie: int) -> Iterator[Sent | Event]:
             run.set("nw_ttl", run.value("nw_ttl") - 1)
         case Simple("pop_vlan"):
             run.untag()
+        case Simple("forget_in_port"):
+            run.set("in_port", 0)
         case SetTtl(ttl):
             run.set("nw_ttl", ttl)
         case CheckLarger(length, field):
@@ -537,5 +539,7 @@ def _delivery(flow: Flow) -> bytes:
         field, as_number(match[field]).to_bytes(_SIZES[field])
     )
     actions = b"".join(_set_field(action) for action in flow.actions if isinstance(action, SetField))
-    actions += struct.pack("!HH4x", 24, 8) + struct.pack("!HHIH6x", 0, 16, 2, 0xFFE5)
+    actions += struct.pack("!HH4x", 24, 8)
+    actions += struct.pack("!HHIHHIQ", 0xFFFF, 24, 0x2320, 7, 15, 0x00000002, 0)  # nicira-ext.h: reg_load
+    actions += struct.pack("!HHIH6x", 0, 16, 2, 0xFFE5)
     return _match(fields) + struct.pack("!HH4x", 4, 8 + len(actions)) + actions

@@ -33,6 +33,7 @@ def test_a_load_balancer_shows_its_state_ports_and_load():
         "ports": {"external": {"name": "lba-ext", "number": 1, "mac": "02:00:00:00:01:01", "up": True, "mtu": 1500},
                   "internal": {"name": "lba-int", "number": 2, "mac": "02:00:00:00:01:02", "up": True, "mtu": 1500},
                   "tunnels": {}},
+        "internal_networks": ["10.0.0.0/24"],
         "external_ips": ["198.51.100.1"], "connections": 1, "capacity": 1.0, "drained": False,
         "load": {"packets_per_second": 0.0, "bytes_per_second": 0.0, "new_connections_per_second": 0.0},
         "counters": {"packet_ins": 7, "dropped": {"malformed": 2}, "other": {"resets": 1}}}

@@ -337,12 +337,14 @@ def test_what_the_controller_says_is_told(doctor):
     switches["lb-a"].counters["dropped_malformed"] = 3
     switches["lb-a"].counters["dropped_not_ours"] = 30_000
     switches["lb-a"].counters["ports_exhausted"] = 5
+    switches["lb-a"].counters["no_way_outside"] = 4
     status, findings = doctor()
     assert status == 1
     text = json.dumps(findings)
     assert "not_ours" not in text, "nothing is wrong about it"
     for part in ("lb-b is not connected", "00000000000000bb", "does not answer the ARP requests of lb-a",
                  "lb-a: 3 dropped since the controller started (malformed), each a packet that is cut off",
+                 "Hosts inside have sent 4 packets to the outside by lb-a, and no NAT gateway has them",
                  "lb-a has refused 5 connections because no translated port was left"):
         assert part in text
 

@@ -16,6 +16,7 @@ from lbctl.cli.where.walk import Hit
 from lbctl.moves.actions import HOLDING
 from lbctl.openflow.cookies import Kind
 from lbctl.openflow.flow import flow
+from lbctl.openflow.rules import SERVING
 from lbctl.servers.states import FormerServer, ServerState
 from lbctl.site.model import Hop
 from lbctl.values.addresses import Endpoint
@@ -66,7 +67,7 @@ def test_a_packet_of_a_connection_goes_to_its_server(lbctl):
     run = lbctl("where", CLIENT, EXTERNAL)
     assert "has an entry: server 10.0.0.11:80, open" in run.out
     assert "priority=100,ip,in_port=1,dl_dst=02:00:00:00:01:01 actions=goto_table:5" in run.out
-    assert "set_field:02:00:00:00:00:11->eth_dst,dec_ttl,output:2" in run.out
+    assert "set_field:02:00:00:00:00:11->eth_dst,dec_ttl,load:0->NXM_OF_IN_PORT[],output:2" in run.out
 
 
 def test_the_server_is_not_found(lbctl):
@@ -259,11 +260,34 @@ def test_a_nat_gateways_filtering_lets_a_datagram_in(all_kinds):
 def test_why_a_packet_is_dropped_is_told_with_its_count():
     last = Hit("no_entry", flow(Kind.SYN_AND_FIN, 0, "no_entry", 125, {"eth_type": 0x0800}))
     view = {"name": "lb-a", "counters": {"dropped": {"syn_and_fin": 12}}}
-    situation = Situation("tcp", Endpoint(IPv4Address("203.0.113.9"), 1), Endpoint(IP_1, 80), False,
+    situation = Situation("tcp", Endpoint(IPv4Address("203.0.113.9"), 1), Endpoint(IP_1, 80), False, False, None,
                           {"address": str(IP_1), "inside": []}, view, None, "normal", None, None)
     assert _outcome(situation, last) == (
         "dropped", "dropped in table 30 (no_entry) of lb-a, as a packet that has SYN and FIN at once, as no sane host "
         "sends it; counted as syn_and_fin, 12 so far")
+
+
+def test_a_server_calls_another_external_ip(all_kinds):
+    """From inside: it is shown to the controller there, and its server sees the gateway."""
+    answer = all_kinds("where", "10.0.0.11:5000", "198.51.100.1:80", "--json").json
+    assert "in_port=2" in answer["verdicts"]["syn"]["path"][2]["rule"]
+    assert answer["verdicts"]["syn"]["outcome"] == "new"
+    assert "they see a port of the gateway 10.0.0.1" in all_kinds("where", "10.0.0.11:5000", "198.51.100.1:80").out
+
+
+def test_a_host_of_another_lbs_gateway_is_passed_on(all_kinds):
+    all_kinds.control.assignment[IP_1] = "lb-b"
+    all_kinds.control.switches["lb-b"].roles[IP_1] = SERVING
+    told = all_kinds("where", "10.0.0.201:999", "198.51.100.1:80").out
+    assert "It comes in at lb-a, where its sender's gateway is, and is passed on to lb-b" in told
+
+
+@pytest.mark.parametrize(("source", "words"), [
+    ("10.0.0.11:999", "10.0.0.11 is a server of 198.51.100.1, and no NAT gateway has it"),
+    ("10.0.0.99:999", "10.0.0.99 is inside, and no NAT gateway has it")])
+def test_who_has_no_way_outside_is_told_why(all_kinds, source, words):
+    run = all_kinds("where", source, "203.0.113.9:53")
+    assert run.status == 1 and words in " ".join(run.err.split())
 
 
 def test_both_ends_must_be_of_one_ip_version(all_kinds):
@@ -284,6 +308,8 @@ def test_the_switch_is_asked_about_the_same_packet():
                 source,
                 destination,
                 outward,
+                outward,
+                None,
                 {},
                 lb,
                 ports_of(lb),

@@ -327,8 +327,10 @@ def test_without_its_router_nothing_opens(gateway) -> None:
     assert gateway.counter("dropped_router_unresolved") == 1 and not len(gateway.table(GATEWAY_IP))
 
 
-def test_an_inside_host_that_is_no_ones_is_dropped(gateway) -> None:
-    assert gateway.send(pack_key(TCP, IPv4Address("10.0.0.99").packed, 5000, OUTSIDE, 443), INTERNAL) == []
+def test_an_inside_host_that_is_no_ones_is_told(gateway) -> None:
+    (told,) = gateway.send(pack_key(TCP, IPv4Address("10.0.0.99").packed, 5000, OUTSIDE, 443), INTERNAL)
+    assert (told.port, kind_of(told)) == (INTERNAL, "icmp3.1")
+    assert gateway.control.ground.switches["lb-a"].counters["no_way_outside"] == 1
 
 
 @pytest.mark.parametrize("outward", [True, False])

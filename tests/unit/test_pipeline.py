@@ -245,7 +245,7 @@ CASES = [
         *["dropped dropped dropped dropped"] * 2,
     ),
     ("another MAC", from_client(ACK, mac=ROUTER), 1, *["dropped dropped dropped dropped"] * 2),
-    ("from a stranger inside", from_server(ACK, IPv4Address("10.0.0.99")), 2, *["dropped dropped dropped dropped"] * 2),
+    ("from a stranger inside", from_server(ACK, IPv4Address("10.0.0.99")), 2, *["NO_WAY NO_WAY NO_WAY NO_WAY"] * 2),
 ]
 
 

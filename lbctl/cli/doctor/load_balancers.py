@@ -28,6 +28,13 @@ def check_load_balancer(lb: dict[str, Any]) -> Iterator[Finding]:
             "the controller's log names the external IPs: give them more internal_ips, a larger port_range, or more "
             "servers",
         )
+    if outward := lb["counters"]["other"].get("no_way_outside", 0):
+        yield warn(
+            f"Hosts inside have sent {outward} packets to the outside by {name}, and no NAT gateway has them among its "
+            "inside hosts: they were refused.",
+            "lbctl where HOST:PORT ADDRESS:PORT tells whose; an external IP with kind: nat-gateway and their addresses "
+            "in inside lets them out (docs/nat.md)",
+        )
 
 
 def check_drops(whose: str, dropped: Mapping[str, int]) -> Iterator[Finding]:

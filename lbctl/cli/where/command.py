@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Any
 
@@ -83,7 +84,12 @@ def _situation(api: Client, source: Endpoint, destination: Endpoint, protocol: P
         raise typer.BadParameter(
             f"{source.address} and {destination.address} are of different IP versions.", param_hint="IP:PORT"
         )
-    outward = _gateway_of(api, source, destination)
+    external_ips = api.get("external-ips")["external_ips"]
+    near, outward = _found_inside(api, external_ips, source), None
+    if str(destination.address) not in [ip["address"] for ip in external_ips]:
+        outward = _gateway_of(external_ips, source)
+        if near is not None and not outward:
+            raise Failure(_no_way(near, source))
     external_ip = outward or api.get("external-ips", str(destination.address))
     name = external_ip["load_balancer"]
     load_balancer = api.get("load-balancers", name)
@@ -95,17 +101,44 @@ def _situation(api: Client, source: Endpoint, destination: Endpoint, protocol: P
     move = api.get("moves", external_ip["move"]) if external_ip["move"] else None
     chosen = protocol or _protocol(external_ip, destination.port)
     entry = _entry(api, external_ip, chosen, source, destination, bool(outward))
-    return Situation(chosen, source, destination, bool(outward), external_ip, load_balancer, ports,
-                     modes.get(external_ip["address"]), entry, move)
+    return Situation(chosen, source, destination, bool(outward), near is not None, (near or {}).get("load_balancer"),
+                     external_ip, load_balancer, ports, modes.get(external_ip["address"]), entry, move)
 
 
-def _gateway_of(api: Client, source: Endpoint, destination: Endpoint) -> dict[str, Any] | None:
-    """The NAT gateway that has the source among its inside hosts, unless the destination is an external IP itself."""
-    external_ips = api.get("external-ips")["external_ips"]
-    if str(destination.address) in [ip["address"] for ip in external_ips]:
-        return None
-    return next((ip for ip in external_ips for prefix in map(ip_network, ip["inside"])
-                 if prefix.version == source.address.version and source.address in prefix), None)
+def _gateway_of(external_ips: list[dict[str, Any]], source: Endpoint) -> dict[str, Any] | None:
+    """The NAT gateway that has the source among its inside hosts."""
+    return next((ip for ip in external_ips if _within(source, ip["inside"])), None)
+
+
+def _within(source: Endpoint, networks: Iterable[str]) -> bool:
+    return any(network.version == source.address.version and source.address in network
+               for network in map(ip_network, networks))
+
+
+def _found_inside(api: Client, external_ips: list[dict[str, Any]], source: Endpoint) -> dict[str, Any] | None:
+    """Whose server (by destination NAT) or inside host the source is: the external IP, whose gateway it sends to; of
+    another host inside, what is known of it: nothing. None: it is outside."""
+    for ip in external_ips:
+        servers = {server["address"] for service in ip["services"] for server in service["servers"]}
+        if ip["nat"] == "destination" and str(source.address) in servers:
+            return ip
+    if gateway := _gateway_of(external_ips, source):
+        return gateway
+    networks = {network for lb in api.get("load-balancers")["load_balancers"] for network in lb["internal_networks"]}
+    return {} if _within(source, networks) else None
+
+
+def _no_way(near: dict[str, Any], source: Endpoint) -> str:
+    """Why a host inside can't reach the outside."""
+    who, answer = f"{source.address} is inside", "ICMP host unreachable"
+    if near:
+        who = f"{source.address} is a server of {near['address']}"
+        answer = "a RST or ICMP port unreachable"
+    return (
+        f"{who}, and no NAT gateway has it among its inside hosts: what it opens to the outside is answered with "
+        f"{answer}, and counted as no_way_outside. To let it out, add its address to `inside` of an external IP with "
+        "kind: nat-gateway (docs/nat.md)."
+    )
 
 
 def _protocol(external_ip: dict[str, Any], port: int) -> str:
@@ -151,6 +184,9 @@ def _print_situation(situation: Situation) -> None:
         )
     else:
         output.print_line(f"{connection} has no entry.")
+    if situation.inside and situation.gateway_lb not in (None, lb["name"]):
+        output.print_line(f"It comes in at {situation.gateway_lb}, where its sender's gateway is, and is passed on to "
+                          f"{lb['name']} by the controller.")
 
 
 def _print_path(packet: str, found: Fate) -> None:

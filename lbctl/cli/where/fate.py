@@ -18,6 +18,7 @@ from lbctl.openflow.entry_flows import checked_side, entry_flows
 from lbctl.openflow.flow import Flow
 from lbctl.openflow.hop_rules import hop_flow
 from lbctl.openflow.rules import ABSENT, Role, all_flows
+from lbctl.openflow.source_rules import Internal
 from lbctl.site.model import FILTERINGS, ExternalIp, Hop, Server, Service, Tunnel
 from lbctl.values.addresses import Address
 from lbctl.values.drops import DROPS
@@ -54,12 +55,17 @@ def _flows(situation: Situation) -> list[Flow]:
         for server in [*servers, *situation.external_ip["former_servers"]]
         if server["mac"]
     }
-    flows = all_flows([external_ip], {external_ip.address: _role(situation)}, neighbours, situation.ports)
+    flows = all_flows([external_ip], {external_ip.address: _role(situation)}, neighbours, situation.ports,
+                      internal=_internal(situation))
     if situation.entry:
         entry = _entry(situation.entry)
         inner = bool(entry.inner_hop)
         flows += [*entry_flows(entry, linger=0), hop_flow(checked_side(inner), entry.inner_hop or entry.next_hop)]
     return flows
+
+
+def _internal(situation: Situation) -> Internal:
+    return Internal(tuple(map(ip_network, situation.load_balancer["internal_networks"])))
 
 
 def _external_ip(view: dict[str, Any]) -> ExternalIp:
@@ -208,5 +214,8 @@ def _new(situation: Situation) -> str:
         unknown = "" if router["mac"] else f"; not before the router {router['address']} has told its MAC"
         return f"which makes an entry with a port of {situation.external_ip['address']}{unknown}"
     assert situation.service is not None, "it has servers that take connections"
+    seen_as = ""
+    if situation.inside and situation.external_ip["nat"] == "destination":
+        seen_as = f"; they see a port of the gateway {situation.external_ip['gateway']}"
     servers = ", ".join(output.endpoint(server["address"], server["port"]) for server in situation.taking)
-    return f"which makes an entry for a server by {situation.service['scheduler']}, one of {servers}"
+    return f"which makes an entry for a server by {situation.service['scheduler']}, one of {servers}{seen_as}"

@@ -23,13 +23,15 @@ class Situation:
     """What the API says that matters for one connection. `entry` is None if there is none, `move` if none is running.
 
     source, destination: of the packet as its sender makes it. outward: from an inside host of a NAT gateway; else from
-    a client.
+    a client. gateway_lb: of a client inside: the load balancer that its gateway is at, as far as is known.
     """
 
     protocol: str
     source: Endpoint
     destination: Endpoint
     outward: bool
+    inside: bool
+    gateway_lb: str | None
     external_ip: dict[str, Any]
     load_balancer: dict[str, Any]
     ports: Ports
@@ -47,7 +49,7 @@ class Situation:
     @property
     def port(self) -> Port:
         """The port of the load balancer that the packet comes in by."""
-        return self.ports.internal if self.outward else self.ports.external
+        return self.ports.internal if self.inside else self.ports.external
 
     @property
     def sender(self) -> str:
