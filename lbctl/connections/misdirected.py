@@ -35,15 +35,22 @@ class Misdirected:
         home = self._ground.switches[serving.assigned]
         ports = home.of_ports
         serves = home.ready and ports and home.role(serving.address).mode is TransferMode.NORMAL
-        inside = arrival.way is not arrival.side
-        if ports is None or not serves or self._ground.settings.misdirected == "error" and not inside:
+        right = self._is_right(arrival, serving)
+        if ports is None or not serves or self._ground.settings.misdirected == "error" and not right:
             return send_icmp_error(arrival, serving, icmp.HOST_UNREACHABLE)
         arrival.switch.counters["passed_on"] += 1
-        self._ground.astray.add(serving.address)
         on = send_through(home, ports, arrival.frame, arrival.side, arrival.tunnel(serving))
-        if inside:  # its next hop is another external IP's gateway, which it is right about
+        if right:
             return [on]
+        self._ground.astray.add(serving.address)
         return [on, *self._tell(arrival, serving, home, ports)]
+
+    def _is_right(self, arrival: Arrival, serving: Serving) -> bool:
+        """Is its sender's next hop the gateway of another external IP? So it is of a client inside, and of a server whose
+        packet is its NAT gateway's."""
+        src, dst = arrival.packet.src, arrival.packet.dst
+        return (arrival.way is not arrival.side
+                or self._ground.external_ips.of_packet(src, dst, arrival.way) is not serving)
 
     def _tell(self, arrival: Arrival, serving: Serving, home: Switch, ports: Ports) -> Outbox:
         sender, now = arrival.packet.eth_src, arrival.now

@@ -12,6 +12,7 @@ from tests.bed.namespaces import Namespace
 from tests.bed.patience import limit
 from tests.bed.sites import simple_site
 from tests.bed.traffic import connect, request
+from tests.integration.hands import counters
 from tests.integration.moving import FIRST, SECOND, STRATEGIES, Talks, assert_unharmed
 
 SETTINGS = {"grace": 0.5, "linger": 1, "arp_interval": 2.0, "udp_idle_timeout": 3.0, "time_wait": 2.0}
@@ -124,6 +125,32 @@ def ask(space: Namespace, address: str, port: int) -> bytes:
 
 def no_way(bed: Bed) -> int:
     return bed.rest("GET", "/v1/load-balancers/lb-a").json["counters"]["other"].get("no_way_outside", 0)
+
+
+@pytest.mark.parametrize("address", [FIRST, SECOND])
+def test_a_client_inside_that_changes_its_mac_goes_on(live: Bed, address: str) -> None:
+    """Whose gateway is at the external IP's LB, or at another one."""
+    client = live.spaces["other"]
+    mac = client.mac("eth0")
+    with Talks(client, address, 3) as talks:
+        try:
+            client.ip("link", "set", "eth0", "address", "02:00:00:00:77:02")
+            assert talks.broken() == []
+        finally:
+            client.ip("link", "set", "eth0", "address", mac)
+        assert talks.broken() == []
+
+
+def test_the_controller_sees_their_first_packet_alone(live: Bed) -> None:
+    """Their MACs are known, as those of clients outside."""
+    with Talks(server(live, S1), THIRD) as talk:
+        assert talk.broken() == []
+        before = counters(live)
+        for _ in range(100):
+            assert talk.broken() == []
+        after = counters(live)
+    assert after["packet_ins"] - before["packet_ins"] < 50, "some ARP"
+    assert after["dropped"].get("wrong_side", 0) == before["dropped"].get("wrong_side", 0)
 
 
 @pytest.mark.parametrize("address", [FIRST, SECOND, THIRD])

@@ -54,6 +54,8 @@ def prepare(bed: Bed) -> None:
         space = server_space(bed, address)
         bed.serve(space, "udp_server.py", address, 8080)
         jumbo(space, "eth0")
+    bed.hosts.add("large", "internal", ["10.0.0.99/24"], ["10.0.0.1"])
+    jumbo(bed.spaces["large"], "eth0")
     for node in bed.lbs.values():
         jumbo(node.space, node.lb.internal_port)
     for plug in bed.plugs.values():
@@ -102,6 +104,20 @@ def test_a_download_by_large_frames_goes_through(live: Bed, address: str) -> Non
     """The server is told how large a packet may be."""
     assert download(live, address) > MEGABYTE
     assert counters(live)["other"]["errors_sent"] > 0
+
+
+def test_a_client_inside_gets_large_frames(live: Bed) -> None:
+    """Nothing that stays on the internal network is measured by the external one."""
+    before = counters(live)["other"].get("errors_sent", 0)
+    inside = live.spaces["large"]
+    with connect(inside, PLAIN) as talk, RawPort(inside, "eth0") as wire:
+        talk.settimeout(limit(5.0))
+        talk.sendall(b"GET /bytes/%d HTTP/1.1\r\nConnection: close\r\n\r\n" % MEGABYTE)
+        assert wire.receive(lambda frame: frame.src_port == 80 and len(frame.payload) > 1500, limit(5.0))
+        size = 0
+        while part := talk.recv(65536):
+            size += len(part)
+    assert size > MEGABYTE and counters(live)["other"].get("errors_sent", 0) == before
 
 
 def test_a_download_hangs_where_unequal_mtus_are_not_known(quiet_bed: Bed) -> None:

@@ -116,6 +116,14 @@ def test_also_through_a_nat_gateway(live: Bed) -> None:
         assert plug.ask(LARGE)
 
 
+@pytest.mark.parametrize("address", [PLAIN, FULL])
+def test_also_of_a_client_inside(live: Bed, address: str) -> None:
+    with Plug(live.inside[0], address) as plug:
+        assert plug.ask(LARGE)
+        assert plug.ask(10)
+        assert plug.ask(60_000)
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_move_loses_none(fresh: Bed, strategy: str) -> None:
     """Of a client that asks all the while: with large datagrams, in a connection that is known and in new ones."""

@@ -18,6 +18,8 @@ from lbctl.site.model import ExternalIp
 from lbctl.values.keys import inverse_key, pack_key, reply_key, unpack_key
 from lbctl.values.protocols import TCP, UDP
 from tests.unit.fake_site import EXTERNAL, INTERNAL, site
+from tests.unit.frames import datagram, patched
+from tests.unit.test_fragments import pieces, whole
 from tests.unit.test_opening import World, key_of, kind_of, reply_to
 
 SERVER, OTHER, HOST, CLIENT, OUTSIDE, FIRST, SECOND, GATEWAY, GATEWAY_IP = (
@@ -251,3 +253,49 @@ def test_a_kernel_takes_the_gateway_for_a_client_inside() -> None:
 
     rows = _with_clients_inside(serving, [row(gateway, port), row(gateway, port + 1), row(CLIENT, 5000)])
     assert [found.key for found in rows] == [key, row(CLIENT, 5000).key]
+
+
+# Faults of the networks, as with clients outside.
+
+def test_a_client_inside_is_followed_to_another_mac(world) -> None:
+    key, sent = call(world)
+    ins, other = world.counter("packet_ins"), bytes.fromhex("0200000077aa")
+    world.send(key, INTERNAL, ACK, mac=SERVER_MAC)
+    assert world.counter("packet_ins") == ins, "the switch alone"
+    (again,) = world.send(key, INTERNAL, ACK, mac=other)
+    assert key_of(again) == key_of(sent) and world.counter("hops_followed") == 1
+    (back,) = world.send(reply_to(sent), INTERNAL, ACK)
+    assert (back.port, back.frame[:6]) == (INTERNAL, other)
+    ins = world.counter("packet_ins")
+    world.send(key, INTERNAL, ACK, mac=other)
+    assert world.counter("packet_ins") == ins
+
+
+@pytest.mark.parametrize("gateway_at", ["lb-a", "lb-b"])
+def test_fragments_of_a_client_inside(gateway_at) -> None:
+    """They open a connection, and find it; to the outside, too."""
+    world = world_with(nat_gateway(load_balancer=gateway_at))
+    for dst, port in ((SECOND, 53), (OUTSIDE, 443)):
+        frame = datagram(SERVER, dst, 5000, port, bytes(range(200)), lb_mac(world), SERVER_MAC)
+        for _ in range(2):
+            sent = [item for piece in pieces(frame, 64) for item in world.through(piece, INTERNAL)]
+            assert whole([item.frame[14:] for item in sent])[28:] == bytes(range(200))
+            assert {item.port for item in sent} == {INTERNAL if dst == SECOND else EXTERNAL}
+    assert not world.control.ground.astray, "who has sent it is right about its next hop"
+
+
+@pytest.mark.parametrize("internal, pieces_each_way", [(1400, 2), (9000, 1)])
+def test_what_is_too_large_for_the_internal_network(internal, pieces_each_way) -> None:
+    """The limit of a client's answers is that of its own network; there may be none."""
+    world = world_with(internal_mtu=internal)
+    key, sent = call(world, UDP)
+    for carried in (key, reply_to(sent)):
+        _, src, src_port, dst, dst_port = unpack_key(carried)
+        frame = datagram(src, dst, src_port, dst_port, bytes(1420), lb_mac(world), SERVER_MAC)
+        found = world.through(patched(frame, {20: 0, 24: 0, 25: 0}), INTERNAL)
+        assert [item.port for item in found] == [INTERNAL] * pieces_each_way
+        assert sum(len(item.frame) - 34 for item in found) == 1428
+
+
+def lb_mac(world: World) -> bytes:
+    return bytes.fromhex(world.switches["lb-a"].ports[INTERNAL - 1].mac.replace(":", ""))
