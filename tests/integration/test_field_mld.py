@@ -73,4 +73,4 @@ def test_without_reports_it_is_not_found(quiet_bed: Bed) -> None:
     quiet_bed.controller.apps = ("tests/integration/naive_memberships.py", *APPS)
     with snooping(quiet_bed):
         quiet_bed.start_controller()
-        eventually(quiet_bed, lambda: not reached(quiet_bed), "nobody finds it, once it is not announced any more", 15.0)
+        eventually(quiet_bed, lambda: not reached(quiet_bed), "nobody finds it, unannounced", 15.0)
