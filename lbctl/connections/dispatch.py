@@ -43,7 +43,6 @@ class Connections:
         self._departures = Departures(ground, endings)
         self._new = new = NewConnections(ground, transition, endings)
         icmp_handler = IcmpHandler(ground.external_ips)
-        new = NewConnections(ground, transition, endings)
         self.take_asked = new.take_asked
         self._by_kind: dict[Kind | None, Callable[[Arrival, Serving], Outbox]] = {
             Kind.NEW: new.arrived, Kind.HOLD: transition.hold,
