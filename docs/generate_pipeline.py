@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from lbctl.entries.access_table import Entry
@@ -18,15 +18,20 @@ from lbctl.openflow import meters, rules
 from lbctl.openflow.cookies import MARK, Kind, kind_of
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.flow import Flow
-from lbctl.openflow.meters import ANSWERS, MOST_CHECKS
+from lbctl.openflow.hop_rules import hop_flow
+from lbctl.openflow.meters import ANSWERS, HOPS_SHOWN, MOST_CHECKS
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.rules import ABSENT, SERVING, Role
 from lbctl.openflow.tables import REGISTERS, TABLES, Table, number
 from lbctl.site.model import ExternalIp, HealthCheck, Server, Service, Settings, Tunnel
+from lbctl.values.drops import DROPS
 from lbctl.values.keys import pack_key, reply_key
+from lbctl.values.side import EXTERNAL, INTERNAL
 from lbctl.values.transfer import TransferMode
 
 ROUTER = IPv4Address("198.51.100.254")
+CLIENTS_ROUTER, INSIDE_HOST = bytes.fromhex("0200000000fe"), bytes.fromhex("020000000200")
+"""MACs."""
 TARGET = Path(__file__).with_name("pipeline.md")
 
 Key = tuple[str, int, Kind]
@@ -39,7 +44,8 @@ INTRODUCTION = """\
 
 What an LB's Open vSwitch holds, table by table. The tables are declared in
 [`lbctl/openflow/tables.py`](../lbctl/openflow/tables.py), the flows in
-[`rules.py`](../lbctl/openflow/rules.py), [`responder_rules.py`](../lbctl/openflow/responder_rules.py) and
+[`rules.py`](../lbctl/openflow/rules.py), [`source_rules.py`](../lbctl/openflow/source_rules.py),
+[`responder_rules.py`](../lbctl/openflow/responder_rules.py), [`hop_rules.py`](../lbctl/openflow/hop_rules.py) and
 [`entry_flows.py`](../lbctl/openflow/entry_flows.py); a flow that its table's declaration does not allow cannot be
 built. The words are those of [architecture.md](architecture.md).
 
@@ -53,8 +59,8 @@ To see the same of a running LB: `ovs-ofctl -O OpenFlow14 dump-flows BRIDGE`. To
 - Frames are untagged Ethernet, with IPv4 or IPv6.
 - With destination NAT a server's default route is its external IP's gateway: answers to clients come back through
   the LB. With full NAT they come back to an internal IP, which needs no route.
-- A client's answers can be sent to the MAC that its SYN came from. If a router in front of the LB changes its MAC,
-  the connections that it carries are answered to the old one.
+- A client's answers can be sent to the MAC that its last packet came from. If a router in front of the LB fails over,
+  or changes its MAC, the connections that it carries follow with their next packets.
 - With destination NAT a server belongs to one external IP, so its address tells whose packets it sends.
 
 """
@@ -91,12 +97,13 @@ frame.
 PARAGRAPHS: dict[Key, str] = {
     ("classify", 400, Kind.PIPELINE): "A tag that names no VLAN but a priority (VLAN 0, IEEE 802.1Q) is taken away, "
         "and the packet begins anew: some network cards and telephones tag all that they send.",
-    ("classify", 390, Kind.PIPELINE): "What belongs to a VLAN is dropped: an LB's ports are given untagged frames.",
+    ("classify", 390, Kind.VLAN): "What belongs to a VLAN is dropped: an LB's ports are given untagged frames.",
     ("classify", 120, Kind.PIPELINE): "ARP and IPv6 neighbour discovery (whose hop limit of 255 says that no router "
         "has forwarded it) go to the table arp. From a tunnel port only what comes from the other end of a tunnel to a "
         "server, with its key, is let in, here and below. Other ports of the bridge, if it has any, are not served.",
-    ("classify", 110, Kind.FRAGMENT): "Fragments are dropped: only the first one has the ports that an entry is found "
-                                      "by.",
+    ("classify", 110, Kind.FRAGMENT): "Fragments go to the controller: only the first one of a packet has the ports "
+        "that an entry is found by, and no flow can tell which others belong to it. The controller translates each as "
+        "it came, and sends it on by a deliver table. Limited by meter 9.",
     ("classify", 105, Kind.TRANSLATE_ICMP): "ICMP errors (unreachable, time exceeded, parameter problem; IPv6 also: "
         "packet too big) go to the controller: the connection that they are about is told by the packet that they "
         "quote, where no flow can look. The controller translates both and sends them on. Limited by meter 6.",
@@ -121,6 +128,33 @@ PARAGRAPHS: dict[Key, str] = {
         "its other end.",
     ("advertise", 100, Kind.ARP): "Open vSwitch sets the MAC in an advertisement only where the flow's match says that "
         "it is one.",
+    ("sources", 130, Kind.PIPELINE): "From outside, with an address of the internal network: another server would "
+        "answer it directly.",
+    ("sources", 120, Kind.PIPELINE): "From outside, with the address of a NAT gateway's inside host.",
+    ("sources", 110, Kind.PIPELINE): "What is sent to a NAT gateway's external IP may come from another external IP: "
+        "an inside host has called a service of another LB, which answers. For the same reason a NAT gateway's "
+        "external IP may be the source of what comes from outside.",
+    ("sources", 100, Kind.PIPELINE): "An external IP is nobody's source outside but a NAT gateway's, and nobody's "
+        "inside; gateways and internal IPs are the LBs' own.",
+    ("sources", 0, Kind.PIPELINE): "Everything else. With `wrong_side: pass` a flow with a higher priority sends all "
+        "packets on.",
+    ("wrong_side", 0, Kind.WRONG_SIDE): "One flow, whose counter is read every 10 s: "
+        "`lbctl_dropped_packets_total{reason=\"wrong_side\"}`.",
+    ("client_hop", 100, Kind.PIPELINE): "One flow for each MAC that the packets of entries' clients come from (4096 at "
+        "most), on every LB. An entry writes the MAC that it answers to into metadata; Open vSwitch cannot compare two "
+        "fields, but this flow's match has both.",
+    ("client_hop", 0, Kind.PIPELINE): "The packet has come from another MAC than its entry answers to: its router has "
+        "failed over, it is behind two of them, or the client has another network card (or there is no flow for its "
+        "MAC yet). It is delivered, and then shown to the controller, with that MAC.",
+    ("inside_hop", 100, Kind.PIPELINE): "As in client_hop, for a NAT gateway's inside hosts, which have opened the "
+        "connections that it carries.",
+    ("inside_hop", 0, Kind.PIPELINE): "As in client_hop.",
+    ("deliver_server", 210, Kind.PIPELINE): "A packet from another MAC than its entry answers to: as with a RST, it is "
+        "delivered first, and then shown.",
+    ("deliver_client", 210, Kind.PIPELINE): "As in deliver_server, of an inside host.",
+    ("show_hop", 0, Kind.HOP): "With the MAC that it came from as its source again. The controller changes the entry's "
+        "flows in place, so that they keep their counters and what they have seen of a FIN; each entry at most once a "
+        "second, as its packets may come by two routers in turn. Limited by meter 9.",
     ("transfer_mode", 110, Kind.MODE): "Full NAT: what is sent to an internal IP from inside. One server may serve "
         "several external IPs, so the packet's destination tells whose it is, before its source is looked at.",
     ("transfer_mode", 90, Kind.MODE): "A NAT gateway: what its hosts send out. After the flows of single servers, "
@@ -131,7 +165,7 @@ PARAGRAPHS: dict[Key, str] = {
         "table is asked first.",
     ("transfer_mode", 100, Kind.UNASSIGNED): "No transfer mode here: the external IP is assigned to another LB. The "
         "packet goes to the controller, which sends it through that one's tables, and tells its sender; or answers "
-        "with ICMP host unreachable (setting `misdirected`). Limited by meter 2.",
+        "with ICMP host unreachable (setting `misdirected`). Limited by the external IP's second meter.",
     ("inbound_flags", 120, Kind.PIPELINE): "A SYN goes past the access table: the controller must see every connection "
         "request, also one that meets an old entry with the same ports, and tells a retransmission by its sequence "
         "number. FIN is not looked at here on purpose: the datapath's cache would keep packets with FIN apart, and a "
@@ -162,17 +196,22 @@ PARAGRAPHS: dict[Key, str] = {
         "an internal IP), to the ports 512 to 1023, which no connection is translated to. It goes to the controller, "
         "at whatever LB it comes in. Packets with an entry do not come to this table, so checks cost them nothing. "
         "Limited by meter 8. The checks themselves are sent by the controller through table deliver_server.",
-    ("no_entry", 125, Kind.PIPELINE): "SYN and FIN at once is no packet of a sane host: dropped.",
+    ("no_entry", 125, Kind.SYN_AND_FIN): "SYN and FIN at once is no packet of a sane host: dropped.",
     ("no_entry", 140, Kind.ECHO): "Ping to an external IP (from outside), to a gateway or an internal IP (from inside) "
         "is answered here, in transition mode too: the request is turned into its reply and sent back by the port that "
         "it came by.",
     ("no_entry", 120, Kind.NEW): "A SYN, or any datagram of UDP, for a service of an external IP that this LB serves, "
-        "from outside; or from a NAT gateway's host. The controller chooses a server or a port, adds the entry, and "
-        "sends the packet on through the access table. Limited by meter 1. There is no such flow in transition mode.",
+        "from outside; or from a NAT gateway's host (or to one, where its `filtering` lets datagrams in). The "
+        "controller chooses a server or a port, adds the entry, and sends the packet on through the access table. "
+        "Limited by the external IP's first meter. There is no such flow in transition mode.",
     ("no_entry", 120, Kind.TRANSLATE_ICMP): "A NAT gateway's hosts may ping the outside: the controller translates "
         "echo requests and their replies. Limited by meter 6.",
-    ("no_entry", 110, Kind.PIPELINE): "A RST for no connection, and any other ICMP, are dropped: an error is never "
-        "answered with an error.",
+    ("no_entry", 110, Kind.RESET_OF_NOTHING): "A RST for no connection is dropped: it is never answered.",
+    ("no_entry", 110, Kind.ICMP_OF_NOTHING): "So is any other ICMP: an error is never answered with an error.",
+    ("no_entry", 107, Kind.STRAY): "What would open a connection to a port that nobody serves: answered as below. "
+        "It has a meter of its own, 1, so that a scan leaves those packets alone that put entries back.",
+    ("no_entry", 105, Kind.STRAY): "Other packets for that external IP without an entry, as below. Limited by the "
+        "external IP's second meter.",
     ("no_entry", 100, Kind.STRAY): "Any other packet without an entry. If the controller knows the connection (one "
         "direction of a half-closed one ran out), it puts the entry back and sends the packet on. Otherwise it "
         "answers: with a RST to TCP, with ICMP port unreachable to UDP, with protocol unreachable to anything else. "
@@ -184,7 +223,8 @@ PARAGRAPHS: dict[Key, str] = {
     ("deliver_server", 100, Kind.DELIVER): "One flow for each server whose next hop's MAC is known: its own, or that "
         "of the router that it is behind. A packet for a server behind a tunnel is measured, and goes to table "
         "deliver_tunnel. These and the other deliver tables' are the only flows that name the LB's own MACs and output "
-        "ports for IP packets.",
+        "ports for IP packets. Where `internal_mtu` is less than `external_mtu`, each packet is measured, and goes to "
+        "table send_inside, which sends it out; so are those to clients, and table send_outside, where it is more.",
     ("deliver_client", 300, Kind.EXPIRED): "As in deliver_server.",
     ("deliver_client", 200, Kind.PIPELINE): "As in deliver_server, for a RST from a server.",
     ("deliver_client", 100, Kind.DELIVER): "Every packet to a client: its destination MAC is there already, from its "
@@ -193,28 +233,33 @@ PARAGRAPHS: dict[Key, str] = {
     ("deliver_inside", 200, Kind.PIPELINE): "As in deliver_server, for a RST to an inside host.",
     ("deliver_inside", 100, Kind.DELIVER): "Every packet to an inside host: its destination MAC is there already, from "
                                            "its entry.",
+    ("classify", 0, Kind.NOT_OURS): "Everything else is dropped: other protocols than IP and ARP, and frames for "
+        "others.",
+    ("arp", 0, Kind.ARP_NOT_OURS): "Other ARP and neighbour discovery is none of ours, and dropped.",
+    ("transfer_mode", 0, Kind.NO_EXTERNAL_IP): "Packets to addresses that are no external IP, and from hosts inside "
+        "that are no server and have no NAT gateway, are dropped.",
+    ("no_entry", 0, Kind.ENTRY_GONE): "A first packet that the controller let go on, but whose entry was deleted in "
+        "between (it has no reg0): dropped; the client repeats it. All other packets that get here have a transfer "
+        "mode.",
+    ("deliver_server", 0, Kind.SERVER_MAC_UNKNOWN): "The MAC of the server is not known yet: dropped. (The controller "
+        "gives a server no new connections as long as it has not answered ARP.)",
     ("show_reset", 0, Kind.RESET): "The controller lets the entry end after `linger` seconds. This comes after the "
         "delivery, because a meter drops all that is left to do with a packet. Limited by meter 5.",
     ("deliver_tunnel", 110, Kind.TOO_BIG): "Larger than the tunnel carries: the controller tells the sender how large "
-        "a packet may be (path MTU discovery), unless the packet may be fragmented; then it is dropped. Limited by "
-        "meter 2.",
+        "a packet may be (path MTU discovery), unless the packet may be fragmented; then it does that. Limited by "
+        "meter 9.",
     ("deliver_tunnel", 100, Kind.DELIVER): "One flow for each server behind a tunnel whose MAC is known: to its other "
                                            "end, with its key.",
 }
 
 MISSES = {
-    "classify": "Everything else is dropped: other protocols than IP and ARP, and frames for others.",
     "advertise": "Does not happen: only advertisements get here.",
-    "arp": "Other ARP and neighbour discovery is none of ours, and dropped.",
-    "transfer_mode": "Packets to addresses that are no external IP, and from hosts inside that are no server and have "
-        "no NAT gateway, are dropped.",
-    "no_entry": "A first packet that the controller let go on, but whose entry was deleted in between (it has no "
-        "reg0): dropped; the client repeats it. All other packets that get here have a transfer mode.",
-    "deliver_server": "The MAC of the server is not known yet: dropped. (The controller gives a server no new "
-        "connections as long as it has not answered ARP.)",
     "deliver_client": "Does not happen: only IP packets get here.",
     "deliver_inside": "Does not happen: only IP packets get here.",
     "deliver_tunnel": "Does not happen: a server's flow here comes with the one in deliver_server.",
+    "send_outside": "Does not happen. (There are flows only where `external_mtu` is less than `internal_mtu`, and then "
+        "all packets to clients come here: what is too large is shown to the controller, as in deliver_tunnel.)",
+    "send_inside": "Does not happen. (The same where `internal_mtu` is the smaller one.)",
 }
 
 KINDS = {
@@ -230,12 +275,14 @@ KINDS = {
     Kind.UNASSIGNED: "to the controller: not assigned to this LB",
     Kind.SERVER_ARP: "to the controller: a next hop's ARP or neighbour advertisement",
     Kind.RESET: "to the controller, a copy: a RST that has found its entry",
-    Kind.FRAGMENT: "drops fragments",
+    Kind.FRAGMENT: "to the controller: fragments",
     Kind.TRANSLATE_ICMP: "to the controller: ICMP to be translated",
     Kind.ECHO: "answers ping",
     Kind.EXPIRED: "to the controller: a TTL that ends here",
-    Kind.TOO_BIG: "to the controller: larger than the tunnel carries",
+    Kind.TOO_BIG: "to the controller: larger than the tunnel or network takes that it goes to",
     Kind.CHECKED: "to the controller: an answer to a health check",
+    Kind.HOP: "to the controller, a copy: from another MAC than its entry answers to",
+    **{kind: f"drops {DROPS[kind.reason].subject}" for kind in Kind if kind.drops},
 }
 
 METERS = {
@@ -245,6 +292,7 @@ METERS = {
     meters.METER_ARP: ("arp_rate", "ARP and neighbour advertisements from next hops"),
     meters.METER_RESET: ("new_rate", "RSTs that have found their entry"),
     meters.METER_ICMP: ("icmp_rate", "ICMP to be translated"),
+    meters.METER_FRAGMENT: ("fragment_rate", "fragments, and packets that are too large"),
 }
 
 
@@ -287,7 +335,9 @@ def example_flows() -> list[Flow]:
     }
     neighbours[ROUTER] = "02:00:00:00:00:fd"
     ports = Ports(Port(1, "02:00:00:00:00:a1"), Port(2, "02:00:00:00:00:a2"), {"vxlan": Port(3, "02:00:00:00:00:a2")})
-    return rules.all_flows(external_ips, roles, neighbours, ports) + [
+    hops = [hop_flow(EXTERNAL, CLIENTS_ROUTER), hop_flow(INTERNAL, INSIDE_HOST)]
+    internal = (IPv4Network("10.0.0.0/24"), IPv6Network("fd00::/64"))
+    return rules.all_flows(external_ips, roles, neighbours, ports, internal=internal) + hops + [
         flow for entry in _example_entries() for flow in entry_flows(entry, Settings().linger)]
 
 
@@ -313,7 +363,7 @@ def _external_ip(n: int) -> ExternalIp:
 
 def _example_entries() -> list[Entry]:
     """One of each kind of NAT."""
-    client, router = IPv4Address("203.0.113.7").packed, bytes.fromhex("0200000000fe")
+    client, router = IPv4Address("203.0.113.7").packed, CLIENTS_ROUTER
     first = pack_key(6, client, 40000, IPv4Address("198.51.100.1").packed, 80)
     fifth = pack_key(6, client, 40000, IPv4Address("198.51.100.5").packed, 80)
     asked = pack_key(17, IPv4Address("10.0.0.200").packed, 5353, IPv4Address("203.0.113.53").packed, 53)
@@ -326,7 +376,7 @@ def _example_entries() -> list[Entry]:
             router,
             0.0,
         ),
-        Entry(*outbound, bytes.fromhex("0200000000fd"), 0.0, inner_hop=bytes.fromhex("020000000200")),
+        Entry(*outbound, bytes.fromhex("0200000000fd"), 0.0, inner_hop=INSIDE_HOST),
     ]
 
 
@@ -361,6 +411,7 @@ After a restart or a reconnect the LB's flows are read back and compared with wh
 the digest tells a flow that is right from one that another release or another site file left. A flow whose actions
 were changed by hand, under the same cookie, is not noticed. An entry is compared field by field. The buckets let
 a 1024th of an external IP's entries be read or deleted by one exact cookie, which Open vSwitch finds by an index.
+Kinds from 64 on drop, and are counted by their names: [drops.md](drops.md).
 
 | | kind | what the flow does |
 |---|---|---|
@@ -372,9 +423,15 @@ a 1024th of an external IP's entries be read or deleted by one exact cookie, whi
 def _meters() -> str:
     settings = Settings()
     rows = [f"| {meter} | {what} | `{name}` | {getattr(settings, name)} |" for meter, (name, what) in METERS.items()]
-    return ("## Meters\n\nWhat goes to the controller is limited in the switch, for each LB.\n\n"
+    return ("## Meters\n\nWhat goes to the controller is limited in the switch, for each LB. What a meter drops is "
+            "counted: [drops.md](drops.md).\n\n"
             "| meter | limits | setting | packets/s unless set |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
-            f"| {meters.METER_CHECK} | answers to health checks | - | {ANSWERS * MOST_CHECKS} |\n\n")
+            f"| {meters.METER_CHECK} | answers to health checks | - | {ANSWERS * MOST_CHECKS} |\n"
+            f"| {meters.METER_HOP} | packets from another MAC than their entry answers to | - | {HOPS_SHOWN} |\n"
+            f"| {meters.meter_new(0)} and above | first packets of connections, for each external IP | `new_rate`, "
+            f"less while more come than can be served (field.md) | {settings.new_rate} |\n"
+            f"| {meters.meter_stray(0)} and above | other packets of an external IP without an entry | `error_rate` | "
+            f"{settings.error_rate} |\n\n")
 
 
 def _table(table: Table, flows: list[Flow]) -> Iterator[str]:
@@ -382,15 +439,16 @@ def _table(table: Table, flows: list[Flow]) -> Iterator[str]:
     yield f"{table.purpose}\n"
     yield _wrapped(f"May match {_names(table.matches)}; may write {_names(table.writes)}.")
     flows = sorted(flows, key=lambda flow: (-flow.priority, kind_of(flow.cookie)))
-    yield "```text"
-    for place, flow in enumerate(flows, 1):
-        yield f"{place:>2}  {flow.text(with_cookie=False)}"
-    yield "```\n"
+    if flows:
+        yield "```text"
+        for place, flow in enumerate(flows, 1):
+            yield f"{place:>2}  {flow.text(with_cookie=False)}"
+        yield "```\n"
     for key in dict.fromkeys(_key(flow) for flow in flows):
         places = [place for place, flow in enumerate(flows, 1) if _key(flow) == key]
         miss = "the miss, " if key[1] == 0 else ""
         yield _wrapped(f"**{_places(places)}** ({miss}{key[2].name}). {PARAGRAPHS[key]}")
-    if flows[-1].priority:
+    if not flows or flows[-1].priority:
         yield _wrapped(f"**The miss.** {MISSES[table.name]}")
     yield ""
 

@@ -113,6 +113,12 @@ BENCHMARKS = (
         "benchmarks.failover",
     ),
     Benchmark(
+        "flood",
+        "A flood of SYNs at one external IP: what its clients notice, and another's, beside HAProxy.",
+        "4 min",
+        "benchmarks.flood",
+    ),
+    Benchmark(
         "health_checks",
         "What checking 1 000 servers costs the controller and Open vSwitch.",
         "2 min",

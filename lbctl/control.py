@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from lbctl.changes.needs import Needs
 from lbctl.changes.services import Services
 from lbctl.connections.dispatch import Connections
+from lbctl.connections.recorder import Recorder
 from lbctl.connections.sweep import Sweep
 from lbctl.copies.feeds import Feeds
 from lbctl.copies.fetching import Copies
@@ -22,6 +23,7 @@ from lbctl.ground.ground import Ground
 from lbctl.health_checks.checker import Checker
 from lbctl.keeper.rows import Row
 from lbctl.load.balancing import Balancing
+from lbctl.load.dropped import Dropped
 from lbctl.load.loads import Loads
 from lbctl.load.throttle import Throttle
 from lbctl.moves.carrying_out import CarryingOut
@@ -54,6 +56,7 @@ class ControlFunction:
         self.movement = Movement(ground, self.copies, self.detection, self.carrying_out)
         self.loads = Loads(ground)
         self.throttle = Throttle(ground, self.connections.take_asked)
+        self.dropped = Dropped(ground)
         self.balancing = Balancing(ground, self.loads, self.movement, self.detection, state.drained)
         self.relief = Relief(ground, self.detection, self.movement, self.loads, self.balancing)
         self.comebacks = Comebacks(
@@ -69,7 +72,8 @@ class ControlFunction:
         self._populate(state, now)
         self.checker.follow(now)
         self.feeds = Feeds(ground)
-        self.services = Services(ground, Needs(self.connections, self.neighbourhood, self.feeds))
+        self.recorder = Recorder(ground)
+        self.services = Services(ground, Needs(self.connections, self.neighbourhood, (self.feeds, self.recorder)))
         self._tidy_at = 0.0
         self._saved = False
 
@@ -187,6 +191,8 @@ class ControlFunction:
             # Else an edited site file would assign an external IP elsewhere at the next start, away from its entries.
             self._saved = True
             out.append(self.ground.save())
-        out += self.throttle.tick(now) + self.sweep.tick(now) + self.checker.tick(now) + self.balancing.tick(now) + self.loads.tick(now)
+        out += self.throttle.tick(now) + self.sweep.tick(now) + self.checker.tick(now)
+        out += self.balancing.tick(now) + self.loads.tick(now)
         # What answers also tells which of two LBs is cut off.
-        return out + self.neighbourhood.tick(now, eager=self.detection.doubtful)
+        out += self.neighbourhood.tick(now, eager=self.detection.doubtful)
+        return out + self.dropped.tick(now) + self.recorder.tick()

@@ -96,7 +96,8 @@ class Scene(Bed):
             for n, space in enumerate(self.servers)
         ]
         config = self.directory / "haproxy.cfg"
-        config.write_text(HAPROXY.format(address=HAPROXY_EXTERNAL, other_port=HAPROXY_OTHER_PORT, servers="\n".join(lines)))
+        places = {"address": HAPROXY_EXTERNAL, "other_port": HAPROXY_OTHER_PORT}
+        config.write_text(HAPROXY.format(**places, servers="\n".join(lines)))
         self._daemon(self.haproxy, HAPROXY_EXTERNAL, 80, "haproxy", "-db", "-f", config)
 
     def _daemon(self, space: Namespace, address: str, port: int, *command: object) -> None:

@@ -55,8 +55,9 @@ class _Metrics(Collector):
         up = GaugeMetricFamily("lbctl_port_up", "1 if the port is there and up.", labels=["dp_name", "port"])
         packet_ins = CounterMetricFamily("lbctl_packet_ins", "Packets that the switch sent to the controller.",
                                          labels=["dp_name"])
-        dropped = CounterMetricFamily("lbctl_dropped_packets", "Packets that the controller dropped.",
-                                      labels=["dp_name", "reason"])
+        dropped = CounterMetricFamily(
+            "lbctl_dropped_packets", "Packets that the switch or the controller dropped: docs/drops.md.",
+            labels=["dp_name", "reason"])
         events = CounterMetricFamily("lbctl_events", "Whatever else is counted for a load balancer.",
                                      labels=["dp_name", "event"])
         for lb in self._shown.site.load_balancers:
@@ -79,13 +80,22 @@ class _Metrics(Collector):
         unresolved = GaugeMetricFamily(
             "lbctl_unresolved_servers", "Next hops and routers that have not answered, or do not any more.",
             labels=labels)
+        half_open = GaugeMetricFamily(
+            "lbctl_half_open_connections", "Entries of which nothing but the SYN has been seen of the client.",
+            labels=labels)
+        limit = GaugeMetricFamily(
+            "lbctl_new_rate_limit", "Connection requests a second that are passed on, where more come than can be "
+            "served.", labels=labels)
         for ip in self._shown.site.external_ips:
             where = self._shown.assigned_to(ip.address)
             connections.add_metric([where, str(ip.address)], self._shown.connection_count(ip.address))
+            half_open.add_metric([where, str(ip.address)], self._shown.half_open_count(ip.address))
+            if (rate := self._shown.new_rate_limit(ip.address)) is not None:
+                limit.add_metric([where, str(ip.address)], rate)
             hops = {hop.address for hop in ip.hops().values()} | ({ip.router} if ip.router else set())
             unknown = sum(self._shown.mac_of(ip.address, hop) is None for hop in hops)
             unresolved.add_metric([where, str(ip.address)], unknown)
-        yield from (connections, unresolved)
+        yield from (connections, half_open, limit, unresolved)
         yield from self._carried(labels)
 
     def _servers(self) -> Iterator[Metric]:

@@ -229,6 +229,7 @@ def list_keepers(call: Plain) -> Result:
 def get_health(call: Plain) -> Result:
     switches = [call.shown.switch(lb) for lb in call.shown.site.load_balancers]
     return Result(t.Health(version=__version__, load_balancers=len(switches),
+                           dropped=views.dropped(call.shown.counters()),
                            load_balancers_ready=sum(switch.state == "ready" for switch in switches)))
 
 

@@ -67,6 +67,12 @@ class LoadsRead(Protocol):
     def of(self, serving: Serving, /) -> Load: ...
 
 
+class ThrottleRead(Protocol):
+    """limit: connection requests a second of an external IP that are passed on, while more come than can be served."""
+
+    def limit(self, address: Address) -> float | None: ...
+
+
 class BalancingRead(Protocol):
     """last: the rebalancing begun last. is_drained: does an operator want that LB empty?"""
 
@@ -97,6 +103,7 @@ class Parts:
     moves: MovesRead
     health: HealthRead
     loads: LoadsRead
+    throttle: ThrottleRead
     balancing: BalancingRead
     keepers: KeepersRead
     checks: ChecksRead
@@ -146,6 +153,13 @@ class Shown:
 
     def connection_count(self, address: Address) -> int:
         return len(self._serving(address).table)
+
+    def half_open_count(self, address: Address) -> int:
+        return len(self._serving(address).table.half_open)
+
+    def new_rate_limit(self, address: Address) -> float | None:
+        """Connection requests a second that are passed on now, if that is less than the setting."""
+        return self._parts.throttle.limit(address)
 
     def entries(self, address: Address) -> Sequence[Entry]:
         return self._serving(address).table.snapshot()
@@ -220,4 +234,5 @@ def of(control: ControlFunction) -> Shown:
     """What is shown of a control function."""
     return Shown(Parts(
         ground=control.ground, services=control.services, moves=control.movement, health=control.detection,
-        loads=control.loads, balancing=control.balancing, keepers=control.feeds, checks=control.checker))
+        loads=control.loads, throttle=control.throttle, balancing=control.balancing, keepers=control.feeds,
+        checks=control.checker))

@@ -80,6 +80,7 @@ class PortView(BaseModel):
     number: int | None = Field(description="OpenFlow port number; null while the switch has no such port")
     mac: str | None
     up: bool
+    mtu: int | None = Field(default=None, description="bytes of an IP packet that its network takes, by the site file")
 
 
 class PortsView(BaseModel):
@@ -180,11 +181,17 @@ class ExternalIpView(BaseModel):
                                                           "translated to")
     inside: list[str] = Field(default=[], description="NAT gateway: whose connections are translated")
     router: RouterView | None = Field(default=None, description="NAT gateway: its way to the outside")
+    mapping: str | None = Field(default=None, description="NAT gateway: see docs/nat.md")
+    filtering: str | None = Field(default=None, description="NAT gateway: who may send to a mapped UDP port first")
     services: list[ServiceView]
     former_servers: list[FormerServerView] = Field(
         default=[], description="servers without a service that still have connections, as of the last change of "
                                 "servers")
     connections: int
+    half_open: int = Field(description="of these: nothing but the SYN has been seen of their clients, as far as known")
+    new_rate_limit: float | None = Field(
+        description="connection requests a second that its load balancer passes on now, if more come than can be "
+                    "served; null: as many as the setting new_rate says")
     load: LoadView
     move: str | None = Field(description="id of the move that is running")
 
@@ -277,6 +284,7 @@ class Health(BaseModel):
     version: str
     load_balancers_ready: int
     load_balancers: int
+    dropped: dict[str, int] = Field(default={}, description="by reason, what was dropped that is no load balancer's")
 
 
 class FieldError(BaseModel):

@@ -18,7 +18,7 @@ from lbctl.ground.move_record import MoveRecord
 from lbctl.load.balancing import Run
 from lbctl.load.loads import Load
 from lbctl.servers.states import FormerServer
-from lbctl.site.model import ExternalIp, LoadBalancer, Protocol, Server, Service
+from lbctl.site.model import ExternalIp, LoadBalancer, Protocol, Server, Service, Settings
 from lbctl.switches.switch import PortState
 from lbctl.values.addresses import Address
 from lbctl.values.entry_states import EntryState
@@ -40,7 +40,7 @@ def load_balancer(shown: Shown, lb: LoadBalancer) -> t.LoadBalancerView:
     health, why = shown.health(lb)
     return t.LoadBalancerView(
         name=lb.name, dpid=f"{lb.dpid:016x}", state=switch.state, reason=switch.reason,
-        health=health, health_reason=why, standby=lb.standby, ports=_ports(switch.ports),
+        health=health, health_reason=why, standby=lb.standby, ports=_ports(switch.ports, shown.site.settings),
         external_ips=list(map(str, external_ips)),
         connections=sum(map(shown.connection_count, external_ips)), drained=shown.drained(lb), capacity=lb.capacity,
         load=_load(shown.load(external_ips)), counters=counters(switch.counters))
@@ -53,9 +53,11 @@ def external_ip(shown: Shown, ip: ExternalIp) -> t.ExternalIpView:
         gateway=_optional(ip.gateway), internal_ips=list(map(str, ip.internal_ips)), inside=list(map(str, ip.inside)),
         port_range=list(ip.port_range) if ip.internal_ips or ip.inside else [],
         router=t.RouterView(address=str(ip.router), mac=shown.mac_of(ip.address, ip.router)) if ip.router else None,
+        mapping=ip.mapping if ip.inside else None, filtering=ip.filtering if ip.inside else None,
         services=[service_of(shown, ip, service) for service in ip.services],
         former_servers=[_former_server(shown, ip, former) for former in shown.former_servers(ip)],
-        connections=shown.connection_count(ip.address), load=_load(shown.load([ip.address])),
+        connections=shown.connection_count(ip.address), half_open=shown.half_open_count(ip.address),
+        new_rate_limit=shown.new_rate_limit(ip.address), load=_load(shown.load([ip.address])),
         move=move.id if move else None)
 
 
@@ -121,12 +123,16 @@ def keeper(state: KeeperState) -> t.KeeperView:
         last_failure=state.last_failure, counters=dict(state.counters))
 
 
+def dropped(counted: Mapping[str, int]) -> dict[str, int]:
+    """By reason."""
+    return {name.removeprefix(DROPPED): count for name, count in counted.items() if name.startswith(DROPPED)}
+
+
 def counters(counted: Counter[str]) -> t.Counters:
     """Sorts a switch's counters into what the API shows."""
-    dropped = {name.removeprefix(DROPPED): count for name, count in counted.items() if name.startswith(DROPPED)}
     other = {name: count for name, count in counted.items()
              if name != "packet_ins" and not name.startswith(DROPPED)}
-    return t.Counters(packet_ins=counted["packet_ins"], dropped=dropped, other=other)
+    return t.Counters(packet_ins=counted["packet_ins"], dropped=dropped(counted), other=other)
 
 
 def service_of(shown: Shown, ip: ExternalIp, service: Service) -> s.ServiceView:
@@ -151,10 +157,11 @@ def _optional(address: Address | None) -> str | None:
     return str(address) if address else None
 
 
-def _ports(ports: Mapping[str, PortState]) -> t.PortsView:
+def _ports(ports: Mapping[str, PortState], settings: Settings) -> t.PortsView:
     tunnels = {role: _port(port) for role, port in ports.items() if role not in ("external", "internal")}
-    return t.PortsView(external=_port(ports["external"]), internal=_port(ports["internal"]), tunnels=tunnels)
+    return t.PortsView(external=_port(ports["external"], settings.external_mtu),
+                       internal=_port(ports["internal"], settings.internal_mtu), tunnels=tunnels)
 
 
-def _port(port: PortState) -> t.PortView:
-    return t.PortView(name=port.name, number=port.number, mac=port.mac, up=port.up)
+def _port(port: PortState, mtu: int | None = None) -> t.PortView:
+    return t.PortView(name=port.name, number=port.number, mac=port.mac, up=port.up, mtu=mtu)

@@ -44,4 +44,4 @@ class Follower(Protocol):
 class Needs:
     ender: Ender
     neighbours: Neighbours
-    follower: Follower
+    followers: tuple[Follower, ...]

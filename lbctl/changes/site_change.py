@@ -35,7 +35,8 @@ def change_site(ground: Ground, needs: Needs, wanted: InForce, now: float) -> Ou
         servings.append(found)
     ground.external_ips.replace(servings)
     keep_what_is_in_use(ground)
-    needs.follower.site_changed()
+    for follower in needs.followers:
+        follower.site_changed()
     for switch in ground.ready():
         out += ground.meters(switch.lb.name) + ground.sync(switch) + needs.neighbours.probe(switch)
     for serving in new:
@@ -117,5 +118,5 @@ def _change_load_balancers(ground: Ground) -> None:
         del ground.switches[name]
     for name, lb in wanted.items():
         switch = ground.switches.setdefault(name, ground.new_switch(lb))
-        if switch.lb != lb:
-            switch.rename_ports(lb)
+        if switch.lb != lb or switch.limits != ground.limits():
+            switch.change_ports(lb, ground.limits())

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lbctl import __version__
-from lbctl.cli import config, drain_server, keeper, move, rebalance, scheduler, servers, status, table
+from lbctl.cli import config, drain_server, keeper, move, nat_log, rebalance, scheduler, servers, status, table
 from lbctl.cli.doctor import command as doctor
 from lbctl.cli.failure import Failure
 from lbctl.cli.where import command as where
@@ -60,6 +60,7 @@ app.command("scheduler")(scheduler.scheduler)
 app.command("drain-server")(drain_server.drain_server)
 app.add_typer(servers.app, name="server")
 app.command("where")(where.where)
+app.command("nat-log")(nat_log.nat_log)
 app.command("doctor")(doctor.doctor)
 app.command("keeper")(keeper.keeper)
 app.add_typer(config.app, name="config")

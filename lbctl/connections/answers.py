@@ -15,9 +15,9 @@ from lbctl.values.protocols import TCP, UDP
 from lbctl.values.side import Side
 
 
-def drop(switch: Switch, reason: str) -> Outbox:
-    """Nothing is sent; the reason is counted."""
-    switch.counters[f"dropped_{reason}"] += 1
+def drop(switch: Switch, reason: str, packets: int = 1) -> Outbox:
+    """Nothing is sent; the reason, one of values/drops.py, is counted."""
+    switch.counters[f"dropped_{reason}"] += packets
     return []
 
 

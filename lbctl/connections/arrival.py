@@ -18,7 +18,8 @@ class Arrival:
     """A packet that a switch has shown to the controller, whose ports are known.
 
     Whose packet it is, is not in here: of a packet that the switch has translated, or of an ICMP error, its own
-    addresses do not tell it. in_port: its OpenFlow number. now: seconds since the epoch.
+    addresses do not tell it. in_port: its OpenFlow number. now: seconds since the epoch. fragment: the frame is the
+    packet's first fragment.
     """
 
     switch: Switch
@@ -28,6 +29,7 @@ class Arrival:
     frame: bytes
     packet: Packet
     now: float
+    fragment: bool = False
 
     @property
     def key(self) -> bytes | None:

@@ -12,7 +12,9 @@ from lbctl.connections.answers import drop
 from lbctl.connections.arrival import Arrival
 from lbctl.connections.departures import Departures
 from lbctl.connections.endings import Endings
+from lbctl.connections.fragments import Fragments
 from lbctl.connections.icmp_handler import IcmpHandler
+from lbctl.connections.last_hops import LastHops
 from lbctl.connections.misdirected import Misdirected
 from lbctl.connections.new_connections import NewConnections
 from lbctl.connections.strays import Strays
@@ -41,16 +43,18 @@ class Connections:
         self._endings = endings = Endings(ground)
         self._transition = transition = Transition(ground)
         self._departures = Departures(ground, endings)
-        self._new = new = NewConnections(ground, transition, endings)
+        self._last_hops = last_hops = LastHops(ground)
+        self._new = NewConnections(ground, transition, endings, last_hops)
+        self.take_asked, new = self._new.take_asked, self._new.arrived
         icmp_handler = IcmpHandler(ground.external_ips)
-        self.take_asked = new.take_asked
+        stray, misdirected = self.strays(ground, transition, endings).arrived, Misdirected(ground).arrived
+        self._fragments = Fragments(ground.external_ips, new, stray, misdirected)
         self._by_kind: dict[Kind | None, Callable[[Arrival, Serving], Outbox]] = {
-            Kind.NEW: new.arrived, Kind.HOLD: transition.hold,
-            Kind.STRAY: self.strays(ground, transition, endings).arrived, Kind.UNASSIGNED: Misdirected(ground).arrived}
+            Kind.NEW: new, Kind.HOLD: transition.hold, Kind.STRAY: stray, Kind.UNASSIGNED: misdirected}
         """Those whose own addresses tell whose packets they are."""
         self._translated: dict[Kind | None, Callable[[Arrival], Outbox]] = {
             Kind.RESET: endings.reset, Kind.EXPIRED: icmp_handler.expired, Kind.TOO_BIG: icmp_handler.too_big,
-            Kind.TRANSLATE_ICMP: icmp_handler.translate}
+            Kind.TRANSLATE_ICMP: icmp_handler.translate, Kind.HOP: last_hops.arrived}
         """Those whose own addresses don't."""
 
     def packet_in(self, switch: Switch, packet_in: PacketIn, now: float) -> Outbox:
@@ -58,11 +62,13 @@ class Connections:
         _, _, kind, in_port, frame = packet_in
         switch.counters["packet_ins"] += 1
         handler, translated = self._by_kind.get(kind), self._translated.get(kind)
-        if handler is None and translated is None:
+        if handler is None and translated is None and kind is not Kind.FRAGMENT:
             return drop(switch, "unknown_flow")
         ports = switch.of_ports
         if not switch.ready or ports is None:
             return drop(switch, "not_ready")
+        if kind is Kind.FRAGMENT:
+            return self._fragments.arrived(switch, ports, in_port, frame, now)
         try:
             packet = packets.decode(frame)
         except packets.Malformed:
@@ -90,5 +96,7 @@ class Connections:
         return self._endings.end_all(serving, entries, now)
 
     def tick(self, now: float) -> Outbox:
-        """Ends what has lingered long enough, and what has lost its server."""
-        return self._endings.tick(now) + self._departures.tick(now) + self._new.tick(now)
+        """Ends what has lingered long enough, and what has lost its server; what has followed others to another router
+        follows on."""
+        self._fragments.tick(now)
+        return self._endings.tick(now) + self._departures.tick(now) + self._new.tick(now) + self._last_hops.tick(now)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from lbctl.connections.answers import drop
 from lbctl.connections.arrival import Arrival
+from lbctl.connections.translated import whose
 from lbctl.entries.access_table import FIN_IN, FIN_OUT, GONE, REINSTALLED, RESET, REUSED, Entry
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
@@ -16,8 +17,7 @@ from lbctl.openflow.cookies import owner_in
 from lbctl.openflow.inbound import EntryRemoved, EntryStats
 from lbctl.openflow.messages import DeleteEntries, portions
 from lbctl.switches.switch import Switch
-from lbctl.values.keys import inverse_key
-from lbctl.values.side import EXTERNAL, INTERNAL
+from lbctl.values.side import EXTERNAL
 
 CACHED_SECONDS = 15.0
 """The datapath may remember an unused flow for this long: Open vSwitch's max-idle (10 s), and some more."""
@@ -49,15 +49,10 @@ class Endings:
 
     def reset(self, arrival: Arrival) -> Outbox:
         """A RST that a switch has translated and sent on: its entry lingers, then ends."""
-        packet, key = arrival.packet, arrival.key
-        # It has been translated, so it carries the inverse of the other side's key.
-        if serving := self._directory.by_address.get(packet.src):
-            side = EXTERNAL
-        elif serving := self._directory.of_packet(packet.dst, packet.src, INTERNAL):
-            side = INTERNAL
-        else:
+        found = whose(self._directory, arrival)
+        if found is None:
             return drop(arrival.switch, "unknown_address")
-        entry = serving.table.find(side, inverse_key(key)) if key else None
+        serving, entry = found
         if entry and not entry.flags & RESET:
             entry.flags |= RESET
             serving.table.changed(entry)

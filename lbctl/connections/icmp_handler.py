@@ -7,11 +7,13 @@ quotes, as that end knows the packet. docs/icmp.md says the same with examples.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from lbctl.connections.answers import drop, send_icmp_error
 from lbctl.connections.arrival import Arrival
 from lbctl.entries.access_table import NO_HOP, Entry
 from lbctl.frames import icmp
+from lbctl.frames.fragments import cut
 from lbctl.frames.icmp_translation import carried, quoted, readdressed_frame, translated_error
 from lbctl.frames.packets import may_not_be_fragmented, parse_mac, with_eth_dst
 from lbctl.ground.effects import Outbox, ToSwitch
@@ -24,6 +26,14 @@ from lbctl.values.protocols import ETHERNET_HEADER, ICMP, ICMPV6
 from lbctl.values.side import EXTERNAL, Side
 
 _REQUESTS = {protocol: request for _, protocol, request, _ in ECHO_TYPES.values()}
+
+
+class _Original(NamedTuple):
+    """A packet as it was before the switch translated it, and by which entry."""
+
+    arrival: Arrival
+    serving: Serving
+    entry: Entry
 
 
 class IcmpHandler:
@@ -73,19 +83,25 @@ class IcmpHandler:
         found = self._as_it_came(arrival)
         if found is None:
             return drop(arrival.switch, "ttl_expired")
-        return send_icmp_error(*found, icmp.TTL_EXPIRED)
+        return send_icmp_error(found.arrival, found.serving, icmp.TTL_EXPIRED)
 
     def too_big(self, arrival: Arrival) -> Outbox:
-        """A client's packet that the switch has translated, and that is larger than the tunnel to its server
-        carries."""
-        found = self._as_it_came(arrival) if arrival.side is EXTERNAL else None
-        tunnel = found[1].tunnel_to(arrival.packet.dst) if found else None
-        if found is None or tunnel is None or not may_not_be_fragmented(arrival.frame):
-            return drop(arrival.switch, "larger_than_tunnel")
-        return send_icmp_error(*found, icmp.too_big(tunnel.mtu))
+        """A packet that the switch has translated, and that is larger than the network or tunnel takes that it goes
+        to: it is cut up, or its sender is told how large one may be (RFC 4787 REQ-13)."""
+        found = self._as_it_came(arrival)
+        limit = found.serving.limit(arrival.side.other, arrival.packet.dst) if found else None
+        if found is None or limit is None:
+            return drop(arrival.switch, "larger_than_link")
+        frame = arrival.frame
+        if may_not_be_fragmented(frame):
+            return send_icmp_error(found.arrival, found.serving, icmp.too_big(limit))
+        arrival.switch.counters["packets_cut"] += 1
+        end = arrival.packet.payload_offset + arrival.packet.payload_length
+        return [effect for piece in cut(frame[ETHERNET_HEADER:end], limit)
+                for effect in _delivered(arrival, frame[:ETHERNET_HEADER] + piece, bool(found.entry.inner_hop))]
 
-    def _as_it_came(self, arrival: Arrival) -> tuple[Arrival, Serving] | None:
-        """A packet that the switch has translated, as it was before, and whose it is. None: of no entry."""
+    def _as_it_came(self, arrival: Arrival) -> _Original | None:
+        """A packet that the switch has translated, as it was before. None: of no entry."""
         packet, key, beyond = arrival.packet, arrival.key, arrival.side.other
         # As it is now, it is what the other side's packets answer.
         serving = self._directory.of_packet(packet.dst, packet.src, beyond)
@@ -95,7 +111,8 @@ class IcmpHandler:
         original = entry.key_from(arrival.side)
         _, source, _, destination, _ = unpack_key(original)
         frame = readdressed_frame(arrival.frame, packet, original, packet.eth_dst)
-        return replace(arrival, frame=frame, packet=packet._replace(src=source, dst=destination)), serving
+        return _Original(replace(arrival, frame=frame, packet=packet._replace(src=source, dst=destination)), serving,
+                         entry)
 
     # Echo through a NAT gateway.
 
@@ -107,38 +124,55 @@ class IcmpHandler:
             return drop(switch, "unknown_address")
         if switch.role(serving.address).mode is None:
             return drop(switch, "icmp_not_assigned")
-        is_request = frame[packet.payload_offset] == _REQUESTS[packet.protocol]
-        if is_request == (arrival.side is EXTERNAL):
-            return drop(switch, "icmp_no_echo")
         if packet.ttl <= 1:
             return send_icmp_error(arrival, serving, icmp.TTL_EXPIRED)
-        return self._request(arrival, serving, found.key) if is_request else self._reply(arrival, serving, found.key)
-
-    @staticmethod
-    def _request(arrival: Arrival, serving: Serving, key: bytes) -> Outbox:
-        """An inside host's."""
-        switch, packet = arrival.switch, arrival.packet
-        router = serving.config.router
-        mac = switch.neighbours.get(router) if router else None
-        if mac is None:
-            return drop(switch, "router_unresolved")
-        entry = serving.echoes.request(key, serving.address.packed, parse_mac(mac), packet.eth_src, arrival.now,
-                                       serving.settings.udp_idle_timeout)
+        entry = echo_entry(arrival, serving, found.key)
         if entry is None:
-            return drop(switch, "echo_exhausted")
-        switch.counters["echoes_translated"] += 1
-        return _delivered(arrival, readdressed_frame(arrival.frame, packet, inverse_key(entry.key), entry.next_hop))
+            return []
+        hop = entry.inner_hop if arrival.side is EXTERNAL else entry.next_hop
+        key = inverse_key(entry.key_from(arrival.side.other))
+        return _delivered(arrival, readdressed_frame(frame, packet, key, hop))
 
-    @staticmethod
-    def _reply(arrival: Arrival, serving: Serving, key: bytes) -> Outbox:
-        """To an inside host."""
-        entry = serving.echoes.find(EXTERNAL, key)
-        if entry is None:
-            return drop(arrival.switch, "icmp_no_echo")
-        serving.echoes.used(entry, arrival.now)
+
+def is_request(arrival: Arrival) -> bool:
+    """Of ICMP: an echo request?"""
+    packet = arrival.packet
+    return arrival.frame[packet.payload_offset] == _REQUESTS[packet.protocol]
+
+
+def echo_entry(arrival: Arrival, serving: Serving, key: bytes) -> Entry | None:
+    """The entry by which an echo goes through a NAT gateway: an inside host's request, or a reply to it. None: by none,
+    which is counted."""
+    request = is_request(arrival)
+    if request == (arrival.side is EXTERNAL):
+        drop(arrival.switch, "icmp_no_echo")
+        return None
+    entry = _of_request(arrival, serving, key) if request else _of_reply(arrival, serving, key)
+    if entry:
         arrival.switch.counters["echoes_translated"] += 1
-        frame = readdressed_frame(arrival.frame, arrival.packet, inverse_key(entry.reply), entry.inner_hop)
-        return _delivered(arrival, frame)
+    return entry
+
+
+def _of_request(arrival: Arrival, serving: Serving, key: bytes) -> Entry | None:
+    router = serving.config.router
+    mac = arrival.switch.neighbours.get(router) if router else None
+    if mac is None:
+        drop(arrival.switch, "router_unresolved")
+        return None
+    entry = serving.echoes.request(key, serving.address.packed, parse_mac(mac), arrival.packet.eth_src, arrival.now,
+                                   serving.settings.udp_idle_timeout)
+    if entry is None:
+        drop(arrival.switch, "echo_exhausted")
+    return entry
+
+
+def _of_reply(arrival: Arrival, serving: Serving, key: bytes) -> Entry | None:
+    entry = serving.echoes.find(EXTERNAL, key)
+    if entry is None:
+        drop(arrival.switch, "icmp_no_echo")
+        return None
+    serving.echoes.used(entry, arrival.now)
+    return entry
 
 
 def _entry(serving: Serving, key: bytes, side: Side) -> Entry | None:

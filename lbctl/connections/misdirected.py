@@ -38,6 +38,7 @@ class Misdirected:
         if ports is None or not serves or self._ground.settings.misdirected == "error":
             return send_icmp_error(arrival, serving, icmp.HOST_UNREACHABLE)
         arrival.switch.counters["passed_on"] += 1
+        self._ground.astray.add(serving.address)
         on = send_through(home, ports, arrival.frame, arrival.side, arrival.tunnel(serving))
         return [on, *self._tell(arrival, serving, home, ports)]
 

@@ -10,9 +10,10 @@ from collections import Counter
 from ipaddress import ip_address
 
 from lbctl.connections import pressure
-from lbctl.connections.answers import drop, refuse, send_icmp_error
+from lbctl.connections.answers import drop, refuse, send_again, send_icmp_error
 from lbctl.connections.arrival import Arrival
 from lbctl.connections.endings import Endings
+from lbctl.connections.last_hops import LastHops
 from lbctl.connections.reused import Reused
 from lbctl.connections.transition import Transition
 from lbctl.connections.unanswered import Unanswered
@@ -28,7 +29,7 @@ from lbctl.site.model import Server, Service
 from lbctl.switches.switch import Switch
 from lbctl.values.addresses import Address, Endpoint
 from lbctl.values.keys import Place, sender_half, service_of, unpack_key
-from lbctl.values.protocols import TCP
+from lbctl.values.protocols import TCP, UDP
 from lbctl.values.side import EXTERNAL
 from lbctl.values.transfer import TransferMode
 
@@ -37,6 +38,8 @@ EARLY_SECONDS = 1.0
 are not sent again with each one: the datapath would be checked anew each time, and a burst last longer."""
 
 
+MOST_OF_A_MAPPING = 1000
+"""Entries of one inside host's port, above which no outside host adds one: each costs its sender one datagram."""
 LOG_INTERVAL = 60.0
 """Seconds between two log lines about what keeps connections from opening."""
 HINTS = {"full": "a larger max_connections or more servers (lbctl server add) take more",
@@ -48,8 +51,9 @@ HINTS = {"full": "a larger max_connections or more servers (lbctl server add) ta
 class NewConnections:
     """What makes their entries known."""
 
-    def __init__(self, ground: Ground, transition: Transition, endings: Endings) -> None:
-        self._switches = ground.switches
+    def __init__(self, ground: Ground, transition: Transition, endings: Endings, last_hops: LastHops) -> None:
+        self._switches, self._hops = ground.switches, ground.hops
+        self._last_hops = last_hops
         self._transition = transition
         self._endings = endings
         self._opening = Opening(ground)
@@ -124,13 +128,17 @@ class NewConnections:
             serving.table.add(entry)
             if packet.protocol == TCP:
                 serving.table.half_open.add(entry)
+            if serving.recorder:
+                serving.recorder("opened", entry, arrival.now)
             switch.counters["connections_opened"] += 1
             serving.opened += 1
+            if not self._hops.knows(arrival.side, packet.eth_src):
+                out += self._last_hops.met(arrival.side, packet.eth_src, arrival.now)
         elif not self._comes_again(arrival, entry):
-            return [_go_on(arrival)]
+            return [_go_on(arrival, serving)]
         # An LB that is being read back would get the entry too late to be read, and too early to be put back.
         out += [ToSwitch(name, AddEntries((entry,))) for name in serving.holders if self._switches[name].ready]
-        out.append(_go_on(arrival))
+        out.append(_go_on(arrival, serving))
         return out
 
     @staticmethod
@@ -161,8 +169,10 @@ def _waits_in_vain(serving: Serving, entry: Entry, packet: Packet) -> bool:
     return (place, endpoint) in serving.servers.down and serving.servers.closed(place, endpoint)
 
 
-def _go_on(arrival: Arrival) -> ToSwitch:
+def _go_on(arrival: Arrival, serving: Serving) -> ToSwitch:
     """By the entry that is there now."""
+    if arrival.fragment:
+        return send_again(arrival, serving)
     message = PacketOut(arrival.frame, arrival.in_port, arrival.side.access_table)
     return ToSwitch(arrival.switch.lb.name, message)
 
@@ -195,7 +205,7 @@ class Opening:
         packet, now, place = arrival.packet, arrival.now, service_of(key)
         service = serving.services.get(place)
         if service is None:
-            raise Refusal()
+            return self._to_inside(arrival, serving, key)
         switch, takes = arrival.switch, serving.servers.takes
         neighbours, silent = switch.neighbours, switch.hearing.silent
 
@@ -236,14 +246,34 @@ class Opening:
         switch, packet, now = arrival.switch, arrival.packet, arrival.now
         router = serving.config.router
         mac = switch.neighbours.get(router) if router else None
-        if mac is None or serving.allocation is None:
+        if mac is None:
             raise Refusal("router_unresolved")
-        protocol, _, _, outside, port = unpack_key(reply)
-        slot = serving.allocation.give((protocol, outside, port), now, self._ground.settings.time_wait)
+        slot = serving.outward(reply, packet.eth_src, now)
         if slot is None:
             self._exhausted(switch, serving, now)
             raise Refusal()
         return Entry(*outbound_keys(reply, slot), parse_mac(mac), now, packet.seq, inner_hop=packet.eth_src)
+
+    def _to_inside(self, arrival: Arrival, serving: Serving, key: bytes) -> Entry:
+        """The first datagram of an outside host to a port that an inside host has been mapped to: whether it may come
+        in is the NAT gateway's `filtering` (RFC 4787 REQ-8). TCP may not, nor what asks for a service that there is
+        not."""
+        filtering, outside = serving.config.filtering, unpack_key(key)[1]
+        if filtering == "address-and-port-dependent" or serving.mappings is None or key[0] != UDP:
+            raise Refusal()
+        mapping = serving.mappings.inward(key)
+        if mapping is None or filtering == "address-dependent" and outside not in mapping.outside:
+            raise Refusal()
+        reply = mapping.reply_to(key)
+        if serving.table.by_reply(reply):
+            raise Refusal()  # the inside host speaks with it from another port of ours, which it had before
+        if not mapping.inner_hop:
+            raise Refusal("next_hop_unknown")
+        if mapping.entries >= MOST_OF_A_MAPPING:
+            raise Refusal("mapping_full")
+        mapping.joined(outside)
+        arrival.switch.counters["connections_let_in"] += 1
+        return Entry(key, reply, arrival.packet.eth_src, arrival.now, inner_hop=mapping.inner_hop)
 
     def _none_takes(self, switch: Switch, serving: Serving, place: Place, service: Service, now: float) -> None:
         """No server takes connections. Counted by what is nearest to an end of that: a full one has room when a

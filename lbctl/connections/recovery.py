@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from lbctl.entries.access_table import ENDING, FIN_IN, FIN_OUT, NO_HOP, Entry
 from lbctl.ground.serving import Directory, Serving
-from lbctl.openflow.messages import AddEntries, DeleteEntries, Message, portions
+from lbctl.openflow.messages import AddEntries, DeleteEntries, Message, ModifyEntries, portions
 from lbctl.switches.readback import FoundEntry, ReadBack
 from lbctl.switches.switch import Switch
 from lbctl.values.keys import unpack_key
@@ -50,6 +50,8 @@ class _Recovery:
     """Of one LB, once."""
 
     def __init__(self, switch: Switch, readback: ReadBack, directory: Directory, now: float) -> None:
+        self._moved_on: list[Entry] = []
+        """Entries that have followed their clients to another MAC while the LB was away."""
         self._name, self._lost_at = switch.lb.name, switch.lost_at
         self._readback, self._directory, self._now = readback, directory, now
         self._outcome = Outcome()
@@ -61,9 +63,10 @@ class _Recovery:
             if self._name in serving.holders:
                 self._put_back(serving)
                 serving.unread.discard(self._name)
-                if serving.allocation:
-                    serving.allocation.forget()
-        self._outcome.messages = portions(DeleteEntries, strange) + self._outcome.messages
+                if serving.ports:
+                    serving.ports.forget()
+        self._outcome.messages = [*portions(DeleteEntries, strange), *portions(ModifyEntries, self._moved_on),
+                                  *self._outcome.messages]
         self._outcome.deleted = len(strange)
         return self._outcome
 
@@ -74,7 +77,10 @@ class _Recovery:
             return False
         entry = serving.table.by_key(key)
         if entry is None and self._name in serving.unread and serving.table.by_reply(found.reply) is None:
-            serving.table.add(_entry(key, found, self._now))
+            known = _entry(key, found, self._now)
+            serving.table.add(known)
+            if serving.recorder:
+                serving.recorder("found", known, self._now)
             self._outcome.taken_over += 1
             return True
         if entry is None or entry.reply != found.reply:
@@ -83,6 +89,8 @@ class _Recovery:
         entry.flags |= _run_out(found)
         if entry.next_hop == NO_HOP and found.next_hop:
             entry.next_hop = found.next_hop
+        if found.next_hop not in (b"", entry.next_hop) or found.inner_hop not in (b"", entry.inner_hop):
+            self._moved_on.append(entry)
         return True
 
     def _put_back(self, serving: Serving) -> None:

@@ -26,14 +26,12 @@ class Transition:
             return [send_through(home, ports, *held)]
         if serving.move is None:
             return drop(arrival.switch, "no_normal_lb")
-        serving.held.hold(held)
-        return []
+        return [] if serving.held.hold(held) else drop(arrival.switch, "held_full")
 
     def release(self, serving: Serving, name: str) -> Outbox:
         """The held packets, in order, through that LB's tables."""
         home = self._switches[name]
         ports = home.of_ports
         if not home.ready or ports is None:
-            serving.held.discard()
-            return []
+            return drop(home, "held_given_up", serving.held.discard())
         return [send_through(home, ports, *packet) for packet in serving.held.release()]

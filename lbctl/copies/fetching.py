@@ -137,8 +137,8 @@ class Copies:
         return [] if fetching.waiting else self._done(fetching, now)
 
     def _done(self, fetching: Fetching, now: float) -> Outbox:
-        if fetching.serving.allocation:
-            fetching.serving.allocation.forget()
+        if fetching.serving.ports:
+            fetching.serving.ports.forget()
         return fetching.then(now)
 
     @staticmethod
@@ -172,6 +172,8 @@ class Copies:
             entry = Entry(row.key, row.reply, row.next_hop, now, inner_hop=row.inner_hop)
             entry.flags = row.flags & ENDING  # a FIN that the dead LB saw comes no second time
             table.add(entry)
+            if serving.recorder:
+                serving.recorder("found", entry, now)
         self._find_hops(serving, there)
         self._note_hopless(serving, there)
         if copy:

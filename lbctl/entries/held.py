@@ -29,13 +29,15 @@ class HeldPackets:
         self.released = 0
         self.lost = 0
 
-    def hold(self, packet: HeldPacket) -> None:
+    def hold(self, packet: HeldPacket) -> bool:
+        """False: there is no room, it is lost."""
         if len(self._queue) >= self._limit_packets or self._size + len(packet.frame) > self._limit_size:
             self.lost += 1
-            return
+            return False
         self._queue.append(packet)
         self._size += len(packet.frame)
         self.held += 1
+        return True
 
     def release(self) -> list[HeldPacket]:
         """All held packets, oldest first; none is held afterwards."""
@@ -43,9 +45,11 @@ class HeldPackets:
         self.released += len(packets)
         return packets
 
-    def discard(self) -> None:
-        """Nobody can take them: they are lost."""
-        self.lost += len(self._empty())
+    def discard(self) -> int:
+        """Nobody can take them: they are lost. Returns how many."""
+        lost = len(self._empty())
+        self.lost += lost
+        return lost
 
     def _empty(self) -> list[HeldPacket]:
         packets = list(self._queue)

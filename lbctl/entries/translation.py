@@ -55,6 +55,15 @@ class Slots:
         self._taken.add(number)
         return self._slot(number)
 
+    def take(self, slot: Slot, now: float, rest: float) -> bool:
+        """Gives that one, if it is neither taken nor resting."""
+        number = self._number(slot)
+        if number is None or number in self._taken or self._resting.get(number, float("-inf")) + rest > now:
+            return False
+        self._resting.pop(number, None)
+        self._taken.add(number)
+        return True
+
     def _next(self, now: float, rest: float) -> int | None:
         while self._fresh < self._size:
             number = (self._start + self._fresh) % self._size
@@ -144,6 +153,11 @@ class Allocation:
     def give(self, peer: Peer, now: float, rest: float) -> Slot | None:
         """None: exhausted."""
         return self._of(peer).give(now, rest)
+
+    def outward(self, key: bytes, now: float, rest: float) -> Slot | None:
+        """Outbound NAT: what an inside host's packet of that key is translated to; None: exhausted."""
+        protocol, _, _, outside, port = unpack_key(key)
+        return self.give((protocol, outside, port), now, rest)
 
     def freed(self, entry: Entry, now: float) -> None:
         """An entry ends; it must still be in the access table, or its slot might not be known as taken."""

@@ -22,6 +22,7 @@ from lbctl.openflow.messages import Configure, DeleteCookie, ReadFlows
 from lbctl.switches.readback import Question, ReadBack
 from lbctl.switches.switch import Switch
 from lbctl.values.addresses import Address
+from lbctl.values.side import EXTERNAL, INTERNAL
 
 
 class Mover(Protocol):
@@ -104,7 +105,7 @@ class Comebacks:
         for serving in hollow:
             serving.unread.add(name)
             switch.roles[serving.address] = HOLDING
-        out = to_switch(name, outcome.messages)
+        out = self._learn_origins(readback) + to_switch(name, outcome.messages)
         if outcome.taken_over:
             keep_what_is_in_use(ground)
             for other in ground.ready():
@@ -122,6 +123,15 @@ class Comebacks:
         for serving in hollow:
             out += self._mover.give_back(serving, now)
         return out + self._mover.ready(now)
+
+    def _learn_origins(self, readback: ReadBack) -> Outbox:
+        """The MACs that the entries' openers send from."""
+        out: Outbox = []
+        for side, macs in ((INTERNAL, {found.inner_hop for found in readback.entries.values()}),
+                           (EXTERNAL, {found.next_hop for found in readback.entries.values() if not found.inner_hop})):
+            for mac in macs - {b""}:
+                out += self._ground.let_pass(side, mac)
+        return out
 
     def _learn_neighbours(self, switch: Switch, readback: ReadBack) -> None:
         """The MACs that the switch delivers to."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
-from lbctl.frames.packets import Malformed, Packet, checksum, decode, ip_frame, transport_checksum
+from lbctl.frames.fragments import decode_start
+from lbctl.frames.packets import Malformed, Packet, checksum, ip_frame, transport_checksum
 from lbctl.values.addresses import is_host
 from lbctl.values.protocols import ETHERNET_HEADER, ICMP, ICMPV6, TTL
 
@@ -42,11 +43,11 @@ def too_big(mtu: int) -> Error:
 def error(frame: bytes, kind: Error, source_mac: bytes, source: bytes) -> bytes | None:
     """The frame with that error, from `source`, which answers the IP packet in `frame`.
 
-    None where RFC 1122 3.2.2 and RFC 4443 2.4 forbid one: to an ICMP error, to broadcast and multicast, to a fragment,
-    to a source that is not one host; and to a malformed frame.
+    None where RFC 1122 3.2.2 and RFC 4443 2.4 forbid one: to an ICMP error, to broadcast and multicast, to a fragment
+    other than the first, to a source that is not one host; and to a malformed frame.
     """
     try:
-        packet = decode(frame)
+        packet = decode_start(frame)
     except Malformed:
         return None
     if packet.eth_dst[0] & 1 or not is_host(packet.dst) or is_error(frame, packet):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from lbctl.frames.packets import FRAGMENT_HEADER, SKIPPED_HEADERS, Packet
 from lbctl.values.keys import pack_key, unpack_key
-from lbctl.values.protocols import ETHERNET_HEADER, ICMP, ICMPV6, TCP, UDP
+from lbctl.values.protocols import ETHERNET_HEADER, ICMP, ICMPV6, TCP, TTL, UDP
 
 HEADER = 8
 """Bytes of an ICMP error before the packet that it quotes."""
@@ -99,16 +99,43 @@ def readdressed(data: bytes, transport: int, key: bytes) -> bytes:
         ports, new_ports = slice(transport + _IDENTIFIER, transport + _IDENTIFIER + 2), source_port.to_bytes(2)
     else:
         ports, new_ports = slice(transport, transport + 4), source_port.to_bytes(2) + destination_port.to_bytes(2)
-    out = bytearray(data)
-    if first == 12:
-        _update(out, 10, data[addresses], new_addresses)
+    out = bytearray(with_addresses(data, source, destination))
     place = transport + _CHECKSUM[protocol]
     if len(data) >= place + 2 and not (protocol == UDP and data[place:place + 2] == b"\0\0"):
         pseudo_header = protocol != ICMP
         _update(out, place, data[addresses] * pseudo_header + data[ports], new_addresses * pseudo_header + new_ports)
         if protocol == UDP and out[place:place + 2] == b"\0\0":
             out[place:place + 2] = b"\xff\xff"
-    out[addresses], out[ports] = new_addresses, new_ports
+    out[ports] = new_ports
+    return bytes(out)
+
+
+def with_addresses(data: bytes, source: bytes, destination: bytes) -> bytes:
+    """An IP packet, or its beginning, with these addresses in its header; what it carries stays."""
+    first = _ADDRESSES[4 if len(source) == 4 else 6]
+    addresses, new_addresses = slice(first, first + 2 * len(source)), source + destination
+    out = bytearray(data)
+    if len(source) == 4:
+        _update(out, 10, data[addresses], new_addresses)
+    out[addresses] = new_addresses
+    return bytes(out)
+
+
+def echo_reply(data: bytes, first: bool) -> bytes:
+    """An echo request, or a fragment of one, as its reply, but for the addresses (RFC 792, RFC 4443). first: it has the
+    ICMP header."""
+    out = bytearray(data)
+    if data[0] >> 4 == 4:
+        out[8] = TTL
+        _update(out, 10, data[8:10], bytes(out[8:10]))
+    else:
+        out[7] = TTL
+    if first:
+        found = carried(data)
+        assert found is not None, "a first fragment that was decoded has its ICMP header"
+        at = found.transport
+        out[at] = _ECHOES[found.key[0]][1]
+        _update(out, at + _CHECKSUM[found.key[0]], data[at:at + 2], bytes(out[at:at + 2]))
     return bytes(out)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from lbctl.assignment import Problem
+from lbctl.entries.nat_records import NatRecord
 from lbctl.keeper.batches import Batch
 from lbctl.openflow.messages import Message
 from lbctl.site.model import ExternalIp, Keeper
@@ -58,7 +59,15 @@ class Solve:
     algorithm: str
 
 
-Effect = ToSwitch | Save | FetchCopy | SendBatch | Solve
+@dataclass(frozen=True, slots=True)
+class WriteRecords:
+    """Not for a switch: append these to the file of NAT records (relative to the site file)."""
+
+    file: str
+    records: Sequence[NatRecord]
+
+
+Effect = ToSwitch | Save | FetchCopy | SendBatch | Solve | WriteRecords
 Outbox = list[Effect]
 
 

@@ -16,9 +16,11 @@ from lbctl.openflow.rules import SERVING
 from lbctl.site.model import ExternalIp, Keeper, LoadBalancer, Settings, Site
 from lbctl.site.orders import InForce
 from lbctl.store import State
-from lbctl.switches.switch import Switch
-from lbctl.values.addresses import Address
+from lbctl.switches.hops import Hops
+from lbctl.switches.switch import Limits, Switch
+from lbctl.values.addresses import Address, Network
 from lbctl.values.log import Log
+from lbctl.values.side import EXTERNAL, INTERNAL, Side
 
 Piece = Callable[[State], State]
 """Adds to a State what one part wants to survive a restart."""
@@ -38,6 +40,9 @@ class Ground:
         self.switches: dict[str, Switch] = {}
         """By the name of the LB."""
         self.external_ips = Directory()
+        self.hops = Hops()
+        self.astray: set[Address] = set()
+        """External IPs whose packets have come to another LB lately: not all neighbours know who has them."""
         self.tokens = Tokens()
         self.counters: Counter[str] = Counter()
         """Of what concerns no single LB."""
@@ -66,7 +71,15 @@ class Ground:
     def new_switch(self, lb: LoadBalancer) -> Switch:
         """The switch of an LB that has not connected yet."""
         watched = Watched((lb.dpid & 0xFFFFFFFFFFFF).to_bytes(6).hex(":"), self.fence_code) if self.fence_code else None
-        return Switch(lb, watched)
+        return Switch(lb, watched, self.limits(), self.hops, self._not_outside)
+
+    def limits(self) -> Limits:
+        """Of the external and the internal network, see Settings.limit."""
+        return self.settings.limit(EXTERNAL), self.settings.limit(INTERNAL)
+
+    def _not_outside(self) -> tuple[Network, ...] | None:
+        """The networks whose addresses nobody has outside; None: whoever says so is believed."""
+        return None if self.settings.wrong_side == "pass" else self.site.internal_networks
 
     def ready(self) -> list[Switch]:
         """The switches that are connected and have been read back."""
@@ -75,6 +88,12 @@ class Ground:
     def sync(self, switch: Switch) -> Outbox:
         """What has changed in what that LB should hold."""
         return to_switch(switch.lb.name, switch.sync(self.configs()))
+
+    def let_pass(self, side: Side, mac: bytes) -> Outbox:
+        """From that MAC (packed) come packets of an entry that answers there."""
+        come, gone = self.hops.add(side, mac)
+        return [effect for name, switch in self.switches.items() if come or gone
+                for effect in to_switch(name, switch.hops_changed(come, gone))]
 
     def meters(self, name: str) -> Outbox:
         """The rates at which that LB's switch may send packets to the controller."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 
 from lbctl.entries.access_table import GONE, AccessTable, Entry
 from lbctl.entries.echo import Echoes
 from lbctl.entries.held import HeldPackets
-from lbctl.entries.translation import Allocation, full_reply
+from lbctl.entries.mappings import Mappings
+from lbctl.entries.nat_records import RecordedEvent
+from lbctl.entries.translation import Allocation, Slot, full_reply
 from lbctl.ground.move_record import MoveRecord
 from lbctl.servers.schedulers import Scheduler, scheduler_for
 from lbctl.servers.states import ServerStates
-from lbctl.site.model import ExternalIp, Hop, Server, Service, Settings, Tunnel
+from lbctl.site.model import ExternalIp, Hop, NatBehaviour, Server, Service, Settings, Tunnel
 from lbctl.values.addresses import Address, Endpoint, Network
 from lbctl.values.keys import Place, reply_key, service_of
 from lbctl.values.owners import owner_of
-from lbctl.values.side import EXTERNAL, Side
+from lbctl.values.side import EXTERNAL, INTERNAL, Side
 
 
 class Serving:
@@ -42,7 +44,13 @@ class Serving:
         self.schedulers: dict[Place, Scheduler] = {}
         self.servers = ServerStates(self.table)
         self.allocation: Allocation | None = None
-        """None: destination NAT, where ports stay as they are."""
+        """None: destination NAT, where ports stay as they are; or there are mappings."""
+        self.mappings: Mappings | None = None
+        """Of a NAT gateway with endpoint-independent mapping."""
+        self.ports: Allocation | Mappings | None = None
+        """Whichever there is."""
+        self.recorder: Callable[[RecordedEvent, Entry, float], None] | None = None
+        """Is told, with the time, of each entry that is opened, found, or ends; None: nobody wants to know."""
         self.hopless: list[Entry] = []
         """Entries whose next hop no copy has told."""
         self.echoes = Echoes()
@@ -82,6 +90,11 @@ class Serving:
         """The tunnel that the server (packed) is behind; None: no server, or on the internal network."""
         return self._tunnels.get(server)
 
+    def limit(self, side: Side, destination: bytes) -> int | None:
+        """Bytes that an IP packet may have that goes to that side, to `destination` (packed); None: all that come."""
+        tunnel = self.tunnel_to(destination) if side is INTERNAL else None
+        return tunnel.mtu if tunnel else self.settings.limit(side)
+
     def _set_services(self, config: ExternalIp, drained: Iterable[tuple[Place, Endpoint]]) -> None:
         """A scheduler goes on where it was if its service has not changed."""
         self._tunnels = {server.packed: hop.tunnel for server, hop in config.hops().items() if hop.tunnel}
@@ -96,13 +109,18 @@ class Serving:
         self.servers.configure(self.services, drained)
 
     def _set_allocation(self) -> None:
-        addresses, ports, outbound = _translated_to(self.config)
+        addresses, ports, outbound, mapping = _translated_to(self.config)
+        kind = Mappings if mapping == "endpoint-independent" else Allocation
         if not addresses:
-            self.allocation = None
-        elif self.allocation:
-            self.allocation.change(addresses, ports)
+            self.ports = None
+        elif isinstance(self.ports, kind):
+            self.ports.change(addresses, ports)
+        elif kind is Mappings:
+            self.ports = Mappings(self.table, addresses[0], ports, self._seed)
         else:
-            self.allocation = Allocation(self.table, addresses, ports, outbound, self._seed)
+            self.ports = Allocation(self.table, addresses, ports, outbound, self._seed)
+        self.allocation = self.ports if isinstance(self.ports, Allocation) else None
+        self.mappings = self.ports if isinstance(self.ports, Mappings) else None
 
     def can_translate(self, key: bytes, server: Server, now: float) -> bool:
         """Can a connection of that key go to that server?"""
@@ -118,11 +136,20 @@ class Serving:
         place = self.allocation.give((key[0], server.address.packed, server.port), now, self.settings.time_wait)
         return full_reply(key, server.address.packed, server.port, place) if place else None
 
+    def outward(self, key: bytes, inner_hop: bytes, now: float) -> Slot | None:
+        """NAT gateway: what an inside host's packet of that key is translated to, taken for one entry more. None: there
+        is no port. inner_hop: the MAC that it came from."""
+        if self.mappings:
+            return self.mappings.outward(key, inner_hop, now, self.settings.time_wait)
+        return self.allocation.outward(key, now, self.settings.time_wait) if self.allocation else None
+
     def remove(self, entry: Entry, now: float) -> None:
         """Takes an entry out of the table, and frees its port."""
-        if self.allocation:
-            self.allocation.freed(entry, now)
+        if self.ports:
+            self.ports.freed(entry, now)
         self.table.remove(entry)
+        if self.recorder:
+            self.recorder("ended", entry, now)
 
     def restore(self, entry: Entry, now: float) -> bool:
         """Puts an entry that was removed back into the table, with its port. False if its keys or its port are
@@ -130,10 +157,12 @@ class Serving:
         table = self.table
         if table.by_key(entry.key) or table.by_reply(entry.reply):
             return False
-        if self.allocation and not self.allocation.take_back(entry):
+        if self.ports and not self.ports.take_back(entry):
             return False
         entry.flags &= ~GONE
         table.add(entry)
+        if self.recorder:
+            self.recorder("opened", entry, now)
         return True
 
     def next_hops(self) -> set[Address]:
@@ -144,8 +173,8 @@ class Serving:
 
     def tidy(self, now: float) -> None:
         """Forgets what nobody needs any more. To be called now and then."""
-        if self.allocation:
-            self.allocation.tidy(now, self.settings.time_wait)
+        if self.ports:
+            self.ports.tidy(now, self.settings.time_wait)
 
     def error_source(self, destination: bytes, side: Side) -> bytes:
         """Whom an error comes from that answers a packet from that side to `destination` (packed): the address that
@@ -170,11 +199,11 @@ class Serving:
         return self.settings.idle_timeout_of(place[0]) if own is None else own
 
 
-def _translated_to(config: ExternalIp) -> tuple[tuple[bytes, ...], tuple[int, int], bool]:
-    """Addresses and ports that connections are translated to, and whether they are opened from inside."""
+def _translated_to(config: ExternalIp) -> tuple[tuple[bytes, ...], tuple[int, int], bool, NatBehaviour]:
+    """Addresses and ports that connections are translated to, whether they are opened from inside, and the mapping."""
     outbound = config.kind == "nat-gateway"
     addresses = (config.address,) if outbound else config.internal_ips
-    return tuple(address.packed for address in addresses), config.port_range, outbound
+    return tuple(address.packed for address in addresses), config.port_range, outbound, config.mapping
 
 
 class Directory:

@@ -93,7 +93,8 @@ class Throttle:
         for lb in busy - self._asked.keys():
             if self._ground.switches[lb].ready:
                 self._asked[lb] = now
-                out.append(ToSwitch(lb, Barrier(self._ground.tokens.new(Confirmation(lb, partial(self._told, lb, now))))))
+                token = self._ground.tokens.new(Confirmation(lb, partial(self._told, lb, now)))
+                out.append(ToSwitch(lb, Barrier(token)))
         return out
 
     def _told(self, lb: str, asked: float, now: float) -> Outbox:
@@ -107,7 +108,8 @@ class Throttle:
 
     def _lower(self, rates: Mapping[Serving, float], now: float) -> Outbox:
         """The rate of the external IP with most requests, of those whose switch is late."""
-        late = [serving for serving, rate in rates.items() if rate >= BUSY and self._delay(serving.assigned, now) > SLOW]
+        late = [serving for serving, rate in rates.items()
+                if rate >= BUSY and self._delay(serving.assigned, now) > SLOW]
         if not late or now < self._rest_until:
             return []
         serving = max(late, key=lambda each: rates[each])

@@ -8,13 +8,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import ip_address
 
 from lbctl.frames import discovery
-from lbctl.frames.packets import Malformed, parse_mac
+from lbctl.frames.packets import Malformed, parse_mac, with_eth_dst
 from lbctl.ground.effects import Outbox, ToSwitch, to_switch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.networks.announcements import Announcements
+from lbctl.networks.router_claims import RouterClaims
 from lbctl.openflow.inbound import PacketIn
-from lbctl.openflow.messages import FROM_CONTROLLER, PacketOut
+from lbctl.openflow.messages import FROM_CONTROLLER, ModifyEntries, PacketOut, portions
+from lbctl.openflow.ports import Ports
 from lbctl.switches.switch import Switch
 from lbctl.values.addresses import Address
 
@@ -60,7 +62,8 @@ class Neighbourhood:
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
-        self._announcements = Announcements()
+        self._announcements = Announcements(lambda: ground.settings.announce_rate, self._busy)
+        self._claims = RouterClaims()
         self._eager = False
         self._now = 0.0
         self._near, self._far = Walk(self._of_serving), Walk(self._of_others)
@@ -69,10 +72,17 @@ class Neighbourhood:
     def tick(self, now: float, eager: bool) -> Outbox:
         """What is to be announced again, and asked for. eager: those too whose MACs are known, at every search."""
         out: Outbox = []
+        if astray := self._ground.astray:
+            known = [serving for address in astray if (serving := self._ground.external_ips.get(address))]
+            self._announcements.again([(serving.address, serving.assigned) for serving in known], now)
+            astray.clear()
         for address, lb in self._announcements.due(now):
             serving = self._ground.external_ips.get(address)
             if serving and serving.assigned == lb:
                 out += self._announcement(serving, lb)
+        for (name, router), mac in self._claims.confirmed(now):
+            if switch := self._ground.switches.get(name):
+                out += self._believe(switch, router, mac)
         self._eager, self._now, interval = eager, now, self._ground.settings.arp_interval
         return (
             out
@@ -88,23 +98,58 @@ class Neighbourhood:
         except Malformed:
             switch.counters["dropped_malformed"] += 1
             return []
-        return self._found(switch, ip_address(address), mac.hex(":"), packet_in.in_port)
+        return self._found(switch, ip_address(address), mac.hex(":"), packet_in)
 
-    def _found(self, switch: Switch, address: Address, mac: str, in_port: int) -> Outbox:
+    def _found(self, switch: Switch, address: Address, mac: str, packet_in: PacketIn) -> Outbox:
         """Each network and tunnel is believed about the routers and next hops there, and about nothing else."""
-        ports, hop = switch.of_ports, self._ground.external_ips.hops().get(address)
+        ports, hop, in_port = switch.of_ports, self._ground.external_ips.hops().get(address), packet_in.in_port
         if ports is None:
             return []
         if in_port == ports.external.number:
             if address not in self._ground.external_ips.routers():
                 return []
+            if known := switch.neighbours.get(address):
+                answer = packet_in.frame[:6] == parse_mac(ports.external.mac)
+                if self._claims.heard((switch.lb.name, address), known, mac, answer, self._now):
+                    return self._ask_who_it_is(switch, ports, address, known)
+                if mac != known:
+                    return []
         elif hop is None or in_port != ports.to(hop.tunnel).number:
             return []
-        if switch.neighbours.get(address) != mac:
+        return self._believe(switch, address, mac)
+
+    def _ask_who_it_is(self, switch: Switch, ports: Ports, router: Address, known: str) -> Outbox:
+        """The router as it was known, alone; and all."""
+        mine = parse_mac(ports.external.mac)
+        frame = discovery.probe(mine, router.packed)
+        return to_switch(switch.lb.name, [PacketOut(question, FROM_CONTROLLER, ports.external.number)
+                                          for question in (with_eth_dst(frame, parse_mac(known)), frame)])
+
+    def _believe(self, switch: Switch, address: Address, mac: str) -> Outbox:
+        """That neighbour is there."""
+        before = switch.neighbours.get(address)
+        if before != mac:
             self._ground.log("neighbour found", lb=switch.lb.name, address=str(address), mac=mac)
         if switch.hearing.heard(address):
             self._ground.log("neighbour answers again", lb=switch.lb.name, address=str(address))
-        return to_switch(switch.lb.name, switch.set_neighbour(address, mac, self._ground.external_ips.behind(address)))
+        out = to_switch(switch.lb.name, switch.set_neighbour(address, mac, self._ground.external_ips.behind(address)))
+        if before not in (None, mac) and address in self._ground.external_ips.routers():
+            out += self._follow_router(switch, address, parse_mac(mac))
+        return out
+
+    def _follow_router(self, switch: Switch, router: Address, mac: bytes) -> Outbox:
+        """What NAT gateways have sent to a router goes to where that is now."""
+        out: Outbox = []
+        for serving in self._ground.external_ips:
+            if serving.config.router != router or serving.assigned != switch.lb.name:
+                continue
+            entries = [entry for entry in serving.table.entries() if entry.inner_hop and entry.next_hop != mac]
+            for entry in entries:
+                entry.next_hop = mac
+                serving.table.changed(entry)
+            out += [ToSwitch(name, message) for name in serving.holders if self._ground.switches[name].ready
+                    for message in portions(ModifyEntries, entries)]
+        return out
 
     def probe(self, switch: Switch) -> Outbox:
         """Asks for the MACs of all next hops and routers; of a large site, of those that this LB needs now, and the
@@ -168,9 +213,13 @@ class Neighbourhood:
         return out
 
     def announce(self, serving: Serving, name: str, now: float) -> Outbox:
-        """Tells the neighbours of the external IP and of its internal addresses: now, and a few times more."""
-        self._announcements.start(serving.address, name, now)
-        return self._announcement(serving, name)
+        """Tells the neighbours of the external IP and of its internal addresses: now, unless there is too much to tell
+        at once, and a few times more."""
+        return self._announcement(serving, name) if self._announcements.start(serving.address, name, now) else []
+
+    def _busy(self, address: Address) -> float:
+        serving = self._ground.external_ips.get(address)
+        return len(serving.table) if serving else 0
 
     def _announcement(self, serving: Serving, name: str) -> Outbox:
         switch = self._ground.switches[name]

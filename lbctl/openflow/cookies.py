@@ -46,7 +46,33 @@ class Kind(enum.IntEnum):
     FENCE = 18
     PROBED = 19
     CHECKED = 20
+    HOP = 21
 
+    # Each kind of flow that drops is a reason of its own (values/drops.py), and counted by it.
+    VLAN = 64
+    NOT_OURS = 66
+    ARP_NOT_OURS = 67
+    NO_EXTERNAL_IP = 68
+    SYN_AND_FIN = 69
+    RESET_OF_NOTHING = 70
+    ICMP_OF_NOTHING = 71
+    ENTRY_GONE = 72
+    SERVER_MAC_UNKNOWN = 73
+    FENCED = 74
+    WRONG_SIDE = 75
+
+    @property
+    def drops(self) -> bool:
+        return self >= 64
+
+    @property
+    def reason(self) -> str:
+        """Of a kind that drops."""
+        return self.name.lower()
+
+
+COOKIE_DROPS, MASK_DROPS = MARK << 56 | 64 << 48, MASK_MARK | 0xC0 << 48
+"""What all flows that drop have in their cookies."""
 
 ENTRY_KINDS = {EXTERNAL: Kind.ENTRY_IN, INTERNAL: Kind.ENTRY_OUT}
 """Of an entry's flow, by the side whose packets it is for."""

@@ -24,6 +24,19 @@ def deliver_table(side: Side, inner_hop: bool) -> str:
     return "deliver_inside" if inner_hop else "deliver_server"
 
 
+def checked_side(inner_hop: bool) -> Side:
+    """Whose packets are looked at whether they come from the MAC that the entry answers to: those of who has opened the
+    connection. The others' MACs are asked for."""
+    return INTERNAL if inner_hop else EXTERNAL
+
+
+def next_table(side: Side, inner_hop: bool) -> str:
+    """Where an entry's flow for packets from that side leads."""
+    if side is not checked_side(inner_hop):
+        return deliver_table(side, inner_hop)
+    return "inside_hop" if inner_hop else "client_hop"
+
+
 def entry_flows(entry: Entry, linger: int) -> tuple[Flow, Flow]:
     """The flow from the external network and the one from the internal network.
 
@@ -50,10 +63,14 @@ def entry_flows(entry: Entry, linger: int) -> tuple[Flow, Flow]:
     if entry.inner_hop:
         set_in.append(SetField("eth_dst", entry.inner_hop.hex(":")))
     set_out.append(SetField("eth_dst", next_hop))
+    if entry.inner_hop:
+        set_out.append(SetField("metadata", int.from_bytes(entry.inner_hop)))
+    else:
+        set_in.append(SetField("metadata", int.from_bytes(entry.next_hop)))
     owner, bucket = owner_of(external.address.packed), entry.bucket
 
     def flow(side: Side, match: Match, fields: list[SetField]) -> Flow:
-        goto = deliver_table(side, bool(entry.inner_hop))
+        goto = next_table(side, bool(entry.inner_hop))
         return Flow(side.access_table, ENTRY_PRIORITY, tuple(sorted(match.items())), (*head, *fields), goto,
                     cookie=entry_cookie(side, owner, bucket), send_removed=True)
 

@@ -160,6 +160,21 @@ def _flow_stats(body: bytes, offset: int) -> FlowStats:
     return FlowStats(*_FLOW_STATS.unpack_from(body, offset))
 
 
+def decode_meter_stats(body: bytes) -> dict[int, int]:
+    """Meter -> packets that it has dropped, of a meter-statistics reply's body (OpenFlow 1.4.0, 7.3.5.11); stops at a
+    malformed record."""
+    dropped: dict[int, int] = {}
+    offset = 0
+    while offset + 40 <= len(body):
+        meter, length = struct.unpack_from("!IH", body, offset)
+        if length < 40 or offset + length > len(body):
+            break
+        bands = range(offset + 40, offset + length - 15, 16)
+        dropped[meter] = sum(struct.unpack_from("!Q", body, band)[0] for band in bands)
+        offset += length
+    return dropped
+
+
 def decode_neighbours(body: bytes) -> dict[bytes, bytes]:
     """Server address -> MAC, both packed, as the flows of tables deliver_server and deliver_tunnel in a reply's body
     have them."""

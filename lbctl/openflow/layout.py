@@ -7,6 +7,7 @@ the shape has them (widths in bytes):
     address, port              the address and port that take the place of the external IP's, or whose place it takes
     other, other_port          full NAT: the same on the client's side
     hop                        MAC of the next hop (6)
+    origin                     MAC that the packets of who has opened the connection should come from (6)
 
 Sources: OpenFlow 1.4.0 sections 7.2.2 (match), 7.2.3 (instructions) and 7.3.5.2 (flow statistics); nicira-ext.h for
 fin_timeout.
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lbctl.entries.access_table import Shape
-from lbctl.openflow.entry_flows import ENTRY_PRIORITY, deliver_table
+from lbctl.openflow.entry_flows import ENTRY_PRIORITY, checked_side, next_table
 from lbctl.openflow.tables import number
 from lbctl.values.keys import KEY_SIZES
 from lbctl.values.protocols import ETH_TYPES, TCP, UDP
@@ -44,7 +45,7 @@ Part = bytes | tuple[str, int]
 Records = npt.NDArray[np.void]
 Booleans = npt.NDArray[np.bool_]
 
-OXM_ETH_TYPE, OXM_ETH_DST, OXM_IP_PROTO = 5, 3, 10
+OXM_METADATA, OXM_ETH_TYPE, OXM_ETH_DST, OXM_IP_PROTO = 2, 5, 3, 10
 OXM_SOURCE, OXM_DESTINATION = {4: 11, 6: 26}, {4: 12, 6: 27}
 OXM_SOURCE_PORT, OXM_DESTINATION_PORT = {TCP: 13, UDP: 15}, {TCP: 14, UDP: 16}
 
@@ -91,7 +92,9 @@ def instruction_parts(side: Side, shape: Shape, linger: int | None) -> list[Part
         actions += _set_field(other, "other", size) + _set_field(other_port, "other_port", 2)
     if side is INTERNAL or shape.inner_hop:
         actions += _set_field(OXM_ETH_DST, "hop", 6)
-    goto = struct.pack("!HHB3x", 1, 8, number(deliver_table(side, shape.inner_hop)))
+    if side is checked_side(shape.inner_hop):
+        actions += [struct.pack("!HH", 25, 16) + oxm(OXM_METADATA, 8) + bytes(2), ("origin", 6)]
+    goto = struct.pack("!HHB3x", 1, 8, number(next_table(side, shape.inner_hop)))
     return [struct.pack("!HH4x", 4, 8 + size_of(actions)), *actions, goto]
 
 

@@ -50,6 +50,14 @@ class AddEntries(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class ModifyEntries:
+    """Gives both flows of each entry, where they are there, the next hops that the entry has now. Their counters stay,
+    and what they have seen of a FIN: a flow that is put back would forget it."""
+
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteEntries:
     """Deletes both flows of each entry."""
 
@@ -101,17 +109,26 @@ class ReadPorts:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadMeters:
+    """Asks for the counters of all meters; answered as a ReadFlows is."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
 class Configure:
     """Once for each connection: whole frames to the controller, no flow-removed for what the controller deleted."""
 
 
-Message = (AddFlows | DeleteFlows | DeleteCookie | AddEntries | DeleteEntries | PacketOut | Barrier | SetMeter
-           | ReadFlows | ReadPorts | Configure)
+Message = (AddFlows | DeleteFlows | DeleteCookie | AddEntries | ModifyEntries | DeleteEntries | PacketOut | Barrier
+           | SetMeter | ReadFlows | ReadPorts | ReadMeters | Configure)
 
 AT_ONCE = 500
 """Entries in one message, of many that nobody waits for: others' messages get their turn between them."""
 
 
-def portions(kind: type[AddEntries] | type[DeleteEntries], entries: Sequence[Entry]) -> list[Message]:
+def portions(
+    kind: type[AddEntries] | type[ModifyEntries] | type[DeleteEntries], entries: Sequence[Entry]
+) -> list[Message]:
     """Messages of that kind for all of the entries."""
     return [kind(tuple(entries[start:start + AT_ONCE])) for start in range(0, len(entries), AT_ONCE)]

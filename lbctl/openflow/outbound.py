@@ -34,7 +34,7 @@ from lbctl.values.keys import KEY_SIZES, bucket_of_key
 from lbctl.values.owners import owner_of
 from lbctl.values.side import EXTERNAL, INTERNAL, Side
 
-ADD, DELETE_STRICT = 0, 4
+ADD, MODIFY_STRICT, DELETE_STRICT = 0, 2, 4
 VERSION, FLOW_MOD, BUNDLE_CONTROL, BUNDLE_ADD = 5, 14, 33, 34
 OPEN_REQUEST, COMMIT_REQUEST = 0, 4
 BUNDLE_ATOMIC_ORDERED = 3
@@ -47,13 +47,18 @@ class EntryCodec:
 
     def __init__(self, linger: int) -> None:
         self._packers = {command: {shape: _packer(shape, command, linger) for shape in SHAPES}
-                         for command in (ADD, DELETE_STRICT)}
+                         for command in (ADD, MODIFY_STRICT, DELETE_STRICT)}
         self._bundled = {(side, shape): _bundled(_mod_parts(side, shape, ADD, linger))
                          for side in Side for shape in SHAPES}
 
     def add(self, entry: Entry) -> bytes:
         """Two flow-mods that add the entry, or put it back as it was."""
         return self._packers[ADD][entry.shape](entry)
+
+    def modify(self, entries: Iterable[Entry]) -> bytes:
+        """Flow-mods that give each entry's flows, where they are there, the actions that they should have."""
+        packers = self._packers[MODIFY_STRICT]
+        return b"".join([packers[entry.shape](entry) for entry in entries])
 
     def delete(self, entries: Iterable[Entry]) -> bytes:
         """Flow-mods that delete both flows of each entry."""
@@ -84,7 +89,7 @@ def _mod_parts(side: Side, shape: Shape, command: int, linger: int) -> list[Part
     body: list[Part] = [
         ("cookie", 8), bytes(8) + struct.pack("!BBHHHIIIHH", number(side.access_table), command, 0, 0, ENTRY_PRIORITY,
                                               0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, SEND_FLOW_REM, 0),
-        *match_parts(shape), *(instruction_parts(side, shape, linger) if command == ADD else [])]
+        *match_parts(shape), *(instruction_parts(side, shape, linger) if command != DELETE_STRICT else [])]
     return [struct.pack("!BBH", VERSION, FLOW_MOD, 8 + size_of(body)), ("xid", 4), *body]
 
 
@@ -99,7 +104,7 @@ def _packer(shape: Shape, command: int, linger: int) -> Callable[[Entry], bytes]
     size = ADDRESS_SIZE[shape.version]
     split = struct.Struct(f"!1x{size}s2s{size}s2s").unpack
     cut_in, cut_out = (Layout(_mod_parts(side, shape, command, linger)).cuts() for side in Side)
-    adding, full, inner_hop = command == ADD, shape.full, shape.inner_hop
+    acting, full, inner_hop = command != DELETE_STRICT, shape.full, shape.inner_hop
     no_xid, head_in, head_out = bytes(4), _COOKIE_HEAD[EXTERNAL], _COOKIE_HEAD[INTERNAL]
     parts = [b""] * (len(cut_in) * 2 - 1 + len(cut_out) * 2 - 1)
     middle = len(cut_in) * 2 - 1
@@ -114,13 +119,16 @@ def _packer(shape: Shape, command: int, linger: int) -> Callable[[Entry], bytes]
         match_out = (no_xid, head_out + place, server, internal, server_port, internal_port)
         set_in: tuple[bytes, ...] = ()
         set_out: tuple[bytes, ...] = ()
-        if adding:
+        if acting:
             set_in, set_out = (server, server_port), (external, external_port)
             if full:
                 set_in, set_out = (*set_in, internal, internal_port), (*set_out, client, client_port)
+            hop = entry.next_hop
             if inner_hop:
-                set_in = *set_in, entry.inner_hop
-            set_out = *set_out, entry.next_hop
+                inner = entry.inner_hop
+                set_in, set_out = (*set_in, inner), (*set_out, hop, inner)
+            else:
+                set_in, set_out = (*set_in, hop), (*set_out, hop)
         parts[1:middle:2] = *match_in, *set_in
         parts[middle + 1::2] = *match_out, *set_out
         return b"".join(parts)
@@ -142,10 +150,16 @@ def _rows(layout: Layout, side: Side, shape: Shape, entries: Sequence[Entry]) ->
         other = "b" if side is EXTERNAL else "a"
         rows["other"], rows["other_port"] = source[other], source[f"{other}_port"]
     if "hop" in layout.names:
-        hops = [entry.inner_hop for entry in entries] if side is EXTERNAL else [entry.next_hop for entry in entries]
-        rows["hop"] = np.frombuffer(b"".join(hops), "V6")
+        rows["hop"] = _hops(entries, inner=side is EXTERNAL)
+    if "origin" in layout.names:
+        rows["origin"] = _hops(entries, shape.inner_hop)
     rows["cookie"] = _cookies(side, shape.version, keys, entries)
     return rows
+
+
+def _hops(entries: Sequence[Entry], inner: bool) -> Records:
+    """Their next hops on the external network, or on the internal one."""
+    return np.frombuffer(b"".join([entry.inner_hop if inner else entry.next_hop for entry in entries]), "V6")
 
 
 def _cookies(side: Side, version: int, keys: Records, entries: Sequence[Entry]) -> Records:

@@ -12,10 +12,12 @@ from lbctl.values.side import EXTERNAL, INTERNAL, Side
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A port as the switch reports it: OpenFlow number and MAC (text)."""
+    """A port as the switch reports it: OpenFlow number and MAC (text). limit: bytes of an IP packet that its network
+    takes; None: larger ones do not come."""
 
     number: int
     mac: str
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ ASKED, FENCED = "0.0.0.0", "0.0.0.1"
 """Sender address of an answer: to a probe, to a fence."""
 FENCE_SECONDS = 30
 """A fence ends so long after the last one that came."""
-LEARNED_COOKIE = MARK << 56 | Kind.FENCE << 48
+LEARNED_COOKIE = MARK << 56 | Kind.FENCED << 48
 
 
 @dataclass(frozen=True, slots=True)

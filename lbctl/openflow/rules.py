@@ -33,12 +33,25 @@ from lbctl.openflow.flow import (
     SetField,
     flow,
 )
-from lbctl.openflow.meters import METER_ARP, METER_CHECK, METER_CLOSED, METER_ERROR, METER_HOLD, METER_ICMP, METER_RESET, meter_new, meter_stray
+from lbctl.openflow.hop_rules import changed_hop_flows
+from lbctl.openflow.meters import (
+    METER_ARP,
+    METER_CHECK,
+    METER_CLOSED,
+    METER_ERROR,
+    METER_FRAGMENT,
+    METER_HOLD,
+    METER_ICMP,
+    METER_RESET,
+    meter_new,
+    meter_stray,
+)
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.probe_rules import Watched, probe_flows
 from lbctl.openflow.responder_rules import ECHO_TYPES, echo_responder, responder, solicitation_flows
+from lbctl.openflow.source_rules import external_ip_source_flows, source_flows
 from lbctl.openflow.tables import REG_MODE_NORMAL, REG_MODE_TRANSITION
-from lbctl.site.model import CHECK_PORTS, ExternalIp, Hop, Tunnel
+from lbctl.site.model import CHECK_PORTS, FILTERINGS, ExternalIp, Hop, Tunnel
 from lbctl.values.addresses import Address, Network, address_order
 from lbctl.values.owners import owner_of
 from lbctl.values.protocols import (
@@ -51,6 +64,7 @@ from lbctl.values.protocols import (
     PROTOCOL_NAMES,
     PROTOCOL_NUMBERS,
     TCP,
+    UDP,
 )
 from lbctl.values.side import EXTERNAL, INTERNAL
 from lbctl.values.transfer import TransferMode
@@ -81,6 +95,10 @@ class Role:
     arp: bool = False
 
 
+MISSES = {"classify": Kind.NOT_OURS, "arp": Kind.ARP_NOT_OURS, "transfer_mode": Kind.NO_EXTERNAL_IP,
+          "no_entry": Kind.ENTRY_GONE, "deliver_server": Kind.SERVER_MAC_UNKNOWN, "wrong_side": Kind.WRONG_SIDE}
+DROPPING_TABLES = tuple(MISSES)
+"""Those with flows that drop."""
 ABSENT = Role()
 SERVING = Role(TransferMode.NORMAL, arp=True)
 
@@ -88,6 +106,9 @@ SERVING = Role(TransferMode.NORMAL, arp=True)
 def base_flows(ports: Ports, tunnels: Iterable[Tunnel] = ()) -> Iterator[Flow]:
     """The flows that depend on the LB's ports and the tunnels only."""
     yield from _entrance_flows(ports, tunnels)
+    # What a table has no other flow for is dropped anyway; here it is counted.
+    for table, kind in MISSES.items():
+        yield flow(kind, 0, table, 0, {})
     for eth_type in ETH_TYPES.values():
         tcp = {"eth_type": eth_type, "ip_proto": TCP}
         yield flow(Kind.PIPELINE, 0, "inbound_flags", 120, {**tcp, "tcp_flags": SYN_WITHOUT_ACK}, goto="no_entry")
@@ -102,9 +123,11 @@ def base_flows(ports: Ports, tunnels: Iterable[Tunnel] = ()) -> Iterator[Flow]:
     for version, eth_type in ETH_TYPES.items():
         yield flow(Kind.HOLD, 0, "no_entry", 130, {"reg0": REG_MODE_TRANSITION, "eth_type": eth_type}, CONTROLLER,
                    meter=METER_HOLD)
-        yield flow(Kind.PIPELINE, 0, "no_entry", 125, {"eth_type": eth_type, "ip_proto": TCP, "tcp_flags": SYN_AND_FIN})
-        yield flow(Kind.PIPELINE, 0, "no_entry", 110, {"eth_type": eth_type, "ip_proto": TCP, "tcp_flags": ANY_RST})
-        yield flow(Kind.PIPELINE, 0, "no_entry", 110, {"eth_type": eth_type, "ip_proto": ECHO_TYPES[version][1]})
+        tcp = {"eth_type": eth_type, "ip_proto": TCP}
+        yield flow(Kind.SYN_AND_FIN, 0, "no_entry", 125, {**tcp, "tcp_flags": SYN_AND_FIN})
+        yield flow(Kind.RESET_OF_NOTHING, 0, "no_entry", 110, {**tcp, "tcp_flags": ANY_RST})
+        icmp: Match = {"eth_type": eth_type, "ip_proto": ECHO_TYPES[version][1]}
+        yield flow(Kind.ICMP_OF_NOTHING, 0, "no_entry", 110, icmp)
         yield flow(Kind.STRAY, 0, "no_entry", 100, {"reg0": REG_MODE_NORMAL, "eth_type": eth_type}, CONTROLLER,
                    meter=METER_ERROR)
 
@@ -115,19 +138,34 @@ def base_flows(ports: Ports, tunnels: Iterable[Tunnel] = ()) -> Iterator[Flow]:
         # Delivered first: the meter in show_reset drops all that is left to do with a packet, and so not the packet.
         yield flow(Kind.PIPELINE, 0, table, 200, {"reg1": 1}, SetField("reg1", 0), Resubmit(table),
                    Resubmit("show_reset"))
-    for eth_type in ETH_TYPES.values():
-        yield flow(Kind.TOO_BIG, 0, "deliver_tunnel", 110, {"reg2": 1, "eth_type": eth_type}, CONTROLLER,
-                   meter=METER_ERROR)
+    yield from _too_big("deliver_tunnel")
     yield flow(Kind.RESET, 0, "show_reset", 0, {}, CONTROLLER, meter=METER_RESET)
-    for table, port in (("deliver_client", ports.external), ("deliver_inside", ports.internal)):
+    yield from changed_hop_flows()
+    for table, send, port in (("deliver_client", "send_outside", ports.external),
+                              ("deliver_inside", "send_inside", ports.internal)):
+        if port.limit is not None:
+            yield from _too_big(send)
         for eth_type in ETH_TYPES.values():
-            yield flow(Kind.DELIVER, 0, table, 100, {"eth_type": eth_type}, SetField("eth_src", port.mac), DEC_TTL,
-                       Output(port.number))
+            if port.limit is not None:
+                yield flow(Kind.DELIVER, 0, table, 100, {"eth_type": eth_type}, _measure(port.limit), goto=send)
+            yield flow(Kind.DELIVER, 0, table if port.limit is None else send, 100, {"eth_type": eth_type},
+                       SetField("eth_src", port.mac), DEC_TTL, Output(port.number))
+
+
+def _measure(limit: int) -> CheckLarger:
+    """limit: bytes of an IP packet."""
+    return CheckLarger(ETHERNET_HEADER + limit, "reg2")
+
+
+def _too_big(table: str) -> Iterator[Flow]:
+    """What has been measured, and is too large."""
+    for eth_type in ETH_TYPES.values():
+        yield flow(Kind.TOO_BIG, 0, table, 110, {"reg2": 1, "eth_type": eth_type}, CONTROLLER, meter=METER_FRAGMENT)
 
 
 def _entrance_flows(ports: Ports, tunnels: Iterable[Tunnel]) -> Iterator[Flow]:
     yield flow(Kind.PIPELINE, 0, "classify", 400, {"vlan_vid": PRIORITY_TAG}, POP_VLAN, Resubmit("classify"))
-    yield flow(Kind.PIPELINE, 0, "classify", 390, {"vlan_vid": ANY_TAG})
+    yield flow(Kind.VLAN, 0, "classify", 390, {"vlan_vid": ANY_TAG})
     by_tunnel = [(ports.to(tunnel), tunnel) for tunnel in tunnels]
     for port, tunnel in ((ports.external, None), (ports.internal, None), *by_tunnel):
         where = _where(port, tunnel)
@@ -142,12 +180,13 @@ def _entrance_flows(ports: Ports, tunnels: Iterable[Tunnel]) -> Iterator[Flow]:
                 yield flow(Kind.SERVER_ARP, 0, "arp", 100, {**told, "eth_dst": port.mac}, CONTROLLER, meter=METER_ARP)
         for version, eth_type in ETH_TYPES.items():
             addressed = {**where, "eth_type": eth_type, "eth_dst": port.mac}
-            yield flow(Kind.FRAGMENT, 0, "classify", 110, {**where, "eth_type": eth_type, "ip_frag": FRAGMENT_ANY})
+            yield flow(Kind.FRAGMENT, 0, "classify", 110, {**addressed, "ip_frag": FRAGMENT_ANY}, CONTROLLER,
+                       meter=METER_FRAGMENT)
             field, protocol, _, _ = ECHO_TYPES[version]
             for kind in ICMP_ERRORS[version]:
                 yield flow(Kind.TRANSLATE_ICMP, 0, "classify", 105, {**addressed, "ip_proto": protocol, field: kind},
                            CONTROLLER, meter=METER_ICMP)
-            yield flow(Kind.PIPELINE, 0, "classify", 100, addressed, goto="transfer_mode")
+            yield flow(Kind.PIPELINE, 0, "classify", 100, addressed, goto="sources")
     for port in (ports.external, ports.internal, *ports.tunnels.values()):
         # The next hops ask for it, before they answer probes that came from it.
         yield from solicitation_flows(0, port, IPv6Address(link_local(parse_mac(port.mac))), router=False)
@@ -164,6 +203,7 @@ def external_ip_flows(external_ip: ExternalIp, role: Role, ports: Ports) -> Iter
         for internal in external_ip.internal_addresses():
             for port in ports.inside(external_ip):
                 yield from responder(owner, port, internal, internal == external_ip.gateway, _back(port, ports))
+    yield from external_ip_source_flows(external_ip, owner, ports)
     yield from _mode_flows(external_ip, owner, role, ports)
     yield from _check_flows(external_ip, owner, ports)
     if role.mode is not None:
@@ -203,6 +243,8 @@ def _opening_flows(external_ip: ExternalIp, owner: int, ports: Ports) -> Iterato
                    CONTROLLER, meter=METER_ICMP)
     yield flow(Kind.TRANSLATE_ICMP, owner, "no_entry", 120, {
         **outside, "ip_proto": icmp, field: reply}, CONTROLLER, meter=METER_ICMP)
+    if external_ip.filtering != FILTERINGS[0]:
+        yield flow(Kind.NEW, owner, "no_entry", 120, {**outside, "ip_proto": UDP}, CONTROLLER, meter=meter_new(owner))
 
 
 def _check_flows(external_ip: ExternalIp, owner: int, ports: Ports) -> Iterator[Flow]:
@@ -228,12 +270,16 @@ def delivery_flows(hops: Mapping[Address, Hop], neighbours: Mapping[Address, str
         if next_hop not in neighbours:
             continue
         to_server: Match = {"eth_type": ETH_TYPES[server.version], f"ipv{server.version}_dst": str(server)}
-        to_hop = (SetField("eth_src", ports.internal.mac), SetField("eth_dst", neighbours[next_hop]), DEC_TTL)
+        to_mac = SetField("eth_dst", neighbours[next_hop])
+        to_hop = (SetField("eth_src", ports.internal.mac), to_mac, DEC_TTL)
+        if tunnel is None and ports.internal.limit is not None:
+            yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, to_mac, _measure(ports.internal.limit),
+                       goto="send_inside")
+            continue
         if tunnel is None:
             yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, *to_hop, Output(ports.internal.number))
             continue
-        yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, CheckLarger(ETHERNET_HEADER + tunnel.mtu, "reg2"),
-                   goto="deliver_tunnel")
+        yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, _measure(tunnel.mtu), goto="deliver_tunnel")
         to_end = (SetField("tun_ipv4_dst", str(tunnel.remote)), SetField("tunnel_id", tunnel.key))
         yield flow(Kind.DELIVER, 0, "deliver_tunnel", 100, to_server, *to_hop, *to_end, Output(ports.to(tunnel).number))
 
@@ -258,14 +304,15 @@ def neighbour_flows(hops: Iterable[Hop], routers: Iterable[Address], ports: Port
 
 
 def all_flows(external_ips: Iterable[ExternalIp], roles: Mapping[Address, Role],
-              neighbours: Mapping[Address, str], ports: Ports, watched: Watched | None = None) -> list[Flow]:
+              neighbours: Mapping[Address, str], ports: Ports, watched: Watched | None = None,
+              internal: Iterable[Network] | None = ()) -> list[Flow]:
     """Everything that an LB should hold besides its access table. `neighbours`: the MAC of each next hop that is known;
-    watched: how other LBs' probes mean it."""
+    watched: how other LBs' probes mean it; internal: see source_flows."""
     external_ips = list(external_ips)
     hops = {server: hop for external_ip in external_ips for server, hop in ports.hops(external_ip).items()}
     routers = {external_ip.router for external_ip in external_ips if external_ip.router}
     tunnels = sorted({replace(hop.tunnel, mtu=0) for hop in hops.values() if hop.tunnel}, key=str)
-    flows = [*base_flows(ports, tunnels), *delivery_flows(hops, neighbours, ports),
+    flows = [*base_flows(ports, tunnels), *source_flows(ports, internal), *delivery_flows(hops, neighbours, ports),
              *neighbour_flows(hops.values(), routers, ports)]
     if watched:
         flows += probe_flows(watched, tuple((port.number, port.mac) for port in (ports.external, ports.internal)))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from lbctl.openflow.cookies import MASK_ALL
 from lbctl.openflow.flow import Flow, Identity
@@ -14,7 +14,11 @@ from lbctl.openflow.probe_rules import Watched
 from lbctl.openflow.rules import ABSENT, Role, all_flows, delivery_flows, external_ip_flows
 from lbctl.site.model import ExternalIp, LoadBalancer
 from lbctl.switches.hearing import Hearing
-from lbctl.values.addresses import Address
+from lbctl.switches.hops import Hops
+from lbctl.values.addresses import Address, Network
+
+Limits = tuple[int | None, int | None]
+"""Of the external and the internal network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +42,21 @@ class Switch:
     `reason` says why it is not connected, or what is wrong with its ports.
     """
 
-    def __init__(self, lb: LoadBalancer, watched: Watched | None = None) -> None:
-        """watched: how other LBs' probes mean it; None: they don't."""
+    def __init__(
+        self,
+        lb: LoadBalancer,
+        watched: Watched | None = None,
+        limits: Limits = (None, None),
+        hops: Hops | None = None,
+        internal: Callable[[], Iterable[Network] | None] = tuple,
+    ) -> None:
+        """watched: how other LBs' probes mean it; None: they don't. limits: see Port.limit, of both networks. hops:
+        those of all LBs. internal: the networks that source_flows wants to know."""
         self.lb = lb
+        self.limits = limits
         self.watched = watched
+        self._hops = hops or Hops()
+        self._internal = internal
         self.state = "disconnected"
         self.reason: str | None = "has not connected yet"
         self.ports = {role: PortState(name) for role, name in lb.ports().items()}
@@ -93,9 +108,11 @@ class Switch:
                            f"ovs-vsctl add-port, or correct the site file")
         else:
             self.reason = f"port {' and port '.join(down)} is down" if down else None
-        external, internal = self.ports["external"], self.ports["internal"]
-        if external.of_port and internal.of_port:
-            self._known_ports = Ports(external.of_port, internal.of_port, self._tunnel_ports(internal.of_port.mac))
+        external, internal = self.ports["external"].of_port, self.ports["internal"].of_port
+        if external and internal:
+            external, internal = (replace(port, limit=limit)
+                                  for port, limit in zip((external, internal), self.limits, strict=True))
+            self._known_ports = Ports(external, internal, self._tunnel_ports(internal.mac))
 
     def _tunnel_ports(self, mac: str) -> dict[str, Port]:
         """By transport: those that there are, and those that went away."""
@@ -108,9 +125,9 @@ class Switch:
                 found[transport] = port
         return found
 
-    def rename_ports(self, lb: LoadBalancer) -> None:
-        """Another site file names other ports; found among those that the switch has reported."""
-        self.lb = lb
+    def change_ports(self, lb: LoadBalancer, limits: Limits) -> None:
+        """Another site file names other ports, found among those that the switch has reported; or other limits."""
+        self.lb, self.limits = lb, limits
         self.set_ports(self.ports_reported)
 
     def role(self, address: Address) -> Role:
@@ -180,10 +197,16 @@ class Switch:
     def _wanted(self, external_ips: Iterable[ExternalIp]) -> dict[Identity, Flow]:
         if self.of_ports is None:
             return {}
-        return {
-            flow.identity: flow
-            for flow in all_flows(external_ips, self.roles, self.neighbours, self.of_ports, self.watched)
-        }
+        flows = all_flows(
+            external_ips, self.roles, self.neighbours, self.of_ports, self.watched, self._internal()
+        )
+        return {flow.identity: flow for flow in [*flows, *self._hops.flows()]}
+
+    def hops_changed(self, come: Iterable[Flow], gone: Iterable[Flow]) -> list[Message]:
+        """Other MACs are let pass without a look."""
+        if not self.ready or self.of_ports is None:
+            return []
+        return self._apply({flow.identity: flow for flow in come}, {flow.identity: flow for flow in gone})
 
     def _apply(self, wanted: dict[Identity, Flow], old: dict[Identity, Flow]) -> list[Message]:
         """Makes `old` into `wanted`: adds (or replaces) first, so that nothing that stays is ever missing."""

@@ -21,7 +21,8 @@ from ryu_apps.library.names import DEAD_DISPATCHER, Datapath, controller, hub, o
 from ryu_apps.shell.wire import BARRIER_REPLY, BUNDLE_CONTROL, ERROR, FLOW_REMOVED, MULTIPART_REPLY, PACKET_IN
 
 RAW = frozenset({ERROR, PACKET_IN, FLOW_REMOVED, BARRIER_REPLY, BUNDLE_CONTROL})
-FLOW_STATISTICS = b"\x00\x01"
+STATISTICS = b"\x00\x01", b"\x00\x09"
+"""Of flows and of meters: the types of multipart replies that the core decodes."""
 OPENFLOW = ofp.OFP_VERSION
 
 READ = 64 * 1024
@@ -160,7 +161,7 @@ class LeanDatapath(Datapath):
                 break
             message = data[offset:offset + length]
             offset += length
-            often = kind in RAW or kind == MULTIPART_REPLY and message[8:10] == FLOW_STATISTICS
+            often = kind in RAW or kind == MULTIPART_REPLY and message[8:10] in STATISTICS
             if often and version == OPENFLOW:
                 self.handler(self, kind, xid, message)
             else:

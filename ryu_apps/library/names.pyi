@@ -145,6 +145,7 @@ class _Constants(Protocol):
     OFPFC_DELETE: int
     OFPFC_DELETE_STRICT: int
     OFPP_ANY: int
+    OFPM_ALL: int
     OFPP_CONTROLLER: int
     OFPP_IN_PORT: int
     OFPG_ANY: int
@@ -187,6 +188,7 @@ class _Parser(Protocol):
         self, datapath: ProtocolDesc, flags: int, table_id: int, out_port: int, out_group: int, cookie: int,
         cookie_mask: int,
     ) -> SeldomMessage: ...
+    def OFPMeterStatsRequest(self, datapath: ProtocolDesc, flags: int, meter_id: int) -> SeldomMessage: ...
     def OFPPortStatsRequest(self, datapath: ProtocolDesc, flags: int, port_no: int) -> SeldomMessage: ...
     def OFPMeterBandDrop(self, *, rate: int, burst_size: int) -> object: ...
     def OFPMeterMod(

@@ -30,8 +30,10 @@ from lbctl.openflow.messages import (
     DeleteEntries,
     DeleteFlows,
     Message,
+    ModifyEntries,
     PacketOut,
     ReadFlows,
+    ReadMeters,
     ReadPorts,
     SetMeter,
 )
@@ -70,6 +72,8 @@ def encode(message: Message, codec: EntryCodec) -> bytes:
             return b"".join([codec.add(entry) for entry in entries])
         case AddEntries(entries, int(token)):
             return codec.bundle(entries, XID_MARK | token)
+        case ModifyEntries(entries):
+            return codec.modify(entries)
         case DeleteEntries(entries):
             return codec.delete(entries)
         case AddFlows(flows):
@@ -99,6 +103,8 @@ def _by_library(message: Message) -> list[tuple[SeldomMessage, int]]:
                      token)]
         case ReadPorts(token):
             return [(parser.OFPPortStatsRequest(SWITCH, 0, ofp.OFPP_ANY), token)]
+        case ReadMeters(token):
+            return [(parser.OFPMeterStatsRequest(SWITCH, 0, ofp.OFPM_ALL), token)]
         case SetMeter(meter, rate, burst):
             band = parser.OFPMeterBandDrop(rate=rate, burst_size=burst)
             flags = ofp.OFPMF_PKTPS | ofp.OFPMF_BURST | ofp.OFPMF_STATS

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lbctl.control import ControlFunction
-from lbctl.ground.effects import FetchCopy, Outbox, Save, SendBatch, Solve, ToSwitch
+from lbctl.ground.effects import FetchCopy, Outbox, Save, SendBatch, Solve, ToSwitch, WriteRecords
 from lbctl.keeper.batches import Reply
 from lbctl.keeper.rows import Row
 from lbctl.site.model import Keeper
 from lbctl.store import FileStore
 from ryu_apps.shell.keepers import KeeperCalls
+from ryu_apps.shell.records import RecordWriter
 from ryu_apps.shell.saving import Saver
 from ryu_apps.shell.solver import solve
 from ryu_apps.shell.switchboard import Switchboard
@@ -27,6 +28,7 @@ class Effects:
         self._senders = switchboard.senders
         self.keepers = KeeperCalls(directory, control.ground.site, self._sent, self._fetched, threads)
         self.saver = Saver(store, self._saved, threads)
+        self.records = RecordWriter(directory, control.ground.counters, threads, now)
 
     def carry_out(self, out: Outbox) -> None:
         """In order. Returns at once."""
@@ -39,7 +41,7 @@ class Effects:
             else:
                 self._carry_out_elsewhere(effect)
 
-    def _carry_out_elsewhere(self, effect: Save | Solve | FetchCopy | SendBatch) -> None:
+    def _carry_out_elsewhere(self, effect: Save | Solve | FetchCopy | SendBatch | WriteRecords) -> None:
         match effect:
             case Save():
                 self.saver.save(effect)
@@ -49,6 +51,8 @@ class Effects:
                 self.keepers.fetch(effect)
             case SendBatch():
                 self.keepers.send(effect)
+            case WriteRecords():
+                self.records.write(effect)
 
     def _saved(self, token: int, error: str | None) -> None:
         if error is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import socket
 import struct
 import time
@@ -41,30 +40,42 @@ def still_serves(bed: Bed) -> None:
 # Fragments.
 
 
-def fragments_dropped(bed: Bed) -> int:
-    """What the switch's own rules for fragments have counted."""
-    lines = bed.lbs["lb-a"].ovs.ofctl("dump-flows", "lb-a").splitlines()
-    return sum(int(re.search(r"n_packets=(\d+)", line)[1]) for line in lines if "nw_frag=yes" in line)
-
-
 @pytest.mark.parametrize("side", ["client", "server"])
-def test_fragments_are_dropped_and_counted_in_the_switch(live: Bed, side: str) -> None:
-    """Also those of a connection that has an entry: only the first one has the ports."""
-    before, ins = fragments_dropped(live), counters(live)["packet_ins"]
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)], ids=["in order", "the first one last"])
+def test_fragments_are_translated(live: Bed, side: str, order: tuple[int, ...]) -> None:
+    """As they came, however small, when the first one has come: it alone has the ports."""
     with hand_client(live) as client, RawPort(server_space(live, SERVER), "eth0") as wire:
         client.open()
-        ins += 1
         eth = (wire.mac, internal_mac(live, "lb-a"))
         whole = {"client": client.frame(ACK | PSH, b"x" * 40),
                  "server": frames.tcp(eth, (SERVER, 8080), client.local, ACK, payload=b"x" * 40)}[side]
         sends, gets = (client.port, wire) if side == "client" else (wire, client.port)
         gets.drain()
         pieces = frames.fragments(whole, 24)
-        sends.send(*pieces)
-        assert gets.receive(lambda frame: frame.fragment != 0 or frame.payload == b"x" * 40, 0.4) is None
-        eventually(live, lambda: fragments_dropped(live) == before + len(pieces), "the switch has counted them", 3.0)
-        assert counters(live)["packet_ins"] == ins
-        assert client.say(b"whole") == b"10.0.0.11 whole\n"
+        assert len(pieces) == len(order)
+        sends.send(*(pieces[number] for number in order))
+        arrived = gets.collect(lambda frame: frame.fragment != 0, 0.5)
+        assert {frame.fragment for frame in arrived} == {0x2000, 0x2003, 6}
+        assert all(frame.checksums_right and frame.ttl == 63 for frame in arrived)
+        ends = (client.address, SERVER) if side == "client" else (EXTERNAL, client.address)
+        assert {(str(frame.src), str(frame.dst)) for frame in arrived} == {ends}
+    still_serves(live)
+
+
+def test_what_is_left_of_a_packet_waits_for_the_first_fragment_and_goes(live: Bed) -> None:
+    """A client's fragments without a first one, and a first one that is too short for TCP's header."""
+    malformed = dropped(live, "malformed")
+    with hand_client(live) as client, RawPort(server_space(live, SERVER), "eth0") as wire:
+        client.open()
+        wire.drain()
+        pieces = frames.fragments(client.frame(ACK | PSH, b"x" * 40), 16)
+        client.port.send(*pieces)
+        eventually(live, lambda: dropped(live, "malformed") == malformed + 1, "the first one is refused", 3.0)
+        assert wire.receive(lambda frame: frame.fragment != 0, 0.4) is None
+        rest = len(pieces) - 1
+        eventually(live, lambda: dropped(live, "fragments_incomplete") >= rest, "the others are counted", 30.0)
+    assert metric(live, 'lbctl_dropped_packets_total{dp_name="lb-a",reason="fragments_incomplete"}') >= rest
+    still_serves(live)
 
 
 # Packets.

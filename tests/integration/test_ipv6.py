@@ -446,21 +446,22 @@ def test_errors(live: Bed) -> None:
     assert (answer.icmp_type, answer.icmp_code) == (1, 3)
 
 
-def test_fragments_are_dropped(live: Bed) -> None:
-    """Also the first one, which has the ports; and nothing answers."""
+def test_fragments_are_translated(live: Bed) -> None:
+    """The last one first: it waits for the one that has the ports."""
     with RawPort(live.clients[0], "eth0") as port, contextlib.ExitStack() as stack:
         wires = [stack.enter_context(RawPort(space, "eth0")) for space in live.servers]
         datagram = frames.udp((port.mac, external_mac(live, "lb-a")), (NOBODY, 4001), (FIRST, DNS), b"x" * 64)[54:]
-        for offset, more in ((0, 1), (48, 0)):
+        for offset, more in ((48, 0), (0, 1)):
             head = struct.pack("!BBHI", frames.UDP, 0, offset | more, 77)
             piece = datagram[offset:offset + 48] if more else datagram[offset:]
             port.send(frames.ipv6((port.mac, external_mac(live, "lb-a")), NOBODY, FIRST, 44, head + piece))
-        assert port.receive(lambda frame: str(frame.dst) == NOBODY and frame.protocol != frames.TCP, 0.5) is None
-        for wire in wires:
-            assert (
-                wire.receive(lambda frame: str(frame.src) == NOBODY and frame.protocol in (frames.UDP, 44), 0.02)
-                is None
-            )
+        arrived = [frame for wire in wires
+                   for frame in wire.collect(lambda frame: str(frame.src) == NOBODY and frame.protocol == 44, 0.3)]
+        assert [frame.raw[56:58] for frame in arrived] == [b"\0\1", b"\0\x30"]
+        whole = b"".join(frame.raw[62:54 + int.from_bytes(frame.raw[18:20])] for frame in arrived)
+        ends = arrived[0].raw[22:54]
+        assert frames.checksum(ends + struct.pack("!II", len(whole), frames.UDP) + whole) == 0
+        assert struct.unpack_from("!HH", whole) == (4001, SERVER_DNS)
 
 
 # Moves

@@ -112,6 +112,14 @@ class FakeServices:
         self._control.site = self.in_force.site
 
 
+class FakeThrottle:
+    def __init__(self, control: FakeControl) -> None:
+        self._control = control
+
+    def limit(self, address: Address) -> float | None:
+        return self._control.limits.get(address)
+
+
 class FakeServing:
     """An external IP of a FakeControl: what is shown of it."""
 
@@ -136,6 +144,7 @@ class FakeServing:
 class FakeTable:
     def __init__(self, entries: list[Entry]) -> None:
         self._entries = entries
+        self.half_open: set[Entry] = set()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -155,13 +164,14 @@ class FakeControl:
         self.healths: dict[str, tuple[str, str | None]] = {}
         self.keeper_states: list[KeeperState] = []
         self.loads: dict[Address, Load] = {}
+        self.limits: dict[Address, float] = {}
         self.table: dict[Address, list[Entry]] = {ip.address: [] for ip in self.site.external_ips}
         self.services = FakeServices(self)
         self.assignment = {ip.address: ip.load_balancer for ip in self.site.external_ips}
         self.external_ips = {ip.address: FakeServing(self, ip.address) for ip in self.site.external_ips}
         self.shown = Shown(Parts(
             ground=self, services=self.services, moves=FakeMoves(self), health=FakeHealth(self), loads=FakeLoads(self),
-            balancing=FakeBalancing(), keepers=FakeKeepers(self), checks=FakeChecks()))
+            throttle=FakeThrottle(self), balancing=FakeBalancing(), keepers=FakeKeepers(self), checks=FakeChecks()))
         for number, switch in enumerate(self.switches.values(), 1):
             switch.set_ports([PortState(name, port, f"02:00:00:00:0{number}:0{port}", True)
                               for port, name in enumerate(switch.lb.ports().values(), 1)])

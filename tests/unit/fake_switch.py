@@ -121,6 +121,8 @@ class Run:
             "reg0": 0,
             "reg1": 0,
             "reg2": 0,
+            "reg3": 0,
+            "metadata": 0,
             "tunnel_id": key,
             "tun_ipv4_src": remote,
             "tun_ipv4_dst": 0,
@@ -198,6 +200,8 @@ class FakeSwitch:
                       PortState(internal_port, 2, f"02:00:00:00:{dpid & 0xFF:02x}:02", True)]
         self.tables: dict[str, dict[object, Installed]] = {}
         self.meters: dict[int, int] = {}
+        self.limited: dict[int, int] = {}
+        """Packets that a meter has dropped: by the test, since there are no rates here."""
         self.received = {1: 0, 2: 0}
         """Frames that have come in by each port, as its counter says."""
         self.configured = False
@@ -239,6 +243,10 @@ class FakeSwitch:
                 return [], self._read(table, cookie, mask, token, now)
             case m.ReadPorts(token):
                 return [], [Event("ports_read", (token, dict(self.received)))]
+            case m.ReadMeters(token):
+                stats = [struct.pack("!IH6xIQQIIQQ", meter, 56, 0, 0, 0, 0, 0, self.limited.get(meter, 0), 0)
+                         for meter in self.meters]
+                return [], [Event("flow_stats", (token, b"".join(stats), False))]
             case m.SetMeter(meter, rate, _):
                 self.meters[meter] = rate
             case m.Configure():
@@ -254,6 +262,10 @@ class FakeSwitch:
                 self._delete(flows)
             case m.AddEntries(entries, _):
                 self._add([flow for entry in entries for flow in entry_flows(entry, self.linger)], now)
+            case m.ModifyEntries(entries):
+                for flow in [flow for entry in entries for flow in entry_flows(entry, self.linger)]:
+                    if item := self.tables[flow.table].get(flow.identity):
+                        item.flow = flow
             case m.DeleteEntries(entries):
                 self._delete([flow for entry in entries for flow in entry_flows(entry, self.linger)])
             case m.DeleteCookie(table, cookie, mask):
@@ -475,6 +487,7 @@ def _entry_instructions(flow: Flow) -> bytes:
 # OpenFlow 1.4.0 table 8 (the numbers of fields) and its sections 7.2.2 to 7.2.4.
 
 _OXM_NUMBERS = {
+    "metadata": 2,
     "eth_dst": 3,
     "eth_src": 4,
     "eth_type": 5,
@@ -489,6 +502,7 @@ _OXM_NUMBERS = {
     "ipv6_dst": 27,
 }
 _SIZES = {
+    "metadata": 8,
     "eth_dst": 6,
     "eth_src": 6,
     "ipv4_src": 4,

@@ -72,7 +72,7 @@ class Tools:
     def __init__(self, directory, monkeypatch):
         self.directory = directory
         self.tables = json.loads(json.dumps(GOOD))
-        self.overflow, self.offload, self.fails = 0, "off", False
+        self.overflow, self.offload, self.merging, self.fails = 0, "off", "off", False
         self.routes = "Cached: 198.18.1.0/24 dev br0 SRC 198.18.1.11"
         self.queue, self.lost, self.default = ENOUGH, 0, ENOUGH
         self.sockets, self.links = True, []
@@ -92,7 +92,8 @@ class Tools:
             f'ovs/route/show) echo "{self.routes}";; *) echo {self.overflow};; esac',
         )
         self._tool("ovs-ofctl", "exit 1")
-        self._tool("ethtool", f"echo 'tx-checksumming: {self.offload}'")
+        features = {"tx-checksumming": self.offload, "generic-receive-offload": self.merging}
+        self._tool("ethtool", "\n".join(f"echo '{feature}: {value}'" for feature, value in features.items()))
         memory = f"skmem:(r0,rb{self.queue},t0,tb{SHORT},f0,w0,o0,bl0,d{self.lost})"
         sockets = [
             f'p_raw 0 0 *:{port} * users:(("{user}",pid=7,fd=9)) {size}'
@@ -212,6 +213,19 @@ def test_each_fault_is_found_and_its_mend_named(doctor, tools, breaks, level, wh
     assert status == (1 if level == "fail" else 0)
 
 
+def test_ports_that_take_more_than_the_site_file_says_and_one_that_merges_packets(doctor, tools):
+    for row in tools.tables["Interface"]:
+        row["mtu"] = 9000 if row["name"] == "lba-int" else 1500
+    [finding] = doctor()[1]
+    assert "the MTU of lba-int is 9000, and the site file's internal_mtu is 1500" in finding["what"]
+    assert finding["mend"].endswith("else ip link set lba-int mtu 1500")
+    for row in tools.tables["Interface"]:
+        row["mtu"] = []
+    tools.merging = "on"
+    assert [finding["mend"] for finding in doctor()[1]] == [
+        "ethtool -K lba-ext gro off", "ethtool -K lba-int gro off"]
+
+
 def test_a_queue_that_ran_over_and_an_offload(doctor, tools):
     tools.overflow, tools.offload = 7, "on"
     findings = doctor()[1]
@@ -321,11 +335,14 @@ def test_what_the_controller_says_is_told(doctor):
     switches["lb-b"].disconnected("the OpenFlow connection ended", 1.0)
     switches["lb-a"].neighbours.popitem()
     switches["lb-a"].counters["dropped_malformed"] = 3
+    switches["lb-a"].counters["dropped_not_ours"] = 30_000
     switches["lb-a"].counters["ports_exhausted"] = 5
     status, findings = doctor()
     assert status == 1
     text = json.dumps(findings)
-    for part in ("lb-b is not connected", "00000000000000bb", "does not answer the ARP requests of lb-a", "malformed",
+    assert "not_ours" not in text, "nothing is wrong about it"
+    for part in ("lb-b is not connected", "00000000000000bb", "does not answer the ARP requests of lb-a",
+                 "lb-a: 3 dropped since the controller started (malformed), each a packet that is cut off",
                  "lb-a has refused 5 connections because no translated port was left"):
         assert part in text
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, ip_address
 
 import pytest
 
 from lbctl.api.views import entry as entry_view
+from lbctl.cli.where.fate import _outcome
 from lbctl.cli.where.situation import Situation, ports_of
 from lbctl.cli.where.trace import _flow as packet_text
 from lbctl.cli.where.trace import annotate
+from lbctl.cli.where.walk import Hit
 from lbctl.moves.actions import HOLDING
+from lbctl.openflow.cookies import Kind
+from lbctl.openflow.flow import flow
 from lbctl.servers.states import FormerServer, ServerState
 from lbctl.site.model import Hop
 from lbctl.values.addresses import Endpoint
@@ -51,22 +56,22 @@ def outcomes(lbctl, client=CLIENT, external=EXTERNAL):
             for packet, found in answer["verdicts"].items()}
 
 
-FLAGS = ["classify", "transfer_mode", "inbound_flags"]
+FLAGS = ["classify", "sources", "transfer_mode", "inbound_flags"]
 
 
 def test_a_packet_of_a_connection_goes_to_its_server(lbctl):
     lbctl.control.table[IP_1] = [entry("203.0.113.9", 1000), entry("203.0.113.9", 1001)]
-    assert outcomes(lbctl) == {"segment": ("server", [*FLAGS, "access_in", "deliver_server"]),
+    assert outcomes(lbctl) == {"segment": ("server", [*FLAGS, "access_in", "client_hop", "deliver_server"]),
                                "syn": ("new", [*FLAGS, "no_entry"])}
     run = lbctl("where", CLIENT, EXTERNAL)
     assert "has an entry: server 10.0.0.11:80, open" in run.out
-    assert "priority=100,ip,in_port=1,dl_dst=02:00:00:00:01:01 actions=goto_table:10" in run.out
+    assert "priority=100,ip,in_port=1,dl_dst=02:00:00:00:01:01 actions=goto_table:5" in run.out
     assert "set_field:02:00:00:00:00:11->eth_dst,dec_ttl,output:2" in run.out
 
 
 def test_the_server_is_not_found(lbctl):
     lbctl.control.table[IP_1] = [entry("203.0.113.9", 1000, server=SERVER_2)]
-    assert outcomes(lbctl)["segment"] == ("dropped", [*FLAGS, "access_in", "deliver_server"])
+    assert outcomes(lbctl)["segment"] == ("dropped", [*FLAGS, "access_in", "client_hop", "deliver_server"])
     assert "10.0.0.12 has not answered lb-a's ARP" in lbctl("where", CLIENT, EXTERNAL).out
 
 
@@ -90,7 +95,7 @@ def test_a_removed_server_is_reached_by_its_connections(lbctl):
     lbctl.control.table[IP_1] = [entry("203.0.113.9", 1000, server=gone)]
     assert outcomes(lbctl)["segment"][0] == "dropped"
     lbctl.control.services.former = [FormerServer(gone, Hop(SERVER_1), 1)]
-    assert outcomes(lbctl)["segment"] == ("server", [*FLAGS, "access_in", "deliver_server"])
+    assert outcomes(lbctl)["segment"] == ("server", [*FLAGS, "access_in", "client_hop", "deliver_server"])
 
 
 def test_no_service_on_that_port(lbctl):
@@ -100,12 +105,12 @@ def test_no_service_on_that_port(lbctl):
 
 def test_an_external_ip_without_transfer_mode(lbctl):
     lbctl.control.switches["lb-a"].roles.clear()
-    assert outcomes(lbctl)["syn"] == ("unreachable", ["classify", "transfer_mode"])
+    assert outcomes(lbctl)["syn"] == ("unreachable", ["classify", "sources", "transfer_mode"])
 
 
 @pytest.mark.parametrize(("strategy", "segment"), [
-    (Strategy.PRECOPY, ("server", [*FLAGS, "access_in", "deliver_server"])),
-    (Strategy.BUFFERED, ("held", ["classify", "transfer_mode", "no_entry"]))])
+    (Strategy.PRECOPY, ("server", [*FLAGS, "access_in", "client_hop", "deliver_server"])),
+    (Strategy.BUFFERED, ("held", ["classify", "sources", "transfer_mode", "no_entry"]))])
 def test_in_transition_precopy_forwards_what_it_knows_and_buffered_holds_all(lbctl, strategy, segment):
     lbctl.control.table[IP_1] = [entry("203.0.113.9", 1000)]
     lbctl.orders.start_move(IP_1, "lb-b", strategy)
@@ -134,8 +139,8 @@ def all_kinds(capsys, monkeypatch):
         yield command
 
 
-INTO = ["classify", "transfer_mode", "inbound_flags", "access_in"]
-OUT = ["classify", "transfer_mode", "outbound_flags", "access_out"]
+INTO = ["classify", "sources", "transfer_mode", "inbound_flags", "access_in"]
+OUT = ["classify", "sources", "transfer_mode", "outbound_flags", "access_out"]
 UDP = entry_of(17, "203.0.113.9 1000", "198.51.100.3 53", "10.0.0.11 5353")
 ROUTED = entry_of(6, "203.0.113.9 1000", "198.51.100.4 80", "10.1.0.1 80", "10.0.0.104 1024")
 TUNNELLED = entry_of(6, "203.0.113.9 1000", "198.51.100.4 80", "10.9.0.1 80", "10.0.0.104 1024")
@@ -147,7 +152,7 @@ KINDS = [
         "a datagram by its entry",
         UDP,
         [CLIENT, "198.51.100.3:53", "--protocol", "udp"],
-        {"datagram": ("server", [*INTO, "deliver_server"])},
+        {"datagram": ("server", [*INTO, "client_hop", "deliver_server"])},
         "goes to server 10.0.0.11:5353",
     ),
     (
@@ -175,21 +180,24 @@ KINDS = [
         "full NAT, behind a router",
         ROUTED,
         [CLIENT, "198.51.100.4:80"],
-        {"segment": ("server", [*INTO, "deliver_server"]), "syn": ("new", [*FLAGS, "no_entry"])},
+        {"segment": ("server", [*INTO, "client_hop", "deliver_server"]), "syn": ("new", [*FLAGS, "no_entry"])},
         "as 10.0.0.104:1024",
     ),
     (
         "full NAT, behind a tunnel",
         TUNNELLED,
         [CLIENT, "198.51.100.4:80"],
-        {"segment": ("server", [*INTO, "deliver_server", "deliver_tunnel"]), "syn": ("new", [*FLAGS, "no_entry"])},
+        {
+            "segment": ("server", [*INTO, "client_hop", "deliver_server", "deliver_tunnel"]),
+            "syn": ("new", [*FLAGS, "no_entry"]),
+        },
         "goes to server 10.9.0.1:80",
     ),
     (
         "out by a NAT gateway",
         OUTWARD,
         ["10.0.0.201:999", "203.0.113.9:53", "--protocol", "udp"],
-        {"datagram": ("client", [*OUT, "deliver_client"])},
+        {"datagram": ("client", [*OUT, "inside_hop", "deliver_client"])},
         "as 198.51.100.5:1024",
     ),
     (
@@ -217,7 +225,7 @@ KINDS = [
         "IPv6",
         IPV6,
         ["[2001:db8:3::9]:1000", "[2001:DB8:1:0::1]:80"],
-        {"segment": ("server", [*INTO, "deliver_server"]), "syn": ("new", [*FLAGS, "no_entry"])},
+        {"segment": ("server", [*INTO, "client_hop", "deliver_server"]), "syn": ("new", [*FLAGS, "no_entry"])},
         "server [2001:db8:2::11]:80",
     ),
 ]
@@ -235,6 +243,27 @@ def test_packets_of_all_kinds_of_external_ips(all_kinds, known, args, wanted, wo
         for packet, found in answer["verdicts"].items()
     } == wanted
     assert words in all_kinds("where", *args).out
+
+
+def test_a_nat_gateways_filtering_lets_a_datagram_in(all_kinds):
+    site = all_kinds.control.site
+    site = replace(site, external_ips=tuple(
+        replace(ip, mapping="endpoint-independent", filtering="address-dependent") if ip.inside else ip
+        for ip in site.external_ips))
+    all_kinds.control.site = site
+    args = ["203.0.113.9:53", "198.51.100.5:1024", "--protocol", "udp"]
+    assert all_kinds("where", *args, "--json").json["verdicts"]["datagram"]["outcome"] == "new"
+    assert "has sent something to that address (filtering: address-dependent)" in all_kinds("where", *args).out
+
+
+def test_why_a_packet_is_dropped_is_told_with_its_count():
+    last = Hit("no_entry", flow(Kind.SYN_AND_FIN, 0, "no_entry", 125, {"eth_type": 0x0800}))
+    view = {"name": "lb-a", "counters": {"dropped": {"syn_and_fin": 12}}}
+    situation = Situation("tcp", Endpoint(IPv4Address("203.0.113.9"), 1), Endpoint(IP_1, 80), False,
+                          {"address": str(IP_1), "inside": []}, view, None, "normal", None, None)
+    assert _outcome(situation, last) == (
+        "dropped", "dropped in table 30 (no_entry) of lb-a, as a packet that has SYN and FIN at once, as no sane host "
+        "sends it; counted as syn_and_fin, 12 so far")
 
 
 def test_both_ends_must_be_of_one_ip_version(all_kinds):

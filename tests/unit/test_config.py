@@ -424,6 +424,11 @@ KIND_MISTAKES = [
      [f"21: inside fd00:10::/64 is IPv6, and the external IP 198.51.100.20 is IPv4: {KEEPS}"]),
     ("nat of a NAT gateway", 22, "    nat: full",
      ["22: external IP: the key 'nat' is only for nat: destination or nat: full"]),
+    ("mapping of no known kind", 22, "    mapping: full-cone",
+     ["22: unknown mapping 'full-cone': one of: address-and-port-dependent, endpoint-independent"]),
+    ("filtering without its mapping", 22, "    filtering: endpoint-independent",
+     ["22: filtering: endpoint-independent needs mapping: endpoint-independent; else one port is several inside hosts' "
+      "at once, and nobody can tell whose a datagram is"]),
     ("services of a NAT gateway", 22, "    services: []",
      ["22: external IP: the key 'services' is only for nat: destination or nat: full"]),
     ("router inside", 23, "    router: 10.0.0.5",

@@ -16,6 +16,7 @@ from lbctl.openflow.cookies import Kind
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.messages import FROM_CONTROLLER, OUTPUT_TABLE, AddEntries, AddFlows, DeleteEntries, PacketOut
 from lbctl.values.keys import pack_key, reply_key
+from lbctl.values.side import EXTERNAL
 from lbctl.values.transfer import Strategy
 from tests.unit import fake_switch
 from tests.unit.fake_site import ROUTER_MAC, FakeSite, site
@@ -30,6 +31,7 @@ SERVER_MAC = FakeSite.server_mac(SERVERS[0])
 def world() -> FakeSite:
     """Two LBs, all known: 198.51.100.1 is at lb-a, with the servers 10.0.0.10:80 and 10.0.0.11:8080."""
     world = FakeSite(site(misdirected="error"))
+    world.control.ground.let_pass(EXTERNAL, ROUTER_MAC)
     world.settle(1.0)
     return world
 
@@ -439,6 +441,7 @@ def test_a_flow_of_no_external_ip_is_ignored(world) -> None:
 def test_datagrams_before_the_entry_is_in_force_go_on_by_it() -> None:
     """Its flows are sent with the first one, and again if one comes here much later: they are lost then."""
     world = FakeSite(site(udp=True))
+    world.control.ground.let_pass(EXTERNAL, ROUTER_MAC)
     world.settle(1.0)
     port = next(service.port for service in world.site.external_ips[0].services if service.protocol == "udp")
     datagram = struct.pack("!HHHH", 40001, port, 12, 0) + b"what"

@@ -49,6 +49,10 @@ def test_pipeline_is_current() -> None:
     assert made == documented("pipeline.md"), "run: python docs/generate_pipeline.py"
 
 
+def test_drops_are_current() -> None:
+    assert generator("generate_drops").document() == documented("drops.md"), "run: python docs/generate_drops.py"
+
+
 def test_architecture_is_current() -> None:
     """The rooms and their order are those of the contract, and each stop of the four walks is there."""
     text = documented("architecture.md")

@@ -19,6 +19,7 @@ from lbctl.openflow import cookies
 from lbctl.openflow.cookies import Kind
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.flow import CONTROLLER, Flow, Output, PipelineError, Resubmit, SetField, flow
+from lbctl.openflow.hop_rules import hop_flow
 from lbctl.openflow.messages import AddEntries, AddFlows
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.rules import ABSENT, SERVING, Role, all_flows, base_flows, delivery_flows, external_ip_flows
@@ -26,6 +27,7 @@ from lbctl.openflow.tables import TABLES, name_of, number
 from lbctl.site.model import ExternalIp, Hop, Server, Service
 from lbctl.values.keys import BUCKETS, bucket_of_key, pack_key, reply_key
 from lbctl.values.protocols import TCP, UDP
+from lbctl.values.side import EXTERNAL
 from lbctl.values.transfer import TransferMode
 from tests.bed.frames import tagged
 from tests.unit import kinds
@@ -162,7 +164,7 @@ def test_another_content_has_another_cookie() -> None:
     plain = flow(Kind.PIPELINE, 0, "classify", 1, match, Output(1))
     for other in (
         flow(Kind.PIPELINE, 0, "classify", 1, match, Output(2)),
-        flow(Kind.PIPELINE, 0, "classify", 1, match),
+        flow(Kind.VLAN, 0, "classify", 1, match),
         flow(Kind.PIPELINE, 0, "classify", 2, match, Output(1)),
         flow(Kind.PIPELINE, 0, "classify", 1, {}, Output(1)),
         flow(Kind.PIPELINE, 0, "classify", 1, match, Output(1), meter=1),
@@ -188,6 +190,7 @@ def lb(role: Role, with_entry: bool) -> FakeSwitch:
     switch.apply(AddFlows(tuple(all_flows([EXTERNAL_IP], {ADDRESS: role}, NEIGHBOURS, PORTS))), 0.0)
     if with_entry:
         switch.apply(AddEntries((entry(),)), 0.0)
+        switch.apply(AddFlows((hop_flow(EXTERNAL, entry().next_hop),)), 0.0)
     return switch
 
 
@@ -291,11 +294,13 @@ def test_a_reset_is_delivered_once() -> None:
     assert (len(sent), len(events)) == (1, 1)
 
 
-def test_fragments_are_dropped() -> None:
+def test_fragments_are_shown_to_the_controller() -> None:
+    """Those to the LB's own MAC."""
     frame = bytearray(from_client(ACK))
     for first, second in ((0x20, 0), (0x20, 5), (0, 5)):
         frame[20:22] = bytes([first, second])
-        assert outcome(lb(SERVING, True), bytes(frame), 1) == DROPPED
+        assert outcome(lb(SERVING, True), bytes(frame), 1) == "FRAGMENT"
+        assert outcome(lb(SERVING, True), bytes(6) + bytes(frame[6:]), 1) == DROPPED
 
 
 def ask(address: IPv4Address) -> bytes:

@@ -12,12 +12,14 @@ from lbctl.frames.packets import ACK, FIN, RST, SYN
 from lbctl.openflow import cookies
 from lbctl.openflow.cookies import Kind
 from lbctl.openflow.flow import CONTROLLER
+from lbctl.openflow.hop_rules import hop_flow
 from lbctl.openflow.messages import AddEntries, AddFlows, PacketOut
 from lbctl.openflow.rules import ABSENT, SERVING, Role, all_flows
 from lbctl.site.model import ExternalIp, Server, Service, Tunnel
 from lbctl.values.keys import inverse_key, pack_key, unpack_key
 from lbctl.values.owners import owner_of
 from lbctl.values.protocols import ICMP, ICMPV6, TCP, UDP
+from lbctl.values.side import Side
 from lbctl.values.transfer import TransferMode
 from tests.unit import kinds
 from tests.unit.fake_switch import METERS, FakeSwitch, Sent
@@ -49,6 +51,7 @@ def lb(kind: str, version: int, role: Role = SERVING, entries: tuple = ()) -> Fa
     switch.meters = dict(METERS)
     roles = {EXTERNAL_IPS[kind, version].address: role}
     switch.apply(AddFlows(tuple(all_flows(EXTERNAL_IPS.values(), roles, NEIGHBOURS, PORTS))), 0.0)
+    switch.apply(AddFlows((hop_flow(Side.EXTERNAL, ROUTER_MAC), hop_flow(Side.INTERNAL, INSIDE_MAC))), 0.0)
     switch.apply(AddEntries(entries), 0.0)
     return switch
 
@@ -172,13 +175,13 @@ def test_the_end_of_a_ttl_is_shown_to_the_controller(kind, version, protocol) ->
 
 
 @pytest.mark.parametrize("kind, version", EVERY)
-def test_fragments_are_dropped(kind, version) -> None:
+def test_fragments_are_shown_to_the_controller(kind, version) -> None:
     entry, (port, tunnel) = kinds.entry(kind, version), inside(kind)
     for frame, way in ((carrying(entry.key, True), (EXTERNAL, None)), (carrying(entry.reply, False), (port, tunnel))):
         pieces = [with_extension(frame, 44)] if version == 6 else [
             patched(frame, {20: first, 21: second}) for first, second in ((0x20, 0), (0x20, 5), (0, 5))]
         for piece in pieces:
-            assert outcomes(kind, version, piece, *way, entries=(entry,)) == "dropped dropped dropped dropped"
+            assert outcomes(kind, version, piece, *way, entries=(entry,)) == "FRAGMENT FRAGMENT FRAGMENT FRAGMENT"
 
 
 # ICMP.

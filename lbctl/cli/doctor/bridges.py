@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lbctl.cli.doctor.finding import Finding, fail, ok, warn
+from lbctl.cli.doctor.frame_sizes import check_merging, check_mtu
 from lbctl.cli.doctor.offloads import check_offload
 from lbctl.cli.doctor.receive_queues import check_receive_queues
 from lbctl.cli.doctor.segments import check_segments
@@ -21,17 +22,21 @@ USERSPACE = "netdev"
 TABLES = ("Bridge", "Controller", "Port", "Interface")
 
 Row = dict[str, Any]
+Mtus = Mapping[str, int]
+"""By side, external and internal: what the site file says of its network."""
 
 
-def check_bridges(ovs: Ovs, load_balancers: Sequence[LoadBalancer]) -> Iterator[Finding]:
+def check_bridges(ovs: Ovs, load_balancers: Sequence[LoadBalancer], mtus: Mtus) -> Iterator[Finding]:
     """load_balancers: those whose bridges are in this Open vSwitch. Raises Failure."""
     tables = {name: {row["_uuid"]: row for row in ovs.rows(name)} for name in TABLES}
     by_dpid = {bridge["datapath_id"]: bridge for bridge in tables["Bridge"].values()}
     for lb in load_balancers:
-        yield from check_bridge(ovs, lb, by_dpid[f"{lb.dpid:016x}"], tables)
+        yield from check_bridge(ovs, lb, by_dpid[f"{lb.dpid:016x}"], tables, mtus)
 
 
-def check_bridge(ovs: Ovs, lb: LoadBalancer, bridge: Row, tables: dict[str, dict[str, Row]]) -> Iterator[Finding]:
+def check_bridge(
+    ovs: Ovs, lb: LoadBalancer, bridge: Row, tables: dict[str, dict[str, Row]], mtus: Mtus
+) -> Iterator[Finding]:
     """tables: rows of Bridge, Controller, Port and Interface by UUID."""
     controllers = [tables["Controller"][uuid] for uuid in as_list(bridge["controller"])]
     yield check_fail_mode(lb, bridge)
@@ -43,10 +48,14 @@ def check_bridge(ovs: Ovs, lb: LoadBalancer, bridge: Row, tables: dict[str, dict
     ports = (lb.external_port, lb.internal_port)
     for name in ports:
         yield check_port(lb, bridge, name, interfaces.get(name))
+    for side, name in (("external", lb.external_port), ("internal", lb.internal_port)):
+        if name in interfaces:
+            yield from check_mtu(lb.name, side, interfaces[name], mtus[side])
     if bridge["datapath_type"] == USERSPACE:
         for name in ports:
             if name in interfaces:
                 yield from check_offload(lb.name, interfaces[name], ovs.namespace)
+                yield from check_merging(lb.name, interfaces[name], ovs.namespace)
         yield from check_receive_queues(lb.name, ports, ovs.namespace)
     yield from check_segments(lb.name, ports, ovs.namespace)
     yield from check_tunnels(ovs, lb, bridge, interfaces, list(tables["Bridge"].values()))

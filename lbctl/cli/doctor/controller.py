@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from lbctl.cli.client import START, Client, Unreachable
 from lbctl.cli.doctor.finding import Finding, fail, ok, warn
 from lbctl.cli.doctor.keepers import check_keeper
-from lbctl.cli.doctor.load_balancers import check_health, check_load_balancer
-from lbctl.cli.doctor.servers import check_servers
+from lbctl.cli.doctor.load_balancers import check_drops, check_health, check_load_balancer
+from lbctl.cli.doctor.servers import check_limit, check_servers
 from lbctl.cli.failure import Failure
 
 
@@ -26,11 +26,13 @@ def check_controller(client: Client) -> Iterator[Finding]:
         yield fail(str(failure), "export LBCTL_URL=http://ADDRESS:8080 LBCTL_TOKEN=TOKEN")
         return
     yield ok(f"The controller at {client.url} answers (lbctl {health['version']}).")
+    yield from check_drops("The controller", health["dropped"])
     for lb in client.get("load-balancers")["load_balancers"]:
         yield from check_load_balancer(lb)
         yield from check_health(lb)
     for external_ip in client.get("external-ips")["external_ips"]:
         yield from check_servers(external_ip)
+        yield from check_limit(external_ip)
     for keeper in client.get("keepers")["keepers"]:
         yield check_keeper(keeper)
 

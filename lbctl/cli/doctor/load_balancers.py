@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lbctl.cli.doctor.finding import Finding, fail, ok, warn
+from lbctl.values.drops import DROPS
 
 
 def check_load_balancer(lb: dict[str, Any]) -> Iterator[Finding]:
@@ -20,15 +21,23 @@ def check_load_balancer(lb: dict[str, Any]) -> Iterator[Finding]:
         yield fail(f"{name} is ready, but: {lb['reason']}.", "on its host: lbctl doctor")
     else:
         yield ok(f"{name} is ready.")
-    for reason, count in lb["counters"]["dropped"].items():
-        if count:
-            yield warn(f"The controller has dropped {count} packets of {name}: {reason}.", "see the controller's log")
+    yield from check_drops(name, lb["counters"]["dropped"])
     if refused := lb["counters"]["other"].get("ports_exhausted", 0):
         yield warn(
             f"{name} has refused {refused} connections because no translated port was left.",
             "the controller's log names the external IPs: give them more internal_ips, a larger port_range, or more "
             "servers",
         )
+
+
+def check_drops(whose: str, dropped: Mapping[str, int]) -> Iterator[Finding]:
+    """Those about which something can be done. dropped: reason -> how many."""
+    for reason, count in dropped.items():
+        drop = DROPS.get(reason)
+        if count and (drop is None or drop.mend):
+            why = f"each {drop.subject}" if drop else "for a reason that this release of the command does not know"
+            yield warn(f"{whose}: {count} dropped since the controller started ({reason}), {why}.",
+                       (drop and drop.mend) or "docs/drops.md of the controller's release")
 
 
 def check_health(lb: dict[str, Any]) -> Iterator[Finding]:

@@ -33,6 +33,18 @@ def check_servers(external_ip: dict[str, Any]) -> Iterator[Finding]:
         yield ok(f"The router of {external_ip['address']} was found by {lb}.")
 
 
+def check_limit(external_ip: dict[str, Any]) -> Iterator[Finding]:
+    """An external IP of which more connections are asked for than can be served."""
+    if (limit := external_ip["new_rate_limit"]) is not None:
+        yield warn(
+            f"More new connections of {external_ip['address']} come than can be served: {external_ip['load_balancer']} "
+            f"passes {limit:.0f} a second on and drops the others ({external_ip['half_open']} of "
+            f"{external_ip['connections']} entries are half-open).",
+            "an attack, if most are half-open: see docs/field.md; else move other external IPs away from that load "
+            "balancer, or use more of them",
+        )
+
+
 def _down(external_ip: dict[str, Any]) -> Iterator[Finding]:
     """What its health checks have found, of servers whose MAC is known."""
     for service in external_ip["services"]:

@@ -13,15 +13,21 @@ from lbctl.entries.access_table import Entry
 from lbctl.entries.translation import full_reply
 from lbctl.frames.discovery import asked_by
 from lbctl.frames.packets import parse_mac
-from lbctl.openflow.cookies import Kind, kind_of
-from lbctl.openflow.entry_flows import entry_flows
+from lbctl.openflow.cookies import Kind, known_kind
+from lbctl.openflow.entry_flows import checked_side, entry_flows
 from lbctl.openflow.flow import Flow
+from lbctl.openflow.hop_rules import hop_flow
 from lbctl.openflow.rules import ABSENT, Role, all_flows
-from lbctl.site.model import ExternalIp, Hop, Server, Service, Tunnel
+from lbctl.site.model import FILTERINGS, ExternalIp, Hop, Server, Service, Tunnel
 from lbctl.values.addresses import Address
+from lbctl.values.drops import DROPS
 from lbctl.values.keys import pack_key, reply_key
 from lbctl.values.protocols import ETH_TYPES, PROTOCOL_NUMBERS, TCP, TTL
 from lbctl.values.transfer import TransferMode
+
+_FILTERS = {"address-dependent": "has sent something to that address (filtering: address-dependent)",
+            "endpoint-independent": "so lets everybody in (filtering: endpoint-independent)"}
+"""What else a NAT gateway asks of a first datagram from outside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,9 @@ def _flows(situation: Situation) -> list[Flow]:
     }
     flows = all_flows([external_ip], {external_ip.address: _role(situation)}, neighbours, situation.ports)
     if situation.entry:
-        flows += entry_flows(_entry(situation.entry), linger=0)
+        entry = _entry(situation.entry)
+        inner = bool(entry.inner_hop)
+        flows += [*entry_flows(entry, linger=0), hop_flow(checked_side(inner), entry.inner_hop or entry.next_hop)]
     return flows
 
 
@@ -71,6 +79,7 @@ def _external_ip(view: dict[str, Any]) -> ExternalIp:
         internal_ips=tuple(map(ip_address, view["internal_ips"])),
         inside=tuple(map(ip_network, view["inside"])),
         router=_optional(view["router"] and view["router"]["address"]),
+        filtering=view["filtering"] or FILTERINGS[0],
     )
 
 
@@ -121,6 +130,7 @@ def _packet(situation: Situation, packet: str) -> Fields:
     return {
         "in_port": port.number,
         "eth_type": ETH_TYPES[version],
+        "eth_src": situation.sender,
         "eth_dst": port.mac,
         "ip_proto": PROTOCOL_NUMBERS[name],
         "nw_ttl": TTL,
@@ -136,18 +146,24 @@ def _outcome(situation: Situation, last: Hit) -> tuple[str, str]:
     lb, entry = situation.load_balancer["name"], situation.entry
     where = f"table {last.number} ({last.table}) of {lb}"
     external = situation.external_ip["address"]
-    if last.flow is None and last.table == "deliver_server" and entry:
+    kind = known_kind(last.flow.cookie) if last.flow else None
+    if kind is Kind.SERVER_MAC_UNKNOWN and entry:
         return "dropped", (
             f"dropped in {where}: the server {entry['server']} has not answered {lb}'s {asked_by(entry['server'])}; "
-            "is it up, and where the site file says?"
+            f"is it up, and where the site file says? Counted as {kind.reason}"
         )
     outcome, answer = (
         ("reset", "a RST") if PROTOCOL_NUMBERS[situation.protocol] == TCP else ("unreachable", "ICMP port unreachable")
     )
-    match kind_of(last.flow.cookie) if last.flow else None:
+    match kind:
         case Kind.DELIVER:
             return _delivered(situation)
         case Kind.NEW:
+            if situation.external_ip["inside"] and not (situation.entry or situation.outward):
+                return "new", (
+                    f"{where} shows it to the controller, which makes an entry if an inside host is mapped to that "
+                    f"port and {_FILTERS[situation.external_ip['filtering']]}, and else answers with {answer}"
+                )
             if not (situation.entry or situation.outward or situation.taking):
                 return outcome, (
                     f"{where} shows it to the controller, which answers with {answer}: no server takes connections "
@@ -167,7 +183,11 @@ def _outcome(situation: Situation, last: Hit) -> tuple[str, str]:
         case Kind.UNASSIGNED:
             return "unreachable", (f"{where} shows it to the controller, which answers with ICMP host unreachable: "
                                    f"{external} is not assigned to {lb}")
-    return "dropped", f"dropped in {where}"
+    if kind is None or not kind.drops:
+        return "dropped", f"dropped in {where}"
+    reason, count = kind.reason, situation.load_balancer["counters"]["dropped"].get(kind.reason, 0)
+    mend = f" ({DROPS[reason].mend})" if DROPS[reason].mend else ""
+    return "dropped", f"dropped in {where}, as {DROPS[reason].subject}{mend}; counted as {reason}, {count} so far"
 
 
 def _delivered(situation: Situation) -> tuple[str, str]:

@@ -7,10 +7,14 @@ from typing import Any
 
 from lbctl.frames import packets
 from lbctl.openflow.ports import Port, Ports
+from lbctl.site.model import Settings
 from lbctl.values.addresses import Endpoint
+from lbctl.values.side import EXTERNAL, INTERNAL
 
 SYN, SEGMENT, DATAGRAM = "syn", "segment", "datagram"
 """A TCP connection request; any other TCP packet without RST; a UDP packet."""
+UNKNOWN_MAC = "02:00:00:00:00:fe"
+"""Sender of the packet where no entry names the real next hop."""
 FLAGS = {SYN: packets.SYN, SEGMENT: packets.ACK}
 
 
@@ -46,6 +50,11 @@ class Situation:
         return self.ports.internal if self.outward else self.ports.external
 
     @property
+    def sender(self) -> str:
+        """The MAC that the packet comes from: what its entry answers to, if there is one."""
+        return (self.entry and self.entry["inner_hop" if self.outward else "next_hop"]) or UNKNOWN_MAC
+
+    @property
     def service(self) -> dict[str, Any] | None:
         """The service that the packet is for, if there is one."""
         return next((service for service in self.external_ip["services"]
@@ -67,4 +76,6 @@ def ports_of(load_balancer: dict[str, Any]) -> Ports | None:
         for transport, port in load_balancer["ports"]["tunnels"].items()
         if port["number"] is not None
     }
-    return Ports(Port(external["number"], external["mac"]), Port(internal["number"], internal["mac"]), tunnels)
+    sizes = Settings(external_mtu=external["mtu"], internal_mtu=internal["mtu"])
+    return Ports(Port(external["number"], external["mac"], sizes.limit(EXTERNAL)),
+                 Port(internal["number"], internal["mac"], sizes.limit(INTERNAL)), tunnels)

@@ -12,9 +12,6 @@ from lbctl.frames import packets
 from lbctl.openflow.cookies import Kind, kind_of, owner_in
 from lbctl.openflow.tables import name_of
 
-UNKNOWN_MAC = "02:00:00:00:00:fe"
-"""Sender of the traced packet where no entry names the real next hop; no rule looks at it."""
-
 _RULE = re.compile(r"^\s*(\d+)\. .*", re.MULTILINE)
 _COOKIE = re.compile(r"cookie (0x[0-9a-f]+)")
 
@@ -58,14 +55,13 @@ def _address(owner: int) -> str:
 
 
 def _flow(situation: Situation, packet: str) -> str:
-    port, entry, protocol = situation.port, situation.entry, situation.protocol
-    hop = "inner_hop" if situation.outward else "next_hop"
+    port, protocol = situation.port, situation.protocol
     six = situation.source.address.version == 6
     source, destination = ("ipv6_src", "ipv6_dst") if six else ("nw_src", "nw_dst")
     flags = "" if packet not in FLAGS else ",tcp_flags=syn" if FLAGS[packet] == packets.SYN else ",tcp_flags=ack"
     return (
         f"in_port={port.number},{protocol}{'6' if six else ''},"
-        f"dl_src={(entry and entry[hop]) or UNKNOWN_MAC},dl_dst={port.mac},"
+        f"dl_src={situation.sender},dl_dst={port.mac},"
         f"{source}={situation.source.address},{destination}={situation.destination.address},nw_ttl=64,"
         f"{protocol}_src={situation.source.port},{protocol}_dst={situation.destination.port}{flags}"
     )

@@ -12,6 +12,7 @@ from lbctl.site.file.loader import Draft, Loader
 from lbctl.site.file.register import Register
 from lbctl.site.file.servers import Owner, ServerRules
 from lbctl.site.file.yaml_reader import did_you_mean, in_quotes, line_of
+from lbctl.site.model import FILTERINGS, MAPPINGS
 from lbctl.values.addresses import Address, Network
 from lbctl.values.owners import owner_of
 
@@ -57,6 +58,12 @@ class ExternalIpRules:
         if (router := draft.address("router")) is not None:
             self._servers.not_an_lbs("router", draft)
             self._loader.same_version(router, address, draft.nodes["router"], "router")
+        if draft.word("filtering") not in (None, FILTERINGS[0]) and draft.word("mapping") in (None, MAPPINGS[0]):
+            self._loader.problem(
+                draft.nodes["filtering"],
+                f"filtering: {draft.word('filtering')} needs mapping: endpoint-independent; else one port is several "
+                "inside hosts' at once, and nobody can tell whose a datagram is",
+            )
         owner = Owner(draft, f"in line {line_of(draft.node)}") if draft.word("nat") == "destination" else None
         self._check_services(draft.parts("services"), address, owner)
         if draft.word("nat") == "full":

@@ -6,12 +6,15 @@ here.
 
 from lbctl.site.model.external_ips import (
     COPIES,
+    FILTERINGS,
     KINDS,
+    MAPPINGS,
     NAT_KINDS,
     PORTS,
     CopyName,
     ExternalIp,
     IpKind,
+    NatBehaviour,
     NatKind,
 )
 from lbctl.site.model.servers import (
@@ -52,9 +55,10 @@ from lbctl.site.model.settings import (
 from lbctl.site.model.site import KEEPER_PORT, Keeper, Keepers, LoadBalancer, Site
 
 __all__ = [
-    "ALGORITHMS", "CHECKS", "CHECK_PORTS", "COPIES", "FAILOVERS", "KEEPER_PORT", "KINDS", "NAT_KINDS",
-    "PACKETS_PER_CONNECTION", "PORTS", "PROTOCOLS", "REBALANCE_MODES", "SCHEDULERS", "TRANSPORTS", "TUNNEL_OVERHEAD",
-    "WHEN_DOWN", "Algorithm", "CheckType", "CopyName", "ExternalIp", "Failover", "HealthCheck", "Hop", "Instead",
-    "IpKind", "Keeper", "Keepers", "LoadBalancer", "NatKind", "Protocol", "Rebalance", "RebalanceMode", "SchedulerName",
-    "Server", "Service", "ServiceName", "ServiceOrder", "Settings", "Site", "Transport", "Tunnel", "WhenDown",
+    "ALGORITHMS", "CHECKS", "CHECK_PORTS", "COPIES", "FAILOVERS", "FILTERINGS", "KEEPER_PORT", "KINDS", "MAPPINGS",
+    "NAT_KINDS", "PACKETS_PER_CONNECTION", "PORTS", "PROTOCOLS", "REBALANCE_MODES", "SCHEDULERS", "TRANSPORTS",
+    "TUNNEL_OVERHEAD", "WHEN_DOWN", "Algorithm", "CheckType", "CopyName", "ExternalIp", "Failover", "HealthCheck",
+    "Hop", "Instead", "IpKind", "Keeper", "Keepers", "LoadBalancer", "NatBehaviour", "NatKind", "Protocol",
+    "Rebalance", "RebalanceMode", "SchedulerName", "Server", "Service", "ServiceName", "ServiceOrder", "Settings",
+    "Site", "Transport", "Tunnel", "WhenDown",
 ]

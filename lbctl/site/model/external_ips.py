@@ -27,6 +27,10 @@ KINDS: tuple[IpKind, ...] = get_args(IpKind)
 NatKind = Literal["destination", "full"]
 NAT_KINDS: tuple[NatKind, ...] = get_args(NatKind)
 """Seed figures 4 and 11."""
+NatBehaviour = Literal["address-and-port-dependent", "address-dependent", "endpoint-independent"]
+"""Of a NAT gateway, in the words of RFC 4787."""
+MAPPINGS: tuple[NatBehaviour, ...] = ("address-and-port-dependent", "endpoint-independent")
+FILTERINGS: tuple[NatBehaviour, ...] = get_args(NatBehaviour)
 CopyName = Literal["controller", "keeper", "sockets"]
 COPIES: tuple[CopyName, ...] = get_args(CopyName)
 """Where the entries of a dead LB can be had from (docs/failover.md)."""
@@ -70,6 +74,15 @@ class ExternalIp:
     router: Annotated[Address | None, Key(
         HostAddress("external_network"), "its way to the outside",
         required_for=(_GATEWAY,))] = field(default=None, kw_only=True)
+    mapping: Annotated[NatBehaviour, Key(
+        Choice(MAPPINGS),
+        "whether an inside host's port is another one towards each outside address and port, or the same towards all, "
+        "see nat.md", only_for=(_GATEWAY,))] = field(default=MAPPINGS[0], kw_only=True)
+    filtering: Annotated[NatBehaviour, Key(
+        Choice(FILTERINGS),
+        "who may send a datagram to a mapped UDP port: whom the inside host has sent one to (that port; any port of "
+        "that address), or everybody; needs mapping: endpoint-independent",
+        only_for=(_GATEWAY,))] = field(default=FILTERINGS[0], kw_only=True)
     former_internal_ips: tuple[Address, ...] = field(default=(), kw_only=True)
     """The same as former_servers of internal IPs: they are still answered for, and given to no new connection."""
     copies: Annotated[tuple[CopyName, ...], Key(

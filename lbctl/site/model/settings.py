@@ -8,6 +8,7 @@ from typing import Annotated, Literal, get_args
 from lbctl.site.forms import Choice, Positive, Truth, Whole
 from lbctl.site.keys import Key
 from lbctl.values.protocols import TCP
+from lbctl.values.side import INTERNAL, Side
 
 Failover = Literal["when-remote", "copy-first", "transition"]
 FAILOVERS: tuple[Failover, ...] = get_args(Failover)
@@ -15,6 +16,8 @@ FAILOVERS: tuple[Failover, ...] = get_args(Failover)
 always."""
 WhenMisdirected = Literal["pass-on", "error"]
 WHEN_MISDIRECTED: tuple[WhenMisdirected, ...] = get_args(WhenMisdirected)
+WhenWrongSide = Literal["drop", "pass"]
+WHEN_WRONG_SIDE: tuple[WhenWrongSide, ...] = get_args(WhenWrongSide)
 """What becomes of a packet that comes to another LB than its external IP's."""
 RebalanceMode = Literal["manual", "automatic"]
 REBALANCE_MODES: tuple[RebalanceMode, ...] = get_args(RebalanceMode)
@@ -71,6 +74,11 @@ class Settings:
         Choice(WHEN_MISDIRECTED),
         "what a load balancer does with packets for an external IP that another has: pass them on, and tell their "
         "sender where it is; or answer with an error")] = "pass-on"
+    wrong_side: Annotated[WhenWrongSide, Key(
+        Choice(WHEN_WRONG_SIDE),
+        "what a load balancer does with packets from outside with an internal address, and with those whose source is "
+        "an external IP or one of its own addresses: drop them (RFC 2827), or let them pass, as with full NAT a host "
+        "of the internal network may need whose way to an external IP leads over the outside")] = "drop"
     barrier_timeout: Annotated[float, Key(
         _SECONDS, "a switch that has not confirmed after so many seconds fails the step that waits for it")] = 5.0
     held_packets: Annotated[int, Key(_COUNT, "packets that may be held for one external IP")] = 10_000
@@ -86,12 +94,23 @@ class Settings:
         _COUNT, "ARP and neighbour discovery packets a second that may reach the controller")] = 1_000
     arp_interval: Annotated[float, Key(
         _SECONDS, "the servers' MAC addresses are asked for again every so many seconds")] = 10.0
+    announce_rate: Annotated[int, Key(
+        _COUNT,
+        "external IPs a second whose place is announced (gratuitous ARP: two frames for each, on each network); of "
+        "many, the busiest come first")] = 100
     icmp_rate: Annotated[int, Key(
         _COUNT,
         "ICMP errors (of an inside host: echoes) a second that may reach the controller to be translated")] = 1_000
+    fragment_rate: Annotated[int, Key(
+        _COUNT,
+        "fragments a second, and packets that are to become fragments, that may reach the controller")] = 2_000
+    external_mtu: Annotated[int, Key(
+        Whole(576, 0xFFFF),
+        "bytes of an IP packet that the external network takes; what is larger is cut up, or its sender told")] = 1500
     internal_mtu: Annotated[int, Key(
         Whole(576, 0xFFFF),
-        "bytes of an IP packet that what carries the tunnels to servers takes; a tunnel's own MTU is smaller")] = 1500
+        "the same for the internal network, and for what carries the tunnels to servers, whose own MTU is smaller")
+    ] = 1500
     automatic_failover: Annotated[bool, Key(
         Truth(),
         "whether the load balancers probe each other, and a failed one loses "
@@ -116,6 +135,14 @@ class Settings:
         _SECONDS, "a keeper that has not taken a change for so many seconds is behind")] = 5.0
     copy_timeout: Annotated[float, Key(
         _SECONDS, "a keeper that has not answered after so many seconds at a failover is passed over")] = 0.5
+
+    def limit(self, side: Side) -> int | None:
+        """Bytes of an IP packet that the network of that side takes; None: none that is larger comes from the other
+        one."""
+        mtu, other = self.external_mtu, self.internal_mtu
+        if side is INTERNAL:
+            mtu, other = other, mtu
+        return mtu if mtu < other else None
 
     def idle_timeout_of(self, protocol: int) -> float:
         """Seconds that an entry of that protocol (IANA number) may be idle."""

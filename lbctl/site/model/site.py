@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 from lbctl.site.forms import (
     FILE,
     NAME,
     PORT_NAME,
+    Choice,
     Dpid,
     HostAddress,
     Inline,
@@ -27,6 +28,8 @@ from lbctl.site.model.settings import Rebalance, Settings
 from lbctl.values.addresses import Address, Network
 
 KEEPER_PORT = 6654
+NatLogOf = Literal["nat-gateways", "all"]
+NAT_LOG_OF: tuple[NatLogOf, ...] = get_args(NatLogOf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,11 @@ class Site:
         Part(Settings, "settings"),
         "times in seconds, rates for each load balancer, bounds")] = field(default_factory=Settings)
     keepers: Annotated[Keepers, Key(Inline(Keepers), "the keepers")] = field(default_factory=Keepers)
+    nat_log: Annotated[str | None, Key(
+        FILE, "the file that records of NAT are appended to, relative to the site file; see nat.md")] = None
+    nat_log_of: Annotated[NatLogOf, Key(
+        Choice(NAT_LOG_OF), "what is recorded: connections through NAT gateways, or those of full NAT as well"
+    )] = NAT_LOG_OF[0]
     rebalance: Annotated[Rebalance, Key(
         Part(Rebalance, "rebalance"),
         "when external IPs are assigned anew, see assignment.md")] = field(default_factory=Rebalance)
