@@ -54,13 +54,13 @@ class LastHops:
         if entry is None:
             return []
         mac = arrival.packet.eth_src
-        out = self.met(arrival.way, mac, arrival.now)
-        if arrival.way is checked_side(bool(entry.inner_hop)) and mac != (entry.inner_hop or entry.next_hop):
-            out += self._follow(arrival, serving, entry, mac)
-        return out
+        if mac == (entry.inner_hop or entry.next_hop):
+            return self.met(arrival.way, mac, arrival.now)  # the switch had no flow for it
+        return self._follow(arrival, serving, entry, mac)
 
     def _follow(self, arrival: Arrival, serving: Serving, entry: Entry, mac: bytes) -> Outbox:
-        if not self._followed.may(entry.key, arrival.now):
+        wrong_way = arrival.way is not checked_side(bool(entry.inner_hop))
+        if wrong_way or not self._followed.may(entry.key, arrival.now):
             return []
         if entry.inner_hop:
             entry.inner_hop = mac
@@ -70,8 +70,9 @@ class LastHops:
             entry.next_hop = mac
         serving.table.changed(entry)
         arrival.switch.counters["hops_followed"] += 1
-        return [ToSwitch(name, ModifyEntries((entry,))) for name in serving.holders
-                if self._ground.switches[name].ready]
+        changed = [ToSwitch(name, ModifyEntries((entry,))) for name in serving.holders
+                   if self._ground.switches[name].ready]
+        return [*self.met(arrival.way, mac, arrival.now), *changed]
 
     def tick(self, now: float) -> Outbox:
         """Lets what is left at a silent router follow."""

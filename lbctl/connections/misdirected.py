@@ -46,8 +46,8 @@ class Misdirected:
         return [on, *self._tell(arrival, serving, home, ports)]
 
     def _is_right(self, arrival: Arrival, serving: Serving) -> bool:
-        """Is its sender's next hop the gateway of another external IP? So it is of a client inside, and of a server whose
-        packet is its NAT gateway's."""
+        """Is its sender's next hop the gateway of another external IP? So it is of a client inside, and of a server
+        whose packet is its NAT gateway's."""
         src, dst = arrival.packet.src, arrival.packet.dst
         return (arrival.way is not arrival.side
                 or self._ground.external_ips.of_packet(src, dst, arrival.way) is not serving)

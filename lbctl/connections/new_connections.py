@@ -127,14 +127,14 @@ class NewConnections:
             entry.flags = REUSED if reused else 0
             serving.table.add(entry)
             if packet.protocol == TCP:
-                serving.table.half_open.add(entry)
+                serving.table.half_open[entry] = 1
             if serving.recorder:
                 serving.recorder("opened", entry, arrival.now)
             switch.counters["connections_opened"] += 1
             serving.opened += 1
             if not self._hops.knows(arrival.way, packet.eth_src):
                 out += self._last_hops.met(arrival.way, packet.eth_src, arrival.now)
-        elif not self._comes_again(arrival, entry):
+        elif not self._comes_again(arrival, serving, entry):
             return [go_on(arrival, serving)]
         # An LB that is being read back would get the entry too late to be read, and too early to be put back.
         out += [ToSwitch(name, AddEntries((entry,))) for name in serving.holders if self._switches[name].ready]
@@ -142,7 +142,7 @@ class NewConnections:
         return out
 
     @staticmethod
-    def _comes_again(arrival: Arrival, entry: Entry) -> bool:
+    def _comes_again(arrival: Arrival, serving: Serving, entry: Entry) -> bool:
         """A packet that opened, or would open, that entry. Shall the switches be given the entry again?"""
         packet, counters = arrival.packet, arrival.switch.counters
         if packet.protocol != TCP:
@@ -150,6 +150,8 @@ class NewConnections:
             return arrival.now >= entry.created + EARLY_SECONDS
         if entry.isn == packet.seq:
             counters["syn_retransmissions"] += 1
+            if entry in serving.table.half_open:
+                serving.table.half_open[entry] += 1
             # A RST that came meanwhile was for what the server still had of an earlier connection with these ports.
             entry.flags = entry.flags & ~RESET | REINSTALLED
         else:

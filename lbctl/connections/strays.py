@@ -58,7 +58,7 @@ class Strays:
                 drop(switch, "next_hop_unknown")
                 return [ToSwitch(name, DeleteEntries((entry,))) for name in serving.holders]
             both_lost, taught = True, self._teach(serving, entry)
-        serving.table.half_open.discard(entry)
+        serving.table.half_open.pop(entry, None)
         entry.flags |= REINSTALLED
         if arrival.packet.payload_length:
             # Its sender has not closed: what ran out had been told of the FIN of an earlier connection with the same

@@ -180,8 +180,8 @@ class Sweep:
                 entry.last_seen = now
             if entry in half_open:
                 from_opener = packets - from_outside if entry.inner_hop else from_outside
-                if from_opener > 1 or entry.created < since:
-                    half_open.discard(entry)
+                if from_opener > half_open[entry] or entry.created < since:
+                    del half_open[entry]
                 elif entry.created <= late:
                     never_opened.append(entry)
         out: Outbox = [ToSwitch(lb, DeleteEntries(tuple(unknown)))] if unknown else []

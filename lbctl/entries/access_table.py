@@ -128,8 +128,8 @@ class AccessTable:
         self._by_key: dict[bytes, Entry] = {}
         self._by_reply: dict[bytes, Entry] = {}
         self._by_side = (self._by_key, self._by_reply)
-        self.half_open: set[Entry] = set()
-        """Those of which nothing but the SYN has been seen of their clients, as far as is known."""
+        self.half_open: dict[Entry, int] = {}
+        """Those of which nothing but SYNs has been seen of their clients, as far as is known: how many."""
         self.connections_to: dict[bytes, int] = {}
         """server_key -> how many entries go to that server, if there are any (of a NAT gateway: to that inside
         host)."""
@@ -178,7 +178,7 @@ class AccessTable:
         del self._by_key[entry.key]
         del self._by_reply[entry.reply]
         entry.flags |= GONE
-        self.half_open.discard(entry)
+        self.half_open.pop(entry, None)
         self._count(entry, -1)
         if self.watcher:
             self.watcher(entry)

@@ -35,9 +35,14 @@ def probe(source_mac: bytes, target: bytes) -> bytes:
     """
     if len(target) == 4:
         return packets.arp_probe(source_mac, target)
-    group = _SOLICITED_NODE + target[13:]
+    group = solicited_node(target)
     return icmp.message(multicast_mac(group), source_mac, link_local(source_mac), group, SOLICITATION, 0, 0,
                         target + _SOURCE_MAC + source_mac, ttl=HOP_LIMIT)
+
+
+def solicited_node(address: bytes) -> bytes:
+    """The group that who asks for the MAC of that IPv6 address sends to (RFC 4291 2.7.1)."""
+    return _SOLICITED_NODE + address[13:]
 
 
 def announcements(source_mac: bytes, address: bytes, router: bool) -> list[bytes]:

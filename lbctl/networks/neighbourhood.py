@@ -13,6 +13,7 @@ from lbctl.ground.effects import Outbox, ToSwitch, to_switch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.networks.announcements import Announcements
+from lbctl.networks.memberships import INTERVAL, all_reports, reports
 from lbctl.networks.router_claims import RouterClaims
 from lbctl.openflow.inbound import PacketIn
 from lbctl.openflow.messages import FROM_CONTROLLER, ModifyEntries, PacketOut, portions
@@ -68,6 +69,7 @@ class Neighbourhood:
         self._now = 0.0
         self._near, self._far = Walk(self._of_serving), Walk(self._of_others)
         self._search = Walk(self._unknown)
+        self._listening = Walk(self._reports)
 
     def tick(self, now: float, eager: bool) -> Outbox:
         """What is to be announced again, and asked for. eager: those too whose MACs are known, at every search."""
@@ -89,6 +91,7 @@ class Neighbourhood:
             + self._near.step(now, interval)
             + self._far.step(now, interval)
             + self._search.step(now, SEARCH_INTERVAL)
+            + self._listening.step(now, INTERVAL)
         )
 
     def told(self, switch: Switch, packet_in: PacketIn) -> Outbox:
@@ -217,13 +220,18 @@ class Neighbourhood:
         at once, and a few times more."""
         return self._announcement(serving, name) if self._announcements.start(serving.address, name, now) else []
 
+    def _reports(self) -> Iterator[ToSwitch | None]:
+        for some in all_reports(self._ground):
+            yield None
+            yield from some
+
     def _busy(self, address: Address) -> float:
         serving = self._ground.external_ips.get(address)
         return len(serving.table) if serving else 0
 
     def _announcement(self, serving: Serving, name: str) -> Outbox:
         switch = self._ground.switches[name]
-        out: Outbox = []
+        out: Outbox = [*reports(switch, serving)]
         ports = switch.of_ports
         if switch.ready and ports:
             internal = [(*way, address) for way in ports.ways(serving.config.hops().values())

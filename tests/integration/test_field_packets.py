@@ -15,7 +15,7 @@ from tests.bed.namespaces import Namespace
 from tests.bed.patience import limit
 from tests.bed.sites import simple_site, together, with_nat_gateway
 from tests.integration.hands import counters, external_mac
-from tests.integration.moving import STRATEGIES, move, pinned
+from tests.integration.moving import STRATEGIES, move, pinned, wait_reached
 
 SETTINGS = {"grace": 0.5, "linger": 1, "arp_interval": 2.0}
 ECHO, OUTSIDE_PORT = 80, 5353
@@ -127,6 +127,7 @@ def test_also_of_a_client_inside(live: Bed, address: str) -> None:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_move_loses_none(fresh: Bed, strategy: str) -> None:
     """Of a client that asks all the while: with large datagrams, in a connection that is known and in new ones."""
+    wait_reached(fresh)
     with Plug(fresh.clients[0], PLAIN) as known:
         assert known.ask(LARGE)
         moving = fresh.move(PLAIN, "lb-b", strategy, wait=False)["id"]
@@ -141,6 +142,7 @@ def test_a_move_loses_none(fresh: Bed, strategy: str) -> None:
 
 def test_a_deaf_neighbours_fragments_are_passed_on(fresh: Bed) -> None:
     """To the LB that serves the external IP: by the first one, and the others follow."""
+    wait_reached(fresh)
     with Plug(fresh.clients[0], PLAIN) as plug, pinned(fresh.clients[0], PLAIN, external_mac(fresh, "lb-a")):
         assert plug.ask(LARGE)
         assert fresh.move(PLAIN, "lb-b")["state"] == "done"

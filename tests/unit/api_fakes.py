@@ -144,7 +144,7 @@ class FakeServing:
 class FakeTable:
     def __init__(self, entries: list[Entry]) -> None:
         self._entries = entries
-        self.half_open: set[Entry] = set()
+        self.half_open: dict[Entry, int] = {}
 
     def __len__(self) -> int:
         return len(self._entries)

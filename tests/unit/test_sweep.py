@@ -9,6 +9,7 @@ import pytest
 
 from lbctl.connections.sweep import ASKED_AT_ONCE, LONGEST, SHORTEST, Sweep, interval
 from lbctl.entries.access_table import Entry
+from lbctl.frames.packets import SYN
 from lbctl.ground.serving import Serving
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.messages import AddEntries, ReadFlows
@@ -153,6 +154,15 @@ def test_what_never_opened_ends_soon() -> None:
     world.settle(HALF_OPEN_TIMEOUT * 2)
     assert left(world) == {1}
     assert world.control.ground.counters["half_open_expired"] == 2
+
+
+def test_syns_that_come_again_open_nothing() -> None:
+    world = flooded(1)
+    world.open(0)
+    for _ in range(3):
+        world.from_client(world.conversations[1], SYN)
+    world.settle(HALF_OPEN_TIMEOUT * 3)
+    assert left(world) == {1}
 
 
 @pytest.mark.parametrize("what", ["a move", "an outage", "a restart of the controller", "a lost flow"])
@@ -311,7 +321,7 @@ class Table:
 
     def __init__(self, buckets: int) -> None:
         self._entries = [SimpleNamespace(bucket=bucket) for bucket in range(buckets)]
-        self.half_open: set[object] = set()
+        self.half_open: dict[object, int] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
