@@ -27,7 +27,6 @@ def to(client: HandClient, destination: str, flags: int = ACK) -> bytes:
 
 FRAMES: dict[str, Callable[[HandClient], list[bytes]]] = {
     "vlan": lambda client: [frames.tagged(client.frame(SYN), 5)],
-    "fragment": lambda client: frames.fragments(client.frame(ACK, b"x" * 40), 24),
     "not_ours": lambda client: [frames.tcp((client.mac, "02:00:00:00:00:77"), client.local, (EXTERNAL, 80), SYN)],
     "no_external_ip": lambda client: [to(client, "198.51.100.99", SYN)],
     "syn_and_fin": lambda client: [client.frame(SYN | FIN | ACK)],
