@@ -12,7 +12,7 @@ from lbctl.openflow.flow import CheckLarger
 from lbctl.site.model import Settings
 from lbctl.values.side import EXTERNAL as OUTSIDE
 from lbctl.values.side import INTERNAL as INSIDE
-from tests.unit.fake_site import EXTERNAL, INTERNAL, site
+from tests.unit.fake_site import EXTERNAL, INTERNAL, ROUTER_MAC, site
 from tests.unit.test_opening import ADDRESS, World, from_client, key_of
 
 JUMBO = 9000
@@ -53,7 +53,7 @@ def large(world: World, side: int, may_be_cut: bool, size: int = 3000) -> bytes:
     if side == EXTERNAL:
         ends = (*ends[:2], ADDRESS, 80)
     eth_dst = bytes.fromhex(world.switches["lb-a"].ports[side - 1].mac.replace(":", ""))
-    frame = packets.tcp_segment(eth_dst, b"\2" + bytes(5), *ends, flags=ACK, payload=bytes(range(256)) * (size // 256))
+    frame = packets.tcp_segment(eth_dst, ROUTER_MAC, *ends, flags=ACK, payload=bytes(range(256)) * (size // 256))
     if may_be_cut:
         frame = frame[:20] + bytes(2) + frame[22:24] + bytes(2) + frame[26:]
         frame = frame[:24] + packets.checksum(frame[14:34]).to_bytes(2) + frame[26:]

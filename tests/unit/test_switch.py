@@ -92,7 +92,7 @@ def test_any_damage_is_mended_by_the_difference(data) -> None:
     apply(real, messages)
     assert texts(real) == wanted(switch)
     added = {flow.identity for message in messages if isinstance(message, AddFlows) for flow in message.flows}
-    assert len(added) <= len(lost) + 10, "what was right is not sent again"
+    assert len(added) <= len(lost) + 20, "what was right is not sent again"
 
 
 def test_flows_of_an_older_release_go() -> None:
