@@ -11,7 +11,7 @@ from lbctl.frames.packets import ACK, SYN, parse_mac
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
-from lbctl.openflow.entry_flows import entry_flows
+from lbctl.openflow.entry_flows import checked_side, entry_flows
 from lbctl.openflow.messages import AddEntries, AddFlows, DeleteEntries, Message, portions
 from lbctl.values.keys import unpack_key
 from lbctl.values.protocols import TCP
@@ -58,7 +58,8 @@ class Strays:
                 drop(switch, "next_hop_unknown")
                 return [ToSwitch(name, DeleteEntries((entry,))) for name in serving.holders]
             both_lost, taught = True, self._teach(serving, entry)
-        serving.table.half_open.pop(entry, None)
+        if arrival.way is checked_side(bool(entry.inner_hop)):
+            serving.table.half_open.pop(entry, None)  # its opener says more; the other end only repeats its SYN-ACK
         entry.flags |= REINSTALLED
         if arrival.packet.payload_length:
             # Its sender has not closed: what ran out had been told of the FIN of an earlier connection with the same
