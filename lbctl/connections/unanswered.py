@@ -24,8 +24,8 @@ from lbctl.values.side import EXTERNAL, INTERNAL
 
 SECONDS = 2.0
 """After the first SYN: Linux sends it again after 1, 3, and 7 s (RFC 6298, tcp_syn_retries), others likewise."""
-AT_ONCE, FORGOTTEN = 100, 10.0
-"""So many are asked about at once, and so many seconds an answer is waited for; others get their entry again."""
+AT_ONCE, SPACING = 100, 1.0
+"""So many are asked about in so many seconds; others get their entry again."""
 
 Then = Callable[[Arrival, Serving, Entry, bool], Outbox]
 """What is done with the SYN. The last one: has the server answered?"""
@@ -37,8 +37,8 @@ class Unanswered:
     def __init__(self, ground: Ground, then: Then) -> None:
         self._ground, self._then = ground, then
         self._decode = EntryStatsDecoder().decode
-        self._asked = Lately[bytes](FORGOTTEN, AT_ONCE)
-        """Keys of the entries whose flows are being read."""
+        self._asked = Lately[bytes](SPACING, AT_ONCE)
+        """Keys of entries."""
 
     def ask(self, arrival: Arrival, serving: Serving, entry: Entry) -> Outbox:
         """Asks whether the server of that entry has sent anything; `then` goes on with the SYN. Empty if there is no
@@ -60,6 +60,5 @@ class Unanswered:
         packets += [stats.packets for stats in self._decode(body)[0] if stats.key == entry.key]
         if more:
             return []
-        self._asked.forget(entry.key)
         arrival.now = now
         return self._then(arrival, serving, entry, sum(packets) > 0)

