@@ -27,7 +27,3 @@ class Lately(Generic[T]):
             return False
         self._done[what] = now
         return True
-
-    def forget(self, what: T) -> None:
-        """It may be done again at once."""
-        self._done.pop(what, None)

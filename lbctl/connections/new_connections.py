@@ -148,10 +148,10 @@ class NewConnections:
         if packet.protocol != TCP:
             counters["early_datagrams"] += 1
             return arrival.now >= entry.created + EARLY_SECONDS
+        if entry in serving.table.half_open:
+            serving.table.half_open[entry] += 1
         if entry.isn == packet.seq:
             counters["syn_retransmissions"] += 1
-            if entry in serving.table.half_open:
-                serving.table.half_open[entry] += 1
             # A RST that came meanwhile was for what the server still had of an earlier connection with these ports.
             entry.flags = entry.flags & ~RESET | REINSTALLED
         else:

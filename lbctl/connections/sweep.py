@@ -26,7 +26,7 @@ SHORTEST, LONGEST = 0.5, 60.0
 ASKED_AT_ONCE, LOOKS_AT_ONCE = 50, 500
 """Requests at a tick, about, and external IPs looked at: in a large site rounds take longer, else the controller would
 do nothing but read."""
-READ_PER_SECOND = 20_000
+READ_PER_SECOND = 5_000
 """Entries of an external IP, at most: what half-open ones cost must not cost more."""
 NOTICED = 5.0
 """Seconds after which it is noticed that there have come many."""

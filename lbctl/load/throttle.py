@@ -27,6 +27,8 @@ SLOW, QUICK = 0.2, 0.03
 """Seconds until a switch has confirmed: more is too late; less leaves room for more."""
 LOWER, HIGHER = 0.6, 1.05
 """What a rate is multiplied by."""
+SAFE, CREEP = 0.8, 1.01
+"""A rate is raised to this share of the one that was too much; and what is taken for too much grows by so much."""
 STEP = 1.0
 """Seconds between two higher rates."""
 UNUSED, UNUSED_FOR = 0.5, 10.0
@@ -38,9 +40,11 @@ LOST = 10.0
 
 @dataclass(slots=True)
 class Limit:
-    """In force for an external IP. changed: when it was last lowered or raised; used: when most of it was last used."""
+    """In force for an external IP. too_much: the rate at which answers came late; changed: when it was last lowered or
+    raised; used: when most of it was last used."""
 
     rate: float
+    too_much: float
     lb: str
     changed: float
     used: float
@@ -123,13 +127,14 @@ class Throttle:
             return []
         serving = max(late, key=lambda each: rates[each])
         before = self._limits.get(serving.address)
-        rate = max(BUSY, LOWER * min(rates[serving], before.rate if before else rates[serving]))
+        too_much = min(rates[serving], before.rate if before else rates[serving])
+        rate = max(BUSY, LOWER * too_much)
         if before is None:
             self._ground.log("more new connections than can be served: limited", level="warning", lb=serving.assigned,
                              external_ip=str(serving.address), rate=round(rate))
         self._draining[serving.assigned] = now
         self._delays.pop(serving.assigned, None)
-        return self._set(serving, Limit(rate, serving.assigned, now, now))
+        return self._set(serving, Limit(rate, too_much, serving.assigned, now, now))
 
     def _raise(self, rates: Mapping[Serving, float], now: float) -> Outbox:
         """Every rate whose switch is prompt; and lifts those that are not needed any more."""
@@ -141,14 +146,15 @@ class Throttle:
                 continue
             if rates.get(serving, 0.0) > UNUSED * limit.rate:
                 limit.used = now
-            rate, lb = limit.rate * HIGHER, serving.assigned
+            too_much, lb = limit.too_much * CREEP, serving.assigned
+            rate = max(limit.rate, min(limit.rate * HIGHER, too_much * SAFE))
             prompt = lb not in self._draining and self._delay(lb, now) <= QUICK
             if now >= limit.used + UNUSED_FOR or prompt and rate >= self._ground.settings.new_rate:
                 del self._limits[address]
                 self._ground.log("new connections are not limited any more", lb=lb, external_ip=str(address))
                 out += self._meter(serving, self._ground.settings.new_rate)
             elif prompt and now >= limit.changed + STEP:
-                out += self._set(serving, Limit(rate, lb, now, limit.used))
+                out += self._set(serving, Limit(rate, too_much, lb, now, limit.used))
         return out
 
     def _set(self, serving: Serving, limit: Limit) -> Outbox:

@@ -303,7 +303,7 @@ def test_leftovers_of_one_direction_are_deleted(dns) -> None:
         ("destination", {"udp_idle_timeout": 1e6, "half_open_timeout": 7.0}, 7.0),
         ("destination", {"idle_timeout": 20.0}, 5.0),
         ("nat-gateway", {}, 30.0),
-        ("nat-gateway", {"udp_idle_timeout": 1e6}, LONGEST),
+        ("nat-gateway", {"udp_idle_timeout": 1e6, "half_open_timeout": 1e6}, LONGEST),
         ("full", {"udp_idle_timeout": 0.01}, SHORTEST),
     ],
 )
@@ -313,7 +313,7 @@ def test_a_round_is_a_quarter_of_the_shortest_timeout(kind, settings, expected) 
 
 
 def test_tcp_alone_has_longer_rounds() -> None:
-    assert interval(Serving(site().external_ips[0], "lb-a", Settings())) == LONGEST
+    assert interval(Serving(site().external_ips[0], "lb-a", Settings(half_open_timeout=1e6))) == LONGEST
 
 
 class Table:
@@ -339,7 +339,7 @@ def test_a_large_site_is_read_a_little_at_each_tick_and_all_of_it() -> None:
             assigned="lb-a",
             table=table,
             services={(6, 80): None},
-            settings=Settings(),
+            settings=Settings(half_open_timeout=LONGEST),
             idle_since=lambda _: [],
             idle_timeout_of=lambda _: 7500.0,
         )
@@ -361,8 +361,8 @@ def test_the_requests_of_a_small_site_are_spread() -> None:
     """Over half of a round, so that no switch is asked for all at once."""
     table = Table(100)
     serving = SimpleNamespace(
-        owner=1, assigned="lb-a", table=table, services={(6, 80): None}, settings=Settings(), idle_since=lambda _: [],
-        idle_timeout_of=lambda _: 7500.0,
+        owner=1, assigned="lb-a", table=table, services={(6, 80): None}, settings=Settings(half_open_timeout=LONGEST),
+        idle_since=lambda _: [], idle_timeout_of=lambda _: 7500.0,
     )
     ground = fake_ground({"lb-a": SimpleNamespace(ready=True)}, SimpleNamespace(by_owner={1: serving}))
     sweep = Sweep(ground, lambda *_: [])

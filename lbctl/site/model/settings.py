@@ -46,8 +46,8 @@ class Settings:
     ] = 120.0
     half_open_timeout: Annotated[float, Key(
         _SECONDS,
-        "a TCP entry whose client has sent nothing after its SYN for so many seconds is removed, within a minute more")
-    ] = 60.0
+        "a TCP entry whose client has sent nothing after its SYN for so many seconds is removed, within as long again")
+    ] = 30.0
     max_half_open: Annotated[int, Key(
         _COUNT, "such entries that there may be for one external IP; the more there are, the sooner they are removed")
     ] = 50_000
