@@ -8,9 +8,12 @@ import socket
 import struct
 import time
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 
+from lbctl.openflow.meters import meter_stray
+from lbctl.values.owners import owner_of
 from tests.bed import frames
 from tests.bed.bed import Bed
 from tests.bed.frames import ACK, FIN, PSH, RST, SYN
@@ -363,9 +366,10 @@ def test_udp_without_a_service_is_answered_by_port_unreachable(live: Bed) -> Non
 RATE, SENT = 100, 2000
 
 
-def meter(bed: Bed, lb: str) -> tuple[int, int]:
-    """What meter 2 of that LB, of errors, has seen and has dropped."""
-    text = bed.lbs[lb].ovs.ofctl("meter-stats", lb, "meter=2")
+def meter(bed: Bed, lb: str, external: str) -> tuple[int, int]:
+    """What that LB's meter of an external IP's strays has seen and has dropped."""
+    number = meter_stray(owner_of(ip_address(external).packed))
+    text = bed.lbs[lb].ovs.ofctl("meter-stats", lb, f"meter={number}")
     seen, limited = re.findall(r"packet(?:_in)?_count:(\d+)", text)
     return int(seen), int(limited)
 
@@ -375,7 +379,7 @@ def test_errors_are_limited_in_the_switch(live: Bed, what: str) -> None:
     external = (EXTERNAL, 80) if what == "stray" else (OTHER_LBS, 80)
     time.sleep(1.0)  # the bucket of the tests before fills again
     with hand_client(live, "lb-a", external=external) as client:
-        before, ins = meter(live, "lb-a"), counters(live)["packet_ins"]
+        before, ins = meter(live, "lb-a", external[0]), counters(live)["packet_ins"]
         begun = time.monotonic()
         for start in range(0, SENT, 100):
             client.port.send(*[client.frame(ACK, ack=1, seq=start + number) for number in range(100)])
@@ -386,7 +390,7 @@ def test_errors_are_limited_in_the_switch(live: Bed, what: str) -> None:
             """What the meter has seen and dropped, when no more answers come."""
             answers.extend(client.port.collect(
                 lambda frame: str(frame.src) == external[0] and (frame.flags == RST or frame.icmp_type == 3), 0.5))
-            return tuple(now - then for now, then in zip(meter(live, "lb-a"), before, strict=True))
+            return tuple(now - then for now, then in zip(meter(live, "lb-a", external[0]), before, strict=True))
 
         eventually(live, lambda: told()[0] > SENT / 4, "a busy machine loses some on the way, but not most")
         eventually(live, lambda: told() == told(), "all has been seen")
