@@ -56,7 +56,7 @@ FIRST_GATEWAY, FIRST_SERVER = IPv4Address("10.1.0.1"), IPv4Address("10.2.0.1")
 def site(lbs: int, external_ips: int, servers_each: int = SERVERS, **settings: Any) -> Site:
     """LBs as evaluation/benchmarks/switches.py has them; they take turns in the external IPs.
 
-    Each external IP has servers of its own. settings: of the site.
+    Each external IP has servers of its own. settings: of the site; clients say nothing after their SYN.
     """
     balancers = tuple(
         LoadBalancer(f"lb-{number}", number, f"1-{number}", f"2-{number}") for number in range(1, lbs + 1)
@@ -72,7 +72,7 @@ def site(lbs: int, external_ips: int, servers_each: int = SERVERS, **settings: A
         )
 
     ips = tuple(map(external_ip, range(external_ips)))
-    return Site(balancers, (EXTERNAL,), (INTERNAL,), ips, Settings(**settings))
+    return Site(balancers, (EXTERNAL,), (INTERNAL,), ips, Settings(**{"half_open_timeout": 1e6, **settings}))
 
 
 class Loaded:

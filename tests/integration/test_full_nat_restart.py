@@ -23,7 +23,10 @@ MANY = 20_000
 BATCH = 200
 """Well below the switch's queue of packets for the controller."""
 PORTS_OF_A_CLIENT = 1000
-BED = {"site": full_nat_site(settings={"grace": 0.5, "linger": 1, "arp_interval": 2.0, "time_wait": 100.0})}
+MANY_HALF_OPEN = {"new_rate": 100_000, "half_open_timeout": 1000.0}
+"""open_many() is a flood, of connections that are to stay."""
+BED = {"site": full_nat_site(
+    settings={"grace": 0.5, "linger": 1, "arp_interval": 2.0, "time_wait": 100.0, **MANY_HALF_OPEN})}
 
 
 def with_first(change: Callable[[ExternalIp], ExternalIp]) -> Site:
