@@ -1,8 +1,8 @@
 """What the controller and a switch can bear: the external IP that most new connections come to is given a lower rate
 while answers come late, and its rate back when they don't.
 
-Additive increase and multiplicative decrease, as TCP's (RFC 5681), of the rate of the external IP's meter. So a flood
-is turned away in the switch before it delays what concerns others, however fast or slow the machine is.
+The rate of its meter goes down by much, and up by little, to below what was too much last. So a flood is turned away in
+the switch before it delays what concerns others, however fast or slow the machine is.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ STEP = 1.0
 UNUSED, UNUSED_FOR = 0.5, 10.0
 """A limit that less than this share is used of, for so many seconds, is lifted."""
 MEMORY = 0.5
+"""Seconds over which requests are counted, about."""
 LOST = 10.0
 """Seconds after which a confirmation is not waited for any more."""
 
@@ -45,7 +46,6 @@ class Limit:
 
     rate: float
     too_much: float
-    lb: str
     changed: float
     used: float
 
@@ -78,9 +78,9 @@ class Throttle:
             return []
         self._looked_at = now
         rates = self._smoothed(self._take(), elapsed)
-        busy = {limit.lb for limit in self._limits.values()}
-        busy |= {serving.assigned for serving, rate in rates.items() if rate >= BUSY}
-        if not busy:
+        busy = {serving.assigned for serving, rate in rates.items() if rate >= BUSY}
+        busy |= {serving.assigned for address in self._limits if (serving := self._ground.external_ips.get(address))}
+        if not busy and not self._limits:
             return []
         return self._ask(busy, now) + self._lower(rates, now) + self._raise(rates, now)
 
@@ -98,7 +98,8 @@ class Throttle:
         self._asked = {lb: at for lb, at in self._asked.items() if now < at + LOST}
         self._draining = {lb: at for lb, at in self._draining.items() if now < at + LOST}
         for lb in busy - self._asked.keys():
-            if self._ground.switches[lb].ready:
+            switch = self._ground.switches.get(lb)  # another site file may have taken it away
+            if switch and switch.ready:
                 self._asked[lb] = now
                 token = self._ground.tokens.new(Confirmation(lb, partial(self._told, lb, now)))
                 out.append(ToSwitch(lb, Barrier(token)))
@@ -134,7 +135,7 @@ class Throttle:
                              external_ip=str(serving.address), rate=round(rate))
         self._draining[serving.assigned] = now
         self._delays.pop(serving.assigned, None)
-        return self._set(serving, Limit(rate, too_much, serving.assigned, now, now))
+        return self._set(serving, Limit(rate, too_much, now, now))
 
     def _raise(self, rates: Mapping[Serving, float], now: float) -> Outbox:
         """Every rate whose switch is prompt; and lifts those that are not needed any more."""
@@ -154,7 +155,7 @@ class Throttle:
                 self._ground.log("new connections are not limited any more", lb=lb, external_ip=str(address))
                 out += self._meter(serving, self._ground.settings.new_rate)
             elif prompt and now >= limit.changed + STEP:
-                out += self._set(serving, Limit(rate, too_much, lb, now, limit.used))
+                out += self._set(serving, Limit(rate, too_much, now, limit.used))
         return out
 
     def _set(self, serving: Serving, limit: Limit) -> Outbox:

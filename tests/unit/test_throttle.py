@@ -135,3 +135,15 @@ def test_a_limit_follows_its_external_ip_and_a_lost_switch_is_not_waited_for() -
     plant.world.control.switch_lost("lb-a", "gone", plant.now)
     plant.run(15.0)
     assert plant.throttle.limit(plant.servings[0].address) is not None
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_an_lb_and_an_external_ip_that_another_site_file_takes_away_are_forgotten(limited: bool) -> None:
+    plant = Plant(1000, [10_000] if limited else [500])
+    plant.run(10.0)
+    [serving] = plant.servings
+    ground = plant.world.control.ground
+    del ground.switches["lb-a"]
+    ground.external_ips.replace([other for other in ground.external_ips if other is not serving])
+    plant.run(1.0)
+    assert plant.throttle.limit(serving.address) is None
