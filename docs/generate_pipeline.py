@@ -155,7 +155,7 @@ PARAGRAPHS: dict[Key, str] = {
     ("deliver_client", 210, Kind.PIPELINE): "As in deliver_server, of an inside host.",
     ("show_hop", 0, Kind.HOP): "With the MAC that it came from as its source again. The controller changes the entry's "
         "flows in place, so that they keep their counters and what they have seen of a FIN; each entry at most once a "
-        "second, as its packets may come by two routers in turn. Limited by meter 9.",
+        "second, as its packets may come by two routers in turn. Limited by meter 10.",
     ("transfer_mode", 110, Kind.MODE): "Full NAT: what is sent to an internal IP from inside. One server may serve "
         "several external IPs, so the packet's destination tells whose it is, before its source is looked at.",
     ("transfer_mode", 105, Kind.MODE): "To the external IP, from inside: a client there, whoever's server it is.",

@@ -25,7 +25,7 @@ def refuse(arrival: Arrival, serving: Serving) -> Outbox:
     """There is no connection for this packet here: a RST, or ICMP unreachable."""
     packet = arrival.packet
     if packet.protocol == TCP:
-        return _send_back(arrival, serving, packets.tcp_reset(packet, arrival.mac))
+        return send_back(arrival, packets.tcp_reset(packet, arrival.mac), arrival.tunnel(serving))
     kind = icmp.PORT_UNREACHABLE if packet.protocol == UDP else icmp.PROTOCOL_UNREACHABLE
     return send_icmp_error(arrival, serving, kind)
 
@@ -33,7 +33,7 @@ def refuse(arrival: Arrival, serving: Serving) -> Outbox:
 def send_icmp_error(arrival: Arrival, serving: Serving, kind: icmp.Error) -> Outbox:
     """That error, about the packet, to its sender."""
     source = serving.error_source(arrival.packet.dst, arrival.way)
-    return _send_back(arrival, serving, icmp.error(arrival.frame, kind, arrival.mac, source))
+    return send_back(arrival, icmp.error(arrival.frame, kind, arrival.mac, source), arrival.tunnel(serving))
 
 
 def send_again(arrival: Arrival, serving: Serving) -> ToSwitch:
@@ -58,11 +58,10 @@ def send_through(home: Switch, ports: Ports, frame: bytes, side: Side, tunnel: T
     return ToSwitch(home.lb.name, message)
 
 
-def _send_back(arrival: Arrival, serving: Serving, frame: bytes | None) -> Outbox:
-    """To where the packet came from, by its tunnel. None: it may not be answered."""
+def send_back(arrival: Arrival, frame: bytes | None, tunnel: Tunnel | None = None) -> Outbox:
+    """An error to where the packet came from, by that tunnel. None: it may not be answered."""
     if frame is None:
         return drop(arrival.switch, "no_error_allowed")
     arrival.switch.counters["errors_sent"] += 1
-    tunnel = arrival.tunnel(serving)
     port = arrival.ports.of(arrival.side, tunnel)
     return [ToSwitch(arrival.switch.lb.name, PacketOut(frame, FROM_CONTROLLER, port.number, tunnel))]

@@ -23,7 +23,7 @@ from lbctl.entries.access_table import NO_HOP, Entry
 from lbctl.frames import fragments, icmp
 from lbctl.frames.fragments import Fragment
 from lbctl.frames.icmp_translation import echo_reply
-from lbctl.frames.packets import ACK, FIN, RST, SYN, Malformed, may_not_be_fragmented
+from lbctl.frames.packets import Malformed, may_not_be_fragmented
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
@@ -234,6 +234,6 @@ def _back(arrival: Arrival, serving: Serving, key: bytes) -> Way:
 def _opens(arrival: Arrival, serving: Serving) -> bool:
     """Would the packet open a connection, if it were whole? The flows of kind NEW say the same."""
     packet, key = arrival.packet, arrival.key
-    if key is None or packet.protocol == TCP and packet.tcp_flags & (FIN | SYN | RST | ACK) != SYN:
+    if key is None or packet.protocol == TCP and not packet.asks_for_connection:
         return False
     return serving.outbound if arrival.way is not EXTERNAL else service_of(key) in serving.services

@@ -3,12 +3,11 @@ default route is a gateway of the LBs, so it is told that there is no way there.
 
 from __future__ import annotations
 
-from lbctl.connections.answers import drop
+from lbctl.connections.answers import send_back
 from lbctl.connections.arrival import Arrival
 from lbctl.frames import icmp
-from lbctl.ground.effects import Outbox, ToSwitch
+from lbctl.ground.effects import Outbox
 from lbctl.ground.serving import Directory
-from lbctl.openflow.messages import FROM_CONTROLLER, PacketOut
 
 
 class NoWay:
@@ -19,14 +18,10 @@ class NoWay:
 
     def arrived(self, arrival: Arrival) -> Outbox:
         """ICMP host unreachable, from a gateway or internal IP of this LB."""
-        switch = arrival.switch
-        switch.counters["no_way_outside"] += 1
+        arrival.switch.counters["no_way_outside"] += 1
         source = self._own_address(arrival)
         frame = icmp.error(arrival.frame, icmp.HOST_UNREACHABLE, arrival.mac, source) if source else None
-        if frame is None:
-            return drop(switch, "no_error_allowed")
-        switch.counters["errors_sent"] += 1
-        return [ToSwitch(switch.lb.name, PacketOut(frame, FROM_CONTROLLER, arrival.ports.internal.number))]
+        return send_back(arrival, frame)
 
     def _own_address(self, arrival: Arrival) -> bytes | None:
         """One of the packet's IP version that the LB answers for."""

@@ -11,7 +11,6 @@ from lbctl.connections.arrival import Arrival
 from lbctl.connections.new_connections import NewConnections
 from lbctl.connections.strays import Strays
 from lbctl.connections.transition import Transition
-from lbctl.frames.packets import ACK, FIN, RST, SYN
 from lbctl.ground.effects import Outbox
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Directory, Serving
@@ -55,7 +54,7 @@ class Outward:
             return drop(arrival.switch, "unknown_protocol")
         known = gateway.table.by_reply(key) is not None
         if packet.protocol == TCP:
-            opens = packet.tcp_flags & (FIN | SYN | RST | ACK) == SYN
+            opens = packet.asks_for_connection
         else:
             opens = found_here or not known
         if opens:

@@ -27,6 +27,8 @@ from lbctl.values.protocols import (
 )
 
 FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
+OPENS_CONNECTION = (SYN, FIN | SYN | RST | ACK)
+"""The flags of a segment that asks for a connection, and those that are looked at."""
 
 BROADCAST_MAC = b"\xff" * 6
 
@@ -76,6 +78,12 @@ class Packet(NamedTuple):
     payload_length: int
     """Bytes of payload, without Ethernet padding."""
     ttl: int
+
+    @property
+    def asks_for_connection(self) -> bool:
+        """Of TCP: is it a SYN that begins one?"""
+        flags, mask = OPENS_CONNECTION
+        return self.tcp_flags & mask == flags
 
 
 class Arp(NamedTuple):

@@ -13,7 +13,7 @@ from lbctl.frames.discovery import (
     SOLICITATION,
     link_local,
 )
-from lbctl.frames.packets import ACK, FIN, RST, SYN, parse_mac
+from lbctl.frames.packets import ACK, FIN, OPENS_CONNECTION, RST, SYN, parse_mac
 from lbctl.openflow.cookies import Kind
 from lbctl.openflow.flow import (
     ANY_TAG,
@@ -78,7 +78,6 @@ SYN_WITHOUT_ACK = (SYN, SYN | ACK)
 """What inbound_flags may look at is limited by OVS: the datapath's cache keeps packets apart that differ in a flag
 looked at there. Were FIN among them, a FIN would overtake the ACK that came just before it, whose cached flow is
 another."""
-OPENS_CONNECTION = (SYN, FIN | SYN | RST | ACK)
 SYN_AND_FIN = (SYN | FIN, SYN | FIN)
 ANY_RST = (RST, RST)
 

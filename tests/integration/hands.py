@@ -29,6 +29,17 @@ def server_space(bed: Bed, address: str) -> Namespace:
     return next(space for space in bed.servers if space.name == f"server-{address}")
 
 
+@contextlib.contextmanager
+def without(bed: Bed, server: str) -> Iterator[None]:
+    """Nothing reaches that server meanwhile, and its own link stays up."""
+    plug = bed.plugs[server_space(bed, server).name, "eth0"]
+    bed.switch.ip("link", "set", plug.port, "nomaster")
+    try:
+        yield
+    finally:
+        bed.switch.ip("link", "set", plug.port, "master", plug.segment)
+
+
 def external_mac(bed: Bed, lb: str) -> str:
     node = bed.lbs[lb]
     return node.space.mac(node.lb.external_port)

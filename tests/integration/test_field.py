@@ -26,6 +26,7 @@ from tests.integration.hands import (
     internal_mac,
     metric,
     server_space,
+    without,
 )
 from tests.integration.moving import Talks, start_with_errors
 
@@ -108,17 +109,6 @@ def test_what_belongs_to_a_vlan_is_nobodys(live: Bed) -> None:
 
 
 # A server that has lost its power (F1).
-
-@contextlib.contextmanager
-def without(bed: Bed, server: str) -> Iterator[None]:
-    """Nothing reaches that server meanwhile, and its own link stays up."""
-    plug = bed.plugs[server_space(bed, server).name, "eth0"]
-    bed.switch.ip("link", "set", plug.port, "nomaster")
-    try:
-        yield
-    finally:
-        bed.switch.ip("link", "set", plug.port, "master", plug.segment)
-
 
 def unresolved(bed: Bed) -> float:
     return metric(bed, f'lbctl_unresolved_servers{{dp_name="lb-a",external_ip="{EXTERNAL}"}}')

@@ -19,7 +19,15 @@ from tests.bed.controller import APPS
 from tests.bed.frames import ACK, SYN
 from tests.bed.sites import simple_site
 from tests.bed.traffic import connect, request
-from tests.integration.hands import HandClient, entries_of, eventually, hand_client, metric, server_space
+from tests.integration.hands import (
+    HandClient,
+    entries_of,
+    eventually,
+    hand_client,
+    metric,
+    server_space,
+    without,
+)
 from tests.integration.moving import Talks
 
 EXTERNAL = "198.51.100.1"
@@ -75,17 +83,6 @@ def stopped(bed: Bed, *addresses: str) -> Iterator[None]:
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
-
-
-@contextlib.contextmanager
-def without(bed: Bed, server: str) -> Iterator[None]:
-    """Nothing reaches that server meanwhile, and its own link stays up."""
-    plug = bed.plugs[server_space(bed, server).name, "eth0"]
-    bed.switch.ip("link", "set", plug.port, "nomaster")
-    try:
-        yield
-    finally:
-        bed.switch.ip("link", "set", plug.port, "master", plug.segment)
 
 
 def passed(bed: Bed) -> bool:
