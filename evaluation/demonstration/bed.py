@@ -167,7 +167,7 @@ def _summed(
         tuple(tuple(arrival) for arrival in probe_result["arrivals"]),
         probe_result["sent"],
         probe_result["retransmitted"],
-        probe_result["needless"],
+        probe_result["lost"],
     )
     breaks = sorted((when, why) for _, result in loads for when, why in result["breaks"])
     # A connection of a request that breaks is a failed request; of all else, it is a broken connection.

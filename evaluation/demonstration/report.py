@@ -46,7 +46,7 @@ def measures(results: Sequence[OrderResult]) -> list[Measure]:
         Measure("requests failed", lambda r: (r.failed_requests,)),
         Measure("probe packets sent", lambda r: (r.probe.sent,)),
         Measure("probe packets lost", lambda r: (r.probe.lost,)),
-        Measure("probe packets sent again, not lost", lambda r: (min(r.probe.needless, r.probe.retransmitted),)),
+        Measure("probe packets sent again, not lost", lambda r: (max(0, r.probe.retransmitted - r.probe.lost),)),
         Measure("TCP retransmissions of the rest", lambda r: (r.retransmitted,)),
         Measure("packets lost by busy LBs", lambda r: (r.dropped,)),
         Measure("bytes transferred", lambda r: (r.transferred,), "bytes"),

@@ -34,17 +34,13 @@ class MoveResult:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Round trips as (time.monotonic() of the answer, seconds); and what TCP sent again, on both sides together."""
+    """Round trips as (time.monotonic() of the answer, seconds); and segments of both sides together: those that TCP
+    sent again, and those that never came (what was sent again may only have been late)."""
 
     arrivals: tuple[tuple[float, float], ...]
     sent: int
     retransmitted: int
-    needless: int
-    """Of the retransmitted ones, those that the receiver reported to have had already: late, but not lost."""
-
-    @property
-    def lost(self) -> int:
-        return max(0, self.retransmitted - self.needless)
+    lost: int
 
     def worst_round_trip(self, after: float = 0.0, before: float = float("inf")) -> float:
         """In seconds, of the answers between two times; 0 if there are none."""

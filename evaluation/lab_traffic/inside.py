@@ -26,16 +26,22 @@ STALL = 3.0
 
 
 class TcpInfo(NamedTuple):
-    """From TCP_INFO: segments sent again, and those of them that the other side had already (RFC 2883)."""
+    """From TCP_INFO: segments with data, each time that they were sent or came; and those that were sent again."""
 
     retransmitted: int
-    needless: int
+    received: int
+    sent: int
+
+
+HEALTHY = TcpInfo(0, 0, 0)
+"""Before anything was sent."""
 
 
 def tcp_info(sock: socket.socket) -> TcpInfo:
     """TCP's account of a connection. Zeros for what the kernel does not know."""
     raw = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256).ljust(256, b"\0")
-    return TcpInfo(struct.unpack_from("=I", raw, 100)[0], struct.unpack_from("=I", raw, 216)[0])
+    # tcpi_total_retrans, tcpi_data_segs_in, tcpi_data_segs_out of linux/tcp.h.
+    return TcpInfo(*(struct.unpack_from("=I", raw, offset)[0] for offset in (100, 152, 156)))
 
 
 def pace(sock: socket.socket, rate: int) -> None:

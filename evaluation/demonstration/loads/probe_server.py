@@ -1,4 +1,4 @@
-"""Answers each request of the probe at once, with TCP's own account of what the server had to send again.
+"""Answers each request of the probe at once, with TCP's own account of the server's side.
 
 python -m evaluation.demonstration.loads.probe_server PORT
 """
