@@ -19,6 +19,7 @@ from lbctl.connections.misdirected import Misdirected
 from lbctl.connections.new_connections import NewConnections
 from lbctl.connections.no_way import NoWay
 from lbctl.connections.outward import Outward, gateway_for
+from lbctl.connections.slices import Slices
 from lbctl.connections.strays import Strays
 from lbctl.connections.transition import Transition
 from lbctl.entries.access_table import Entry
@@ -49,6 +50,7 @@ class Connections:
         self._endings = endings = Endings(ground)
         self._transition = transition = Transition(ground)
         self._departures = Departures(ground, endings)
+        self._slices = Slices(ground)
         self._last_hops = last_hops = LastHops(ground)
         self._new = NewConnections(ground, transition, endings, last_hops)
         self.take_asked, new = self._new.take_asked, self._new.arrived
@@ -117,4 +119,5 @@ class Connections:
         """Ends what has lingered long enough, and what has lost its server; what has followed others to another router
         follows on."""
         self._fragments.tick(now)
-        return self._endings.tick(now) + self._departures.tick(now) + self._new.tick(now) + self._last_hops.tick(now)
+        out = self._slices.tick(now) + self._endings.tick(now) + self._departures.tick(now)
+        return out + self._new.tick(now) + self._last_hops.tick(now)

@@ -49,7 +49,7 @@ class Endings:
 
     def reset(self, arrival: Arrival) -> Outbox:
         """A RST that a switch has translated and sent on: its entry lingers, then ends."""
-        found = whose(self._directory, arrival)
+        found = whose(self._ground, arrival)
         if found is None:
             return drop(arrival.switch, "unknown_address")
         serving, entry = found

@@ -19,6 +19,7 @@ from lbctl.connections.answers import drop, send_icmp_error
 from lbctl.connections.arrival import Arrival, way_of
 from lbctl.connections.icmp_handler import echo_entry, is_request
 from lbctl.connections.outward import gateway_for
+from lbctl.connections.sliced import find
 from lbctl.entries.access_table import NO_HOP, Entry
 from lbctl.frames import fragments, icmp
 from lbctl.frames.fragments import Fragment
@@ -132,7 +133,7 @@ class Fragments:
             return self._echo(arrival, fragment, serving)
         if packet.ttl <= 1:
             return send_icmp_error(arrival, serving, icmp.TTL_EXPIRED)
-        entry = serving.table.find(arrival.way, arrival.key) if arrival.key else None
+        entry = find(self._ground, switch, serving, arrival.way, arrival.key) if arrival.key else None
         if entry is None or entry.next_hop == NO_HOP or serving.outbound and not entry.inner_hop:
             # What it leads to sends it through the tables again, and so here, once there is a complete entry.
             return (self._new if entry is None and _opens(arrival, serving) else self._stray)(arrival, serving)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from lbctl.connections.answers import drop, send_icmp_error
 from lbctl.connections.arrival import Arrival
+from lbctl.connections.sliced import find
 from lbctl.connections.translated import whose
 from lbctl.entries.access_table import NO_HOP, Entry
 from lbctl.frames import icmp
@@ -23,6 +24,7 @@ from lbctl.ground.serving import Serving
 from lbctl.openflow.entry_flows import deliver_table
 from lbctl.openflow.messages import FROM_CONTROLLER, PacketOut
 from lbctl.openflow.responder_rules import ECHO_TYPES
+from lbctl.switches.switch import Switch
 from lbctl.values.keys import inverse_key, unpack_key
 from lbctl.values.protocols import ETHERNET_HEADER, ICMP, ICMPV6
 from lbctl.values.side import EXTERNAL, INTERNAL, Side
@@ -61,9 +63,9 @@ class IcmpHandler:
             return drop(switch, "icmp_quotes_no_connection")
         _, sender, _, receiver, _ = unpack_key(found.key)
         serving = self._directory.of_packet(receiver, sender, way)
-        entry = _entry(serving, inverse_key(found.key), way) if serving else None
+        entry = self._entry(switch, serving, inverse_key(found.key), way) if serving else None
         if entry is None and way is INTERNAL and (gateway := self._directory.gateway_of(receiver)):
-            serving, entry = gateway, _entry(gateway, inverse_key(found.key), way)
+            serving, entry = gateway, self._entry(switch, gateway, inverse_key(found.key), way)
         if serving is None or sender != packet.dst:
             return drop(switch, "icmp_quotes_no_connection")
         if switch.role(serving.address).mode is None:
@@ -78,6 +80,12 @@ class IcmpHandler:
         out = with_eth_dst(translated_error(arrival.frame, packet, found.transport, key, ends), hop)
         switch.counters["icmp_errors_translated"] += 1
         return _delivered(arrival, out, bool(entry.inner_hop))
+
+    def _entry(self, switch: Switch, serving: Serving, key: bytes, side: Side) -> Entry | None:
+        """The entry whose packets from that side carry `key`."""
+        if key[0] in (ICMP, ICMPV6):
+            return serving.echoes.find(side, key)
+        return find(self._ground, switch, serving, side, key)
 
     # The TTL.
 
@@ -106,7 +114,7 @@ class IcmpHandler:
 
     def _as_it_came(self, arrival: Arrival) -> _Original | None:
         """A packet that the switch has translated, as it was before. None: of no entry."""
-        found = whose(self._directory, arrival)
+        found = whose(self._ground, arrival)
         if found is None or found.entry is None:
             return None
         packet, (serving, entry) = arrival.packet, (found.serving, found.entry)
@@ -176,12 +184,6 @@ def _of_reply(arrival: Arrival, serving: Serving, key: bytes) -> Entry | None:
         return None
     serving.echoes.used(entry, arrival.now)
     return entry
-
-
-def _entry(serving: Serving, key: bytes, side: Side) -> Entry | None:
-    """The entry whose packets from that side carry `key`."""
-    table = serving.echoes if key[0] in (ICMP, ICMPV6) else serving.table
-    return table.find(side, key)
 
 
 def _error_source(arrival: Arrival, serving: Serving, entry: Entry) -> bytes:

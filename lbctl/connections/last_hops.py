@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from lbctl.connections.answers import drop
 from lbctl.connections.arrival import Arrival
+from lbctl.connections.client_hops import ClientHopsMet
 from lbctl.connections.lately import Lately
 from lbctl.connections.silent_routers import SilentRouters
 from lbctl.connections.translated import whose
@@ -34,6 +35,7 @@ class LastHops:
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
         self._silent = SilentRouters(ground)
+        self._clients = ClientHopsMet(ground)
         self._followed = Lately[bytes](SPACING, FOLLOWED)
         """By the keys of the entries."""
         self._met = Lately[bytes](SPACING, NEW_HOPS)
@@ -47,13 +49,15 @@ class LastHops:
 
     def arrived(self, arrival: Arrival) -> Outbox:
         """A packet that has been delivered, and whose MAC the switch did not expect."""
-        found = whose(self._ground.external_ips, arrival)
+        found = whose(self._ground, arrival)
         if found is None:
             return drop(arrival.switch, "unknown_address")
         serving, entry = found
         if entry is None:
             return []
         mac = arrival.packet.eth_src
+        if serving.table.by_key(entry.key) is not entry:  # its slice's
+            return self._clients.met(serving, unpack_key(entry.key)[1], mac, arrival.now)
         if mac == (entry.inner_hop or entry.next_hop):
             return self.met(arrival.way, mac, arrival.now)  # the switch had no flow for it
         return self._follow(arrival, serving, entry, mac)

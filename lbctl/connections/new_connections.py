@@ -203,6 +203,8 @@ class Opening:
         if service is None:
             return self._to_inside(arrival, serving, key)
         switch, takes, side = arrival.switch, serving.servers.takes, arrival.side
+        if service.sliced and side is EXTERNAL:
+            raise self._refusal(arrival, serving, place, service)  # it comes here if its slice has no server
         if side is INTERNAL and not self._ground.is_inside(packet.src):
             raise Refusal("source_not_inside")  # what it is answered would go to the external network
         neighbours, silent = switch.neighbours, switch.hearing.silent

@@ -4,19 +4,22 @@ and what must survive a restart. Nothing is decided here."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from ipaddress import ip_address
 
 from lbctl.ground.effects import Outbox, Save, to_switch
 from lbctl.ground.serving import Directory, Serving
 from lbctl.ground.tokens import Tokens
+from lbctl.openflow.flow import Flow
 from lbctl.openflow.meters import meters
 from lbctl.openflow.probe_rules import Watched
 from lbctl.openflow.rules import SERVING
+from lbctl.openflow.slice_rules import slice_flows
 from lbctl.openflow.source_rules import Internal
 from lbctl.site.model import ExternalIp, Keeper, LoadBalancer, Settings, Site
 from lbctl.site.orders import InForce
 from lbctl.store import State
+from lbctl.switches.client_hops import ClientHops
 from lbctl.switches.hops import Hops
 from lbctl.switches.switch import Limits, Switch
 from lbctl.values.addresses import Address
@@ -42,6 +45,7 @@ class Ground:
         """By the name of the LB."""
         self.external_ips = Directory()
         self.hops = Hops()
+        self.client_hops = ClientHops()
         self.astray: set[Address] = set()
         """External IPs whose packets have come to another LB lately: not all neighbours know who has them."""
         self.tokens = Tokens()
@@ -72,7 +76,7 @@ class Ground:
     def new_switch(self, lb: LoadBalancer) -> Switch:
         """The switch of an LB that has not connected yet."""
         watched = Watched((lb.dpid & 0xFFFFFFFFFFFF).to_bytes(6).hex(":"), self.fence_code) if self.fence_code else None
-        return Switch(lb, watched, self.limits(), self.hops, self._internal)
+        return Switch(lb, watched, self.limits(), self._alike, self._internal)
 
     def limits(self) -> Limits:
         """Of the external and the internal network, see Settings.limit."""
@@ -98,9 +102,19 @@ class Ground:
 
     def let_pass(self, side: Side, mac: bytes) -> Outbox:
         """From that MAC (packed) come packets of an entry that answers there."""
-        come, gone = self.hops.add(side, mac)
+        return self.change_alike(*self.hops.add(side, mac))
+
+    def change_alike(self, come: Collection[Flow], gone: Collection[Flow] = ()) -> Outbox:
+        """What all LBs hold is another."""
         return [effect for name, switch in self.switches.items() if come or gone
-                for effect in to_switch(name, switch.hops_changed(come, gone))]
+                for effect in to_switch(name, switch.alike_changed(come, gone))]
+
+    def _alike(self) -> Iterator[Flow]:
+        yield from self.hops.flows()
+        yield from self.client_hops.flows()
+        for serving in self.external_ips:
+            for place in serving.slices:
+                yield from slice_flows(serving.sliced(place))
 
     def meters(self, name: str) -> Outbox:
         """The rates at which that LB's switch may send packets to the controller."""

@@ -11,7 +11,9 @@ from lbctl.entries.mappings import Mappings
 from lbctl.entries.nat_records import RecordedEvent
 from lbctl.entries.translation import Allocation, Slot, full_reply
 from lbctl.ground.move_record import MoveRecord
+from lbctl.openflow.slice_rules import Sliced
 from lbctl.servers.schedulers import Scheduler, scheduler_for
+from lbctl.servers.slices import NOBODYS, PORT_MASK, Owners
 from lbctl.servers.states import ServerStates
 from lbctl.site.model import PORTS, ExternalIp, Hop, NatBehaviour, Server, Service, Settings, Tunnel
 from lbctl.values.addresses import Address, Endpoint, Network
@@ -42,6 +44,8 @@ class Serving:
         self.services: dict[Place, Service] = {}
         """By protocol number and port."""
         self.schedulers: dict[Place, Scheduler] = {}
+        self.slices: dict[Place, Owners] = {}
+        """Of the sliced services, the server of each slice."""
         self.servers = ServerStates(self.table)
         self.allocation: Allocation | None = None
         """None: destination NAT, where ports stay as they are; or there are mappings."""
@@ -108,6 +112,8 @@ class Serving:
             else scheduler_for(service, self.table.connections_to)
             for place, service in self.services.items()
         }
+        self.slices = {place: self.slices.get(place, NOBODYS) for place, service in self.services.items()
+                       if service.sliced}
         self.servers.configure(self.services, drained)
 
     def _set_allocation(self) -> None:
@@ -156,6 +162,10 @@ class Serving:
         if self.mappings:
             return self.mappings.outward(key, inner_hop, now, self.settings.time_wait)
         return self.allocation.outward(key, now, self.settings.time_wait) if self.allocation else None
+
+    def sliced(self, place: Place) -> Sliced:
+        """A sliced service, as its flows are made of it."""
+        return Sliced(self.address, self.services[place], PORT_MASK, self.slices[place])
 
     def remove(self, entry: Entry, now: float) -> None:
         """Takes an entry out of the table, and frees its port."""
@@ -272,7 +282,7 @@ class Directory:
         self._routers = {serving.config.router for serving in servings if serving.config.router}
         self._behind = {}
         for serving in servings:
-            for address in {hop.address for hop in serving.config.hops().values()}:
+            for address in serving.next_hops():
                 self._behind.setdefault(address, []).append(serving.config)
 
     def of_packet(self, src: bytes, dst: bytes, way: Side) -> Serving | None:
@@ -314,7 +324,7 @@ class Directory:
         return self._routers
 
     def behind(self, hop: Address) -> list[ExternalIp]:
-        """The external IPs with servers whose next hop that is."""
+        """The external IPs with servers whose next hop that is, or whose router."""
         return self._behind.get(hop, [])
 
 

@@ -48,6 +48,7 @@ class Kind(enum.IntEnum):
     CHECKED = 20
     HOP = 21
     NO_WAY = 22
+    SLICE = 23
 
     # Each kind of flow that drops is a reason of its own (values/drops.py), and counted by it.
     VLAN = 64
@@ -61,6 +62,7 @@ class Kind(enum.IntEnum):
     SERVER_MAC_UNKNOWN = 73
     FENCED = 74
     WRONG_SIDE = 75
+    CLIENT_MAC_UNKNOWN = 76
 
     @property
     def drops(self) -> bool:

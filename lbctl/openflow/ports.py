@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from lbctl.openflow.flow import Match
 from lbctl.site.model import ExternalIp, Hop, Tunnel
 from lbctl.values.addresses import Address
 from lbctl.values.side import EXTERNAL, INTERNAL, Side
@@ -54,3 +55,10 @@ class Ports:
         """The ports to its servers or inside hosts."""
         used = {hop.tunnel.transport for hop in self.hops(external_ip).values() if hop.tunnel}
         return [self.internal, *(port for transport, port in self.tunnels.items() if transport in used)]
+
+
+def comes_by(port: Port, tunnel: Tunnel | None = None) -> Match:
+    """What comes in by that port; from a tunnel only what its other end has sent, with the right key."""
+    if tunnel is None:
+        return {"in_port": port.number}
+    return {"in_port": port.number, "tunnel_id": tunnel.key, "tun_ipv4_src": str(tunnel.remote)}

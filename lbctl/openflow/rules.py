@@ -48,9 +48,10 @@ from lbctl.openflow.meters import (
     meter_new,
     meter_stray,
 )
-from lbctl.openflow.ports import Port, Ports
+from lbctl.openflow.ports import Port, Ports, comes_by
 from lbctl.openflow.probe_rules import Watched, probe_flows
 from lbctl.openflow.responder_rules import ECHO_TYPES, echo_responder, responder, solicitation_flows
+from lbctl.openflow.slice_rules import entrance_flows, unknown_client_flows, way_back_flows
 from lbctl.openflow.source_rules import NO_NETWORKS, Internal, external_ip_source_flows, source_flows
 from lbctl.openflow.tables import REG_MODE_NORMAL, REG_MODE_TRANSITION
 from lbctl.site.model import CHECK_PORTS, FILTERINGS, ExternalIp, Hop, Tunnel
@@ -97,7 +98,8 @@ class Role:
 
 
 MISSES = {"classify": Kind.NOT_OURS, "arp": Kind.ARP_NOT_OURS, "transfer_mode": Kind.NO_EXTERNAL_IP,
-          "no_entry": Kind.ENTRY_GONE, "deliver_server": Kind.SERVER_MAC_UNKNOWN, "wrong_side": Kind.WRONG_SIDE}
+          "way_back": Kind.CLIENT_MAC_UNKNOWN, "no_entry": Kind.ENTRY_GONE,
+          "deliver_server": Kind.SERVER_MAC_UNKNOWN, "wrong_side": Kind.WRONG_SIDE}
 DROPPING_TABLES = tuple(MISSES)
 """Those with flows that drop."""
 ABSENT = Role()
@@ -116,6 +118,7 @@ def base_flows(ports: Ports, tunnels: Iterable[Tunnel] = ()) -> Iterator[Flow]:
         for flags_table, side in (("inbound_flags", EXTERNAL), ("outbound_flags", INTERNAL)):
             yield flow(Kind.PIPELINE, 0, flags_table, 110, {**tcp, "tcp_flags": ANY_RST}, SetField("reg1", 1),
                        goto=side.access_table)
+    yield flow(Kind.PIPELINE, 0, "slices_in", 0, {}, goto="inbound_flags")
     yield flow(Kind.PIPELINE, 0, "inbound_flags", 0, {}, goto="access_in")
     yield flow(Kind.PIPELINE, 0, "outbound_flags", 0, {}, goto="access_out")
     yield flow(Kind.PIPELINE, 0, "access_in", 0, {}, goto="no_entry")
@@ -146,6 +149,7 @@ def base_flows(ports: Ports, tunnels: Iterable[Tunnel] = ()) -> Iterator[Flow]:
     yield from _too_big("deliver_tunnel")
     yield flow(Kind.RESET, 0, "show_reset", 0, {}, CONTROLLER, meter=METER_RESET)
     yield from changed_hop_flows()
+    yield from unknown_client_flows()
     for table, send, port, back in (("deliver_client", "send_outside", ports.external, ()),
                                     ("deliver_inside", "send_inside", ports.internal, (FORGET_IN_PORT,))):
         if port.limit is not None:
@@ -180,7 +184,7 @@ def _entrance_flows(ports: Ports, tunnels: Iterable[Tunnel]) -> Iterator[Flow]:
     yield flow(Kind.VLAN, 0, "classify", 390, {"vlan_vid": ANY_TAG})
     by_tunnel = [(ports.to(tunnel), tunnel) for tunnel in tunnels]
     for port, tunnel in ((ports.external, None), (ports.internal, None), *by_tunnel):
-        where = _where(port, tunnel)
+        where = comes_by(port, tunnel)
         yield flow(Kind.PIPELINE, 0, "classify", 120, {**where, "eth_type": ETH_TYPE_ARP}, goto="arp")
         icmpv6: Match = {**where, "eth_type": ETH_TYPE_IPV6, "ip_proto": ICMPV6}
         for kind in (SOLICITATION, ADVERTISEMENT):
@@ -308,7 +312,7 @@ def neighbour_flows(hops: Iterable[Hop], routers: Iterable[Address], ports: Port
     known = {(hop.address, hop.tunnel, ports.to(hop.tunnel)) for hop in hops}
     known |= {(router, None, ports.external) for router in routers}
     for address, tunnel, port in sorted(known, key=lambda place: (place[2].number, address_order(place[0]))):
-        where = _where(port, tunnel)
+        where = comes_by(port, tunnel)
         if isinstance(address, IPv4Address):
             told: list[Match] = [{"arp_spa": str(address), "arp_tpa": str(address)}]
             if tunnel:  # what the other end answers is believed of the next hops that are there
@@ -332,19 +336,13 @@ def all_flows(external_ips: Iterable[ExternalIp], roles: Mapping[Address, Role],
     routers = {external_ip.router for external_ip in external_ips if external_ip.router}
     tunnels = sorted({replace(hop.tunnel, mtu=0) for hop in hops.values() if hop.tunnel}, key=str)
     flows = [*base_flows(ports, tunnels), *source_flows(ports, internal), *delivery_flows(hops, neighbours, ports),
-             *neighbour_flows(hops.values(), routers, ports), *inside_flows(sorted(prefixes, key=str))]
+             *neighbour_flows(hops.values(), routers, ports), *inside_flows(sorted(prefixes, key=str)),
+             *way_back_flows(external_ips, neighbours)]
     if watched:
         flows += probe_flows(watched, tuple((port.number, port.mac) for port in (ports.external, ports.internal)))
     for external_ip in external_ips:
         flows += external_ip_flows(external_ip, roles.get(external_ip.address, ABSENT), ports)
     return flows
-
-
-def _where(port: Port, tunnel: Tunnel | None = None) -> Match:
-    """What comes in by that port; from a tunnel only what its other end has sent, with the right key."""
-    if tunnel is None:
-        return {"in_port": port.number}
-    return {"in_port": port.number, "tunnel_id": tunnel.key, "tun_ipv4_src": str(tunnel.remote)}
 
 
 def _back(port: Port, ports: Ports) -> tuple[FlowAction, ...]:
@@ -354,24 +352,26 @@ def _back(port: Port, ports: Ports) -> tuple[FlowAction, ...]:
 
 def _mode_flows(external_ip: ExternalIp, owner: int, role: Role, ports: Ports) -> Iterator[Flow]:
     hops = ports.hops(external_ip)
-    yield _mode_flow(owner, role, 100, _where(ports.external), {"dst": external_ip.address}, "inbound_flags")
+    if role.mode is not None:
+        yield from entrance_flows(external_ip, owner, ports, _register(role.mode))
+    yield _mode_flow(owner, role, 100, comes_by(ports.external), {"dst": external_ip.address}, "inbound_flags")
     # A client inside, whoever's server it is. What it sends to another LB's external IP is many packets: they take no
     # share of the meter for errors.
-    yield _mode_flow(owner, role, 105, _where(ports.internal), {"dst": external_ip.address}, "inbound_flags",
+    yield _mode_flow(owner, role, 105, comes_by(ports.internal), {"dst": external_ip.address}, "inbound_flags",
                      METER_PASS_ON)
     if external_ip.kind == "nat-gateway":
         for prefix in external_ip.inside:
-            yield _mode_flow(owner, role, 90, _where(ports.internal), {"src": prefix}, "outbound_flags")
+            yield _mode_flow(owner, role, 90, comes_by(ports.internal), {"src": prefix}, "outbound_flags")
     elif external_ip.nat == "full":
         for internal in external_ip.every_internal_ip():
-            yield _mode_flow(owner, role, 110, _where(ports.internal), {"dst": internal}, "outbound_flags")
+            yield _mode_flow(owner, role, 110, comes_by(ports.internal), {"dst": internal}, "outbound_flags")
             for server, hop in hops.items():
                 if hop.tunnel:
-                    where = _where(ports.to(hop.tunnel), hop.tunnel)
+                    where = comes_by(ports.to(hop.tunnel), hop.tunnel)
                     yield _mode_flow(owner, role, 110, where, {"src": server, "dst": internal}, "outbound_flags")
     else:
         for server, hop in hops.items():
-            where = _where(ports.to(hop.tunnel), hop.tunnel)
+            where = comes_by(ports.to(hop.tunnel), hop.tunnel)
             yield _mode_flow(owner, role, 100, where, {"src": server}, "outbound_flags")
 
 
@@ -385,6 +385,10 @@ def _mode_flow(owner: int, role: Role, priority: int, where: Match, sides: Mappi
     if role.mode is None:
         return flow(Kind.UNASSIGNED, owner, "transfer_mode", priority, match, CONTROLLER,
                     meter=unassigned or meter_stray(owner))
-    register = REG_MODE_NORMAL if role.mode is TransferMode.NORMAL else REG_MODE_TRANSITION
-    return flow(Kind.MODE, owner, "transfer_mode", priority, match, SetField("reg0", register),
+    return flow(Kind.MODE, owner, "transfer_mode", priority, match, SetField("reg0", _register(role.mode)),
                 goto="no_entry" if role.hold_all else flags_table)
+
+
+def _register(mode: TransferMode) -> int:
+    """What reg0 says of it."""
+    return REG_MODE_NORMAL if mode is TransferMode.NORMAL else REG_MODE_TRANSITION

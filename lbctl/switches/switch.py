@@ -12,10 +12,10 @@ from lbctl.openflow.messages import AddFlows, DeleteCookie, DeleteFlows, Message
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.probe_rules import Watched
 from lbctl.openflow.rules import ABSENT, Role, all_flows, delivery_flows, external_ip_flows
+from lbctl.openflow.slice_rules import way_back_flows
 from lbctl.openflow.source_rules import Internal
 from lbctl.site.model import ExternalIp, LoadBalancer
 from lbctl.switches.hearing import Hearing
-from lbctl.switches.hops import Hops
 from lbctl.values.addresses import Address
 
 Limits = tuple[int | None, int | None]
@@ -48,15 +48,15 @@ class Switch:
         lb: LoadBalancer,
         watched: Watched | None = None,
         limits: Limits = (None, None),
-        hops: Hops | None = None,
+        alike: Callable[[], Iterable[Flow]] = tuple,
         internal: Callable[[], Internal] = Internal,
     ) -> None:
-        """watched: how other LBs' probes mean it; None: they don't. limits: see Port.limit, of both networks. hops:
-        those of all LBs."""
+        """watched: how other LBs' probes mean it; None: they don't. limits: see Port.limit, of both networks. alike:
+        the flows that all LBs hold, besides those that follow from the site."""
         self.lb = lb
         self.limits = limits
         self.watched = watched
-        self._hops = hops or Hops()
+        self._alike = alike
         self._internal = internal
         self.state = "disconnected"
         self.reason: str | None = "has not connected yet"
@@ -185,15 +185,18 @@ class Switch:
         return self._apply(new, {identity: flow for identity, flow in old.items() if identity not in kept})
 
     def set_neighbour(self, hop: Address, mac: str, external_ips: Iterable[ExternalIp]) -> list[Message]:
-        """The MAC of that next hop (or router) is this now. external_ips: those with servers behind it."""
+        """The MAC of that next hop (or router) is this now. external_ips: those with servers behind it, or whose router
+        it is."""
         if self.neighbours.get(hop) == mac:
             return []
+        external_ips = list(external_ips)
         self.neighbours[hop] = mac
         if not self.ready or self.of_ports is None:
             return []
         hops = {server: way for external_ip in external_ips for server, way in self.of_ports.hops(external_ip).items()
                 if way.address == hop}
-        return self._apply({flow.identity: flow for flow in delivery_flows(hops, {hop: mac}, self.of_ports)}, {})
+        flows = [*delivery_flows(hops, {hop: mac}, self.of_ports), *way_back_flows(external_ips, {hop: mac})]
+        return self._apply({flow.identity: flow for flow in flows}, {})
 
     def _wanted(self, external_ips: Iterable[ExternalIp]) -> dict[Identity, Flow]:
         if self.of_ports is None:
@@ -201,10 +204,10 @@ class Switch:
         flows = all_flows(
             external_ips, self.roles, self.neighbours, self.of_ports, self.watched, self._internal()
         )
-        return {flow.identity: flow for flow in [*flows, *self._hops.flows()]}
+        return {flow.identity: flow for flow in [*flows, *self._alike()]}
 
-    def hops_changed(self, come: Iterable[Flow], gone: Iterable[Flow]) -> list[Message]:
-        """Other MACs are let pass without a look."""
+    def alike_changed(self, come: Iterable[Flow], gone: Iterable[Flow]) -> list[Message]:
+        """What all LBs hold is another."""
         if not self.ready or self.of_ports is None:
             return []
         return self._apply({flow.identity: flow for flow in come}, {flow.identity: flow for flow in gone})

@@ -48,6 +48,8 @@ DROPS: dict[str, Drop] = {
                    "told so otherwise (docs/failover.md)", "mend its connection to the controller"),
     "wrong_side": Drop("switch", "has come in by the wrong side: nobody there has its source address",
                        "a host with a wrong address, or somebody forges; `wrong_side: pass` lets them in"),
+    "client_mac_unknown": Drop("switch", "is a sliced service's answer to a client whose MAC is not known "
+                               "(docs/slices.md)", "name the clients' `router` in the site file"),
     # By meters; lbctl.openflow.meters has their numbers.
     "over_new_rate": Drop("limit", "opens a connection, beyond `new_rate`", _FLOOD),
     "over_closed_rate": Drop("limit", "opens a connection to a port that nobody serves, beyond `error_rate`: it is not "

@@ -72,8 +72,9 @@ class ExternalIp:
         Several(Prefix()), "the hosts whose connections are translated",
         required_for=(_GATEWAY,))] = field(default=(), kw_only=True)
     router: Annotated[Address | None, Key(
-        HostAddress("external_network"), "its way to the outside",
-        required_for=(_GATEWAY,))] = field(default=None, kw_only=True)
+        HostAddress("external_network"),
+        "a NAT gateway's way to the outside; sliced services' way to clients that are not on the external network, see "
+        "slices.md", required_for=(_GATEWAY,), only_for=(_DESTINATION, _GATEWAY))] = field(default=None, kw_only=True)
     mapping: Annotated[NatBehaviour, Key(
         Choice(MAPPINGS),
         "whether an inside host's port is another one towards each outside address and port, or the same towards all, "

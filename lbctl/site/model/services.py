@@ -30,6 +30,9 @@ PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 SchedulerName = Literal["round-robin", "weighted-round-robin", "least-connections", "source-hash", "maglev"]
 SCHEDULERS: tuple[SchedulerName, ...] = get_args(SchedulerName)
 """What chooses the server of a new connection: docs/schedulers.md."""
+EntryKind = Literal["connections", "slices"]
+ENTRY_KINDS: tuple[EntryKind, ...] = get_args(EntryKind)
+"""What an entry of the access table stands for: docs/slices.md."""
 CheckType = Literal["tcp", "http", "udp"]
 CHECKS: tuple[CheckType, ...] = get_args(CheckType)
 """What a health check of a server does (docs/health-checks.md)."""
@@ -97,6 +100,10 @@ class Service:
         changeable=True)] = "round-robin"
     servers: Annotated[tuple[Server, ...], Key(
         Parts(Part(Server, "server")), "where connections go", required=True)] = ()
+    entries: Annotated[EntryKind, Key(
+        Choice(ENTRY_KINDS),
+        "what an entry of the access table stands for: one connection; or a slice of the clients, which needs no "
+        "controller for a new connection, see slices.md")] = field(default=ENTRY_KINDS[0], kw_only=True)
     slow_start: Annotated[float, Key(
         Seconds(0.0, 3600.0),
         "a server that comes, or takes connections again, gets its full share of new ones only after so many seconds, "
@@ -111,6 +118,11 @@ class Service:
     @property
     def protocol_number(self) -> int:
         return PROTOCOL_NUMBERS[self.protocol]
+
+    @property
+    def sliced(self) -> bool:
+        """Do its entries stand for slices of its clients?"""
+        return self.entries == "slices"
 
 
 class ServiceName(NamedTuple):

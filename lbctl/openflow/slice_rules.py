@@ -1,0 +1,110 @@
+"""The flows of sliced services: the access table's entries for slices of clients, the way back, and what knows it.
+
+None of them looks at more of a packet than its slice, so that the datapath's cache holds some for each slice, however
+many connections there are (docs/slices.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from lbctl.openflow.cookies import Kind
+from lbctl.openflow.flow import Flow, Match, MoveField, SetField, flow
+from lbctl.openflow.hop_rules import MAC_BITS
+from lbctl.openflow.ports import Ports, comes_by
+from lbctl.site.model import ExternalIp, Service
+from lbctl.values.addresses import Address, Endpoint
+from lbctl.values.owners import owner_of
+from lbctl.values.protocols import ETH_TYPES
+
+
+class Sliced(NamedTuple):
+    """A sliced service. mask: the bits of a client's port that tell its slice; owners: the server of each, None: the
+    slice is nobody's."""
+
+    external_ip: Address
+    service: Service
+    mask: int
+    owners: tuple[Endpoint | None, ...]
+
+
+def slice_flows(sliced: Sliced) -> Iterator[Flow]:
+    """The same on every LB."""
+    address, service = sliced.external_ip, sliced.service
+    owner, version, transport = owner_of(address.packed), address.version, service.protocol
+    packets: Match = {"eth_type": ETH_TYPES[version], "ip_proto": service.protocol_number}
+    for number, endpoint in enumerate(sliced.owners):
+        bits = number * (sliced.mask & -sliced.mask)
+        match: Match = {**packets, f"ipv{version}_dst": str(address), f"{transport}_dst": service.port,
+                        f"{transport}_src": (bits, sliced.mask)}
+        if endpoint:
+            yield flow(Kind.SLICE, owner, "slices_in", 100, match, SetField(f"ipv{version}_dst", str(endpoint.address)),
+                       SetField(f"{transport}_dst", endpoint.port), goto="slice_hop")
+    for server in service.servers:
+        match = {**packets, f"ipv{version}_src": str(server.address), f"{transport}_src": server.port}
+        yield flow(Kind.SLICE, owner, "slices_out", 100, match, SetField(f"ipv{version}_src", str(address)),
+                   SetField(f"{transport}_src", service.port), goto="way_back")
+
+
+def unknown_client_flows() -> Iterator[Flow]:
+    """A client that comes from a MAC that nothing is known of is served, and shown; see hop_rules.py."""
+    yield flow(Kind.PIPELINE, 0, "slice_hop", 0, {}, MoveField("eth_src", "metadata", MAC_BITS), SetField("reg3", 1),
+               goto="deliver_server")
+
+
+def client_flows(client: Address, mac: str) -> tuple[Flow, Flow]:
+    """That client is answered to that MAC, and its packets from there are not shown."""
+    version = client.version
+    packets: Match = {"eth_type": ETH_TYPES[version]}
+    return (
+        flow(Kind.PIPELINE, 0, "slice_hop", 90, {**packets, f"ipv{version}_src": str(client), "eth_src": mac},
+             goto="deliver_server"),
+        flow(Kind.PIPELINE, 0, "way_back", 100, {**packets, f"ipv{version}_dst": str(client)},
+             SetField("eth_dst", mac), goto="deliver_client"),
+    )
+
+
+def router_flow(mac: str) -> Flow:
+    """Packets from that MAC, a router's, are not shown."""
+    return flow(Kind.PIPELINE, 0, "slice_hop", 100, {"eth_src": mac}, goto="deliver_server")
+
+
+def way_back_flows(external_ips: Iterable[ExternalIp], neighbours: Mapping[Address, str]) -> Iterator[Flow]:
+    """By its router, if nothing else is known of a client. neighbours: the MAC of each router that is known."""
+    for external_ip in external_ips:
+        mac = neighbours.get(external_ip.router) if external_ip.router else None
+        if mac is None or not any(service.sliced for service in external_ip.services):
+            continue
+        version = external_ip.address.version
+        yield router_flow(mac)
+        yield flow(Kind.PIPELINE, owner_of(external_ip.address.packed), "way_back", 50,
+                   {"eth_type": ETH_TYPES[version], f"ipv{version}_src": str(external_ip.address)},
+                   SetField("eth_dst", mac), goto="deliver_client")
+
+
+def entrance_flows(external_ip: ExternalIp, owner: int, ports: Ports, mode: int) -> Iterator[Flow]:
+    """In table transfer_mode: what is a sliced service's goes past the flags and the entries, which would look at more
+    of it. Clients inside have entries of their own (their answers would miss the LB), and health checks none: both are
+    answered at the gateway. mode: the value of reg0."""
+    version, hops = external_ip.address.version, ports.hops(external_ip)
+    sliced = [service for service in external_ip.services if service.sliced]
+    set_mode = SetField("reg0", mode)
+    for service in sliced:
+        packets: Match = {"eth_type": ETH_TYPES[version], "ip_proto": service.protocol_number}
+        yield flow(Kind.MODE, owner, "transfer_mode", 120, {
+            **packets, "in_port": ports.external.number, f"ipv{version}_dst": str(external_ip.address),
+            f"{service.protocol}_dst": service.port}, set_mode, goto="slices_in")
+        for server in service.servers:
+            if server.address in hops:
+                tunnel = hops[server.address].tunnel
+                yield flow(Kind.MODE, owner, "transfer_mode", 120, {
+                    **packets, **comes_by(ports.to(tunnel), tunnel),
+                    f"ipv{version}_src": str(server.address), f"{service.protocol}_src": server.port},
+                    set_mode, goto="slices_out")
+    if not sliced:
+        return
+    for port in ports.inside(external_ip):
+        yield flow(Kind.MODE, owner, "transfer_mode", 125, {
+            "in_port": port.number, "eth_type": ETH_TYPES[version],
+            f"ipv{version}_dst": str(external_ip.gateway)}, set_mode, goto="outbound_flags")
