@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from lbctl.openflow.cookies import MARK, MASK_KIND, MASK_MARK, Kind, kind_of, owner_in
+from lbctl.openflow.cookies import ENTRY_KINDS, MARK, MASK_KIND, MASK_MARK, Kind, kind_of, owner_in
 from lbctl.openflow.inbound import EntryStats, EntryStatsDecoder, decode_flow_stats, decode_neighbours
 from lbctl.openflow.tables import TABLES, name_of
 from lbctl.values.keys import BUCKETS
@@ -57,9 +57,10 @@ class ReadBack:
         found: list[Question] = []
         for table in sorted(TABLES.values(), key=lambda table: table.name != "arp"):
             if table.name in ("access_in", "access_out"):
-                kinds = (Kind.PIPELINE, Kind.ENTRY_IN if table.name == "access_in" else Kind.ENTRY_OUT)
+                kinds = (Kind.PIPELINE, Kind.SLICE, Kind.ENTRY_IN if table.name == "access_in" else Kind.ENTRY_OUT)
                 found += [
-                    Question(table.name, MARK << 56 | kind << 48, MASK_KIND, kind != Kind.PIPELINE) for kind in kinds
+                    Question(table.name, MARK << 56 | kind << 48, MASK_KIND, kind in ENTRY_KINDS.values())
+                    for kind in kinds
                 ]
             else:
                 found.append(Question(table.name, MARK << 56, MASK_MARK))
