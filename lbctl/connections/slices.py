@@ -17,6 +17,7 @@ from lbctl.ground.tokens import Confirmation
 from lbctl.openflow.flow import Flow, Identity
 from lbctl.openflow.messages import Barrier
 from lbctl.openflow.slice_rules import slice_flows
+from lbctl.servers.slices import SLICES
 from lbctl.servers.slicing import Change, Slicing, Step
 from lbctl.site.model import ServiceName
 from lbctl.store import SavedSlices, State
@@ -27,6 +28,8 @@ from lbctl.values.protocols import UDP
 NARROWED, SWITCHED, FLIPPED, SETTLED = 1.2, 0.5, 0.5, 0.3
 """Seconds from when a step is in force to the next one. The first: a SYN that is sent again after its first second has
 been seen by then (RFC 6298); the others: the datapath's cache has followed (ms on an idle machine)."""
+SAVED = ""
+"""Among the names of LBs: the store."""
 LOOK_INTERVAL = 1.0
 """Seconds from one look for connections with entries to the next."""
 
@@ -46,7 +49,8 @@ class Slices:
         for serving in self._ground.external_ips:
             for place, slicing in serving.slices.items():
                 if saved := self._saved.get(_name(serving, place)):
-                    serving.slices[place] = Slicing(saved.owners, saved.before)
+                    # Which of them have connections with entries, the switches tell.
+                    serving.slices[place] = Slicing(saved.owners, saved.before, range(SLICES))
                 else:
                     slicing.divide(self._weights(serving, place), lambda _: True, 0.0)
         self._saved.clear()
@@ -76,6 +80,8 @@ class Slices:
             reset = (place, server) in down and serving.servers.resets(place)
             return place[0] == UDP or reset or server.address not in hops
 
+        if weights == slicing.weights and not slicing.changes:
+            return []
         old = self._flows(serving, place)
         begun = slicing.divide(weights, gone, now)
         if owners == slicing.owners:
@@ -83,11 +89,7 @@ class Slices:
         changed = sum(here != there for here, there in zip(owners, slicing.owners, strict=True))
         self._ground.log("slices change hands", external_ip=str(serving.address), service=_text(place), slices=changed)
         out = self._ordered(serving, place, old)
-        if begun:
-            out += self._confirm(serving, begun)
-        else:
-            out.append(self._ground.save())
-        return out
+        return out if begun else [*out, self._ground.save()]
 
     def _weights(self, serving: Serving, place: Place) -> dict[Endpoint, int]:
         """Of the servers that take connections. Those that do not tell the LB their MAC are passed over while others
@@ -101,7 +103,7 @@ class Slices:
 
     def _advance(self, serving: Serving, place: Place, slicing: Slicing, change: Change, now: float) -> Outbox:
         if change.since is None:
-            return []
+            return self._confirm(serving, change, now)
         waited = now - change.since
         if change.step is Step.NARROWED and waited >= NARROWED:
             change.step, change.since = Step.SWITCHED, now
@@ -109,8 +111,8 @@ class Slices:
             return self._old.look(serving, place, change, now, partial(self._flip, serving, place, slicing, change))
         elif change.step is Step.FLIPPED and waited >= FLIPPED:
             old = self._flows(serving, place)
-            change.step, change.since = Step.SETTLING, None
-            return self._ordered(serving, place, old) + self._confirm(serving, change)
+            change.go_on(Step.SETTLING)
+            return self._ordered(serving, place, old)
         elif change.step is Step.SETTLING and waited >= SETTLED:
             return self._end(serving, place, slicing, change, now)
         return []
@@ -125,7 +127,7 @@ class Slices:
             return []
         old = self._flows(serving, place)
         slicing.flip(change, numbers)
-        return [*before, *self._ordered(serving, place, old), *self._confirm(serving, change)]
+        return [*before, *self._ordered(serving, place, old)]
 
     def _end(self, serving: Serving, place: Place, slicing: Slicing, change: Change, now: float) -> Outbox:
         """Entries to the slices' owners are not needed: their packets go there anyway."""
@@ -135,16 +137,21 @@ class Slices:
         slicing.end(change)
         self._ground.log("slices have changed hands", external_ip=str(serving.address), service=_text(place),
                          slices=len(change.before), seconds=round(now - change.begun, 1))
-        return self._endings.end_all(serving, needless, now) + self._settle(serving, place, slicing)
+        out = self._endings.end_all(serving, needless, now) + self._settle(serving, place, slicing)
+        return [*out, self._ground.save()]
 
     def _settle(self, serving: Serving, place: Place, slicing: Slicing) -> Outbox:
         """Slices without connections that have entries need not look for any."""
         if serving.unread:
             return []  # they are still to be read
-        old = self._flows(serving, place)
         found = {number for entry in serving.table.entries()
                  if (number := slice_of_entry(serving, place, entry)) is not None}
-        return self._ordered(serving, place, old) if slicing.settle(found) else []
+        mixed = slicing.mixed_of(found)
+        if mixed == slicing.mixed:
+            return []
+        old = self._flows(serving, place)
+        slicing.mixed = mixed
+        return self._ordered(serving, place, old)
 
     # To the switches.
 
@@ -157,23 +164,26 @@ class Slices:
         gone = [flow for identity, flow in old.items() if identity not in new]
         return self._ground.change_alike([*new.values()], gone[::-1])
 
-    def _confirm(self, serving: Serving, change: Change) -> Outbox:
-        """The change's step is in force when all LBs have confirmed it, and it is saved."""
-        waiting: set[str | None] = {None, *(switch.lb.name for switch in self._ground.ready())}
+    def _confirm(self, serving: Serving, change: Change, now: float) -> Outbox:
+        """The change's step is in force when all LBs have confirmed it, and it is saved. An LB that is lost meanwhile
+        will be given all of it when it comes back."""
+        if change.waiting is None:
+            if not self._ground.switches[serving.assigned].ready:
+                return []
+            change.waiting = waiting = {SAVED, *(switch.lb.name for switch in self._ground.ready())}
+            barriers = [ToSwitch(name, Barrier(self._token(waiting, name, name))) for name in waiting - {SAVED}]
+            return [*barriers, self._ground.save(self._token(waiting, SAVED, None))]
+        change.waiting -= {name for name in change.waiting - {SAVED} if not self._ground.switches[name].ready}
+        if not change.waiting:
+            change.since = now
+        return []
 
-        def confirmed(who: str | None, now: float) -> Outbox:
+    def _token(self, waiting: set[str], who: str, lb: str | None) -> int:
+        def confirmed(now: float) -> Outbox:
             waiting.discard(who)
-            # An LB whose connection is lost meanwhile will be given all of it when it comes back.
-            if not any(name is None or self._ground.switches[name].ready for name in waiting):
-                change.since = now
             return []
 
-        def token(who: str | None) -> int:
-            return self._ground.tokens.new(
-                Confirmation(who, partial(confirmed, who), lambda _, now: confirmed(who, now)))
-
-        barriers: Outbox = [ToSwitch(name, Barrier(token(name))) for name in waiting if name is not None]
-        return [*barriers, self._ground.save(token(None))]
+        return self._ground.tokens.new(Confirmation(lb, confirmed, lambda _, now: confirmed(now)))
 
     def _survives(self, state: State) -> State:
         return replace(state, slices={

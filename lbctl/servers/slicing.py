@@ -53,25 +53,33 @@ class Opened(NamedTuple):
 @dataclass(eq=False, slots=True)
 class Change:
     """Slices that change hands together. before: of each, its old server. since: when its last step was in force; None:
-    it is not yet."""
+    it is not yet. waiting: who has not confirmed that; None: nobody has been asked."""
 
     before: dict[int, Endpoint]
     step: Step = Step.NARROWED
     begun: float = 0.0
     since: float | None = None
+    waiting: set[str] | None = None
     syns: dict[bytes, int] = field(default_factory=dict)
     """Their sequence numbers, by the keys of the connections that they open at the old server."""
+
+    def go_on(self, step: Step) -> None:
+        """That step is ordered."""
+        self.step, self.since, self.waiting = step, None, None
 
 
 class Slicing:
     """The slices of one service."""
 
-    def __init__(self, owners: Owners = NOBODYS, before: Mapping[int, Endpoint] | None = None) -> None:
+    def __init__(self, owners: Owners = NOBODYS, before: Mapping[int, Endpoint] | None = None,
+                 mixed: Iterable[int] = ()) -> None:
         """before: of the slices that were changing hands when the controller ended."""
         self.owners = list(owners)
         """Who gets a slice's new connections, at the latest when its change is over."""
         self.changes: list[Change] = [Change(dict(before))] if before else []
-        self.mixed: set[int] = set()
+        self.weights: dict[Endpoint, int] = {}
+        """Those that it was divided by last."""
+        self.mixed = set(mixed)
         """Slices of whose connections some have entries, though they do not change hands."""
 
     def servers(self) -> set[Endpoint]:
@@ -116,6 +124,7 @@ class Slicing:
     def divide(self, weights: Mapping[Endpoint, int], gone: Callable[[Endpoint], bool], now: float) -> Change | None:
         """Gives each of these servers its share of the slices. gone: has that server lost its connections, so that its
         slices can go to others at once? Returns the change that begins by this, if one does."""
+        self.weights = dict(weights)
         wanted = divided(tuple(self.owners), weights)
         before: dict[int, Endpoint] = {}
         for number, (owner, new) in enumerate(zip(self.owners, wanted, strict=True)):
@@ -143,9 +152,9 @@ class Slicing:
         """These slices of the change go on to the next step, as a change of their own if there are others."""
         if len(numbers) < len(change.before):
             rest = {number: server for number, server in change.before.items() if number not in numbers}
-            self.changes.append(Change(rest, change.step, change.begun, change.since, change.syns))
+            self.changes.append(Change(rest, change.step, change.begun, change.since, syns=change.syns))
             change.before = {number: change.before[number] for number in numbers}
-        change.step, change.since = Step.FLIPPED, None
+        change.go_on(Step.FLIPPED)
         return change
 
     def end(self, change: Change) -> None:
@@ -153,8 +162,6 @@ class Slicing:
         self.changes.remove(change)
         self.mixed |= change.before.keys()
 
-    def settle(self, with_entries: Iterable[int]) -> bool:
-        """Only these slices have connections with entries. Is that something new?"""
-        kept = {number for number in with_entries if self.change_of(number) is None}
-        was, self.mixed = self.mixed, kept
-        return was != kept
+    def mixed_of(self, with_entries: Iterable[int]) -> set[int]:
+        """What `mixed` should be, if those slices have connections with entries."""
+        return {number for number in with_entries if self.change_of(number) is None}

@@ -8,11 +8,13 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from lbctl.site.model import Site
+from tests.bed import faults
 from tests.bed.bed import Bed
 from tests.bed.sites import simple_site, with_keepers
 from tests.bed.traffic import request
+from tests.integration.failing import begin, failover_of
 from tests.integration.hands import counters
-from tests.integration.moving import FIRST, assert_unharmed, mixed_load
+from tests.integration.moving import FIRST, Talks, assert_unharmed, mixed_load
 
 ROUTER = IPv4Address("198.51.100.254")
 SETTINGS = {"grace": 0.5, "arp_interval": 1.0}
@@ -65,4 +67,36 @@ def test_servers_come_and_go_while_connections_run(bed: Bed) -> None:
     for drained in (True, False, True, False):
         change(bed, "10.0.0.11:8080", drained=drained)
         time.sleep(6)
+    assert_unharmed(loads)
+
+
+def test_lb_controller_and_keepers_die_at_once(quiet_bed: Bed) -> None:
+    """Nothing of a connection needs to be copied."""
+    bed = quiet_bed
+    begin(bed)
+    with Talks(bed.clients[0], FIRST, 20) as near, Talks(bed.remote, FIRST, 20) as far:
+        for keeper in bed.keepers.values():
+            keeper.kill()
+        bed.controller.kill()
+        faults.kill(bed, "lb-a")
+        bed.controller.start()
+        assert failover_of(bed, timeout=30)["entries_from"] == {}
+        assert near.broken() == far.broken() == []
+
+
+def test_a_new_controller_leaves_connections_alone(bed: Bed) -> None:
+    loads = mixed_load(bed, FIRST)
+    bed.restart_controller()
+    assert_unharmed(loads)
+
+
+def test_a_controller_that_dies_while_slices_change_hands(bed: Bed) -> None:
+    loads = mixed_load(bed, FIRST, lines=30, requests=4)
+    change(bed, "10.0.0.11:8080", drained=True)
+    for seconds in (0.5, 1.5, 2.2):
+        time.sleep(seconds)
+        bed.restart_controller()
+    time.sleep(6)
+    change(bed, "10.0.0.11:8080", drained=False)
+    time.sleep(6)
     assert_unharmed(loads)
