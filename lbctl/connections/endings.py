@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from lbctl.connections.answers import drop
 from lbctl.connections.arrival import Arrival
 from lbctl.connections.translated import whose
-from lbctl.entries.access_table import FIN_IN, FIN_OUT, GONE, REINSTALLED, RESET, REUSED, Entry
+from lbctl.entries.access_table import FIN_IN, FIN_OUT, GONE, REFUSED, REINSTALLED, RESET, REUSED, Entry
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
@@ -17,7 +17,7 @@ from lbctl.openflow.cookies import owner_in
 from lbctl.openflow.inbound import EntryRemoved, EntryStats
 from lbctl.openflow.messages import DeleteEntries, portions
 from lbctl.switches.switch import Switch
-from lbctl.values.side import EXTERNAL
+from lbctl.values.side import EXTERNAL, INTERNAL
 
 CACHED_SECONDS = 15.0
 """The datapath may remember an unused flow for this long: Open vSwitch's max-idle (10 s), and some more."""
@@ -54,18 +54,22 @@ class Endings:
             return drop(arrival.switch, "unknown_address")
         serving, entry = found
         if entry and not entry.flags & RESET:
-            entry.flags |= RESET
+            entry.flags |= RESET | (REFUSED if arrival.way is INTERNAL else 0)
             serving.table.changed(entry)
             self._lingering.append((arrival.now + self._ground.settings.linger, serving, entry))
         return []
 
+    def remembered(self, arrival: Arrival, serving: Serving, key: bytes) -> Entry | None:
+        """The entry of a packet with that key that may be revived."""
+        found = self._remembered.get(key if arrival.way is EXTERNAL else self._by_reply.get(key, b""))
+        return found[2] if found and found[0] > arrival.now and found[1] is serving else None
+
     def revived(self, arrival: Arrival, serving: Serving, key: bytes) -> Entry | None:
         """The entry of a packet with that key, in the table again, if a RST has ended it: whoever sent that, the hosts
         have not taken it for the end. None if there is none, or its ports are others' by now."""
-        found = self._remembered.get(key if arrival.way is EXTERNAL else self._by_reply.get(key, b""))
-        if found is None or found[0] <= arrival.now or found[1] is not serving:
+        entry = self.remembered(arrival, serving, key)
+        if entry is None:
             return None
-        entry = found[2]
         self._forget(entry)
         if not serving.restore(entry, arrival.now):
             return None

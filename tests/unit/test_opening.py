@@ -239,11 +239,19 @@ def test_a_repeated_syn_takes_no_second_port(full) -> None:
     assert full.counter("connections_opened") == 1
 
 
-def test_a_client_that_uses_its_port_again_gets_another(full) -> None:
-    """The server may still have the old connection in TIME_WAIT."""
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_client_that_uses_its_port_again_gets_another(full, ended: bool) -> None:
+    """The server may still have the old connection in TIME_WAIT; unless a RST may have been forged, and the connection
+    lives."""
     (first,) = full.send(from_client(), EXTERNAL)
     full.send(from_client(), EXTERNAL, RST)
     full.now += 1.0
+    if not ended:
+        assert key_of(full.send(from_client(), EXTERNAL, seq=7)[0]) == key_of(first)
+        return
+    serving = full.serving(full.site.external_ips[0].address)
+    full.post(full.control.connections.end_all(serving, list(serving.table.entries()), full.now))
+    full.drain()
     (second,) = full.send(from_client(), EXTERNAL, seq=7)
     assert key_of(first) != key_of(second) and len(full.table(ADDRESS)) == 1
 
