@@ -1,10 +1,13 @@
-"""A packet alone ends nothing: forged segments and ICMP errors among the packets of connections that live."""
+"""A packet alone ends nothing: forged segments and ICMP errors among the packets of connections that live. Nor does a
+FIN that is not forged: its connection may go on one way."""
 
 from __future__ import annotations
 
 import contextlib
+import select
+import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hypothesis import HealthCheck, Phase, example, given, settings
@@ -14,13 +17,25 @@ from tests.bed import frames
 from tests.bed.bed import Bed
 from tests.bed.controller import APPS
 from tests.bed.frames import ACK, FIN, PSH, RST, SYN
+from tests.bed.patience import limit
 from tests.bed.sites import SERVER_PORT, simple_site
-from tests.bed.traffic import RawPort
-from tests.integration.hands import Listening, Talk, entries_of, external_mac, internal_mac, server_space
+from tests.bed.traffic import RawPort, connect
+from tests.integration.hands import (
+    Listening,
+    Talk,
+    entries_of,
+    entry_flows_of,
+    eventually,
+    external_mac,
+    internal_mac,
+    own_server,
+    server_space,
+)
 from tests.integration.moving import Talks
 
-LINGER = 1
-BED = {"site": simple_site(lbs=1, external_ips=1, settings={"linger": LINGER}), "clients": 2}
+LINGER, HALF_CLOSED_TIMEOUT = 1, 2.0
+SETTINGS = {"linger": LINGER, "half_closed_timeout": HALF_CLOSED_TIMEOUT}
+BED = {"site": simple_site(lbs=1, external_ips=1, settings=SETTINGS), "clients": 2}
 EXTERNAL, PORT = "198.51.100.1", 80
 SERVERS = "10.0.0.11", "10.0.0.12"
 FAR = 2**24
@@ -193,3 +208,57 @@ def test_they_break_it_where_they_are_believed(quiet_bed: Bed) -> None:
     quiet_bed.controller.apps = ("tests/integration/naive_forged.py", *APPS)
     quiet_bed.start_controller()
     assert played(quiet_bed, [((each,), ()) for each in (RESET, CLOSE, OPEN)]).keys() == {0, 1, 2}
+
+
+# Half-closed connections.
+
+@contextlib.contextmanager
+def half_closed(bed: Bed) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A connection whose client has sent its FIN: the client's and the server's end."""
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(own_server(bed, server, SERVER_PORT)) for server in SERVERS]
+        near = stack.enter_context(connect(bed.clients[0], EXTERNAL))
+        [listener], _, _ = select.select(listeners, [], [], limit(5))
+        far = stack.enter_context(listener.accept()[0])
+        near.shutdown(socket.SHUT_WR)
+        far.settimeout(limit(5))
+        assert far.recv(1) == b""
+        yield near, far
+
+
+def carries(near: socket.socket, far: socket.socket) -> bool:
+    """From the server to the client; or the server is told that there is no connection."""
+    far.sendall(b"more")
+    poll = select.poll()
+    poll.register(near, select.POLLIN)
+    poll.register(far, 0)  # errors alone: it has been at its end since the FIN
+    ready = [number for number, _ in poll.poll(1000 * limit(5))]
+    return ready == [near.fileno()] and near.recv(4) == b"more"
+
+
+def until_it_ends(bed: Bed, near: socket.socket) -> None:
+    """Nobody says anything, until its entry is gone."""
+    local = near.getsockname()
+    eventually(bed, lambda: not entries_of(bed, local) and not entry_flows_of(bed, local), "it is silent", 15.0)
+
+
+def test_what_is_half_closed_ends_when_it_is_silent_and_not_before(live: Bed) -> None:
+    with half_closed(live) as (near, far):
+        eventually(live, lambda: [entry["state"] for entry in entries_of(live, near.getsockname())] == ["half-closed"],
+                   "its FIN is known", 10.0)
+        end = time.monotonic() + 2 * HALF_CLOSED_TIMEOUT
+        while time.monotonic() < end:
+            assert carries(near, far)
+            time.sleep(0.3)
+        assert entries_of(live, near.getsockname()), "it carries something"
+        until_it_ends(live, near)
+        assert carries(near, far) and entries_of(live, near.getsockname()), "and it speaks again"
+
+
+def test_where_that_is_the_end_it_cannot_speak_again(quiet_bed: Bed) -> None:
+    """The naive twin."""
+    quiet_bed.controller.apps = ("tests/integration/naive_half_closed.py", *APPS)
+    quiet_bed.start_controller()
+    with half_closed(quiet_bed) as (near, far):
+        until_it_ends(quiet_bed, near)
+        assert not carries(near, far)

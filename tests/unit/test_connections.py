@@ -31,6 +31,10 @@ SERVER_MAC = FakeSite.server_mac(SERVERS[0])
 
 @pytest.fixture
 def world() -> FakeSite:
+    return made()
+
+
+def made() -> FakeSite:
     """Two LBs, all known: 198.51.100.1 is at lb-a, with the servers 10.0.0.10:80 and 10.0.0.11:8080."""
     world = FakeSite(site(misdirected="error"))
     world.control.ground.let_pass(EXTERNAL, ROUTER_MAC)
@@ -412,8 +416,9 @@ def test_a_reset_connection_does_not_come_back_after_another_with_its_ports(worl
     assert summary(packet_in(world, Kind.STRAY, from_client(world, ACK))) == ["rst-to-external@lb-a"]
 
 
-def test_no_more_reset_connections_are_remembered_than_may_be(world, monkeypatch) -> None:
+def test_no_more_reset_connections_are_remembered_than_may_be(monkeypatch) -> None:
     monkeypatch.setattr(endings, "REMEMBERED", 2)
+    world = made()
     ports = (40001, 40002, 40003)
     for port in ports:
         add(world, port)
