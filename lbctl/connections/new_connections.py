@@ -176,7 +176,7 @@ class NewConnections:
 def _is_over(serving: Serving, entry: Entry) -> bool:
     """Has a connection that has seen a FIN or RST so surely ended that a SYN may open another at another server? A
     packet from outside alone is no proof; but its server's RST is, and where the server takes none, the SYN cannot go
-    there."""
+    there. (A NAT gateway's entries have none that does: their SYNs come from inside, where nobody forges.)"""
     return bool(entry.flags & ENDING and (entry.flags & REFUSED or is_closed(serving, entry)))
 
 

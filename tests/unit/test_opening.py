@@ -351,6 +351,20 @@ def test_a_reset_ends_an_outbound_connection(gateway, outward) -> None:
     assert not len(gateway.table(GATEWAY_IP))
 
 
+@pytest.mark.parametrize("pause", [0.0, 5.0])
+@pytest.mark.parametrize("flags", [RST, FIN | ACK])
+def test_forged_packets_from_outside_end_no_outbound_connection(gateway, flags, pause) -> None:
+    """Nor does a SYN after them: it goes inside once, and does not come to the controller for ever."""
+    (sent,) = gateway.send(from_host(), INTERNAL)
+    gateway.send(reply_to(sent), EXTERNAL, flags, seq=2**30)
+    gateway.settle(pause)
+    for _ in range(2):
+        assert [kind_of(each) for each in gateway.send(reply_to(sent), EXTERNAL, SYN, seq=2**30)] == ["packet"]
+        gateway.settle(2.5)
+    (again,) = gateway.send(from_host(), INTERNAL, ACK)
+    assert (key_of(again), kind_of(again)) == (key_of(sent), "packet")
+
+
 def test_fins_both_ways_end_an_outbound_connection(gateway) -> None:
     (sent,) = gateway.send(from_host(), INTERNAL)
     gateway.send(from_host(), INTERNAL, FIN | ACK)
