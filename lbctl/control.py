@@ -50,7 +50,7 @@ class ControlFunction:
         self.detection = Detection(ground, state.watched, now)
         self.neighbourhood = Neighbourhood(ground)
         self.connections = Connections(ground)
-        self.sweep = Sweep(ground, self.connections.end_all)
+        self.sweep = Sweep(ground, self.connections.end_all, self.connections.expire)
         self.copies = Copies(ground)
         self.carrying_out = CarryingOut(ground, self.copies, self.neighbourhood, self.connections, self.detection)
         self.movement = Movement(ground, self.copies, self.detection, self.carrying_out)

@@ -48,6 +48,11 @@ class Settings:
         _SECONDS,
         "a TCP entry whose client has sent nothing after its SYN for so many seconds is removed, within as long again")
     ] = 30.0
+    # RFC 5382 REQ-5: four minutes at least.
+    half_closed_timeout: Annotated[float, Key(
+        _SECONDS,
+        "a TCP entry that has seen one FIN, and then no packet for so many seconds, is removed; its connection's next "
+        "packet brings it back")] = 240.0
     max_half_open: Annotated[int, Key(
         _COUNT, "such entries that there may be for one external IP; the more there are, the sooner they are removed")
     ] = 50_000
