@@ -82,6 +82,8 @@ class Neighbourhood:
             serving = self._ground.external_ips.get(address)
             if serving and serving.assigned == lb:
                 out += self._announcement(serving, lb)
+            else:
+                self._announcements.forget(address)
         for (name, router), mac in self._claims.confirmed(now):
             if switch := self._ground.switches.get(name):
                 out += self._believe(switch, router, mac)
