@@ -135,6 +135,9 @@ class ControlFunction:
         kind = packet_in.kind
         if kind == Kind.SERVER_ARP:
             return self.neighbourhood.told(switch, packet_in)
+        if kind == Kind.QUERY:
+            self.neighbourhood.queries.asked(switch, packet_in, now)
+            return []
         if kind == Kind.PROBED:
             return self.detection.answered(packet_in.frame)
         if kind == Kind.CHECKED:

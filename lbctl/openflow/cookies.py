@@ -48,6 +48,7 @@ class Kind(enum.IntEnum):
     CHECKED = 20
     HOP = 21
     NO_WAY = 22
+    QUERY = 23
 
     # Each kind of flow that drops is a reason of its own (values/drops.py), and counted by it.
     VLAN = 64

@@ -101,8 +101,8 @@ class Settings:
         _SECONDS, "the servers' MAC addresses are asked for again every so many seconds")] = 10.0
     announce_rate: Annotated[int, Key(
         _COUNT,
-        "external IPs a second whose place is announced (gratuitous ARP: two frames for each, on each network); of "
-        "many, the busiest come first")] = 100
+        "external IPs a second whose place is announced (gratuitous ARP: two frames for each, on each network; so half "
+        "of what the switches there let through); of many, the busiest come first")] = 50
     icmp_rate: Annotated[int, Key(
         _COUNT,
         "ICMP errors (of an inside host: echoes) a second that may reach the controller to be translated")] = 1_000
