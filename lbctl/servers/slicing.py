@@ -125,6 +125,7 @@ class Slicing:
         """Gives each of these servers its share of the slices. gone: has that server lost its connections, so that its
         slices can go to others at once? Returns the change that begins by this, if one does."""
         self.weights = dict(weights)
+        self._forget(gone)
         wanted = divided(tuple(self.owners), weights)
         before: dict[int, Endpoint] = {}
         for number, (owner, new) in enumerate(zip(self.owners, wanted, strict=True)):
@@ -136,17 +137,20 @@ class Slicing:
             self.owners[number] = new
             if changing is None and owner is not None and not gone(owner):
                 before[number] = owner
-        for change in self.changes:
-            for number in [number for number, server in change.before.items() if gone(server)]:
-                del change.before[number]
-                self.mixed.add(number)
-        self.changes = [change for change in self.changes if change.before]
         if not before:
             return None
         change = Change(before, begun=now)
         self.mixed -= before.keys()
         self.changes.append(change)
         return change
+
+    def _forget(self, gone: Callable[[Endpoint], bool]) -> None:
+        """Slices whose old server has lost its connections have changed hands."""
+        for change in self.changes:
+            for number in [number for number, server in change.before.items() if gone(server)]:
+                del change.before[number]
+                self.mixed.add(number)
+        self.changes = [change for change in self.changes if change.before]
 
     def flip(self, change: Change, numbers: Collection[int]) -> Change:
         """These slices of the change go on to the next step, as a change of their own if there are others."""
@@ -161,6 +165,7 @@ class Slicing:
         """Its slices have changed hands. Some of their connections may have entries still."""
         self.changes.remove(change)
         self.mixed |= change.before.keys()
+        self.weights = {}  # what has waited for this is looked at again
 
     def mixed_of(self, with_entries: Iterable[int]) -> set[int]:
         """What `mixed` should be, if those slices have connections with entries."""
