@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 from lbctl.api.fields import Closed, description_of, request_model, shown_keys, view_model
 from lbctl.site.documents import server_of
 from lbctl.site.keys import keys_of
-from lbctl.site.model import TUNNEL_OVERHEAD, SchedulerName, Server, Service, Tunnel
+from lbctl.site.model import TUNNEL_OVERHEAD, EntryKind, SchedulerName, Server, Service, Tunnel
 
 ServerStateName = Literal["up", "down", "drained", "full"]
 
@@ -93,7 +93,18 @@ class ServerView(_ServerView):
     drained: bool = Field(description="an operator wants it to get no new connections")
     reason: str | None = Field(description="why it is down, which a drained one may be as well")
     since: str | None = Field(description="when it went down")
-    connections: int = Field(description="entries of this external IP that go to its address and port")
+    connections: int | None = Field(
+        description="entries of this external IP that go to its address and port; null: its service is sliced, so "
+        "nobody counts its connections"
+    )
+    slices: int | None = Field(default=None, description="sliced service: how many slices of its clients it has")
+    share: float | None = Field(
+        default=None, description="sliced service: the part of all slices that these are, 0 to 1"
+    )
+    ideal_share: float | None = Field(
+        default=None, description="sliced service: the part that it would have exactly, by weight, of the servers that "
+        "take connections"
+    )
     mac: str | None = Field(description="its own or its next hop's; null while that does not answer the load balancer")
     tunnel: TunnelView | None = Field(default=None, description="the tunnel that it is at the other end of")
 
@@ -103,6 +114,7 @@ class ServiceView(BaseModel):
     port: int
     scheduler: str = Field(description="the one in force")
     site_file_scheduler: str = Field(description="the same, unless another was ordered at run time")
+    entries: EntryKind = Field(description=description_of(Service, "entries"))
     servers_ordered: bool = Field(
         description="the servers, their weights or limits are not the site file's: they were changed at run time"
     )

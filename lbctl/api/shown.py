@@ -13,14 +13,17 @@ from typing import Protocol
 from lbctl.control import ControlFunction
 from lbctl.copies.feeds import KeeperState
 from lbctl.entries.access_table import Entry
+from lbctl.entries.slice_entry import SliceEntry, slice_entries
 from lbctl.ground.move_record import MoveRecord
 from lbctl.ground.serving import Directory, Serving
 from lbctl.load.balancing import Run
 from lbctl.load.loads import Load
+from lbctl.servers.shares import Share, shares, slice_weights
+from lbctl.servers.slices import PORT_MASK
 from lbctl.servers.states import FormerServer, ServerState
 from lbctl.site.model import ExternalIp, LoadBalancer, Server, Service, ServiceOrder, Site
 from lbctl.switches.switch import Switch
-from lbctl.values.addresses import Address, address_order
+from lbctl.values.addresses import Address, Endpoint, address_order
 from lbctl.values.transfer import TransferMode
 
 
@@ -151,8 +154,16 @@ class Shown:
         """The LB."""
         return self._serving(address).assigned
 
-    def connection_count(self, address: Address) -> int:
-        return len(self._serving(address).table)
+    def connection_count(self, address: Address) -> int | None:
+        """None: nobody knows, since it has a sliced service."""
+        serving = self._serving(address)
+        return None if serving.slices else len(serving.table)
+
+    def entry_count(self, address: Address) -> int:
+        """Of its access table: those by connection, and those of slices."""
+        serving = self._serving(address)
+        slices = sum(owner is not None for owners in serving.slices.values() for owner in owners)
+        return len(serving.table) + slices
 
     def half_open_count(self, address: Address) -> int:
         return len(self._serving(address).table.half_open)
@@ -163,6 +174,11 @@ class Shown:
 
     def entries(self, address: Address) -> Sequence[Entry]:
         return self._serving(address).table.snapshot()
+
+    def slices(self, address: Address) -> Iterable[SliceEntry]:
+        """The entries of its sliced services."""
+        for place, owners in self._serving(address).slices.items():
+            yield from slice_entries(address, place, PORT_MASK, owners)
 
     def mac_of(self, address: Address, hop: Address) -> str | None:
         """The MAC of a next hop or router, as the external IP's LB knows it; None: it does not, or does not hear it any
@@ -182,6 +198,15 @@ class Shown:
 
     def server_state(self, ip: ExternalIp, service: Service, server: Server) -> ServerState:
         return self._parts.services.server_state(ip.address, service, server)
+
+    def shares(self, ip: ExternalIp, service: Service) -> Mapping[Endpoint, Share]:
+        """Of a sliced service's servers; of another there are none."""
+        owners = self._serving(ip.address).slices.get((service.protocol_number, service.port))
+        if owners is None:
+            return {}
+        weights = slice_weights(service, lambda server: self.server_state(ip, service, server).takes,
+                                lambda server: self.mac_of(ip.address, server.hop.address) is not None)
+        return shares(service, owners, weights)
 
     def fails_open(self, ip: ExternalIp, service: Service) -> str | None:
         """Why the service takes new connections though its health checks say no. None: it doesn't."""

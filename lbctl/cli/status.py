@@ -126,7 +126,8 @@ def _external_ip(ip: dict[str, Any]) -> tuple[object, ...]:
     shown = ", ".join(map(_server, servers.values()))
     nat = ip["nat"] if ip["kind"] == "service" else f"gateway of {', '.join(ip['inside'])}"
     if ip["router"]:
-        shown = f"router {_found(ip['router']['address'], ip['router']['mac'])}"
+        router = f"router {_found(ip['router']['address'], ip['router']['mac'])}"
+        shown = f"{shown}, {router}" if shown else router
     return (
         ip["address"],
         ip["load_balancer"],
@@ -143,7 +144,8 @@ def _external_ip(ip: dict[str, Any]) -> tuple[object, ...]:
 
 def _service(service: dict[str, Any]) -> str:
     ordered = "" if service["scheduler"] == service["site_file_scheduler"] else " (ordered)"
-    return f"{service['protocol']}/{service['port']} {service['scheduler']}{ordered}"
+    sliced = ", sliced" if service["entries"] == "slices" else ""
+    return f"{service['protocol']}/{service['port']} {service['scheduler']}{sliced}{ordered}"
 
 
 def _server(alike: list[dict[str, Any]]) -> str:
