@@ -49,7 +49,7 @@ class ControlFunction:
         self.ground = ground = Ground(in_force(site, state.orders), state.fence_code, now, log)
         self.detection = Detection(ground, state.watched, now)
         self.neighbourhood = Neighbourhood(ground)
-        self.connections = Connections(ground)
+        self.connections = Connections(ground, state.slices)
         self.sweep = Sweep(ground, self.connections.end_all)
         self.copies = Copies(ground)
         self.carrying_out = CarryingOut(ground, self.copies, self.neighbourhood, self.connections, self.detection)
@@ -85,6 +85,7 @@ class ControlFunction:
         last = {address: name for address, name in state.assigned.items() if name in ground.switches}
         ground.external_ips.replace([ground.new_serving(ip, last.get(ip.address, ip.load_balancer))
                                      for ip in ground.site.external_ips])
+        self.connections.restore()
         self.movement.restore(state, now)
 
     # Switches.

@@ -46,8 +46,12 @@ def go_on(arrival: Arrival, serving: Serving) -> ToSwitch:
     """The packet, by the entry that is there now."""
     if arrival.fragment:
         return send_again(arrival, serving)
-    message = PacketOut(arrival.frame, arrival.in_port, arrival.way.access_table)
-    return ToSwitch(arrival.switch.lb.name, message)
+    return go_through(arrival, arrival.way.access_table)
+
+
+def go_through(arrival: Arrival, table: str) -> ToSwitch:
+    """The packet as it came, through that table."""
+    return ToSwitch(arrival.switch.lb.name, PacketOut(arrival.frame, arrival.in_port, table))
 
 
 def send_through(home: Switch, ports: Ports, frame: bytes, side: Side, tunnel: Tunnel | None) -> ToSwitch:

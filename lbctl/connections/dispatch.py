@@ -6,7 +6,8 @@ what decides is the access table and the LB's role now.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 from lbctl.connections.answers import drop
 from lbctl.connections.arrival import Arrival, way_of
@@ -29,6 +30,8 @@ from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.openflow.cookies import Kind
 from lbctl.openflow.inbound import EntryRemoved, EntryStats, PacketIn
+from lbctl.site.model import ServiceName
+from lbctl.store import SavedSlices
 from lbctl.switches.switch import Switch
 from lbctl.values.side import EXTERNAL, INTERNAL
 
@@ -45,12 +48,13 @@ class Connections:
     strays: type[Strays] = Strays
     """What is done with packets that have no entry in the switch."""
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: Ground, slices: Mapping[ServiceName, SavedSlices] = MappingProxyType({})) -> None:
+        """slices: see State."""
         self._directory = ground.external_ips
         self._endings = endings = Endings(ground)
         self._transition = transition = Transition(ground)
         self._departures = Departures(ground, endings)
-        self._slices = Slices(ground)
+        self._slices = Slices(ground, endings, slices)
         self._last_hops = last_hops = LastHops(ground)
         self._new = NewConnections(ground, transition, endings, last_hops)
         self.take_asked, new = self._new.take_asked, self._new.arrived
@@ -66,6 +70,10 @@ class Connections:
             Kind.TRANSLATE_ICMP: icmp_handler.translate, Kind.HOP: last_hops.arrived,
             Kind.NO_WAY: NoWay(ground.external_ips).arrived}
         """Those whose own addresses don't."""
+
+    def restore(self) -> None:
+        """The site's external IPs are there, and no switch is yet."""
+        self._slices.restore()
 
     def packet_in(self, switch: Switch, packet_in: PacketIn, now: float) -> Outbox:
         """A packet that has come to the controller, by whatever flow."""

@@ -53,7 +53,7 @@ class Endings:
         if found is None:
             return drop(arrival.switch, "unknown_address")
         serving, entry = found
-        if entry and not entry.flags & RESET:
+        if entry and serving.table.by_key(entry.key) is entry and not entry.flags & RESET:
             entry.flags |= RESET
             serving.table.changed(entry)
             self._lingering.append((arrival.now + self._ground.settings.linger, serving, entry))

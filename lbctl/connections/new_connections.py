@@ -6,11 +6,11 @@ takes to the outside.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from ipaddress import ip_address
 
 from lbctl.connections import pressure
-from lbctl.connections.answers import drop, go_on, refuse, send_icmp_error
+from lbctl.connections.answers import drop, go_on, go_through, refuse, send_icmp_error
 from lbctl.connections.arrival import Arrival
 from lbctl.connections.endings import Endings
 from lbctl.connections.last_hops import LastHops
@@ -21,18 +21,21 @@ from lbctl.entries.access_table import ENDING, GONE, REINSTALLED, RESET, REUSED,
 from lbctl.entries.translation import outbound_keys
 from lbctl.frames import icmp
 from lbctl.frames.packets import Packet, parse_mac
-from lbctl.ground.effects import Outbox, ToSwitch
+from lbctl.ground.effects import Effect, Outbox, ToSwitch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.openflow.messages import AddEntries
+from lbctl.servers.slicing import Slicing
 from lbctl.site.model import Server, Service
 from lbctl.switches.switch import Switch
 from lbctl.values.addresses import Address, Endpoint
-from lbctl.values.keys import Place, sender_half, service_of, unpack_key
+from lbctl.values.keys import Place, reply_key, sender_half, service_of, unpack_key
 from lbctl.values.protocols import TCP, UDP
 from lbctl.values.side import EXTERNAL, INTERNAL
 from lbctl.values.transfer import TransferMode
 
+CACHE_FOLLOWS, HELD_BACK = 0.03, 1000
+"""Seconds in which the datapath's cache follows other flows, and SYNs that wait for it at most."""
 EARLY_SECONDS = 1.0
 """A datagram may come here for so long after its entry was made, since the datapath does not know the flows yet. They
 are not sent again with each one: the datapath would be checked anew each time, and a burst last longer."""
@@ -60,10 +63,16 @@ class NewConnections:
         self._unanswered = Unanswered(ground, self._looked_at)
         self._reused = Reused(ground, self._closed_or_not)
         self._asked: dict[Serving, int] = {}
+        self._held_back: deque[tuple[float, Effect]] = deque()
+        """SYNs, and until when. The client's last connection with that port may still be in the datapath's cache, which
+        would send what follows the SYN to another server."""
 
     def tick(self, now: float) -> Outbox:
-        """What waits for an answer of its switch."""
-        return self._reused.tick(now)
+        """What waits for an answer of its switch, and for its datapath's cache."""
+        out = self._reused.tick(now)
+        while self._held_back and now >= self._held_back[0][0]:
+            out.append(self._held_back.popleft()[1])
+        return out
 
     def take_asked(self) -> dict[Serving, int]:
         """How many packets for each external IP would have opened a connection, since this was last called."""
@@ -82,11 +91,27 @@ class NewConnections:
         if packet.ttl <= 1:
             return send_icmp_error(arrival, serving, icmp.TTL_EXPIRED)
         entry = serving.table.find(arrival.way, key)
+        if arrival.side is EXTERNAL and (slicing := serving.slices.get(service_of(key))):
+            return self._in_slice(arrival, serving, key, entry, slicing)
         if entry and (asked := self._reused.ask(arrival, serving, entry)) is not None:
             return asked
         if entry and (asked := self._unanswered.ask(arrival, serving, entry)):
             return asked
         return self._open(arrival, serving, key, entry)
+
+    def _in_slice(
+        self, arrival: Arrival, serving: Serving, key: bytes, entry: Entry | None, slicing: Slicing
+    ) -> Outbox:
+        """A connection of a sliced service, whose slice changes hands; or has no server."""
+        opened = slicing.opened(key, arrival.packet.seq)
+        if opened.table:
+            return [go_through(arrival, opened.table)]
+        out = self._open(arrival, serving, key, entry, wanted=opened.server)
+        reused = self._endings.has_just_ended(key) or arrival.now < opened.until
+        if not reused or len(self._held_back) >= HELD_BACK:
+            return out
+        self._held_back.append((arrival.now + CACHE_FOLLOWS, out.pop()))
+        return out
 
     def _looked_at(self, arrival: Arrival, serving: Serving, entry: Entry, answered: bool) -> Outbox:
         """A SYN that came again: its server has, or has not, said anything."""
@@ -107,9 +132,11 @@ class NewConnections:
         return ended + self._open(arrival, serving, entry.key, serving.table.find(arrival.way, entry.key))
 
     def _open(
-        self, arrival: Arrival, serving: Serving, key: bytes, entry: Entry | None, avoided: Endpoint | None = None
+        self, arrival: Arrival, serving: Serving, key: bytes, entry: Entry | None, avoided: Endpoint | None = None,
+        wanted: Endpoint | None = None,
     ) -> Outbox:
-        """entry: what there is with that key. avoided: a server that is chosen only if there is no other."""
+        """entry: what there is with that key. avoided: a server that is chosen only if there is no other. wanted: that
+        of a slice."""
         switch, packet = arrival.switch, arrival.packet
         out: Outbox = []
         reused = packet.protocol == TCP and (entry is not None or self._endings.has_just_ended(key))
@@ -118,7 +145,7 @@ class NewConnections:
             entry = None
         if entry is None:
             try:
-                entry = self._opening.entry(arrival, serving, key, avoided)
+                entry = self._opening.entry(arrival, serving, key, avoided, wanted)
             except Refusal as refusal:
                 if refusal.wait:
                     return [*out, *drop(switch, refusal.wait)]
@@ -187,24 +214,29 @@ class Opening:
         self._told: dict[tuple[Address, str], float] = {}
         """When which trouble of an external IP was logged last."""
 
-    def entry(self, arrival: Arrival, serving: Serving, key: bytes, avoided: Endpoint | None = None) -> Entry:
+    def entry(self, arrival: Arrival, serving: Serving, key: bytes, avoided: Endpoint | None = None,
+              wanted: Endpoint | None = None) -> Entry:
         """The entry of a connection that this packet, of that key, opens. Raises Refusal."""
         if full := pressure.full(serving, arrival.packet.protocol):
             raise Refusal(full)
         if arrival.way is EXTERNAL:
-            return self._to_server(arrival, serving, key, avoided)
+            return self._to_server(arrival, serving, key, avoided, wanted)
         if not serving.outbound:
             raise Refusal()  # a server's, which has no NAT gateway
         return self._to_outside(arrival, serving, key)
 
-    def _to_server(self, arrival: Arrival, serving: Serving, key: bytes, avoided: Endpoint | None) -> Entry:
+    def _to_server(self, arrival: Arrival, serving: Serving, key: bytes, avoided: Endpoint | None,
+                   wanted: Endpoint | None) -> Entry:
         packet, now, place = arrival.packet, arrival.now, service_of(key)
         service = serving.services.get(place)
         if service is None:
             return self._to_inside(arrival, serving, key)
         switch, takes, side = arrival.switch, serving.servers.takes, arrival.side
         if service.sliced and side is EXTERNAL:
-            raise self._refusal(arrival, serving, place, service)  # it comes here if its slice has no server
+            in_slice = reply_key(key, wanted.address.packed, wanted.port) if wanted else None
+            if in_slice is None or serving.table.by_reply(in_slice):
+                raise self._refusal(arrival, serving, place, service)
+            return Entry(key, in_slice, packet.eth_src, now, packet.seq)
         if side is INTERNAL and not self._ground.is_inside(packet.src):
             raise Refusal("source_not_inside")  # what it is answered would go to the external network
         neighbours, silent = switch.neighbours, switch.hearing.silent

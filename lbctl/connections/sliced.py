@@ -10,7 +10,8 @@ from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.servers.slices import slice_of
 from lbctl.switches.switch import Switch
-from lbctl.values.keys import pack_key, reply_key, service_of, unpack_key
+from lbctl.values.addresses import Endpoint
+from lbctl.values.keys import Place, pack_key, reply_key, service_of, unpack_key
 from lbctl.values.side import EXTERNAL, Side
 
 
@@ -21,27 +22,35 @@ def find(ground: Ground, switch: Switch, serving: Serving, side: Side, key: byte
     if entry or not serving.slices:
         return entry
     keys = _from_client(serving, key) if side is EXTERNAL else _from_server(serving, key)
-    return Entry(*keys, _next_hop(ground, switch, serving, keys[0]), 0.0) if keys else None
+    return Entry(*keys, next_hop_of(ground, serving, keys[0], switch), 0.0) if keys else None
 
 
 def _from_client(serving: Serving, key: bytes) -> tuple[bytes, bytes] | None:
     """The keys of the entry."""
-    owners = serving.slices.get(service_of(key))
-    server = owners[slice_of(unpack_key(key)[2])] if owners else None
+    slicing = serving.slices.get(service_of(key))
+    server = slicing.default(slice_of(unpack_key(key)[2])) if slicing else None
     return (key, reply_key(key, server.address.packed, server.port)) if server else None
 
 
 def _from_server(serving: Serving, reply: bytes) -> tuple[bytes, bytes] | None:
     protocol, address, port, client, client_port = unpack_key(reply)
+    server = Endpoint(ip_address(address), port)
     for place in serving.slices:
-        if place[0] == protocol and any(
-            (server.address.packed, server.port) == (address, port) for server in serving.services[place].servers
-        ):
+        if place[0] == protocol and server in serving.sliced(place).servers:
             return pack_key(protocol, client, client_port, serving.address.packed, place[1]), reply
     return None
 
 
-def _next_hop(ground: Ground, switch: Switch, serving: Serving, key: bytes) -> bytes:
-    router = serving.config.router
+def slice_of_entry(serving: Serving, place: Place, entry: Entry) -> int | None:
+    """The slice of that service that a connection is in; None: it is another service's, or its client is inside."""
+    if service_of(entry.key) != place or entry.full or place not in serving.slices:
+        return None
+    return slice_of(unpack_key(entry.key)[2])
+
+
+def next_hop_of(ground: Ground, serving: Serving, key: bytes, switch: Switch | None = None) -> bytes:
+    """The MAC that the client of that key is answered to; NO_HOP: it is not known. switch: who is to know its router's;
+    None: that of its LB."""
+    router, switch = serving.config.router, switch or ground.switches[serving.assigned]
     mac = ground.client_hops.of(ip_address(unpack_key(key)[1])) or (switch.neighbours.get(router) if router else None)
     return parse_mac(mac) if mac else NO_HOP

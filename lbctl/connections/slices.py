@@ -1,50 +1,201 @@
-"""Keeps every slice with a server that takes connections."""
+"""Gives the slices of each sliced service to servers that take connections, and lets them change hands."""
 
 from __future__ import annotations
 
-from lbctl.ground.effects import Outbox
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from ipaddress import ip_address
+
+from lbctl.connections.endings import Endings
+from lbctl.connections.old_connections import OldConnections
+from lbctl.connections.sliced import slice_of_entry
+from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
+from lbctl.ground.tokens import Confirmation
+from lbctl.openflow.flow import Flow, Identity
+from lbctl.openflow.messages import Barrier
 from lbctl.openflow.slice_rules import slice_flows
-from lbctl.servers.slices import divided
-from lbctl.site.model import Service
+from lbctl.servers.slices import SLICES
+from lbctl.servers.slicing import Change, Slicing, Step
+from lbctl.site.model import ServiceName
+from lbctl.store import SavedSlices, State
 from lbctl.values.addresses import Endpoint
 from lbctl.values.keys import Place
+from lbctl.values.protocols import UDP
+
+NARROWED, SWITCHED, FLIPPED, SETTLED = 1.2, 0.5, 0.5, 0.3
+"""Seconds from when a step is in force to the next one. The first: a SYN that is sent again after its first second has
+been seen by then (RFC 6298); the others: the datapath's cache has followed (ms on an idle machine)."""
+SAVED = ""
+"""Among the names of LBs: the store."""
+LOOK_INTERVAL = 1.0
+"""Seconds from one look for connections with entries to the next."""
 
 
 class Slices:
     """Of all sliced services."""
 
-    def __init__(self, ground: Ground) -> None:
-        self._ground = ground
+    def __init__(self, ground: Ground, endings: Endings, saved: Mapping[ServiceName, SavedSlices]) -> None:
+        self._ground, self._endings = ground, endings
+        self._old = OldConnections(ground)
+        self._saved = dict(saved)
+        self._look_at = 0.0
+        ground.survives(self._survives)
+
+    def restore(self) -> None:
+        """What an earlier controller has left: before the first switch comes."""
+        for serving in self._ground.external_ips:
+            for place, slicing in serving.slices.items():
+                if saved := self._saved.get(_name(serving, place)):
+                    # Which of them have connections with entries, the switches tell.
+                    serving.slices[place] = Slicing(saved.owners, saved.before, range(SLICES))
+                else:
+                    slicing.divide(self._weights(serving, place), lambda _: True, 0.0)
+        self._saved.clear()
 
     def tick(self, now: float) -> Outbox:
-        """What other servers, weights and states of servers change."""
+        """What other servers, weights and states of servers change, and what is due."""
         out: Outbox = []
+        look = now >= self._look_at
+        if look:
+            self._look_at = now + LOOK_INTERVAL
         for serving in self._ground.external_ips:
-            for place in serving.slices:
-                out += self._divide(serving, place)
+            for place, slicing in serving.slices.items():
+                out += self._divide(serving, place, slicing, now)
+                for change in list(slicing.changes):
+                    out += self._advance(serving, place, slicing, change, now)
+                if look:
+                    out += self._settle(serving, place, slicing)
         return out
 
-    def _divide(self, serving: Serving, place: Place) -> Outbox:
-        service, before = serving.services[place], serving.slices[place]
-        owners = divided(before, self._weights(serving, place, service))
-        if owners == before:
-            return []
-        old = {flow.identity: flow for flow in slice_flows(serving.sliced(place))}
-        serving.slices[place] = owners
-        new = {flow.identity: flow for flow in slice_flows(serving.sliced(place))}
-        changed = sum(here != there for here, there in zip(before, owners, strict=True))
-        name = f"{service.protocol}/{service.port}"
-        self._ground.log("slices divided", external_ip=str(serving.address), service=name, changed=changed)
-        return self._ground.change_alike(
-            list(new.values()), [flow for identity, flow in old.items() if identity not in new]
-        )
+    # Who gets which.
 
-    def _weights(self, serving: Serving, place: Place, service: Service) -> dict[Endpoint, int]:
-        """Of the servers that take connections. Those that have not told the LB their MAC are passed over while
-        others have."""
+    def _divide(self, serving: Serving, place: Place, slicing: Slicing, now: float) -> Outbox:
+        weights, owners = self._weights(serving, place), list(slicing.owners)
+        hops, down = serving.config.hops(), serving.servers.down
+
+        def gone(server: Endpoint) -> bool:
+            reset = (place, server) in down and serving.servers.resets(place)
+            return place[0] == UDP or reset or server.address not in hops
+
+        if weights == slicing.weights and not slicing.changes:
+            return []
+        old = self._flows(serving, place)
+        begun = slicing.divide(weights, gone, now)
+        if owners == slicing.owners:
+            return []
+        changed = sum(here != there for here, there in zip(owners, slicing.owners, strict=True))
+        self._ground.log("slices change hands", external_ip=str(serving.address), service=_text(place), slices=changed)
+        out = self._ordered(serving, place, old)
+        return out if begun else [*out, self._ground.save()]
+
+    def _weights(self, serving: Serving, place: Place) -> dict[Endpoint, int]:
+        """Of the servers that take connections. Those that do not tell the LB their MAC are passed over while others
+        do."""
+        service, switch = serving.services[place], self._ground.switches[serving.assigned]
         taking = [server for server in service.servers if server.weight and serving.servers.takes(place, server)]
-        switch = self._ground.switches[serving.assigned]
         heard = [server for server in taking if switch.hears(server.hop.address)]
         return {server.endpoint: server.weight for server in heard or taking}
+
+    # How.
+
+    def _advance(self, serving: Serving, place: Place, slicing: Slicing, change: Change, now: float) -> Outbox:
+        if change.since is None:
+            return self._confirm(serving, change, now)
+        waited = now - change.since
+        if change.step is Step.NARROWED and waited >= NARROWED:
+            change.step, change.since = Step.SWITCHED, now
+        elif change.step is Step.SWITCHED and waited >= SWITCHED:
+            return self._old.look(serving, place, change, now, partial(self._flip, serving, place, slicing, change))
+        elif change.step is Step.FLIPPED and waited >= FLIPPED:
+            old = self._flows(serving, place)
+            change.go_on(Step.SETTLING)
+            return self._ordered(serving, place, old)
+        elif change.step is Step.SETTLING and waited >= SETTLED:
+            return self._end(serving, place, slicing, change, now)
+        return []
+
+    def _flip(
+        self, serving: Serving, place: Place, slicing: Slicing, change: Change, numbers: set[int], before: Outbox,
+        now: float,
+    ) -> Outbox:
+        """The old connections of these slices have entries, which `before` adds, or are over."""
+        numbers &= change.before.keys()
+        if change not in slicing.changes or not numbers:
+            return []
+        old = self._flows(serving, place)
+        slicing.flip(change, numbers)
+        return [*before, *self._ordered(serving, place, old)]
+
+    def _end(self, serving: Serving, place: Place, slicing: Slicing, change: Change, now: float) -> Outbox:
+        """Entries to the slices' owners are not needed: their packets go there anyway."""
+        needless = [entry for entry in serving.table.snapshot()
+                    if (number := slice_of_entry(serving, place, entry)) is not None and number in change.before
+                    and slicing.owners[number] == Endpoint(ip_address(entry.server[0]), entry.server[1])]
+        slicing.end(change)
+        self._ground.log("slices have changed hands", external_ip=str(serving.address), service=_text(place),
+                         slices=len(change.before), seconds=round(now - change.begun, 1))
+        out = self._endings.end_all(serving, needless, now) + self._settle(serving, place, slicing)
+        return [*out, self._ground.save()]
+
+    def _settle(self, serving: Serving, place: Place, slicing: Slicing) -> Outbox:
+        """Slices without connections that have entries need not look for any."""
+        if serving.unread:
+            return []  # they are still to be read
+        found = {number for entry in serving.table.entries()
+                 if (number := slice_of_entry(serving, place, entry)) is not None}
+        mixed = slicing.mixed_of(found)
+        if mixed == slicing.mixed:
+            return []
+        old = self._flows(serving, place)
+        slicing.mixed = mixed
+        return self._ordered(serving, place, old)
+
+    # To the switches.
+
+    def _flows(self, serving: Serving, place: Place) -> dict[Identity, Flow]:
+        return {flow.identity: flow for flow in slice_flows(serving.sliced(place))}
+
+    def _ordered(self, serving: Serving, place: Place, old: Mapping[Identity, Flow]) -> Outbox:
+        """What has changed since `old`. What goes, goes in the inverse order of that in which it came."""
+        new = self._flows(serving, place)
+        gone = [flow for identity, flow in old.items() if identity not in new]
+        return self._ground.change_alike([*new.values()], gone[::-1])
+
+    def _confirm(self, serving: Serving, change: Change, now: float) -> Outbox:
+        """The change's step is in force when all LBs have confirmed it, and it is saved. An LB that is lost meanwhile
+        will be given all of it when it comes back."""
+        if change.waiting is None:
+            if not self._ground.switches[serving.assigned].ready:
+                return []
+            change.waiting = waiting = {SAVED, *(switch.lb.name for switch in self._ground.ready())}
+            barriers = [ToSwitch(name, Barrier(self._token(waiting, name, name))) for name in waiting - {SAVED}]
+            return [*barriers, self._ground.save(self._token(waiting, SAVED, None))]
+        change.waiting -= {name for name in change.waiting - {SAVED} if not self._ground.switches[name].ready}
+        if not change.waiting:
+            change.since = now
+        return []
+
+    def _token(self, waiting: set[str], who: str, lb: str | None) -> int:
+        def confirmed(now: float) -> Outbox:
+            waiting.discard(who)
+            return []
+
+        return self._ground.tokens.new(Confirmation(lb, confirmed, lambda _, now: confirmed(now)))
+
+    def _survives(self, state: State) -> State:
+        return replace(state, slices={
+            _name(serving, place): SavedSlices(tuple(slicing.owners), {
+                number: server for change in slicing.changes for number, server in change.before.items()
+                if change.step in (Step.NARROWED, Step.SWITCHED)})
+            for serving in self._ground.external_ips for place, slicing in serving.slices.items()})
+
+
+def _name(serving: Serving, place: Place) -> ServiceName:
+    return ServiceName(serving.address, serving.services[place].protocol, place[1])
+
+
+def _text(place: Place) -> str:
+    return f"{'udp' if place[0] == UDP else 'tcp'}/{place[1]}"

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from functools import partial
+from ipaddress import ip_address
 from typing import Protocol
 
 from lbctl.connections.recovery import recover
 from lbctl.entries.access_table import Entry
 from lbctl.failures.detection import Detection
-from lbctl.ground.effects import Outbox, ToSwitch, to_switch
+from lbctl.ground.effects import Effect, Outbox, ToSwitch, to_switch
 from lbctl.ground.ground import Ground
 from lbctl.ground.in_use import keep_what_is_in_use
 from lbctl.ground.serving import Serving
@@ -111,6 +112,7 @@ class Comebacks:
             for other in ground.ready():
                 out += ground.sync(other)
         self._learn_neighbours(switch, readback)
+        out += self._learn_clients(readback)
         out += to_switch(name, switch.reconcile(ground.configs(), readback.cookies))
         switch.state = "ready"
         self._detection.read_back(name, now)
@@ -133,12 +135,25 @@ class Comebacks:
                 out += self._ground.let_pass(side, mac)
         return out
 
+    def _learn_clients(self, readback: ReadBack) -> Outbox:
+        """The MACs that clients of sliced services are answered to."""
+        hops, out = self._ground.client_hops, list[Effect]()
+        for packed, mac in readback.way_back.clients.items():
+            client = ip_address(packed)
+            if hops.of(client) is None:
+                out += self._ground.change_alike(*hops.met(client, mac.hex(":")))
+        return out
+
     def _learn_neighbours(self, switch: Switch, readback: ReadBack) -> None:
         """The MACs that the switch delivers to."""
         hops = {server.packed: hop for config in self._ground.configs() for server, hop in config.hops().items()}
         for server, mac in readback.neighbours.items():
             if server in hops:
                 switch.neighbours.setdefault(hops[server].address, mac.hex(":"))
+        routers = {config.address.packed: config.router for config in self._ground.configs() if config.router}
+        for external_ip, mac in readback.way_back.external_ips.items():
+            if external_ip in routers:
+                switch.neighbours.setdefault(routers[external_ip], mac.hex(":"))
 
     def _came_back_empty(self, switch: Switch, readback: ReadBack) -> list[Serving]:
         """The external IPs whose entries were there for an earlier control function, and are no more (or not yet

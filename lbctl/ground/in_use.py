@@ -22,7 +22,8 @@ def internal_ips_in_use(serving: Serving) -> set[Address]:
 
 def servers_in_use(serving: Serving) -> set[Address]:
     """The addresses of the servers that its connections go to."""
-    return {ip_address(server) for server in serving.table.servers()}
+    by_slice = {server.address for slicing in serving.slices.values() for server in slicing.servers()}
+    return {ip_address(server) for server in serving.table.servers()} | by_slice
 
 
 def former_servers(serving: Serving, config: ExternalIp,

@@ -13,7 +13,8 @@ from lbctl.entries.translation import Allocation, Slot, full_reply
 from lbctl.ground.move_record import MoveRecord
 from lbctl.openflow.slice_rules import Sliced
 from lbctl.servers.schedulers import Scheduler, scheduler_for
-from lbctl.servers.slices import NOBODYS, PORT_MASK, Owners
+from lbctl.servers.slices import PORT_MASK
+from lbctl.servers.slicing import Slicing
 from lbctl.servers.states import ServerStates
 from lbctl.site.model import PORTS, ExternalIp, Hop, NatBehaviour, Server, Service, Settings, Tunnel
 from lbctl.values.addresses import Address, Endpoint, Network
@@ -44,8 +45,8 @@ class Serving:
         self.services: dict[Place, Service] = {}
         """By protocol number and port."""
         self.schedulers: dict[Place, Scheduler] = {}
-        self.slices: dict[Place, Owners] = {}
-        """Of the sliced services, the server of each slice."""
+        self.slices: dict[Place, Slicing] = {}
+        """Of the sliced services."""
         self.servers = ServerStates(self.table)
         self.allocation: Allocation | None = None
         """None: destination NAT, where ports stay as they are; or there are mappings."""
@@ -112,7 +113,7 @@ class Serving:
             else scheduler_for(service, self.table.connections_to)
             for place, service in self.services.items()
         }
-        self.slices = {place: self.slices.get(place, NOBODYS) for place, service in self.services.items()
+        self.slices = {place: self.slices.get(place) or Slicing() for place, service in self.services.items()
                        if service.sliced}
         self.servers.configure(self.services, drained)
 
@@ -165,7 +166,9 @@ class Serving:
 
     def sliced(self, place: Place) -> Sliced:
         """A sliced service, as its flows are made of it."""
-        return Sliced(self.address, self.services[place], PORT_MASK, self.slices[place])
+        service, slicing = self.services[place], self.slices[place]
+        servers = frozenset(server.endpoint for server in service.servers) | slicing.servers()
+        return Sliced(self.address, service, PORT_MASK, slicing.states(), servers)
 
     def remove(self, entry: Entry, now: float) -> None:
         """Takes an entry out of the table, and frees its port."""

@@ -182,7 +182,8 @@ _MOVE_NAMES = {"eth_src": "NXM_OF_ETH_SRC", "eth_dst": "NXM_OF_ETH_DST", "arp_sh
                "arp_tha": "NXM_NX_ARP_THA", "arp_spa": "NXM_OF_ARP_SPA", "arp_tpa": "NXM_OF_ARP_TPA",
                "tun_ipv4_src": "NXM_NX_TUN_IPV4_SRC", "tun_ipv4_dst": "NXM_NX_TUN_IPV4_DST",
                "ipv4_src": "NXM_OF_IP_SRC", "ipv4_dst": "NXM_OF_IP_DST", "ipv6_src": "NXM_NX_IPV6_SRC",
-               "ipv6_dst": "NXM_NX_IPV6_DST", "metadata": "OXM_OF_METADATA"}
+               "ipv6_dst": "NXM_NX_IPV6_DST", "metadata": "OXM_OF_METADATA",
+               "tcp_src": "NXM_OF_TCP_SRC", "udp_src": "NXM_OF_UDP_SRC"}
 _LEARNED = {"eth_type": "eth_type", "arp_op": "arp_op", "ip_proto": "nw_proto", "icmpv6_type": "icmpv6_type"}
 _MATCH_ORDER = ("reg0", "reg1", "reg2", "reg3", "tunnel_id", "tun_ipv4_src", "metadata", "in_port", "vlan_vid",
                 "eth_src", "eth_dst",

@@ -32,6 +32,7 @@ _OXM_IN_PORT = 0x80000004
 _ENTRY_OXMS = {0x80001401: "protocol", 0x80001604: "a", 0x80003410: "a", 0x80001804: "b", 0x80003610: "b",
                0x80001A02: "a_port", 0x80001E02: "a_port", 0x80001C02: "b_port", 0x80002002: "b_port"}
 _OXM_IPV4_DST, _OXM_IPV6_DST = bytes.fromhex("80001804"), bytes.fromhex("80003610")
+_OXM_IPV4_SRC, _OXM_IPV6_SRC = bytes.fromhex("80001604"), bytes.fromhex("80003410")
 _SET_ETH_DST = bytes.fromhex("0019001080000606")
 """The action set_field for eth_dst: type 25, 16 bytes, OXM header."""
 TABLE_IN, TABLE_OUT = (number(side.access_table) for side in Side)
@@ -189,6 +190,27 @@ def decode_neighbours(body: bytes) -> dict[bytes, bytes]:
             if address >= 0 and mac >= 0:
                 neighbours[record[address + 4:address + 4 + size]] = record[mac + 8:mac + 14]
     return neighbours
+
+
+class WayBack(NamedTuple):
+    """Of table way_back: the MACs of clients, and of the routers of external IPs; all packed."""
+
+    clients: dict[bytes, bytes]
+    external_ips: dict[bytes, bytes]
+
+
+def decode_way_back(body: bytes) -> WayBack:
+    """Of that table's flows in a reply's body."""
+    found = WayBack({}, {})
+    for offset, length, _ in stats_records(body):
+        record = body[offset:offset + length]
+        mac = record.find(_SET_ETH_DST, 48)
+        for macs, header, size in ((found.clients, _OXM_IPV4_DST, 4), (found.clients, _OXM_IPV6_DST, 16),
+                                   (found.external_ips, _OXM_IPV4_SRC, 4), (found.external_ips, _OXM_IPV6_SRC, 16)):
+            address = record.find(header, 48)
+            if address >= 0 and mac >= 0:
+                macs[record[address + 4:address + 4 + size]] = record[mac + 8:mac + 14]
+    return found
 
 
 class EntryStatsDecoder:

@@ -19,32 +19,77 @@ from lbctl.values.owners import owner_of
 from lbctl.values.protocols import ETH_TYPES
 
 
+class SliceState(NamedTuple):
+    """How a slice's packets find their server. owner: who gets its new connections; default: where packets without an
+    entry go (None: nowhere); by_entry: some may have one; asking: SYNs come to the controller."""
+
+    owner: Endpoint | None
+    default: Endpoint | None
+    by_entry: bool = False
+    asking: bool = False
+
+
 class Sliced(NamedTuple):
-    """A sliced service. mask: the bits of a client's port that tell its slice; owners: the server of each, None: the
-    slice is nobody's."""
+    """A sliced service. mask: the bits of a client's port that tell its slice; servers: all whose answers may come
+    without an entry."""
 
     external_ip: Address
     service: Service
     mask: int
-    owners: tuple[Endpoint | None, ...]
+    slices: tuple[SliceState, ...]
+    servers: frozenset[Endpoint]
 
 
 def slice_flows(sliced: Sliced) -> Iterator[Flow]:
-    """The same on every LB."""
+    """The same on every LB. Of a slice those come first that are to be there first: a slice that changes hands must not
+    be its new owner's before its packets are looked at one by one."""
     address, service = sliced.external_ip, sliced.service
     owner, version, transport = owner_of(address.packed), address.version, service.protocol
-    packets: Match = {"eth_type": ETH_TYPES[version], "ip_proto": service.protocol_number}
-    for number, endpoint in enumerate(sliced.owners):
-        bits = number * (sliced.mask & -sliced.mask)
-        match: Match = {**packets, f"ipv{version}_dst": str(address), f"{transport}_dst": service.port,
-                        f"{transport}_src": (bits, sliced.mask)}
-        if endpoint:
-            yield flow(Kind.SLICE, owner, "slices_in", 100, match, SetField(f"ipv{version}_dst", str(endpoint.address)),
-                       SetField(f"{transport}_dst", endpoint.port), goto="slice_hop")
-    for server in service.servers:
-        match = {**packets, f"ipv{version}_src": str(server.address), f"{transport}_src": server.port}
-        yield flow(Kind.SLICE, owner, "slices_out", 100, match, SetField(f"ipv{version}_src", str(address)),
-                   SetField(f"{transport}_src", service.port), goto="way_back")
+    mixed = any(state.by_entry for state in sliced.slices)
+    defaults = default_flows(sliced)
+    for number, state in enumerate(sliced.slices):
+        match = _match(sliced, number)
+        if number in defaults:
+            yield defaults[number]
+        if state.asking:
+            # Written onto themselves: so each connection has a cached flow of its own, which sees what changes.
+            narrow = [MoveField(field, field, width) for field, width in (
+                (f"ipv{version}_src", address.max_prefixlen), (f"{transport}_src", 16))]
+            yield flow(Kind.SLICE, owner, "slices_in", 140, match, *narrow, goto="inbound_flags")
+        elif state.by_entry:
+            yield flow(Kind.SLICE, owner, "slices_in", 140, match, goto="access_in")
+        if state.owner:
+            yield flow(Kind.SLICE, owner, "slices_in", 100, match, *_to(state.owner, service), goto="slice_hop")
+    for server in sorted(sliced.servers, key=str):
+        match = {"eth_type": ETH_TYPES[version], "ip_proto": service.protocol_number,
+                 f"ipv{version}_src": str(server.address), f"{transport}_src": server.port}
+        from_service = (SetField(f"ipv{version}_src", str(address)), SetField(f"{transport}_src", service.port))
+        if mixed:
+            yield flow(Kind.SLICE, owner, "access_out", 50, match, *from_service, goto="way_back")
+            yield flow(Kind.SLICE, owner, "slices_out", 100, match, goto="outbound_flags")
+        else:
+            yield flow(Kind.SLICE, owner, "slices_out", 100, match, *from_service, goto="way_back")
+
+
+def default_flows(sliced: Sliced) -> dict[int, Flow]:
+    """By slice: where packets go that have no entry, if some have one."""
+    owner = owner_of(sliced.external_ip.packed)
+    return {number: flow(Kind.SLICE, owner, "access_in", 50, _match(sliced, number),
+                         *_to(state.default, sliced.service), goto="slice_hop")
+            for number, state in enumerate(sliced.slices) if state.by_entry and state.default}
+
+
+def _match(sliced: Sliced, number: int) -> Match:
+    """What clients in that slice send."""
+    address, service = sliced.external_ip, sliced.service
+    return {"eth_type": ETH_TYPES[address.version], "ip_proto": service.protocol_number,
+            f"ipv{address.version}_dst": str(address), f"{service.protocol}_dst": service.port,
+            f"{service.protocol}_src": (number * (sliced.mask & -sliced.mask), sliced.mask)}
+
+
+def _to(server: Endpoint, service: Service) -> tuple[SetField, SetField]:
+    return (SetField(f"ipv{server.address.version}_dst", str(server.address)),
+            SetField(f"{service.protocol}_dst", server.port))
 
 
 def unknown_client_flows() -> Iterator[Flow]:

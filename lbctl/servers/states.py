@@ -88,6 +88,11 @@ class ServerStates:
         bar = self._bars.get(place, {}).get(endpoint)
         return bar.closed if bar else all(server.endpoint != endpoint for server in self._servers(place))
 
+    def resets(self, place: Place) -> bool:
+        """Are the connections of that service's servers that go down reset?"""
+        check = self._services[place].health_check
+        return check is not None and check.when_down == "reset"
+
     def fails_open(self, place: Place) -> str | None:
         """Why that service takes new connections though its health checks say no. None: it doesn't."""
         if place in self._unheeded:

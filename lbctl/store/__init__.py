@@ -2,7 +2,7 @@
 passed the point of no return, and what operators ordered. Entries are not kept here: the switches have them.
 
 Uses `site` and `values`. The control function says when the state is to be saved, and the shell loads and saves it.
-Offered: `State` with `UnfinishedMove`, `FileStore` with `StoreError`, and `new_fence_code`.
+Offered: `State` with `UnfinishedMove` and `SavedSlices`, `FileStore` with `StoreError`, and `new_fence_code`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from pathlib import Path
 
 from lbctl.site.model import ServiceName, ServiceOrder
 from lbctl.store import checked as checks
+from lbctl.store import slices as saved_slices
 from lbctl.store.checked import Checked
 from lbctl.store.orders import orders_of, rows_of
+from lbctl.store.slices import SavedSlices as SavedSlices
 from lbctl.values.addresses import Address
 from lbctl.values.transfer import Strategy
 
@@ -44,7 +46,7 @@ class State:
     """assigned: external IP -> LB name; unfinished: external IP -> its move; watched: the LBs whose data paths have
     answered probes; fence_code: see openflow/probe_rules.py ("": none, no LB can be fenced); orders: for services;
     drained: LBs that an operator wants empty; checked: what is known of servers, of the services whose check has been
-    passed."""
+    passed; slices: who has those of sliced services."""
 
     assigned: Mapping[Address, str] = field(default_factory=dict)
     unfinished: Mapping[Address, UnfinishedMove] = field(default_factory=dict)
@@ -53,6 +55,7 @@ class State:
     orders: Mapping[ServiceName, ServiceOrder] = field(default_factory=dict)
     drained: frozenset[str] = frozenset()
     checked: Mapping[ServiceName, Checked] = field(default_factory=dict)
+    slices: Mapping[ServiceName, SavedSlices] = field(default_factory=dict)
 
 
 def new_fence_code() -> str:
@@ -83,10 +86,11 @@ class FileStore:
                          frozenset(map(str, document.get("watched", ()))),
                          _fence_code(document.get("fence_code", "")),
                          orders_of(document.get("orders", ())), frozenset(map(str, document.get("drained", ()))),
-                         checks.checked_of(document.get("checked", ())))
+                         checks.checked_of(document.get("checked", ())),
+                         saved_slices.slices_of(document.get("slices", ())))
         except FileNotFoundError:
             return State()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise StoreError(f"{self.path}: can't be read ({error}); mend it, or remove it to start from the "
                              "assignment in the site file") from error
 
@@ -102,6 +106,7 @@ class FileStore:
             "orders": rows_of(state.orders),
             "drained": sorted(state.drained),
             "checked": checks.rows_of(state.checked),
+            "slices": saved_slices.rows_of(state.slices),
         }
         try:
             self._replace(json.dumps(document, indent=2))

@@ -6,8 +6,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from lbctl.openflow.cookies import MARK, MASK_KIND, MASK_MARK, Kind, kind_of, owner_in
-from lbctl.openflow.inbound import EntryStats, EntryStatsDecoder, decode_flow_stats, decode_neighbours
+from lbctl.openflow.cookies import ENTRY_KINDS, MARK, MASK_KIND, MASK_MARK, Kind, kind_of, owner_in
+from lbctl.openflow.inbound import (
+    EntryStats,
+    EntryStatsDecoder,
+    WayBack,
+    decode_flow_stats,
+    decode_neighbours,
+    decode_way_back,
+)
 from lbctl.openflow.tables import TABLES, name_of
 from lbctl.values.keys import BUCKETS
 from lbctl.values.side import EXTERNAL
@@ -47,6 +54,8 @@ class ReadBack:
     """Flows that carry an entry's cookie but are not as we make them: left alone, and told."""
     neighbours: dict[bytes, bytes] = field(default_factory=dict)
     """Packed server address -> MAC, as the switch delivers to them now."""
+    way_back: WayBack = field(default_factory=lambda: WayBack({}, {}))
+    """Where the switch answers clients of sliced services to."""
     entries: dict[bytes, FoundEntry] = field(default_factory=dict)
     open: set[Question] = field(default_factory=set)
     """What has not been answered whole."""
@@ -57,9 +66,10 @@ class ReadBack:
         found: list[Question] = []
         for table in sorted(TABLES.values(), key=lambda table: table.name != "arp"):
             if table.name in ("access_in", "access_out"):
-                kinds = (Kind.PIPELINE, Kind.ENTRY_IN if table.name == "access_in" else Kind.ENTRY_OUT)
+                kinds = (Kind.PIPELINE, Kind.SLICE, Kind.ENTRY_IN if table.name == "access_in" else Kind.ENTRY_OUT)
                 found += [
-                    Question(table.name, MARK << 56 | kind << 48, MASK_KIND, kind != Kind.PIPELINE) for kind in kinds
+                    Question(table.name, MARK << 56 | kind << 48, MASK_KIND, kind in ENTRY_KINDS.values())
+                    for kind in kinds
                 ]
             else:
                 found.append(Question(table.name, MARK << 56, MASK_MARK))
@@ -75,6 +85,9 @@ class ReadBack:
                 self._add(stats)
         else:
             self.neighbours.update(decode_neighbours(body))
+            if question.table == "way_back":
+                for known, found in zip(self.way_back, decode_way_back(body), strict=True):
+                    known.update(found)
             self.cookies.update((name_of(flow.table), flow.cookie) for flow in decode_flow_stats(body))
         if not more:
             self.open.discard(question)

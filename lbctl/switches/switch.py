@@ -14,6 +14,7 @@ from lbctl.openflow.probe_rules import Watched
 from lbctl.openflow.rules import ABSENT, Role, all_flows, delivery_flows, external_ip_flows
 from lbctl.openflow.slice_rules import way_back_flows
 from lbctl.openflow.source_rules import Internal
+from lbctl.openflow.tables import number
 from lbctl.site.model import ExternalIp, LoadBalancer
 from lbctl.switches.hearing import Hearing
 from lbctl.values.addresses import Address
@@ -144,16 +145,18 @@ class Switch:
         self.hearing.forget()
 
     def reconcile(self, external_ips: Iterable[ExternalIp], held: Counter[tuple[str, int]]) -> list[Message]:
-        """After a read-back: `held` counts the (table, cookie) of the flows there. Sends the difference only."""
+        """After a read-back: `held` counts the (table, cookie) of the flows there. Sends the difference only; what is
+        needless goes when what is to be in its place is there."""
         wanted = self._wanted(external_ips)
         by_cookie: dict[tuple[str, int], list[Flow]] = {}
         for flow in wanted.values():
             by_cookie.setdefault((flow.table, flow.cookie), []).append(flow)
-        wrong = [place for place, count in held.items() if count != len(by_cookie.get(place, ()))]
+        unclear = [place for place, flows in by_cookie.items() if held.get(place, 0) > len(flows)]
+        # From the first table to the last one: what leads to a flow goes before it.
+        needless = sorted((place for place in held if place not in by_cookie), key=lambda place: number(place[0]))
         missing = [flow for place, flows in by_cookie.items() if held.get(place) != len(flows) for flow in flows]
         self._held = wanted
-        messages: list[Message] = [DeleteCookie(table, cookie, MASK_ALL) for table, cookie in wrong]
-        return [*messages, AddFlows(tuple(missing))] if missing else messages
+        return [*_delete(unclear), *([AddFlows(tuple(missing))] if missing else []), *_delete(needless)]
 
     def sync(self, external_ips: Iterable[ExternalIp]) -> list[Message]:
         """Sends what has changed since the last time: after another site file, port, or neighbour."""
@@ -226,3 +229,8 @@ class Switch:
         if gone:
             messages.append(DeleteFlows(gone))
         return messages
+
+
+def _delete(places: Iterable[tuple[str, int]]) -> list[Message]:
+    """The flows of these (table, cookie)."""
+    return [DeleteCookie(table, cookie, MASK_ALL) for table, cookie in places]

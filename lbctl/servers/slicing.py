@@ -1,0 +1,167 @@
+"""How the slices of a service change hands while connections run (docs/slices.md).
+
+Nobody knows the connections of a slice, so its new server gets the new ones and the old server keeps the others, in
+these steps, each of which is in force before the next one begins:
+
+    narrowed  every connection of the slice is looked at by itself, and SYNs come to the controller, which sends them to
+              the old server and remembers them. The datapath's cached flows for the slice as a whole end meanwhile.
+    switched  a SYN makes an entry to the new server; one that comes again makes one to the old server.
+    flipped   once the old server's connections have entries, or are over: what has no entry goes to the new server.
+    settling  SYNs come to the controller no more; then the entries to the new server are not needed any more.
+
+Why so: a cached flow for all of a slice outlives the change of its flows for some ms, and would send the ACK of a
+connection that has just been given to the new server to the old one.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from lbctl.openflow.slice_rules import SliceState
+from lbctl.servers.slices import NOBODYS, Owners, divided, slice_of
+from lbctl.values.addresses import Endpoint
+from lbctl.values.keys import unpack_key
+
+REMEMBERED = 20_000
+"""SYNs of a change; one that is not remembered, and comes again, opens a connection to the new server."""
+
+
+CACHED = 15.0
+"""Seconds in which the datapath has forgotten connections that are over (other_config:max-idle, and some)."""
+
+
+class Step(enum.Enum):
+    NARROWED = "narrowed"
+    SWITCHED = "switched"
+    FLIPPED = "flipped"
+    SETTLING = "settling"
+
+
+class Opened(NamedTuple):
+    """What becomes of a connection: it goes through that table, by its slice; or (None) it has an entry to that server
+    (None: there is none)."""
+
+    table: str | None
+    server: Endpoint | None = None
+    until: float = 0.0
+    """Until then an earlier connection with the same port may have had no entry, nor have been over for long."""
+
+
+@dataclass(eq=False, slots=True)
+class Change:
+    """Slices that change hands together. before: of each, its old server. since: when its last step was in force; None:
+    it is not yet. waiting: who has not confirmed that; None: nobody has been asked."""
+
+    before: dict[int, Endpoint]
+    step: Step = Step.NARROWED
+    begun: float = 0.0
+    since: float | None = None
+    waiting: set[str] | None = None
+    syns: dict[bytes, int] = field(default_factory=dict)
+    """Their sequence numbers, by the keys of the connections that they open at the old server."""
+
+    def go_on(self, step: Step) -> None:
+        """That step is ordered."""
+        self.step, self.since, self.waiting = step, None, None
+
+
+class Slicing:
+    """The slices of one service."""
+
+    def __init__(self, owners: Owners = NOBODYS, before: Mapping[int, Endpoint] | None = None,
+                 mixed: Iterable[int] = ()) -> None:
+        """before: of the slices that were changing hands when the controller ended."""
+        self.owners = list(owners)
+        """Who gets a slice's new connections, at the latest when its change is over."""
+        self.changes: list[Change] = [Change(dict(before))] if before else []
+        self.weights: dict[Endpoint, int] = {}
+        """Those that it was divided by last."""
+        self.mixed = set(mixed)
+        """Slices of whose connections some have entries, though they do not change hands."""
+
+    def servers(self) -> set[Endpoint]:
+        """Those that connections may go to that have no entry."""
+        return {owner for owner in self.owners if owner} | {
+            server for change in self.changes for server in change.before.values()
+        }
+
+    def default(self, number: int) -> Endpoint | None:
+        """Where packets of that slice go that have no entry."""
+        change = self.change_of(number)
+        if change and change.step in (Step.NARROWED, Step.SWITCHED):
+            return change.before[number]
+        return self.owners[number]
+
+    def states(self) -> tuple[SliceState, ...]:
+        """Of all slices, as their flows are made of it."""
+        steps = {number: change.step for change in self.changes for number in change.before}
+        return tuple(
+            SliceState(owner, self.default(number), number in steps or number in self.mixed,
+                       steps.get(number, Step.SETTLING) is not Step.SETTLING)
+            for number, owner in enumerate(self.owners)
+        )
+
+    def change_of(self, number: int) -> Change | None:
+        return next((change for change in self.changes if number in change.before), None)
+
+    def opened(self, key: bytes, sequence: int) -> Opened:
+        """By a SYN with that sequence number. key: its connection's."""
+        number = slice_of(unpack_key(key)[2])
+        change = self.change_of(number)
+        if change is None:
+            return Opened("slices_in" if self.owners[number] else None)
+        if change.step is Step.NARROWED:
+            if len(change.syns) < REMEMBERED:
+                change.syns[key] = sequence
+            return Opened("access_in")
+        comes_again = change.syns.get(key) == sequence
+        server = change.before[number] if comes_again else self.owners[number]
+        return Opened(None, server, change.begun + CACHED)
+
+    def divide(self, weights: Mapping[Endpoint, int], gone: Callable[[Endpoint], bool], now: float) -> Change | None:
+        """Gives each of these servers its share of the slices. gone: has that server lost its connections, so that its
+        slices can go to others at once? Returns the change that begins by this, if one does."""
+        self.weights = dict(weights)
+        wanted = divided(tuple(self.owners), weights)
+        before: dict[int, Endpoint] = {}
+        for number, (owner, new) in enumerate(zip(self.owners, wanted, strict=True)):
+            if owner == new:
+                continue
+            changing = self.change_of(number)
+            if changing and owner is not None and owner in weights and not gone(owner):
+                continue  # one after the other
+            self.owners[number] = new
+            if changing is None and owner is not None and not gone(owner):
+                before[number] = owner
+        for change in self.changes:
+            for number in [number for number, server in change.before.items() if gone(server)]:
+                del change.before[number]
+                self.mixed.add(number)
+        self.changes = [change for change in self.changes if change.before]
+        if not before:
+            return None
+        change = Change(before, begun=now)
+        self.mixed -= before.keys()
+        self.changes.append(change)
+        return change
+
+    def flip(self, change: Change, numbers: Collection[int]) -> Change:
+        """These slices of the change go on to the next step, as a change of their own if there are others."""
+        if len(numbers) < len(change.before):
+            rest = {number: server for number, server in change.before.items() if number not in numbers}
+            self.changes.append(Change(rest, change.step, change.begun, change.since, syns=change.syns))
+            change.before = {number: change.before[number] for number in numbers}
+        change.go_on(Step.FLIPPED)
+        return change
+
+    def end(self, change: Change) -> None:
+        """Its slices have changed hands. Some of their connections may have entries still."""
+        self.changes.remove(change)
+        self.mixed |= change.before.keys()
+
+    def mixed_of(self, with_entries: Iterable[int]) -> set[int]:
+        """What `mixed` should be, if those slices have connections with entries."""
+        return {number for number in with_entries if self.change_of(number) is None}
