@@ -22,7 +22,7 @@ from lbctl.openflow.hop_rules import hop_flow
 from lbctl.openflow.meters import ANSWERS, HOPS_SHOWN, MOST_CHECKS
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.rules import ABSENT, SERVING, Role
-from lbctl.openflow.slice_rules import Sliced, client_flows, router_flow, slice_flows
+from lbctl.openflow.slice_rules import Sliced, SliceState, client_flows, router_flow, slice_flows
 from lbctl.openflow.source_rules import Internal
 from lbctl.openflow.tables import REGISTERS, TABLES, Table, number
 from lbctl.servers.slices import PORT_MASK
@@ -169,15 +169,23 @@ PARAGRAPHS: dict[Key, str] = {
     ("transfer_mode", 120, Kind.MODE): "A sliced service: clients' packets to it, and its servers' answers, are told "
         "by address, protocol and port alone, whatever their flags are, and go past the access table, which would look "
         "at the whole of them. The same in transition mode: there is nothing to be held.",
-    ("slices_in", 100, Kind.SLICE):
-        "A slice: of all clients whose ports have these bits under the mask 0x1fe (the dump shows 4 of 256). "
-        "They get the server's address and port. There is one such flow for each slice on every LB, whoever "
-        "serves the external IP, and none for a connection, so the datapath's cache does not grow with them. "
-        "Nobody's slice has none.",
+    ("slices_in", 140, Kind.SLICE): "Slices whose packets are looked at one by one, in the access table: 0x4 changes "
+        "hands, so the flow also writes the client's address and port onto themselves, by which each connection has a "
+        "cached flow of its own, and SYNs come to the controller by the tables inbound_flags and no_entry. 0x6 has "
+        "changed hands, and some of its old connections are still open, with entries ([slices.md](slices.md)).",
+    ("slices_in", 100, Kind.SLICE): "A slice: of all clients whose ports have these bits under the mask 0x1fe (the "
+        "dump shows 4 of 256). They get the server's address and port. There is one such flow for each slice on every "
+        "LB, whoever serves the external IP, and none for a connection, so the datapath's cache does not grow with "
+        "them. Nobody's slice has none.",
     ("slices_in", 0, Kind.PIPELINE): "No server takes connections: the packet goes the way of one without entry, and "
         "is answered by the controller.",
-    ("slices_out", 100, Kind.SLICE): "What a server answers, whatever slice it is: one flow for each server. (So two "
-        "services of one external IP can't share a server's port, if one of them is sliced.)",
+    ("slices_out", 100, Kind.SLICE): "What a server answers, whatever slice it is: one flow for each server. As long "
+        "as some slice's packets are looked at one by one, as here, answers are as well; else they get the external "
+        "IP's address and the service's port here, and go straight to table way_back. (Two services of one external "
+        "IP can't share a server's port, if one of them is sliced.)",
+    ("access_in", 50, Kind.SLICE): "What has no entry, of a slice whose packets are looked at one by one: to the old "
+        "server at first, to the new one once the old one's connections have entries.",
+    ("access_out", 50, Kind.SLICE): "Answers to connections that have no entry.",
     ("slice_hop", 100, Kind.PIPELINE): "From the external IP's router, or another one that has been seen: its clients "
         "are answered by the table way_back. One flow for each such MAC.",
     ("slice_hop", 90, Kind.PIPELINE): "From a client that is known by itself, from the MAC that it is answered to.",
@@ -398,9 +406,12 @@ def example_flows() -> list[Flow]:
 
 
 def _example_slices(external_ip: ExternalIp) -> Sliced:
-    """Four of them."""
+    """Two plain ones; one that changes hands, to the second server; one that has done so, and has old connections."""
     [service] = external_ip.services
-    return Sliced(external_ip.address, service, PORT_MASK, tuple(server.endpoint for server in service.servers) * 2)
+    first, second = (server.endpoint for server in service.servers)
+    return Sliced(external_ip.address, service, PORT_MASK, (
+        SliceState(first, first), SliceState(second, second), SliceState(second, first, by_entry=True, asking=True),
+        SliceState(second, second, by_entry=True)), frozenset((first, second)))
 
 
 def _external_ip(n: int) -> ExternalIp:

@@ -109,6 +109,15 @@ class ServerView(_ServerView):
     tunnel: TunnelView | None = Field(default=None, description="the tunnel that it is at the other end of")
 
 
+class SliceChangeView(BaseModel):
+    """Slices of a sliced service that change hands together, see docs/slices.md."""
+
+    slices: int
+    step: Literal["narrowed", "switched", "flipped", "settling"]
+    since: str | None = Field(description="when that began; null: before the controller started")
+    old_servers: list[str] = Field(description="whose they have been, as ADDRESS:PORT")
+
+
 class ServiceView(BaseModel):
     protocol: str
     port: int
@@ -122,6 +131,7 @@ class ServiceView(BaseModel):
         description="why it takes new connections though its health checks say no, see docs/health-checks.md; null: it "
         "doesn't"
     )
+    slice_changes: list[SliceChangeView] = Field(default=[], description="sliced: what changes hands now")
     servers: list[ServerView]
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from lbctl.api.fields import AddressText, Closed
 from lbctl.api.service_types import FormerServerView, ServiceView
 from lbctl.site.model import Algorithm, Protocol
-from lbctl.values.entry_states import EntriesFrom, EntryState
+from lbctl.values.entry_states import EntriesFrom, EntryState, SliceStateName
 from lbctl.values.transfer import Strategy
 
 PAGE_LIMIT = 1000
@@ -147,7 +147,12 @@ class EntryView(BaseModel):
                                              "null: the entry of a slice, whose clients have several")
     inner_hop: str | None = Field(default=None, description="NAT gateway: MAC of the inside host's side, that "
                                                             "answers go to")
-    state: EntryState | None = Field(description="null: the entry of a slice, which is neither opened nor ends")
+    state: EntryState | SliceStateName = Field(
+        description="of a slice: plain; how far it has changed hands (narrowed, switched, flipped, settling); or "
+                    "mixed: some of its connections have entries of their own")
+    old_server: str | None = Field(
+        default=None, description="of a slice that changes hands: where its connections go that have no entry, as "
+                                  "ADDRESS:PORT")
     internal_ip: str | None = Field(default=None, description="what the server sees in the client's place, with full "
                                                               "NAT (seed figure 12, column 913)")
     internal_port: int | None = Field(default=None, description="its port (column 914)")

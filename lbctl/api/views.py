@@ -19,6 +19,7 @@ from lbctl.ground.move_record import MoveRecord
 from lbctl.load.balancing import Run
 from lbctl.load.loads import Load
 from lbctl.servers.shares import Share
+from lbctl.servers.slicing import Change
 from lbctl.servers.states import FormerServer
 from lbctl.site.model import ExternalIp, LoadBalancer, Protocol, Server, Service, Settings
 from lbctl.switches.switch import PortState
@@ -94,7 +95,7 @@ def entry(item: Entry | SliceEntry) -> t.EntryView:
     full = item.full
     return t.EntryView.model_construct(
         protocol=cast(Protocol, PROTOCOL_NAMES.get(protocol, str(protocol))), state=cast(EntryState, item.state),
-        client=_text(client), client_port=client_port, client_ports=None, slice=None,
+        client=_text(client), client_port=client_port, client_ports=None, slice=None, old_server=None,
         external_ip=_text(external), external_port=external_port,
         server=_text(server), server_port=server_port, next_hop=item.next_hop.hex(":"),
         inner_hop=item.inner_hop.hex(":") or None, internal_ip=_text(internal) if full else None,
@@ -109,7 +110,8 @@ def _slice(item: SliceEntry) -> t.EntryView:
         protocol=cast(Protocol, PROTOCOL_NAMES[protocol]), client=ANYBODY, client_port=None,
         client_ports=f"{bits:#06x}/{item.mask:#06x}", slice=item.number, external_ip=_text(external),
         external_port=external_port, server=_text(server), server_port=server_port, next_hop=None, inner_hop=None,
-        state=None, internal_ip=None, internal_port=None, packets=None, bytes=None, delta=0, created=None,
+        state=item.state, old_server=None if item.old is None else str(item.old), internal_ip=None,
+        internal_port=None, packets=None, bytes=None, delta=0, created=None,
         last_seen=None)
 
 
@@ -167,7 +169,14 @@ def service_of(shown: Shown, ip: ExternalIp, service: Service) -> s.ServiceView:
         protocol=service.protocol, port=service.port, scheduler=service.scheduler,
         site_file_scheduler=order.scheduler.instead_of if order.scheduler else service.scheduler,
         entries=service.entries, servers_ordered=order.servers is not None, fails_open=shown.fails_open(ip, service),
+        slice_changes=[_slice_change(change) for change in shown.slice_changes(ip, service)],
         servers=servers_of(shown, ip, service, service.servers))
+
+
+def _slice_change(change: Change) -> s.SliceChangeView:
+    return s.SliceChangeView(
+        slices=len(change.before), step=change.step.value, since=iso(change.begun) if change.begun else None,
+        old_servers=sorted({str(server) for server in change.before.values()}))
 
 
 def servers_of(shown: Shown, ip: ExternalIp, service: Service, servers: Iterable[Server]) -> list[s.ServerView]:

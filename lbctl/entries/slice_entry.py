@@ -3,21 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from lbctl.values.addresses import Address, Endpoint
+from lbctl.values.entry_states import SliceStateName
 from lbctl.values.keys import Place, pack_key, reply_key, unpack_key
 
 
 class SliceEntry(NamedTuple):
     """key, reply: as an entry's, of a client whose address is 0 (nobody's) and whose port is the slice's bits alone.
-    mask: which bits of the port these are. number: of the slice."""
+    mask: which bits of the port these are. number: of the slice. old: where its packets without an entry go still."""
 
     key: bytes
     reply: bytes
     mask: int
     number: int
+    state: SliceStateName
+    old: Endpoint | None
 
     @property
     def bits(self) -> int:
@@ -29,12 +31,9 @@ class SliceEntry(NamedTuple):
         return port & self.mask == self.bits
 
 
-def slice_entries(external_ip: Address, place: Place, mask: int, owners: Sequence[Endpoint | None]
-                  ) -> Iterator[SliceEntry]:
-    """Of a service, those that have a server; by number, and so by key. owners: the server of each."""
+def slice_entry(external_ip: Address, place: Place, mask: int, number: int, server: Endpoint, state: SliceStateName,
+                old: Endpoint | None) -> SliceEntry:
+    """Of a service. A service's are in the order of their numbers by key as well."""
     protocol, port = place
-    anybody, lowest = bytes(len(external_ip.packed)), mask & -mask
-    for number, server in enumerate(owners):
-        if server:
-            key = pack_key(protocol, anybody, number * lowest, external_ip.packed, port)
-            yield SliceEntry(key, reply_key(key, server.address.packed, server.port), mask, number)
+    key = pack_key(protocol, bytes(len(external_ip.packed)), number * (mask & -mask), external_ip.packed, port)
+    return SliceEntry(key, reply_key(key, server.address.packed, server.port), mask, number, state, old)

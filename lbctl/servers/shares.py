@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from lbctl.servers.slices import Owners
 from lbctl.site.model import Server, Service
 from lbctl.values.addresses import Endpoint
 
@@ -29,7 +28,8 @@ def slice_weights(service: Service, takes: Callable[[Server], bool], heard: Call
             for server in [server for server in taking if heard(server)] or taking}
 
 
-def shares(service: Service, owners: Owners, weights: Mapping[Endpoint, int]) -> dict[Endpoint, Share]:
+def shares(service: Service, owners: Sequence[Endpoint | None], weights: Mapping[Endpoint, int]
+           ) -> dict[Endpoint, Share]:
     """Of each server of the service. owners: the server of each slice. weights: see slice_weights."""
     slices, total = Counter(owners), sum(weights.values())
     return {server.endpoint: Share(slices[server.endpoint], slices[server.endpoint] / len(owners),

@@ -18,7 +18,8 @@ from lbctl.ground.move_record import MoveRecord, StepRecord
 from lbctl.http.message import Request, Response
 from lbctl.load.loads import Load
 from lbctl.openflow.rules import SERVING
-from lbctl.servers.slices import NOBODYS, Owners, divided
+from lbctl.servers.slices import NOBODYS, divided
+from lbctl.servers.slicing import Slicing
 from lbctl.servers.states import FormerServer, ServerState
 from lbctl.site.model import ExternalIp, Instead, LoadBalancer, Server, Service, ServiceName, ServiceOrder, Site, Tunnel
 from lbctl.site.orders import in_force
@@ -76,10 +77,10 @@ def sliced_site() -> Site:
     return replace(plain, external_ips=(replace(first, services=services, router=ROUTER), *rest))
 
 
-def owners_of(of_site: Site) -> dict[Address, dict[Place, Owners]]:
-    """The servers of its slices, as all its servers take connections."""
-    return {ip.address: {(service.protocol_number, service.port): divided(
-        NOBODYS, {server.endpoint: server.weight for server in service.servers})
+def slices_of(of_site: Site) -> dict[Address, dict[Place, Slicing]]:
+    """Its slices, as all its servers take connections."""
+    return {ip.address: {(service.protocol_number, service.port): Slicing(divided(
+        NOBODYS, {server.endpoint: server.weight for server in service.servers}))
         for service in ip.services if service.sliced} for ip in of_site.external_ips}
 
 
@@ -149,7 +150,7 @@ class FakeServing:
         return self._control.assignment[self.address]
 
     @property
-    def slices(self) -> dict[Place, Owners]:
+    def slices(self) -> dict[Place, Slicing]:
         return self._control.slices.get(self.address, {})
 
     @property
@@ -186,7 +187,7 @@ class FakeControl:
         self.keeper_states: list[KeeperState] = []
         self.loads: dict[Address, Load] = {}
         self.limits: dict[Address, float] = {}
-        self.slices = owners_of(self.site)
+        self.slices = slices_of(self.site)
         self.table: dict[Address, list[Entry]] = {ip.address: [] for ip in self.site.external_ips}
         self.services = FakeServices(self)
         self.assignment = {ip.address: ip.load_balancer for ip in self.site.external_ips}

@@ -10,9 +10,10 @@ from lbctl.entries.access_table import Entry
 from lbctl.entries.translation import full_reply, outbound_keys
 from lbctl.openflow.flow import Flow
 from lbctl.openflow.ports import Port, Ports
-from lbctl.openflow.slice_rules import Sliced, slice_flows
+from lbctl.openflow.slice_rules import Sliced, SliceState, slice_flows
 from lbctl.servers.slices import PORT_MASK
 from lbctl.site.model import ExternalIp, Server, Service, Tunnel
+from lbctl.values.addresses import Endpoint
 from lbctl.values.keys import pack_key, reply_key
 from lbctl.values.protocols import TCP
 
@@ -112,8 +113,14 @@ def slices(version: int) -> Iterator[Flow]:
     config = SLICED[version]
     for service in config.services:
         if service.sliced:
-            owners = (*(server.endpoint for server in service.servers), None)
-            yield from slice_flows(Sliced(config.address, service, PORT_MASK, owners))
+            yield from slice_flows(sliced(version, service, *(server.endpoint for server in service.servers), None))
+
+
+def sliced(version: int, service: Service, *owners: Endpoint | None, **state: bool) -> Sliced:
+    """owners: of the first slices; state: of all of them, see SliceState."""
+    return Sliced(SLICED[version].address, service, PORT_MASK,
+                  tuple(SliceState(owner, owner, **state) for owner in owners),
+                  frozenset(server.endpoint for server in service.servers))
 
 
 def entry(kind: str, version: int, protocol: int = TCP) -> Entry:

@@ -16,7 +16,7 @@ from lbctl.openflow.cookies import Kind
 from lbctl.openflow.messages import AddFlows, DeleteFlows
 from lbctl.openflow.rules import ABSENT, SERVING, Role, all_flows
 from lbctl.openflow.slice_rules import client_flows, router_flow, slice_flows
-from lbctl.servers.slices import PORT_MASK, slice_of
+from lbctl.servers.slices import slice_of
 from lbctl.site.model import Tunnel
 from lbctl.values.protocols import TCP, UDP
 from lbctl.values.transfer import TransferMode
@@ -166,4 +166,4 @@ def test_a_slice_that_changes_hands_has_the_same_identity(version) -> None:
 
 
 def kinds_of(version: int, owners: tuple) -> list:
-    return list(slice_flows(kinds.Sliced(SLICED[version].address, SLICED[version].services[0], PORT_MASK, owners)))
+    return list(slice_flows(kinds.sliced(version, SLICED[version].services[0], *owners)))

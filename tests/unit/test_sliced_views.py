@@ -13,6 +13,7 @@ from lbctl.api import openapi
 from lbctl.api.views import servers_of
 from lbctl.servers.shares import Share, shares, slice_weights
 from lbctl.servers.slices import NOBODYS, SLICES, divided, slice_of
+from lbctl.servers.slicing import Slicing, Step
 from lbctl.servers.states import ServerState
 from lbctl.site.model import SchedulerName, Server, Service
 from lbctl.values.addresses import Endpoint
@@ -55,12 +56,13 @@ def pages(api: Api, **query) -> list[dict]:
 
 
 def test_a_slice_is_an_entry_with_a_mask(api) -> None:
-    owner = api.control.slices[IP_1][PLACE][77]
+    owner = api.control.slices[IP_1][PLACE].owners[77]
     [found] = api.get(TABLE, client=CLIENT, client_port=77 << 1 | 0x8001)["entries"]
     assert found == {
         "protocol": "tcp", "client": "any", "client_port": None, "client_ports": "0x009a/0x01fe", "slice": 77,
         "external_ip": "198.51.100.1", "external_port": 80, "server": str(owner.address), "server_port": owner.port,
-        "next_hop": None, "inner_hop": None, "state": None, "internal_ip": None, "internal_port": None, "packets": None,
+        "next_hop": None, "inner_hop": None, "state": "plain", "old_server": None,
+        "internal_ip": None, "internal_port": None, "packets": None,
         "bytes": None, "delta": 0, "created": None, "last_seen": None}
     assert set(openapi.document()["components"]["schemas"]["EntryView"]["properties"]) == set(found)
 
@@ -75,8 +77,7 @@ def test_a_port_finds_the_slice_that_it_is_in(port) -> None:
 def test_pages_hold_slices_in_order_and_then_connections(limit, ports, without) -> None:
     api = Api(of_site=sliced_site())
     api.control.table[IP_1] = [entry(CLIENT, port) for port in ports]
-    owners = api.control.slices[IP_1]
-    owners[PLACE] = tuple(None if number == without else owner for number, owner in enumerate(owners[PLACE]))
+    api.control.slices[IP_1][PLACE].owners[without] = None
     found = pages(api, limit=limit)
     assert [item["slice"] for item in found] == [n for n in range(SLICES) if n != without] + [None] * len(ports)
     assert [item["client_port"] for item in found[SLICES - 1:]] == sorted(ports)
@@ -85,7 +86,7 @@ def test_pages_hold_slices_in_order_and_then_connections(limit, ports, without) 
 
 def test_filters(api) -> None:
     api.control.table[IP_1] = [entry(CLIENT, 1000)]
-    owners = api.control.slices[IP_1][PLACE]
+    owners = api.control.slices[IP_1][PLACE].owners
     assert {item["slice"] for item in pages(api, server=SERVER_2)} == {
         number for number, owner in enumerate(owners) if owner == SECOND}
     assert [item["slice"] for item in pages(api, client=CLIENT, client_port=1000)] == [slice_of(1000), None]
@@ -115,7 +116,7 @@ def test_shares_beside_the_ideal(api) -> None:
     assert api.get(f"{SERVERS}/{FIRST}") == service["servers"][0]
     api.control.services.states[IP_1, SECOND] = ServerState("down", 0, "refused", START)
     assert [server["ideal_share"] for server in api.get(SERVERS)["servers"]] == [1.0, 0.0]
-    api.control.slices[IP_1][PLACE] = NOBODYS
+    api.control.slices[IP_1][PLACE] = Slicing()
     assert [(server["slices"], server["connections"]) for server in api.get(SERVERS)["servers"]] == [(0, None)] * 2
 
 
@@ -145,6 +146,36 @@ def test_weights_count_with_the_scheduler_that_has_them(scheduler: SchedulerName
     assert all(abs(share.share - share.ideal) < 1 / SLICES for share in found.values())
 
 
+def removed(control, step: Step, at: float = START) -> Slicing:
+    """The second server's slices go to the first, which is so far."""
+    slicing = control.slices[IP_1][PLACE]
+    change = slicing.divide({FIRST: 1}, lambda _: False, at)
+    assert change
+    change.step = step
+    return slicing
+
+
+@pytest.mark.parametrize(("step", "old"), [(Step.NARROWED, "10.0.0.12:8080"), (Step.SWITCHED, "10.0.0.12:8080"),
+                                           (Step.FLIPPED, None), (Step.SETTLING, None)])
+def test_slices_that_change_hands(api, step, old) -> None:
+    slicing = removed(api.control, step)
+    kept = set(range(SLICES)) - slicing.changes[0].before.keys()
+    slicing.mixed.add(min(kept))
+    entries = pages(api)
+    assert {(item["slice"] in kept, item["server"], item["state"], item["old_server"]) for item in entries} == {
+        (True, "10.0.0.11", "plain", None), (True, "10.0.0.11", "mixed", None), (False, "10.0.0.11", step.value, old)}
+    [service] = api.get(f"/v1/external-ips/{IP_1}")["services"]
+    assert service["slice_changes"] == [{"slices": 171, "step": step.value, "since": "2023-11-14T22:13:20.000Z",
+                                         "old_servers": ["10.0.0.12:8080"]}]
+
+
+def test_a_slice_whose_last_server_leaves_is_shown_while_it_has_connections(api) -> None:
+    slicing = api.control.slices[IP_1][PLACE]
+    slicing.divide({}, lambda _: False, 0.0)
+    assert len(pages(api)) == SLICES == api.get(TABLE, limit=1)["total"]
+    assert api.get(f"/v1/external-ips/{IP_1}")["services"][0]["slice_changes"][0]["since"] is None
+
+
 # The command.
 
 
@@ -166,6 +197,12 @@ def test_status_and_server_list_show_them(lbctl) -> None:
     assert " - " in lines[1] and "85 (33.2%, by weight 33.3%)" in lines[1]
     assert "171 (66.8%, by weight 66.7%)" in lines[2]
     assert lbctl("server", "list", "--json").json["servers"][1]["slices"] == 171
+
+
+def test_status_shows_slices_that_change_hands(lbctl) -> None:
+    removed(lbctl.control, Step.NARROWED)
+    assert "198.51.100.1 tcp/80: 171 slices of 10.0.0.12:8080 change hands since" in lbctl("status").out
+    assert "step narrowed." in lbctl("status").out
 
 
 def test_draining_does_not_claim_to_know(lbctl) -> None:
@@ -199,6 +236,37 @@ def test_where_a_packet_of_a_slice_goes(lbctl) -> None:
     assert answer["slice"]["slice"] == 244 and answer["entry"] is None
 
 
+BY_ENTRY = [*WAY, "access_in", "slice_hop", "deliver_server"]
+
+
+@pytest.mark.parametrize(("step", "syn", "segment", "server"), [
+    (Step.NARROWED, ("new", [*WAY, "inbound_flags", "no_entry"]),
+     ("server", [*WAY, "inbound_flags", *BY_ENTRY[4:]]), "10.0.0.12:8080"),
+    (Step.SWITCHED, ("new", [*WAY, "inbound_flags", "no_entry"]),
+     ("server", [*WAY, "inbound_flags", *BY_ENTRY[4:]]), "10.0.0.12:8080"),
+    (Step.FLIPPED, ("new", [*WAY, "inbound_flags", "no_entry"]),
+     ("server", [*WAY, "inbound_flags", *BY_ENTRY[4:]]), "10.0.0.11:80"),
+    (Step.SETTLING, ("server", BY_ENTRY), ("server", BY_ENTRY), "10.0.0.11:80"),
+])
+def test_where_it_goes_while_its_slice_changes_hands(lbctl, step, syn, segment, server) -> None:
+    removed(lbctl.control, step)
+    assert where(lbctl, f"{CLIENT}:1000", f"{IP_1}:80") == {"syn": syn, "segment": segment}
+    told = " ".join(lbctl("where", f"{CLIENT}:1000", f"{IP_1}:80").out.split())
+    assert f"goes to server {server} by slice 244" in told
+    if syn[0] == "new":
+        assert "changes hands" in told
+
+
+def test_where_a_connection_with_an_entry_goes_in_a_mixed_slice(lbctl) -> None:
+    lbctl.control.slices[IP_1][PLACE].mixed.add(244)
+    lbctl.control.table[IP_1] = [entry(CLIENT, 1000)]
+    told = " ".join(lbctl("where", f"{CLIENT}:1000", f"{IP_1}:80").out.split())
+    assert "goes to server 10.0.0.11:80 by its entry" in told
+    lbctl.control.slices[IP_1][PLACE].mixed.clear()
+    told = " ".join(lbctl("where", f"{CLIENT}:1000", f"{IP_1}:80").out.split())
+    assert "goes to server 10.0.0.12:8080 by slice 244" in told, "the switch looks for no entry there"
+
+
 def test_where_it_goes_if_the_router_or_the_server_is_silent(lbctl) -> None:
     neighbours = lbctl.control.switches["lb-a"].neighbours
     del neighbours[ROUTER]
@@ -209,7 +277,7 @@ def test_where_it_goes_if_the_router_or_the_server_is_silent(lbctl) -> None:
 
 
 def test_where_it_goes_if_its_slice_is_nobodys(lbctl) -> None:
-    lbctl.control.slices[IP_1][PLACE] = NOBODYS
+    lbctl.control.slices[IP_1][PLACE] = Slicing()
     found = where(lbctl, f"{CLIENT}:1000", f"{IP_1}:80")
     assert found["syn"] == ("reset", [*WAY, "inbound_flags", "no_entry"]) and found["segment"][0] == "reset"
     assert "no server takes connections" in lbctl("where", f"{CLIENT}:1000", f"{IP_1}:80").out

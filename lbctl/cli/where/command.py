@@ -191,11 +191,21 @@ def _print_situation(situation: Situation) -> None:
         what = "is" if entry is None else "would be without it"
         output.print_line(
             f"{connection} {what} in slice {found['slice']} (client port {found['client_ports']}) of a sliced service: "
-            f"server {output.endpoint(found['server'], found['server_port'])}."
+            f"server {output.endpoint(found['server'], found['server_port'])}{_changing(found)}."
         )
     if situation.inside and situation.gateway_lb not in (None, lb["name"]):
         output.print_line(f"It comes in at {situation.gateway_lb}, where its sender's gateway is, and is passed on to "
                           f"{lb['name']} by the controller.")
+
+
+def _changing(slice: dict[str, Any]) -> str:
+    """What there is to be said of a slice that is not plain."""
+    if slice["state"] == "plain":
+        return ""
+    if slice["state"] == "mixed":
+        return "; some of its connections have entries of their own"
+    old = f", and what has no entry goes to {slice['old_server']} still" if slice["old_server"] else ""
+    return f"; it changes hands (step {slice['state']}){old}"
 
 
 def _print_path(packet: str, found: Fate) -> None:

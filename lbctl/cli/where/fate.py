@@ -18,8 +18,9 @@ from lbctl.openflow.entry_flows import checked_side, entry_flows
 from lbctl.openflow.flow import Flow
 from lbctl.openflow.hop_rules import hop_flow
 from lbctl.openflow.rules import ABSENT, Role, all_flows
-from lbctl.openflow.slice_rules import Sliced, router_flow, slice_flows
+from lbctl.openflow.slice_rules import Sliced, SliceState, router_flow, slice_flows
 from lbctl.openflow.source_rules import Internal
+from lbctl.site.documents import endpoint_of
 from lbctl.site.model import FILTERINGS, ExternalIp, Hop, Server, Service, Tunnel
 from lbctl.values.addresses import Address, Endpoint
 from lbctl.values.drops import DROPS
@@ -44,7 +45,8 @@ class Fate:
 def fate_of(packet: str, situation: Situation) -> Fate:
     """Where such a packet (one of situation.packets) goes."""
     path = walk(_flows(situation), _packet(situation, packet))
-    by_slice = any(hit.flow is not None and known_kind(hit.flow.cookie) is Kind.SLICE for hit in path)
+    kinds = {known_kind(hit.flow.cookie) for hit in path if hit.flow}
+    by_slice = Kind.SLICE in kinds and Kind.ENTRY_IN not in kinds
     outcome, sentence = _outcome(situation, path[-1], situation.slice if by_slice else situation.entry)
     return Fate(outcome, sentence, path)
 
@@ -76,7 +78,10 @@ def _sliced(external_ip: ExternalIp, view: dict[str, Any]) -> Sliced:
                    if (service.protocol, service.port) == (view["protocol"], view["external_port"]))
     mask = int(view["client_ports"].partition("/")[2], 16)
     server = Endpoint(ip_address(view["server"]), view["server_port"])
-    return Sliced(external_ip.address, service, mask, (*[None] * view["slice"], server))
+    old = endpoint_of(view["old_server"]) if view["old_server"] else server
+    state = SliceState(server, old, view["state"] != "plain", view["state"] in ("narrowed", "switched", "flipped"))
+    nobody = SliceState(None, None)
+    return Sliced(external_ip.address, service, mask, (*[nobody] * view["slice"], state), frozenset({server, old}))
 
 
 def _internal(situation: Situation) -> Internal:
@@ -188,6 +193,8 @@ def _outcome(situation: Situation, last: Hit, entry: dict[str, Any] | None) -> t
                     f"{where} shows it to the controller, which makes an entry if an inside host is mapped to that "
                     f"port and {_FILTERS[situation.external_ip['filtering']]}, and else answers with {answer}"
                 )
+            if situation.slice:
+                return "new", f"{where} shows it to the controller, {_in_slice(situation.slice)}"
             if not (situation.entry or situation.outward or situation.taking and not situation.sliced):
                 return outcome, (
                     f"{where} shows it to the controller, which answers with {answer}: no server takes connections "
@@ -215,7 +222,7 @@ def _outcome(situation: Situation, last: Hit, entry: dict[str, Any] | None) -> t
 
 
 def _delivered(situation: Situation, entry: dict[str, Any]) -> tuple[str, str]:
-    server = output.endpoint(entry["server"], entry["server_port"])
+    server = entry["old_server"] or output.endpoint(entry["server"], entry["server_port"])
     if entry["slice"] is not None:
         return "server", f"goes to server {server} by slice {entry['slice']} (client port {entry['client_ports']})"
     if situation.outward:
@@ -223,6 +230,16 @@ def _delivered(situation: Situation, entry: dict[str, Any]) -> tuple[str, str]:
     sent_as = f", as {output.endpoint(entry['internal_ip'], entry['internal_port'])}" if entry["internal_ip"] else ""
     kind = "inside host" if situation.external_ip["inside"] else "server"
     return "server", f"goes to {kind} {server} by its entry{sent_as}"
+
+
+def _in_slice(slice: dict[str, Any]) -> str:
+    """What the controller does with what opens a connection while its slice changes hands."""
+    server = output.endpoint(slice["server"], slice["server_port"])
+    if slice["state"] == "narrowed":
+        does = f"sends it to the old server {slice['old_server']}"
+    else:
+        does = f"makes an entry for it to server {server}"
+    return f"which {does}: slice {slice['slice']} changes hands"
 
 
 def _new(situation: Situation) -> str:
