@@ -1,0 +1,66 @@
+"""What is shown of sliced services is what the switches do."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from typing import Any
+
+import pytest
+
+from lbctl.servers.slices import SLICES, slice_of
+from tests.bed.bed import Bed
+from tests.bed.sites import simple_site, together
+from tests.bed.traffic import connect
+from tests.integration.test_lbctl_command import lbctl, traced_rule, worked_out_rule
+from tests.integration.test_slices import sliced
+
+FIRST, IPV6 = "198.51.100.1", "2001:db8:1::1"
+BED = {"site": together(sliced(servers=3, external_ips=1), simple_site(external_ips=1, servers=1, version=6))}
+
+
+def where(bed: Bed, client: str, external: str = f"{FIRST}:80") -> dict[str, Any]:
+    rundir = bed.lbs["lb-a"].ovs.rundir
+    found: dict[str, Any] = json.loads(
+        lbctl(bed, "where", client, external, "--trace", "--ovs-rundir", rundir, "--json"))
+    return found
+
+
+def server_of(connection: socket.socket) -> str:
+    """Who answers on it."""
+    connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    answer: dict[str, Any] = json.loads(response.read())
+    return str(answer["server"])
+
+
+@pytest.mark.parametrize("port", [1, 40002, 65535])
+def test_where_says_what_the_switch_says(bed: Bed, port: int) -> None:
+    answer = where(bed, f"203.0.113.9:{port}")
+    found = answer["verdicts"]["syn"]
+    traced = [line for line in answer["trace"].splitlines() if "<- table" in line]
+    assert [line.split("<- table ")[1].split(",")[0] for line in traced] == [step["name"] for step in found["path"]]
+    assert [traced_rule(line) for line in traced] == [worked_out_rule(step["rule"]) for step in found["path"]]
+    assert found["outcome"] == "server" and answer["slice"]["slice"] == slice_of(port)
+
+
+def test_the_server_that_answers_is_the_one_that_is_shown(bed: Bed) -> None:
+    for space in (bed.remote, bed.clients[0]):
+        for _ in range(2):
+            with connect(space, FIRST) as connection:
+                address, port = connection.getsockname()
+                shown = where(bed, f"{address}:{port}")
+                assert server_of(connection) == shown["slice"]["server"]
+                page = bed.rest("GET", f"/v1/load-balancers/lb-a/access-table?client={address}&client_port={port}").json
+                assert [entry["slice"] for entry in page["entries"]] == [slice_of(port)]
+
+
+def test_table_status_and_servers(bed: Bed) -> None:
+    table = json.loads(lbctl(bed, "table", "lb-a", "--all", "--json"))
+    assert len(table["entries"]) == table["total"] == SLICES
+    servers = json.loads(lbctl(bed, "server", "list", "--external-ip", FIRST, "--json"))["servers"]
+    assert sorted(server["slices"] for server in servers) == [85, 85, 86]
+    assert {(server["connections"], server["ideal_share"]) for server in servers} == {(None, 0.3333)}
+    assert "tcp/80 round-robin, sliced" in lbctl(bed, "status")
