@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lbctl.servers.slices import SLICES, slice_of
+from lbctl.site.model import Site
 from tests.bed.bed import Bed
-from tests.bed.sites import simple_site, together
 from tests.bed.traffic import connect
 from tests.integration.test_lbctl_command import lbctl, traced_rule, worked_out_rule
 from tests.integration.test_slices import sliced
 
-FIRST, IPV6 = "198.51.100.1", "2001:db8:1::1"
-BED = {"site": together(sliced(servers=3, external_ips=1), simple_site(external_ips=1, servers=1, version=6))}
+FIRST, PLAIN = "198.51.100.1", "198.51.100.2"
+
+
+def site() -> Site:
+    """The first external IP's service is sliced, the second one's is not."""
+    made = sliced(servers=3, external_ips=2)
+    first, second = made.external_ips
+    [service] = second.services
+    plain = replace(second, router=None, services=(replace(service, entries="connections"),))
+    return replace(made, external_ips=(first, plain))
+
+
+BED = {"site": site()}
 
 
 def where(bed: Bed, client: str, external: str = f"{FIRST}:80") -> dict[str, Any]:
@@ -64,3 +77,20 @@ def test_table_status_and_servers(bed: Bed) -> None:
     assert sorted(server["slices"] for server in servers) == [85, 85, 86]
     assert {(server["connections"], server["ideal_share"]) for server in servers} == {(None, 0.3333)}
     assert "tcp/80 round-robin, sliced" in lbctl(bed, "status")
+
+
+def cached(bed: Bed, address: str) -> int:
+    """Flows of the datapaths' caches for what clients send to that external IP."""
+    lines = [line for lb in bed.lbs.values() for line in lb.ovs.appctl("dpctl/dump-flows").splitlines()]
+    return sum(f"dst={address}," in line.partition("actions:")[0] and "tcp(" in line for line in lines)
+
+
+@pytest.mark.parametrize(("address", "bounded"), [(FIRST, True), (PLAIN, False)])
+def test_cached_flows_do_not_grow_with_connections(bed: Bed, address: str, bounded: bool) -> None:
+    """At most one for each slice and MAC that clients' packets come from, which is the router's here. The twin: entries
+    by connection have one for each connection at least."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(SLICES + 50):
+            server_of(stack.enter_context(connect(bed.remote, address)))
+        found = cached(bed, address)
+    assert found > 0 and (found <= SLICES) is bounded
