@@ -20,8 +20,8 @@ class Share(NamedTuple):
 
 def slice_weights(service: Service, takes: Callable[[Server], bool], heard: Callable[[Server], bool]
                   ) -> dict[Endpoint, int]:
-    """Of the servers that slices are divided among: those that take connections. Those that have not told the LB their
-    MAC are passed over while others have."""
+    """Of the servers that slices are divided among: those that take connections. Those that do not tell the LB
+    their MAC are passed over while others do."""
     taking = [server for server in service.servers if server.weight and takes(server)]
     weighted = service.scheduler == "weighted-round-robin"
     return {server.endpoint: server.weight if weighted else 1

@@ -9,15 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lbctl.entries.access_table import Entry
 from lbctl.frames import packets
 from lbctl.frames.packets import ACK, FIN, RST, SYN
 from lbctl.openflow import cookies
 from lbctl.openflow.cookies import Kind
-from lbctl.openflow.messages import AddFlows, DeleteFlows
+from lbctl.openflow.messages import AddEntries, AddFlows, DeleteFlows
 from lbctl.openflow.rules import ABSENT, SERVING, Role, all_flows
-from lbctl.openflow.slice_rules import client_flows, router_flow, slice_flows
+from lbctl.openflow.slice_rules import SliceState, client_flows, router_flow, slice_flows
 from lbctl.servers.slices import slice_of
 from lbctl.site.model import Tunnel
+from lbctl.values.keys import pack_key, reply_key
 from lbctl.values.protocols import TCP, UDP
 from lbctl.values.transfer import TransferMode
 from tests.unit import kinds
@@ -150,6 +152,44 @@ def test_another_service_and_other_packets_go_by_the_access_table(version) -> No
 def test_in_transition_there_is_nothing_to_hold(version, role, wanted) -> None:
     sent, events = lb(version, role).receive(from_client(version, 0, flags=SYN), EXTERNAL, 0.0)
     assert (len(sent), shown(events)) == ((1, []) if wanted == "served" else (0, [Kind.UNASSIGNED]))
+
+
+def changing(version: int, state: SliceState, entries: tuple = ()) -> FakeSwitch:
+    """The first slice of TCP is like that, the others are plain."""
+    service, switch = SLICED[version].services[0], lb(version)
+    plain = kinds.sliced(version, service, *(server.endpoint for server in service.servers))
+    switch.apply(DeleteFlows(tuple(slice_flows(plain))), 0.0)
+    switch.apply(AddFlows(tuple(slice_flows(plain._replace(slices=(state, *plain.slices[1:]))))), 0.0)
+    switch.apply(AddEntries(entries), 0.0)
+    return switch
+
+
+def server_of(sent: list) -> tuple:
+    [found] = sent
+    packet = packets.decode(found.frame)
+    return ip_address(packet.dst), packet.dst_port
+
+
+@VERSIONS
+@pytest.mark.parametrize("asking", [True, False])
+def test_a_slice_whose_packets_are_looked_at_one_by_one(version, asking) -> None:
+    """What has an entry goes by it, other packets to the default; SYNs come to the controller as long as it asks."""
+    new, old = (server.endpoint for server in SLICED[version].services[0].servers[:2])
+    key = pack_key(TCP, ADDRESSES[version][0].packed, 0x200, SLICED[version].address.packed, 80)
+    entry = Entry(key, reply_key(key, new.address.packed, new.port), router_mac(version), 0.0)
+    switch = changing(version, SliceState(new, old, by_entry=True, asking=asking), (entry,))
+    assert server_of(switch.receive(from_client(version, 0x200), EXTERNAL, 0.0)[0]) == new
+    assert server_of(switch.receive(from_client(version, 0x400), EXTERNAL, 0.0)[0]) == old
+    sent, events = switch.receive(from_client(version, 0x400, flags=SYN), EXTERNAL, 0.0)
+    assert (shown(events) == [Kind.NEW] and not sent) if asking else server_of(sent) == old
+    assert server_of(switch.receive(from_client(version, 0x402, flags=SYN), EXTERNAL, 0.0)[0]) == old, "another slice"
+    for port in (0x200, 0x400):
+        answer = frame(version, TCP, (new if port == 0x200 else old), (ADDRESSES[version][0], port),
+                       (INTERNAL_MAC, STRANGER))
+        [sent], events = switch.receive(answer, INTERNAL, 0.0)
+        packet = packets.decode(sent.frame)
+        assert not events and (ip_address(packet.src), packet.src_port) == (SLICED[version].address, 80)
+        assert packet.eth_dst == router_mac(version)
 
 
 @VERSIONS
