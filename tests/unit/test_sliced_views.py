@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lbctl.api import openapi
 from lbctl.api.views import servers_of
+from lbctl.cli.doctor.servers import check_limit, check_servers
 from lbctl.servers.shares import Share, shares, slice_weights
 from lbctl.servers.slices import NOBODYS, SLICES, divided, slice_of
 from lbctl.servers.slicing import Slicing, Step
@@ -214,6 +215,29 @@ def test_draining_does_not_claim_to_know(lbctl) -> None:
                                             lbctl.control.site.external_ips[0].services[0],
                                             lbctl.control.site.external_ips[0].services[0].servers[0]
                                             ).state == "drained"
+
+
+def test_doctor_knows_what_a_sliced_service_needs() -> None:
+    site = sliced_site()
+    first, *rest = site.external_ips
+    [service] = first.services
+    heavy = replace(service, servers=(service.servers[0], replace(service.servers[1], weight=1000)))
+    api = Api(of_site=replace(site, external_ips=(replace(first, services=(heavy,)), *rest)))
+    api.control.switches["lb-a"].neighbours[SERVER_2] = "02:00:00:00:00:12"
+    slices, router = [finding.what for finding in check_servers(api.get(f"/v1/external-ips/{IP_1}")) if finding.mend]
+    assert "10.0.0.11 port 80 of 198.51.100.1 (tcp/80) gets no connections: its share by weight, 0.10%" in slices
+    assert "router 198.51.100.254 of the sliced external IP 198.51.100.1 does not" in router
+    assert "clients that are not on the external network get no answers" in router
+    api.control.switches["lb-a"].neighbours[ROUTER] = "02:00:00:00:00:fd"
+    api.control.slices[IP_1][PLACE].divide({FIRST: 1, SECOND: 1}, lambda _: True, 0.0)
+    assert not [finding for finding in check_servers(api.get(f"/v1/external-ips/{IP_1}")) if finding.mend]
+
+
+def test_doctor_does_not_claim_to_know_how_many_are_open() -> None:
+    api = Api(of_site=sliced_site())
+    api.control.limits[IP_1] = 300.0
+    [found] = check_limit(api.get(f"/v1/external-ips/{IP_1}"))
+    assert "(0 entries are half-open)" in found.what
 
 
 WAY = ["classify", "sources", "transfer_mode", "slices_in"]
