@@ -110,6 +110,8 @@ PARAGRAPHS: dict[Key, str] = {
     ("classify", 120, Kind.PIPELINE): "ARP and IPv6 neighbour discovery (whose hop limit of 255 says that no router "
         "has forwarded it) go to the table arp. From a tunnel port only what comes from the other end of a tunnel to a "
         "server, with its key, is let in, here and below. Other ports of the bridge, if it has any, are not served.",
+    ("classify", 120, Kind.QUERY): "Multicast listener queries go to the controller, which reports the solicited-node "
+        "groups that the LB listens to (docs/ipv6.md). Limited by meter 13.",
     ("classify", 110, Kind.FRAGMENT): "Fragments go to the controller: only the first one of a packet has the ports "
         "that an entry is found by, and no flow can tell which others belong to it. The controller translates each as "
         "it came, and sends it on by a deliver table. Limited by meter 9.",
@@ -331,6 +333,7 @@ KINDS = {
     Kind.HOLD: "to the controller: to be held",
     Kind.UNASSIGNED: "to the controller: not assigned to this LB",
     Kind.SERVER_ARP: "to the controller: a next hop's ARP or neighbour advertisement",
+    Kind.QUERY: "to the controller: a multicast listener query",
     Kind.RESET: "to the controller, a copy: a RST that has found its entry",
     Kind.FRAGMENT: "to the controller: fragments",
     Kind.TRANSLATE_ICMP: "to the controller: ICMP to be translated",

@@ -50,7 +50,7 @@ class ControlFunction:
         self.detection = Detection(ground, state.watched, now)
         self.neighbourhood = Neighbourhood(ground)
         self.connections = Connections(ground, state.slices)
-        self.sweep = Sweep(ground, self.connections.end_all)
+        self.sweep = Sweep(ground, self.connections.end_all, self.connections.expire)
         self.copies = Copies(ground)
         self.carrying_out = CarryingOut(ground, self.copies, self.neighbourhood, self.connections, self.detection)
         self.movement = Movement(ground, self.copies, self.detection, self.carrying_out)
@@ -136,6 +136,9 @@ class ControlFunction:
         kind = packet_in.kind
         if kind == Kind.SERVER_ARP:
             return self.neighbourhood.told(switch, packet_in)
+        if kind == Kind.QUERY:
+            self.neighbourhood.queries.asked(switch, packet_in, now)
+            return []
         if kind == Kind.PROBED:
             return self.detection.answered(packet_in.frame)
         if kind == Kind.CHECKED:

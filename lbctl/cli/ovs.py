@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from functools import cached_property
@@ -46,6 +47,12 @@ class Ovs:
     def namespace(self) -> NetworkNamespace:
         """Where it runs, and so where its ports are; this command's own if it does not run."""
         return NetworkNamespace(self._pid("ovs-vswitchd") or self._pid("ovsdb-server"))
+
+    @cached_property
+    def version(self) -> tuple[int, int] | None:
+        """Such as (3, 1), of the daemon that runs; None if it can't be told."""
+        match = re.search(r"(\d+)\.(\d+)", self.appctl("version"))
+        return (int(match[1]), int(match[2])) if match else None
 
     @staticmethod
     def missing_tools() -> list[str]:

@@ -123,6 +123,10 @@ class Connections:
         """Takes entries out of the table and out of every switch."""
         return self._endings.end_all(serving, entries, now)
 
+    def expire(self, serving: Serving, entries: Iterable[Entry], now: float) -> Outbox:
+        """The same for those that have been silent for too long."""
+        return self._endings.expire(serving, entries, now)
+
     def tick(self, now: float) -> Outbox:
         """Ends what has lingered long enough, and what has lost its server; what has followed others to another router
         follows on."""

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 
 from lbctl.connections.answers import drop
 from lbctl.connections.arrival import Arrival
+from lbctl.connections.remembered import Remembered
 from lbctl.connections.translated import whose
-from lbctl.entries.access_table import FIN_IN, FIN_OUT, GONE, REINSTALLED, RESET, REUSED, Entry
+from lbctl.entries.access_table import ENDING, FIN_IN, FIN_OUT, GONE, REFUSED, REINSTALLED, RESET, REUSED, Entry
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
@@ -17,7 +18,8 @@ from lbctl.openflow.cookies import owner_in
 from lbctl.openflow.inbound import EntryRemoved, EntryStats
 from lbctl.openflow.messages import DeleteEntries, portions
 from lbctl.switches.switch import Switch
-from lbctl.values.side import EXTERNAL
+from lbctl.values.keys import service_of
+from lbctl.values.side import INTERNAL
 
 CACHED_SECONDS = 15.0
 """The datapath may remember an unused flow for this long: Open vSwitch's max-idle (10 s), and some more."""
@@ -26,8 +28,9 @@ CLOCK_RATIO, CLOCK_STEP = 1.01, 0.5
 that ran out was there for a second (the shortest linger) at least, so a new entry is told from an old flow all the
 same."""
 REMEMBERED_SECONDS, REMEMBERED = 60.0, 20_000
-"""So long, and at most so many entries that a RST has ended: its receiver ignores one whose sequence number is not the
-next that it expects (RFC 9293 3.10.7.4), which nobody here knows. If the hosts talk on, their connection does."""
+"""So long what a RST has ended, and at most so many of those; and so many that have ended half closed. A RST's
+receiver ignores it if its sequence number is not the next that it expects (RFC 9293 3.10.7.4), which nobody here
+knows. If the hosts talk on, their connection does."""
 
 
 class Endings:
@@ -38,10 +41,8 @@ class Endings:
         self._ended: dict[bytes, float] = {}
         """Keys of the opening packets of entries that ended in the last CACHED_SECONDS, and when; the oldest first."""
         self._lingering: deque[tuple[float, Serving, Entry]] = deque()
-        self._remembered: dict[bytes, tuple[float, Serving, Entry]] = {}
-        """By key: entries that a RST has ended, and until when they may be revived; the oldest first."""
-        self._by_reply: dict[bytes, bytes] = {}
-        """Their keys, by their reply keys."""
+        self._reset, self._half_closed = Remembered(REMEMBERED), Remembered(REMEMBERED)
+        """What a RST has ended; what has ended half closed, because it was silent."""
 
     def has_just_ended(self, key: bytes) -> bool:
         """Had an entry that a packet of that key opened a short while ago, and is no more?"""
@@ -54,18 +55,22 @@ class Endings:
             return drop(arrival.switch, "unknown_address")
         serving, entry = found
         if entry and serving.table.by_key(entry.key) is entry and not entry.flags & RESET:
-            entry.flags |= RESET
+            entry.flags |= RESET | (REFUSED if arrival.way is INTERNAL else 0)
             serving.table.changed(entry)
             self._lingering.append((arrival.now + self._ground.settings.linger, serving, entry))
         return []
 
+    def remembered(self, arrival: Arrival, serving: Serving, key: bytes) -> Entry | None:
+        """The entry of a packet with that key that may be revived."""
+        which = arrival.way, serving, key, arrival.now
+        return self._reset.find(*which) or self._half_closed.find(*which)
+
     def revived(self, arrival: Arrival, serving: Serving, key: bytes) -> Entry | None:
-        """The entry of a packet with that key, in the table again, if a RST has ended it: whoever sent that, the hosts
-        have not taken it for the end. None if there is none, or its ports are others' by now."""
-        found = self._remembered.get(key if arrival.way is EXTERNAL else self._by_reply.get(key, b""))
-        if found is None or found[0] <= arrival.now or found[1] is not serving:
+        """The entry of a packet with that key, in the table again, if a RST or one FIN has ended it: whoever sent that,
+        the hosts have not taken it for the end. None if there is none, or its ports are others' by now."""
+        entry = self.remembered(arrival, serving, key)
+        if entry is None:
             return None
-        entry = found[2]
         self._forget(entry)
         if not serving.restore(entry, arrival.now):
             return None
@@ -114,35 +119,38 @@ class Endings:
             self._ended[entry.opening_key] = now
         return [ToSwitch(name, message) for name in serving.holders for message in portions(DeleteEntries, ended)]
 
+    def expire(self, serving: Serving, entries: Iterable[Entry], now: float) -> Outbox:
+        """They have been silent for too long. One that was half closed may speak again, for as long as it might have
+        been silent if it had been open: its FIN may have been forged, or its other host has had nothing to say."""
+        expired = list(entries)
+        out = self.end_all(serving, expired, now)
+        for entry in expired:
+            until = entry.last_seen + serving.idle_timeout_of(service_of(entry.key))
+            if entry.flags & ENDING and until > now and self._half_closed.add(serving, entry, until):
+                self._ground.counters["half_closed_forgotten_early"] += 1
+        return out
+
     def tick(self, now: float) -> Outbox:
         """Ends what has lingered long enough."""
         recent = now - CACHED_SECONDS
         for key in [key for key, _ in itertools.takewhile(lambda item: item[1] < recent, self._ended.items())]:
             del self._ended[key]
-        over = itertools.takewhile(lambda found: found[0] <= now, self._remembered.values())
-        for _, _, entry in list(over):
-            self._forget(entry)
+        self._reset.tick(now)
+        self._half_closed.tick(now)
         out: Outbox = []
         while self._lingering and self._lingering[0][0] <= now:
             _, serving, entry = self._lingering.popleft()
             # A SYN may have made it live again, or another may have its place.
             if entry.flags & RESET and not entry.flags & GONE:
                 out += self.end_all(serving, [entry], now)
-                self._remember(serving, entry, now)
+                if self._reset.add(serving, entry, now + REMEMBERED_SECONDS):
+                    self._ground.counters["resets_forgotten_early"] += 1
         return out
-
-    def _remember(self, serving: Serving, entry: Entry, now: float) -> None:
-        if len(self._remembered) >= REMEMBERED:
-            self._forget(next(iter(self._remembered.values()))[2])
-            self._ground.counters["resets_forgotten_early"] += 1
-        self._remembered[entry.key] = now + REMEMBERED_SECONDS, serving, entry
-        self._by_reply[entry.reply] = entry.key
 
     def _forget(self, entry: Entry) -> None:
         """Nothing with one of its keys may be revived: another entry has had them since."""
-        for key in (entry.key, self._by_reply.get(entry.reply)):
-            if key is not None and (found := self._remembered.pop(key, None)):
-                self._by_reply.pop(found[2].reply, None)
+        self._reset.forget(entry)
+        self._half_closed.forget(entry)
 
 
 def _has_finished(entry: Entry, now: float) -> bool:

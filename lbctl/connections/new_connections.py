@@ -14,10 +14,10 @@ from lbctl.connections.answers import drop, go_on, go_through, refuse, send_icmp
 from lbctl.connections.arrival import Arrival
 from lbctl.connections.endings import Endings
 from lbctl.connections.last_hops import LastHops
-from lbctl.connections.reused import Reused
+from lbctl.connections.reused import Reused, is_closed
 from lbctl.connections.transition import Transition
 from lbctl.connections.unanswered import Unanswered
-from lbctl.entries.access_table import ENDING, GONE, REINSTALLED, RESET, REUSED, Entry
+from lbctl.entries.access_table import ENDING, GONE, REFUSED, REINSTALLED, RESET, REUSED, Entry
 from lbctl.entries.translation import outbound_keys
 from lbctl.frames import icmp
 from lbctl.frames.packets import Packet, parse_mac
@@ -90,28 +90,34 @@ class NewConnections:
             return drop(switch, "unknown_protocol")
         if packet.ttl <= 1:
             return send_icmp_error(arrival, serving, icmp.TTL_EXPIRED)
-        entry = serving.table.find(arrival.way, key)
         if arrival.side is EXTERNAL and (slicing := serving.slices.get(service_of(key))):
-            return self._in_slice(arrival, serving, key, entry, slicing)
+            return self._in_slice(arrival, serving, key, slicing)
+        entry = serving.table.find(arrival.way, key) or self._revived(arrival, serving, key)
         if entry and (asked := self._reused.ask(arrival, serving, entry)) is not None:
             return asked
         if entry and (asked := self._unanswered.ask(arrival, serving, entry)):
             return asked
         return self._open(arrival, serving, key, entry)
 
-    def _in_slice(
-        self, arrival: Arrival, serving: Serving, key: bytes, entry: Entry | None, slicing: Slicing
-    ) -> Outbox:
+    def _in_slice(self, arrival: Arrival, serving: Serving, key: bytes, slicing: Slicing) -> Outbox:
         """A connection of a sliced service, whose slice changes hands; or has no server."""
         opened = slicing.opened(key, arrival.packet.seq)
         if opened.table:
             return [go_through(arrival, opened.table)]
-        out = self._open(arrival, serving, key, entry, wanted=opened.server)
+        out = self._open(arrival, serving, key, serving.table.find(arrival.way, key), wanted=opened.server)
         reused = self._endings.has_just_ended(key) or arrival.now < opened.until
         if not reused or len(self._held_back) >= HELD_BACK:
             return out
         self._held_back.append((arrival.now + CACHE_FOLLOWS, out.pop()))
         return out
+
+    def _revived(self, arrival: Arrival, serving: Serving, key: bytes) -> Entry | None:
+        """The entry that a RST has ended, if what the two forged may be: its server can tell. Else the SYN would take
+        its place, at another server."""
+        entry = self._endings.remembered(arrival, serving, key)
+        if entry is None or _is_over(serving, entry):
+            return None
+        return self._endings.revived(arrival, serving, key)
 
     def _looked_at(self, arrival: Arrival, serving: Serving, entry: Entry, answered: bool) -> Outbox:
         """A SYN that came again: its server has, or has not, said anything."""
@@ -140,7 +146,7 @@ class NewConnections:
         switch, packet = arrival.switch, arrival.packet
         out: Outbox = []
         reused = packet.protocol == TCP and (entry is not None or self._endings.has_just_ended(key))
-        if entry and (entry.flags & ENDING and entry.isn != packet.seq or _waits_in_vain(serving, entry, packet)):
+        if entry and (entry.isn != packet.seq and _is_over(serving, entry) or _waits_in_vain(serving, entry, packet)):
             out = self._endings.end_all(serving, [entry], arrival.now)
             entry = None
         if entry is None:
@@ -180,13 +186,23 @@ class NewConnections:
         if entry.isn == packet.seq:
             counters["syn_retransmissions"] += 1
             # A RST that came meanwhile was for what the server still had of an earlier connection with these ports.
-            entry.flags = entry.flags & ~RESET | REINSTALLED
+            entry.flags = entry.flags & ~(RESET | REFUSED) | REINSTALLED
         else:
             # The port is used again: by a connection that ended unseen (its flows may be running out), or by a forged
-            # SYN. The same server can tell, and the flows are put back as new.
+            # SYN, after a forged FIN or RST even. The same server can tell, and the flows are put back as new.
             entry.isn, entry.created, entry.last_seen = packet.seq, arrival.now, arrival.now
+            if entry.flags & ENDING:
+                entry.flags &= ~(ENDING | REFUSED)
+                serving.table.changed(entry)
             entry.flags |= REUSED
         return True
+
+
+def _is_over(serving: Serving, entry: Entry) -> bool:
+    """Has a connection that has seen a FIN or RST so surely ended that a SYN may open another at another server? A
+    packet from outside alone is no proof; but its server's RST is, and where the server takes none, the SYN cannot go
+    there. (A NAT gateway's entries have none that does: their SYNs come from inside, where nobody forges.)"""
+    return bool(entry.flags & ENDING and (entry.flags & REFUSED or is_closed(serving, entry)))
 
 
 def _waits_in_vain(serving: Serving, entry: Entry, packet: Packet) -> bool:

@@ -75,7 +75,7 @@ class Reused:
             passed_on_at, before = self._passed_on.get(entry.key, (now, 0))
             if now < passed_on_at + SECONDS:
                 return None
-        if arrival.switch.lb.name != serving.assigned or not _is_closed(serving, entry):
+        if arrival.switch.lb.name != serving.assigned or not is_closed(serving, entry):
             return None
         if entry.key in self._waiting:
             return []  # the same SYN, or another one: the first one is answered soon
@@ -138,7 +138,7 @@ class Reused:
         return self._then(waiting.arrival, waiting.serving, waiting.entry, over)
 
 
-def _is_closed(serving: Serving, entry: Entry) -> bool:
+def is_closed(serving: Serving, entry: Entry) -> bool:
     """Does the entry's server take no connections any more?"""
     address, port = entry.server
     return serving.servers.closed(service_of(entry.key), Endpoint(ip_address(address), port))

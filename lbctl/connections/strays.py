@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lbctl.connections.answers import drop, refuse, send_again
+from lbctl.connections.answers import drop, go_on, refuse, send_again
 from lbctl.connections.arrival import Arrival
 from lbctl.connections.endings import Endings
 from lbctl.connections.transition import Transition
@@ -44,7 +44,7 @@ class Strays:
     def _opens(self, arrival: Arrival, key: bytes) -> bool:
         """A server's packet, which no NAT gateway takes: would it open a connection?"""
         if arrival.packet.protocol == TCP:
-            return arrival.packet.tcp_flags & (SYN | ACK) == SYN
+            return _is_syn(arrival)
         return not self._ground.external_ips.answers(key)
 
     def put_back(self, arrival: Arrival, serving: Serving, entry: Entry) -> Outbox:
@@ -71,7 +71,8 @@ class Strays:
         messages = [AddFlows(flows if both_lost else (flows[side.number],)), *taught]
         holders = [name for name in serving.holders if self._ground.switches[name].ready]
         out: Outbox = [ToSwitch(name, message) for message in messages for name in holders]
-        out.append(send_again(arrival, serving))
+        # Every SYN comes to the controller: through all tables this one would come again, and again.
+        out.append((go_on if _is_syn(arrival) else send_again)(arrival, serving))
         return out
 
     def _teach(self, serving: Serving, entry: Entry) -> list[Message]:
@@ -91,6 +92,10 @@ class Strays:
             other.next_hop = entry.next_hop
             serving.table.changed(other)
         return portions(AddEntries, alike)
+
+
+def _is_syn(arrival: Arrival) -> bool:
+    return arrival.packet.protocol == TCP and arrival.packet.tcp_flags & (SYN | ACK) == SYN
 
 
 def _learn_hops(arrival: Arrival, serving: Serving, entry: Entry) -> bool:

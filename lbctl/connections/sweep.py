@@ -37,6 +37,7 @@ SOON = 0.01
 def interval(serving: Serving) -> float:
     """Seconds for a round: an entry ends between its idle timeout and two rounds later."""
     shortest = min(map(serving.idle_timeout_of, serving.services or [(TCP, 0), (UDP, 0)]))
+    shortest = min(shortest, serving.settings.half_closed_timeout)
     least = max(SHORTEST, len(serving.table) / READ_PER_SECOND)
     return max(min(shortest / 4, pressure.look_after(serving), LONGEST), least)
 
@@ -78,9 +79,11 @@ class Round:
 class Sweep:
     """Each external IP has its rounds; at the start of one come the entries that the last one has found idle."""
 
-    def __init__(self, ground: Ground, end_all: EndAll, decode: Decode | None = None) -> None:
-        """end_all: takes idle entries out of the table, and out of every switch."""
-        self._ground, self._end_all, self._decode = ground, end_all, decode or EntryStatsDecoder().decode
+    def __init__(self, ground: Ground, end_all: EndAll, expire: EndAll, decode: Decode | None = None) -> None:
+        """end_all: takes entries out of the table, and out of every switch; expire: so does this with those that were
+        idle."""
+        self._ground, self._end_all, self._expire = ground, end_all, expire
+        self._decode = decode or EntryStatsDecoder().decode
         self._rounds: dict[int, Round] = {}
         self._agenda: list[tuple[float, int]] = []
         """A heap: when to look at which owner."""
@@ -120,9 +123,9 @@ class Sweep:
         current = self._rounds.get(serving.owner) or Round(float("-inf"), 0.0, 0, deque())
         current.interval = min(current.interval, interval(serving))
         if not current.work and now - current.started >= current.interval:
-            if current.open == 0 and (idle := serving.idle_since(now)):
+            if current.open == 0 and (idle := serving.idle_since(now, current.started)):
                 self._ground.counters["entries_expired"] += len(idle)
-                ended += self._end_all(serving, idle, now)
+                ended += self._expire(serving, idle, now)
             for token in current.tokens:
                 self._ground.tokens.cancel(token)  # what has not been answered by now will not be
             buckets = deque(sorted({entry.bucket for entry in serving.table.entries()}))

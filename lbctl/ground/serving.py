@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 
-from lbctl.entries.access_table import GONE, AccessTable, Entry
+from lbctl.entries.access_table import ENDING, GONE, AccessTable, Entry
 from lbctl.entries.echo import Echoes
 from lbctl.entries.held import HeldPackets
 from lbctl.entries.mappings import Mappings
@@ -221,14 +221,20 @@ class Serving:
             return destination
         return self.config.internal_addresses()[0].packed
 
-    def idle_since(self, now: float) -> list[Entry]:
-        """The entries that have been idle for too long."""
+    def idle_since(self, now: float, read_since: float) -> list[Entry]:
+        """The entries that have been idle for too long. read_since: when the reading began in which each entry's
+        packets have been counted last; what has had some is not idle, however long the reading takes."""
         entries = self.table.entries()
+        closing = now - self.settings.half_closed_timeout
         if any(service.idle_timeout is not None for service in self.services.values()):
             places = {place: now - self.idle_timeout_of(place) for place in {service_of(e.key) for e in entries}}
-            return [entry for entry in entries if entry.last_seen <= places[service_of(entry.key)]]
-        limits = {protocol: now - self.settings.idle_timeout_of(protocol) for protocol in {e.key[0] for e in entries}}
-        return [entry for entry in entries if entry.last_seen <= limits[entry.key[0]]]
+            idle = [entry for entry in entries if entry.last_seen <= places[service_of(entry.key)]
+                    or entry.last_seen <= closing and entry.flags & ENDING]
+        else:
+            limits = {number: now - self.settings.idle_timeout_of(number) for number in {e.key[0] for e in entries}}
+            idle = [entry for entry in entries if entry.last_seen <= limits[entry.key[0]]
+                    or entry.last_seen <= closing and entry.flags & ENDING]
+        return [entry for entry in idle if entry.last_seen < read_since]
 
     def idle_timeout_of(self, place: Place) -> float:
         """Seconds that an entry of that service may be idle."""

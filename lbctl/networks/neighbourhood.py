@@ -14,6 +14,7 @@ from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.networks.announcements import Announcements
 from lbctl.networks.memberships import INTERVAL, all_reports, reports
+from lbctl.networks.queries import Queries
 from lbctl.networks.router_claims import RouterClaims
 from lbctl.openflow.inbound import PacketIn
 from lbctl.openflow.messages import FROM_CONTROLLER, ModifyEntries, PacketOut, portions
@@ -65,6 +66,7 @@ class Neighbourhood:
         self._ground = ground
         self._announcements = Announcements(lambda: ground.settings.announce_rate, self._busy)
         self._claims = RouterClaims()
+        self.queries = Queries(ground)
         self._eager = False
         self._now = 0.0
         self._near, self._far = Walk(self._of_serving), Walk(self._of_others)
@@ -82,6 +84,8 @@ class Neighbourhood:
             serving = self._ground.external_ips.get(address)
             if serving and serving.assigned == lb:
                 out += self._announcement(serving, lb)
+            else:
+                self._announcements.forget(address)
         for (name, router), mac in self._claims.confirmed(now):
             if switch := self._ground.switches.get(name):
                 out += self._believe(switch, router, mac)
@@ -92,6 +96,7 @@ class Neighbourhood:
             + self._far.step(now, interval)
             + self._search.step(now, SEARCH_INTERVAL)
             + self._listening.step(now, INTERVAL)
+            + self.queries.tick(now)
         )
 
     def told(self, switch: Switch, packet_in: PacketIn) -> Outbox:

@@ -48,7 +48,8 @@ class Kind(enum.IntEnum):
     CHECKED = 20
     HOP = 21
     NO_WAY = 22
-    SLICE = 23
+    QUERY = 23
+    SLICE = 24
 
     # Each kind of flow that drops is a reason of its own (values/drops.py), and counted by it.
     VLAN = 64

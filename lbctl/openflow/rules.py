@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
+from lbctl.frames import mld
 from lbctl.frames.discovery import (
     ADVERTISEMENT,
     HOP_LIMIT,
@@ -44,6 +45,7 @@ from lbctl.openflow.meters import (
     METER_HOLD,
     METER_ICMP,
     METER_PASS_ON,
+    METER_QUERY,
     METER_RESET,
     meter_new,
     meter_stray,
@@ -191,6 +193,8 @@ def _entrance_flows(ports: Ports, tunnels: Iterable[Tunnel]) -> Iterator[Flow]:
             yield flow(Kind.PIPELINE, 0, "classify", 120, {**icmpv6, "icmpv6_type": kind, "nw_ttl": HOP_LIMIT},
                        goto="arp")
         if tunnel is None:
+            yield flow(Kind.QUERY, 0, "classify", 120, {**icmpv6, "icmpv6_type": mld.QUERY, "nw_ttl": mld.HOP_LIMIT},
+                       CONTROLLER, meter=METER_QUERY)
             for told in ({**where, "eth_type": ETH_TYPE_ARP, "arp_op": ARP_REPLY},
                          {**icmpv6, "icmpv6_type": ADVERTISEMENT}):
                 yield flow(Kind.SERVER_ARP, 0, "arp", 100, {**told, "eth_dst": port.mac}, CONTROLLER, meter=METER_ARP)

@@ -62,6 +62,8 @@ DROPS: dict[str, Drop] = {
     "over_pass_on_rate": Drop("limit", "is for another LB's external IP, from a client inside, beyond `error_rate`: it "
                               "is not passed on", "keep external IPs that call each other much on one LB "
                               "(docs/field.md)"),
+    "over_query_rate": Drop("limit", "is a multicast listener query, of more than 20 a second: it is not answered",
+                            "who asks so often? `tcpdump -ni PORT icmp6`"),
     "over_hold_rate": Drop("limit", "was to be held while its external IP moves, beyond `hold_rate`",
                            "a larger hold_rate; `precopy`, which holds less"),
     "over_arp_rate": Drop("limit", "tells a server's MAC, beyond `arp_rate`",

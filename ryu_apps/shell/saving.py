@@ -1,8 +1,8 @@
-"""The state file: written one state after the other, in the order in which the core wants them kept."""
+"""The state file. A state holds all that was to be kept before it, so what has come while one was being written is
+written as one: hundreds of external IPs fail over at the same time, and each waits for its own to be kept."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from lbctl.ground.effects import Save
@@ -16,7 +16,7 @@ class Saver:
 
     def __init__(self, store: FileStore, done: Callable[[int, str | None], None], threads: Threads) -> None:
         self._store, self._done, self._threads = store, done, threads
-        self._waiting: deque[Save] = deque()
+        self._waiting: list[Save] = []
         self._wake = threads.event()
         self.last = 0
         """How many states were to be saved."""
@@ -35,13 +35,14 @@ class Saver:
             self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                order = self._waiting.popleft()
-                error = self._threads.apart(self._write, order.state)
-                self.saved += 1
+                orders, self._waiting = self._waiting, []
+                error = self._threads.apart(self._write, orders[-1].state)
+                self.saved += len(orders)
                 if error:
                     log.error("state not saved", reason=error)
-                if order.token is not None:
-                    self._done(order.token, error)
+                for order in orders:
+                    if order.token is not None:
+                        self._done(order.token, error)
 
     def _write(self, state: State) -> str | None:
         try:

@@ -85,6 +85,15 @@ def echo_request(eth: tuple[str, str], src: str, dst: str, *, number: int = 1) -
     return ipv4(eth, src, dst, ICMP, _with_checksum(struct.pack("!BBHHH", 8, 0, 0, 7, number) + b"abcdefgh", 2))
 
 
+def icmp_error(
+    eth: tuple[str, str], src: str, dst: str, kind: tuple[int, int], about: bytes, *, mtu: int = 0
+) -> bytes:
+    """An ICMP error; kind: type and code; about: the frame (its IP header of 20 bytes) that it quotes, with 8 bytes of
+    what follows."""
+    message = struct.pack("!BBHHH", *kind, 0, 0, mtu) + about[14:42]
+    return ipv4(eth, src, dst, ICMP, _with_checksum(message, 2))
+
+
 def icmpv6(eth: tuple[str, str], src: str, dst: str, kind: int, body: bytes, *, ttl: int = 64) -> bytes:
     """An ICMPv6 message of code 0; `body`: all after its checksum."""
     message = struct.pack("!BBH", kind, 0, 0) + body

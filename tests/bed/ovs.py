@@ -14,6 +14,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
+from lbctl.openflow import tries
 from tests.bed.patience import limit
 from tests.bed.processes import CommandFailed, end, is_alive, mentions, read_pid, run, wait_gone
 
@@ -176,6 +177,7 @@ class PrivateOvs:
             "protocols=OpenFlow10,OpenFlow13,OpenFlow14",
             f"other_config:datapath-id={dpid:016x}",
             "other_config:disable-in-band=true",
+            "--", *tries.command(bridge),
         ]
         for number, port in enumerate(ports, start=1):
             command += ["--", "add-port", bridge, port, "--", "set", "interface", port, f"ofport_request={number}"]

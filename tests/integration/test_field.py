@@ -18,6 +18,7 @@ from tests.bed.traffic import RawPort, connect, request
 from tests.integration.hands import (
     HandClient,
     counters,
+    dropped,
     entries_of,
     entry_flows_of,
     eventually,
@@ -102,6 +103,17 @@ def test_a_client_that_tags_with_vlan_0_is_served(live: Bed, tag: int) -> None:
         assert answer is not None and answer.payload.endswith(b" tagged\n")
 
 
+def test_it_gets_no_answer_where_a_tag_is_left_on(quiet_bed: Bed) -> None:
+    """The naive twin."""
+    quiet_bed.controller.apps = ("tests/integration/naive_tags.py", *APPS)
+    quiet_bed.start_controller()
+    with hand_client(quiet_bed) as client:
+        client.port.send(frames.tagged(client.frame(SYN), TAGS["priority"]))
+        eventually(quiet_bed, lambda: dropped(quiet_bed, "malformed"), "it has come")
+        assert client.receive(timeout=0.5) is None and not entries_of(quiet_bed, client.local)
+        assert client.open().say(b"without").endswith(b" without\n")
+
+
 def test_what_belongs_to_a_vlan_is_nobodys(live: Bed) -> None:
     with hand_client(live) as client:
         client.port.send(frames.tagged(client.frame(SYN), 5))
@@ -162,7 +174,11 @@ def test_where_a_mac_is_believed_for_ever_it_goes_on_in_vain(quiet_bed: Bed) -> 
     """The naive twin."""
     quiet_bed.controller.apps = ("tests/integration/naive_neighbours.py", *APPS)
     quiet_bed.start_controller()
-    assert not repeated_syn(quiet_bed, SERVERS[0])
+    with hand_client(quiet_bed, address="198.51.100.202") as never:
+        never.send(SYN)
+        assert never.receive(SYN | ACK)
+        assert not repeated_syn(quiet_bed, SERVERS[0])
+        assert entries_of(quiet_bed, never.local), "nor does an entry end that has seen a SYN alone, all that time"
 
 
 # Half-open connections (F2).

@@ -76,6 +76,15 @@ def test_half_open_connections_are_bounded_and_go_soon(live: Bed) -> None:
         assert client.say(b"still here").endswith(b" still here\n")
 
 
+def test_they_fill_the_table_where_they_are_entries_as_any_other(quiet_bed: Bed) -> None:
+    """The naive twin."""
+    quiet_bed.controller.apps = ("tests/integration/naive_half_open.py", *APPS)
+    quiet_bed.start_controller()
+    with flood(quiet_bed, RATE):
+        eventually(quiet_bed, lambda: connections(quiet_bed, ATTACKED) > 2 * MAX_HALF_OPEN, "more and more", 30.0)
+    assert dropped(quiet_bed, "half_open_full") == 0
+
+
 def test_another_external_ip_moves_without_loss_meanwhile(fresh: Bed) -> None:
     load = fresh.load(fresh.clients[0], OTHER, lines=5, requests=1)
     with flood(fresh):

@@ -6,6 +6,8 @@ import contextlib
 import time
 from collections.abc import Iterator
 
+import pytest
+
 from tests.bed.bed import Bed
 from tests.bed.controller import APPS
 from tests.bed.patience import limit
@@ -74,3 +76,39 @@ def test_without_reports_it_is_not_found(quiet_bed: Bed) -> None:
     with snooping(quiet_bed):
         quiet_bed.start_controller()
         eventually(quiet_bed, lambda: not reached(quiet_bed), "nobody finds it, unannounced", 15.0)
+
+
+# What has been reported is forgotten, by a switch that was restarted for instance.
+
+REPORTED_ONCE = "tests/integration/reports_once.py"
+
+
+def asks_again(bed: Bed, version: int) -> None:
+    """The switch forgets who listens to the group, and asks all what they listen to. version: of MLD."""
+    bed.switch.ip("link", "set", "external", "type", "bridge", "mcast_mld_version", version)
+    eventually(bed, lambda: listeners(bed), "it is reported", 5.0)
+    for port in set(listeners(bed).split()):
+        bed.switch.run("bridge", "mdb", "del", "dev", "external", "port", port, "grp", GROUP)
+    assert not listeners(bed)
+    for querier in "0", "1":
+        bed.switch.ip("link", "set", "external", "type", "bridge", "mcast_querier", querier)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_who_asks_is_told(quiet_bed: Bed, version: int) -> None:
+    quiet_bed.controller.apps = (REPORTED_ONCE, *APPS)
+    with snooping(quiet_bed):
+        quiet_bed.start_controller()
+        asks_again(quiet_bed, version)
+        eventually(quiet_bed, lambda: listeners(quiet_bed), "it is reported again", 5.0)
+        assert reached(quiet_bed)
+
+
+def test_where_queries_are_not_answered_it_is_not_found(quiet_bed: Bed) -> None:
+    """The naive twin."""
+    quiet_bed.controller.apps = (REPORTED_ONCE, "tests/integration/naive_queries.py", *APPS)
+    with snooping(quiet_bed):
+        quiet_bed.start_controller()
+        asks_again(quiet_bed, 2)
+        time.sleep(3 * RESPONSE)
+        assert not listeners(quiet_bed) and not reached(quiet_bed)

@@ -17,6 +17,7 @@ from lbctl.site.model import HealthCheck, Service, Site
 from tests.bed.bed import Bed
 from tests.bed.controller import APPS
 from tests.bed.frames import ACK, SYN
+from tests.bed.patience import limit
 from tests.bed.sites import simple_site
 from tests.bed.traffic import connect, request
 from tests.integration.hands import (
@@ -36,6 +37,7 @@ CHECK = HealthCheck("http", interval=0.5, timeout=0.5, rise=2, fall=3)
 MISTYPED = replace(CHECK, path="/typo", status=((204, 204),))
 """The servers answer with 200."""
 DRAINED = 2.0
+OTHER_PORT, QUERIES = 81, 10
 SETTINGS = {
     "linger": 1, "arp_interval": 1.0, "grace": 0.5, "udp_idle_timeout": 60.0, "udp_drain_timeout": DRAINED,
 }
@@ -68,8 +70,8 @@ def states(bed: Bed) -> dict[str, str]:
     return {server["address"]: server["state"] for server in service(bed)["servers"]}
 
 
-def served_by(bed: Bed, requests: int = 8) -> set[str]:
-    return {request(bed.clients[0], EXTERNAL)["server"] for _ in range(requests)}
+def served_by(bed: Bed, requests: int = 8, timeout: float = limit(5.0)) -> set[str]:
+    return {request(bed.clients[0], EXTERNAL, timeout=timeout)["server"] for _ in range(requests)}
 
 
 @contextlib.contextmanager
@@ -149,15 +151,31 @@ def test_what_is_down_stays_down_over_a_restart(fresh: Bed) -> None:
     eventually(fresh, lambda: set(states(fresh).values()) == {"up"}, "it is up by its checks", 15.0)
 
 
+def test_what_is_down_is_up_where_results_are_forgotten(quiet_bed: Bed) -> None:
+    """The naive twin."""
+    quiet_bed.controller.apps = ("tests/integration/naive_results.py", *APPS)
+    quiet_bed.start_controller()
+    eventually(quiet_bed, lambda: passed(quiet_bed), "checks pass")
+    with stopped(quiet_bed, SERVERS[0]):
+        eventually(quiet_bed, lambda: states(quiet_bed)[SERVERS[0]] == "down", "it is down", 15.0)
+        saved = quiet_bed.controller.directory / "lbctl-state.json"
+        eventually(quiet_bed, lambda: SERVERS[0] in saved.read_text(), "saved")
+        quiet_bed.controller.kill()
+        quiet_bed.controller.start()
+        quiet_bed.wait_ready()
+        with pytest.raises(TimeoutError):
+            served_by(quiet_bed, 2, timeout=1.0)
+
+
 # A UDP flow stays with a server that was removed (F8).
 
 class Sender:
     """A client's UDP socket, that goes on to send from one port. A context manager."""
 
-    def __init__(self, bed: Bed) -> None:
+    def __init__(self, bed: Bed, port: int = 80) -> None:
         self.socket = bed.clients[0].call(lambda: socket.socket(type=socket.SOCK_DGRAM))
         self.socket.settimeout(0.5)
-        self.socket.connect((EXTERNAL, 80))
+        self.socket.connect((EXTERNAL, port))
 
     def server(self) -> str | None:
         """Who answers the next datagram; None: nobody."""
@@ -179,9 +197,9 @@ class Sender:
 
 
 @contextlib.contextmanager
-def sender(bed: Bed) -> Iterator[tuple[Sender, str]]:
+def sender(bed: Bed, port: int = 80) -> Iterator[tuple[Sender, str]]:
     """A flow, and its server."""
-    with Sender(bed) as flow:
+    with Sender(bed, port) as flow:
         yield flow, eventually(bed, flow.server, "an answer")
 
 
@@ -398,17 +416,24 @@ def test_without_slow_start_it_gets_all(quiet_bed: Bed) -> None:
 # One entry for each DNS query; a client that pauses (F17, F19).
 
 def test_a_service_has_its_own_idle_timeout(quiet_bed: Bed) -> None:
+    """Each query comes from a port of its own, as a resolver's. The twin is the service on the other port: it has the
+    site's timeout, and keeps them all."""
     plain = site()
     first = plain.external_ips[0]
     tcp, udp = first.services
-    short = replace(first, services=(tcp, replace(udp, idle_timeout=2.0)))
-    quiet_bed.controller.configure(replace(plain, external_ips=(short,)))
+    short, long = replace(udp, idle_timeout=2.0), replace(udp, port=OTHER_PORT)
+    quiet_bed.controller.configure(replace(plain, external_ips=(replace(first, services=(tcp, short, long)),)))
     quiet_bed.start_controller()
 
-    def entries(protocol: str) -> int:
-        return sum(entry["protocol"] == protocol for entry in quiet_bed.entries("lb-a"))
+    def entries(protocol: str, port: int) -> int:
+        return sum((entry["protocol"], entry["external_port"]) == (protocol, port)
+                   for entry in quiet_bed.entries("lb-a"))
 
-    with sender(quiet_bed), Talks(quiet_bed.clients[0], EXTERNAL, 1) as talks:
-        assert entries("udp") == 1
-        eventually(quiet_bed, lambda: entries("udp") == 0, "it is idle", 15.0)
-        assert talks.broken() == [] and entries("tcp") == 1
+    with Talks(quiet_bed.clients[0], EXTERNAL, 1) as talks:
+        for port in (OTHER_PORT, 80):
+            for _ in range(QUERIES):
+                with sender(quiet_bed, port):
+                    pass
+        eventually(quiet_bed, lambda: entries("udp", 80) == 0, "they are idle", 15.0)
+        assert entries("udp", OTHER_PORT) == QUERIES
+        assert talks.broken() == [] and entries("tcp", 80) == 1

@@ -64,7 +64,7 @@ def without_translation(bed: Bed) -> Iterator[None]:
     """ICMP errors don't get to the controller, as if it did not translate them."""
     tables = [(node, protocol, node.ovs.ofctl("--no-stats", "dump-flows", node.bridge, f"table=0,{protocol}"))
               for node in bed.lbs.values() for protocol in ("icmp", "icmp6")]
-    errors = [(node, [line for line in text.splitlines() if "CONTROLLER" in line]) for node, _, text in tables]
+    errors = [(node, [line for line in text.splitlines() if "priority=105," in line]) for node, _, text in tables]
     for node, flows in errors:
         assert len(flows) in (6, 8), "two ports, three types or four"
         for flow in flows:
@@ -257,6 +257,40 @@ def test_twin_without_translation_the_upload_hangs(live: Bed, net: Net) -> None:
     inner = live.inner_routers[ip_address(net.inner_router)]
     with without_translation(live), bottleneck(inner, "far"), pytest.raises(TimeoutError):
         request(live.clients[0], net.routed, method="POST", body=b"x" * MUCH, timeout=1.5)
+
+
+# Everybody behind the LB is a client, too: a server behind an inner router that has a small link.
+
+@pytest.mark.parametrize("external", ["plain", "full"])
+def test_a_client_inside_behind_a_bottleneck_downloads(live: Bed, net: Net, external: str) -> None:
+    """The called server is told, about the gateway or internal IP that it knows as its client."""
+    address, inner = getattr(net, external), live.inner_routers[ip_address(net.inner_router)]
+    called, caller = server_space(live, net.server(address)), server_space(live, net.server(net.routed))
+    before = translated(live)
+    with bottleneck(inner, "far", called):
+        assert download(caller, address, limit(3.0)) > MUCH
+        known_as = f"{net.internal}1" if external == "plain" else net.internal_ip(address)
+        assert "mtu 1300" in called.ip("route", "get", known_as)
+    assert translated(live) > before
+
+
+@pytest.mark.parametrize("external", ["routed", "full_routed"])
+def test_a_client_inside_uploads_to_a_server_behind_a_bottleneck(live: Bed, net: Net, external: str) -> None:
+    """The caller is told, about the external IP that it has called."""
+    address, inner = getattr(net, external), live.inner_routers[ip_address(net.inner_router)]
+    caller = server_space(live, net.server(net.plain))
+    with bottleneck(inner, "far", caller):
+        assert request(caller, address, method="POST", body=b"x" * MUCH, timeout=limit(3.0))["received"] == MUCH
+        assert "mtu 1300" in caller.ip("route", "get", address)
+
+
+def test_twin_without_translation_both_hang(live: Bed, net: Net) -> None:
+    inner = live.inner_routers[ip_address(net.inner_router)]
+    near, behind = server_space(live, net.server(net.plain)), server_space(live, net.server(net.routed))
+    with without_translation(live), bottleneck(inner, "far", near):
+        assert download(behind, net.plain, 1.5) < 1000
+        with pytest.raises(TimeoutError):
+            request(near, net.routed, method="POST", body=b"x" * MUCH, timeout=1.5)
 
 
 def test_an_inside_hosts_upload_passes_a_bottleneck_outside(live: Bed, net: Net) -> None:

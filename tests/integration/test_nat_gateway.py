@@ -6,11 +6,14 @@ import socket
 
 import pytest
 
+from tests.bed import frames
 from tests.bed.bed import Bed
+from tests.bed.frames import SYN
 from tests.bed.namespaces import Namespace
 from tests.bed.patience import limit
 from tests.bed.sites import simple_site, with_nat_gateway
-from tests.bed.traffic import connect
+from tests.bed.traffic import RawPort, connect
+from tests.integration.hands import counters, external_mac
 from tests.integration.moving import STRATEGIES, Talks, assert_unharmed
 from tests.integration.slow_moves import harm_by_a_slow_lb
 
@@ -54,6 +57,19 @@ def peers(outside) -> set[tuple[str, int]]:
             address, _, port = remote.rpartition(":")
             found.add((address, int(port)))
     return found
+
+
+def test_a_forged_syn_from_outside_comes_to_the_controller_once(live: Bed, outside) -> None:
+    """And the inside host, which gets it, ignores it."""
+    def put_back() -> int:
+        return counters(live)["other"].get("entries_put_back", 0)
+
+    with Talks(live.inside[0], OUTSIDE, port=PORT) as talk, RawPort(live.clients[0], "eth0") as port:
+        ends = (OUTSIDE, PORT), (GATEWAY, entry_of(live, *talk.sockets[0].getsockname())["external_port"])
+        before = put_back()
+        port.send(frames.tcp((port.mac, external_mac(live, "lb-a")), *ends, SYN, seq=2**30))
+        live.wait_until(lambda: put_back() > before, 5, "it has come")
+        assert talk.broken() == [] and put_back() == before + 1
 
 
 def test_two_hosts_with_the_same_port_are_kept_apart(live: Bed, outside) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 from itertools import pairwise
 
-from lbctl.networks.announcements import AGAIN, BURST, SPACING, TIMES, Announcements
+from lbctl.networks.announcements import ALWAYS, ASTRAY, BURST, SPACING, TIMES, Announcements
 
 RATE = 100
 ADDRESS, OTHER = IPv4Address("198.51.100.1"), IPv4Address("198.51.100.2")
@@ -51,8 +51,8 @@ def test_external_ips_are_independent() -> None:
 def test_a_late_tick_announces_once() -> None:
     announcements = make()
     announcements.start(ADDRESS, "lb-a", 0.0)
-    assert len(announcements.due(60.0)) == 1
-    assert announcements.due(60.5) == []
+    assert len(announcements.due(30.0)) == 1
+    assert announcements.due(30.5) == []
 
 
 def test_many_are_paced_and_the_busiest_come_first() -> None:
@@ -71,10 +71,55 @@ def test_many_are_paced_and_the_busiest_come_first() -> None:
     assert len(first) == 500 and max(first.values()) < 6.0
     waited = [address for now, address in told if 0.0 < now < 4.0]
     assert waited == sorted(waited, key=weights.__getitem__, reverse=True)
+    assert len([now for now, _ in told if now < 30.0]) == 500 * TIMES
+
+
+def test_what_a_limit_drops_is_not_the_same_in_each_round() -> None:
+    """A switch that takes every second announcement."""
+    many = [IPv4Address(0xC6336400 + number) for number in range(500)]
+    announcements = make()
+    told = [address for address in many if announcements.start(address, "lb-a", 0.0)]
+    for tick in range(1, 300):
+        told += [address for address, _ in announcements.due(tick / 10)]
     assert len(told) == 500 * TIMES
+    reached = [len(set(told[: 500 * rounds : 2])) for rounds in range(1, TIMES + 1)]
+    assert reached[0] == 250 and reached[1] > 340 and reached[-1] > 470
 
 
-def test_it_is_announced_again_slowly_while_packets_go_astray() -> None:
+def test_it_is_announced_for_ever_slowly() -> None:
+    """Whoever missed all five is told."""
+    announcements = make()
+    announcements.start(ADDRESS, "lb-a", 0.0)
+    last = times(announcements)[-1][0]
+    found = [second for second in range(20, 320) for _ in announcements.due(float(second))]
+    assert len(found) == 300 // ALWAYS and found[0] >= last + ALWAYS
+    assert all(later - earlier >= ALWAYS for earlier, later in pairwise(found))
+
+
+def test_slow_ones_delay_no_other() -> None:
+    many = [IPv4Address(0xC6336400 + number) for number in range(300)]
+    announcements = make(rate=5)
+    for address in many:
+        announcements.start(address, "lb-a", 0.0)
+    for tick in range(1000):
+        announcements.due(tick / 2)
+    slow = 0
+    for tick in range(1000, 2300):
+        slow += len(announcements.due(tick / 2))
+        if not tick % 7:
+            assert announcements.start(OTHER, "lb-b", tick / 2 + 0.1), "there is room for one more"
+            announcements.forget(OTHER)
+    assert 600 < slow <= 650 * 5 / 4
+
+
+def test_what_is_not_to_be_announced_is_forgotten() -> None:
+    announcements = make()
+    announcements.start(ADDRESS, "lb-a", 0.0)
+    announcements.forget(ADDRESS)
+    assert times(announcements, 300.0) == []
+
+
+def test_it_is_announced_again_soon_while_packets_go_astray() -> None:
     announcements = make()
     announcements.start(ADDRESS, "lb-a", 0.0)
     last = times(announcements)[-1][0]
@@ -82,5 +127,5 @@ def test_it_is_announced_again_slowly_while_packets_go_astray() -> None:
     for second in range(20, 200):
         announcements.again([(ADDRESS, "lb-a")], float(second))
         found += [second for _ in announcements.due(float(second))]
-    assert len(found) == 6 and found[0] >= last + AGAIN
-    assert all(later - earlier >= AGAIN for earlier, later in pairwise(found))
+    assert len(found) == 6 and found[0] >= last + ASTRAY
+    assert all(later - earlier >= ASTRAY for earlier, later in pairwise(found))

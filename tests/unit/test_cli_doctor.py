@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
-from ipaddress import ip_address
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
 
 import pytest
 
@@ -15,6 +16,7 @@ from lbctl.cli.doctor.finding import Level
 from lbctl.cli.doctor.open_vswitch import check_version
 from lbctl.cli.doctor.receive_queues import ENOUGH
 from lbctl.cli.ovs import Ovs
+from lbctl.openflow import tries
 from lbctl.servers.states import ServerState
 from tests.unit.api_fakes import site_of_all_kinds
 from tests.unit.cli_harness import Command, serving
@@ -31,7 +33,11 @@ GOOD = {
             "controller": ["uuid", "c"],
             "ports": ["set", [["uuid", "p1"], ["uuid", "p2"]]],
             "other_config": ["map", [["disable-in-band", "true"], ["controller-queue-size", "512"]]],
+            "flow_tables": ["map", [[number, ["uuid", f"t{number}"]] for number in tries.FIELDS]],
         }
+    ],
+    "Flow_Table": [
+        {"_uuid": ["uuid", f"t{number}"], "prefixes": ["set", list(fields)]} for number, fields in tries.FIELDS.items()
     ],
     "Controller": [
         {
@@ -73,6 +79,7 @@ class Tools:
         self.directory = directory
         self.tables = json.loads(json.dumps(GOOD))
         self.overflow, self.offload, self.merging, self.fails = 0, "off", "off", False
+        self.version = "3.1.0"
         self.routes = "Cached: 198.18.1.0/24 dev br0 SRC 198.18.1.11"
         self.queue, self.lost, self.default = ENOUGH, 0, ENOUGH
         self.sockets, self.links = True, []
@@ -88,7 +95,7 @@ class Tools:
         self._tool("ovs-vsctl", fail + f'for last; do :; done; cat "{self.directory}/$last.json"')
         self._tool(
             "ovs-appctl",
-            fail + f'for last; do :; done; case $last in version) echo "ovs-vswitchd (Open vSwitch) 3.1.0";; '
+            fail + f'for last; do :; done; case $last in version) echo "ovs-vswitchd (Open vSwitch) {self.version}";; '
             f'ovs/route/show) echo "{self.routes}";; *) echo {self.overflow};; esac',
         )
         self._tool("ovs-ofctl", "exit 1")
@@ -381,7 +388,9 @@ def test_without_a_controller_the_site_file_says_which_bridges(doctor, monkeypat
 @pytest.fixture
 def all_kinds(capsys, monkeypatch, tools):
     """The doctor of a site with external IPs of all kinds, where nothing is wrong."""
-    command = Command(capsys, monkeypatch, site_of_all_kinds())
+    site = site_of_all_kinds()
+    site = replace(site, internal_networks=(*site.internal_networks, ip_network("2001:db8:2::/64")))
+    command = Command(capsys, monkeypatch, site)
     for lb in command.control.switches.values():
         for ip in command.control.site.external_ips:
             lb.neighbours.update(dict.fromkeys([hop.address for hop in ip.hops().values()], "02:00:00:00:00:11"))
@@ -430,6 +439,18 @@ def test_external_ips_of_all_kinds(all_kinds):
     assert "router 198.51.100.254 of the NAT gateway 198.51.100.5" in router[0]
     del all_kinds.neighbours[ip_address("10.0.0.11")]
     assert "The router 10.0.0.11 that server 10.1.0.1 is behind" in str(all_kinds())
+
+
+def test_a_site_with_ipv6_needs_prefix_trees_for_it(all_kinds):
+    [bridge] = all_kinds.tools.tables["Bridge"]
+    bridge["flow_tables"] = ["map", []]
+    [(found, how)] = all_kinds()
+    assert "no prefix trees for IPv6 in tables 5, 10, 20, 21, 30" in found
+    assert f"ovs-vsctl {' '.join(tries.command('br0'))} (" in how
+    all_kinds.tools.version = "3.5.0"
+    assert all_kinds() == [], "it has them by itself"
+    bridge["flow_tables"] = ["map", [[20, ["uuid", "t21"]]]]
+    assert "in tables 20:" in str(all_kinds()), "unless told otherwise"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 
@@ -15,6 +16,7 @@ from lbctl.frames.packets import ACK, FIN, RST, SYN
 from lbctl.openflow.cookies import Kind
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.messages import FROM_CONTROLLER, OUTPUT_TABLE, AddEntries, AddFlows, DeleteEntries, PacketOut
+from lbctl.values.addresses import Endpoint
 from lbctl.values.keys import pack_key, reply_key
 from lbctl.values.side import EXTERNAL
 from lbctl.values.transfer import Strategy
@@ -29,6 +31,10 @@ SERVER_MAC = FakeSite.server_mac(SERVERS[0])
 
 @pytest.fixture
 def world() -> FakeSite:
+    return made()
+
+
+def made() -> FakeSite:
     """Two LBs, all known: 198.51.100.1 is at lb-a, with the servers 10.0.0.10:80 and 10.0.0.11:8080."""
     world = FakeSite(site(misdirected="error"))
     world.control.ground.let_pass(EXTERNAL, ROUTER_MAC)
@@ -302,12 +308,56 @@ def test_a_late_copy_of_its_own_syn_does_not_end_a_half_closed_connection(world)
     assert serving(world).table.by_key(entry.key) is entry
 
 
-def test_a_syn_on_an_ended_connection_makes_a_new_one(world) -> None:
-    entry = add(world)
+def half_close(world, entry: Entry) -> None:
     removed(world, entry, True)
+
+
+def reset_by_client(world, _: Entry) -> None:
+    run(world, Kind.RESET, "client RST translated")
+
+
+def reset_by_server(world, _: Entry) -> None:
+    frame = packets.tcp_segment(ROUTER_MAC, lb_mac(world, True), ADDRESS, 80, CLIENT, 40001, flags=RST)
+    packet_in(world, Kind.RESET, frame, inward=False)
+
+
+@pytest.mark.parametrize("later", [0.0, 5.0])
+@pytest.mark.parametrize("end", [half_close, reset_by_client])
+def test_a_syn_after_a_fin_or_rst_goes_to_the_same_server(world, end, later: float) -> None:
+    """Both may be forged, and the connection alive: only its server can tell."""
+    entry = add(world)
+    end(world, entry)
+    world.now += later
+    world.control.connections.tick(world.now)
     out = packet_in(world, Kind.NEW, from_client(world, SYN, seq=999))
-    assert summary(out) == ["delete@lb-a", "add@lb-a", "on-from-external-through-access_in@lb-a"]
+    assert summary(out) == ["add@lb-a", "on-from-external-through-access_in@lb-a"]
+    assert serving(world).table.by_key(entry.key) is entry and entry.state == "open"
+    world.now += 5.0
+    assert world.control.connections.tick(world.now) == [], "nor does the linger end it"
+
+
+@pytest.mark.parametrize("later", [0.0, 5.0])
+def test_a_syn_after_its_servers_reset_makes_another_connection(world, later: float) -> None:
+    entry = add(world)
+    reset_by_server(world, entry)
+    world.now += later
+    ended = world.control.connections.tick(world.now)
+    ended += packet_in(world, Kind.NEW, from_client(world, SYN, seq=999))
+    assert summary(ended) == ["delete@lb-a", "add@lb-a", "on-from-external-through-access_in@lb-a"]
     assert serving(world).table.by_key(entry.key) is not entry
+
+
+@pytest.mark.parametrize("later", [0.0, 5.0])
+def test_a_syn_after_a_reset_goes_elsewhere_if_the_server_takes_no_connections(world, later: float) -> None:
+    entry = add(world)
+    reset_by_client(world, entry)
+    parts, place = serving(world), (6, 80)
+    parts.servers.configure(parts.services, [(place, Endpoint(ip_address(SERVERS[0]), 80))])
+    world.now += later
+    ended = world.control.connections.tick(world.now)
+    ended += packet_in(world, Kind.NEW, from_client(world, SYN, seq=999))
+    assert summary(ended) == ["delete@lb-a", "add@lb-a", "on-from-external-through-access_in@lb-a"]
+    assert parts.table.by_key(entry.key).server == (SERVERS[1], 8080)
 
 
 def test_a_reset_connection_lingers(world) -> None:
@@ -360,14 +410,15 @@ def test_a_reset_connection_is_forgotten_in_the_end(world) -> None:
 
 def test_a_reset_connection_does_not_come_back_after_another_with_its_ports(world) -> None:
     after_a_reset(world)
-    packet_in(world, Kind.NEW, from_client(world, SYN, seq=999))
+    packet_in(world, Kind.NEW, from_client(world, SYN, seq=999))  # to the same server, which has taken it
     other = serving(world).table.entries()
     world.control.connections.end_all(serving(world), list(other), world.now)
     assert summary(packet_in(world, Kind.STRAY, from_client(world, ACK))) == ["rst-to-external@lb-a"]
 
 
-def test_no_more_reset_connections_are_remembered_than_may_be(world, monkeypatch) -> None:
+def test_no_more_reset_connections_are_remembered_than_may_be(monkeypatch) -> None:
     monkeypatch.setattr(endings, "REMEMBERED", 2)
+    world = made()
     ports = (40001, 40002, 40003)
     for port in ports:
         add(world, port)

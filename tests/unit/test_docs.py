@@ -11,6 +11,8 @@ from types import ModuleType
 
 import pytest
 
+from lbctl.openflow import tries
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 FOLDERS = "lbctl|ryu_apps|tests|topologies|evaluation|docs|examples|requirements|scripts"
@@ -47,6 +49,12 @@ def generator(name: str) -> ModuleType:
 def test_pipeline_is_current() -> None:
     made = generator("generate_pipeline").document()
     assert made == documented("pipeline.md"), "run: python docs/generate_pipeline.py"
+
+
+def test_the_command_for_prefix_trees_is_current() -> None:
+    words = documented("ipv6.md").replace("\\\n", "").split()
+    told = words[words.index("ovs-vsctl") + 1:]
+    assert told[:len(tries.command("lb-a"))] == tries.command("lb-a")
 
 
 def test_drops_are_current() -> None:

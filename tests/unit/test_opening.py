@@ -239,11 +239,19 @@ def test_a_repeated_syn_takes_no_second_port(full) -> None:
     assert full.counter("connections_opened") == 1
 
 
-def test_a_client_that_uses_its_port_again_gets_another(full) -> None:
-    """The server may still have the old connection in TIME_WAIT."""
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_client_that_uses_its_port_again_gets_another(full, ended: bool) -> None:
+    """The server may still have the old connection in TIME_WAIT; unless a RST may have been forged, and the connection
+    lives."""
     (first,) = full.send(from_client(), EXTERNAL)
     full.send(from_client(), EXTERNAL, RST)
     full.now += 1.0
+    if not ended:
+        assert key_of(full.send(from_client(), EXTERNAL, seq=7)[0]) == key_of(first)
+        return
+    serving = full.serving(full.site.external_ips[0].address)
+    full.post(full.control.connections.end_all(serving, list(serving.table.entries()), full.now))
+    full.drain()
     (second,) = full.send(from_client(), EXTERNAL, seq=7)
     assert key_of(first) != key_of(second) and len(full.table(ADDRESS)) == 1
 
@@ -341,6 +349,20 @@ def test_a_reset_ends_an_outbound_connection(gateway, outward) -> None:
     assert entry.state == "reset"
     gateway.settle(gateway.site.settings.linger + 1.0)
     assert not len(gateway.table(GATEWAY_IP))
+
+
+@pytest.mark.parametrize("pause", [0.0, 5.0])
+@pytest.mark.parametrize("flags", [RST, FIN | ACK])
+def test_forged_packets_from_outside_end_no_outbound_connection(gateway, flags, pause) -> None:
+    """Nor does a SYN after them: it goes inside once, and does not come to the controller for ever."""
+    (sent,) = gateway.send(from_host(), INTERNAL)
+    gateway.send(reply_to(sent), EXTERNAL, flags, seq=2**30)
+    gateway.settle(pause)
+    for _ in range(2):
+        assert [kind_of(each) for each in gateway.send(reply_to(sent), EXTERNAL, SYN, seq=2**30)] == ["packet"]
+        gateway.settle(2.5)
+    (again,) = gateway.send(from_host(), INTERNAL, ACK)
+    assert (key_of(again), kind_of(again)) == (key_of(sent), "packet")
 
 
 def test_fins_both_ways_end_an_outbound_connection(gateway) -> None:

@@ -124,6 +124,28 @@ def test_states_are_saved_one_after_the_other_and_confirmed(tmp_path: Path) -> N
     assert done == [(1, None), (3, None)] and store.load().fence_code == "10.0.0.3"
 
 
+def test_what_comes_while_a_state_is_written_is_written_as_one(tmp_path: Path) -> None:
+    """Each save may take long, and hundreds of failovers wait for theirs at the same time."""
+    done: list[int] = []
+    written: list[str] = []
+    go_on = threading.Event()
+
+    class SlowStore(FileStore):
+        def save(self, state: State) -> None:
+            written.append(state.fence_code)
+            assert go_on.wait(60.0)
+
+    saver = Saver(SlowStore(tmp_path / "state.json"), lambda token, error: done.append(token), RealThreads())
+    saver.save(Save(State(fence_code="10.0.0.1"), 1))
+    wait_until(lambda: written == ["10.0.0.1"])
+    for token in range(2, 500):
+        saver.save(Save(State(fence_code=f"10.0.0.{token}"), token))
+    assert done == []
+    go_on.set()
+    wait_until(lambda: len(done) == 499)
+    assert written == ["10.0.0.1", "10.0.0.499"] and done == list(range(1, 500)) and saver.saved == saver.last == 499
+
+
 def test_a_state_that_cannot_be_saved_is_told_why(tmp_path: Path) -> None:
     done: list[tuple[int, str | None]] = []
     saver = Saver(FileStore(tmp_path / "nowhere" / "state.json"), lambda *told: done.append(told), RealThreads())

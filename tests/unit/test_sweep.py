@@ -6,10 +6,12 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lbctl.connections.sweep import ASKED_AT_ONCE, LONGEST, SHORTEST, Sweep, interval
-from lbctl.entries.access_table import Entry
-from lbctl.frames.packets import SYN
+from lbctl.entries.access_table import FIN_IN, Entry
+from lbctl.frames.packets import ACK, FIN, SYN
 from lbctl.ground.serving import Serving
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.messages import AddEntries, ReadFlows
@@ -128,6 +130,115 @@ def test_an_lb_that_does_not_answer_ends_nothing(world) -> None:
     for _ in range(100):
         world.tick(1.0)
     assert len(world.serving(world.site.external_ips[0].address).table) == 4
+
+
+# Half-closed connections.
+
+HALF_CLOSED_TIMEOUT = 20.0
+
+
+def half_closed() -> FakeSite:
+    """Three connections; of the first the client has sent its FIN, of the second the server."""
+    world = FakeSite(site(half_closed_timeout=HALF_CLOSED_TIMEOUT, idle_timeout=1000.0))
+    world.settle(1.0)
+    for _ in range(3):
+        world.open(0)
+    world.settle(1.0)
+    world.from_client(world.conversations[0], FIN | ACK)
+    world.from_server(world.conversations[1], FIN)
+    world.settle(world.site.settings.linger + 1.0)
+    return world
+
+
+def test_what_is_half_closed_and_silent_ends_sooner() -> None:
+    world = half_closed()
+    world.settle(HALF_CLOSED_TIMEOUT - 5.0)
+    assert left(world) == {1, 2, 3}
+    world.settle(HALF_CLOSED_TIMEOUT)
+    assert left(world) == {3}
+
+
+@pytest.mark.parametrize("client_closed", [True, False])
+def test_what_is_half_closed_goes_on_as_long_as_it_carries_something(client_closed: bool) -> None:
+    """The one that has not closed sends data, less often than flows run out; the other acknowledges."""
+    world = half_closed()
+    conversation = world.conversations[0 if client_closed else 1]
+    for _ in range(10):
+        world.settle(HALF_CLOSED_TIMEOUT - 5.0)
+        (world.from_server if client_closed else world.from_client)(conversation)
+        (world.from_client if client_closed else world.from_server)(conversation)
+    assert left(world) == {conversation.number, 3} and not world.violations
+
+
+def test_it_speaks_again_after_its_end() -> None:
+    """Until it would have ended if it had been open."""
+    world = half_closed()
+    world.settle(500.0)
+    assert left(world) == {3}
+    first, second = world.conversations[:2]
+    world.from_server(first)
+    world.from_client(second)
+    world.drain()
+    assert all(data.arrivals for data in world.data) and not world.violations
+    world.settle(HALF_CLOSED_TIMEOUT * 2)
+    assert left(world) == {1, 2, 3}, "as open ones: who knows what that FIN was"
+
+
+def test_it_speaks_no_more_after_its_idle_timeout() -> None:
+    world = half_closed()
+    world.settle(1100.0)
+    assert left(world) == set()
+    world.from_server(world.conversations[0])
+    world.drain()
+    assert world.violations == ["the server of live connection 1 got a RST"]
+
+
+def test_a_new_connection_takes_its_ports() -> None:
+    world = half_closed()
+    world.settle(HALF_CLOSED_TIMEOUT * 2)
+    world.conversations[0].forfeited = True  # its client has gone, and says nothing about it
+    again = world.open(0, world.conversations[0])
+    world.drain()
+    world.from_client(again)
+    world.from_server(again)
+    world.drain()
+    assert left(world) == {1, 3, again.number} and not world.violations
+
+
+@pytest.mark.long
+@given(st.lists(st.tuples(st.sampled_from(["client", "server", "close"]), st.floats(0.0, HALF_CLOSED_TIMEOUT * 3)),
+                max_size=8), st.booleans())
+@settings(max_examples=25)
+def test_half_closed_or_not_a_live_connection_never_breaks(steps: list[tuple[str, float]], by_client: bool) -> None:
+    """Whoever has not closed sends data, in whatever intervals, and the other acknowledges. And in the end all goes."""
+    world = FakeSite(site(half_closed_timeout=HALF_CLOSED_TIMEOUT, idle_timeout=200.0))
+    world.settle(1.0)
+    conversation = world.open(0)
+    world.drain()
+    hosts = {"client": world.from_client, "server": world.from_server}
+    closer = "client" if by_client else "server"
+    for who, pause in [("client", 0.1), *steps]:
+        if who == "close":
+            hosts[closer](conversation, FIN | ACK)
+        else:
+            hosts[who](conversation)
+            world.drain()
+            hosts["server" if who == "client" else "client"](conversation)
+        world.settle(pause, 1.0)
+    assert all(data.arrivals for data in world.data) and not world.violations
+    world.settle(300.0, 2.0)
+    assert left(world) == set()
+
+
+def test_nothing_is_taken_for_silent_that_has_not_been_read() -> None:
+    """In a large site a reading may take longer than the timeout."""
+    found = Serving(site().external_ips[0], "lb-a", Settings(half_closed_timeout=10.0, idle_timeout=20.0))
+    key = pack_key(6, bytes(4), 40001, bytes([198, 51, 100, 1]), 80)
+    entry = Entry(key, reply_key(key, bytes([10, 0, 0, 10]), 80), ROUTER_MAC, 100.0)
+    entry.flags = FIN_IN
+    found.table.add(entry)
+    assert found.idle_since(115.0, 90.0) == found.idle_since(109.0, 101.0) == found.idle_since(130.0, 100.0) == []
+    assert found.idle_since(115.0, 101.0) == [entry]
 
 
 # Half-open connections.
@@ -340,14 +451,14 @@ def test_a_large_site_is_read_a_little_at_each_tick_and_all_of_it() -> None:
             table=table,
             services={(6, 80): None},
             settings=Settings(half_open_timeout=LONGEST),
-            idle_since=lambda _: [],
+            idle_since=lambda *_: [],
             idle_timeout_of=lambda _: 7500.0,
         )
         for owner in range(1, 601)
     }
     ended: list[object] = []
     ground = fake_ground({"lb-a": SimpleNamespace(ready=True)}, SimpleNamespace(by_owner=servings))
-    sweep, now = Sweep(ground, lambda *entries: ended.append(entries) or []), 1000.0
+    sweep, now = Sweep(ground, *2 * [lambda *entries: ended.append(entries) or []]), 1000.0
     asked: Counter[int] = Counter()
     for _ in range(1150):
         now += 0.05
@@ -362,10 +473,10 @@ def test_the_requests_of_a_small_site_are_spread() -> None:
     table = Table(100)
     serving = SimpleNamespace(
         owner=1, assigned="lb-a", table=table, services={(6, 80): None}, settings=Settings(half_open_timeout=LONGEST),
-        idle_since=lambda _: [], idle_timeout_of=lambda _: 7500.0,
+        idle_since=lambda *_: [], idle_timeout_of=lambda _: 7500.0,
     )
     ground = fake_ground({"lb-a": SimpleNamespace(ready=True)}, SimpleNamespace(by_owner={1: serving}))
-    sweep = Sweep(ground, lambda *_: [])
+    sweep = Sweep(ground, *2 * [lambda *_: []])
     asked = [len(sweep.tick(1000 + seconds / 10)) for seconds in range(300)]
     assert sum(asked) == 200 and asked[0] == 2 * 11 and max(asked[1:]) <= 4
     assert sum(asked[:150]) == pytest.approx(120, abs=4)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from lbctl.cli.doctor.finding import Finding, fail, ok, warn
 from lbctl.cli.doctor.frame_sizes import check_merging, check_mtu
 from lbctl.cli.doctor.offloads import check_offload
+from lbctl.cli.doctor.prefixes import check_prefixes
 from lbctl.cli.doctor.receive_queues import check_receive_queues
 from lbctl.cli.doctor.segments import check_segments
 from lbctl.cli.doctor.tunnels import check_tunnels
@@ -19,38 +20,45 @@ QUEUE = 512
 PROTOCOL = "OpenFlow14"
 USERSPACE = "netdev"
 """The type of a datapath in user space."""
-TABLES = ("Bridge", "Controller", "Port", "Interface")
+TABLES = ("Bridge", "Controller", "Port", "Interface", "Flow_Table")
 
 Row = dict[str, Any]
-Mtus = Mapping[str, int]
-"""By side, external and internal: what the site file says of its network."""
 
 
-def check_bridges(ovs: Ovs, load_balancers: Sequence[LoadBalancer], mtus: Mtus) -> Iterator[Finding]:
+class Networks(NamedTuple):
+    """What the site file says of them. mtus: by side, external and internal; ipv6: is there any?"""
+
+    mtus: Mapping[str, int]
+    ipv6: bool
+
+
+def check_bridges(ovs: Ovs, load_balancers: Sequence[LoadBalancer], networks: Networks) -> Iterator[Finding]:
     """load_balancers: those whose bridges are in this Open vSwitch. Raises Failure."""
     tables = {name: {row["_uuid"]: row for row in ovs.rows(name)} for name in TABLES}
     by_dpid = {bridge["datapath_id"]: bridge for bridge in tables["Bridge"].values()}
     for lb in load_balancers:
-        yield from check_bridge(ovs, lb, by_dpid[f"{lb.dpid:016x}"], tables, mtus)
+        yield from check_bridge(ovs, lb, by_dpid[f"{lb.dpid:016x}"], tables, networks)
 
 
 def check_bridge(
-    ovs: Ovs, lb: LoadBalancer, bridge: Row, tables: dict[str, dict[str, Row]], mtus: Mtus
+    ovs: Ovs, lb: LoadBalancer, bridge: Row, tables: dict[str, dict[str, Row]], networks: Networks
 ) -> Iterator[Finding]:
-    """tables: rows of Bridge, Controller, Port and Interface by UUID."""
+    """tables: rows of TABLES by UUID."""
     controllers = [tables["Controller"][uuid] for uuid in as_list(bridge["controller"])]
     yield check_fail_mode(lb, bridge)
     yield check_protocols(lb, bridge)
     yield check_in_band(lb, bridge, controllers)
     yield check_queue_size(lb, bridge, controllers)
     yield from check_connection(lb, bridge, controllers)
+    if networks.ipv6 and (version := ovs.version):
+        yield check_prefixes(lb.name, bridge, tables["Flow_Table"], version)
     interfaces = _interfaces(bridge, tables)
     ports = (lb.external_port, lb.internal_port)
     for name in ports:
         yield check_port(lb, bridge, name, interfaces.get(name))
     for side, name in (("external", lb.external_port), ("internal", lb.internal_port)):
         if name in interfaces:
-            yield from check_mtu(lb.name, side, interfaces[name], mtus[side])
+            yield from check_mtu(lb.name, side, interfaces[name], networks.mtus[side])
     if bridge["datapath_type"] == USERSPACE:
         for name in ports:
             if name in interfaces:

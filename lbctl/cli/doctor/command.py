@@ -12,7 +12,7 @@ import typer
 from lbctl.cli import output
 from lbctl.cli.client import Client
 from lbctl.cli.doctor.addresses import check_addresses
-from lbctl.cli.doctor.bridges import Mtus
+from lbctl.cli.doctor.bridges import Networks
 from lbctl.cli.doctor.controller import check_controller
 from lbctl.cli.doctor.finding import Finding, Level, fail, warn
 from lbctl.cli.doctor.open_vswitch import check_open_vswitches, load_balancers_in
@@ -61,9 +61,9 @@ def _findings(client: Client, site: str | None, installations: Sequence[Ovs]) ->
     if os.geteuid() != 0:
         yield warn("You are not root: Open vSwitch will not let you look.", "sudo lbctl doctor")
     yield from check_controller(client)
-    mtus: Mtus = {}
+    networks = Networks({}, False)
     try:
-        load_balancers, mtus = _from_file(site) if site else _from_controller(client)
+        load_balancers, networks = _from_file(site) if site else _from_controller(client)
     except ConfigError as error:
         for problem in error.errors:
             yield fail(str(problem), f"correct {site}; then: lbctl config check {site}")
@@ -72,7 +72,7 @@ def _findings(client: Client, site: str | None, installations: Sequence[Ovs]) ->
         load_balancers = []
         yield warn("Which bridges to look at is not known, without a controller and without --site.",
                    "lbctl doctor --site FILE")
-    yield from check_open_vswitches(installations, load_balancers, mtus)
+    yield from check_open_vswitches(installations, load_balancers, networks)
     try:
         views = client.get("load-balancers")["load_balancers"], client.get("external-ips")["external_ips"]
     except Failure:
@@ -89,12 +89,13 @@ def _namespaces(installations: Sequence[Ovs], load_balancers: Sequence[LoadBalan
     return found
 
 
-def _from_file(file: str) -> tuple[Sequence[LoadBalancer], Mtus]:
+def _from_file(file: str) -> tuple[Sequence[LoadBalancer], Networks]:
     site = load(file)
-    return site.load_balancers, {"external": site.settings.external_mtu, "internal": site.settings.internal_mtu}
+    mtus = {"external": site.settings.external_mtu, "internal": site.settings.internal_mtu}
+    return site.load_balancers, Networks(mtus, any(network.version == 6 for network in site.internal_networks))
 
 
-def _from_controller(client: Client) -> tuple[Sequence[LoadBalancer], Mtus]:
+def _from_controller(client: Client) -> tuple[Sequence[LoadBalancer], Networks]:
     found = client.get("load-balancers")["load_balancers"]
     mtus = {side: lb["ports"][side]["mtu"] for lb in found for side in ("external", "internal")}
     return [
@@ -106,7 +107,7 @@ def _from_controller(client: Client) -> tuple[Sequence[LoadBalancer], Mtus]:
             tuple((transport, port["name"]) for transport, port in lb["ports"]["tunnels"].items()),
         )
         for lb in found
-    ], mtus
+    ], Networks(mtus, any(":" in network for lb in found for network in lb["internal_networks"]))
 
 
 def _summary(findings: Sequence[Finding]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from lbctl.cli.doctor.bridges import Mtus, check_bridges
+from lbctl.cli.doctor.bridges import Networks, check_bridges
 from lbctl.cli.doctor.finding import Finding, fail, ok, warn
 from lbctl.cli.failure import Failure
 from lbctl.cli.ovs import Ovs
@@ -16,7 +16,7 @@ OLDEST = (3, 1)
 
 
 def check_open_vswitches(
-    installations: Sequence[Ovs], load_balancers: Sequence[LoadBalancer], mtus: Mtus
+    installations: Sequence[Ovs], load_balancers: Sequence[LoadBalancer], networks: Networks
 ) -> Iterator[Finding]:
     """All checks of each Open vSwitch; of its bridges only if it runs."""
     missing = Ovs.missing_tools()
@@ -34,7 +34,7 @@ def check_open_vswitches(
             yield check_version(ovs.appctl("version"), here)
             if here:
                 yield check_queue_overflow(ovs, here)
-                yield from check_bridges(ovs, here, mtus)
+                yield from check_bridges(ovs, here, networks)
         except Failure as failure:
             yield fail(
                 str(failure), "systemctl start openvswitch-switch, or: /usr/share/openvswitch/scripts/ovs-ctl start"

@@ -48,6 +48,11 @@ class Settings:
         _SECONDS,
         "a TCP entry whose client has sent nothing after its SYN for so many seconds is removed, within as long again")
     ] = 30.0
+    # RFC 5382 REQ-5: four minutes at least.
+    half_closed_timeout: Annotated[float, Key(
+        _SECONDS,
+        "a TCP entry that has seen one FIN, and then no packet for so many seconds, is removed; its connection's next "
+        "packet brings it back")] = 240.0
     max_half_open: Annotated[int, Key(
         _COUNT, "such entries that there may be for one external IP; the more there are, the sooner they are removed")
     ] = 50_000
@@ -96,8 +101,8 @@ class Settings:
         _SECONDS, "the servers' MAC addresses are asked for again every so many seconds")] = 10.0
     announce_rate: Annotated[int, Key(
         _COUNT,
-        "external IPs a second whose place is announced (gratuitous ARP: two frames for each, on each network); of "
-        "many, the busiest come first")] = 100
+        "external IPs a second whose place is announced (gratuitous ARP: two frames for each, on each network; so half "
+        "of what the switches there let through); of many, the busiest come first")] = 50
     icmp_rate: Annotated[int, Key(
         _COUNT,
         "ICMP errors (of an inside host: echoes) a second that may reach the controller to be translated")] = 1_000

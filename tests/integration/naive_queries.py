@@ -1,0 +1,5 @@
+"""A Ryu app for a bed: multicast listener queries are not answered."""
+
+from lbctl.networks import queries
+
+queries.Queries.asked = lambda self, switch, packet_in, now: None
