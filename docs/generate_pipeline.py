@@ -22,8 +22,10 @@ from lbctl.openflow.hop_rules import hop_flow
 from lbctl.openflow.meters import ANSWERS, HOPS_SHOWN, MOST_CHECKS
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.rules import ABSENT, SERVING, Role
+from lbctl.openflow.slice_rules import Sliced, SliceState, client_flows, router_flow, slice_flows
 from lbctl.openflow.source_rules import Internal
 from lbctl.openflow.tables import REGISTERS, TABLES, Table, number
+from lbctl.servers.slices import PORT_MASK
 from lbctl.site.model import ExternalIp, HealthCheck, Server, Service, Settings, Tunnel
 from lbctl.values.drops import DROPS
 from lbctl.values.keys import pack_key, reply_key
@@ -31,6 +33,8 @@ from lbctl.values.side import EXTERNAL, INTERNAL
 from lbctl.values.transfer import TransferMode
 
 ROUTER = IPv4Address("198.51.100.254")
+ON_LINK = IPv4Address("198.51.100.101")
+"""A client on the external network itself."""
 CLIENTS_ROUTER, INSIDE_HOST = bytes.fromhex("0200000000fe"), bytes.fromhex("020000000200")
 """MACs."""
 TARGET = Path(__file__).with_name("pipeline.md")
@@ -46,9 +50,9 @@ INTRODUCTION = """\
 What an LB's Open vSwitch holds, table by table. The tables are declared in
 [`lbctl/openflow/tables.py`](../lbctl/openflow/tables.py), the flows in
 [`rules.py`](../lbctl/openflow/rules.py), [`source_rules.py`](../lbctl/openflow/source_rules.py),
-[`responder_rules.py`](../lbctl/openflow/responder_rules.py), [`hop_rules.py`](../lbctl/openflow/hop_rules.py) and
-[`entry_flows.py`](../lbctl/openflow/entry_flows.py); a flow that its table's declaration does not allow cannot be
-built. The words are those of [architecture.md](architecture.md).
+[`responder_rules.py`](../lbctl/openflow/responder_rules.py), [`hop_rules.py`](../lbctl/openflow/hop_rules.py),
+[`slice_rules.py`](../lbctl/openflow/slice_rules.py) and [`entry_flows.py`](../lbctl/openflow/entry_flows.py); a flow
+that its table's declaration does not allow cannot be built. The words are those of [architecture.md](architecture.md).
 
 To see the same of a running LB: `ovs-ofctl -O OpenFlow14 dump-flows BRIDGE`. To see one packet's way through it:
 `lbctl where CLIENT:PORT IP:PORT --trace` ([cli.md](cli.md)).
@@ -62,6 +66,8 @@ To see the same of a running LB: `ovs-ofctl -O OpenFlow14 dump-flows BRIDGE`. To
   the LB. With full NAT they come back to an internal IP, which needs no route.
 - A client's answers can be sent to the MAC that its last packet came from. If a router in front of the LB fails over,
   or changes its MAC, the connections that it carries follow with their next packets.
+- A sliced service's clients are on the external network, or behind its external IP's `router`, which knows the way to
+  all of them ([slices.md](slices.md)).
 - With destination NAT a server belongs to one external IP, so its address tells whose connections it answers.
 
 """
@@ -72,7 +78,7 @@ EXAMPLE = """\
 All dumps below are of one LB, `lb-a`: external port 1 with MAC 02:00:00:00:00:a1, internal port 2 with MAC
 02:00:00:00:00:a2, port 3 for vxlan tunnels. Each external IP but the NAT gateway has a service on TCP port 80 and one
 server, on port 8080; the first one has a service on UDP port 53 as well; its servers and those of the fifth one are
-checked.
+checked. The ninth one's service is sliced, and has two servers.
 
 | external IP | inside | server | NAT | what `lb-a` does for it |
 |---|---|---|---|---|
@@ -86,12 +92,14 @@ checked.
 | 198.51.100.6 | gateway 10.0.0.6, hosts 10.0.0.192/26 | - | outbound | serves it; its router 198.51.100.254 is known |
 | 198.51.100.7 | gateway 10.0.0.7 | 172.30.0.17, by vxlan 77 to 198.18.2.17 | destination | serves it |
 | 2001:db8::8 | gateway fd00::8 | fd00::18 | destination | serves it |
+| 198.51.100.9 | gateway 10.0.0.9 | 10.0.0.19, 10.0.0.20 | destination, sliced | serves it; its router is the same one |
 
 One connection of each kind of NAT is open. Client 203.0.113.7 port 40000 behind a router with MAC 02:00:00:00:00:fe
 talks to 198.51.100.1 port 80 (destination NAT) and to 198.51.100.5 port 80 (full NAT: its server sees 10.0.0.105 port
 1024). Inside host 10.0.0.200 has asked the DNS server 203.0.113.53 by UDP from its port 5353, which the NAT gateway
-translates to port 1024 of 198.51.100.6. The cookies are left out of the dumps; `CONTROLLER:65535` sends the whole
-frame.
+translates to port 1024 of 198.51.100.6. Client 198.51.100.101, on the external network itself, talks to the sliced
+service, and so does somebody behind a second router there, whose MAC is 02:00:00:00:00:fe. The cookies are left out
+of the dumps; `CONTROLLER:65535` sends the whole frame.
 
 """
 
@@ -158,6 +166,41 @@ PARAGRAPHS: dict[Key, str] = {
     ("show_hop", 0, Kind.HOP): "With the MAC that it came from as its source again. The controller changes the entry's "
         "flows in place, so that they keep their counters and what they have seen of a FIN; each entry at most once a "
         "second, as its packets may come by two routers in turn. Limited by meter 10.",
+    ("transfer_mode", 125, Kind.MODE): "What is sent to the gateway of an external IP with a sliced service, in front "
+        "of the flows below: answers to clients inside, which have entries of their own, and to health checks.",
+    ("transfer_mode", 120, Kind.MODE): "A sliced service: clients' packets to it, and its servers' answers, are told "
+        "by address, protocol and port alone, whatever their flags are, and go past the access table, which would look "
+        "at the whole of them. The same in transition mode: there is nothing to be held.",
+    ("slices_in", 140, Kind.SLICE): "Slices whose packets are looked at one by one, in the access table: 0x4 changes "
+        "hands, so the flow also writes the client's address and port onto themselves, by which each connection has a "
+        "cached flow of its own, and SYNs come to the controller by the tables inbound_flags and no_entry. 0x6 has "
+        "changed hands, and some of its old connections are still open, with entries ([slices.md](slices.md)).",
+    ("slices_in", 100, Kind.SLICE): "A slice: of all clients whose ports have these bits under the mask 0x1fe (the "
+        "dump shows 4 of 256). They get the server's address and port. There is one such flow for each slice on every "
+        "LB, whoever serves the external IP, and none for a connection, so the datapath's cache does not grow with "
+        "them. Nobody's slice has none.",
+    ("slices_in", 0, Kind.PIPELINE): "No server takes connections: the packet goes the way of one without entry, and "
+        "is answered by the controller.",
+    ("slices_out", 100, Kind.SLICE): "What a server answers, whatever slice it is: one flow for each server. As long "
+        "as some slice's packets are looked at one by one, as here, answers are as well; else they get the external "
+        "IP's address and the service's port here, and go straight to table way_back. (Two services of one external "
+        "IP can't share a server's port, if one of them is sliced.)",
+    ("access_in", 50, Kind.SLICE): "What has no entry, of a slice whose packets are looked at one by one: to the old "
+        "server at first, to the new one once the old one's connections have entries.",
+    ("access_out", 50, Kind.SLICE): "Answers to connections that have no entry.",
+    ("slice_hop", 100, Kind.PIPELINE): "From the external IP's router, or another one that has been seen: its clients "
+        "are answered by the table way_back. One flow for each such MAC.",
+    ("slice_hop", 90, Kind.PIPELINE): "From a client that is known by itself, from the MAC that it is answered to.",
+    ("slice_hop", 0, Kind.PIPELINE): "From a MAC that nothing is known of, or a known client from another MAC than its "
+        "own: as in client_hop it is delivered, and then shown to the controller, which adds the flows for it here and "
+        "in table way_back on every LB.",
+    ("way_back", 100, Kind.PIPELINE): "To a client that is known by itself: on the external network, or, where there "
+        "is no `router`, any. 4096 of them at most: the one met longest ago makes room.",
+    ("way_back", 50, Kind.PIPELINE): "To any other client: by the external IP's `router`, as a host on the external "
+        "network would send it. It is asked for its MAC every `arp_interval`, so another MAC is known within that "
+        "time, and at once if it tells everybody (gratuitous ARP).",
+    ("way_back", 0, Kind.CLIENT_MAC_UNKNOWN): "There is no `router`, or it has not answered, and no packet has come "
+        "from this client lately: dropped, and counted.",
     ("transfer_mode", 110, Kind.MODE): "Full NAT: what is sent to an internal IP from inside. One server may serve "
         "several external IPs, so the packet's destination tells whose it is, before its source is looked at.",
     ("transfer_mode", 105, Kind.MODE): "To the external IP, from inside: a client there, whoever's server it is.",
@@ -268,6 +311,7 @@ PARAGRAPHS: dict[Key, str] = {
 }
 
 MISSES = {
+    "slices_out": "Does not happen: only servers' answers get here.",
     "advertise": "Does not happen: only advertisements get here.",
     "deliver_client": "Does not happen: only IP packets get here.",
     "deliver_inside": "Does not happen: only IP packets get here.",
@@ -299,6 +343,7 @@ KINDS = {
     Kind.CHECKED: "to the controller: an answer to a health check",
     Kind.HOP: "to the controller, a copy: from another MAC than its entry answers to",
     Kind.NO_WAY: "to the controller: from inside, and nobody's",
+    Kind.SLICE: "a slice of a sliced service's clients; or what its servers answer",
     **{kind: f"drops {DROPS[kind.reason].subject}" for kind in Kind if kind.drops},
 }
 
@@ -334,7 +379,7 @@ def document() -> str:
 
 def example_flows() -> list[Flow]:
     """What the example LB holds."""
-    external_ips = [_external_ip(n) for n in range(1, 9)]
+    external_ips = [_external_ip(n) for n in range(1, 10)]
     roles = dict(
         zip(
             (ip.address for ip in external_ips),
@@ -343,20 +388,33 @@ def example_flows() -> list[Flow]:
                 Role(TransferMode.TRANSITION, arp=True),
                 Role(TransferMode.TRANSITION, hold_all=True, arp=True),
                 ABSENT,
-                *[SERVING] * 4,
+                *[SERVING] * 5,
             ),
             strict=True,
         )
     )
     neighbours = {
-        address: f"02:00:00:00:01:0{n}" for n, ip in enumerate(external_ips, 1) for address in ip.server_addresses()
+        address: f"02:00:00:00:01:{place}{n}"
+        for n, ip in enumerate(external_ips, 1)
+        for place, address in enumerate(ip.server_addresses())
     }
     neighbours[ROUTER] = "02:00:00:00:00:fd"
     ports = Ports(Port(1, "02:00:00:00:00:a1"), Port(2, "02:00:00:00:00:a2"), {"vxlan": Port(3, "02:00:00:00:00:a2")})
     hops = [hop_flow(EXTERNAL, CLIENTS_ROUTER), hop_flow(INTERNAL, INSIDE_HOST)]
     internal = Internal((IPv4Network("10.0.0.0/24"), IPv6Network("fd00::/64")))
     return rules.all_flows(external_ips, roles, neighbours, ports, internal=internal) + hops + [
-        flow for entry in _example_entries() for flow in entry_flows(entry, Settings().linger)]
+        flow for entry in _example_entries() for flow in entry_flows(entry, Settings().linger)] + [
+        *slice_flows(_example_slices(external_ips[-1])), *client_flows(ON_LINK, "02:00:00:00:00:65"),
+        router_flow(CLIENTS_ROUTER.hex(":"))]
+
+
+def _example_slices(external_ip: ExternalIp) -> Sliced:
+    """Two plain ones; one that changes hands, to the second server; one that has done so, and has old connections."""
+    [service] = external_ip.services
+    first, second = (server.endpoint for server in service.servers)
+    return Sliced(external_ip.address, service, PORT_MASK, (
+        SliceState(first, first), SliceState(second, second), SliceState(second, first, by_entry=True, asking=True),
+        SliceState(second, second, by_entry=True)), frozenset((first, second)))
 
 
 def _external_ip(n: int) -> ExternalIp:
@@ -365,6 +423,10 @@ def _external_ip(n: int) -> ExternalIp:
         return ExternalIp(
             address, "lb-a", gateway, kind="nat-gateway", inside=(IPv4Network("10.0.0.192/26"),), router=ROUTER
         )
+    if n == 9:
+        both = tuple(Server(IPv4Address(f"10.0.0.{host}"), 8080) for host in (19, 20))
+        sliced = Service("tcp", 80, servers=both, entries="slices")
+        return ExternalIp(address, "lb-a", gateway, services=(sliced,), router=ROUTER)
     if n == 8:
         address, gateway = IPv6Address("2001:db8::8"), IPv6Address("fd00::8")
     server = (

@@ -76,7 +76,8 @@ class _Metrics(Collector):
 
     def _external_ips(self) -> Iterator[Metric]:
         labels = ["dp_name", "external_ip"]
-        connections = GaugeMetricFamily("lbctl_connections", "Entries of the access table.", labels=labels)
+        connections = GaugeMetricFamily("lbctl_connections", "Entries of the access table, unless it has a "
+                                        "sliced service, whose connections nobody counts.", labels=labels)
         unresolved = GaugeMetricFamily(
             "lbctl_unresolved_servers", "Next hops and routers that have not answered, or do not any more.",
             labels=labels)
@@ -88,7 +89,8 @@ class _Metrics(Collector):
             "served.", labels=labels)
         for ip in self._shown.site.external_ips:
             where = self._shown.assigned_to(ip.address)
-            connections.add_metric([where, str(ip.address)], self._shown.connection_count(ip.address))
+            if (count := self._shown.connection_count(ip.address)) is not None:
+                connections.add_metric([where, str(ip.address)], count)
             half_open.add_metric([where, str(ip.address)], self._shown.half_open_count(ip.address))
             if (rate := self._shown.new_rate_limit(ip.address)) is not None:
                 limit.add_metric([where, str(ip.address)], rate)
@@ -105,6 +107,8 @@ class _Metrics(Collector):
                                    "1 if it gets new connections: it is not down (or all are), drained or full.",
                                    labels=labels)
         connections = GaugeMetricFamily("lbctl_server_connections", "Entries that go to it.", labels=labels)
+        slices = GaugeMetricFamily("lbctl_server_slices", "How many slices of a sliced service's clients it has.",
+                                   labels=labels)
         limit = GaugeMetricFamily("lbctl_server_max_connections", "How many it may have, if that is limited.",
                                   labels=labels)
         opened = GaugeMetricFamily(
@@ -112,6 +116,7 @@ class _Metrics(Collector):
             labels=["external_ip", "service"])
         for ip in self._shown.site.external_ips:
             for service in ip.services:
+                shares = self._shown.shares(ip, service)
                 opened.add_metric([str(ip.address), f"{service.protocol}/{service.port}"],
                                   float(self._shown.fails_open(ip, service) is not None))
                 for server in service.servers:
@@ -119,10 +124,13 @@ class _Metrics(Collector):
                     which = [str(ip.address), f"{service.protocol}/{service.port}", str(server.endpoint)]
                     up.add_metric(which, float(state.reason is None))
                     taking.add_metric(which, float(state.takes))
-                    connections.add_metric(which, state.connections)
+                    if share := shares.get(server.endpoint):  # nobody counts its connections
+                        slices.add_metric(which, share.slices)
+                    else:
+                        connections.add_metric(which, state.connections)
                     if server.max_connections is not None:
                         limit.add_metric(which, server.max_connections)
-        yield from (up, taking, connections, limit, opened)
+        yield from (up, taking, connections, slices, limit, opened)
 
     def _checks(self) -> Metric:
         checks = CounterMetricFamily("lbctl_health_checks", "Health checks of servers, by result.", labels=["result"])

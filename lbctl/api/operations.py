@@ -16,7 +16,7 @@ from lbctl.api import metrics, openapi, views
 from lbctl.api import service_types as s
 from lbctl.api import types as t
 from lbctl.api.orders import Orders
-from lbctl.api.paging import START, Cursor, entry_filter, page, parse_cursor
+from lbctl.api.paging import START, Cursor, entry_filter, page, parse_cursor, slice_filter
 from lbctl.api.problems import not_found, refusal, wrong_field
 from lbctl.api.shown import Shown
 from lbctl.assignment import Plan, Unassignable
@@ -78,11 +78,13 @@ def get_access_table(call: Call[t.AccessTableQuery, None]) -> Result:
     if query.external_ip is not None:
         _known_external_ip(shown, query.external_ip)
         addresses = [address for address in addresses if address == query.external_ip]
-    entries, after = page(addresses, shown.entries, query.limit, _cursor(query.after),
-                          entry_filter(**query.model_dump(include=t.ENTRY_FILTERS)))
+    wanted = query.model_dump(include=t.ENTRY_FILTERS)
+    fits = slice_filter(**wanted)
+    entries, after = page(addresses, shown.entries, query.limit, _cursor(query.after), entry_filter(**wanted),
+                          lambda address: filter(fits, shown.slices(address)))
     return Result(t.AccessTablePage.model_construct(
         entries=[views.entry(entry) for entry in entries], next=after and after.text(),
-        total=sum(map(shown.connection_count, addresses))))
+        total=sum(map(shown.entry_count, addresses))))
 
 
 def get_transfer_modes(call: Plain) -> Result:
@@ -131,8 +133,7 @@ def change_service(call: Call[t.NoQuery, s.ServiceChange]) -> Result:
 
 def list_servers(call: AnyCall) -> Result:
     external_ip, service = _service(call)
-    servers = [views.server_of(call.shown, external_ip, service, server) for server in service.servers]
-    return Result(s.ServerList(servers=servers))
+    return Result(s.ServerList(servers=views.servers_of(call.shown, external_ip, service, service.servers)))
 
 
 def add_server(call: Call[t.NoQuery, s.ServerRequest]) -> Result:

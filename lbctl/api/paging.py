@@ -1,8 +1,9 @@
 """Pages of an access table.
 
-Entries are listed by external IP, then by key. A cursor names the last entry of a page, so an entry that is there all
-the while is listed exactly once, whatever comes and goes in between. A page costs one pass over the entries of an
-external IP (some 10 ms for 100 000 entries): nothing is sorted or kept between pages.
+Entries are listed by external IP, then by key; the key of a slice's begins with no client, so slices come first. A
+cursor names the last entry of a page, so an entry that is there all the while is listed exactly once, whatever comes
+and goes in between. A page costs one pass over the entries of an external IP (some 10 ms for 100 000 entries):
+nothing is sorted or kept between pages.
 """
 
 from __future__ import annotations
@@ -12,14 +13,19 @@ import binascii
 import functools
 import heapq
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import NamedTuple
 
 from lbctl.entries.access_table import ENDING, STATES, Entry
+from lbctl.entries.slice_entry import SliceEntry
 from lbctl.values.addresses import Address, address_order
-from lbctl.values.keys import KEY_SIZES
+from lbctl.values.keys import KEY_SIZES, server_address_of
 from lbctl.values.protocols import PROTOCOL_NUMBERS
 
 Filter = Callable[[Entry], bool]
+SliceFilter = Callable[[SliceEntry], bool]
+Row = Entry | SliceEntry
 
 
 class Cursor(NamedTuple):
@@ -48,20 +54,24 @@ def parse_cursor(text: str) -> Cursor:
 
 
 def page(addresses: Sequence[Address], entries_of: Callable[[Address], Iterable[Entry]], limit: int,
-         after: Cursor, wanted: Filter | None = None) -> tuple[list[Entry], Cursor | None]:
+         after: Cursor, wanted: Filter | None = None,
+         slices_of: Callable[[Address], Iterable[SliceEntry]] = lambda _: ()) -> tuple[list[Row], Cursor | None]:
     """Up to `limit` entries after a cursor, and the cursor of the next page (None: there is none).
 
-    addresses: external IPs in ascending order. wanted: filter on entries.
+    addresses: external IPs in ascending order. wanted: filter on entries by connection. slices_of: the other ones that
+    are wanted.
     """
-    found: list[tuple[Cursor, Entry]] = []
+    found: list[tuple[Cursor, Row]] = []
     for address in addresses:
         if after.external_ip and address_order(address) < _order(after.external_ip):
             continue
         start = after.key if address.packed == after.external_ip else b""
-        keyed = ((entry.key, entry) for entry in entries_of(address)
-                 if entry.key > start and (wanted is None or wanted(entry)))
-        # one more than asked for tells whether there is another page; keys differ, so entries are never compared
-        smallest = heapq.nsmallest(limit + 1 - len(found), keyed)
+        slices = ((entry.key, entry) for entry in slices_of(address) if entry.key > start)
+        entries = ((entry.key, entry) for entry in entries_of(address)
+                   if entry.key > start and (wanted is None or wanted(entry)))
+        keyed: Iterable[tuple[bytes, Row]] = chain(slices, entries)
+        # one more than asked for tells whether there is another page
+        smallest = heapq.nsmallest(limit + 1 - len(found), keyed, key=itemgetter(0))
         found += [(Cursor(address.packed, key), entry) for key, entry in smallest]
         if len(found) > limit:
             return [entry for _, entry in found[:limit]], found[limit - 1][0]
@@ -93,6 +103,21 @@ def entry_filter(*, client: Address | None = None, client_port: int | None = Non
         number = PROTOCOL_NUMBERS[protocol]
         tests.append(lambda entry: entry.key[0] == number)
     return functools.reduce(_both, tests) if tests else None
+
+
+def slice_filter(*, client: Address | None = None, client_port: int | None = None, server: Address | None = None,
+                 state: str | None = None, protocol: str | None = None) -> SliceFilter:
+    """The same of slices: every client address is in each, a port in those that hold it, and none has a state."""
+    def wanted(entry: SliceEntry) -> bool:
+        return (
+            state is None
+            and (client is None or len(entry.key) == KEY_SIZES[client.version])
+            and (client_port is None or entry.holds(client_port))
+            and (server is None or server_address_of(entry.reply) == server.packed)
+            and (protocol is None or entry.key[0] == PROTOCOL_NUMBERS[protocol])
+        )
+
+    return wanted
 
 
 def _both(one: Filter, other: Filter) -> Filter:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 from lbctl.api.fields import Closed, description_of, request_model, shown_keys, view_model
 from lbctl.site.documents import server_of
 from lbctl.site.keys import keys_of
-from lbctl.site.model import TUNNEL_OVERHEAD, SchedulerName, Server, Service, Tunnel
+from lbctl.site.model import TUNNEL_OVERHEAD, EntryKind, SchedulerName, Server, Service, Tunnel
 
 ServerStateName = Literal["up", "down", "drained", "full"]
 
@@ -93,9 +93,29 @@ class ServerView(_ServerView):
     drained: bool = Field(description="an operator wants it to get no new connections")
     reason: str | None = Field(description="why it is down, which a drained one may be as well")
     since: str | None = Field(description="when it went down")
-    connections: int = Field(description="entries of this external IP that go to its address and port")
+    connections: int | None = Field(
+        description="entries of this external IP that go to its address and port; null: its service is sliced, so "
+        "nobody counts its connections"
+    )
+    slices: int | None = Field(default=None, description="sliced service: how many slices of its clients it has")
+    share: float | None = Field(
+        default=None, description="sliced service: the part of all slices that these are, 0 to 1"
+    )
+    ideal_share: float | None = Field(
+        default=None, description="sliced service: the part that it would have exactly, by weight, of the servers that "
+        "take connections"
+    )
     mac: str | None = Field(description="its own or its next hop's; null while that does not answer the load balancer")
     tunnel: TunnelView | None = Field(default=None, description="the tunnel that it is at the other end of")
+
+
+class SliceChangeView(BaseModel):
+    """Slices of a sliced service that change hands together, see docs/slices.md."""
+
+    slices: int
+    step: Literal["narrowed", "switched", "flipped", "settling"]
+    since: str | None = Field(description="when that began; null: before the controller started")
+    old_servers: list[str] = Field(description="whose they have been, as ADDRESS:PORT")
 
 
 class ServiceView(BaseModel):
@@ -103,6 +123,7 @@ class ServiceView(BaseModel):
     port: int
     scheduler: str = Field(description="the one in force")
     site_file_scheduler: str = Field(description="the same, unless another was ordered at run time")
+    entries: EntryKind = Field(description=description_of(Service, "entries"))
     servers_ordered: bool = Field(
         description="the servers, their weights or limits are not the site file's: they were changed at run time"
     )
@@ -110,6 +131,7 @@ class ServiceView(BaseModel):
         description="why it takes new connections though its health checks say no, see docs/health-checks.md; null: it "
         "doesn't"
     )
+    slice_changes: list[SliceChangeView] = Field(default=[], description="sliced: what changes hands now")
     servers: list[ServerView]
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from lbctl.api.fields import AddressText, Closed
 from lbctl.api.service_types import FormerServerView, ServiceView
 from lbctl.site.model import Algorithm, Protocol
-from lbctl.values.entry_states import EntriesFrom, EntryState
+from lbctl.values.entry_states import EntriesFrom, EntryState, SliceStateName
 from lbctl.values.transfer import Strategy
 
 PAGE_LIMIT = 1000
@@ -59,8 +59,9 @@ class MoveQuery(Closed):
 
 class AccessTableQuery(Closed):
     external_ip: AddressText | None = Field(default=None, description="only entries of this external IP")
-    client: AddressText | None = Field(default=None, description="only entries of this client address")
-    client_port: int | None = Field(default=None, ge=0, le=65535, description="only entries of this client port")
+    client: AddressText | None = Field(default=None, description="only entries of this client address, and of slices")
+    client_port: int | None = Field(
+        default=None, ge=0, le=65535, description="only entries of this client port, and of slices that it is in")
     server: AddressText | None = Field(default=None, description="only entries of this server (inside host) address")
     state: EntryState | None = Field(default=None, description="only entries in this state")
     protocol: Protocol | None = Field(default=None, description="only entries of this protocol")
@@ -117,7 +118,8 @@ class LoadBalancerView(BaseModel):
     ports: PortsView
     internal_networks: list[str] = Field(description="what its internal port is on")
     external_ips: list[str] = Field(description="the external IPs that are assigned to it")
-    connections: int
+    connections: int | None = Field(description="of its external IPs; null: one of them has a sliced service, so "
+                                                "nobody knows")
     drained: bool = Field(description="an operator wants it empty")
     capacity: float = Field(description="a weight, beside other load balancers'")
     load: LoadView = Field(description="of its external IPs")
@@ -132,24 +134,34 @@ class EntryView(BaseModel):
     """A row of the access table (seed figures 5 and 12)."""
 
     protocol: Protocol
-    client: str
-    client_port: int
+    client: str = Field(description="`any` in an entry of a slice of a sliced service's clients")
+    client_port: int | None = Field(description="null: the entry of a slice, see `client_ports`")
+    client_ports: str | None = Field(
+        default=None, description="of a slice: the client's port under a mask, as BITS/MASK, both hexadecimal")
+    slice: int | None = Field(default=None, description="its number; null: the entry of one connection")
     external_ip: str
     external_port: int
     server: str
     server_port: int
-    next_hop: str = Field(description="MAC that the client's packets came from; answers go back to it")
+    next_hop: str | None = Field(description="MAC that the client's packets came from; answers go back to it; "
+                                             "null: the entry of a slice, whose clients have several")
     inner_hop: str | None = Field(default=None, description="NAT gateway: MAC of the inside host's side, that "
                                                             "answers go to")
-    state: EntryState
+    state: EntryState | SliceStateName = Field(
+        description="of a slice: plain; how far it has changed hands (narrowed, switched, flipped, settling); or "
+                    "mixed: some of its connections have entries of their own")
+    old_server: str | None = Field(
+        default=None, description="of a slice that changes hands: where its connections go that have no entry, as "
+                                  "ADDRESS:PORT")
     internal_ip: str | None = Field(default=None, description="what the server sees in the client's place, with full "
                                                               "NAT (seed figure 12, column 913)")
     internal_port: int | None = Field(default=None, description="its port (column 914)")
-    packets: int = Field(default=0, description="both ways, at the last sweep, since the load balancer has the entry")
-    bytes: int = Field(default=0, description="the same in bytes, with Ethernet headers")
+    packets: int | None = Field(default=0, description="both ways, at the last sweep, since the load balancer has the "
+                                                       "entry; null: not read of slices")
+    bytes: int | None = Field(default=0, description="the same in bytes, with Ethernet headers")
     delta: int = Field(default=0, description="always 0: the lengths of payloads never change")
-    created: str
-    last_seen: str
+    created: str | None = Field(description="null: the entry of a slice")
+    last_seen: str | None = Field(description="null: the entry of a slice")
 
 
 class AccessTablePage(BaseModel):
@@ -181,15 +193,16 @@ class ExternalIpView(BaseModel):
     port_range: list[int] = Field(default=[], description="full NAT, NAT gateway: first and last port that is "
                                                           "translated to")
     inside: list[str] = Field(default=[], description="NAT gateway: whose connections are translated")
-    router: RouterView | None = Field(default=None, description="NAT gateway: its way to the outside")
+    router: RouterView | None = Field(default=None, description="NAT gateway, sliced services: the way to the outside")
     mapping: str | None = Field(default=None, description="NAT gateway: see docs/nat.md")
     filtering: str | None = Field(default=None, description="NAT gateway: who may send to a mapped UDP port first")
     services: list[ServiceView]
     former_servers: list[FormerServerView] = Field(
         default=[], description="servers without a service that still have connections, as of the last change of "
                                 "servers")
-    connections: int
-    half_open: int = Field(description="of these: nothing but the SYN has been seen of their clients, as far as known")
+    connections: int | None = Field(description="null: it has a sliced service, so nobody knows")
+    half_open: int = Field(description="entries by connection of which nothing but the SYN has been seen of their "
+                                       "clients, as far as known")
     new_rate_limit: float | None = Field(
         description="connection requests a second that its load balancer passes on now, if more come than can be "
                     "served; null: as many as the setting new_rate says")

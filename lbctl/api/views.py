@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from socket import AF_INET, AF_INET6, inet_ntop
 from typing import cast
@@ -14,9 +14,12 @@ from lbctl.api.shown import Shown
 from lbctl.assignment import Plan
 from lbctl.copies.feeds import KeeperState
 from lbctl.entries.access_table import Entry
+from lbctl.entries.slice_entry import SliceEntry
 from lbctl.ground.move_record import MoveRecord
 from lbctl.load.balancing import Run
 from lbctl.load.loads import Load
+from lbctl.servers.shares import Share
+from lbctl.servers.slicing import Change
 from lbctl.servers.states import FormerServer
 from lbctl.site.model import ExternalIp, LoadBalancer, Protocol, Server, Service, Settings
 from lbctl.switches.switch import PortState
@@ -25,6 +28,8 @@ from lbctl.values.entry_states import EntryState
 from lbctl.values.keys import unpack_key
 from lbctl.values.protocols import PROTOCOL_NAMES
 
+ANYBODY = "any"
+"""The client of a slice's entry."""
 DROPPED = "dropped_"
 """What a counter's name begins with when it counts dropped packets; the reason follows."""
 
@@ -43,7 +48,7 @@ def load_balancer(shown: Shown, lb: LoadBalancer) -> t.LoadBalancerView:
         health=health, health_reason=why, standby=lb.standby, ports=_ports(switch.ports, shown.site.settings),
         internal_networks=list(map(str, shown.site.internal_networks)),
         external_ips=list(map(str, external_ips)),
-        connections=sum(map(shown.connection_count, external_ips)), drained=shown.drained(lb), capacity=lb.capacity,
+        connections=_sum(map(shown.connection_count, external_ips)), drained=shown.drained(lb), capacity=lb.capacity,
         load=_load(shown.load(external_ips)), counters=counters(switch.counters))
 
 
@@ -62,6 +67,12 @@ def external_ip(shown: Shown, ip: ExternalIp) -> t.ExternalIpView:
         move=move.id if move else None)
 
 
+def _sum(counts: Iterable[int | None]) -> int | None:
+    """None: one of them is not known."""
+    found = list(counts)
+    return None if None in found else sum(count for count in found if count is not None)
+
+
 def _former_server(shown: Shown, ip: ExternalIp, former: FormerServer) -> s.FormerServerView:
     hop = former.hop
     return s.FormerServerView(
@@ -75,18 +86,33 @@ def _load(load: Load) -> t.LoadView:
                       new_connections_per_second=round(load.opened, 2))
 
 
-def entry(item: Entry) -> t.EntryView:
+def entry(item: Entry | SliceEntry) -> t.EntryView:
     """From the packed keys, without checks: a page has up to a thousand of these, and packets wait meanwhile."""
+    if isinstance(item, SliceEntry):
+        return _slice(item)
     protocol, client, client_port, external, external_port = unpack_key(item.key)
     _, server, server_port, internal, internal_port = unpack_key(item.reply)
     full = item.full
     return t.EntryView.model_construct(
         protocol=cast(Protocol, PROTOCOL_NAMES.get(protocol, str(protocol))), state=cast(EntryState, item.state),
-        client=_text(client), client_port=client_port, external_ip=_text(external), external_port=external_port,
+        client=_text(client), client_port=client_port, client_ports=None, slice=None, old_server=None,
+        external_ip=_text(external), external_port=external_port,
         server=_text(server), server_port=server_port, next_hop=item.next_hop.hex(":"),
         inner_hop=item.inner_hop.hex(":") or None, internal_ip=_text(internal) if full else None,
         internal_port=internal_port if full else None, packets=item.packets, bytes=item.bytes, delta=0,
         created=iso(item.created), last_seen=iso(item.last_seen))
+
+
+def _slice(item: SliceEntry) -> t.EntryView:
+    protocol, _, bits, external, external_port = unpack_key(item.key)
+    _, server, server_port, _, _ = unpack_key(item.reply)
+    return t.EntryView.model_construct(
+        protocol=cast(Protocol, PROTOCOL_NAMES[protocol]), client=ANYBODY, client_port=None,
+        client_ports=f"{bits:#06x}/{item.mask:#06x}", slice=item.number, external_ip=_text(external),
+        external_port=external_port, server=_text(server), server_port=server_port, next_hop=None, inner_hop=None,
+        state=item.state, old_server=None if item.old is None else str(item.old), internal_ip=None,
+        internal_port=None, packets=None, bytes=None, delta=0, created=None,
+        last_seen=None)
 
 
 def _text(address: bytes) -> str:
@@ -142,16 +168,34 @@ def service_of(shown: Shown, ip: ExternalIp, service: Service) -> s.ServiceView:
     return s.ServiceView(
         protocol=service.protocol, port=service.port, scheduler=service.scheduler,
         site_file_scheduler=order.scheduler.instead_of if order.scheduler else service.scheduler,
-        servers_ordered=order.servers is not None, fails_open=shown.fails_open(ip, service),
-        servers=[server_of(shown, ip, service, server) for server in service.servers])
+        entries=service.entries, servers_ordered=order.servers is not None, fails_open=shown.fails_open(ip, service),
+        slice_changes=[_slice_change(change) for change in shown.slice_changes(ip, service)],
+        servers=servers_of(shown, ip, service, service.servers))
+
+
+def _slice_change(change: Change) -> s.SliceChangeView:
+    return s.SliceChangeView(
+        slices=len(change.before), step=change.step.value, since=iso(change.begun) if change.begun else None,
+        old_servers=sorted({str(server) for server in change.before.values()}))
+
+
+def servers_of(shown: Shown, ip: ExternalIp, service: Service, servers: Iterable[Server]) -> list[s.ServerView]:
+    """servers: of that service, those that are to be shown."""
+    shares = shown.shares(ip, service)
+    return [_server_of(shown, ip, service, server, shares.get(server.endpoint)) for server in servers]
 
 
 def server_of(shown: Shown, ip: ExternalIp, service: Service, server: Server) -> s.ServerView:
+    return servers_of(shown, ip, service, [server])[0]
+
+
+def _server_of(shown: Shown, ip: ExternalIp, service: Service, server: Server, share: Share | None) -> s.ServerView:
     state = shown.server_state(ip, service, server)
     return s.ServerView(
         **s.declared_of(server), state=state.state, drained=state.state == "drained", reason=state.reason,
-        since=None if state.since is None else iso(state.since), connections=state.connections,
-        mac=shown.mac_of(ip.address, server.hop.address))
+        since=None if state.since is None else iso(state.since), connections=None if share else state.connections,
+        slices=share and share.slices, share=share and round(share.share, 4),
+        ideal_share=share and round(share.ideal, 4), mac=shown.mac_of(ip.address, server.hop.address))
 
 
 def _optional(address: Address | None) -> str | None:

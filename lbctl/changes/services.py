@@ -111,7 +111,8 @@ class Services:
         orders = {other: there for other, there in self._ground.in_force.orders.items() if other != name}
         new = in_force(self._ground.in_force.file, {**orders, name: order})
         if broken := next((ended for ended in new.ended if ended.broken), None):
-            raise Refused(422, "Server refused", f"{broken.service}: {broken.reason}")
+            title = "Scheduler refused" if broken.what == "scheduler" else "Server refused"
+            raise Refused(422, title, f"{broken.service}: {broken.reason}")
         out = change_servers(self._ground, self._needs.neighbours, new, name.external_ip)
         self._ground.log(event, external_ip=str(name.external_ip), service=f"{name.protocol}/{name.port}", **told)
         self._tell_ended(new)

@@ -33,13 +33,19 @@ def drain_server(
     client = Client.from_environment()
     drained = [each._replace(view=client.patch(*each.path, body={"drained": not undo}))
                for each in find_server(client, server, external_ip, service)]
+    uncounted = [each.service for each in drained if each.view["connections"] is None]
+    if wait and uncounted:
+        raise Failure(
+            f"{server} is drained, but nobody knows when its last connection has ended: {', '.join(uncounted)} is "
+            "sliced (docs/slices.md). Look at its sockets on the server itself."
+        )
     if wait:
         drained = _empty(client, server, drained, timeout)
     if json:
         output.print_json({"servers": [each.json for each in drained]})
         return
     for each in drained:
-        what = f"is {each.view['state']} again" if undo else f"is drained, {_counted(each.view['connections'])} left"
+        what = f"is {each.view['state']} again" if undo else _drained(each.view["connections"])
         output.print_line(f"{each.name} of {each.external_ip} {each.service} {what}.")
 
 
@@ -66,6 +72,11 @@ def _empty(client: Client, server: str, drained: list[FoundServer], timeout: flo
 def _connections(drained: list[FoundServer]) -> int:
     """Services of one external IP and protocol that share a server see the same connections."""
     return sum({(each.external_ip, each.protocol, each.name): each.view["connections"] for each in drained}.values())
+
+
+def _drained(connections: int | None) -> str:
+    """connections: None, nobody counts them."""
+    return "is drained, " + ("its open connections go on" if connections is None else f"{_counted(connections)} left")
 
 
 def _counted(connections: int) -> str:

@@ -25,7 +25,7 @@ from lbctl.cli.services import (
 from lbctl.site.keys import keys_of
 from lbctl.site.model import Server as SiteServer
 
-COLUMNS = ("external IP", "service", "server", "state", "connections", "limit", "weight", "reached", "remark")
+COLUMNS = ("external IP", "service", "server", "state", "connections", "slices", "limit", "weight", "reached", "remark")
 ADDED = [each for each in keys_of(SiteServer) if each.name not in ("address", "port")]
 """The keys of the site file that a server may be added with, besides those that its argument says."""
 CHANGED = [each for each in ADDED if each.key.changeable]
@@ -45,12 +45,13 @@ def show(external_ip: OnlyExternalIp = None, service: OnlyService = None, json: 
         output.print_json({"servers": [each.json for each in found], "former_servers": former})
         return
     rows: list[tuple[object, ...]] = [
-        (each.external_ip, each.service, each.name, each.view["state"], each.view["connections"],
+        (each.external_ip, each.service, each.name, each.view["state"], each.view["connections"], _slices(each.view),
          each.view["max_connections"], each.view["weight"], _way(each.view), _remark(each.view))
         for each in found]
-    rows += [(each["external_ip"], None, each["address"], "removed", each["connections"], None, None, _way(each), None)
+    rows += [(each["external_ip"], None, each["address"], "removed", each["connections"], None, None, None, _way(each),
+              None)
              for each in former]
-    output.print_table("", COLUMNS, rows, "No servers.", optional=("limit", "remark"))
+    output.print_table("", COLUMNS, rows, "No servers.", optional=("slices", "limit", "remark"))
     for name, why in failing_open(views, service):
         output.print_line(f"{name} serves in spite of its health checks: {why}.")
 
@@ -117,6 +118,13 @@ def _servers(external_ip: str, service: str) -> tuple[str, ...]:
 
 def _name(server: str) -> str:
     return output.endpoint(*split_server(server))
+
+
+def _slices(view: dict[str, Any]) -> str | None:
+    """Of a sliced service's server: how many, and the part that they are beside the exact one."""
+    if view["slices"] is None:
+        return None
+    return f"{view['slices']} ({view['share']:.1%}, by weight {view['ideal_share']:.1%})"
 
 
 def _way(view: dict[str, Any]) -> str:

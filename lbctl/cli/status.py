@@ -73,6 +73,12 @@ def _show(client: Client, json: bool) -> None:
         "No external IPs.",
         optional=("internal IPs",),
     )
+    for address, service, change in _slice_changes(state["external_ips"]):
+        since = f" since {output.local_time(change['since'])}" if change["since"] else ""
+        old = ", ".join(change["old_servers"])
+        output.print_line(
+            f"{address} {service}: {change['slices']} slices of {old} change hands{since}, step {change['step']}."
+        )
     if state["keepers"]:
         output.print_line()
         output.print_table(
@@ -82,6 +88,12 @@ def _show(client: Client, json: bool) -> None:
         output.print_line(f"\nMove {move['id']}: {move['external_ip']} from {move['from']} to {move['to']}, "
                           f"step {move['step']}, {move['entries_copied']} of {move['entries_total']} entries copied, "
                           f"{move['packets_held']} packets held.")
+
+
+def _slice_changes(external_ips: list[dict[str, Any]]) -> list[tuple[str, str, dict[str, Any]]]:
+    """External IP, service, and what of its slices changes hands."""
+    return [(ip["address"], f"{service['protocol']}/{service['port']}", change) for ip in external_ips
+            for service in ip["services"] for change in service["slice_changes"]]
 
 
 def _load_balancer(lb: dict[str, Any]) -> tuple[object, ...]:
@@ -126,7 +138,8 @@ def _external_ip(ip: dict[str, Any]) -> tuple[object, ...]:
     shown = ", ".join(map(_server, servers.values()))
     nat = ip["nat"] if ip["kind"] == "service" else f"gateway of {', '.join(ip['inside'])}"
     if ip["router"]:
-        shown = f"router {_found(ip['router']['address'], ip['router']['mac'])}"
+        router = f"router {_found(ip['router']['address'], ip['router']['mac'])}"
+        shown = f"{shown}, {router}" if shown else router
     return (
         ip["address"],
         ip["load_balancer"],
@@ -143,7 +156,8 @@ def _external_ip(ip: dict[str, Any]) -> tuple[object, ...]:
 
 def _service(service: dict[str, Any]) -> str:
     ordered = "" if service["scheduler"] == service["site_file_scheduler"] else " (ordered)"
-    return f"{service['protocol']}/{service['port']} {service['scheduler']}{ordered}"
+    sliced = ", sliced" if service["entries"] == "slices" else ""
+    return f"{service['protocol']}/{service['port']} {service['scheduler']}{sliced}{ordered}"
 
 
 def _server(alike: list[dict[str, Any]]) -> str:

@@ -14,6 +14,7 @@ from lbctl.values.entry_states import EntryState
 
 PAGE = 1000
 COLUMNS = (
+    "slice",
     "proto",
     "client",
     "external IP",
@@ -31,8 +32,11 @@ WIDE_COLUMNS = ("delta", "next hop")
 def table(
     load_balancer: Annotated[str, typer.Argument(metavar="LB", help="Name of the load balancer.")],
     external_ip: Annotated[str | None, typer.Option(help="Only entries of this external IP.")] = None,
-    client: Annotated[str | None, typer.Option(help="Only entries of this client address.")] = None,
-    client_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Only entries of this client port.")] = None,
+    client: Annotated[str | None, typer.Option(help="Only entries of this client address, and of slices.")] = None,
+    client_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Only entries of this client port, and of slices that it is in."),
+    ] = None,
     server: Annotated[str | None, typer.Option(help="Only entries of this server (of this inside host).")] = None,
     state: Annotated[EntryState | None, typer.Option(help="Only entries in this state.")] = None,
     protocol: Annotated[Protocol | None, typer.Option(help="Only entries of this protocol.")] = None,
@@ -41,7 +45,7 @@ def table(
     wide: Annotated[bool, typer.Option("--wide", help="Print all columns.")] = False,
     json: output.Json = False,
 ) -> None:
-    """Show the access table: one entry for each connection."""
+    """Show the access table: an entry for each connection, and for each slice of sliced services."""
     wanted = None if all else limit
     entries: list[dict[str, Any]] = []
     total, more = 0, False
@@ -55,7 +59,7 @@ def table(
         return
     columns = COLUMNS + (WIDE_COLUMNS if wide else ())
     rows = ([cells[column] for column in columns] for cells in map(_row, entries))
-    output.print_table("", columns, rows, f"{load_balancer} has no such entries.", optional=("internal IP",))
+    output.print_table("", columns, rows, f"{load_balancer} has no such entries.", optional=("slice", "internal IP"))
     if more:
         output.remark(f"{len(entries)} entries of {total} shown; --all shows all, --limit another number.")
 
@@ -75,11 +79,12 @@ def _pages(api: Client, load_balancer: str, wanted: int | None, **query: Any) ->
 def _row(entry: dict[str, Any]) -> dict[str, object]:
     """By column."""
     return {
+        "slice": None if entry["slice"] is None else str(entry["slice"]),
         "proto": entry["protocol"],
         "state": entry["state"],
         "packets": entry["packets"],
         "bytes": entry["bytes"],
-        "client": _endpoint(entry, "client", "client_port"),
+        "client": _client(entry),
         "external IP": _endpoint(entry, "external_ip", "external_port"),
         "server": _endpoint(entry, "server", "server_port"),
         "internal IP": _endpoint(entry, "internal_ip", "internal_port"),
@@ -88,6 +93,11 @@ def _row(entry: dict[str, Any]) -> dict[str, object]:
         "delta": entry["delta"],
         "next hop": entry["next_hop"],
     }
+
+
+def _client(entry: dict[str, Any]) -> str | None:
+    return f"{entry['client']}:{entry['client_ports']}" if entry["client_ports"] else _endpoint(
+        entry, "client", "client_port")
 
 
 def _endpoint(entry: dict[str, Any], address: str, port: str) -> str | None:

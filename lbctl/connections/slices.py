@@ -17,6 +17,7 @@ from lbctl.ground.tokens import Confirmation
 from lbctl.openflow.flow import Flow, Identity
 from lbctl.openflow.messages import Barrier
 from lbctl.openflow.slice_rules import slice_flows
+from lbctl.servers.shares import slice_weights
 from lbctl.servers.slices import SLICES
 from lbctl.servers.slicing import Change, Slicing, Step
 from lbctl.site.model import ServiceName
@@ -92,12 +93,9 @@ class Slices:
         return out if begun else [*out, self._ground.save()]
 
     def _weights(self, serving: Serving, place: Place) -> dict[Endpoint, int]:
-        """Of the servers that take connections. Those that do not tell the LB their MAC are passed over while others
-        do."""
-        service, switch = serving.services[place], self._ground.switches[serving.assigned]
-        taking = [server for server in service.servers if server.weight and serving.servers.takes(place, server)]
-        heard = [server for server in taking if switch.hears(server.hop.address)]
-        return {server.endpoint: server.weight for server in heard or taking}
+        switch = self._ground.switches[serving.assigned]
+        return slice_weights(serving.services[place], lambda server: serving.servers.takes(place, server),
+                             lambda server: switch.hears(server.hop.address))
 
     # How.
 

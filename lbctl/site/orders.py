@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from lbctl.site.file.order_rules import wrong_servers
+from lbctl.site.file.order_rules import wrong_scheduler, wrong_servers
 from lbctl.site.model import ExternalIp, Service, ServiceName, ServiceOrder, Site
 from lbctl.values.addresses import Address, Endpoint
 
@@ -54,9 +54,8 @@ def in_force(file: Site, orders: OrderBook) -> InForce:
     if orders:
         orders = _not_overruled(file, orders, ended)
     while wrong := _broken(site := _with(file, orders), orders):
-        name, reason = wrong
-        ended.append(Ended(name, "servers", reason, broken=True))
-        orders = {**orders, name: replace(orders[name], servers=None)}
+        ended.append(wrong)
+        orders = {**orders, wrong.service: _without(wrong.what, orders[wrong.service])}
     kept = _of_servers_in_force(site, orders, ended)
     return InForce(file, {name: order for name, order in kept.items() if order != AS_IN_FILE}, site, tuple(ended))
 
@@ -88,9 +87,17 @@ def _not_overruled(file: Site, orders: OrderBook, ended: list[Ended]) -> dict[Se
     return kept
 
 
-def _broken(site: Site, orders: OrderBook) -> tuple[ServiceName, str] | None:
+def _broken(site: Site, orders: OrderBook) -> Ended | None:
+    scheduler = wrong_scheduler(site, [name for name, order in orders.items() if order.scheduler])
+    if scheduler:
+        return Ended(scheduler[0], "scheduler", scheduler[1], broken=True)
     ordered = [name for name, order in orders.items() if order.servers]
-    return wrong_servers(site, ordered) if ordered else None
+    servers = wrong_servers(site, ordered) if ordered else None
+    return Ended(servers[0], "servers", servers[1], broken=True) if servers else None
+
+
+def _without(what: str, order: ServiceOrder) -> ServiceOrder:
+    return replace(order, scheduler=None) if what == "scheduler" else replace(order, servers=None)
 
 
 def _of_servers_in_force(site: Site, orders: OrderBook, ended: list[Ended]) -> dict[ServiceName, ServiceOrder]:

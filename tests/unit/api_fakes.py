@@ -18,16 +18,19 @@ from lbctl.ground.move_record import MoveRecord, StepRecord
 from lbctl.http.message import Request, Response
 from lbctl.load.loads import Load
 from lbctl.openflow.rules import SERVING
+from lbctl.servers.slices import NOBODYS, divided
+from lbctl.servers.slicing import Slicing
 from lbctl.servers.states import FormerServer, ServerState
 from lbctl.site.model import ExternalIp, Instead, LoadBalancer, Server, Service, ServiceName, ServiceOrder, Site, Tunnel
 from lbctl.site.orders import in_force
 from lbctl.switches.switch import PortState, Switch
 from lbctl.values.addresses import Address, Endpoint
-from lbctl.values.keys import pack_key, reply_key
+from lbctl.values.keys import Place, pack_key, reply_key
 from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
 
 IP_1, IP_2 = IPv4Address("198.51.100.1"), IPv4Address("198.51.100.2")
+ROUTER = IPv4Address("198.51.100.254")
 SERVER_1, SERVER_2 = IPv4Address("10.0.0.11"), IPv4Address("10.0.0.12")
 START = 1_700_000_000.0
 
@@ -64,6 +67,21 @@ def site_of_all_kinds() -> Site:
         ExternalIp(SIX, "lb-a", IPv6Address("2001:db8:2::1"), services=(Service("tcp", 80, servers=(
             Server(IPv6Address("2001:db8:2::11"), 80),)),)))
     return replace(plain, load_balancers=balancers, external_ips=(*plain.external_ips, *more))
+
+
+def sliced_site() -> Site:
+    """The plain one, its service sliced."""
+    plain = site()
+    first, *rest = plain.external_ips
+    services = tuple(replace(service, entries="slices") for service in first.services)
+    return replace(plain, external_ips=(replace(first, services=services, router=ROUTER), *rest))
+
+
+def slices_of(of_site: Site) -> dict[Address, dict[Place, Slicing]]:
+    """Its slices, as all its servers take connections."""
+    return {ip.address: {(service.protocol_number, service.port): Slicing(divided(
+        NOBODYS, {server.endpoint: server.weight for server in service.servers}))
+        for service in ip.services if service.sliced} for ip in of_site.external_ips}
 
 
 def entry_of(protocol: int, client: str, external: str, server: str, internal: str = "", inner_hop: str = "") -> Entry:
@@ -132,6 +150,10 @@ class FakeServing:
         return self._control.assignment[self.address]
 
     @property
+    def slices(self) -> dict[Place, Slicing]:
+        return self._control.slices.get(self.address, {})
+
+    @property
     def table(self) -> FakeTable:
         return FakeTable(self._control.table[self.address])
 
@@ -165,6 +187,7 @@ class FakeControl:
         self.keeper_states: list[KeeperState] = []
         self.loads: dict[Address, Load] = {}
         self.limits: dict[Address, float] = {}
+        self.slices = slices_of(self.site)
         self.table: dict[Address, list[Entry]] = {ip.address: [] for ip in self.site.external_ips}
         self.services = FakeServices(self)
         self.assignment = {ip.address: ip.load_balancer for ip in self.site.external_ips}

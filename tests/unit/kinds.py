@@ -3,12 +3,17 @@ tunnel."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
 from lbctl.entries.access_table import Entry
 from lbctl.entries.translation import full_reply, outbound_keys
+from lbctl.openflow.flow import Flow
 from lbctl.openflow.ports import Port, Ports
+from lbctl.openflow.slice_rules import Sliced, SliceState, slice_flows
+from lbctl.servers.slices import PORT_MASK
 from lbctl.site.model import ExternalIp, Server, Service, Tunnel
+from lbctl.values.addresses import Endpoint
 from lbctl.values.keys import pack_key, reply_key
 from lbctl.values.protocols import TCP
 
@@ -77,6 +82,45 @@ EXTERNAL_IPS = {
     (kind, version): external_ip(kind, version) for version in (4, 6) for kind in ("destination", "full", "nat-gateway")
 }
 EXTERNAL_IPS |= {(kind, 4): external_ip(kind, 4) for kind in ("tunnel", "tunnel-full")}
+
+
+def _sliced_ip(version: int) -> ExternalIp:
+    """With servers on the network, behind a router and by tunnel, all sliced."""
+    direct, _ = servers = _services(version)[0].servers
+    external, gateway, _, _ = _TEXTS[version]
+    if version == 4:
+        servers += (Server(ip_address("172.30.0.9"), 80, tunnel=TUNNEL),)
+    services = (
+        Service("tcp", 80, servers=servers, entries="slices"),
+        Service("udp", 53, servers=servers, entries="slices"),
+        Service("tcp", 81, servers=(Server(direct.address, 8181),)),
+    )
+    return ExternalIp(
+        ip_address(external.format(6)),
+        "lb-a",
+        ip_address(gateway.format(6)),
+        services=services,
+        router=ADDRESSES[version][5],
+    )
+
+
+SLICED = {version: _sliced_ip(version) for version in (4, 6)}
+"""External IPs with two sliced services and one that is not."""
+
+
+def slices(version: int) -> Iterator[Flow]:
+    """The first slices of each service of SLICED, one for each server and one that is nobody's."""
+    config = SLICED[version]
+    for service in config.services:
+        if service.sliced:
+            yield from slice_flows(sliced(version, service, *(server.endpoint for server in service.servers), None))
+
+
+def sliced(version: int, service: Service, *owners: Endpoint | None, **state: bool) -> Sliced:
+    """owners: of the first slices; state: of all of them, see SliceState."""
+    return Sliced(SLICED[version].address, service, PORT_MASK,
+                  tuple(SliceState(owner, owner, **state) for owner in owners),
+                  frozenset(server.endpoint for server in service.servers))
 
 
 def entry(kind: str, version: int, protocol: int = TCP) -> Entry:

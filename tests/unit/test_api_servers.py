@@ -25,7 +25,7 @@ def test_a_server_is_shown_with_what_it_does() -> None:
         "address": "10.0.0.11", "port": 80, "weight": 1, "max_connections": None, "state": "down", "drained": False,
         "reason": "connection refused", "since": "2023-11-14T22:13:20.000Z", "connections": 3,
         "mac": "02:00:00:00:00:11",
-        "next_hop": None, "tunnel": None}
+        "next_hop": None, "tunnel": None, "slices": None, "share": None, "ideal_share": None}
     [service] = api.get(f"/v1/external-ips/{IP_1}")["services"]
     assert api.get(SERVERS)["servers"][0] == api.get(ONE) == service["servers"][0]
     text = api.call("GET", "/metrics").body.decode()

@@ -46,6 +46,7 @@ def test_an_entry_shows_the_columns_of_figure_5():
     assert api.get(TABLE) == {"next": None, "total": 1, "entries": [{
         "protocol": "tcp", "client": "203.0.113.9", "client_port": 1000, "external_ip": "198.51.100.1",
         "external_port": 80, "server": "10.0.0.12", "server_port": 80, "next_hop": "02:00:00:00:00:09",
+        "client_ports": None, "slice": None, "old_server": None,
         "inner_hop": None, "state": "open", "internal_ip": None, "internal_port": None, "packets": 0, "bytes": 0,
         "delta": 0,
         "created": "2023-11-14T22:13:20.000Z", "last_seen": "2023-11-14T22:13:20.000Z"}]}

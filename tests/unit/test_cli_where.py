@@ -262,7 +262,7 @@ def test_why_a_packet_is_dropped_is_told_with_its_count():
     view = {"name": "lb-a", "counters": {"dropped": {"syn_and_fin": 12}}}
     situation = Situation("tcp", Endpoint(IPv4Address("203.0.113.9"), 1), Endpoint(IP_1, 80), False, False, None,
                           {"address": str(IP_1), "inside": []}, view, None, "normal", None, None)
-    assert _outcome(situation, last) == (
+    assert _outcome(situation, last, None) == (
         "dropped", "dropped in table 30 (no_entry) of lb-a, as a packet that has SYN and FIN at once, as no sane host "
         "sends it; counted as syn_and_fin, 12 so far")
 

@@ -114,8 +114,8 @@ MISTAKES = [
     ("unknown key", 8, "    load_balancers: lb-a",
      "8: external IP: unknown key 'load_balancers': did you mean 'load_balancer'?"),
     ("unknown key like no other", 9, "    zzz: 1",
-     "9: external IP: unknown key 'zzz': one of: address, load_balancer, gateway, services, kind, nat, copies, "
-     "only_on, not_with"),
+     "9: external IP: unknown key 'zzz': one of: address, load_balancer, gateway, services, kind, nat, router, "
+     "copies, only_on, not_with"),
     ("unknown key at the top", 4, "external_networks: 198.51.100.0/24",
      "4: site file: unknown key 'external_networks': did you mean 'external_network'?"),
     ("missing key", 10, "", "7: external IP: the key 'gateway' is missing"),

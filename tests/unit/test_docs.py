@@ -61,6 +61,11 @@ def test_drops_are_current() -> None:
     assert generator("generate_drops").document() == documented("drops.md"), "run: python docs/generate_drops.py"
 
 
+def test_slices_are_current() -> None:
+    text = documented("slices.md")
+    assert generator("generate_slices").filled(text) == text, "run: python docs/generate_slices.py"
+
+
 def test_architecture_is_current() -> None:
     """The rooms and their order are those of the contract, and each stop of the four walks is there."""
     text = documented("architecture.md")

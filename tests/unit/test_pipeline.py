@@ -71,6 +71,17 @@ def flows_by_file() -> dict[str, list[Flow]]:
             ]
             for (kind, version), config in kinds.EXTERNAL_IPS.items()
         },
+        **{
+            f"sliced-{version}": [
+                item
+                for item in [
+                    *all_flows([config], {config.address: SERVING}, kinds.NEIGHBOURS, kinds.PORTS),
+                    *kinds.slices(version),
+                ]
+                if item.text() not in anyway
+            ]
+            for version, config in kinds.SLICED.items()
+        },
         "entries": [
             item
             for kind, version in kinds.EXTERNAL_IPS
@@ -80,7 +91,8 @@ def flows_by_file() -> dict[str, list[Flow]]:
     }
 
 
-FILES = ["base", "entries", *ROLES, *(f"{kind}-{version}" for kind, version in kinds.EXTERNAL_IPS)]
+SLICED = ["sliced-4", "sliced-6"]
+FILES = ["base", "entries", *ROLES, *SLICED, *(f"{kind}-{version}" for kind, version in kinds.EXTERNAL_IPS)]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -133,7 +145,7 @@ def test_an_entry_is_the_same_on_every_lb() -> None:
 # The declaration.
 
 @pytest.mark.parametrize("wrong, words", [
-    ({"match": (("tcp_dst", 80),)}, "may not match tcp_dst"),
+    ({"match": (("tcp_flags", 2),)}, "may not match tcp_flags"),
     ({"actions": (SetField("ipv4_dst", "10.0.0.1"),)}, "may not write ipv4_dst"),
     ({"goto": "deliver_client"}, "may not go to deliver_client"),
     ({"goto": "classify"}, "may not go to classify"),

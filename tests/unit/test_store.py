@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lbctl.site.model import SCHEDULERS, TUNNEL_OVERHEAD, Instead, Server, ServiceName, ServiceOrder, Tunnel
 from lbctl.store import FileStore, State, StoreError, UnfinishedMove
 from lbctl.store.checked import Checked
+from lbctl.store.slices import SavedSlices, rows_of, slices_of
 from lbctl.values.addresses import Endpoint
 from lbctl.values.transfer import Strategy
 
@@ -136,4 +137,23 @@ def test_the_file_is_for_people_too(tmp_path) -> None:
                     "scheduler": {"wanted": "maglev", "instead_of": "round-robin"},
                     "servers": {"wanted": [{"address": "10.0.0.11", "port": 80, "weight": 1, "max_connections": 7}],
                                 "instead_of": [{"address": "10.0.0.11", "port": 80, "weight": 1}]},
-                    "drained": ["10.0.0.11:80"]}], "drained": [], "checked": []}
+                    "drained": ["10.0.0.11:80"]}], "drained": [], "checked": [], "slices": []}
+
+
+@given(st.lists(st.integers(-1, 3), max_size=256), st.dictionaries(st.integers(0, 255), st.integers(0, 3)))
+def test_who_has_the_slices_is_kept(owners, before) -> None:
+    servers = [Endpoint(ip_address(text), 80) for text in ("10.0.0.11", "10.0.0.9", "fd00::11", "10.0.0.12")]
+    name = ServiceName(ip_address("198.51.100.1"), "tcp", 80)
+    saved = {name: SavedSlices(tuple(servers[number] if number >= 0 else None for number in owners),
+                               {number: servers[server] for number, server in before.items()})}
+    assert slices_of(json.loads(json.dumps(rows_of(saved)))) == saved
+
+
+@pytest.mark.parametrize("rows", [
+    [{}], [None], [{"servers": ["x"]}],
+    [{"external_ip": "198.51.100.1", "protocol": "tcp", "port": 80, "servers": [], "owners": [0], "before": {}}],
+    [{"external_ip": "198.51.100.1", "protocol": "tcp", "port": 80, "servers": [], "owners": [], "before": []}],
+])
+def test_other_rows_of_slices_are_refused(rows) -> None:
+    with pytest.raises((KeyError, IndexError, TypeError, ValueError, AttributeError)):
+        slices_of(rows)

@@ -1,4 +1,5 @@
-"""What the controller says of the servers, and of the routers that they, or NAT gateways, are behind."""
+"""What the controller says of the servers, and of the routers that they, NAT gateways, or the clients of
+sliced services are behind."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import Any
 
 from lbctl.cli.doctor.finding import Finding, ok, warn
 from lbctl.frames.discovery import asked_by
+from lbctl.servers.slices import SLICES
 
 
 def check_servers(external_ip: dict[str, Any]) -> Iterator[Finding]:
@@ -22,11 +24,15 @@ def check_servers(external_ip: dict[str, Any]) -> Iterator[Finding]:
     if servers and not silent:
         yield ok(f"All servers of {external_ip['address']} were found by {lb}.")
     yield from _down(external_ip)
+    yield from _without_slices(external_ip)
     router = external_ip["router"]
     if router and router["mac"] is None:
+        whose, missed = "NAT gateway", "nothing goes out"
+        if not external_ip["inside"]:
+            whose, missed = "sliced external IP", "clients that are not on the external network get no answers"
         yield warn(
-            f"The router {router['address']} of the NAT gateway {external_ip['address']} does not answer the "
-            f"{asked_by(router['address'])} requests of {lb}: nothing goes out.",
+            f"The router {router['address']} of the {whose} {external_ip['address']} does not answer the "
+            f"{asked_by(router['address'])} requests of {lb}: {missed}.",
             "on the router: ip address show; ip link show",
         )
     elif router:
@@ -36,10 +42,11 @@ def check_servers(external_ip: dict[str, Any]) -> Iterator[Finding]:
 def check_limit(external_ip: dict[str, Any]) -> Iterator[Finding]:
     """An external IP of which more connections are asked for than can be served."""
     if (limit := external_ip["new_rate_limit"]) is not None:
+        of = "" if external_ip["connections"] is None else f"of {external_ip['connections']} "
         yield warn(
             f"More new connections of {external_ip['address']} come than can be served: {external_ip['load_balancer']} "
-            f"passes {limit:.0f} a second on and drops the others ({external_ip['half_open']} of "
-            f"{external_ip['connections']} entries are half-open).",
+            f"passes {limit:.0f} a second on and drops the others ({external_ip['half_open']} {of}entries are "
+            "half-open).",
             "an attack, if most are half-open: see docs/field.md; else move other external IPs away from that load "
             "balancer, or use more of them",
         )
@@ -61,6 +68,19 @@ def _down(external_ip: dict[str, Any]) -> Iterator[Finding]:
                     f"({service['protocol']}/{service['port']}) is down: {server['reason']}.",
                     "on the server: is the process there, and does it answer what health_check asks? See "
                     "docs/health-checks.md",
+                )
+
+
+def _without_slices(external_ip: dict[str, Any]) -> Iterator[Finding]:
+    """Servers of sliced services that should have connections, and have too small a share to get any."""
+    for service in external_ip["services"]:
+        for server in service["servers"]:
+            if server["slices"] == 0 and 0 < server["ideal_share"] < 1 / SLICES:
+                yield warn(
+                    f"Server {server['address']} port {server['port']} of {external_ip['address']} "
+                    f"({service['protocol']}/{service['port']}) gets no connections: its share by weight, "
+                    f"{server['ideal_share']:.2%}, is less than a slice.",
+                    "have weights that are nearer to one another, or fewer servers; see docs/slices.md#shares",
                 )
 
 

@@ -100,9 +100,11 @@ def _situation(api: Client, source: Endpoint, destination: Endpoint, protocol: P
     modes = api.get("load-balancers", name, "transfer-modes")["transfer_modes"]
     move = api.get("moves", external_ip["move"]) if external_ip["move"] else None
     chosen = protocol or _protocol(external_ip, destination.port)
-    entry = _entry(api, external_ip, chosen, source, destination, bool(outward))
+    entries = _entries(api, external_ip, chosen, source, destination, bool(outward))
+    entry = next((entry for entry in entries if entry["slice"] is None), None)
+    slice = next((entry for entry in entries if entry["slice"] is not None and near is None), None)
     return Situation(chosen, source, destination, bool(outward), near is not None, (near or {}).get("load_balancer"),
-                     external_ip, load_balancer, ports, modes.get(external_ip["address"]), entry, move)
+                     external_ip, load_balancer, ports, modes.get(external_ip["address"]), entry, move, slice)
 
 
 def _gateway_of(external_ips: list[dict[str, Any]], source: Endpoint) -> dict[str, Any] | None:
@@ -146,9 +148,10 @@ def _protocol(external_ip: dict[str, Any], port: int) -> str:
     return "udp" if there == {"udp"} else "tcp"
 
 
-def _entry(api: Client, external_ip: dict[str, Any], protocol: str, source: Endpoint, destination: Endpoint,
-           outward: bool) -> dict[str, Any] | None:
-    """A client's port has one entry for each port of the external IP at most, so one page holds them all."""
+def _entries(api: Client, external_ip: dict[str, Any], protocol: str, source: Endpoint, destination: Endpoint,
+             outward: bool) -> list[dict[str, Any]]:
+    """Its own, if it has one, and its slice's. A client's port has one of each for each port of the external IP at
+    most, so one page holds them all."""
     client = destination if outward else source
     query = {"server": str(source.address)} if outward else {}
     side, port = ("server_port", source.port) if outward else ("external_port", destination.port)
@@ -163,7 +166,7 @@ def _entry(api: Client, external_ip: dict[str, Any], protocol: str, source: Endp
         protocol=protocol,
         **query,
     )
-    return next((entry for entry in page["entries"] if entry[side] == port), None)
+    return [entry for entry in page["entries"] if entry[side] == port]
 
 
 def _print_situation(situation: Situation) -> None:
@@ -182,11 +185,27 @@ def _print_situation(situation: Situation) -> None:
         output.print_line(
             f"{connection} has an entry: {there}, {entry['state']}, last seen {output.local_time(entry['last_seen'])}."
         )
-    else:
+    elif not situation.slice:
         output.print_line(f"{connection} has no entry.")
+    if found := situation.slice:
+        what = "is" if entry is None else "would be without it"
+        output.print_line(
+            f"{connection} {what} in slice {found['slice']} (client port {found['client_ports']}) of a sliced service: "
+            f"server {output.endpoint(found['server'], found['server_port'])}{_changing(found)}."
+        )
     if situation.inside and situation.gateway_lb not in (None, lb["name"]):
         output.print_line(f"It comes in at {situation.gateway_lb}, where its sender's gateway is, and is passed on to "
                           f"{lb['name']} by the controller.")
+
+
+def _changing(slice: dict[str, Any]) -> str:
+    """What there is to be said of a slice that is not plain."""
+    if slice["state"] == "plain":
+        return ""
+    if slice["state"] == "mixed":
+        return "; some of its connections have entries of their own"
+    old = f", and what has no entry goes to {slice['old_server']} still" if slice["old_server"] else ""
+    return f"; it changes hands (step {slice['state']}){old}"
 
 
 def _print_path(packet: str, found: Fate) -> None:
@@ -198,6 +217,7 @@ def _as_json(situation: Situation, fates: dict[str, Fate], first: str, traced: s
     return {
         "client": str(situation.source), "external": str(situation.destination), "protocol": situation.protocol,
         "load_balancer": situation.load_balancer["name"], "transfer_mode": situation.mode, "entry": situation.entry,
+        "slice": situation.slice,
         "move": situation.move and situation.move["id"], "packet": first,
         "verdicts": {packet: {"outcome": found.outcome, "sentence": found.sentence, "path": [
             {"table": hit.number, "name": hit.table, "purpose": hit.purpose, "rule": hit.text()} for hit in found.path]}

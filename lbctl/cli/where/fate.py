@@ -18,9 +18,11 @@ from lbctl.openflow.entry_flows import checked_side, entry_flows
 from lbctl.openflow.flow import Flow
 from lbctl.openflow.hop_rules import hop_flow
 from lbctl.openflow.rules import ABSENT, Role, all_flows
+from lbctl.openflow.slice_rules import Sliced, SliceState, router_flow, slice_flows
 from lbctl.openflow.source_rules import Internal
+from lbctl.site.documents import endpoint_of
 from lbctl.site.model import FILTERINGS, ExternalIp, Hop, Server, Service, Tunnel
-from lbctl.values.addresses import Address
+from lbctl.values.addresses import Address, Endpoint
 from lbctl.values.drops import DROPS
 from lbctl.values.keys import pack_key, reply_key
 from lbctl.values.protocols import ETH_TYPES, PROTOCOL_NUMBERS, TCP, TTL
@@ -43,7 +45,9 @@ class Fate:
 def fate_of(packet: str, situation: Situation) -> Fate:
     """Where such a packet (one of situation.packets) goes."""
     path = walk(_flows(situation), _packet(situation, packet))
-    outcome, sentence = _outcome(situation, path[-1])
+    kinds = {known_kind(hit.flow.cookie) for hit in path if hit.flow}
+    by_slice = Kind.SLICE in kinds and Kind.ENTRY_IN not in kinds
+    outcome, sentence = _outcome(situation, path[-1], situation.slice if by_slice else situation.entry)
     return Fate(outcome, sentence, path)
 
 
@@ -55,13 +59,29 @@ def _flows(situation: Situation) -> list[Flow]:
         for server in [*servers, *situation.external_ip["former_servers"]]
         if server["mac"]
     }
+    if external_ip.router and (mac := situation.external_ip["router"]["mac"]):
+        neighbours[external_ip.router] = mac
     flows = all_flows([external_ip], {external_ip.address: _role(situation)}, neighbours, situation.ports,
                       internal=_internal(situation))
+    if situation.slice:
+        flows += [*slice_flows(_sliced(external_ip, situation.slice)), router_flow(situation.sender)]
     if situation.entry:
         entry = _entry(situation.entry)
         inner = bool(entry.inner_hop)
         flows += [*entry_flows(entry, linger=0), hop_flow(checked_side(inner), entry.inner_hop or entry.next_hop)]
     return flows
+
+
+def _sliced(external_ip: ExternalIp, view: dict[str, Any]) -> Sliced:
+    """The service, as far as it is the one slice."""
+    service = next(service for service in external_ip.services
+                   if (service.protocol, service.port) == (view["protocol"], view["external_port"]))
+    mask = int(view["client_ports"].partition("/")[2], 16)
+    server = Endpoint(ip_address(view["server"]), view["server_port"])
+    old = endpoint_of(view["old_server"]) if view["old_server"] else server
+    state = SliceState(server, old, view["state"] != "plain", view["state"] in ("narrowed", "switched", "flipped"))
+    nobody = SliceState(None, None)
+    return Sliced(external_ip.address, service, mask, (*[nobody] * view["slice"], state), frozenset({server, old}))
 
 
 def _internal(situation: Situation) -> Internal:
@@ -70,7 +90,8 @@ def _internal(situation: Situation) -> Internal:
 
 def _external_ip(view: dict[str, Any]) -> ExternalIp:
     services = tuple(
-        Service(service["protocol"], service["port"], service["scheduler"], tuple(map(_server, service["servers"])))
+        Service(service["protocol"], service["port"], service["scheduler"], tuple(map(_server, service["servers"])),
+                entries=service["entries"])
         for service in view["services"]
     )
     former = tuple((ip_address(server["address"]), _hop(server)) for server in view["former_servers"])
@@ -148,8 +169,9 @@ def _packet(situation: Situation, packet: str) -> Fields:
     }
 
 
-def _outcome(situation: Situation, last: Hit) -> tuple[str, str]:
-    lb, entry = situation.load_balancer["name"], situation.entry
+def _outcome(situation: Situation, last: Hit, entry: dict[str, Any] | None) -> tuple[str, str]:
+    """entry: that it goes by, if there is one."""
+    lb = situation.load_balancer["name"]
     where = f"table {last.number} ({last.table}) of {lb}"
     external = situation.external_ip["address"]
     kind = known_kind(last.flow.cookie) if last.flow else None
@@ -163,14 +185,17 @@ def _outcome(situation: Situation, last: Hit) -> tuple[str, str]:
     )
     match kind:
         case Kind.DELIVER:
-            return _delivered(situation)
+            assert entry is not None, "rules that deliver a packet are an entry's"
+            return _delivered(situation, entry)
         case Kind.NEW:
             if situation.external_ip["inside"] and not (situation.entry or situation.outward):
                 return "new", (
                     f"{where} shows it to the controller, which makes an entry if an inside host is mapped to that "
                     f"port and {_FILTERS[situation.external_ip['filtering']]}, and else answers with {answer}"
                 )
-            if not (situation.entry or situation.outward or situation.taking):
+            if situation.slice:
+                return "new", f"{where} shows it to the controller, {_in_slice(situation.slice)}"
+            if not (situation.entry or situation.outward or situation.taking and not situation.sliced):
                 return outcome, (
                     f"{where} shows it to the controller, which answers with {answer}: no server takes connections "
                     "(`lbctl server list` says why)"
@@ -196,14 +221,25 @@ def _outcome(situation: Situation, last: Hit) -> tuple[str, str]:
     return "dropped", f"dropped in {where}, as {DROPS[reason].subject}{mend}; counted as {reason}, {count} so far"
 
 
-def _delivered(situation: Situation) -> tuple[str, str]:
-    entry = situation.entry
-    assert entry is not None, "rules that deliver a packet are an entry's"
+def _delivered(situation: Situation, entry: dict[str, Any]) -> tuple[str, str]:
+    server = entry["old_server"] or output.endpoint(entry["server"], entry["server_port"])
+    if entry["slice"] is not None:
+        return "server", f"goes to server {server} by slice {entry['slice']} (client port {entry['client_ports']})"
     if situation.outward:
         return "client", f"goes out by its entry, as {output.endpoint(entry['external_ip'], entry['external_port'])}"
     sent_as = f", as {output.endpoint(entry['internal_ip'], entry['internal_port'])}" if entry["internal_ip"] else ""
     kind = "inside host" if situation.external_ip["inside"] else "server"
-    return "server", f"goes to {kind} {output.endpoint(entry['server'], entry['server_port'])} by its entry{sent_as}"
+    return "server", f"goes to {kind} {server} by its entry{sent_as}"
+
+
+def _in_slice(slice: dict[str, Any]) -> str:
+    """What the controller does with what opens a connection while its slice changes hands."""
+    server = output.endpoint(slice["server"], slice["server_port"])
+    if slice["state"] == "narrowed":
+        does = f"sends it to the old server {slice['old_server']}"
+    else:
+        does = f"makes an entry for it to server {server}"
+    return f"which {does}: slice {slice['slice']} changes hands"
 
 
 def _new(situation: Situation) -> str:

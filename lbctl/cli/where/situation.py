@@ -21,6 +21,7 @@ FLAGS = {SYN: packets.SYN, SEGMENT: packets.ACK}
 @dataclass(frozen=True, slots=True)
 class Situation:
     """What the API says that matters for one connection. `entry` is None if there is none, `move` if none is running.
+    slice: the entry of the slice of a sliced service that it is in.
 
     source, destination: of the packet as its sender makes it. outward: from an inside host of a NAT gateway; else from
     a client. gateway_lb: of a client inside: the load balancer that its gateway is at, as far as is known.
@@ -38,6 +39,7 @@ class Situation:
     mode: str | None
     entry: dict[str, Any] | None
     move: dict[str, Any] | None
+    slice: dict[str, Any] | None = None
 
     @property
     def packets(self) -> tuple[str, ...]:
@@ -53,7 +55,10 @@ class Situation:
 
     @property
     def sender(self) -> str:
-        """The MAC that the packet comes from: what its entry answers to, if there is one."""
+        """The MAC that the packet comes from: what its entry answers to, if there is one; to a sliced service it comes
+        by the router."""
+        if self.slice and not self.entry and self.external_ip["router"]:
+            return self.external_ip["router"]["mac"] or UNKNOWN_MAC
         return (self.entry and self.entry["inner_hop" if self.outward else "next_hop"]) or UNKNOWN_MAC
 
     @property
@@ -61,6 +66,11 @@ class Situation:
         """The service that the packet is for, if there is one."""
         return next((service for service in self.external_ip["services"]
                      if (service["protocol"], service["port"]) == (self.protocol, self.destination.port)), None)
+
+    @property
+    def sliced(self) -> bool:
+        """Is it a client's outside, of a sliced service? Clients inside have entries of their own."""
+        return not self.inside and self.service is not None and self.service["entries"] == "slices"
 
     @property
     def taking(self) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from lbctl.site.file.keepers import KeeperRules
 from lbctl.site.file.loader import Draft, Loader
 from lbctl.site.file.register import Register
 from lbctl.site.file.servers import Owner, ServerRules
+from lbctl.site.file.slices import check_sliced
 from lbctl.site.file.yaml_reader import did_you_mean, in_quotes, line_of
 from lbctl.site.model import FILTERINGS, MAPPINGS
 from lbctl.values.addresses import Address, Network
@@ -68,6 +69,7 @@ class ExternalIpRules:
         self._check_services(draft.parts("services"), address, owner)
         if draft.word("nat") == "full":
             keep_ports_apart(draft, self._loader)
+        check_sliced(draft, self._loader)
         self._keepers.check_copies(draft)
 
     def _check_address(self, address: Address, node: yaml.Node) -> None:

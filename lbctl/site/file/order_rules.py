@@ -1,4 +1,4 @@
-"""Servers that were ordered at run time, by the rules of site files."""
+"""What was ordered at run time, by the rules of site files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from lbctl.site.documents import document_of
 from lbctl.site.file.loader import Draft, Loader
 from lbctl.site.file.register import Register
 from lbctl.site.file.servers import Owner, ServerRules
+from lbctl.site.file.slices import unfit_scheduler, unfit_servers
 from lbctl.site.file.tunnels import TunnelRules
 from lbctl.site.forms import Part
-from lbctl.site.model import ExternalIp, Server, ServiceName, Site
+from lbctl.site.model import ExternalIp, Server, Service, ServiceName, Site
 
 _SERVER = Part(Server, "server")
 
@@ -42,19 +43,36 @@ def wrong_servers(site: Site, ordered: Collection[ServiceName]) -> tuple[Service
                 ),
             )
         )
+    later = dict.fromkeys(ordered)
     for name in ordered:
         external_ip = by_address[name.external_ip]
-        given = next(
-            service.servers for service in external_ip.services if (service.protocol, service.port) == name[1:]
-        )
+        service = _find(external_ip, name)
+        given = service.servers
         owner = Owner(external_ip.address, f"at {external_ip.address}") if external_ip.nat == "destination" else None
         rules.check(_drafts(given, loader), external_ip.address, owner)
         rules.check_others()
         if loader.problems:
             return name, "; ".join(dict.fromkeys(problem.message for problem in loader.problems))
-        if problem := _without_keeper(site, external_ip, given):
+        del later[name]
+        before = [one for one in external_ip.services
+                  if ServiceName(external_ip.address, one.protocol, one.port) not in later]
+        if problem := _without_keeper(site, external_ip, given) or unfit_servers(service, before):
             return name, problem
     return None
+
+
+def wrong_scheduler(site: Site, ordered: Iterable[ServiceName]) -> tuple[ServiceName, str] | None:
+    """The first of these services whose scheduler breaks a rule, and which. None: there is none."""
+    by_address = {external_ip.address: external_ip for external_ip in site.external_ips}
+    for name in ordered:
+        service = _find(by_address[name.external_ip], name)
+        if service.sliced and (problem := unfit_scheduler(service.scheduler)):
+            return name, problem
+    return None
+
+
+def _find(external_ip: ExternalIp, name: ServiceName) -> Service:
+    return next(service for service in external_ip.services if (service.protocol, service.port) == name[1:])
 
 
 def _drafts(servers: Iterable[Server], loader: Loader) -> list[Draft]:

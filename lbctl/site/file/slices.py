@@ -1,0 +1,111 @@
+"""The rules for sliced services (docs/slices.md): of a site file, or with what is ordered at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from lbctl.site.file.loader import Draft
+from lbctl.site.file.yaml_reader import Reader
+from lbctl.site.model import Service
+from lbctl.values.addresses import Endpoint
+
+_TURNS = "take round-robin or weighted-round-robin"
+_UNFIT = {
+    "least-connections": f"nobody counts the connections of a slice: {_TURNS}, or entries: connections",
+    "source-hash": "slices are by the clients' ports, so a client has many servers: take entries: connections for one "
+    "server for each client, or round-robin or weighted-round-robin",
+    "maglev": f"slices stay with their servers by themselves when others come and go: {_TURNS}",
+}
+"""The schedulers that slices can't follow."""
+_LIMITED = (
+    "a sliced service's server can't have max_connections, since nobody counts the connections of a slice: "
+    "remove it and give weights, or take entries: connections"
+)
+
+
+def check_sliced(external_ip: Draft, reader: Reader) -> None:
+    """Of an external IP's services, and what there is for them."""
+    services = external_ip.parts("services")
+    sliced = [service for service in services if service.word("entries") == "slices"]
+    for service in sliced:
+        _check(service, external_ip, reader)
+    if sliced:
+        _check_apart(services, reader)
+    elif _has_idle_router(external_ip, services):
+        reader.problem(
+            external_ip.nodes["router"],
+            "router has no meaning here: clients are answered to where their packets came from. It is for sliced "
+            "services (entries: slices) and kind: nat-gateway: remove it",
+        )
+
+
+def _has_idle_router(external_ip: Draft, services: list[Draft]) -> bool:
+    return (
+        "router" in external_ip.nodes
+        and external_ip.word("kind") != "nat-gateway"
+        and not external_ip.unread("services")
+        and not any(service.unread("entries") for service in services)
+    )
+
+
+def _check(service: Draft, external_ip: Draft, reader: Reader) -> None:
+    if external_ip.word("nat") == "full":
+        reader.problem(
+            service.nodes["entries"],
+            "entries: slices needs nat: destination: full NAT gives each "
+            "connection a port of its own, so each needs its entry",
+        )
+    if reason := unfit_scheduler(service.word("scheduler")):
+        reader.problem(service.nodes["scheduler"], reason)
+    if service.values.get("slow_start"):
+        reader.problem(
+            service.nodes["slow_start"],
+            "a sliced service can't have slow_start: a server gets its share "
+            "of the slices at once. Remove it, or take entries: connections",
+        )
+    for server in service.parts("servers"):
+        if "max_connections" in server.values:
+            reader.problem(server.nodes["max_connections"], _LIMITED)
+
+
+def _check_apart(services: list[Draft], reader: Reader) -> None:
+    """Of the services of an external IP, some of them sliced."""
+    first: dict[tuple[str | None, Endpoint], Draft] = {}
+    for service in services:
+        for server in service.parts("servers"):
+            address, port = server.address("address"), server.number("port")
+            if address is None or port is None:
+                continue
+            endpoint = Endpoint(address, port)
+            other = first.setdefault((service.word("protocol"), endpoint), service)
+            if other is not service and "slices" in (service.word("entries"), other.word("entries")):
+                reader.problem(server.node, _shared(endpoint, f"{other.word('protocol')}/{other.number('port')}"))
+
+
+def unfit_scheduler(scheduler: str | None) -> str | None:
+    """Why slices can't follow it, and what to do. None: they can."""
+    reason = _UNFIT.get(scheduler or "")
+    return f"a sliced service can't have scheduler: {scheduler}: {reason}" if reason else None
+
+
+def unfit_servers(service: Service, apart: Collection[Service]) -> str | None:
+    """What is wrong with that service's servers. apart: the services of its external IP that they
+    are compared with."""
+    if service.sliced and any(server.max_connections is not None for server in service.servers):
+        return _LIMITED
+    endpoints = {server.endpoint for server in service.servers}
+    for other in apart:
+        if other is service or other.protocol != service.protocol or not (other.sliced or service.sliced):
+            continue
+        for server in other.servers:
+            if server.endpoint in endpoints:
+                return _shared(server.endpoint, f"{other.protocol}/{other.port}")
+    return None
+
+
+def _shared(endpoint: Endpoint, service: str) -> str:
+    return (
+        f"server {endpoint} is already in the service {service} of this external IP, and one of the two is sliced: "
+        "from a server's answer nobody could tell which it belongs to. Let the server listen on another port for "
+        "one of them"
+    )
