@@ -124,10 +124,10 @@ class _Metrics(Collector):
                     which = [str(ip.address), f"{service.protocol}/{service.port}", str(server.endpoint)]
                     up.add_metric(which, float(state.reason is None))
                     taking.add_metric(which, float(state.takes))
-                    if share := shares.get(server.endpoint):  # nobody counts its connections
+                    if share := shares.get(server.endpoint):
                         slices.add_metric(which, share.slices)
-                    else:
-                        connections.add_metric(which, state.connections)
+                    if (count := self._shown.connections_of(ip, service, server)) is not None:
+                        connections.add_metric(which, count)
                     if server.max_connections is not None:
                         limit.add_metric(which, server.max_connections)
         yield from (up, taking, connections, slices, limit, opened)

@@ -216,6 +216,12 @@ class Shown:
                                 lambda server: self.mac_of(ip.address, server.hop.address) is not None)
         return shares(service, slicing.owners, weights)
 
+    def connections_of(self, ip: ExternalIp, service: Service, server: Server) -> int | None:
+        """None: nobody knows, since some may have no entry."""
+        slicing = self._slicing(ip, service)
+        unknown = slicing is not None and server.endpoint in slicing.servers()
+        return None if unknown else self.server_state(ip, service, server).connections
+
     def slice_changes(self, ip: ExternalIp, service: Service) -> Sequence[Change]:
         """The slices of a service that change hands, those together that do so together."""
         slicing = self._slicing(ip, service)

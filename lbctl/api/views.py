@@ -193,7 +193,7 @@ def _server_of(shown: Shown, ip: ExternalIp, service: Service, server: Server, s
     state = shown.server_state(ip, service, server)
     return s.ServerView(
         **s.declared_of(server), state=state.state, drained=state.state == "drained", reason=state.reason,
-        since=None if state.since is None else iso(state.since), connections=None if share else state.connections,
+        since=None if state.since is None else iso(state.since), connections=shown.connections_of(ip, service, server),
         slices=share and share.slices, share=share and round(share.share, 4),
         ideal_share=share and round(share.ideal, 4), mac=shown.mac_of(ip.address, server.hop.address))
 

@@ -1,4 +1,4 @@
-"""Sliced services: nothing is decided for a new connection, and a move copies nothing."""
+"""Sliced services: nothing is decided for a new connection, a move copies nothing, and slices change hands under load."""
 
 from __future__ import annotations
 
@@ -7,30 +7,77 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any
 
-from lbctl.site.model import Site
+import pytest
+
+from lbctl.site.model import HealthCheck, Site
 from tests.bed import faults
 from tests.bed.bed import Bed
-from tests.bed.sites import simple_site, with_keepers
+from tests.bed.controller import APPS
+from tests.bed.sites import EXTERNAL_NETWORKS, host, simple_site, with_keepers
 from tests.bed.traffic import request
 from tests.integration.failing import begin, failover_of
 from tests.integration.hands import counters
-from tests.integration.moving import FIRST, Talks, assert_unharmed, mixed_load
+from tests.integration.moving import FIRST, Talks, assert_unharmed, harm, mixed_load
 
-ROUTER = IPv4Address("198.51.100.254")
-SETTINGS = {"grace": 0.5, "arp_interval": 1.0}
+SETTINGS = {"grace": 0.5, "linger": 1, "arp_interval": 1.0}
+SERVERS = "10.0.0.11", "10.0.0.12", "10.0.0.13"
+DRAINED = f"{SERVERS[0]}:8080"
+SILENCE = 3.0
+"""Seconds after which an old connection counts as over, where no keeper tells."""
 
 
-def sliced(router: IPv4Address | None = ROUTER, **plain: Any) -> Site:
+def sliced(version: int = 4, router: bool = True, **plain: Any) -> Site:
     """Each external IP's service is sliced."""
-    site = simple_site(settings=SETTINGS, **plain)
+    site = simple_site(settings=SETTINGS, version=version, **plain)
+    gateway = host(EXTERNAL_NETWORKS[version], 254) if router else None
     return replace(site, external_ips=tuple(
-        replace(ip, router=router, services=tuple(replace(service, entries="slices") for service in ip.services))
+        replace(ip, router=gateway, services=tuple(replace(service, entries="slices") for service in ip.services))
         for ip in site.external_ips
     ))
 
 
 BED = {"site": with_keepers(sliced(servers=3), "sockets")}
 
+
+def of_services(site: Site, **changes: Any) -> Site:
+    return replace(site, external_ips=tuple(
+        replace(ip, services=tuple(replace(service, **changes) for service in ip.services))
+        for ip in site.external_ips))
+
+
+def service(bed: Bed) -> dict[str, Any]:
+    return bed.rest("GET", f"/v1/external-ips/{FIRST}").json["services"][0]
+
+
+def drain(bed: Bed, drained: bool) -> None:
+    path = f"/v1/external-ips/{FIRST}/services/tcp/80/servers/{DRAINED}"
+    reply = bed.rest("PATCH", path, {"drained": drained})
+    assert reply.status == 200, reply.text
+
+
+def slices_of(bed: Bed) -> dict[str, int]:
+    return {server["address"]: server["slices"] for server in service(bed)["servers"]}
+
+
+def divided(bed: Bed, *servers: str) -> bool:
+    """Have these servers the slices, and has nobody to wait for anything any more?"""
+    having = {server for server, slices in slices_of(bed).items() if slices}
+    return having == set(servers) and not service(bed)["slice_changes"]
+
+
+def wait_divided(bed: Bed, *servers: str, timeout: float = 15.0) -> None:
+    bed.wait_until(lambda: divided(bed, *servers), timeout, f"the slices are those of {servers}")
+
+
+def to_and_fro(bed: Bed) -> None:
+    """A server goes, and comes back."""
+    drain(bed, True)
+    wait_divided(bed, *SERVERS[1:])
+    drain(bed, False)
+    wait_divided(bed, *SERVERS)
+
+
+# In the steady state
 
 def test_new_connections_are_not_shown_to_the_controller(bed: Bed) -> None:
     for space in (bed.clients[0], bed.remote):
@@ -40,7 +87,6 @@ def test_new_connections_are_not_shown_to_the_controller(bed: Bed) -> None:
         for space in (bed.clients[0], bed.remote):
             assert request(space, FIRST)["server"]
     assert counters(bed, "lb-a")["packet_ins"] == before
-    assert bed.entries("lb-a") == []
 
 
 def test_a_move_copies_nothing_and_breaks_nothing(bed: Bed) -> None:
@@ -51,27 +97,9 @@ def test_a_move_copies_nothing_and_breaks_nothing(bed: Bed) -> None:
     assert_unharmed(loads)
 
 
-def change(bed: Bed, server: str, **fields: Any) -> None:
-    reply = bed.rest("PATCH", f"/v1/external-ips/{FIRST}/services/tcp/80/servers/{server}", fields)
-    assert reply.status == 200, reply.text
-
-
-def changing(bed: Bed) -> bool:
-    """Do slices change hands still?"""
-    log = bed.controller.log_text()
-    return log.count("slices change hands") > log.count("slices have changed hands")
-
-
-def test_servers_come_and_go_while_connections_run(bed: Bed) -> None:
-    loads = mixed_load(bed, FIRST, lines=30, requests=4)
-    for drained in (True, False, True, False):
-        change(bed, "10.0.0.11:8080", drained=drained)
-        time.sleep(6)
-    assert_unharmed(loads)
-
-
 def test_lb_controller_and_keepers_die_at_once(quiet_bed: Bed) -> None:
-    """Nothing of a connection needs to be copied."""
+    """Nothing of a connection needs to be copied. By entries it does: see
+    test_copies.py::test_they_die_together_and_nobody_has_a_copy."""
     bed = quiet_bed
     begin(bed)
     with Talks(bed.clients[0], FIRST, 20) as near, Talks(bed.remote, FIRST, 20) as far:
@@ -90,13 +118,66 @@ def test_a_new_controller_leaves_connections_alone(bed: Bed) -> None:
     assert_unharmed(loads)
 
 
-def test_a_controller_that_dies_while_slices_change_hands(bed: Bed) -> None:
+# Slices change hands
+
+def test_servers_come_and_go_while_connections_run(bed: Bed) -> None:
     loads = mixed_load(bed, FIRST, lines=30, requests=4)
-    change(bed, "10.0.0.11:8080", drained=True)
-    for seconds in (0.5, 1.5, 2.2):
-        time.sleep(seconds)
-        bed.restart_controller()
-    time.sleep(6)
-    change(bed, "10.0.0.11:8080", drained=False)
-    time.sleep(6)
+    to_and_fro(bed)
     assert_unharmed(loads)
+
+
+def test_twin_slices_that_change_hands_at_once_break_connections(quiet_bed: Bed) -> None:
+    bed = quiet_bed
+    bed.controller.apps = ("tests/integration/naive_slices.py", *APPS)
+    bed.start_controller()
+    loads = mixed_load(bed, FIRST, lines=30, requests=4)
+    to_and_fro(bed)
+    assert harm(loads) > 0
+
+
+def test_without_keepers_silence_tells_that_old_connections_are_over(quiet_bed: Bed) -> None:
+    """One that is not silent keeps the slice's old server, however long."""
+    bed = quiet_bed
+    begin(bed, of_services(replace(bed.site, keepers=replace(bed.site.keepers, each=()), external_ips=tuple(
+        replace(ip, copies=("controller",)) for ip in bed.site.external_ips)), idle_timeout=SILENCE))
+    loads = mixed_load(bed, FIRST, lines=15, requests=2)
+    drain(bed, True)
+    bed.wait_until(lambda: slices_of(bed)[SERVERS[0]] == 0, 5, "new connections go to others")
+    time.sleep(2 * SILENCE)
+    assert service(bed)["slice_changes"]
+    assert_unharmed(loads)
+    wait_divided(bed, *SERVERS[1:])
+
+
+def test_a_dead_servers_slices_go_to_others_at_once(quiet_bed: Bed) -> None:
+    bed = quiet_bed
+    check = HealthCheck("tcp", interval=0.5, timeout=0.5, rise=1, fall=2)
+    begin(bed, of_services(bed.site, health_check=check))
+    space = next(space for space in bed.servers if space.name == f"server-{SERVERS[0]}")
+    bed.server_scripts[space.name].kill()
+    wait_divided(bed, *SERVERS[1:])
+    assert {request(bed.clients[0], FIRST)["server"] for _ in range(20)} == set(SERVERS[1:])
+
+
+def test_an_external_ip_moves_while_its_slices_change_hands(bed: Bed) -> None:
+    loads = mixed_load(bed, FIRST, lines=30, requests=4)
+    drain(bed, True)
+    assert bed.move(FIRST, "lb-b")["state"] == "done"
+    wait_divided(bed, *SERVERS[1:])
+    drain(bed, False)
+    bed.wait_until(lambda: any(change["step"] == "flipped" for change in service(bed)["slice_changes"]), 10, "flipped")
+    assert bed.move(FIRST, "lb-a")["state"] == "done"
+    wait_divided(bed, *SERVERS)
+    assert_unharmed(loads)
+
+
+@pytest.mark.parametrize("step", ["narrowed", "switched", "flipped"])
+def test_a_controller_that_dies_while_slices_change_hands(bed: Bed, step: str) -> None:
+    loads = mixed_load(bed, FIRST, lines=30, requests=0)
+    drain(bed, True)
+    bed.wait_until(lambda: any(change["step"] == step for change in service(bed)["slice_changes"]), 10, step)
+    bed.restart_controller()
+    wait_divided(bed, *SERVERS[1:])
+    drain(bed, False)
+    wait_divided(bed, *SERVERS)
+    assert_unharmed(loads, 0)
