@@ -1,4 +1,5 @@
-"""New connections/s, and requests/s on connections that are kept, through one LB and through HAProxy.
+"""New connections/s, and requests/s on connections that are kept, through one LB and through HAProxy; by connection,
+and by slice.
 
 Both stand between the same clients and servers, on the same two cores, in turns. Yardstick: HAProxy in TCP mode. A
 second table tells which thread of Open vSwitch, and the controller, took how much processor time for a new connection.
@@ -7,13 +8,16 @@ second table tells which thread of Open vSwitch, and the controller, took how mu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from evaluation.benchmarks.scene import HAPROXY_EXTERNAL, Load, Scene, compared, wrk
 from evaluation.measuring.findings import Findings, Result, median, of_results
 from evaluation.measuring.others import undisturbed
 from evaluation.measuring.record import Row, Table, figure
 from evaluation.measuring.usage import processor_time, thread_times
+from lbctl.site.model import EntryKind
+from tests.bed.sites import simple_site
 
 CLIENTS = 8
 """Addresses: a single one would run out of ports."""
@@ -22,7 +26,7 @@ CONNECTIONS = 32
 RUNS = 3
 SECONDS = 5.0
 WARM_UP = 1.0
-NEW_TARGET, KEPT_TARGET = 0.5, 1.0
+NEW_TARGET, SLICED_TARGET, KEPT_TARGET = 0.5, 1.0, 1.0
 CONTROLLER = "ryu-manager"
 THREADS = {
     "ovs-vswitchd": "ovs-vswitchd, main thread",
@@ -31,18 +35,37 @@ THREADS = {
     CONTROLLER: CONTROLLER,
 }
 """Threads and processes, and how they are shown."""
+ALL = "total"
 
 
 def main() -> Findings:
-    """Measures both kinds of load."""
-    with Scene(lbs=1, external_ips=1, servers=2, clients=CLIENTS) as scene:
+    """Measures both kinds of load, with both kinds of entries."""
+    by_connection, by_slice = _measured("connections"), _measured("slices")
+    results = [
+        _result("new connections", by_connection.new, NEW_TARGET),
+        _result("requests, kept connections", by_connection.kept, KEPT_TARGET),
+        _result("new connections, sliced", by_slice.new, SLICED_TARGET),
+        _result("requests, kept connections, sliced", by_slice.kept, KEPT_TARGET),
+    ]
+    return of_results(results, {"processor": _processor(by_connection.new, by_slice.new)})
+
+
+class Measured(NamedTuple):
+    new: list[Run]
+    kept: list[Run]
+
+
+def _measured(entries: EntryKind) -> Measured:
+    plain = simple_site(lbs=1, external_ips=1, servers=2)
+    site = replace(plain, external_ips=tuple(
+        replace(ip, services=tuple(replace(service, entries=entries) for service in ip.services))
+        for ip in plain.external_ips
+    ))
+    with Scene(site, clients=CLIENTS) as scene:
         scene.start_nginx()
         scene.start_haproxy()
         scene.start_controller()
-        new = _in_turns(scene, close=True)
-        kept = _in_turns(scene, close=False)
-    results = [_result("new connections", new, NEW_TARGET), _result("requests, kept connections", kept, KEPT_TARGET)]
-    return of_results(results, {"processor": _processor(new)})
+        return Measured(_in_turns(scene, close=True), _in_turns(scene, close=False))
 
 
 @dataclass(frozen=True)
@@ -89,18 +112,15 @@ def _result(what: str, runs: Sequence[Run], target: float) -> Result:
     return compared(what, ("lbctl", "HAProxy"), pairs, [run.others for run in runs], target)
 
 
-def _processor(runs: Sequence[Run]) -> Table:
+def _processor(by_connection: Sequence[Run], by_slice: Sequence[Run]) -> Table:
     """What each thread takes for a new connection, and all threads together."""
-    each = {name: [run.costs.get(name, 0.0) for run in runs] for name in THREADS}
-    rows = [
-        Row(cells=(THREADS[name], f"{median(costs) * 1e6:.0f} us"), figures={name: figure("s", costs)})
-        for name, costs in each.items()
-    ]
-    total = [sum(run.costs.values()) for run in runs]
-    rows.append(
-        Row(
-            cells=("these and all other threads of the two", f"{median(total) * 1e6:.0f} us"),
-            figures={"total": figure("s", total)},
-        )
-    )
-    return Table(columns=("who", "processor time for each new connection"), rows=tuple(rows))
+    kinds = {"by connection": by_connection, "by slice": by_slice}
+    rows = []
+    for name, shown in {**THREADS, ALL: "these and all other threads of the two"}.items():
+        costs = {kind: [run.costs.get(name, 0.0) if name != ALL else sum(run.costs.values()) for run in runs]
+                 for kind, runs in kinds.items()}
+        rows.append(Row(
+            cells=(shown, *(f"{median(each) * 1e6:.0f} us" for each in costs.values())),
+            figures={f"{name}, {kind}": figure("s", each) for kind, each in costs.items()},
+        ))
+    return Table(columns=("processor time for each new connection", *kinds), rows=tuple(rows))

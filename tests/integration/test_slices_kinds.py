@@ -1,0 +1,93 @@
+"""Sliced services of both IP versions and protocols: what is larger than a packet, and clients and routers that change
+their MACs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from lbctl.site.model import Server, Service, Site
+from tests.bed.bed import Bed
+from tests.bed.namespaces import Namespace
+from tests.bed.sites import together
+from tests.bed.traffic import request
+from tests.integration.hands import counters
+from tests.integration.moving import Talks
+from tests.integration.test_field_packets import LARGE, Plug
+from tests.integration.test_field_routers import another_mac
+from tests.integration.test_slices import sliced
+
+WITH_ROUTER, WITHOUT, WITH_ROUTER_6, WITHOUT_6 = "198.51.100.1", "198.51.100.2", "2001:db8:1::3", "2001:db8:1::4"
+ADDRESSES = pytest.mark.parametrize("address", [WITH_ROUTER, WITHOUT, WITH_ROUTER_6, WITHOUT_6])
+OTHER_MAC = "02:00:00:00:77:03"
+
+
+def site() -> Site:
+    """One external IP of each version with a router in the site file, and one without; with TCP and UDP on port 80."""
+    ipv4, ipv6 = (sliced(version, external_ips=4, servers=2) for version in (4, 6))
+    both = together(replace(ipv4, external_ips=ipv4.external_ips[:2]), replace(ipv6, external_ips=ipv6.external_ips[2:]))
+    return replace(both, external_ips=tuple(
+        replace(ip, load_balancer="lb-a", router=ip.router if str(ip.address) in (WITH_ROUTER, WITH_ROUTER_6) else None,
+                services=(*ip.services, *map(by_udp, ip.services)))
+        for ip in both.external_ips
+    ))
+
+
+def by_udp(tcp: Service) -> Service:
+    servers = tuple(Server(server.address, 8080) for server in tcp.servers)
+    return Service("udp", 80, servers=servers, entries="slices")
+
+
+BED = {"site": site()}
+
+
+def prepare(bed: Bed) -> None:
+    """UDP at every server, too."""
+    for space in bed.servers:
+        bed.serve(space, "udp_server.py", space.name.removeprefix("server-"), 8080)
+
+
+def spaces(bed: Bed) -> Iterator[Namespace]:
+    yield bed.clients[0]
+    yield bed.remote
+
+
+@ADDRESSES
+def test_both_protocols_and_nothing_is_kept(live: Bed, address: str) -> None:
+    for space in spaces(live):
+        assert len({request(space, address)["server"] for _ in range(12)}) == 2, "both servers"
+        with Plug(space, address) as plug:
+            assert plug.ask(10)
+            assert plug.ask(LARGE)
+    assert live.rest("GET", f"/v1/external-ips/{address}").json["half_open"] == 0
+
+
+@ADDRESSES
+def test_a_client_that_changes_its_mac_is_followed(live: Bed, address: str) -> None:
+    client = live.clients[0]
+    with Talks(client, address, 3) as talks:
+        with another_mac(client, OTHER_MAC):
+            assert talks.broken() == []
+        assert talks.broken() == []
+
+
+@ADDRESSES
+def test_a_router_that_changes_its_mac_is_followed(live: Bed, address: str) -> None:
+    with Talks(live.remote, address, 3) as talks:
+        with another_mac(live.router, OTHER_MAC):
+            assert talks.broken() == []
+        assert talks.broken() == []
+
+
+@ADDRESSES
+def test_another_lb_knows_where_clients_are(live: Bed, address: str) -> None:
+    """It has never seen a packet of them."""
+    with Talks(live.clients[0], address, 3) as near, Talks(live.remote, address, 3) as far:
+        before = counters(live, "lb-b")["packet_ins"]
+        assert live.move(address, "lb-b")["state"] == "done"
+        assert near.broken() == far.broken() == []
+        assert counters(live, "lb-b")["packet_ins"] - before < 50
+        assert live.move(address, "lb-a")["state"] == "done"
+        assert near.broken() == far.broken() == []
