@@ -94,8 +94,8 @@ class ServerView(_ServerView):
     reason: str | None = Field(description="why it is down, which a drained one may be as well")
     since: str | None = Field(description="when it went down")
     connections: int | None = Field(
-        description="entries of this external IP that go to its address and port; null: its service is sliced, so "
-        "nobody counts its connections"
+        description="entries of this external IP that go to its address and port; null: it has slices, so nobody "
+        "counts its connections"
     )
     slices: int | None = Field(default=None, description="sliced service: how many slices of its clients it has")
     share: float | None = Field(

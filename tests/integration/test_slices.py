@@ -1,4 +1,4 @@
-"""Sliced services: nothing is decided for a new connection, a move copies nothing, and slices change hands under load."""
+"""Sliced services: nothing is decided for a new connection, a move copies nothing, slices change hands under load."""
 
 from __future__ import annotations
 

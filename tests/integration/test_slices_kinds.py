@@ -13,24 +13,26 @@ from tests.bed.bed import Bed
 from tests.bed.namespaces import Namespace
 from tests.bed.sites import together
 from tests.bed.traffic import request
+from tests.integration.failing import begin
 from tests.integration.hands import counters
 from tests.integration.moving import Talks
 from tests.integration.test_field_packets import LARGE, Plug
 from tests.integration.test_field_routers import another_mac
 from tests.integration.test_slices import sliced
 
-WITH_ROUTER, WITHOUT, WITH_ROUTER_6, WITHOUT_6 = "198.51.100.1", "198.51.100.2", "2001:db8:1::3", "2001:db8:1::4"
-ADDRESSES = pytest.mark.parametrize("address", [WITH_ROUTER, WITHOUT, WITH_ROUTER_6, WITHOUT_6])
+PLAIN, PLAIN_6 = "198.51.100.1", "2001:db8:1::2"
+ADDRESSES = pytest.mark.parametrize("address", [PLAIN, PLAIN_6])
 OTHER_MAC = "02:00:00:00:77:03"
 
 
-def site() -> Site:
-    """One external IP of each version with a router in the site file, and one without; with TCP and UDP on port 80."""
-    ipv4, ipv6 = (sliced(version, external_ips=4, servers=2) for version in (4, 6))
-    both = together(replace(ipv4, external_ips=ipv4.external_ips[:2]), replace(ipv6, external_ips=ipv6.external_ips[2:]))
+def site(router: bool = True) -> Site:
+    """One external IP of each version on lb-a, with TCP and UDP on port 80. router: does the site file name it?"""
+    ipv4, ipv6 = (sliced(version, router, external_ips=2, servers=2) for version in (4, 6))
+    both = together(
+        replace(ipv4, external_ips=ipv4.external_ips[:1]), replace(ipv6, external_ips=ipv6.external_ips[1:])
+    )
     return replace(both, external_ips=tuple(
-        replace(ip, load_balancer="lb-a", router=ip.router if str(ip.address) in (WITH_ROUTER, WITH_ROUTER_6) else None,
-                services=(*ip.services, *map(by_udp, ip.services)))
+        replace(ip, load_balancer="lb-a", services=(*ip.services, *map(by_udp, ip.services)))
         for ip in both.external_ips
     ))
 
@@ -41,6 +43,13 @@ def by_udp(tcp: Service) -> Service:
 
 
 BED = {"site": site()}
+
+
+@pytest.fixture(params=[True, False], ids=["router", "none"])
+def live(quiet_bed: Bed, request: pytest.FixtureRequest) -> Bed:
+    """With the router in the site file, and without it."""
+    begin(quiet_bed, site(request.param))
+    return quiet_bed
 
 
 def prepare(bed: Bed) -> None:

@@ -57,6 +57,19 @@ def test_a_sliced_service() -> None:
     assert config.parse(site_text(config.parse(SITE))) == config.parse(SITE)
 
 
+def test_all_name_their_router_or_none_does() -> None:
+    other = """\
+  - address: 198.51.100.2
+    load_balancer: lb-a
+    gateway: 10.0.0.2
+    services: [{protocol: tcp, port: 80, entries: slices, servers: [{address: 10.0.0.21, port: 80}]}]
+"""
+    with pytest.raises(ConfigError, match="198.51.100.2 has sliced services and no router, which 198.51.100.1 has"):
+        config.parse(SITE + other)
+    assert config.parse(SITE.replace("    router: 198.51.100.254\n", "") + other)
+    assert config.parse(SITE + other.replace("services:", "router: 198.51.100.254\n    services:"))
+
+
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [

@@ -118,7 +118,7 @@ def test_shares_beside_the_ideal(api) -> None:
     api.control.services.states[IP_1, SECOND] = ServerState("down", 0, "refused", START)
     assert [server["ideal_share"] for server in api.get(SERVERS)["servers"]] == [1.0, 0.0]
     api.control.slices[IP_1][PLACE] = Slicing()
-    assert [(server["slices"], server["connections"]) for server in api.get(SERVERS)["servers"]] == [(0, None)] * 2
+    assert [(server["slices"], server["connections"]) for server in api.get(SERVERS)["servers"]] == [(0, 0)] * 2
 
 
 def test_servers_of_a_service_by_connections_have_no_shares() -> None:

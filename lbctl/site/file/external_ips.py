@@ -11,7 +11,7 @@ from lbctl.site.file.keepers import KeeperRules
 from lbctl.site.file.loader import Draft, Loader
 from lbctl.site.file.register import Register
 from lbctl.site.file.servers import Owner, ServerRules
-from lbctl.site.file.slices import check_sliced
+from lbctl.site.file.slices import check_routers, check_sliced
 from lbctl.site.file.yaml_reader import did_you_mean, in_quotes, line_of
 from lbctl.site.model import FILTERINGS, MAPPINGS
 from lbctl.values.addresses import Address, Network
@@ -41,6 +41,7 @@ class ExternalIpRules:
         for external_ip in external_ips:
             self._external_ip(external_ip)
         self._servers.check_others()
+        check_routers(external_ips, self._loader)
         for external_ip in external_ips:
             for other, node in external_ip.items("not_with"):
                 if other == external_ip.address("address"):

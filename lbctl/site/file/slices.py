@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from lbctl.site.file.loader import Draft
 from lbctl.site.file.yaml_reader import Reader
 from lbctl.site.model import Service
-from lbctl.values.addresses import Endpoint
+from lbctl.values.addresses import Address, Endpoint
 
 _TURNS = "take round-robin or weighted-round-robin"
 _UNFIT = {
@@ -37,6 +37,24 @@ def check_sliced(external_ip: Draft, reader: Reader) -> None:
             "router has no meaning here: clients are answered to where their packets came from. It is for sliced "
             "services (entries: slices) and kind: nat-gateway: remove it",
         )
+
+
+def check_routers(external_ips: Iterable[Draft], reader: Reader) -> None:
+    """Of all external IPs: packets from a router that is known are not looked at one by one, so it has to be known to
+    all whose clients it may carry."""
+    with_router: dict[int, Address] = {}
+    for external_ip in sorted(external_ips, key=lambda each: "router" not in each.nodes):
+        address = external_ip.address("address")
+        if address is None or not any(each.word("entries") == "slices" for each in external_ip.parts("services")):
+            continue
+        if "router" in external_ip.nodes:
+            with_router.setdefault(address.version, address)
+        elif address.version in with_router:
+            reader.problem(
+                external_ip.node,
+                f"{address} has sliced services and no router, which {with_router[address.version]} has: name the "
+                "router of its clients as well, or that of no external IP with sliced services (docs/slices.md)",
+            )
 
 
 def _has_idle_router(external_ip: Draft, services: list[Draft]) -> bool:
