@@ -62,6 +62,7 @@ def _check(ground: Ground, site: Site) -> None:
             )
         if serving.address in staying:
             _check_translation(serving, site)
+            _check_entries(serving, site)
         if serving.move and serving.address not in staying:
             raise Refused(
                 409, "External IP is moving", f"{serving.address} is being moved: wait, or keep it in the file"
@@ -77,6 +78,20 @@ def _check(ground: Ground, site: Site) -> None:
     for name, switch in ground.switches.items():
         if name in lbs and lbs[name].dpid != switch.lb.dpid and switch.state != "disconnected":
             raise Refused(409, "Load balancer connected", f"the dpid of {name} can't change while it is connected")
+
+
+def _check_entries(serving: Serving, site: Site) -> None:
+    """Nobody knows the connections of a sliced service, so they can't get entries of their own."""
+    config = site.external_ip(serving.address)
+    for service in config.services if config else ():
+        if (service.protocol_number, service.port) in serving.slices and not service.sliced:
+            raise Refused(
+                409,
+                "Service is sliced",
+                f"{serving.address} {service.protocol}/{service.port} is sliced, and with entries: connections all "
+                "of its open connections would break: if they may, take the service out of the file first, and put it "
+                "back in with the other kind of entries",
+            )
 
 
 def _check_translation(serving: Serving, site: Site) -> None:

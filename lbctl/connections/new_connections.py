@@ -90,7 +90,8 @@ class NewConnections:
             return drop(switch, "unknown_protocol")
         if packet.ttl <= 1:
             return send_icmp_error(arrival, serving, icmp.TTL_EXPIRED)
-        if arrival.side is EXTERNAL and (slicing := serving.slices.get(service_of(key))):
+        slicing = serving.slices.get(service_of(key)) if arrival.side is EXTERNAL else None
+        if slicing and slicing.begun:
             return self._in_slice(arrival, serving, key, slicing)
         entry = serving.table.find(arrival.way, key) or self._revived(arrival, serving, key)
         if entry and (asked := self._reused.ask(arrival, serving, entry)) is not None:
@@ -248,7 +249,7 @@ class Opening:
         if service is None:
             return self._to_inside(arrival, serving, key)
         switch, takes, side = arrival.switch, serving.servers.takes, arrival.side
-        if service.sliced and side is EXTERNAL:
+        if side is EXTERNAL and place in serving.slices and serving.slices[place].begun:
             in_slice = reply_key(key, wanted.address.packed, wanted.port) if wanted else None
             if in_slice is None or serving.table.by_reply(in_slice):
                 raise self._refusal(arrival, serving, place, service)

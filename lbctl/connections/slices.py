@@ -22,7 +22,7 @@ from lbctl.servers.slices import SLICES
 from lbctl.servers.slicing import Change, Slicing, Step
 from lbctl.site.model import ServiceName
 from lbctl.store import SavedSlices, State
-from lbctl.values.addresses import Endpoint
+from lbctl.values.addresses import Address, Endpoint
 from lbctl.values.keys import Place
 from lbctl.values.protocols import UDP
 
@@ -42,6 +42,8 @@ class Slices:
         self._ground, self._endings = ground, endings
         self._old = OldConnections(ground)
         self._saved = dict(saved)
+        self._sent: dict[tuple[Address, Place], dict[Identity, Flow]] = {}
+        """What the switches have been given, by external IP and service."""
         self._look_at = 0.0
         ground.survives(self._survives)
 
@@ -50,10 +52,11 @@ class Slices:
         for serving in self._ground.external_ips:
             for place, slicing in serving.slices.items():
                 if saved := self._saved.get(_name(serving, place)):
-                    # Which of them have connections with entries, the switches tell.
-                    serving.slices[place] = Slicing(saved.owners, saved.before, range(SLICES))
+                    serving.slices[place] = Slicing(saved.owners, saved.before)
                 else:
                     slicing.divide(self._weights(serving, place), lambda _: True, 0.0)
+                # Which connections have entries, the switches will tell.
+                serving.slices[place].mixed = set(range(SLICES))
         self._saved.clear()
 
     def tick(self, now: float) -> Outbox:
@@ -83,13 +86,14 @@ class Slices:
 
         if weights == slicing.weights and not slicing.changes:
             return []
-        old = self._flows(serving, place)
         begun = slicing.divide(weights, gone, now)
         if owners == slicing.owners:
             return []
+        if not serving.unread:
+            slicing.mixed |= self._mixed(serving, place, slicing)
         changed = sum(here != there for here, there in zip(owners, slicing.owners, strict=True))
         self._ground.log("slices change hands", external_ip=str(serving.address), service=_text(place), slices=changed)
-        out = self._ordered(serving, place, old)
+        out = self._update(serving, place)
         return out if begun else [*out, self._ground.save()]
 
     def _weights(self, serving: Serving, place: Place) -> dict[Endpoint, int]:
@@ -108,9 +112,8 @@ class Slices:
         elif change.step is Step.SWITCHED and waited >= SWITCHED:
             return self._old.look(serving, place, change, now, partial(self._flip, serving, place, slicing, change))
         elif change.step is Step.FLIPPED and waited >= FLIPPED:
-            old = self._flows(serving, place)
             change.go_on(Step.SETTLING)
-            return self._ordered(serving, place, old)
+            return self._update(serving, place)
         elif change.step is Step.SETTLING and waited >= SETTLED:
             return self._end(serving, place, slicing, change, now)
         return []
@@ -123,9 +126,8 @@ class Slices:
         numbers &= change.before.keys()
         if change not in slicing.changes or not numbers:
             return []
-        old = self._flows(serving, place)
         slicing.flip(change, numbers)
-        return [*before, *self._ordered(serving, place, old)]
+        return [*before, *self._update(serving, place)]
 
     def _end(self, serving: Serving, place: Place, slicing: Slicing, change: Change, now: float) -> Outbox:
         """Entries to the slices' owners are not needed: their packets go there anyway."""
@@ -142,23 +144,25 @@ class Slices:
         """Slices without connections that have entries need not look for any."""
         if serving.unread:
             return []  # they are still to be read
-        found = {number for entry in serving.table.entries()
-                 if (number := slice_of_entry(serving, place, entry)) is not None}
-        mixed = slicing.mixed_of(found)
+        mixed = self._mixed(serving, place, slicing)
         if mixed == slicing.mixed:
             return []
-        old = self._flows(serving, place)
         slicing.mixed = mixed
-        return self._ordered(serving, place, old)
+        return self._update(serving, place)
+
+    @staticmethod
+    def _mixed(serving: Serving, place: Place, slicing: Slicing) -> set[int]:
+        """The slices of whose connections some have entries, though they do not change hands."""
+        return slicing.mixed_of({number for entry in serving.table.entries()
+                                 if (number := slice_of_entry(serving, place, entry)) is not None})
 
     # To the switches.
 
-    def _flows(self, serving: Serving, place: Place) -> dict[Identity, Flow]:
-        return {flow.identity: flow for flow in slice_flows(serving.sliced(place))}
-
-    def _ordered(self, serving: Serving, place: Place, old: Mapping[Identity, Flow]) -> Outbox:
-        """What has changed since `old`. What goes, goes in the inverse order of that in which it came."""
-        new = self._flows(serving, place)
+    def _update(self, serving: Serving, place: Place) -> Outbox:
+        """What has changed. What goes, goes in the inverse order of that in which it came."""
+        new = {flow.identity: flow for flow in slice_flows(serving.sliced(place))}
+        old = self._sent.get((serving.address, place), {})
+        self._sent[serving.address, place] = new
         gone = [flow for identity, flow in old.items() if identity not in new]
         return self._ground.change_alike([*new.values()], gone[::-1])
 

@@ -71,16 +71,20 @@ class Change:
 class Slicing:
     """The slices of one service."""
 
-    def __init__(self, owners: Owners = NOBODYS, before: Mapping[int, Endpoint] | None = None,
-                 mixed: Iterable[int] = ()) -> None:
+    def __init__(self, owners: Owners = NOBODYS, before: Mapping[int, Endpoint] | None = None) -> None:
         """before: of the slices that were changing hands when the controller ended."""
         self.owners = list(owners)
         """Who gets a slice's new connections, at the latest when its change is over."""
         self.changes: list[Change] = [Change(dict(before))] if before else []
-        self.weights: dict[Endpoint, int] = {}
-        """Those that it was divided by last."""
-        self.mixed = set(mixed)
+        self.weights: dict[Endpoint, int] | None = None
+        """Those that it was divided by last; None: it has not been, or is to be again."""
+        self.mixed: set[int] = set()
         """Slices of whose connections some have entries, though they do not change hands."""
+
+    @property
+    def begun(self) -> bool:
+        """Has it been divided yet? Until then connections have entries."""
+        return self.weights is not None or any(self.owners)
 
     def servers(self) -> set[Endpoint]:
         """Those that connections may go to that have no entry."""
@@ -165,7 +169,7 @@ class Slicing:
         """Its slices have changed hands. Some of their connections may have entries still."""
         self.changes.remove(change)
         self.mixed |= change.before.keys()
-        self.weights = {}  # what has waited for this is looked at again
+        self.weights = None  # what has waited for this is looked at again
 
     def mixed_of(self, with_entries: Iterable[int]) -> set[int]:
         """What `mixed` should be, if those slices have connections with entries."""

@@ -23,6 +23,7 @@ from topologies.queues import long_receive_queues  # noqa: E402
 FAILED = pytest.StashKey[bool]()
 """Of a test: has it failed so far?"""
 LONGEST = (
+    "test_slices",
     "test_restart",
     "test_move",
     "test_topologies",

@@ -180,3 +180,17 @@ def test_a_controller_that_dies_while_slices_change_hands(bed: Bed, step: str) -
     drain(bed, False)
     wait_divided(bed, *SERVERS)
     assert_unharmed(loads, 0)
+
+
+def test_a_service_is_sliced_while_connections_run(quiet_bed: Bed) -> None:
+    bed = quiet_bed
+    by_connection = of_services(bed.site, entries="connections")
+    begin(bed, replace(by_connection, external_ips=tuple(
+        replace(ip, router=None) for ip in by_connection.external_ips)))
+    loads = mixed_load(bed, FIRST, lines=15, requests=2)
+    bed.controller.reload(bed.site)
+    bed.wait_until(lambda: service(bed)["entries"] == "slices", 5, "sliced")
+    assert_unharmed(loads)
+    before = counters(bed)["packet_ins"]
+    assert {request(bed.clients[0], FIRST)["server"] for _ in range(20)} == set(SERVERS)
+    assert counters(bed)["packet_ins"] <= before + 5

@@ -151,7 +151,8 @@ class Switch(RuleBasedStateMachine):
     def the_controller_restarts(self) -> None:
         before = {number: server for change in self.slicing.changes for number, server in change.before.items()
                   if change.step in (Step.NARROWED, Step.SWITCHED)}
-        self.slicing = Slicing(tuple(self.slicing.owners), before, range(SLICES))
+        self.slicing = Slicing(tuple(self.slicing.owners), before)
+        self.slicing.mixed = set(range(SLICES))
         self._divide()
 
     @invariant()
