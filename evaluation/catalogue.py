@@ -97,7 +97,7 @@ BENCHMARKS = (
     Benchmark(
         "new_connections",
         "New connections/s and requests/s through an LB, beside HAProxy; where the time goes.",
-        "2 min",
+        "4 min",
         "benchmarks.new_connections",
     ),
     Benchmark(
@@ -115,7 +115,7 @@ BENCHMARKS = (
     Benchmark(
         "flood",
         "A flood of SYNs at one external IP: what its clients notice, and another's, beside HAProxy.",
-        "4 min",
+        "7 min",
         "benchmarks.flood",
     ),
     Benchmark(

@@ -17,8 +17,8 @@ from evaluation.measuring.findings import Findings, Result, milliseconds, of_res
 from evaluation.measuring.others import watched
 from evaluation.measuring.record import Figure, figure
 from evaluation.measuring.usage import resident
-from lbctl.site.model import Site
-from tests.bed.sites import simple_site
+from lbctl.site.model import EntryKind, Site
+from tests.bed.sites import EXTERNAL_NETWORK, host, simple_site
 from tests.bed.traffic import LoadResult, Script
 
 RATE, SECONDS, AFTERWARDS = 20_000, 60.0, 60.0
@@ -28,8 +28,9 @@ WORKERS, INTERVAL, LINES = 20, 1.0, 10
 connections that stay open."""
 TARGET = 0.99
 """The share of the other external IP's requests that are to be answered."""
-LEFT, GROWN = 100, 100
-"""Entries that may be left AFTERWARDS (the clients' own), and MB that the controller may have grown by."""
+LEFT, GROWN, SHOWN = 100, 100, 1000
+"""Entries that may be left AFTERWARDS (the clients' own), and MB that the controller may have grown by; of a flood of
+sliced services, packets that may come to it (ARP, and from clients that it has not met)."""
 SOURCES = "203.0.113.0/24"
 """Of the flood (tests/bed/syn_flood.py)."""
 
@@ -52,29 +53,41 @@ class Ours:
     """What is known of lbctl besides.
 
     talks: of the other external IP's connections that stayed open; entries: at the end of the flood, and AFTERWARDS;
-    grown: bytes of memory that the controller had more at the end of the flood.
+    shown: packets that came to the controller during the flood; grown: bytes of memory that it had more at the end.
     """
 
     flooded: Flooded
     moves: list[dict[str, Any]]
     talks: LoadResult
     entries: tuple[int, int]
+    shown: int
     grown: int
 
 
 def main() -> Findings:
-    """One flood of each."""
-    with Scene(_site(), clients=3) as scene:
+    """One flood of each, and one of sliced services."""
+    with Scene(_site("connections"), clients=3) as scene:
         scene.start_haproxy()
         scene.start_controller()
-        ours = _ours(scene)
-        return of_results(_lines(ours, _haproxys(scene)))
+        by_connection = _ours(scene)
+        haproxy = _haproxys(scene)
+    with Scene(_site("slices"), clients=3) as scene:
+        scene.start_controller()
+        by_slice = _ours(scene)
+    return of_results([
+        *_lines(by_connection, haproxy, "", {"other": TARGET}), _left(by_connection),
+        *_lines(by_slice, haproxy, "sliced: ", {"other": TARGET, "attacked": TARGET}), _shown(by_slice),
+    ])
 
 
-def _site() -> Site:
+def _site(entries: EntryKind) -> Site:
     """Both external IPs on the first LB."""
     plain = simple_site(lbs=2, external_ips=2, servers=2)
-    return replace(plain, external_ips=tuple(replace(ip, load_balancer="lb-a") for ip in plain.external_ips))
+    return replace(plain, external_ips=tuple(
+        replace(ip, load_balancer="lb-a", router=host(EXTERNAL_NETWORK, 254) if entries == "slices" else None,
+                services=tuple(replace(each, entries=entries) for each in ip.services))
+        for ip in plain.external_ips
+    ))
 
 
 def _ours(scene: Scene) -> Ours:
@@ -91,10 +104,11 @@ def _ours(scene: Scene) -> Ours:
             moves.append(scene.move(other, target))
 
     mac = switch.space.mac(switch.lb.external_port)
+    shown = _packet_ins(scene)
     flooded = _flooded(scene, (attacked, 80), (other, 80), mac, meanwhile)
-    entries, grown = _entries(scene), resident(controller.pid) - before
+    entries, shown, grown = _entries(scene), _packet_ins(scene) - shown, resident(controller.pid) - before
     time.sleep(AFTERWARDS)
-    return Ours(flooded, moves, talks.stop(), (entries, _entries(scene)), grown)
+    return Ours(flooded, moves, talks.stop(), (entries, _entries(scene)), shown, grown)
 
 
 def _haproxys(scene: Scene) -> Flooded:
@@ -124,13 +138,19 @@ def _flooded(scene: Scene, attacked: Place, other: Place, mac: str, meanwhile: C
 
 
 def _entries(scene: Scene) -> int:
-    return sum(ip["connections"] for ip in scene.rest("GET", "/v1/external-ips").json["external_ips"])
+    """Those by connection."""
+    return sum(ip["connections"] or 0 for ip in scene.rest("GET", "/v1/external-ips").json["external_ips"])
 
 
-def _lines(ours: Ours, haproxy: Flooded) -> list[Result]:
-    both = f"flood of {ours.flooded.rate:,.0f} SYNs/s".replace(",", " ")
+def _packet_ins(scene: Scene) -> int:
+    return sum(lb["counters"]["packet_ins"] for lb in scene.rest("GET", "/v1/load-balancers").json["load_balancers"])
+
+
+def _lines(ours: Ours, haproxy: Flooded, kind: str, targets: Mapping[str, float]) -> list[Result]:
+    both = f"{kind}flood of {ours.flooded.rate:,.0f} SYNs/s".replace(",", " ")
     lines = []
-    for who, target in (("other", TARGET), ("attacked", None)):
+    for who in ("other", "attacked"):
+        target = targets.get(who)
         mine, theirs = getattr(ours.flooded, who), getattr(haproxy, who)
         share = _answered(mine)
         lines.append(_line(
@@ -142,7 +162,7 @@ def _lines(ours: Ours, haproxy: Flooded) -> list[Result]:
     lost = sum(move["packets_lost"] for move in ours.moves)
     lines += [
         _line(
-            "the other external IP moves there and back meanwhile",
+            f"{kind}the other external IP moves there and back meanwhile",
             f"{', '.join(done)}; {lost} packets lost, {len(ours.talks.broken)} of {LINES} connections broken, longest "
             f"gap {milliseconds(ours.talks.longest_gap)}",
             "", "done, nothing lost", ours,
@@ -150,16 +170,28 @@ def _lines(ours: Ours, haproxy: Flooded) -> list[Result]:
             {"gap": figure("s", [ours.talks.longest_gap])},
         ),
         _line(
-            f"entries at its end, and {AFTERWARDS:g} s later", f"{ours.entries[0]}, {ours.entries[1]}", "",
-            f"<= {LEFT} later", ours, ours.entries[1] <= LEFT,
-            {"at the end": figure("entries", [ours.entries[0]]), "later": figure("entries", [ours.entries[1]])},
-        ),
-        _line(
-            "the controller's memory grows by", f"{ours.grown / 1e6:.0f} MB", "", f"<= {GROWN} MB", ours,
+            f"{kind}the controller's memory grows by", f"{ours.grown / 1e6:.0f} MB", "", f"<= {GROWN} MB", ours,
             ours.grown <= GROWN * 1e6, {"grown": figure("bytes", [ours.grown])},
         ),
     ]
     return lines
+
+
+def _left(ours: Ours) -> Result:
+    """Of it, at its end and later."""
+    return _line(
+        f"entries at its end, and {AFTERWARDS:g} s later", f"{ours.entries[0]}, {ours.entries[1]}", "",
+        f"<= {LEFT} later", ours, ours.entries[1] <= LEFT,
+        {"at the end": figure("entries", [ours.entries[0]]), "later": figure("entries", [ours.entries[1]])},
+    )
+
+
+def _shown(ours: Ours) -> Result:
+    """To the controller: the moves' own, and the neighbours' ARP, but nothing of the flood."""
+    return _line(
+        "sliced: packets that come to the controller", f"{ours.shown}", "", f"<= {SHOWN}", ours, ours.shown <= SHOWN,
+        {"shown": figure("packets", [ours.shown])},
+    )
 
 
 def _line(
