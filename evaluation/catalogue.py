@@ -101,6 +101,12 @@ BENCHMARKS = (
         "benchmarks.new_connections",
     ),
     Benchmark(
+        "slice_changes",
+        "A thousand slices change hands under load: what breaks.",
+        "3 min",
+        "benchmarks.slice_changes",
+    ),
+    Benchmark(
         "full_nat",
         "The same with full NAT, beside destination NAT; and a move of its entries.",
         "5 min",
