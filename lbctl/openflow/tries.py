@@ -15,8 +15,8 @@ DEFAULT = ("nw_dst", "nw_src")
 BUILT_IN = (3, 5)
 """From this version on it has all four."""
 _IN, _OUT = (*DEFAULT, "ipv6_src"), (*DEFAULT, "ipv6_dst")
-FIELDS = {number(name): fields for fields, names in ((_IN, ("sources", "access_in")),
-                                                     (_OUT, ("transfer_mode", "access_out", "no_entry")))
+FIELDS = {number(name): fields for fields, names in ((_IN, ("sources", "access_in", "slice_hop")),
+                                                     (_OUT, ("transfer_mode", "access_out", "way_back", "no_entry")))
           for name in names}
 """By table: there are clients' addresses, which anybody may choose, on their way in, or out."""
 
