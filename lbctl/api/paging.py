@@ -107,12 +107,12 @@ def entry_filter(*, client: Address | None = None, client_port: int | None = Non
 
 def slice_filter(*, client: Address | None = None, client_port: int | None = None, server: Address | None = None,
                  state: str | None = None, protocol: str | None = None) -> SliceFilter:
-    """The same of slices: every client address is in each, a port in those that hold it, and none has a state."""
+    """The same of slices: a client address or a port is in those that hold it, and none has a state."""
     def wanted(entry: SliceEntry) -> bool:
         return (
             state is None
             and (client is None or len(entry.key) == KEY_SIZES[client.version])
-            and (client_port is None or entry.holds(client_port))
+            and entry.holds(client.packed if client else None, client_port)
             and (server is None or server_address_of(entry.reply) == server.packed)
             and (protocol is None or entry.key[0] == PROTOCOL_NUMBERS[protocol])
         )

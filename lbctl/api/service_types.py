@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 from lbctl.api.fields import Closed, description_of, request_model, shown_keys, view_model
 from lbctl.site.documents import server_of
 from lbctl.site.keys import keys_of
-from lbctl.site.model import TUNNEL_OVERHEAD, EntryKind, SchedulerName, Server, Service, Tunnel
+from lbctl.site.model import TUNNEL_OVERHEAD, Affinity, EntryKind, SchedulerName, Server, Service, Tunnel
 
 ServerStateName = Literal["up", "down", "drained", "full"]
 
@@ -124,6 +124,7 @@ class ServiceView(BaseModel):
     scheduler: str = Field(description="the one in force")
     site_file_scheduler: str = Field(description="the same, unless another was ordered at run time")
     entries: EntryKind = Field(description=description_of(Service, "entries"))
+    affinity: Affinity = Field(description=description_of(Service, "affinity"))
     servers_ordered: bool = Field(
         description="the servers, their weights or limits are not the site file's: they were changed at run time"
     )

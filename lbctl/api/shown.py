@@ -19,7 +19,6 @@ from lbctl.ground.serving import Directory, Serving
 from lbctl.load.balancing import Run
 from lbctl.load.loads import Load
 from lbctl.servers.shares import Share, shares, slice_weights
-from lbctl.servers.slices import PORT_MASK
 from lbctl.servers.slicing import Change, Slicing
 from lbctl.servers.states import FormerServer, ServerState
 from lbctl.site.model import ExternalIp, LoadBalancer, Server, Service, ServiceOrder, Site
@@ -186,7 +185,7 @@ class Shown:
                 if server := owner or default:
                     state: SliceStateName = steps.get(number, "mixed" if number in slicing.mixed else "plain")
                     old = default if default != server else None
-                    yield slice_entry(address, place, PORT_MASK, number, server, state, old)
+                    yield slice_entry(address, place, slicing.by_client, number, server, state, old)
 
     def mac_of(self, address: Address, hop: Address) -> str | None:
         """The MAC of a next hop or router, as the external IP's LB knows it; None: it does not, or does not hear it any

@@ -134,10 +134,11 @@ class EntryView(BaseModel):
     """A row of the access table (seed figures 5 and 12)."""
 
     protocol: Protocol
-    client: str = Field(description="`any` in an entry of a slice of a sliced service's clients")
+    client: str = Field(description="in an entry of a slice of a sliced service's clients: `any`, or ADDRESS/MASK")
     client_port: int | None = Field(description="null: the entry of a slice, see `client_ports`")
     client_ports: str | None = Field(
-        default=None, description="of a slice: the client's port under a mask, as BITS/MASK, both hexadecimal")
+        default=None, description="of a slice: the client's port under a mask, as BITS/MASK, both hexadecimal; or "
+                                  "`any`")
     slice: int | None = Field(default=None, description="its number; null: the entry of one connection")
     external_ip: str
     external_port: int

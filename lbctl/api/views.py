@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from socket import AF_INET, AF_INET6, inet_ntop
 from typing import cast
 
@@ -27,6 +28,7 @@ from lbctl.values.addresses import Address
 from lbctl.values.entry_states import EntryState
 from lbctl.values.keys import unpack_key
 from lbctl.values.protocols import PROTOCOL_NAMES
+from lbctl.values.slices import PORT_MASK, clients_of
 
 ANYBODY = "any"
 """The client of a slice's entry."""
@@ -104,12 +106,14 @@ def entry(item: Entry | SliceEntry) -> t.EntryView:
 
 
 def _slice(item: SliceEntry) -> t.EntryView:
-    protocol, _, bits, external, external_port = unpack_key(item.key)
+    protocol, _, _, external, external_port = unpack_key(item.key)
     _, server, server_port, _, _ = unpack_key(item.reply)
     return t.EntryView.model_construct(
-        protocol=cast(Protocol, PROTOCOL_NAMES[protocol]), client=ANYBODY, client_port=None,
-        client_ports=f"{bits:#06x}/{item.mask:#06x}", slice=item.number, external_ip=_text(external),
-        external_port=external_port, server=_text(server), server_port=server_port, next_hop=None, inner_hop=None,
+        protocol=cast(Protocol, PROTOCOL_NAMES[protocol]), client_port=None,
+        client=clients_of(ip_address(external), item.number) if item.by_client else ANYBODY,
+        client_ports=ANYBODY if item.by_client else f"{item.bits:#06x}/{PORT_MASK:#06x}",
+        slice=item.number, external_ip=_text(external), external_port=external_port,
+        server=_text(server), server_port=server_port, next_hop=None, inner_hop=None,
         state=item.state, old_server=None if item.old is None else str(item.old), internal_ip=None,
         internal_port=None, packets=None, bytes=None, delta=0, created=None,
         last_seen=None)
@@ -168,7 +172,7 @@ def service_of(shown: Shown, ip: ExternalIp, service: Service) -> s.ServiceView:
     return s.ServiceView(
         protocol=service.protocol, port=service.port, scheduler=service.scheduler,
         site_file_scheduler=order.scheduler.instead_of if order.scheduler else service.scheduler,
-        entries=service.entries, servers_ordered=order.servers is not None, fails_open=shown.fails_open(ip, service),
+        entries=service.entries, affinity=service.affinity, servers_ordered=order.servers is not None, fails_open=shown.fails_open(ip, service),
         slice_changes=[_slice_change(change) for change in shown.slice_changes(ip, service)],
         servers=servers_of(shown, ip, service, service.servers))
 

@@ -84,13 +84,14 @@ def _check_entries(serving: Serving, site: Site) -> None:
     """Nobody knows the connections of a sliced service, so they can't get entries of their own."""
     config = site.external_ip(serving.address)
     for service in config.services if config else ():
-        if (service.protocol_number, service.port) in serving.slices and not service.sliced:
+        slicing = serving.slices.get((service.protocol_number, service.port))
+        if slicing and not (service.sliced and service.by_client == slicing.by_client):
             raise Refused(
                 409,
                 "Service is sliced",
-                f"{serving.address} {service.protocol}/{service.port} is sliced, and with entries: connections all "
-                "of its open connections would break: if they may, take the service out of the file first, and put it "
-                "back in with the other kind of entries",
+                f"{serving.address} {service.protocol}/{service.port} is sliced, and with entries: {service.entries}, "
+                f"affinity: {service.affinity} all of its open connections would break: if they may, take the service "
+                "out of the file first, and put it back in as it is to be",
             )
 
 

@@ -8,11 +8,11 @@ from lbctl.entries.access_table import NO_HOP, Entry
 from lbctl.frames.packets import parse_mac
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
-from lbctl.servers.slices import slice_of
 from lbctl.switches.switch import Switch
 from lbctl.values.addresses import Endpoint
 from lbctl.values.keys import Place, pack_key, reply_key, service_of, unpack_key
 from lbctl.values.side import EXTERNAL, Side
+from lbctl.values.slices import slice_of
 
 
 def find(ground: Ground, switch: Switch, serving: Serving, side: Side, key: bytes) -> Entry | None:
@@ -28,7 +28,7 @@ def find(ground: Ground, switch: Switch, serving: Serving, side: Side, key: byte
 def _from_client(serving: Serving, key: bytes) -> tuple[bytes, bytes] | None:
     """The keys of the entry."""
     slicing = serving.slices.get(service_of(key))
-    server = slicing.default(slice_of(unpack_key(key)[2])) if slicing else None
+    server = slicing.default(slice_of(key, slicing.by_client)) if slicing else None
     return (key, reply_key(key, server.address.packed, server.port)) if server else None
 
 
@@ -45,7 +45,7 @@ def slice_of_entry(serving: Serving, place: Place, entry: Entry) -> int | None:
     """The slice of that service that a connection is in; None: it is another service's, or its client is inside."""
     if service_of(entry.key) != place or entry.full or place not in serving.slices:
         return None
-    return slice_of(unpack_key(entry.key)[2])
+    return slice_of(entry.key, serving.slices[place].by_client)
 
 
 def next_hop_of(ground: Ground, serving: Serving, key: bytes, switch: Switch | None = None) -> bytes:

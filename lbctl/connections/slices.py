@@ -18,13 +18,13 @@ from lbctl.openflow.flow import Flow, Identity
 from lbctl.openflow.messages import Barrier
 from lbctl.openflow.slice_rules import slice_flows
 from lbctl.servers.shares import slice_weights
-from lbctl.servers.slices import SLICES
 from lbctl.servers.slicing import Change, Slicing, Step
 from lbctl.site.model import ServiceName
 from lbctl.store import SavedSlices, State
 from lbctl.values.addresses import Address, Endpoint
 from lbctl.values.keys import Place
 from lbctl.values.protocols import UDP
+from lbctl.values.slices import SLICES
 
 NARROWED, SWITCHED, FLIPPED, SETTLED = 1.2, 0.5, 0.5, 0.3
 """Seconds from when a step is in force to the next one. The first: a SYN that is sent again after its first second has
@@ -52,7 +52,7 @@ class Slices:
         for serving in self._ground.external_ips:
             for place, slicing in serving.slices.items():
                 if saved := self._saved.get(_name(serving, place)):
-                    serving.slices[place] = Slicing(saved.owners, saved.before)
+                    serving.slices[place] = Slicing(saved.owners, saved.before, slicing.by_client)
                 else:
                     slicing.divide(self._weights(serving, place), lambda _: True, 0.0)
                 # Which connections have entries, the switches will tell.

@@ -8,32 +8,37 @@ from typing import NamedTuple
 from lbctl.values.addresses import Address, Endpoint
 from lbctl.values.entry_states import SliceStateName
 from lbctl.values.keys import Place, pack_key, reply_key, unpack_key
+from lbctl.values.slices import PORT_MASK
 
 
 class SliceEntry(NamedTuple):
-    """key, reply: as an entry's, of a client whose address is 0 (nobody's) and whose port is the slice's bits alone.
-    mask: which bits of the port these are. number: of the slice. old: where its packets without an entry go still."""
+    """key, reply: as an entry's, of a client whose address or port has the slice's bits, and is 0 besides. by_client:
+    is it the address? number: of the slice. old: where its packets without an entry go still."""
 
     key: bytes
     reply: bytes
-    mask: int
+    by_client: bool
     number: int
     state: SliceStateName
     old: Endpoint | None
 
     @property
     def bits(self) -> int:
-        """What the client's port has under the mask."""
+        """What the client's port has under PORT_MASK, if that tells the slice."""
         return unpack_key(self.key)[2]
 
-    def holds(self, port: int) -> bool:
-        """Is a client with that port in it?"""
-        return port & self.mask == self.bits
+    def holds(self, client: bytes | None, port: int | None) -> bool:
+        """Is a client with that address (packed) and port in it? None: any."""
+        if self.by_client:
+            return client is None or client[-1] == self.number
+        return port is None or port & PORT_MASK == self.bits
 
 
-def slice_entry(external_ip: Address, place: Place, mask: int, number: int, server: Endpoint, state: SliceStateName,
-                old: Endpoint | None) -> SliceEntry:
+def slice_entry(external_ip: Address, place: Place, by_client: bool, number: int, server: Endpoint,
+                state: SliceStateName, old: Endpoint | None) -> SliceEntry:
     """Of a service. A service's are in the order of their numbers by key as well."""
     protocol, port = place
-    key = pack_key(protocol, bytes(len(external_ip.packed)), number * (mask & -mask), external_ip.packed, port)
-    return SliceEntry(key, reply_key(key, server.address.packed, server.port), mask, number, state, old)
+    size = len(external_ip.packed)
+    client, client_port = (number.to_bytes(size), 0) if by_client else (bytes(size), number << 1)
+    key = pack_key(protocol, client, client_port, external_ip.packed, port)
+    return SliceEntry(key, reply_key(key, server.address.packed, server.port), by_client, number, state, old)

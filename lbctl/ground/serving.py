@@ -13,7 +13,6 @@ from lbctl.entries.translation import Allocation, Slot, full_reply
 from lbctl.ground.move_record import MoveRecord
 from lbctl.openflow.slice_rules import Sliced
 from lbctl.servers.schedulers import Scheduler, scheduler_for
-from lbctl.servers.slices import PORT_MASK
 from lbctl.servers.slicing import Slicing
 from lbctl.servers.states import ServerStates
 from lbctl.site.model import PORTS, ExternalIp, Hop, NatBehaviour, Server, Service, Settings, Tunnel
@@ -113,8 +112,8 @@ class Serving:
             else scheduler_for(service, self.table.connections_to)
             for place, service in self.services.items()
         }
-        self.slices = {place: self.slices.get(place) or Slicing() for place, service in self.services.items()
-                       if service.sliced}
+        self.slices = {place: self.slices.get(place) or Slicing(by_client=service.by_client)
+                       for place, service in self.services.items() if service.sliced}
         self.servers.configure(self.services, drained)
 
     def _set_allocation(self) -> None:
@@ -168,7 +167,7 @@ class Serving:
         """A sliced service, as its flows are made of it."""
         service, slicing = self.services[place], self.slices[place]
         servers = frozenset(server.endpoint for server in service.servers) | slicing.servers()
-        return Sliced(self.address, service, PORT_MASK, slicing.states(), servers)
+        return Sliced(self.address, service, slicing.states(), servers)
 
     def remove(self, entry: Entry, now: float) -> None:
         """Takes an entry out of the table, and frees its port."""

@@ -17,6 +17,7 @@ from lbctl.site.model import ExternalIp, Service
 from lbctl.values.addresses import Address, Endpoint
 from lbctl.values.owners import owner_of
 from lbctl.values.protocols import ETH_TYPES
+from lbctl.values.slices import PORT_MASK, clients_of
 
 
 class SliceState(NamedTuple):
@@ -30,12 +31,10 @@ class SliceState(NamedTuple):
 
 
 class Sliced(NamedTuple):
-    """A sliced service. mask: the bits of a client's port that tell its slice; servers: all whose answers may come
-    without an entry."""
+    """A sliced service. servers: all whose answers may come without an entry."""
 
     external_ip: Address
     service: Service
-    mask: int
     slices: tuple[SliceState, ...]
     servers: frozenset[Endpoint]
 
@@ -82,9 +81,11 @@ def default_flows(sliced: Sliced) -> dict[int, Flow]:
 def _match(sliced: Sliced, number: int) -> Match:
     """What clients in that slice send."""
     address, service = sliced.external_ip, sliced.service
-    return {"eth_type": ETH_TYPES[address.version], "ip_proto": service.protocol_number,
-            f"ipv{address.version}_dst": str(address), f"{service.protocol}_dst": service.port,
-            f"{service.protocol}_src": (number * (sliced.mask & -sliced.mask), sliced.mask)}
+    packets: Match = {"eth_type": ETH_TYPES[address.version], "ip_proto": service.protocol_number,
+                      f"ipv{address.version}_dst": str(address), f"{service.protocol}_dst": service.port}
+    if service.by_client:
+        return {**packets, f"ipv{address.version}_src": clients_of(address, number)}
+    return {**packets, f"{service.protocol}_src": (number << 1, PORT_MASK)}
 
 
 def _to(server: Endpoint, service: Service) -> tuple[SetField, SetField]:

@@ -1,29 +1,15 @@
-"""Slices: parts of a service's clients, each with one server, so that a new connection needs no decision
-(docs/slices.md).
-
-A slice is what the bits 1 to 8 of the client's port say. Bit 0 says nothing: Linux's connect() takes ports of one
-parity (net/ipv4/inet_hashtables.c). A host's next connections differ in the low bits first, so the shares are right for
-one client as for many, and neighbouring slices have different servers.
-"""
+"""Who has which slice of a service, so that a new connection needs no decision (docs/slices.md)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from lbctl.values.addresses import Endpoint
-
-SLICES = 256
-"""Of a service: with 10 servers the largest share is 1.016 of the mean, with 50 1.17; 64 would make 1.09 and 1.56."""
-PORT_MASK = (SLICES - 1) << 1
+from lbctl.values.slices import SLICES
 
 Owners = tuple[Endpoint | None, ...]
 """The server of each slice; None: no server takes connections."""
 NOBODYS: Owners = (None,) * SLICES
-
-
-def slice_of(port: int) -> int:
-    """Which slice a client with that port is in."""
-    return (port & PORT_MASK) >> 1
 
 
 def divided(before: Owners, weights: Mapping[Endpoint, int]) -> Owners:

@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lbctl.openflow.slice_rules import SliceState
-from lbctl.servers.slices import NOBODYS, Owners, divided, slice_of
+from lbctl.servers.slices import NOBODYS, Owners, divided
 from lbctl.values.addresses import Endpoint
-from lbctl.values.keys import unpack_key
+from lbctl.values.slices import slice_of
 
 REMEMBERED = 20_000
 """SYNs of a change; one that is not remembered, and comes again, opens a connection to the new server."""
@@ -71,8 +71,10 @@ class Change:
 class Slicing:
     """The slices of one service."""
 
-    def __init__(self, owners: Owners = NOBODYS, before: Mapping[int, Endpoint] | None = None) -> None:
-        """before: of the slices that were changing hands when the controller ended."""
+    def __init__(self, owners: Owners = NOBODYS, before: Mapping[int, Endpoint] | None = None,
+                 by_client: bool = False) -> None:
+        """before: of the slices that were changing hands when the controller ended. by_client: see slice_of."""
+        self.by_client = by_client
         self.owners = list(owners)
         """Who gets a slice's new connections, at the latest when its change is over."""
         self.changes: list[Change] = [Change(dict(before))] if before else []
@@ -113,7 +115,7 @@ class Slicing:
 
     def opened(self, key: bytes, sequence: int) -> Opened:
         """By a SYN with that sequence number. key: its connection's."""
-        number = slice_of(unpack_key(key)[2])
+        number = slice_of(key, self.by_client)
         change = self.change_of(number)
         if change is None:
             return Opened("slices_in" if self.owners[number] else None)
@@ -136,7 +138,7 @@ class Slicing:
             if owner == new:
                 continue
             changing = self.change_of(number)
-            if changing and owner is not None and owner in weights and not gone(owner):
+            if changing and not self._may_redirect(changing, owner, weights, gone):
                 continue  # one after the other
             self.owners[number] = new
             if changing is None and owner is not None and not gone(owner):
@@ -147,6 +149,16 @@ class Slicing:
         self.mixed -= before.keys()
         self.changes.append(change)
         return change
+
+    @staticmethod
+    def _may_redirect(
+        change: Change, owner: Endpoint | None, weights: Mapping[Endpoint, int], gone: Callable[[Endpoint], bool]
+    ) -> bool:
+        """May a slice of that change, whose new owner takes no connections any more, get another one at once? Not when
+        it has connections there that have no entry."""
+        if owner is not None and gone(owner):
+            return True
+        return change.step is not Step.SETTLING and (owner is None or owner not in weights)
 
     def _forget(self, gone: Callable[[Endpoint], bool]) -> None:
         """Slices whose old server has lost its connections have changed hands."""

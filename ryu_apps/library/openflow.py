@@ -149,8 +149,11 @@ def _match_fields(flow: Flow) -> list[tuple[str, object]]:
 
 
 def _masked(value: object) -> object:
-    """A prefix as the library takes it: address and mask."""
+    """A prefix, or an address and its mask, as the library takes them: address and mask."""
     if isinstance(value, str) and "/" in value:
+        address, _, mask = value.partition("/")
+        if not mask.isdigit():
+            return address, mask
         network = ip_network(value)
         return str(network.network_address), str(network.netmask)
     return value

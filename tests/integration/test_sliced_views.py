@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from lbctl.servers.slices import SLICES, slice_of
 from lbctl.site.model import Site
+from lbctl.values.slices import SLICES, slice_of_port
 from tests.bed.bed import Bed
 from tests.bed.traffic import connect
 from tests.integration.test_lbctl_command import lbctl, traced_rule, worked_out_rule
@@ -56,7 +56,7 @@ def test_where_says_what_the_switch_says(bed: Bed, port: int) -> None:
     traced = [line for line in answer["trace"].splitlines() if "<- table" in line]
     assert [line.split("<- table ")[1].split(",")[0] for line in traced] == [step["name"] for step in found["path"]]
     assert [traced_rule(line) for line in traced] == [worked_out_rule(step["rule"]) for step in found["path"]]
-    assert found["outcome"] == "server" and answer["slice"]["slice"] == slice_of(port)
+    assert found["outcome"] == "server" and answer["slice"]["slice"] == slice_of_port(port)
 
 
 def test_the_server_that_answers_is_the_one_that_is_shown(bed: Bed) -> None:
@@ -67,7 +67,7 @@ def test_the_server_that_answers_is_the_one_that_is_shown(bed: Bed) -> None:
                 shown = where(bed, f"{address}:{port}")
                 assert server_of(connection) == shown["slice"]["server"]
                 page = bed.rest("GET", f"/v1/load-balancers/lb-a/access-table?client={address}&client_port={port}").json
-                assert [entry["slice"] for entry in page["entries"]] == [slice_of(port)]
+                assert [entry["slice"] for entry in page["entries"]] == [slice_of_port(port)]
 
 
 def test_table_status_and_servers(bed: Bed) -> None:

@@ -11,7 +11,6 @@ from lbctl.entries.translation import full_reply, outbound_keys
 from lbctl.openflow.flow import Flow
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.slice_rules import Sliced, SliceState, slice_flows
-from lbctl.servers.slices import PORT_MASK
 from lbctl.site.model import ExternalIp, Server, Service, Tunnel
 from lbctl.values.addresses import Endpoint
 from lbctl.values.keys import pack_key, reply_key
@@ -118,7 +117,7 @@ def slices(version: int) -> Iterator[Flow]:
 
 def sliced(version: int, service: Service, *owners: Endpoint | None, **state: bool) -> Sliced:
     """owners: of the first slices; state: of all of them, see SliceState."""
-    return Sliced(SLICED[version].address, service, PORT_MASK,
+    return Sliced(SLICED[version].address, service,
                   tuple(SliceState(owner, owner, **state) for owner in owners),
                   frozenset(server.endpoint for server in service.servers))
 

@@ -17,10 +17,10 @@ from lbctl.openflow.cookies import Kind
 from lbctl.openflow.messages import AddEntries, AddFlows, DeleteFlows
 from lbctl.openflow.rules import ABSENT, SERVING, Role, all_flows
 from lbctl.openflow.slice_rules import SliceState, client_flows, router_flow, slice_flows
-from lbctl.servers.slices import slice_of
 from lbctl.site.model import Tunnel
 from lbctl.values.keys import pack_key, reply_key
 from lbctl.values.protocols import TCP, UDP
+from lbctl.values.slices import slice_of_port
 from lbctl.values.transfer import TransferMode
 from tests.unit import kinds
 from tests.unit.fake_switch import METERS, FakeSwitch
@@ -70,7 +70,7 @@ def test_each_packet_goes_where_its_slice_says(version, protocol, port, flags) -
     """As far as the slice has a server: no other bit of its port, and no flag of TCP changes that."""
     servers = SLICED[version].services[0].servers
     sent, events = lb(version).receive(from_client(version, port, protocol, flags), EXTERNAL, 0.0)
-    number = slice_of(port)
+    number = slice_of_port(port)
     if number >= len(servers):
         assert not sent and (events or flags in (RST, RST | ACK, SYN | FIN) and protocol == TCP)
         return

@@ -13,11 +13,12 @@ from lbctl.api import openapi
 from lbctl.api.views import servers_of
 from lbctl.cli.doctor.servers import check_limit, check_servers
 from lbctl.servers.shares import Share, shares, slice_weights
-from lbctl.servers.slices import NOBODYS, SLICES, divided, slice_of
+from lbctl.servers.slices import NOBODYS, divided
 from lbctl.servers.slicing import Slicing, Step
 from lbctl.servers.states import ServerState
 from lbctl.site.model import SchedulerName, Server, Service
 from lbctl.values.addresses import Endpoint
+from lbctl.values.slices import SLICES, slice_of_port
 from tests.unit.api_fakes import IP_1, IP_2, ROUTER, SERVER_1, SERVER_2, START, Api, entry, sliced_site
 from tests.unit.cli_harness import Command, serving
 
@@ -71,7 +72,7 @@ def test_a_slice_is_an_entry_with_a_mask(api) -> None:
 @given(st.integers(1, 0xFFFF))
 def test_a_port_finds_the_slice_that_it_is_in(port) -> None:
     [found] = Api(of_site=sliced_site()).get(TABLE, client_port=port)["entries"]
-    assert found["slice"] == slice_of(port)
+    assert found["slice"] == slice_of_port(port)
 
 
 @given(st.sampled_from([40, 100, 256, 300]), st.sets(st.integers(1, 0xFFFF), max_size=20), st.integers(0, SLICES - 1))
@@ -90,7 +91,7 @@ def test_filters(api) -> None:
     owners = api.control.slices[IP_1][PLACE].owners
     assert {item["slice"] for item in pages(api, server=SERVER_2)} == {
         number for number, owner in enumerate(owners) if owner == SECOND}
-    assert [item["slice"] for item in pages(api, client=CLIENT, client_port=1000)] == [slice_of(1000), None]
+    assert [item["slice"] for item in pages(api, client=CLIENT, client_port=1000)] == [slice_of_port(1000), None]
     assert [item["slice"] for item in pages(api, state="open")] == [None]
     assert pages(api, protocol="udp") == pages(api, client="2001:db8::1") == pages(api, external_ip=IP_2) == []
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lbctl.servers.slices import NOBODYS, PORT_MASK, SLICES, Owners, divided, slice_of
+from lbctl.servers.slices import NOBODYS, Owners, divided
 from lbctl.values.addresses import Endpoint
+from lbctl.values.slices import PORT_MASK, SLICES, slice_of_port
 
 SERVERS = [Endpoint(IPv4Address(f"10.0.0.{number}"), 80) for number in range(1, 40)]
 WEIGHTS = st.dictionaries(st.sampled_from(SERVERS), st.integers(1, 65535), min_size=1, max_size=30)
@@ -96,7 +97,7 @@ def test_the_next_connections_of_a_client_go_to_all_servers_in_turn(weights, fir
 
 def test_slices_are_by_bits_1_to_8_of_the_port() -> None:
     assert PORT_MASK == 0x1FE
-    assert [slice_of(port) for port in (0, 1, 2, 3, 0x1FE, 0x1FF, 0x200, 0xFFFF, 40000)] == [
+    assert [slice_of_port(port) for port in (0, 1, 2, 3, 0x1FE, 0x1FF, 0x200, 0xFFFF, 40000)] == [
         0, 0, 1, 1, 255, 255, 0, 255, 32]
 
 
@@ -106,7 +107,7 @@ def test_ports_of_one_parity_are_spread_over_all_servers(servers, parity) -> Non
     """As Linux's connect() takes them. By bits 0 to 7, the naive way, half of the servers would have nobody."""
     owners = divided(NOBODYS, dict.fromkeys(SERVERS[:servers], 1))
     ports = range(32768 + parity, 60999, 2)
-    counts = Counter(owners[slice_of(port)] for port in ports)
+    counts = Counter(owners[slice_of_port(port)] for port in ports)
     assert max(counts.values()) / (len(ports) / servers) < 1.03
     naive = Counter(owners[port % SLICES] for port in ports)
     assert max(naive.values()) / (len(ports) / servers) > 1.5

@@ -9,10 +9,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from lbctl.servers.slices import SLICES, slice_of
 from lbctl.servers.slicing import Change, Slicing, Step
 from lbctl.values.addresses import Endpoint
 from lbctl.values.keys import pack_key
+from lbctl.values.slices import SLICES, slice_of_port
 
 SERVERS = [Endpoint(ip_address(f"10.0.0.{number}"), 80) for number in range(11, 16)]
 EXTERNAL = ip_address("198.51.100.1").packed
@@ -52,7 +52,7 @@ class Switch(RuleBasedStateMachine):
 
     def server_of(self, key: bytes, syn: int | None = None) -> Endpoint | None:
         """Where the switch sends that packet; None: it is refused."""
-        number = slice_of(int.from_bytes(key[5:7]))
+        number = slice_of_port(int.from_bytes(key[5:7]))
         state = self.slicing.states()[number]
         if not state.by_entry:
             return state.owner
@@ -81,7 +81,7 @@ class Switch(RuleBasedStateMachine):
     def sends_its_syn_again(self, connection: Connection) -> None:
         """The SYN-ACK was lost: another server must not answer as well. That is not promised of a SYN that has not come
         for as long as the first step takes."""
-        change = self.slicing.change_of(slice_of(int.from_bytes(connection.key[5:7])))
+        change = self.slicing.change_of(slice_of_port(int.from_bytes(connection.key[5:7])))
         known = change is None or change.step is Step.NARROWED or connection.key in change.syns
         if connection in self.alive and known:
             assert self.server_of(connection.key, connection.sequence) == connection.server
@@ -129,7 +129,7 @@ class Switch(RuleBasedStateMachine):
             change.go_on(Step.SETTLING)
         else:
             self.entries = {key: server for key, server in self.entries.items()
-                            if (number := slice_of(int.from_bytes(key[5:7]))) not in change.before
+                            if (number := slice_of_port(int.from_bytes(key[5:7]))) not in change.before
                             or self.slicing.owners[number] != server}
             self.slicing.end(change)
             self._settle()
@@ -138,13 +138,13 @@ class Switch(RuleBasedStateMachine):
     def _flip(self, change: Change, numbers: set[int]) -> None:
         """The old servers' sockets are told."""
         for connection in self.alive:
-            number = slice_of(int.from_bytes(connection.key[5:7]))
+            number = slice_of_port(int.from_bytes(connection.key[5:7]))
             if number in numbers and connection.server == change.before[number]:
                 self.entries.setdefault(connection.key, connection.server)
         self.slicing.flip(change, numbers)
 
     def _settle(self) -> None:
-        found = {slice_of(int.from_bytes(key[5:7])) for key in self.entries}
+        found = {slice_of_port(int.from_bytes(key[5:7])) for key in self.entries}
         self.slicing.mixed = self.slicing.mixed_of(found)
 
     @rule()

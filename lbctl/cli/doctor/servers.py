@@ -8,7 +8,7 @@ from typing import Any
 
 from lbctl.cli.doctor.finding import Finding, ok, warn
 from lbctl.frames.discovery import asked_by
-from lbctl.servers.slices import SLICES
+from lbctl.values.slices import SLICES
 
 
 def check_servers(external_ip: dict[str, Any]) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from lbctl.cli import output
 from lbctl.cli.client import Client
 from lbctl.cli.failure import Failure
 from lbctl.cli.ovs import Ovs, Rundirs
-from lbctl.cli.where.fate import Fate, fate_of
+from lbctl.cli.where.fate import Fate, clients, fate_of
 from lbctl.cli.where.situation import DATAGRAM, SEGMENT, SYN, Situation, ports_of
 from lbctl.cli.where.trace import trace
 from lbctl.site.model import Protocol
@@ -190,7 +190,7 @@ def _print_situation(situation: Situation) -> None:
     if found := situation.slice:
         what = "is" if entry is None else "would be without it"
         output.print_line(
-            f"{connection} {what} in slice {found['slice']} (client port {found['client_ports']}) of a sliced service: "
+            f"{connection} {what} in slice {found['slice']} ({clients(found)}) of a sliced service: "
             f"server {output.endpoint(found['server'], found['server_port'])}{_changing(found)}."
         )
     if situation.inside and situation.gateway_lb not in (None, lb["name"]):

@@ -76,12 +76,11 @@ def _sliced(external_ip: ExternalIp, view: dict[str, Any]) -> Sliced:
     """The service, as far as it is the one slice."""
     service = next(service for service in external_ip.services
                    if (service.protocol, service.port) == (view["protocol"], view["external_port"]))
-    mask = int(view["client_ports"].partition("/")[2], 16)
     server = Endpoint(ip_address(view["server"]), view["server_port"])
     old = endpoint_of(view["old_server"]) if view["old_server"] else server
     state = SliceState(server, old, view["state"] != "plain", view["state"] in ("narrowed", "switched", "flipped"))
     nobody = SliceState(None, None)
-    return Sliced(external_ip.address, service, mask, (*[nobody] * view["slice"], state), frozenset({server, old}))
+    return Sliced(external_ip.address, service, (*[nobody] * view["slice"], state), frozenset({server, old}))
 
 
 def _internal(situation: Situation) -> Internal:
@@ -91,7 +90,7 @@ def _internal(situation: Situation) -> Internal:
 def _external_ip(view: dict[str, Any]) -> ExternalIp:
     services = tuple(
         Service(service["protocol"], service["port"], service["scheduler"], tuple(map(_server, service["servers"])),
-                entries=service["entries"])
+                entries=service["entries"], affinity=service["affinity"])
         for service in view["services"]
     )
     former = tuple((ip_address(server["address"]), _hop(server)) for server in view["former_servers"])
@@ -224,12 +223,17 @@ def _outcome(situation: Situation, last: Hit, entry: dict[str, Any] | None) -> t
 def _delivered(situation: Situation, entry: dict[str, Any]) -> tuple[str, str]:
     server = entry["old_server"] or output.endpoint(entry["server"], entry["server_port"])
     if entry["slice"] is not None:
-        return "server", f"goes to server {server} by slice {entry['slice']} (client port {entry['client_ports']})"
+        return "server", f"goes to server {server} by slice {entry['slice']} ({clients(entry)})"
     if situation.outward:
         return "client", f"goes out by its entry, as {output.endpoint(entry['external_ip'], entry['external_port'])}"
     sent_as = f", as {output.endpoint(entry['internal_ip'], entry['internal_port'])}" if entry["internal_ip"] else ""
     kind = "inside host" if situation.external_ip["inside"] else "server"
     return "server", f"goes to {kind} {server} by its entry{sent_as}"
+
+
+def clients(slice: dict[str, Any]) -> str:
+    """Which ones are in it."""
+    return f"client {slice['client']}" if slice["client_ports"] == "any" else f"client port {slice['client_ports']}"
 
 
 def _in_slice(slice: dict[str, Any]) -> str:

@@ -75,5 +75,8 @@ def _field_matches(held: str | int, wanted: MatchValue) -> bool:
         value, mask = wanted
         return isinstance(held, int) and held & mask == value
     if isinstance(wanted, str) and "/" in wanted:
-        return ip_address(held) in ip_network(wanted)
+        base, _, bits = wanted.partition("/")
+        if bits.isdigit():
+            return ip_address(held) in ip_network(wanted)
+        return int(ip_address(held)) & int(ip_address(bits)) == int(ip_address(base))
     return held == wanted

@@ -12,8 +12,7 @@ from lbctl.values.addresses import Address, Endpoint
 _TURNS = "take round-robin or weighted-round-robin"
 _UNFIT = {
     "least-connections": f"nobody counts the connections of a slice: {_TURNS}, or entries: connections",
-    "source-hash": "slices are by the clients' ports, so a client has many servers: take entries: connections for one "
-    "server for each client, or round-robin or weighted-round-robin",
+    "source-hash": "take affinity: client for one server for each client, and round-robin or weighted-round-robin",
     "maglev": f"slices stay with their servers by themselves when others come and go: {_TURNS}",
 }
 """The schedulers that slices can't follow."""
@@ -29,6 +28,13 @@ def check_sliced(external_ip: Draft, reader: Reader) -> None:
     sliced = [service for service in services if service.word("entries") == "slices"]
     for service in sliced:
         _check(service, external_ip, reader)
+    for service in services:
+        if service not in sliced and service.word("affinity") == "client" and not service.unread("entries"):
+            reader.problem(
+                service.nodes["affinity"],
+                "affinity: client is for sliced services (entries: slices): with entries by connection, scheduler: "
+                "source-hash does it",
+            )
     if sliced:
         _check_apart(services, reader)
     elif _has_idle_router(external_ip, services):

@@ -26,12 +26,14 @@ from lbctl.site.model.servers import (
     Tunnel,
 )
 from lbctl.site.model.services import (
+    AFFINITIES,
     CHECK_PORTS,
     CHECKS,
     ENTRY_KINDS,
     PROTOCOLS,
     SCHEDULERS,
     WHEN_DOWN,
+    Affinity,
     CheckType,
     EntryKind,
     HealthCheck,
@@ -57,6 +59,8 @@ from lbctl.site.model.settings import (
 from lbctl.site.model.site import KEEPER_PORT, Keeper, Keepers, LoadBalancer, Site
 
 __all__ = [
+    "AFFINITIES",
+    "Affinity",
     "ALGORITHMS",
     "CHECKS",
     "CHECK_PORTS",

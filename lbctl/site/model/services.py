@@ -30,6 +30,9 @@ PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 SchedulerName = Literal["round-robin", "weighted-round-robin", "least-connections", "source-hash", "maglev"]
 SCHEDULERS: tuple[SchedulerName, ...] = get_args(SchedulerName)
 """What chooses the server of a new connection: docs/schedulers.md."""
+Affinity = Literal["connection", "client"]
+AFFINITIES: tuple[Affinity, ...] = get_args(Affinity)
+"""What meets one server: docs/slices.md."""
 EntryKind = Literal["connections", "slices"]
 ENTRY_KINDS: tuple[EntryKind, ...] = get_args(EntryKind)
 """What an entry of the access table stands for: docs/slices.md."""
@@ -104,6 +107,10 @@ class Service:
         Choice(ENTRY_KINDS),
         "what an entry of the access table stands for: one connection; or a slice of the clients, which needs no "
         "controller for a new connection, see slices.md")] = field(default=ENTRY_KINDS[0], kw_only=True)
+    affinity: Annotated[Affinity, Key(
+        Choice(AFFINITIES),
+        "with `entries: slices`: whether slices are by the clients' ports, or by their addresses, so that all "
+        "connections of a client meet one server")] = field(default=AFFINITIES[0], kw_only=True)
     slow_start: Annotated[float, Key(
         Seconds(0.0, 3600.0),
         "a server that comes, or takes connections again, gets its full share of new ones only after so many seconds, "
@@ -123,6 +130,11 @@ class Service:
     def sliced(self) -> bool:
         """Do its entries stand for slices of its clients?"""
         return self.entries == "slices"
+
+    @property
+    def by_client(self) -> bool:
+        """Do all connections of a client's address belong to one slice?"""
+        return self.affinity == "client"
 
 
 class ServiceName(NamedTuple):
