@@ -25,7 +25,6 @@ from lbctl.openflow.rules import ABSENT, SERVING, Role
 from lbctl.openflow.slice_rules import Sliced, SliceState, client_flows, router_flow, slice_flows
 from lbctl.openflow.source_rules import Internal
 from lbctl.openflow.tables import REGISTERS, TABLES, Table, number
-from lbctl.servers.slices import PORT_MASK
 from lbctl.site.model import ExternalIp, HealthCheck, Server, Service, Settings, Tunnel
 from lbctl.values.drops import DROPS
 from lbctl.values.keys import pack_key, reply_key
@@ -412,7 +411,7 @@ def _example_slices(external_ip: ExternalIp) -> Sliced:
     """Two plain ones; one that changes hands, to the second server; one that has done so, and has old connections."""
     [service] = external_ip.services
     first, second = (server.endpoint for server in service.servers)
-    return Sliced(external_ip.address, service, PORT_MASK, (
+    return Sliced(external_ip.address, service, (
         SliceState(first, first), SliceState(second, second), SliceState(second, first, by_entry=True, asking=True),
         SliceState(second, second, by_entry=True)), frozenset((first, second)))
 

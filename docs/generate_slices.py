@@ -11,8 +11,9 @@ from collections import Counter
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from lbctl.servers.slices import NOBODYS, SLICES, Owners, divided
+from lbctl.servers.slices import NOBODYS, Owners, divided
 from lbctl.values.addresses import Endpoint
+from lbctl.values.slices import SLICES
 
 TARGET = Path(__file__).with_name("slices.md")
 COUNTS = (2, 3, 5, 10, 20, 50, 100)

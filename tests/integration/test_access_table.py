@@ -88,7 +88,8 @@ def test_figure_5_through_api_and_cli(live: Bed) -> None:
         as_json = json.loads(live.controller.cli("table", "lb-a", "--json").stdout)
     wanted = {"protocol": "tcp", "client": host, "client_port": port, "external_ip": EXTERNAL, "external_port": 80,
               "server": SERVER, "server_port": 8080, "next_hop": live.router.mac("eth0"), "state": "open", "delta": 0,
-              "internal_ip": None, "internal_port": None, "inner_hop": None}
+              "internal_ip": None, "internal_port": None, "inner_hop": None, "slice": None, "client_ports": None,
+              "old_server": None}
     assert {key: entry[key] for key in wanted} == wanted
     assert set(entry) - set(wanted) == {"created", "last_seen", "packets", "bytes"}
     for moment in (entry["created"], entry["last_seen"]):

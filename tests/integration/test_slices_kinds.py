@@ -100,3 +100,16 @@ def test_another_lb_knows_where_clients_are(live: Bed, address: str) -> None:
         assert counters(live, "lb-b")["packet_ins"] - before < 50
         assert live.move(address, "lb-a")["state"] == "done"
         assert near.broken() == far.broken() == []
+
+
+@ADDRESSES
+def test_a_client_may_always_have_the_same_server(quiet_bed: Bed, address: str) -> None:
+    bed = quiet_bed
+    by_client = site()
+    begin(bed, replace(by_client, external_ips=tuple(
+        replace(ip, services=tuple(replace(service, affinity="client") for service in ip.services))
+        for ip in by_client.external_ips)))
+    for space in (*bed.clients, bed.remote):
+        assert len({request(space, address)["server"] for _ in range(12)}) == 1
+    table = bed.rest("GET", f"/v1/load-balancers/lb-a/access-table?external_ip={address}&limit=1000").json["entries"]
+    assert {entry["client_ports"] for entry in table} == {"any"} and len({entry["client"] for entry in table}) == 256

@@ -84,10 +84,19 @@ def test_all_name_their_router_or_none_does() -> None:
         (
             {"_14": "        scheduler: source-hash"},
             [
-                "14: a sliced service can't have scheduler: source-hash: slices are by the clients' ports, so a "
-                "client has many "
-                "servers: take entries: connections for one server for each client, or round-robin or "
-                "weighted-round-robin"
+                "14: a sliced service can't have scheduler: source-hash: take affinity: client for one server for each "
+                "client, and round-robin or weighted-round-robin"
+            ],
+        ),
+        ({"_14": "        affinity: client"}, []),
+        (
+            {"_13": "        affinity: client"},
+            [
+                "9: router has no meaning here: clients are answered to where their packets came from. It is for "
+                "sliced "
+                "services (entries: slices) and kind: nat-gateway: remove it",
+                "13: affinity: client is for sliced services (entries: slices): with entries by connection, scheduler: "
+                "source-hash does it",
             ],
         ),
         (
