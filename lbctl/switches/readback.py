@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from lbctl.openflow.cookies import ENTRY_KINDS, MARK, MASK_KIND, MASK_MARK, Kind, kind_of, owner_in
+from lbctl.openflow.cookies import MARK, MASK_KIND, MASK_MARK, Kind, kind_of, owner_in
 from lbctl.openflow.inbound import (
     EntryStats,
     EntryStatsDecoder,
@@ -18,6 +18,10 @@ from lbctl.openflow.inbound import (
 from lbctl.openflow.tables import TABLES, name_of
 from lbctl.values.keys import BUCKETS
 from lbctl.values.side import EXTERNAL
+
+ENTRIES_ONLY = Kind.ENTRY_IN & Kind.ENTRY_OUT
+"""A bit that, in the access tables, only entries' kinds have: a question costs a walk through all of them."""
+assert not (Kind.PIPELINE | Kind.SLICE) & ENTRIES_ONLY
 
 
 class Question(NamedTuple):
@@ -66,11 +70,9 @@ class ReadBack:
         found: list[Question] = []
         for table in sorted(TABLES.values(), key=lambda table: table.name != "arp"):
             if table.name in ("access_in", "access_out"):
-                kinds = (Kind.PIPELINE, Kind.SLICE, Kind.ENTRY_IN if table.name == "access_in" else Kind.ENTRY_OUT)
-                found += [
-                    Question(table.name, MARK << 56 | kind << 48, MASK_KIND, kind in ENTRY_KINDS.values())
-                    for kind in kinds
-                ]
+                kind = Kind.ENTRY_IN if table.name == "access_in" else Kind.ENTRY_OUT
+                found += [Question(table.name, MARK << 56, MASK_MARK | ENTRIES_ONLY << 48),
+                          Question(table.name, MARK << 56 | kind << 48, MASK_KIND, of_entries=True)]
             else:
                 found.append(Question(table.name, MARK << 56, MASK_MARK))
         self.open = set(found)
