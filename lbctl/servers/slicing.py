@@ -103,12 +103,12 @@ class Slicing:
 
     def states(self) -> tuple[SliceState, ...]:
         """Of all slices, as their flows are made of it."""
-        steps = {number: change.step for change in self.changes for number in change.before}
-        return tuple(
-            SliceState(owner, self.default(number), number in steps or number in self.mixed,
-                       steps.get(number, Step.SETTLING) is not Step.SETTLING)
-            for number, owner in enumerate(self.owners)
-        )
+        return tuple(map(self.state, range(len(self.owners))))
+
+    def state(self, number: int) -> SliceState:
+        change = self.change_of(number)
+        asking = change is not None and change.step is not Step.SETTLING
+        return SliceState(self.owners[number], self.default(number), change is not None or number in self.mixed, asking)
 
     def change_of(self, number: int) -> Change | None:
         return next((change for change in self.changes if number in change.before), None)

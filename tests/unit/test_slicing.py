@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
@@ -13,6 +12,7 @@ from lbctl.servers.slicing import Change, Slicing, Step
 from lbctl.values.addresses import Endpoint
 from lbctl.values.keys import pack_key
 from lbctl.values.slices import SLICES, slice_of_port
+from tests.unit.exploring import exploring
 
 SERVERS = [Endpoint(ip_address(f"10.0.0.{number}"), 80) for number in range(11, 16)]
 EXTERNAL = ip_address("198.51.100.1").packed
@@ -44,16 +44,10 @@ class Switch(RuleBasedStateMachine):
         self.alive: list[Connection] = []
         self.slicing.divide(self.weights, lambda _: True, 0.0)
 
-    def by_entry(self, number: int) -> bool:
-        return self.slicing.states()[number].by_entry
-
-    def asking(self, number: int) -> bool:
-        return self.slicing.states()[number].asking
-
     def server_of(self, key: bytes, syn: int | None = None) -> Endpoint | None:
         """Where the switch sends that packet; None: it is refused."""
         number = slice_of_port(int.from_bytes(key[5:7]))
-        state = self.slicing.states()[number]
+        state = self.slicing.state(number)
         if not state.by_entry:
             return state.owner
         if syn is not None and state.asking:
@@ -170,4 +164,4 @@ class Switch(RuleBasedStateMachine):
 
 
 TestSwitch = Switch.TestCase
-TestSwitch.settings = settings(deadline=None, max_examples=150, stateful_step_count=40)
+TestSwitch.settings = exploring("slicing", stateful_step_count=40)
