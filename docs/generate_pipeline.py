@@ -170,10 +170,12 @@ PARAGRAPHS: dict[Key, str] = {
     ("transfer_mode", 120, Kind.MODE): "A sliced service: clients' packets to it, and its servers' answers, are told "
         "by address, protocol and port alone, whatever their flags are, and go past the access table, which would look "
         "at the whole of them. The same in transition mode: there is nothing to be held.",
-    ("slices_in", 140, Kind.SLICE): "Slices whose packets are looked at one by one, in the access table: 0x4 changes "
-        "hands, so the flow also writes the client's address and port onto themselves, by which each connection has a "
-        "cached flow of its own, and SYNs come to the controller by the tables inbound_flags and no_entry. 0x6 has "
-        "changed hands, and some of its old connections are still open, with entries ([slices.md](slices.md)).",
+    ("slices_in", 140, Kind.SLICE): "A slice that changes hands ([slices.md](slices.md)): the flow writes the client's "
+        "address and port onto themselves, by which each connection has a cached flow of its own, and SYNs come to the "
+        "controller by the tables inbound_flags and no_entry. It lives for 10 s, and is said again every 3 s: without "
+        "a controller new connections go to the slice's old server.",
+    ("slices_in", 130, Kind.SLICE): "Slices of whose connections some have entries: they change hands (0x4), or have "
+        "done so, and some of their old connections are still open (0x6).",
     ("slices_in", 100, Kind.SLICE): "A slice: of all clients whose ports have these bits under the mask 0x1fe (the "
         "dump shows 4 of 256). They get the server's address and port. There is one such flow for each slice on every "
         "LB, whoever serves the external IP, and none for a connection, so the datapath's cache does not grow with "

@@ -16,7 +16,7 @@ from lbctl.ground.serving import Serving
 from lbctl.ground.tokens import Confirmation
 from lbctl.openflow.flow import Flow, Identity
 from lbctl.openflow.messages import Barrier
-from lbctl.openflow.slice_rules import slice_flows
+from lbctl.openflow.slice_rules import asking_flows, slice_flows
 from lbctl.servers.shares import slice_weights
 from lbctl.servers.slicing import Change, Slicing, Step
 from lbctl.site.model import ServiceName
@@ -31,8 +31,9 @@ NARROWED, SWITCHED, FLIPPED, SETTLED = 1.2, 0.5, 0.5, 0.3
 been seen by then (RFC 6298); the others: the datapath's cache has followed (ms on an idle machine)."""
 SAVED = ""
 """Among the names of LBs: the store."""
-LOOK_INTERVAL = 1.0
-"""Seconds from one look for connections with entries to the next."""
+LOOK_INTERVAL, RENEW_INTERVAL = 1.0, 3.0
+"""Seconds from one look for connections with entries to the next; and from one time that switches are told to show SYNs
+to the next."""
 
 
 class Slices:
@@ -44,7 +45,7 @@ class Slices:
         self._saved = dict(saved)
         self._sent: dict[tuple[Address, Place], dict[Identity, Flow]] = {}
         """What the switches have been given, by external IP and service."""
-        self._look_at = 0.0
+        self._look_at = self._renew_at = 0.0
         ground.survives(self._survives)
 
     def restore(self) -> None:
@@ -62,9 +63,11 @@ class Slices:
     def tick(self, now: float) -> Outbox:
         """What other servers, weights and states of servers change, and what is due."""
         out: Outbox = []
-        look = now >= self._look_at
+        look, renew = now >= self._look_at, now >= self._renew_at
         if look:
             self._look_at = now + LOOK_INTERVAL
+        if renew:
+            self._renew_at = now + RENEW_INTERVAL
         for serving in self._ground.external_ips:
             for place, slicing in serving.slices.items():
                 out += self._divide(serving, place, slicing, now)
@@ -72,6 +75,8 @@ class Slices:
                     out += self._advance(serving, place, slicing, change, now)
                 if look:
                     out += self._settle(serving, place, slicing)
+                if renew and slicing.changes:
+                    out += self._ground.renew(asking_flows(serving.sliced(place)))
         return out
 
     # Who gets which.

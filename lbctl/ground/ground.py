@@ -109,6 +109,11 @@ class Ground:
         return [effect for name, switch in self.switches.items() if come or gone
                 for effect in to_switch(name, switch.alike_changed(come, gone))]
 
+    def renew(self, flows: Collection[Flow]) -> Outbox:
+        """What all LBs hold for some time only, once more."""
+        return [effect for name, switch in self.switches.items() if flows
+                for effect in to_switch(name, switch.renew(flows))]
+
     def _alike(self) -> Iterator[Flow]:
         yield from self.hops.flows()
         yield from self.client_hops.flows()

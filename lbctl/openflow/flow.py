@@ -112,6 +112,8 @@ KEPT_FLOWS = 1 << 16
 class Flow:
     """A flow. `match` is sorted (field, value) pairs; a (value, mask) pair is a masked match.
 
+    hard_timeout: seconds that it lives, unless it is added again; 0: for ever.
+
     Raises PipelineError if the table's declaration does not allow it.
     """
 
@@ -123,6 +125,7 @@ class Flow:
     meter: int | None = None
     cookie: int = 0
     send_removed: bool = False
+    hard_timeout: int = 0
 
     def __post_init__(self) -> None:
         declared = TABLES[self.table]
@@ -147,6 +150,8 @@ class Flow:
         parts = [f"cookie={self.cookie:#x}"] if with_cookie else []
         if number(self.table):
             parts.append(f"table={number(self.table)}")
+        if self.hard_timeout:
+            parts.append(f"hard_timeout={self.hard_timeout}")
         match = ",".join([f"priority={self.priority}", *_match_text(dict(self.match))])
         parts.append(f"send_flow_rem {match}" if self.send_removed else match)
         actions = ([f"meter:{self.meter}"] if self.meter is not None else []) + [_action_text(a) for a in self.actions]
@@ -156,14 +161,17 @@ class Flow:
 
 
 def flow(kind: Kind, external_ip: int, table: str, priority: int, match: Match, *actions: FlowAction,
-         goto: str | None = None, meter: int | None = None) -> Flow:
+         goto: str | None = None, meter: int | None = None, hard_timeout: int = 0) -> Flow:
     """Builds a flow with the cookie that its kind, external IP (0: none) and content give it. Raises PipelineError."""
-    return _flow(kind, external_ip, table, priority, tuple(sorted(match.items())), actions, goto, meter)
+    content = table, priority, tuple(sorted(match.items())), actions, goto, meter
+    return _flow(kind, external_ip, hard_timeout, content)
 
 
 @lru_cache(maxsize=KEPT_FLOWS)
-def _flow(kind: Kind, external_ip: int, *content: Any) -> Flow:
+def _flow(kind: Kind, external_ip: int, hard_timeout: int, content: tuple[Any, ...]) -> Flow:
     bare = Flow(*content)
+    if hard_timeout:
+        bare = replace(bare, hard_timeout=hard_timeout)
     if kind.drops != (not bare.actions and bare.goto is None):
         raise PipelineError(f"{bare.text()}: what drops has a kind of its own (cookies.py) and is counted by it; "
                             f"{kind.name} is {'' if kind.drops else 'not '}one")

@@ -19,6 +19,9 @@ from lbctl.values.owners import owner_of
 from lbctl.values.protocols import ETH_TYPES
 from lbctl.values.slices import PORT_MASK, clients_of
 
+ASKING_SECONDS = 10
+"""So long, unless it is said again, SYNs come to the controller. Without one they go by their slice then."""
+
 
 class SliceState(NamedTuple):
     """How a slice's packets find their server. owner: who gets its new connections; default: where packets without an
@@ -54,9 +57,10 @@ def slice_flows(sliced: Sliced) -> Iterator[Flow]:
             # Written onto themselves: so each connection has a cached flow of its own, which sees what changes.
             narrow = [MoveField(field, field, width) for field, width in (
                 (f"ipv{version}_src", address.max_prefixlen), (f"{transport}_src", 16))]
-            yield flow(Kind.SLICE, owner, "slices_in", 140, match, *narrow, goto="inbound_flags")
-        elif state.by_entry:
-            yield flow(Kind.SLICE, owner, "slices_in", 140, match, goto="access_in")
+            yield flow(Kind.SLICE, owner, "slices_in", 140, match, *narrow, goto="inbound_flags",
+                       hard_timeout=ASKING_SECONDS)
+        if state.by_entry:
+            yield flow(Kind.SLICE, owner, "slices_in", 130, match, goto="access_in")
         if state.owner:
             yield flow(Kind.SLICE, owner, "slices_in", 100, match, *_to(state.owner, service), goto="slice_hop")
     for server in sorted(sliced.servers, key=str):
@@ -68,6 +72,11 @@ def slice_flows(sliced: Sliced) -> Iterator[Flow]:
             yield flow(Kind.SLICE, owner, "slices_out", 100, match, goto="outbound_flags")
         else:
             yield flow(Kind.SLICE, owner, "slices_out", 100, match, *from_service, goto="way_back")
+
+
+def asking_flows(sliced: Sliced) -> list[Flow]:
+    """Those that are to be said again."""
+    return [each for each in slice_flows(sliced) if each.hard_timeout]
 
 
 def default_flows(sliced: Sliced) -> dict[int, Flow]:

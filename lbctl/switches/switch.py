@@ -215,6 +215,10 @@ class Switch:
             return []
         return self._apply({flow.identity: flow for flow in come}, {flow.identity: flow for flow in gone})
 
+    def renew(self, flows: Iterable[Flow]) -> list[Message]:
+        """Flows that it holds for some time only, once more."""
+        return [AddFlows(tuple(flows))] if self.ready else []
+
     def _apply(self, wanted: dict[Identity, Flow], old: dict[Identity, Flow]) -> list[Message]:
         """Makes `old` into `wanted`: adds (or replaces) first, so that nothing that stays is ever missing."""
         changed = tuple(flow for identity, flow in wanted.items() if self._held.get(identity) != flow)

@@ -180,8 +180,8 @@ class Instruction(Protocol):
 class _Parser(Protocol):
     def OFPFlowMod(
         self, datapath: ProtocolDesc, cookie: int, cookie_mask: int, table_id: int, command: int, *,
-        priority: int = 0x8000, out_port: int, out_group: int, flags: int = 0, match: object = None,
-        instructions: Sequence[Instruction] = (),
+        hard_timeout: int = 0, priority: int = 0x8000, out_port: int, out_group: int, flags: int = 0,
+        match: object = None, instructions: Sequence[Instruction] = (),
     ) -> SeldomMessage: ...
     def OFPBarrierRequest(self, datapath: ProtocolDesc) -> SeldomMessage: ...
     def OFPFlowStatsRequest(

@@ -181,7 +181,7 @@ def _flow_mod(flow: Flow, command: int) -> SeldomMessage:
             instructions.append(parser.OFPInstructionGotoTable(number(flow.goto)))
     return parser.OFPFlowMod(
         SWITCH, flow.cookie, 0 if command == ofp.OFPFC_ADD else 0xFFFFFFFFFFFFFFFF, number(flow.table), command,
-        priority=flow.priority, out_port=ofp.OFPP_ANY, out_group=ofp.OFPG_ANY,
+        hard_timeout=flow.hard_timeout, priority=flow.priority, out_port=ofp.OFPP_ANY, out_group=ofp.OFPG_ANY,
         flags=ofp.OFPFF_SEND_FLOW_REM if flow.send_removed else 0,
         match=parser.OFPMatch(_ordered_fields=_match_fields(flow)), instructions=instructions)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lbctl.openflow.slice_rules import ASKING_SECONDS
 from lbctl.site.model import HealthCheck, Site
 from tests.bed import faults
 from tests.bed.bed import Bed
@@ -180,6 +181,25 @@ def test_a_controller_that_dies_while_slices_change_hands(bed: Bed, step: str) -
     drain(bed, False)
     wait_divided(bed, *SERVERS)
     assert_unharmed(loads, 0)
+
+
+def asking(bed: Bed) -> bool:
+    """Shall lb-a show SYNs to the controller?"""
+    node = bed.lbs["lb-a"]
+    return "hard_timeout" in node.ovs.dump_flows(node.bridge, "table=11")
+
+
+def test_without_a_controller_new_connections_go_to_the_old_server(bed: Bed) -> None:
+    with Talks(bed.clients[0], FIRST, 30) as talks:
+        drain(bed, True)
+        bed.wait_until(lambda: service(bed)["slice_changes"], 5, "slices change hands")
+        bed.controller.kill()
+        bed.wait_until(lambda: not asking(bed), 2 * ASKING_SECONDS, "SYNs are not to be shown any more")
+        assert {request(bed.clients[0], FIRST)["server"] for _ in range(30)} == set(SERVERS)
+        assert talks.broken() == []
+        bed.controller.start()
+        wait_divided(bed, *SERVERS[1:])
+        assert talks.broken() == []
 
 
 def test_a_service_is_sliced_while_connections_run(quiet_bed: Bed) -> None:
