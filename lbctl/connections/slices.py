@@ -58,6 +58,7 @@ class Slices:
                     slicing.divide(self._weights(serving, place), lambda _: True, 0.0)
                 # Which connections have entries, the switches will tell.
                 serving.slices[place].mixed = set(range(SLICES))
+                self._sent[serving.address, place] = _flows(serving, place)
         self._saved.clear()
 
     def tick(self, now: float) -> Outbox:
@@ -165,7 +166,7 @@ class Slices:
 
     def _update(self, serving: Serving, place: Place) -> Outbox:
         """What has changed. What goes, goes in the inverse order of that in which it came."""
-        new = {flow.identity: flow for flow in slice_flows(serving.sliced(place))}
+        new = _flows(serving, place)
         old = self._sent.get((serving.address, place), {})
         self._sent[serving.address, place] = new
         gone = [flow for identity, flow in old.items() if identity not in new]
@@ -198,6 +199,11 @@ class Slices:
                 number: server for change in slicing.changes for number, server in change.before.items()
                 if change.step in (Step.NARROWED, Step.SWITCHED)})
             for serving in self._ground.external_ips for place, slicing in serving.slices.items()})
+
+
+def _flows(serving: Serving, place: Place) -> dict[Identity, Flow]:
+    """By their identities, in the order in which they are to come."""
+    return {flow.identity: flow for flow in slice_flows(serving.sliced(place))}
 
 
 def _name(serving: Serving, place: Place) -> ServiceName:
