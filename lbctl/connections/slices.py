@@ -55,7 +55,7 @@ class Slices:
                 if saved := self._saved.get(_name(serving, place)):
                     serving.slices[place] = Slicing(saved.owners, saved.before, slicing.by_client)
                 else:
-                    slicing.divide(self._weights(serving, place), lambda _: True, 0.0)
+                    slicing.divide(self._weights(serving, place), lambda _: True, lambda _: False, 0.0)
                 # Which connections have entries, the switches will tell.
                 serving.slices[place].mixed = set(range(SLICES))
                 self._sent[serving.address, place] = _flows(serving, place)
@@ -83,24 +83,30 @@ class Slices:
     # Who gets which.
 
     def _divide(self, serving: Serving, place: Place, slicing: Slicing, now: float) -> Outbox:
-        weights, owners = self._weights(serving, place), list(slicing.owners)
-        hops, down = serving.config.hops(), serving.servers.down
+        weights = self._weights(serving, place)
+        if weights == slicing.weights and not slicing.changes:
+            return []
+        hops, down, switch = serving.config.hops(), serving.servers.down, self._ground.switches[serving.assigned]
 
         def gone(server: Endpoint) -> bool:
             reset = (place, server) in down and serving.servers.resets(place)
             return place[0] == UDP or reset or server.address not in hops
 
-        if weights == slicing.weights and not slicing.changes:
+        def silent(server: Endpoint) -> bool:
+            return (place, server) in down or hops[server.address].address in switch.hearing.silent
+
+        before = slicing.states()
+        slicing.divide(weights, gone, silent, now)
+        changed = sum(old.owner != new for old, new in zip(before, slicing.owners, strict=True))
+        if before == slicing.states():
             return []
-        begun = slicing.divide(weights, gone, now)
-        if owners == slicing.owners:
-            return []
+        if changed:
+            self._ground.log(
+                "slices change hands", external_ip=str(serving.address), service=_text(place), slices=changed
+            )
         if not serving.unread:
             slicing.mixed |= self._mixed(serving, place, slicing)
-        changed = sum(here != there for here, there in zip(owners, slicing.owners, strict=True))
-        self._ground.log("slices change hands", external_ip=str(serving.address), service=_text(place), slices=changed)
-        out = self._update(serving, place)
-        return out if begun else [*out, self._ground.save()]
+        return [*self._update(serving, place), self._ground.save()]
 
     def _weights(self, serving: Serving, place: Place) -> dict[Endpoint, int]:
         switch = self._ground.switches[serving.assigned]

@@ -127,13 +127,14 @@ class Slicing:
         server = change.before[number] if comes_again else self.owners[number]
         return Opened(None, server, change.begun + CACHED)
 
-    def divide(self, weights: Mapping[Endpoint, int], gone: Callable[[Endpoint], bool], now: float) -> Change | None:
+    def divide(self, weights: Mapping[Endpoint, int], gone: Callable[[Endpoint], bool],
+               silent: Callable[[Endpoint], bool], now: float) -> None:
         """Gives each of these servers its share of the slices. gone: has that server lost its connections, so that its
-        slices can go to others at once? Returns the change that begins by this, if one does."""
+        slices can go to others at once? silent: does it not answer, so that new connections can't wait there?"""
         self.weights = dict(weights)
         self._forget(gone)
         wanted = divided(tuple(self.owners), weights)
-        before: dict[int, Endpoint] = {}
+        begun = {step: Change({}, step, now) for step in (Step.NARROWED, Step.SWITCHED)}
         for number, (owner, new) in enumerate(zip(self.owners, wanted, strict=True)):
             if owner == new:
                 continue
@@ -142,13 +143,9 @@ class Slicing:
                 continue  # one after the other
             self.owners[number] = new
             if changing is None and owner is not None and not gone(owner):
-                before[number] = owner
-        if not before:
-            return None
-        change = Change(before, begun=now)
-        self.mixed -= before.keys()
-        self.changes.append(change)
-        return change
+                begun[Step.SWITCHED if silent(owner) else Step.NARROWED].before[number] = owner
+                self.mixed.discard(number)
+        self.changes += [change for change in begun.values() if change.before]
 
     @staticmethod
     def _may_redirect(

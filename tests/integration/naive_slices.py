@@ -3,4 +3,4 @@
 from lbctl.servers.slicing import Slicing
 
 divide = Slicing.divide
-Slicing.divide = lambda slicing, weights, gone, now: divide(slicing, weights, lambda server: True, now)
+Slicing.divide = lambda slicing, weights, gone, silent, now: divide(slicing, weights, lambda server: True, silent, now)

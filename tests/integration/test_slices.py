@@ -18,6 +18,7 @@ from tests.bed.traffic import request
 from tests.integration.failing import begin, failover_of
 from tests.integration.hands import counters, metric
 from tests.integration.moving import FIRST, Talks, assert_unharmed, mixed_load
+from tests.integration.test_field_layer2 import unplugged
 
 SETTINGS = {"grace": 0.5, "linger": 1, "arp_interval": 1.0}
 SERVERS = "10.0.0.11", "10.0.0.12", "10.0.0.13"
@@ -228,3 +229,13 @@ def test_a_service_is_sliced_while_connections_run(quiet_bed: Bed) -> None:
     before = counters(bed)["packet_ins"]
     assert {request(bed.clients[0], FIRST)["server"] for _ in range(20)} == set(SERVERS)
     assert counters(bed)["packet_ins"] <= before + 5
+
+
+def test_a_silent_server_gets_no_new_connections(bed: Bed) -> None:
+    """It answers no ARP; there is no health check. What it has may go on when it is there again."""
+    with unplugged(bed, f"server-{SERVERS[0]}"):
+        bed.wait_until(lambda: slices_of(bed)[SERVERS[0]] == 0, 20, "new connections go to others")
+        bed.wait_until(lambda: service(bed)["slice_changes"][0]["step"] == "switched", 5, "in force")
+        time.sleep(0.5)  # and the datapath's cache has followed
+        assert {request(bed.clients[0], FIRST)["server"] for _ in range(30)} == set(SERVERS[1:])
+    wait_divided(bed, *SERVERS, timeout=40)

@@ -151,8 +151,8 @@ def test_weights_count_with_the_scheduler_that_has_them(scheduler: SchedulerName
 def removed(control, step: Step, at: float = START) -> Slicing:
     """The second server's slices go to the first, which is so far."""
     slicing = control.slices[IP_1][PLACE]
-    change = slicing.divide({FIRST: 1}, lambda _: False, at)
-    assert change
+    slicing.divide({FIRST: 1}, lambda _: False, lambda _: False, at)
+    [change] = slicing.changes
     change.step = step
     return slicing
 
@@ -173,7 +173,7 @@ def test_slices_that_change_hands(api, step, old) -> None:
 
 def test_a_slice_whose_last_server_leaves_is_shown_while_it_has_connections(api) -> None:
     slicing = api.control.slices[IP_1][PLACE]
-    slicing.divide({}, lambda _: False, 0.0)
+    slicing.divide({}, lambda _: False, lambda _: False, 0.0)
     assert len(pages(api)) == SLICES == api.get(TABLE, limit=1)["total"]
     assert api.get(f"/v1/external-ips/{IP_1}")["services"][0]["slice_changes"][0]["since"] is None
 
@@ -229,7 +229,7 @@ def test_doctor_knows_what_a_sliced_service_needs() -> None:
     assert "router 198.51.100.254 of the sliced external IP 198.51.100.1 does not" in router
     assert "clients that are not on the external network get no answers" in router
     api.control.switches["lb-a"].neighbours[ROUTER] = "02:00:00:00:00:fd"
-    api.control.slices[IP_1][PLACE].divide({FIRST: 1, SECOND: 1}, lambda _: True, 0.0)
+    api.control.slices[IP_1][PLACE].divide({FIRST: 1, SECOND: 1}, lambda _: True, lambda _: False, 0.0)
     assert not [finding for finding in check_servers(api.get(f"/v1/external-ips/{IP_1}")) if finding.mend]
 
 

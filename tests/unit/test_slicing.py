@@ -40,9 +40,10 @@ class Switch(RuleBasedStateMachine):
         self.slicing = Slicing()
         self.weights = dict.fromkeys(SERVERS[:count], 1)
         self.dead: set[Endpoint] = set()
+        self.silent: set[Endpoint] = set()
         self.entries: dict[bytes, Endpoint] = {}
         self.alive: list[Connection] = []
-        self.slicing.divide(self.weights, lambda _: True, 0.0)
+        self.slicing.divide(self.weights, lambda _: True, lambda _: False, 0.0)
 
     def server_of(self, key: bytes, syn: int | None = None) -> Endpoint | None:
         """Where the switch sends that packet; None: it is refused."""
@@ -104,9 +105,20 @@ class Switch(RuleBasedStateMachine):
         self.dead.discard(server)
         self._divide()
 
+    @rule(server=st.sampled_from(SERVERS))
+    def answers_no_more_or_again(self, server: Endpoint) -> None:
+        """Its connections go on, for all that is known."""
+        self.silent ^= {server}
+        self._divide()
+
+    @property
+    def taking(self) -> dict[Endpoint, int]:
+        well = {server: weight for server, weight in self.weights.items() if server not in self.dead}
+        return {server: weight for server, weight in well.items() if server not in self.silent} or well
+
     def _divide(self) -> None:
-        taking = {server: weight for server, weight in self.weights.items() if server not in self.dead}
-        self.slicing.divide(taking, self.dead.__contains__, self.now)
+        taking = self.taking
+        self.slicing.divide(taking, self.dead.__contains__, self.silent.__contains__, self.now)
 
     @rule(data=st.data())
     def goes_on(self, data: st.DataObject) -> None:
@@ -157,7 +169,7 @@ class Switch(RuleBasedStateMachine):
     @invariant()
     def shares_are_right_in_the_end(self) -> None:
         if hasattr(self, "slicing") and not self.slicing.changes:
-            taking = {server: weight for server, weight in self.weights.items() if server not in self.dead}
+            taking = self.taking
             for server, weight in taking.items():
                 ideal = SLICES * weight / sum(taking.values())
                 assert abs(self.slicing.owners.count(server) - ideal) < 1
