@@ -87,7 +87,7 @@ def _changes(scene: Scene) -> tuple[int, list[float]]:
     path = f"/v1/external-ips/{external_ip.address}"
     servers = external_ip.services[0].servers
     changed, seconds = 0, list[float]()
-    for server, drained in itertools.product(itertools.cycle(servers), (True, False)):
+    for server, drained in ((server, drained) for server in itertools.cycle(servers) for drained in (True, False)):
         begun = time.monotonic()
         before = _slices(scene, path)
         scene.rest("PATCH", f"{path}/services/tcp/80/servers/{server.endpoint}", {"drained": drained})

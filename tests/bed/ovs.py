@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import shutil
 import signal
 from collections.abc import Sequence
@@ -177,14 +178,21 @@ class PrivateOvs:
             "protocols=OpenFlow10,OpenFlow13,OpenFlow14",
             f"other_config:datapath-id={dpid:016x}",
             "other_config:disable-in-band=true",
-            "--", *tries.command(bridge),
         ]
+        if self._version() < tries.BUILT_IN:
+            command += ["--", *tries.command(bridge)]
         for number, port in enumerate(ports, start=1):
             command += ["--", "add-port", bridge, port, "--", "set", "interface", port, f"ofport_request={number}"]
         self.vsctl(*command)
         self._check_ports(bridge, ports)
         if controller is not None:
             self.set_controller(bridge, controller, inactivity_probe=inactivity_probe)
+
+    def _version(self) -> tuple[int, ...]:
+        """Of ovs-vswitchd: such as (3, 1)."""
+        found = re.search(r"(\d+)\.(\d+)", self._run("ovs-vswitchd", "--version"))
+        assert found is not None, "ovs-vswitchd tells its version"
+        return tuple(map(int, found.groups()))
 
     def set_controller(self, bridge: str, controller: str, *, inactivity_probe: float = 15.0) -> None:
         """Connect `bridge` to `controller`; a lost one is tried again every second."""

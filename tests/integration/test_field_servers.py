@@ -431,9 +431,9 @@ def test_a_service_has_its_own_idle_timeout(quiet_bed: Bed) -> None:
 
     with Talks(quiet_bed.clients[0], EXTERNAL, 1) as talks:
         for port in (OTHER_PORT, 80):
-            for _ in range(QUERIES):
-                with sender(quiet_bed, port):
-                    pass
+            with contextlib.ExitStack() as all_open:  # else two may have the same port
+                for _ in range(QUERIES):
+                    all_open.enter_context(sender(quiet_bed, port))
         eventually(quiet_bed, lambda: entries("udp", 80) == 0, "they are idle", 15.0)
         assert entries("udp", OTHER_PORT) == QUERIES
         assert talks.broken() == [] and entries("tcp", 80) == 1

@@ -445,7 +445,7 @@ def test_a_site_with_ipv6_needs_prefix_trees_for_it(all_kinds):
     [bridge] = all_kinds.tools.tables["Bridge"]
     bridge["flow_tables"] = ["map", []]
     [(found, how)] = all_kinds()
-    assert "no prefix trees for IPv6 in tables 5, 10, 20, 21, 30" in found
+    assert "no prefix trees for IPv6 in tables 5, 10, 20, 21, 24, 25, 30" in found
     assert f"ovs-vsctl {' '.join(tries.command('br0'))} (" in how
     all_kinds.tools.version = "3.5.0"
     assert all_kinds() == [], "it has them by itself"
