@@ -36,7 +36,7 @@ def _from_server(serving: Serving, reply: bytes) -> tuple[bytes, bytes] | None:
     protocol, address, port, client, client_port = unpack_key(reply)
     server = Endpoint(ip_address(address), port)
     for place in serving.slices:
-        if place[0] == protocol and server in serving.sliced(place).servers:
+        if place[0] == protocol and server in serving.answering(place):
             return pack_key(protocol, client, client_port, serving.address.packed, place[1]), reply
     return None
 

@@ -23,7 +23,7 @@ from lbctl.site.model import ServiceName
 from lbctl.store import SavedSlices, State
 from lbctl.values.addresses import Address, Endpoint
 from lbctl.values.keys import Place
-from lbctl.values.protocols import UDP
+from lbctl.values.protocols import PROTOCOL_NAMES, UDP
 from lbctl.values.slices import SLICES
 
 NARROWED, SWITCHED, FLIPPED, SETTLED = 1.2, 0.5, 0.5, 0.3
@@ -217,4 +217,4 @@ def _name(serving: Serving, place: Place) -> ServiceName:
 
 
 def _text(place: Place) -> str:
-    return f"{'udp' if place[0] == UDP else 'tcp'}/{place[1]}"
+    return f"{PROTOCOL_NAMES[place[0]]}/{place[1]}"

@@ -165,9 +165,11 @@ class Serving:
 
     def sliced(self, place: Place) -> Sliced:
         """A sliced service, as its flows are made of it."""
-        service, slicing = self.services[place], self.slices[place]
-        servers = frozenset(server.endpoint for server in service.servers) | slicing.servers()
-        return Sliced(self.address, service, slicing.states(), servers)
+        return Sliced(self.address, self.services[place], self.slices[place].states(), self.answering(place))
+
+    def answering(self, place: Place) -> frozenset[Endpoint]:
+        """The servers of a sliced service whose answers may come without an entry."""
+        return frozenset(server.endpoint for server in self.services[place].servers) | self.slices[place].servers()
 
     def remove(self, entry: Entry, now: float) -> None:
         """Takes an entry out of the table, and frees its port."""
