@@ -15,7 +15,7 @@ from lbctl.openflow.inbound import (
     decode_neighbours,
     decode_way_back,
 )
-from lbctl.openflow.tables import TABLES, name_of
+from lbctl.openflow.tables import TABLES, number
 from lbctl.values.keys import BUCKETS
 from lbctl.values.side import EXTERNAL
 
@@ -79,7 +79,7 @@ class ReadBack:
         return found
 
     def answer(self, question: Question, body: bytes, more: bool) -> None:
-        """One part of the answer to a question."""
+        """One part of the answer to a question; what it says of another table than the one asked about is not heard."""
         if question.of_entries:
             entries, others = self.decoder.decode(body)
             self.strange += len(others)
@@ -90,7 +90,9 @@ class ReadBack:
             if question.table == "way_back":
                 for known, found in zip(self.way_back, decode_way_back(body), strict=True):
                     known.update(found)
-            self.cookies.update((name_of(flow.table), flow.cookie) for flow in decode_flow_stats(body))
+            table = number(question.table)
+            flows = (flow for flow in decode_flow_stats(body) if flow.table == table)
+            self.cookies.update((question.table, flow.cookie) for flow in flows)
         if not more:
             self.open.discard(question)
 
