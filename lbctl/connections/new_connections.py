@@ -17,7 +17,7 @@ from lbctl.connections.last_hops import LastHops
 from lbctl.connections.reused import Reused, is_closed
 from lbctl.connections.transition import Transition
 from lbctl.connections.unanswered import Unanswered
-from lbctl.entries.access_table import ENDING, GONE, REFUSED, REINSTALLED, RESET, REUSED, Entry
+from lbctl.entries.access_table import ANSWERED, ENDING, GONE, REFUSED, REINSTALLED, RESET, REUSED, Entry
 from lbctl.entries.translation import outbound_keys
 from lbctl.frames import icmp
 from lbctl.frames.packets import Packet, parse_mac
@@ -125,6 +125,7 @@ class NewConnections:
         if arrival.switch.role(serving.address).mode is not TransferMode.NORMAL:
             return self._transition.hold(arrival, serving)
         if answered or entry.flags & GONE:
+            entry.flags |= ANSWERED
             return self._open(arrival, serving, entry.key, serving.table.find(arrival.way, entry.key))
         arrival.switch.counters["unanswered_syns"] += 1
         address, port = entry.server
@@ -190,12 +191,13 @@ class NewConnections:
             entry.flags = entry.flags & ~(RESET | REFUSED) | REINSTALLED
         else:
             # The port is used again: by a connection that ended unseen (its flows may be running out), or by a forged
-            # SYN, after a forged FIN or RST even. The same server can tell, and the flows are put back as new.
+            # SYN, after a forged FIN or RST even. The same server can tell, and the flows are put back as new: they no
+            # longer tell whether it has answered.
             entry.isn, entry.created, entry.last_seen = packet.seq, arrival.now, arrival.now
             if entry.flags & ENDING:
                 entry.flags &= ~(ENDING | REFUSED)
                 serving.table.changed(entry)
-            entry.flags |= REUSED
+            entry.flags |= REUSED | ANSWERED
         return True
 
 

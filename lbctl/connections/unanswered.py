@@ -12,7 +12,7 @@ from functools import partial
 from lbctl.connections.arrival import Arrival
 from lbctl.connections.counted import counted_since
 from lbctl.connections.lately import Lately
-from lbctl.entries.access_table import Entry
+from lbctl.entries.access_table import ANSWERED, Entry
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
@@ -46,7 +46,7 @@ class Unanswered:
         packet, now, lb = arrival.packet, arrival.now, arrival.switch.lb.name
         if arrival.way is not EXTERNAL or entry not in serving.table.half_open or entry.isn != packet.seq:
             return []
-        if lb != serving.assigned or entry.created < counted_since(serving, arrival.switch):
+        if entry.flags & ANSWERED or lb != serving.assigned or entry.created < counted_since(serving, arrival.switch):
             return []
         if now < entry.created + SECONDS or not self._asked.may(entry.key, now):
             return []

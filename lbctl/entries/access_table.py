@@ -24,10 +24,10 @@ from lbctl.values.side import EXTERNAL, INTERNAL, Side
 FIN_IN, FIN_OUT, RESET = EXTERNAL.flag, INTERNAL.flag, 4
 """Flags of an entry that say how far it has ended: its flow for packets from the client (for those to the client) ran
 out after FIN; a RST was seen. Its state follows from them, and from nothing else."""
-REINSTALLED, GONE, REUSED, REFUSED = 8, 16, 32, 64
+REINSTALLED, GONE, REUSED, REFUSED, ANSWERED = 8, 16, 32, 64, 128
 """Flags that say what has happened to it: a flow that had run out was installed again, there or at another LB; it is no
 longer in the table; an earlier connection had the same ports shortly before; the RST came from inside, so from its
-server."""
+server; its server has answered a SYN, or may have, before its flows began to count anew."""
 ENDING = FIN_IN | FIN_OUT | RESET
 STATES = tuple("reset" if flags & RESET else "half-closed" if flags else "open" for flags in range(ENDING + 1))
 """State of an entry, by those of its flags that are in ENDING."""

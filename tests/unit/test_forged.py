@@ -6,7 +6,7 @@ The hosts ignore the forged ones, by their numbers, which the control function d
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lbctl.connections.endings import REMEMBERED_SECONDS, Endings
@@ -65,6 +65,7 @@ def attacked(nat: str) -> tuple[Attacked, Conversation]:
 
 @pytest.mark.parametrize("nat", ["destination", "full"])
 @settings(max_examples=50)
+@example(inward=True, steps=[(SYN, FAR), 2.0, (SYN, FAR)])  # The second looks as if the server had not answered it.
 @given(inward=st.booleans(), steps=steps)
 def test_forged_segments_break_no_connection(nat: str, inward: bool, steps: list[object]) -> None:
     world, conversation = attacked(nat)

@@ -48,6 +48,15 @@ def test_it_stays_where_the_server_has_answered(world: World) -> None:
     assert world.counter("unanswered_syns") == 0
 
 
+def test_a_server_that_has_answered_once_is_believed(world: World) -> None:
+    """Each time that its flows are put back they count from 0."""
+    first = world.send(from_client(), EXTERNAL)
+    world.send(reply_to(first[0]), INTERNAL, SYN | ACK)
+    for _ in range(3):
+        world.now += SECONDS + 1.0
+        assert server_of(world.send(from_client(), EXTERNAL)) == FIRST
+
+
 def test_it_stays_where_there_is_no_other(world: World) -> None:
     [serving] = world.control.ground.external_ips
     [place] = serving.services
