@@ -67,7 +67,7 @@ To see the same of a running LB: `ovs-ofctl -O OpenFlow14 dump-flows BRIDGE`. To
   or changes its MAC, the connections that it carries follow with their next packets.
 - A sliced service's clients are on the external network, or behind its external IP's `router`, which knows the way to
   all of them ([slices.md](slices.md)).
-- With destination NAT a server belongs to one external IP, so its address tells whose connections it answers.
+- Without full NAT a server belongs to one external IP, so its address tells whose connections it answers.
 
 """
 

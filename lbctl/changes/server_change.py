@@ -57,7 +57,7 @@ def _check(ground: Ground, serving: Serving, after: ExternalIp, new: Collection[
         if other is serving:
             continue
         taken = [server for server in new if server in other.config.former_internal_ips]
-        if after.nat == other.config.nat == "destination":
+        if after.has_own_servers and other.config.has_own_servers:
             taken += [server for server in new if server.packed in other.table.servers()]
         if taken:
             raise Refused(

@@ -48,11 +48,11 @@ def change_site(ground: Ground, needs: Needs, wanted: InForce, now: float) -> Ou
 def _check(ground: Ground, site: Site) -> None:
     staying = {external_ip.address for external_ip in site.external_ips}
     lbs = {lb.name: lb for lb in site.load_balancers}
-    owners = {server: external_ip.address for external_ip in site.external_ips if external_ip.nat == "destination"
+    owners = {server: external_ip.address for external_ip in site.external_ips if external_ip.has_own_servers
               for server in external_ip.server_addresses()}
     for serving in ground.external_ips:
         taken = [str(server) for server in sorted(servers_in_use(serving), key=address_order)
-                 if serving.config.nat == "destination" and owners.get(server, serving.address) != serving.address]
+                 if serving.config.has_own_servers and owners.get(server, serving.address) != serving.address]
         if taken and serving.address in staying:
             raise Refused(
                 409,

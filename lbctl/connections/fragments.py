@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from lbctl.connections.answers import drop, send_icmp_error
 from lbctl.connections.arrival import Arrival, way_of
+from lbctl.connections.direct import straight_to
 from lbctl.connections.icmp_handler import echo_entry, is_request
 from lbctl.connections.outward import gateway_for
 from lbctl.connections.sliced import find
@@ -35,7 +36,7 @@ from lbctl.site.model import Tunnel
 from lbctl.switches.switch import Switch
 from lbctl.values.keys import inverse_key, service_of, unpack_key
 from lbctl.values.protocols import ETHERNET_HEADER, ICMP, ICMPV6, TCP
-from lbctl.values.side import EXTERNAL
+from lbctl.values.side import EXTERNAL, INTERNAL
 
 PATIENCE = 15.0
 """Seconds that a fragment waits for the first one, or the first one for the others (RFC 791; RFC 6146: at least 2)."""
@@ -134,11 +135,27 @@ class Fragments:
         if packet.ttl <= 1:
             return send_icmp_error(arrival, serving, icmp.TTL_EXPIRED)
         entry = find(self._ground, switch, serving, arrival.way, arrival.key) if arrival.key else None
+        if entry and serving.config.direct:
+            return self._straight(arrival, fragment, serving, entry)
         if entry is None or entry.next_hop == NO_HOP or serving.outbound and not entry.inner_hop:
             # What it leads to sends it through the tables again, and so here, once there is a complete entry.
             return (self._new if entry is None and _opens(arrival, serving) else self._stray)(arrival, serving)
+        return self._to_limit(arrival, fragment, serving, entry, self._way(arrival, serving, entry))
+
+    def _straight(self, arrival: Arrival, fragment: Fragment, serving: Serving, entry: Entry) -> Outbox:
+        """To a server that answers clients itself: as it came."""
+        server = entry.server[0]
+        straight = straight_to(arrival, serving, server)
+        if straight is None or arrival.key is None:
+            return drop(arrival.switch, "next_hop_unknown")
+        limit = self._ground.limit(serving, INTERNAL, server) or fragments.LARGEST
+        way = Way(arrival.key, straight.macs, arrival.switch.lb.name, straight.port, straight.tunnel, limit)
+        return self._to_limit(arrival, fragment, serving, entry, way)
+
+    def _to_limit(
+        self, arrival: Arrival, fragment: Fragment, serving: Serving, entry: Entry, way: Way
+    ) -> Outbox:
         entry.last_seen = arrival.now
-        way = self._way(arrival, serving, entry)
         if fragment.end - ETHERNET_HEADER > way.limit and may_not_be_fragmented(arrival.frame):
             return send_icmp_error(arrival, serving, icmp.too_big(way.limit))
         return self._go(arrival, fragment, way)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from lbctl.connections.answers import drop, send_icmp_error
 from lbctl.connections.arrival import Arrival
+from lbctl.connections.direct import straight_to
 from lbctl.connections.sliced import find
 from lbctl.connections.translated import whose
 from lbctl.entries.access_table import NO_HOP, Entry
@@ -72,6 +73,12 @@ class IcmpHandler:
             return drop(switch, "icmp_not_assigned")
         if entry is None:
             return drop(switch, "icmp_quotes_no_connection")
+        if serving.config.direct:
+            # As it came: table deliver_server gives it its address back.
+            ends = packet.src, entry.server[0]
+            out = translated_error(arrival.frame, packet, found.transport, inverse_key(entry.key), ends)
+            switch.counters["icmp_errors_translated"] += 1
+            return _delivered(arrival, out, False)
         if entry.next_hop == NO_HOP or serving.outbound and not entry.inner_hop:
             return drop(switch, "next_hop_unknown")
         key = entry.key_from(way.other)
@@ -108,6 +115,8 @@ class IcmpHandler:
         if may_not_be_fragmented(frame):
             return send_icmp_error(found.arrival, found.serving, icmp.too_big(limit))
         arrival.switch.counters["packets_cut"] += 1
+        if found.serving.config.direct:
+            return _pieces_as_they_came(found, limit)
         end = arrival.packet.payload_offset + arrival.packet.payload_length
         return [effect for piece in cut(frame[ETHERNET_HEADER:end], limit)
                 for effect in _delivered(arrival, frame[:ETHERNET_HEADER] + piece, bool(found.entry.inner_hop))]
@@ -143,6 +152,17 @@ class IcmpHandler:
         hop = entry.inner_hop if arrival.way is EXTERNAL else entry.next_hop
         key = inverse_key(entry.key_from(arrival.way.other))
         return _delivered(arrival, readdressed_frame(frame, packet, key, hop))
+
+
+def _pieces_as_they_came(found: _Original, limit: int) -> Outbox:
+    """Of a packet to a server that answers clients itself."""
+    arrival, straight = found.arrival, straight_to(found.arrival, found.serving, found.entry.server[0])
+    if straight is None:
+        return drop(arrival.switch, "next_hop_unknown")
+    end = arrival.packet.payload_offset + arrival.packet.payload_length
+    head = straight.macs + arrival.frame[12:ETHERNET_HEADER]
+    return [ToSwitch(arrival.switch.lb.name, PacketOut(head + piece, FROM_CONTROLLER, straight.port, straight.tunnel))
+            for piece in cut(arrival.frame[ETHERNET_HEADER:end], limit)]
 
 
 def is_request(arrival: Arrival) -> bool:

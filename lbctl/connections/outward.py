@@ -22,7 +22,7 @@ from lbctl.values.transfer import TransferMode
 def gateway_for(arrival: Arrival, serving: Serving, directory: Directory) -> Serving | None:
     """The NAT gateway whose packet it is, and not `serving`'s, one of whose servers has sent it; None: it is
     serving's."""
-    if arrival.way is not INTERNAL or serving.outbound or serving.config.nat != "destination":
+    if arrival.way is not INTERNAL or not serving.config.has_own_servers:
         return None
     gateway = directory.gateway_of(arrival.packet.src)
     key = arrival.key

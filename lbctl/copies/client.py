@@ -171,9 +171,9 @@ class KeeperClient:
 def socket_ports(external_ip: ExternalIp, server: Address) -> dict[int, int]:
     """TCP port of that server -> external port, for a fetch of its sockets. Raises KeeperError if they don't tell the
     entries."""
-    if external_ip.nat != "destination" or external_ip.kind != "service":
+    if not external_ip.has_own_servers:
         raise KeeperError(f"{external_ip.address}: the servers' sockets tell its connections only with destination "
-                          "NAT; take `copies: keeper`")
+                          "NAT, or none; take `copies: keeper`")
     derived = derived_ports(external_ip, server)
     ports = {each.port for service in external_ip.services if service.protocol_number == TCP
              for each in service.servers if each.address == server}

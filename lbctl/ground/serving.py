@@ -120,7 +120,7 @@ class Serving:
         addresses, ports, outbound, mapping = _translated_to(self.config)
         kind = Mappings if mapping == "endpoint-independent" else Allocation
         gateway = self.config.gateway
-        if not addresses and gateway:
+        if not addresses and gateway and not self.config.direct:
             if self.inner:
                 self.inner.change((gateway.packed,), PORTS)
             else:
@@ -165,10 +165,12 @@ class Serving:
 
     def sliced(self, place: Place) -> Sliced:
         """A sliced service, as its flows are made of it."""
-        return Sliced(self.address, self.services[place], self.slices[place].states(), self.answering(place))
+        direct = self.config.direct
+        answering = frozenset[Endpoint]() if direct else self.answering(place)
+        return Sliced(self.address, self.services[place], self.slices[place].states(), answering, direct)
 
     def answering(self, place: Place) -> frozenset[Endpoint]:
-        """The servers of a sliced service whose answers may come without an entry."""
+        """The servers of a sliced service that may answer connections without an entry."""
         return frozenset(server.endpoint for server in self.services[place].servers) | self.slices[place].servers()
 
     def remove(self, entry: Entry, now: float) -> None:
@@ -279,7 +281,7 @@ class Directory:
         self._by_internal = {
             address.packed: serving for serving in servings for address in serving.config.every_internal_ip()
         }
-        self._by_server = {server.packed: serving for serving in servings if serving.config.nat == "destination"
+        self._by_server = {server.packed: serving for serving in servings if serving.config.has_own_servers
                            for server in serving.config.server_addresses()}
         self._servers = {server.packed for serving in servings for server in serving.config.hops()}
         self._served = {

@@ -225,7 +225,7 @@ class Checker:
         none."""
         source, serving, (first, last) = target.serving.config.check_source().packed, target.serving, CHECK_PORTS
         for _ in range(last - first + 1):
-            key = pack_key(target.check.protocol_number, source, target.source_port, *target.to)
+            key = pack_key(target.check.protocol_number, source, target.source_port, *target.asked)
             if key not in self._flights and serving.table.by_reply(inverse_key(key)) is None:
                 return key
             target.source_port = first if target.source_port == last else target.source_port + 1
@@ -244,7 +244,7 @@ class Checker:
         switch = self._ground.switches.get(flight.target.serving.assigned)
         if switch is None or not switch.ready or switch.of_ports is None:
             return []
-        return [_through(switch, switch.of_ports, _frame(flight.key, what)) for what in said]
+        return [_through(switch, switch.of_ports, _frame(flight, what)) for what in said]
 
     # Answers.
 
@@ -260,8 +260,10 @@ class Checker:
             return []
         flight = self._flights.get(pack_key(packet.protocol, packet.dst, packet.dst_port, packet.src, packet.src_port))
         if flight is None:
-            # What a server still says after the verdict is answered so that nothing of the check stays there.
-            reset = packets.tcp_reset(packet, NO_MAC) if switch.ready else None
+            # What a server still says after the verdict is answered so that nothing of the check stays there; unless it
+            # says it as its external IP, and so may be any.
+            known = packet.src not in self._ground.external_ips.by_address
+            reset = packets.tcp_reset(packet, NO_MAC) if switch.ready and known else None
             return [_through(switch, switch.of_ports, reset)] if reset and switch.of_ports else []
         said, verdict = flight.attempt.received(packet, _payload(packet, packet_in.frame))
         if said:
@@ -308,9 +310,10 @@ def _payload(packet: Packet, frame: bytes) -> bytes:
     return frame[start:packet.payload_offset + packet.payload_length]
 
 
-def _frame(key: bytes, what: Segment | bytes) -> bytes:
+def _frame(flight: Flight, what: Segment | bytes) -> bytes:
     """For table deliver_server."""
-    _, source, source_port, destination, port = unpack_key(key)
+    _, source, source_port, _, port = unpack_key(flight.key)
+    destination = flight.target.server.address.packed
     if isinstance(what, Segment):
         return packets.tcp_segment(
             NO_MAC,

@@ -74,9 +74,10 @@ class Target:
         return self.service.health_check
 
     @property
-    def to(self) -> tuple[bytes, int]:
-        """Packed address and port that are asked."""
-        return self.server.address.packed, self.check.port or self.server.port
+    def asked(self) -> tuple[bytes, int]:
+        """Packed address and port that answer. A server that answers clients itself does that as its external IP."""
+        address = self.serving.address if self.serving.config.direct else self.server.address
+        return address.packed, self.check.port or self.server.port
 
     def note(self, passed: bool, began: float) -> None:
         """The outcome of its last check, and when that began."""

@@ -103,10 +103,10 @@ def derived_ports(external_ip: ExternalIp, server: Address) -> DerivedPorts:
     """The external port for each of that server's ports that tells it: only one service of this external IP leads
     there.
 
-    Empty unless it has destination NAT and services.
+    Empty with full NAT, and of a NAT gateway.
     """
     found: dict[bytes, bytes | None] = {}
-    if external_ip.nat == "destination" and external_ip.kind == "service":
+    if external_ip.has_own_servers:
         for service in external_ip.services:
             for port in {each.port for each in service.servers if each.address == server}:
                 place = bytes([service.protocol_number]) + port.to_bytes(2)

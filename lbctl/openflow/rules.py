@@ -287,17 +287,27 @@ def _opens(protocol: str) -> Match:
     return {"tcp_flags": OPENS_CONNECTION} if protocol == "tcp" else {}
 
 
-def delivery_flows(hops: Mapping[Address, Hop], neighbours: Mapping[Address, str], ports: Ports) -> Iterator[Flow]:
-    """How to reach each server whose next hop's MAC is known. hops: by server; neighbours: the MAC of a next hop."""
+def delivery_flows(
+    hops: Mapping[Address, Hop], neighbours: Mapping[Address, str], ports: Ports, direct: Mapping[Address, Address]
+) -> Iterator[Flow]:
+    """How to reach each server whose next hop's MAC is known. hops: by server; neighbours: the MAC of a next hop.
+    direct: the external IPs of servers that get packets as they came: so far a packet has its server's address, which
+    Open vSwitch never writes where it is another one in the end."""
     for server, (next_hop, tunnel) in hops.items():
         if next_hop not in neighbours:
             continue
         to_server: Match = {"eth_type": ETH_TYPES[server.version], f"ipv{server.version}_dst": str(server)}
         to_mac = SetField("eth_dst", neighbours[next_hop])
-        to_hop = (SetField("eth_src", ports.internal.mac), to_mac, DEC_TTL)
+        address = direct.get(server)
+        as_it_came = (SetField(f"ipv{address.version}_dst", str(address)),) if address else ()
+        to_hop = (*as_it_came, SetField("eth_src", ports.internal.mac), to_mac, DEC_TTL)
         if tunnel is None and ports.internal.limit is not None:
             yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, to_mac, _measure(ports.internal.limit),
                        goto="send_inside")
+            if as_it_came:
+                yield flow(Kind.DELIVER, 0, "send_inside", 105, to_server, *as_it_came,
+                           SetField("eth_src", ports.internal.mac), DEC_TTL, FORGET_IN_PORT,
+                           Output(ports.internal.number))
         elif tunnel is None:
             yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, *to_hop, FORGET_IN_PORT,
                        Output(ports.internal.number))
@@ -329,6 +339,12 @@ def neighbour_flows(hops: Iterable[Hop], routers: Iterable[Address], ports: Port
             yield flow(Kind.SERVER_ARP, 0, "arp", 110, {**where, **head, **fields}, CONTROLLER, meter=METER_ARP)
 
 
+def direct_servers(external_ips: Iterable[ExternalIp]) -> dict[Address, Address]:
+    """The servers that answer clients themselves -> their external IP."""
+    return {server: external_ip.address for external_ip in external_ips if external_ip.direct
+            for server in external_ip.hops()}
+
+
 def all_flows(external_ips: Iterable[ExternalIp], roles: Mapping[Address, Role],
               neighbours: Mapping[Address, str], ports: Ports, watched: Watched | None = None,
               internal: Internal = NO_NETWORKS) -> list[Flow]:
@@ -339,7 +355,8 @@ def all_flows(external_ips: Iterable[ExternalIp], roles: Mapping[Address, Role],
     hops = {server: hop for external_ip in external_ips for server, hop in ports.hops(external_ip).items()}
     routers = {external_ip.router for external_ip in external_ips if external_ip.router}
     tunnels = sorted({replace(hop.tunnel, mtu=0) for hop in hops.values() if hop.tunnel}, key=str)
-    flows = [*base_flows(ports, tunnels), *source_flows(ports, internal), *delivery_flows(hops, neighbours, ports),
+    flows = [*base_flows(ports, tunnels), *source_flows(ports, internal),
+             *delivery_flows(hops, neighbours, ports, direct_servers(external_ips)),
              *neighbour_flows(hops.values(), routers, ports), *inside_flows(sorted(prefixes, key=str)),
              *way_back_flows(external_ips, neighbours)]
     if watched:
@@ -373,7 +390,7 @@ def _mode_flows(external_ip: ExternalIp, owner: int, role: Role, ports: Ports) -
                 if hop.tunnel:
                     where = comes_by(ports.to(hop.tunnel), hop.tunnel)
                     yield _mode_flow(owner, role, 110, where, {"src": server, "dst": internal}, "outbound_flags")
-    else:
+    elif not external_ip.direct:
         for server, hop in hops.items():
             where = comes_by(ports.to(hop.tunnel), hop.tunnel)
             yield _mode_flow(owner, role, 100, where, {"src": server}, "outbound_flags")

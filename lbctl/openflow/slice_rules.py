@@ -34,12 +34,19 @@ class SliceState(NamedTuple):
 
 
 class Sliced(NamedTuple):
-    """A sliced service. servers: all whose answers may come without an entry."""
+    """A sliced service. servers: all whose answers may come without an entry; direct: they answer clients
+    themselves."""
 
     external_ip: Address
     service: Service
     slices: tuple[SliceState, ...]
     servers: frozenset[Endpoint]
+    direct: bool = False
+
+    @property
+    def next_table(self) -> str:
+        """Where a client's packet goes on; from where it comes matters if it is to be answered there."""
+        return "deliver_server" if self.direct else "slice_hop"
 
 
 def slice_flows(sliced: Sliced) -> Iterator[Flow]:
@@ -62,7 +69,8 @@ def slice_flows(sliced: Sliced) -> Iterator[Flow]:
         if state.by_entry:
             yield flow(Kind.SLICE, owner, "slices_in", 130, match, goto="access_in")
         if state.owner:
-            yield flow(Kind.SLICE, owner, "slices_in", 100, match, *_to(state.owner, service), goto="slice_hop")
+            yield flow(Kind.SLICE, owner, "slices_in", 100, match, *_to(state.owner, service),
+                       goto=sliced.next_table)
     for server in sorted(sliced.servers, key=str):
         match = {"eth_type": ETH_TYPES[version], "ip_proto": service.protocol_number,
                  f"ipv{version}_src": str(server.address), f"{transport}_src": server.port}
@@ -83,7 +91,7 @@ def default_flows(sliced: Sliced) -> dict[int, Flow]:
     """By slice: where packets go that have no entry, if some have one."""
     owner = owner_of(sliced.external_ip.packed)
     return {number: flow(Kind.SLICE, owner, "access_in", 50, _match(sliced, number),
-                         *_to(state.default, sliced.service), goto="slice_hop")
+                         *_to(state.default, sliced.service), goto=sliced.next_table)
             for number, state in enumerate(sliced.slices) if state.by_entry and state.default}
 
 
@@ -150,7 +158,7 @@ def entrance_flows(external_ip: ExternalIp, owner: int, ports: Ports, mode: int)
         yield flow(Kind.MODE, owner, "transfer_mode", 120, {
             **packets, "in_port": ports.external.number, f"ipv{version}_dst": str(external_ip.address),
             f"{service.protocol}_dst": service.port}, set_mode, goto="slices_in")
-        for server in service.servers:
+        for server in () if external_ip.direct else service.servers:
             if server.address in hops:
                 tunnel = hops[server.address].tunnel
                 yield flow(Kind.MODE, owner, "transfer_mode", 120, {

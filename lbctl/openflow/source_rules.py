@@ -51,6 +51,13 @@ def external_ip_source_flows(external_ip: ExternalIp, owner: int, ports: Ports) 
             yield _dropped(owner, 120, outside, prefix)
     else:
         yield _dropped(owner, 100, outside, address)
+    if external_ip.direct and external_ip.check_protocols():
+        # What its servers answer health checks comes from it.
+        source = external_ip.check_source()
+        for port in ports.inside(external_ip):
+            answer: Match = {"in_port": port.number, "eth_type": ETH_TYPES[address.version],
+                             f"ipv{address.version}_src": str(address), f"ipv{address.version}_dst": str(source)}
+            yield flow(Kind.PIPELINE, owner, "sources", 110, answer, goto="transfer_mode")
     for port in (ports.internal, *ports.tunnels.values()):
         for own in (address, *external_ip.internal_addresses()):
             yield _dropped(owner, 100, port.number, own)

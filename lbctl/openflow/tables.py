@@ -52,7 +52,7 @@ TABLES: dict[str, Table] = {
         _table(11, "slices_in", "The access table of sliced services, from the external network: an entry for each "
                "slice of the clients.",
                f"eth_type ip_proto {_ADDRESSES} {_PORTS}", f"{_ADDRESSES} {_PORTS}",
-               "slice_hop inbound_flags access_in"),
+               "slice_hop deliver_server inbound_flags access_in"),
         _table(12, "slices_out", "What servers of sliced services answer: one flow for each server.",
                f"eth_type ip_proto {_ADDRESSES} {_PORTS}", f"{_ADDRESSES} {_PORTS}", "way_back outbound_flags"),
         _table(15, "inbound_flags", "From clients: a connection request goes past the access table, a RST is marked.",
@@ -61,7 +61,7 @@ TABLES: dict[str, Table] = {
                "eth_type ip_proto tcp_flags", "reg1", "access_out"),
         _table(20, "access_in", "The access table, from the external network: one entry for each connection.",
                f"eth_type ip_proto {_ADDRESSES} {_PORTS}", f"{_ADDRESSES} {_PORTS} eth_dst metadata",
-               "client_hop slice_hop deliver_inside no_entry"),
+               "client_hop slice_hop deliver_server deliver_inside no_entry"),
         _table(21, "access_out", "The access table, from the internal network: the same entries, inverse.",
                f"eth_type ip_proto {_ADDRESSES} {_PORTS}", f"{_ADDRESSES} {_PORTS} eth_dst metadata",
                "inside_hop way_back deliver_client no_entry"),
@@ -79,7 +79,7 @@ TABLES: dict[str, Table] = {
                f"{_ADDRESSES} icmpv4_type icmpv6_type eth_src eth_dst tun_ipv4_dst"),
         _table(40, "deliver_server", "Adds the LB's own MAC and the server's, and sends to the internal network; or "
                "measures for a tunnel, or a small MTU.",
-               "eth_type ipv4_dst ipv6_dst nw_ttl reg1 reg3", "eth_src eth_dst reg1 reg2 reg3",
+               "eth_type ipv4_dst ipv6_dst nw_ttl reg1 reg3", "eth_src eth_dst ipv4_dst ipv6_dst reg1 reg2 reg3",
                "deliver_server deliver_tunnel show_reset show_hop send_inside"),
         _table(41, "deliver_client", "Adds the LB's own MAC, and sends to the external network; or to a client inside, "
                "by table deliver_inside.",
@@ -91,10 +91,11 @@ TABLES: dict[str, Table] = {
         _table(43, "show_reset", "Shows a RST that has been delivered to the controller."),
         _table(44, "deliver_tunnel", "The same through the server's tunnel; what is too large for it is shown to the "
                "controller.",
-               "eth_type ipv4_dst ipv6_dst reg2", "eth_src eth_dst tunnel_id tun_ipv4_dst"),
+               "eth_type ipv4_dst ipv6_dst reg2", "eth_src eth_dst ipv4_dst ipv6_dst tunnel_id tun_ipv4_dst"),
         _table(45, "send_outside", "Where the external network's MTU is the smaller one: sends there; what is too "
                "large is shown to the controller.", "eth_type reg2", "eth_src"),
-        _table(46, "send_inside", "The same for the internal network.", "eth_type reg2", "eth_src"),
+        _table(46, "send_inside", "The same for the internal network.", "eth_type ipv4_dst ipv6_dst reg2",
+               "eth_src ipv4_dst ipv6_dst"),
         _table(47, "show_hop", "Shows a packet that has been delivered, and came from another MAC than its entry "
                "answers to, to the controller.", "", "eth_src"),
         _table(50, "wrong_side", "Drops, and counts, what has not."),

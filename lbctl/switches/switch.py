@@ -11,7 +11,7 @@ from lbctl.openflow.flow import Flow, Identity
 from lbctl.openflow.messages import AddFlows, DeleteCookie, DeleteFlows, Message
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.probe_rules import Watched
-from lbctl.openflow.rules import ABSENT, Role, all_flows, delivery_flows, external_ip_flows
+from lbctl.openflow.rules import ABSENT, Role, all_flows, delivery_flows, direct_servers, external_ip_flows
 from lbctl.openflow.slice_rules import way_back_flows
 from lbctl.openflow.source_rules import Internal
 from lbctl.openflow.tables import number
@@ -198,7 +198,8 @@ class Switch:
             return []
         hops = {server: way for external_ip in external_ips for server, way in self.of_ports.hops(external_ip).items()
                 if way.address == hop}
-        flows = [*delivery_flows(hops, {hop: mac}, self.of_ports), *way_back_flows(external_ips, {hop: mac})]
+        flows = [*delivery_flows(hops, {hop: mac}, self.of_ports, direct_servers(external_ips)),
+                 *way_back_flows(external_ips, {hop: mac})]
         return self._apply({flow.identity: flow for flow in flows}, {})
 
     def _wanted(self, external_ips: Iterable[ExternalIp]) -> dict[Identity, Flow]:

@@ -1,4 +1,5 @@
-"""A UDP server that says who it is: `python udp_server.py NAME PORT...`, in a server's namespace. Stands alone.
+"""A UDP server that says who it is: `python udp_server.py NAME PORT[@ADDRESS]...`, in a server's namespace. Stands
+alone.
 
 A datagram is answered with `NAME DATAGRAM`, but not one that begins with "-". It prints "ready" once all ports are
 open.
@@ -11,12 +12,13 @@ import socket
 import sys
 
 
-def serve(name: str, ports: list[int]) -> None:
+def serve(name: str, ports: list[str]) -> None:
     """For ever."""
     ready = selectors.DefaultSelector()
-    for port in ports:
+    for place in ports:
+        port, _, address = place.partition("@")
         plug = socket.socket(socket.AF_INET6 if ":" in name else socket.AF_INET, socket.SOCK_DGRAM)
-        plug.bind(("", port))
+        plug.bind((address, int(port)))
         ready.register(plug, selectors.EVENT_READ)
     print("ready", flush=True)
     while True:
@@ -27,4 +29,4 @@ def serve(name: str, ports: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], [int(port) for port in sys.argv[2:]])
+    serve(sys.argv[1], sys.argv[2:])

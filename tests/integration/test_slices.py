@@ -50,8 +50,8 @@ def service(bed: Bed) -> dict[str, Any]:
     return bed.rest("GET", f"/v1/external-ips/{FIRST}").json["services"][0]
 
 
-def drain(bed: Bed, drained: bool) -> None:
-    path = f"/v1/external-ips/{FIRST}/services/tcp/80/servers/{DRAINED}"
+def drain(bed: Bed, drained: bool, server: str = DRAINED) -> None:
+    path = f"/v1/external-ips/{FIRST}/services/tcp/80/servers/{server}"
     reply = bed.rest("PATCH", path, {"drained": drained})
     assert reply.status == 200, reply.text
 

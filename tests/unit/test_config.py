@@ -229,7 +229,7 @@ MISTAKES = [
      "17: server 10.0.0.11:80 is already in this service (line 16): remove one, and give the other a weight"),
     ("server of another external IP", 29, "          - {address: 10.0.0.11, port: 80}",
      "29: server 10.0.0.11 already belongs to the external IP in line 7; "
-     "with nat: destination a server belongs to one external IP"),
+     "without nat: full a server belongs to one external IP"),
     # YAML
     ("tab", 8, "\tload_balancer: lb-a",
      "8: this is not valid YAML: found a tab character that violates indentation, while scanning a plain scalar; "

@@ -154,9 +154,25 @@ def test_all_name_their_router_or_none_does() -> None:
             {"_9": "    nat: full"},
             [
                 "6: external IP: the key 'internal_ips' is missing",
-                "13: entries: slices needs nat: destination: full NAT gives each connection a port of its own, so "
-                "each needs its "
-                "entry",
+                "13: entries: slices needs nat: destination, or none: full NAT gives each connection a port of its "
+                "own, so each needs its entry",
+            ],
+        ),
+        (
+            {"_9": "    nat: none"},
+            [f"{line}: with nat: none a service needs entries: slices: nobody sees what its servers answer, so nobody "
+             "can tell when a connection has ended" for line in (17, 18)],
+        ),
+        (
+            {"_9": "    nat: none", "_15": "        servers: [{address: 10.0.0.11, port: 81}]", "_17": "", "_18": ""},
+            ["15: with nat: none a server gets packets as clients send them: its port is the service's, 80"],
+        ),
+        ({"_9": "    nat: none", "_17": "", "_18": ""}, []),
+        (
+            {"_4": "internal_network: 10.0.0.0/24", "_8": "    nat: none", "_17": "", "_18": ""},
+            [
+                "6: external IP: the key 'gateway' is missing",
+                "9: external IP: the key 'router' is only for nat: destination or kind: nat-gateway",
             ],
         ),
         ({"_9": "    router: 10.0.0.11"}, ["9: router 10.0.0.11 is outside external_network 198.51.100.0/24"]),

@@ -454,7 +454,7 @@ def test_neighbours_are_read_from_their_flows(known, port) -> None:
     """Of both IP versions."""
     ports = Ports(PORTS.external, Port(port, PORTS.internal.mac))
     flows = delivery_flows(
-        {server: Hop(server) for server in known}, {server: mac.hex(":") for server, mac in known.items()}, ports
+        {server: Hop(server) for server in known}, {server: mac.hex(":") for server, mac in known.items()}, ports, {}
     )
     data = b"".join(fake_switch.stats_record(Installed(flow, 0.0, 0.0), 1.0) for flow in flows)
     assert inbound.decode_neighbours(data) == {server.packed: mac for server, mac in known.items()}
@@ -463,7 +463,7 @@ def test_neighbours_are_read_from_their_flows(known, port) -> None:
 def test_neighbours_by_ryu_s_encoder() -> None:
     """The fake switch's bytes of a delivery flow are Ryu's."""
     for server in (IPv4Address("10.0.0.11"), IPv6Address("fd00::11")):
-        (flow,) = delivery_flows({server: Hop(server)}, {server: "02:00:00:00:00:11"}, PORTS)
+        (flow,) = delivery_flows({server: Hop(server)}, {server: "02:00:00:00:00:11"}, PORTS, {})
         record = fake_switch.stats_record(Installed(flow, 0.0, 0.0), 1.0)
         theirs = ofproto_v1_4_parser.OFPFlowStats.parser(record, 0)
         made = body(encode(m.AddFlows((flow,)), CODEC))

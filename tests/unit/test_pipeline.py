@@ -58,7 +58,7 @@ def entry(server_port: int = 8080) -> Entry:
 def flows_by_file() -> dict[str, list[Flow]]:
     """The flows of any LB; of one external IP in each role; and of one of each kind, with what is there for it
     alone."""
-    base = [*base_flows(PORTS), *delivery_flows({server: Hop(server) for server in SERVERS}, NEIGHBOURS, PORTS)]
+    base = [*base_flows(PORTS), *delivery_flows({server: Hop(server) for server in SERVERS}, NEIGHBOURS, PORTS, {})]
     anyway = {item.text() for item in base_flows(kinds.PORTS)}
     return {
         "base": base,

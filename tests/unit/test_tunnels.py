@@ -223,7 +223,7 @@ def test_deliveries_through_a_tunnel_are_read_back(
     server: IPv4Address | IPv6Address, mac: bytes, key: int, mtu: int
 ) -> None:
     flows = tuple(
-        delivery_flows({server: Hop(server, Tunnel("vxlan", REMOTE, key, mtu))}, {server: mac.hex(":")}, PORTS)
+        delivery_flows({server: Hop(server, Tunnel("vxlan", REMOTE, key, mtu))}, {server: mac.hex(":")}, PORTS, {})
     )
     assert [flow.table for flow in flows] == ["deliver_server", "deliver_tunnel"]
     data = b""

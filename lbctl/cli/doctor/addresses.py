@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from ipaddress import ip_address
 from typing import Any
@@ -28,10 +28,10 @@ def check_addresses(load_balancers: Sequence[dict[str, Any]], external_ips: Sequ
 
     Ports that are not there (so not on this machine) are left out.
     """
-    sides = {
-        "external": [ip["address"] for ip in external_ips],
-        "internal": [address for ip in external_ips for address in (ip["gateway"], *ip["internal_ips"]) if address],
-    }
+    direct = {ip["address"] for ip in external_ips if ip["nat"] == "none"}
+    """Their servers have them, too, where nobody may ask for them."""
+    own = [address for ip in external_ips for address in (ip["gateway"], *ip["internal_ips"]) if address]
+    sides = {"external": [ip["address"] for ip in external_ips], "internal": [*own, *sorted(direct)]}
     for side, addresses in sides.items():
         ours = {lb["ports"][side]["mac"] for lb in load_balancers}
         for lb in load_balancers:
@@ -41,17 +41,24 @@ def check_addresses(load_balancers: Sequence[dict[str, Any]], external_ips: Sequ
             namespace = namespaces.get(lb["name"], OWN)
             answers = namespace.call(partial(_ask, port["name"], port["mac"], addresses))
             if answers is not None:
-                yield from _findings(
-                    lb["name"], port["name"], side, [(address, mac) for address, mac in answers if mac not in ours]
-                )
+                strangers = [(address, mac) for address, mac in answers if mac not in ours]
+                yield from _findings(lb["name"], port["name"], side, strangers, direct)
 
 
-def _findings(lb: str, port: str, side: str, strangers: Sequence[tuple[str, str]]) -> Iterator[Finding]:
+def _findings(
+    lb: str, port: str, side: str, strangers: Sequence[tuple[str, str]], direct: Set[str]
+) -> Iterator[Finding]:
     for address, mac in strangers:
+        mend = f"ip address del {address}/... dev ..."
+        if address in direct:
+            mend = (
+                f"if it is a server: {address} belongs on its loopback device alone, and sysctl -w "
+                "net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2; else: " + mend
+            )
         yield fail(
             f"{lb}: {mac}, which is no load balancer's, answers for {address} on the {side} network, too: who hears "
             "it first sends the packets astray.",
-            f"on the host with that MAC: ip address del {address}/... dev ...",
+            f"on the host with that MAC: {mend}",
         )
     if not strangers:
         yield ok(f"{lb}: nobody but load balancers answers for their addresses on the {side} network ({port}).")

@@ -93,5 +93,5 @@ def _mend_server(external_ip: dict[str, Any], server: dict[str, Any]) -> str:
     if server["next_hop"]:
         return "on that router: ip address show; ip route show"
     return "on the server: ip address show" + (
-        f"; ip route show (default via {external_ip['gateway']})" if external_ip["gateway"] else ""
+        f"; ip route show (default via {external_ip['gateway']})" if external_ip["nat"] == "destination" else ""
     )

@@ -7,6 +7,7 @@ some 1 us for each socket. It sees the sockets of the network namespace that it 
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import struct
@@ -52,7 +53,7 @@ class SocketsError(Exception):
 
 def connections(server: bytes, external: bytes, ports: Mapping[int, int]) -> Section:
     """The connections from and to those ports of the address `server` (packed), as rows of an external IP; with no next
-    hop.
+    hop. A server that has the external IP itself, and answers as that, has connections of both addresses.
 
     ports: port of the server -> external port. Raises SocketsError.
     """
@@ -60,9 +61,8 @@ def connections(server: bytes, external: bytes, ports: Mapping[int, int]) -> Sec
     rows: dict[bytes, bytes] = {}  # a connection that is being accepted may show up twice
     families = (socket.AF_INET, socket.AF_INET6) if len(server) == 4 else (socket.AF_INET6,)
     with _open() as netlink:
-        for port in ports:
-            for family in families:
-                rows.update(_of_port(netlink, family, server, port))
+        for port, family, local in itertools.product(ports, families, (server, external)):
+            rows.update(_of_port(netlink, family, local, port))
     derived = pack_ports({_TCP + port.to_bytes(2): external_port.to_bytes(2) for port, external_port in ports.items()})
     packed = b"".join([part for row in rows.items() for part in row])
     return Section(RowKind.DESTINATION, Stream(server, external), derived, packed)

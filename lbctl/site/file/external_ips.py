@@ -66,7 +66,7 @@ class ExternalIpRules:
                 f"filtering: {draft.word('filtering')} needs mapping: endpoint-independent; else one port is several "
                 "inside hosts' at once, and nobody can tell whose a datagram is",
             )
-        owner = Owner(draft, f"in line {line_of(draft.node)}") if draft.word("nat") == "destination" else None
+        owner = Owner(draft, f"in line {line_of(draft.node)}") if draft.word("nat") != "full" else None
         self._check_services(draft.parts("services"), address, owner)
         if draft.word("nat") == "full":
             keep_ports_apart(draft, self._loader)

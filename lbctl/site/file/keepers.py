@@ -77,4 +77,4 @@ class KeeperRules:
 def _remote(external_ip: Draft) -> str:
     """The copy that outlives the controller, at the least cost: sockets cost nothing until they are needed."""
     only_tcp = all(service.word("protocol") == "tcp" for service in external_ip.parts("services"))
-    return "sockets" if external_ip.word("nat") == "destination" and only_tcp else "keeper"
+    return "sockets" if external_ip.word("nat") != "full" and only_tcp else "keeper"

@@ -56,7 +56,7 @@ def wrong_servers(site: Site, ordered: Collection[ServiceName]) -> tuple[Service
         del later[name]
         before = [one for one in external_ip.services
                   if ServiceName(external_ip.address, one.protocol, one.port) not in later]
-        if problem := _without_keeper(site, external_ip, given) or unfit_servers(service, before):
+        if problem := _without_keeper(site, external_ip, given) or unfit_servers(external_ip, service, before):
             return name, problem
     return None
 

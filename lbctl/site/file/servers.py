@@ -16,7 +16,7 @@ from lbctl.values.addresses import Address, Endpoint
 
 
 class Owner(NamedTuple):
-    """The one external IP that may have a server, with destination NAT. which: tells it from others; where: it is, in
+    """The one external IP that may have a server, without full NAT. which: tells it from others; where: it is, in
     words."""
 
     which: Hashable
@@ -41,7 +41,7 @@ class ServerRules:
         for address, hop in external_ip.hops().items():
             self._hops.setdefault(address, (hop, where))
             self._tunnels.known(hop, where)
-            if external_ip.nat == "destination":
+            if external_ip.has_own_servers:
                 self._owners.setdefault(address, Owner(external_ip.address, where))
 
     def check(self, servers: list[Draft], external: Address | None, owner: Owner | None) -> None:
@@ -112,4 +112,4 @@ class ServerRules:
         first = self._owners.setdefault(address, owner)
         if first.which != owner.which:
             self._loader.problem(node, f"server {address} already belongs to the external IP {first.where}; "
-                                 "with nat: destination a server belongs to one external IP")
+                                 "without nat: full a server belongs to one external IP")

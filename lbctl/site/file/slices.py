@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 from lbctl.site.file.loader import Draft
 from lbctl.site.file.yaml_reader import Reader
-from lbctl.site.model import Service
+from lbctl.site.model import ExternalIp, Service
 from lbctl.values.addresses import Address, Endpoint
 
 _TURNS = "take round-robin or weighted-round-robin"
@@ -35,6 +35,9 @@ def check_sliced(external_ip: Draft, reader: Reader) -> None:
                 "affinity: client is for sliced services (entries: slices): with entries by connection, scheduler: "
                 "source-hash does it",
             )
+    if external_ip.word("nat") == "none":
+        for service in services:
+            _check_direct(service, sliced, reader)
     if sliced:
         _check_apart(services, reader)
     elif _has_idle_router(external_ip, services):
@@ -53,6 +56,8 @@ def check_routers(external_ips: Iterable[Draft], reader: Reader) -> None:
         address = external_ip.address("address")
         if address is None or not any(each.word("entries") == "slices" for each in external_ip.parts("services")):
             continue
+        if external_ip.word("nat") == "none":
+            continue  # its servers know the way to its clients
         if "router" in external_ip.nodes:
             with_router.setdefault(address.version, address)
         elif address.version in with_router:
@@ -76,7 +81,7 @@ def _check(service: Draft, external_ip: Draft, reader: Reader) -> None:
     if external_ip.word("nat") == "full":
         reader.problem(
             service.nodes["entries"],
-            "entries: slices needs nat: destination: full NAT gives each "
+            "entries: slices needs nat: destination, or none: full NAT gives each "
             "connection a port of its own, so each needs its entry",
         )
     if reason := unfit_scheduler(service.word("scheduler")):
@@ -90,6 +95,20 @@ def _check(service: Draft, external_ip: Draft, reader: Reader) -> None:
     for server in service.parts("servers"):
         if "max_connections" in server.values:
             reader.problem(server.nodes["max_connections"], _LIMITED)
+
+
+def _check_direct(service: Draft, sliced: list[Draft], reader: Reader) -> None:
+    """Of an external IP with `nat: none`."""
+    if service not in sliced and not service.unread("entries"):
+        reader.problem(
+            service.node,
+            "with nat: none a service needs entries: slices: nobody sees what its servers answer, so nobody can tell "
+            "when a connection has ended",
+        )
+    for server in service.parts("servers"):
+        port = service.number("port")
+        if port is not None and server.number("port") not in (None, port):
+            reader.problem(server.nodes["port"], _other_port(port))
 
 
 def _check_apart(services: list[Draft], reader: Reader) -> None:
@@ -112,9 +131,11 @@ def unfit_scheduler(scheduler: str | None) -> str | None:
     return f"a sliced service can't have scheduler: {scheduler}: {reason}" if reason else None
 
 
-def unfit_servers(service: Service, apart: Collection[Service]) -> str | None:
-    """What is wrong with that service's servers. apart: the services of its external IP that they
-    are compared with."""
+def unfit_servers(external_ip: ExternalIp, service: Service, apart: Collection[Service]) -> str | None:
+    """What is wrong with the servers of that service of an external IP. apart: the services there that they are
+    compared with."""
+    if external_ip.direct and any(server.port != service.port for server in service.servers):
+        return _other_port(service.port)
     if service.sliced and any(server.max_connections is not None for server in service.servers):
         return _LIMITED
     endpoints = {server.endpoint for server in service.servers}
@@ -125,6 +146,10 @@ def unfit_servers(service: Service, apart: Collection[Service]) -> str | None:
             if server.endpoint in endpoints:
                 return _shared(server.endpoint, f"{other.protocol}/{other.port}")
     return None
+
+
+def _other_port(port: int) -> str:
+    return f"with nat: none a server gets packets as clients send them: its port is the service's, {port}"
 
 
 def _shared(endpoint: Endpoint, service: str) -> str:

@@ -24,9 +24,9 @@ from lbctl.values.addresses import Address, Network, address_order
 IpKind = Literal["service", "nat-gateway"]
 KINDS: tuple[IpKind, ...] = get_args(IpKind)
 """What an external IP is for: services that clients use; or inside hosts' connections to the outside."""
-NatKind = Literal["destination", "full"]
+NatKind = Literal["destination", "full", "none"]
 NAT_KINDS: tuple[NatKind, ...] = get_args(NatKind)
-"""Seed figures 4 and 11."""
+"""Seed figures 4 and 11; and direct server return, where nothing is translated (docs/slices.md)."""
 NatBehaviour = Literal["address-and-port-dependent", "address-dependent", "endpoint-independent"]
 """Of a NAT gateway, in the words of RFC 4787."""
 MAPPINGS: tuple[NatBehaviour, ...] = ("address-and-port-dependent", "endpoint-independent")
@@ -37,7 +37,8 @@ COPIES: tuple[CopyName, ...] = get_args(CopyName)
 PORTS = (1024, 65535)
 """The ports of an internal IP (of a NAT gateway) that connections are translated to, unless the site file says
 otherwise."""
-_DESTINATION, _FULL, _GATEWAY = "nat: destination", "nat: full", "kind: nat-gateway"
+_DESTINATION, _FULL, _DIRECT = "nat: destination", "nat: full", "nat: none"
+_GATEWAY = "kind: nat-gateway"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +54,14 @@ class ExternalIp:
         "connections to the outside, see nat.md")] = field(default="service", kw_only=True)
     gateway: Annotated[Address | None, Key(
         HostAddress("internal_network"),
-        "the address that its servers (or inside hosts) route through; it moves with it",
-        required_for=(_DESTINATION, _GATEWAY), only_for=(_DESTINATION, _FULL, _GATEWAY))] = None
+        "the address that its servers (or inside hosts) route through; it moves with it. With nat: none: the one that "
+        "health checks come from",
+        required_for=(_DESTINATION, _DIRECT, _GATEWAY), only_for=(_DESTINATION, _FULL, _DIRECT, _GATEWAY))] = None
     nat: Annotated[NatKind, Key(
-        Choice(NAT_KINDS), "what of a packet is translated, see nat.md",
-        only_for=(_DESTINATION, _FULL))] = "destination"
+        Choice(NAT_KINDS), "what of a packet is translated, see nat.md; none: direct server return, see slices.md",
+        only_for=(_DESTINATION, _FULL, _DIRECT))] = "destination"
     services: Annotated[tuple[Service, ...], Key(
-        Parts(Part(Service, "service")), "what clients find on it", required_for=(_DESTINATION, _FULL))] = ()
+        Parts(Part(Service, "service")), "what clients find on it", required_for=(_DESTINATION, _FULL, _DIRECT))] = ()
     former_servers: tuple[tuple[Address, Hop], ...] = ()
     """Servers that a newer site file has dropped while they still have connections; never in a file itself."""
     internal_ips: Annotated[tuple[Address, ...], Key(
@@ -104,6 +106,16 @@ class ExternalIp:
         found = dict(self.former_servers)
         found.update((server.address, server.hop) for service in self.services for server in service.servers)
         object.__setattr__(self, "_hops", {address: found[address] for address in sorted(found, key=address_order)})
+
+    @property
+    def direct(self) -> bool:
+        """Direct server return: servers get packets as they come, and answer clients themselves."""
+        return self.nat == "none"
+
+    @property
+    def has_own_servers(self) -> bool:
+        """Can't its servers be another external IP's as well? (Full NAT tells them apart by internal IPs.)"""
+        return self.kind == "service" and self.nat != "full"
 
     def hops(self) -> dict[Address, Hop]:
         """How each of its services' servers is reached, and of the former ones; in ascending order of addresses."""

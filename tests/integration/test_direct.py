@@ -1,0 +1,185 @@
+"""Direct server return: servers have the external IP on their loopback device, and answer clients past the LBs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from lbctl.site.model import HealthCheck, Site
+from tests.bed import faults
+from tests.bed.bed import Bed
+from tests.bed.hosts import ROUTER
+from tests.bed.namespaces import Namespace
+from tests.bed.patience import limit
+from tests.bed.sites import EXTERNAL_NETWORKS, host, simple_site, together, with_keepers
+from tests.bed.traffic import request
+from tests.integration.failing import begin, failover_of
+from tests.integration.hands import counters, metric, server_space
+from tests.integration.icmp_tools import REACHED, trace
+from tests.integration.moving import FIRST, Talks, assert_unharmed, mixed_load
+from tests.integration.test_field_packets import LARGE, Plug
+from tests.integration.test_icmp import MUCH, bottleneck, download
+from tests.integration.test_slices import SETTINGS, drain, plain, wait_divided
+from tests.integration.test_slices_kinds import by_udp
+
+FIRST_6 = "2001:db8:1::2"
+ADDRESSES = pytest.mark.parametrize("address", [FIRST, FIRST_6])
+SERVERS = "10.0.0.11", "10.0.0.12", "10.0.0.13"
+
+
+def direct(version: int = 4) -> Site:
+    """Two external IPs with three servers each, that answer TCP and UDP on port 80."""
+    settings = {**SETTINGS, "half_closed_timeout": 3}
+    site = simple_site(servers=3, ports={80: 80}, settings=settings, version=version)
+    return replace(site, external_ips=tuple(replace(ip, nat="none", services=tuple(
+        each for service in ip.services
+        for each in (replace(service, entries="slices"), replace(by_udp(service), servers=service.servers))
+    )) for ip in site.external_ips))
+
+
+def both() -> Site:
+    """The first external IP of IPv4 and the second one of IPv6, on lb-a."""
+    ipv4, ipv6 = direct(4), direct(6)
+    site = together(replace(ipv4, external_ips=ipv4.external_ips[:1]),
+                    replace(ipv6, external_ips=ipv6.external_ips[1:]))
+    return replace(site, external_ips=tuple(replace(ip, load_balancer="lb-a") for ip in site.external_ips))
+
+
+BED = {"site": with_keepers(both(), "sockets")}
+
+
+def prepare(bed: Bed) -> None:
+    """Each server has its external IP, and a device on the external network for its answers."""
+    for ip in bed.site.external_ips:
+        for address in ip.server_addresses():
+            space = next(space for space in bed.servers if space.name == f"server-{address}")
+            make_direct(bed, space, ip.address)
+            bed.serve(space, "udp_server.py", address, f"80@{ip.address}")
+
+
+def make_direct(bed: Bed, space: Namespace, external_ip: object) -> None:
+    version = 6 if ":" in str(external_ip) else 4
+    network = EXTERNAL_NETWORKS[version]
+    bed.hosts.plug(space, "eth1", "external")
+    if version == 4:
+        space.sysctl(ipv4__conf__all__arp_ignore=1, ipv4__conf__all__arp_announce=2, ipv4__conf__all__rp_filter=0,
+                     ipv4__conf__eth0__rp_filter=0)
+    own = host(network, 200 + int(space.name[-2:]))
+    space.ip("addr", "add", f"{own}/{network.prefixlen}", "dev", "eth1")
+    space.ip("addr", "add", f"{external_ip}/{network.max_prefixlen}", "dev", "lo")
+    space.ip("route", "replace", "default", "via", host(network, ROUTER), "dev", "eth1")
+
+
+# As clients see it
+
+@ADDRESSES
+def test_connections_and_datagrams_near_and_far(bed: Bed, address: str) -> None:
+    for space in (bed.clients[0], bed.remote):
+        assert len({request(space, address)["server"] for _ in range(20)}) == 3, "all servers"
+        with Plug(space, address) as plug:
+            assert plug.ask(10)
+            assert plug.ask(LARGE), "in fragments"
+
+
+def test_half_of_the_packets_pass_the_lb(bed: Bed) -> None:
+    """Nothing of what servers answer, and nothing of a connection is kept or shown to the controller."""
+    request(bed.remote, FIRST)
+    before, received = counters(bed)["packet_ins"], received_inside(bed)
+    for _ in range(10):
+        assert request(bed.remote, FIRST)["client"][0] == "203.0.113.1"
+    assert counters(bed)["packet_ins"] == before
+    assert received_inside(bed) <= received + 5, "ARP and the like"
+
+
+def received_inside(bed: Bed) -> int:
+    """Packets that servers have sent to lb-a."""
+    node = bed.lbs["lb-a"]
+    port = node.lb.internal_port
+    return int(node.ovs.vsctl("get", "interface", port, "statistics:rx_packets"))
+
+
+@ADDRESSES
+def test_a_bottleneck_on_the_way_to_the_client(bed: Bed, address: str) -> None:
+    """What tells a server to send less comes to the LB."""
+    with bottleneck(bed.router, "eth1", *bed.servers):
+        for _ in range(3):
+            assert download(bed.remote, address, limit(3.0)) > MUCH
+
+
+@ADDRESSES
+def test_traceroute(bed: Bed, address: str) -> None:
+    assert trace(bed.remote, "tcp", address, 80)[1:] == [address, REACHED]
+
+
+# Under fire
+
+@ADDRESSES
+def test_moves_break_nothing(bed: Bed, address: str) -> None:
+    loads = mixed_load(bed, address)
+    for to in ("lb-b", "lb-a"):
+        record = bed.move(address, to)
+        assert record["state"] == "done" and record["entries_copied"] == 0, record
+    assert_unharmed(loads)
+
+
+def test_servers_come_and_go_while_connections_run(bed: Bed) -> None:
+    loads = mixed_load(bed, FIRST, lines=30, requests=4)
+    for drained, having in ((True, SERVERS[1:]), (False, SERVERS)):
+        drain(bed, drained, f"{SERVERS[0]}:80")
+        wait_divided(bed, *having)
+    assert_unharmed(loads)
+    bed.wait_until(lambda: plain(bed), 10, "all slices are plain again")
+
+
+def test_lb_controller_and_keepers_die_at_once(quiet_bed: Bed) -> None:
+    bed = quiet_bed
+    begin(bed)
+    with Talks(bed.clients[0], FIRST, 20) as near, Talks(bed.remote, FIRST_6, 20) as far:
+        for keeper in bed.keepers.values():
+            keeper.kill()
+        bed.controller.kill()
+        faults.kill(bed, "lb-a")
+        bed.controller.start()
+        assert failover_of(bed, timeout=30)["entries_from"] == {}
+        assert near.broken() == far.broken() == []
+
+
+# What servers need
+
+def test_health_checks_ask_for_the_external_ip(quiet_bed: Bed) -> None:
+    """A server that has not got it does not serve, whatever its processes say."""
+    bed = quiet_bed
+    check = HealthCheck("tcp", interval=0.5, timeout=0.5, rise=1, fall=2)
+    begin(bed, replace(bed.site, external_ips=tuple(replace(ip, services=tuple(
+        replace(service, health_check=check if service.protocol == "tcp" else None) for service in ip.services))
+        for ip in bed.site.external_ips)))
+    bed.wait_until(lambda: metric(bed, 'lbctl_health_checks_total{result="passed"}') > 10, 10, "all have passed checks")
+    space = server_space(bed, SERVERS[0])
+    space.ip("addr", "del", f"{FIRST}/32", "dev", "lo")
+    try:
+        wait_divided(bed, *SERVERS[1:])
+        assert {request(bed.clients[0], FIRST)["server"] for _ in range(20)} == set(SERVERS[1:])
+    finally:
+        space.ip("addr", "add", f"{FIRST}/32", "dev", "lo")
+    wait_divided(bed, *SERVERS)
+
+
+def test_doctor_finds_a_server_that_answers_arp_for_it(bed: Bed) -> None:
+    assert not strangers(bed)
+    space = server_space(bed, SERVERS[0])
+    space.sysctl(ipv4__conf__all__arp_ignore=0)
+    try:
+        found = strangers(bed)
+        assert found and all("arp_ignore=1" in finding["mend"] for finding in found)
+    finally:
+        space.sysctl(ipv4__conf__all__arp_ignore=1)
+
+
+def strangers(bed: Bed) -> list[dict[str, str]]:
+    """What `lbctl doctor` says of other hosts that answer for an external IP."""
+    done = bed.controller.cli(
+        "doctor", "--ovs-rundir", bed.lbs["lb-a"].ovs.rundir, "--site", bed.controller.site_file, "--json"
+    )
+    return [each for each in json.loads(done.stdout)["findings"] if "no load balancer's, answers" in each["what"]]
