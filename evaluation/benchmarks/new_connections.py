@@ -1,5 +1,5 @@
 """New connections/s, and requests/s on connections that are kept, through one LB and through HAProxy; by connection,
-and by slice.
+by slice, and by slice to servers that answer clients themselves.
 
 Both stand between the same clients and servers, on the same two cores, in turns. Yardstick: HAProxy in TCP mode. A
 second table tells which thread of Open vSwitch, and the controller, took how much processor time for a new connection.
@@ -12,21 +12,26 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from evaluation.benchmarks.scene import HAPROXY_EXTERNAL, Load, Scene, compared, wrk
+from evaluation.benchmarks.static_flows import static_flows
 from evaluation.measuring.findings import Findings, Result, median, of_results
 from evaluation.measuring.others import undisturbed
 from evaluation.measuring.record import Row, Table, figure
 from evaluation.measuring.usage import processor_time, thread_times
-from lbctl.site.model import EntryKind
-from tests.bed.sites import simple_site
+from lbctl.site.model import EntryKind, Site
+from tests.bed.direct import let_answer
+from tests.bed.sites import SERVER_PORT, simple_site
 
 CLIENTS = 8
 """Addresses: a single one would run out of ports."""
 CONNECTIONS = 32
 """For each client."""
-RUNS = 3
+RUNS = 5
 SECONDS = 5.0
 WARM_UP = 1.0
-NEW_TARGET, SLICED_TARGET, KEPT_TARGET = 0.5, 1.0, 1.0
+NEW_TARGET, SLICED_TARGET, DIRECT_TARGET, KEPT_TARGET = 0.5, 1.0, 1.15, 1.0
+GAIN_TARGET, STATIC_TARGET, SPENT_TARGET = 3.0, 0.95, 0.85
+"""Of slices: beside entries by connection; beside flows by hand; of ovs-vswitchd's time for a connection, to servers
+that answer themselves beside the others."""
 CONTROLLER = "ryu-manager"
 THREADS = {
     "ovs-vswitchd": "ovs-vswitchd, main thread",
@@ -36,18 +41,25 @@ THREADS = {
 }
 """Threads and processes, and how they are shown."""
 ALL = "total"
+BY_CONNECTION, BY_SLICE, DIRECT = KINDS = "by connection", "by slice", "by slice, direct server return"
 
 
 def main() -> Findings:
-    """Measures both kinds of load, with both kinds of entries."""
-    by_connection, by_slice = _measured("connections"), _measured("slices")
+    """Measures both kinds of load, with all kinds of entries."""
+    by_connection, by_slice, direct = (_measured(_site(kind)) for kind in KINDS)
     results = [
         _result("new connections", by_connection.new, NEW_TARGET),
         _result("requests, kept connections", by_connection.kept, KEPT_TARGET),
         _result("new connections, sliced", by_slice.new, SLICED_TARGET),
         _result("requests, kept connections, sliced", by_slice.kept, KEPT_TARGET),
+        _result("new connections, direct server return", direct.new, DIRECT_TARGET),
+        _result("requests, kept connections, direct server return", direct.kept, KEPT_TARGET),
+        _gain(by_slice.new, by_connection.new),
+        _beside_static(by_slice.new),
+        _spent(direct.new, by_slice.new),
     ]
-    return of_results(results, {"processor": _processor(by_connection.new, by_slice.new)})
+    of_new = dict(zip(KINDS, (by_connection.new, by_slice.new, direct.new), strict=True))
+    return of_results(results, {"processor": _processor(of_new)})
 
 
 class Measured(NamedTuple):
@@ -55,22 +67,35 @@ class Measured(NamedTuple):
     kept: list[Run]
 
 
-def _measured(entries: EntryKind) -> Measured:
-    plain = simple_site(lbs=1, external_ips=1, servers=2)
-    site = replace(plain, external_ips=tuple(
-        replace(ip, services=tuple(replace(service, entries=entries) for service in ip.services))
+def _site(kind: str) -> Site:
+    """kind: one of KINDS."""
+    direct = kind == DIRECT
+    plain = simple_site(lbs=1, external_ips=1, servers=2, ports={SERVER_PORT: SERVER_PORT} if direct else None)
+    entries: EntryKind = "connections" if kind == BY_CONNECTION else "slices"
+    return replace(plain, external_ips=tuple(
+        replace(ip, nat="none" if direct else ip.nat,
+                services=tuple(replace(service, entries=entries) for service in ip.services))
         for ip in plain.external_ips
     ))
-    with Scene(site, clients=CLIENTS) as scene:
+
+
+def _measured(site: Site) -> Measured:
+    with Scene(site, clients=CLIENTS, prepare=let_answer) as scene:
         scene.start_nginx()
         scene.start_haproxy()
         scene.start_controller()
         return Measured(_in_turns(scene, close=True), _in_turns(scene, close=False))
 
 
+def _is_plainly_sliced(scene: Scene) -> bool:
+    (external_ip,) = scene.site.external_ips
+    return not external_ip.direct and external_ip.services[0].sliced
+
+
 @dataclass(frozen=True)
 class Run:
-    """The same load through the LB and through HAProxy, one right after the other; `others`: see Result.
+    """The same load through the LB, HAProxy, and flows by hand (not always), one right after the other; `others`: see
+    Result.
 
     `costs`: seconds of processor time for each request through the LB, by thread of Open vSwitch and for the
     controller.
@@ -79,25 +104,31 @@ class Run:
     ours: Load
     haproxy: Load
     costs: Mapping[str, float]
+    static: Load | None
     others: float = field(default=0.0)
 
 
 def _in_turns(scene: Scene, *, close: bool) -> list[Run]:
     def both(seconds: float) -> Run:
         before = _used(scene)
-        ours = _load(scene, str(scene.site.external_ips[0].address), seconds, close)
+        external_ip = scene.site.external_ips[0]
+        ours = _load(scene, f"{external_ip.address}:{external_ip.services[0].port}", seconds, close)
         after = _used(scene)
         requests = max(1.0, ours.per_second * seconds)
         costs = {name: (after[name] - before.get(name, 0.0)) / requests for name in after}
-        return Run(ours, _load(scene, HAPROXY_EXTERNAL, seconds, close), costs)
+        haproxy, static = _load(scene, HAPROXY_EXTERNAL, seconds, close), None
+        if close and _is_plainly_sliced(scene):
+            with static_flows(scene, str(external_ip.address)):
+                static = _load(scene, str(external_ip.address), seconds, close)
+        return Run(ours, haproxy, costs, static)
 
     both(WARM_UP)
     runs = [undisturbed(lambda: both(SECONDS), scene.namespaces) for _ in range(RUNS)]
-    return [Run(run.ours, run.haproxy, run.costs, others) for run, others in runs]
+    return [replace(run, others=others) for run, others in runs]
 
 
-def _load(scene: Scene, address: str, seconds: float, close: bool) -> Load:
-    return wrk(scene.clients, f"http://{address}/", seconds, connections=CONNECTIONS, close=close)
+def _load(scene: Scene, place: str, seconds: float, close: bool) -> Load:
+    return wrk(scene.clients, f"http://{place}/", seconds, connections=CONNECTIONS, close=close)
 
 
 def _used(scene: Scene) -> dict[str, float]:
@@ -112,9 +143,35 @@ def _result(what: str, runs: Sequence[Run], target: float) -> Result:
     return compared(what, ("lbctl", "HAProxy"), pairs, [run.others for run in runs], target)
 
 
-def _processor(by_connection: Sequence[Run], by_slice: Sequence[Run]) -> Table:
+def _gain(ours: Sequence[Run], before: Sequence[Run]) -> Result:
+    """What slices are worth."""
+    pairs = [(run.ours, other.ours) for run, other in zip(ours, before, strict=True)]
+    others = [run.others for run in (*ours, *before)]
+    return compared("sliced, beside entries by connection", ("sliced", "by connection"), pairs, others, GAIN_TARGET)
+
+
+def _beside_static(sliced: Sequence[Run]) -> Result:
+    """What the pipeline costs."""
+    pairs = [(run.ours, run.static) for run in sliced if run.static]
+    return compared("sliced, beside flows by hand", ("sliced", "flows by hand"), pairs, [run.others for run in sliced],
+                    STATIC_TARGET)
+
+
+def _spent(direct: Sequence[Run], sliced: Sequence[Run]) -> Result:
+    """What half of the packets spares Open vSwitch."""
+    ours, theirs = ([sum(cost for name, cost in run.costs.items() if name != CONTROLLER) for run in runs]
+                    for runs in (direct, sliced))
+    ratio = median(ours) / median(theirs)
+    return Result(
+        "Open vSwitch's time for a new connection, direct server return", f"{median(ours) * 1e6:.0f} us",
+        f"sliced {median(theirs) * 1e6:.0f} us", f"{ratio:.2f}", f"<= {SPENT_TARGET:g}", len(direct),
+        max(run.others for run in (*direct, *sliced)), ratio <= SPENT_TARGET,
+        {"direct": figure("s", ours), "sliced": figure("s", theirs)},
+    )
+
+
+def _processor(kinds: Mapping[str, Sequence[Run]]) -> Table:
     """What each thread takes for a new connection, and all threads together."""
-    kinds = {"by connection": by_connection, "by slice": by_slice}
     rows = []
     for name, shown in {**THREADS, ALL: "these and all other threads of the two"}.items():
         costs = {kind: [run.costs.get(name, 0.0) if name != ALL else sum(run.costs.values()) for run in runs]

@@ -10,10 +10,9 @@ import pytest
 from lbctl.site.model import HealthCheck, Site
 from tests.bed import faults
 from tests.bed.bed import Bed
-from tests.bed.hosts import ROUTER
-from tests.bed.namespaces import Namespace
+from tests.bed.direct import let_answer
 from tests.bed.patience import limit
-from tests.bed.sites import EXTERNAL_NETWORKS, host, simple_site, together, with_keepers
+from tests.bed.sites import simple_site, together, with_keepers
 from tests.bed.traffic import request
 from tests.integration.failing import begin, failover_of
 from tests.integration.hands import counters, metric, server_space
@@ -21,6 +20,7 @@ from tests.integration.icmp_tools import REACHED, trace
 from tests.integration.moving import FIRST, Talks, assert_unharmed, mixed_load
 from tests.integration.test_field_packets import LARGE, Plug
 from tests.integration.test_icmp import MUCH, bottleneck, download
+from tests.integration.test_sliced_views import where
 from tests.integration.test_slices import SETTINGS, drain, plain, wait_divided
 from tests.integration.test_slices_kinds import by_udp
 
@@ -51,25 +51,11 @@ BED = {"site": with_keepers(both(), "sockets")}
 
 
 def prepare(bed: Bed) -> None:
-    """Each server has its external IP, and a device on the external network for its answers."""
+    """UDP at every server, too: from a socket that has the external IP, else the answer comes from another address."""
+    let_answer(bed)
     for ip in bed.site.external_ips:
         for address in ip.server_addresses():
-            space = next(space for space in bed.servers if space.name == f"server-{address}")
-            make_direct(bed, space, ip.address)
-            bed.serve(space, "udp_server.py", address, f"80@{ip.address}")
-
-
-def make_direct(bed: Bed, space: Namespace, external_ip: object) -> None:
-    version = 6 if ":" in str(external_ip) else 4
-    network = EXTERNAL_NETWORKS[version]
-    bed.hosts.plug(space, "eth1", "external")
-    if version == 4:
-        space.sysctl(ipv4__conf__all__arp_ignore=1, ipv4__conf__all__arp_announce=2, ipv4__conf__all__rp_filter=0,
-                     ipv4__conf__eth0__rp_filter=0)
-    own = host(network, 200 + int(space.name[-2:]))
-    space.ip("addr", "add", f"{own}/{network.prefixlen}", "dev", "eth1")
-    space.ip("addr", "add", f"{external_ip}/{network.max_prefixlen}", "dev", "lo")
-    space.ip("route", "replace", "default", "via", host(network, ROUTER), "dev", "eth1")
+            bed.serve(server_space(bed, str(address)), "udp_server.py", address, f"80@{ip.address}")
 
 
 # As clients see it
@@ -81,6 +67,15 @@ def test_connections_and_datagrams_near_and_far(bed: Bed, address: str) -> None:
         with Plug(space, address) as plug:
             assert plug.ask(10)
             assert plug.ask(LARGE), "in fragments"
+
+
+def test_where_says_what_the_switch_says(bed: Bed) -> None:
+    answer = where(bed, "203.0.113.9:40000")
+    verdict = answer["verdicts"]["syn"]
+    assert verdict["outcome"] == "server" and verdict["sentence"].endswith("which answers the client itself")
+    assert [hit["table"] for hit in verdict["path"]] == [0, 5, 10, 11, 40]
+    actions = answer["trace"].rpartition("Datapath actions: ")[2]
+    assert "set(eth(" in actions and "set(ipv4(ttl=" in actions and "set(tcp" not in actions, "nothing else is written"
 
 
 def test_half_of_the_packets_pass_the_lb(bed: Bed) -> None:

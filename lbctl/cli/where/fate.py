@@ -80,7 +80,8 @@ def _sliced(external_ip: ExternalIp, view: dict[str, Any]) -> Sliced:
     old = endpoint_of(view["old_server"]) if view["old_server"] else server
     state = SliceState(server, old, view["state"] != "plain", view["state"] in ("narrowed", "switched", "flipped"))
     nobody = SliceState(None, None)
-    return Sliced(external_ip.address, service, (*[nobody] * view["slice"], state), frozenset({server, old}))
+    slices = (*[nobody] * view["slice"], state)
+    return Sliced(external_ip.address, service, slices, frozenset({server, old}), external_ip.direct)
 
 
 def _internal(situation: Situation) -> Internal:
@@ -223,7 +224,8 @@ def _outcome(situation: Situation, last: Hit, entry: dict[str, Any] | None) -> t
 def _delivered(situation: Situation, entry: dict[str, Any]) -> tuple[str, str]:
     server = entry["old_server"] or output.endpoint(entry["server"], entry["server_port"])
     if entry["slice"] is not None:
-        return "server", f"goes to server {server} by slice {entry['slice']} ({clients(entry)})"
+        direct = ", which answers the client itself" if situation.external_ip["nat"] == "none" else ""
+        return "server", f"goes to server {server} by slice {entry['slice']} ({clients(entry)}){direct}"
     if situation.outward:
         return "client", f"goes out by its entry, as {output.endpoint(entry['external_ip'], entry['external_port'])}"
     sent_as = f", as {output.endpoint(entry['internal_ip'], entry['internal_port'])}" if entry["internal_ip"] else ""
