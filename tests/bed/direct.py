@@ -26,7 +26,7 @@ def _give(bed: Bed, space: Namespace, server: Address, external_ip: Address) -> 
     if server.version == 4:
         space.sysctl(ipv4__conf__all__arp_ignore=1, ipv4__conf__all__arp_announce=2, ipv4__conf__all__rp_filter=0,
                      ipv4__conf__eth0__rp_filter=0)
-    number = 200 + int(str(server)[-2:])
+    number = 200 + int(str(server)[-2:])  # 11 to 39, see simple_site
     space.ip_batch([f"addr add {host(network, number)}/{network.prefixlen} dev {DEVICE}",
                     f"addr add {external_ip}/{network.max_prefixlen} dev lo",
                     f"route replace default via {host(network, ROUTER)} dev {DEVICE}"])
