@@ -182,6 +182,7 @@ PARAGRAPHS: dict[Key, str] = {
         "them. Nobody's slice has none.",
     ("slices_in", 0, Kind.PIPELINE): "No server takes connections: the packet goes the way of one without entry, and "
         "is answered by the controller.",
+    ("slices_out", 0, Kind.PIPELINE): "For the moment in which a service's slices go.",
     ("slices_out", 100, Kind.SLICE): "What a server answers, whatever slice it is: one flow for each server. As long "
         "as some slice's packets are looked at one by one, as here, answers are as well; else they get the external "
         "IP's address and the service's port here, and go straight to table way_back. (Two services of one external "
@@ -312,7 +313,6 @@ PARAGRAPHS: dict[Key, str] = {
 }
 
 MISSES = {
-    "slices_out": "Does not happen: only servers' answers get here.",
     "advertise": "Does not happen: only advertisements get here.",
     "deliver_client": "Does not happen: only IP packets get here.",
     "deliver_inside": "Does not happen: only IP packets get here.",

@@ -115,6 +115,7 @@ class SliceChangeView(BaseModel):
     slices: int
     step: Literal["narrowed", "switched", "flipped", "settling"]
     since: str | None = Field(description="when that began; null: before the controller started")
+    why: str = Field(description="in words")
     old_servers: list[str] = Field(description="whose they have been, as ADDRESS:PORT")
 
 

@@ -181,7 +181,7 @@ def service_of(shown: Shown, ip: ExternalIp, service: Service) -> s.ServiceView:
 def _slice_change(change: Change) -> s.SliceChangeView:
     return s.SliceChangeView(
         slices=len(change.before), step=change.step.value, since=iso(change.begun) if change.begun else None,
-        old_servers=sorted({str(server) for server in change.before.values()}))
+        why=change.why.value, old_servers=sorted({str(server) for server in change.before.values()}))
 
 
 def servers_of(shown: Shown, ip: ExternalIp, service: Service, servers: Iterable[Server]) -> list[s.ServerView]:

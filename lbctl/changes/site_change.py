@@ -62,7 +62,6 @@ def _check(ground: Ground, site: Site) -> None:
             )
         if serving.address in staying:
             _check_translation(serving, site)
-            _check_entries(serving, site)
         if serving.move and serving.address not in staying:
             raise Refused(
                 409, "External IP is moving", f"{serving.address} is being moved: wait, or keep it in the file"
@@ -80,25 +79,10 @@ def _check(ground: Ground, site: Site) -> None:
             raise Refused(409, "Load balancer connected", f"the dpid of {name} can't change while it is connected")
 
 
-def _check_entries(serving: Serving, site: Site) -> None:
-    """Nobody knows the connections of a sliced service, so they can't get entries of their own."""
-    config = site.external_ip(serving.address)
-    for service in config.services if config else ():
-        slicing = serving.slices.get((service.protocol_number, service.port))
-        if slicing and not (service.sliced and service.by_client == slicing.by_client):
-            raise Refused(
-                409,
-                "Service is sliced",
-                f"{serving.address} {service.protocol}/{service.port} is sliced, and with entries: {service.entries}, "
-                f"affinity: {service.affinity} all of its open connections would break: if they may, take the service "
-                "out of the file first, and put it back in as it is to be",
-            )
-
-
 def _check_translation(serving: Serving, site: Site) -> None:
     """Its connections keep their kind of NAT, and the internal IPs that they have."""
     config = site.external_ip(serving.address)
-    if config is None or not len(serving.table):
+    if config is None or not (len(serving.table) or serving.slices):
         return
     if (config.kind, config.nat) != (serving.config.kind, serving.config.nat):
         raise Refused(

@@ -77,7 +77,8 @@ def _show(client: Client, json: bool) -> None:
         since = f" since {output.local_time(change['since'])}" if change["since"] else ""
         old = ", ".join(change["old_servers"])
         output.print_line(
-            f"{address} {service}: {change['slices']} slices of {old} change hands{since}, step {change['step']}."
+            f"{address} {service}: {change['slices']} slices of {old} change hands{since} ({change['why']}), step "
+            f"{change['step']}."
         )
     if state["keepers"]:
         output.print_line()

@@ -251,7 +251,8 @@ class Opening:
         if service is None:
             return self._to_inside(arrival, serving, key)
         switch, takes, side = arrival.switch, serving.servers.takes, arrival.side
-        if side is EXTERNAL and place in serving.slices and serving.slices[place].begun:
+        slicing = serving.slices.get(place) if side is EXTERNAL else None
+        if slicing and slicing.begun and (wanted or not slicing.leaving):
             in_slice = reply_key(key, wanted.address.packed, wanted.port) if wanted else None
             if in_slice is None or serving.table.by_reply(in_slice):
                 raise self._refusal(arrival, serving, place, service)

@@ -12,6 +12,7 @@ from lbctl.connections.old_connections import OldConnections
 from lbctl.connections.sliced import slice_of_entry
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
+from lbctl.ground.in_use import keep_what_is_in_use
 from lbctl.ground.serving import Serving
 from lbctl.ground.tokens import Confirmation
 from lbctl.openflow.flow import Flow, Identity
@@ -50,16 +51,30 @@ class Slices:
 
     def restore(self) -> None:
         """What an earlier controller has left: before the first switch comes."""
+        self._restore_leaving()
         for serving in self._ground.external_ips:
             for place, slicing in serving.slices.items():
                 if saved := self._saved.get(_name(serving, place)):
-                    serving.slices[place] = Slicing(saved.owners, saved.before, slicing.by_client)
+                    _take_over(serving, place, saved)
                 else:
                     slicing.divide(self._weights(serving, place), lambda _: True, lambda _: False, 0.0)
                 # Which connections have entries, the switches will tell.
                 serving.slices[place].mixed = set(range(SLICES))
                 self._sent[serving.address, place] = _flows(serving, place)
         self._saved.clear()
+
+    def _restore_leaving(self) -> None:
+        """Services that the site file would have entries by connection of, or other slices, and that have some."""
+        found = False
+        for serving in self._ground.external_ips:
+            for place, service in serving.services.items():
+                saved = self._saved.get(_name(serving, place))
+                if saved and not (service.sliced and service.by_client == saved.by_client):
+                    _take_over(serving, place, saved)
+                    serving.config = replace(serving.config, router=serving.config.router or saved.router)
+                    found = True
+        if found:
+            keep_what_is_in_use(self._ground)
 
     def tick(self, now: float) -> Outbox:
         """What other servers, weights and states of servers change, and what is due."""
@@ -70,7 +85,7 @@ class Slices:
         if renew:
             self._renew_at = now + RENEW_INTERVAL
         for serving in self._ground.external_ips:
-            for place, slicing in serving.slices.items():
+            for place, slicing in list(serving.slices.items()):
                 out += self._divide(serving, place, slicing, now)
                 for change in list(slicing.changes):
                     out += self._advance(serving, place, slicing, change, now)
@@ -78,25 +93,30 @@ class Slices:
                     out += self._settle(serving, place, slicing)
                 if renew and slicing.changes:
                     out += self._ground.renew(asking_flows(serving.sliced(place)))
+                if slicing.left:
+                    out += self._left(serving, place)
         return out
 
     # Who gets which.
 
     def _divide(self, serving: Serving, place: Place, slicing: Slicing, now: float) -> Outbox:
         weights = self._weights(serving, place)
-        if weights == slicing.weights and not slicing.changes:
+        if weights == slicing.weights and not slicing.changes and not slicing.leaving:
             return []
         hops, down, switch = serving.config.hops(), serving.servers.down, self._ground.switches[serving.assigned]
 
         def gone(server: Endpoint) -> bool:
             reset = (place, server) in down and serving.servers.resets(place)
-            return place[0] == UDP or reset or server.address not in hops
+            return reset or server.address not in hops or slicing.datagrams and silent(server)
 
         def silent(server: Endpoint) -> bool:
             return (place, server) in down or hops[server.address].address in switch.hearing.silent
 
         before = slicing.states()
-        slicing.divide(weights, gone, silent, now)
+        if slicing.leaving:
+            slicing.leave(gone, now)
+        else:
+            slicing.divide(weights, gone, silent, now)
         changed = sum(old.owner != new for old, new in zip(before, slicing.owners, strict=True))
         if before == slicing.states():
             return []
@@ -104,8 +124,7 @@ class Slices:
             self._ground.log(
                 "slices change hands", external_ip=str(serving.address), service=_text(place), slices=changed
             )
-        if not serving.unread:
-            slicing.mixed |= self._mixed(serving, place, slicing)
+        slicing.mixed |= set(range(SLICES)) if serving.unread else self._mixed(serving, place, slicing)
         return [*self._update(serving, place), self._ground.save()]
 
     def _weights(self, serving: Serving, place: Place) -> dict[Endpoint, int]:
@@ -121,8 +140,14 @@ class Slices:
         waited = now - change.since
         if change.step is Step.NARROWED and waited >= NARROWED:
             change.step, change.since = Step.SWITCHED, now
+        elif slicing.datagrams and change.step is Step.SWITCHED:
+            if waited >= serving.idle_timeout_of(place):
+                return self._flip(serving, place, slicing, change, set(change.before), [], now)
         elif change.step is Step.SWITCHED and waited >= SWITCHED:
             return self._old.look(serving, place, change, now, partial(self._flip, serving, place, slicing, change))
+        elif change.step is Step.FLIPPED and waited >= FLIPPED and slicing.leaving:
+            slicing.depart(change)
+            return [*self._update(serving, place), self._ground.save()]
         elif change.step is Step.FLIPPED and waited >= FLIPPED:
             change.go_on(Step.SETTLING)
             return self._update(serving, place)
@@ -151,6 +176,14 @@ class Slices:
                          slices=len(change.before), seconds=round(now - change.begun, 1))
         out = self._endings.end_all(serving, needless, now) + self._settle(serving, place, slicing)
         return [*out, self._ground.save()]
+
+    def _left(self, serving: Serving, place: Place) -> Outbox:
+        """The service has entries by connection now, or other slices."""
+        ground = self._ground
+        self._sent.pop((serving.address, place), None)
+        keep_what_is_in_use(ground)
+        ground.log("slices are gone", external_ip=str(serving.address), service=_text(place))
+        return [*(effect for switch in ground.ready() for effect in ground.sync(switch)), ground.save()]
 
     def _settle(self, serving: Serving, place: Place, slicing: Slicing) -> Outbox:
         """Slices without connections that have entries need not look for any."""
@@ -203,8 +236,14 @@ class Slices:
         return replace(state, slices={
             _name(serving, place): SavedSlices(tuple(slicing.owners), {
                 number: server for change in slicing.changes for number, server in change.before.items()
-                if change.step in (Step.NARROWED, Step.SWITCHED)})
+                if change.step in (Step.NARROWED, Step.SWITCHED)}, slicing.by_client, serving.config.router)
             for serving in self._ground.external_ips for place, slicing in serving.slices.items()})
+
+
+def _take_over(serving: Serving, place: Place, saved: SavedSlices) -> None:
+    """The slices that an earlier controller has left."""
+    serving.slices[place] = slicing = Slicing(saved.owners, saved.before, saved.by_client, place[0] == UDP)
+    slicing.leaving = serving.services[place].leaving
 
 
 def _flows(serving: Serving, place: Place) -> dict[Identity, Flow]:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
-from lbctl.site.model import ExternalIp, Hop
+from lbctl.site.model import ExternalIp, Hop, Service
 from lbctl.values.addresses import Address, address_order
 from lbctl.values.keys import unpack_key
 
@@ -37,8 +37,23 @@ def former_servers(serving: Serving, config: ExternalIp,
         servers_in_use(serving) - config.hops().keys(), key=address_order))
 
 
+def with_slices_in_use(serving: Serving, config: ExternalIp) -> ExternalIp:
+    """Services that have slices and are to have none, or others, have them still; and the router of their clients."""
+    services = tuple(_with_slices(serving, service) for service in config.services)
+    leaving = any(service.leaving for service in services)
+    router = serving.config.router if leaving and config.router is None else config.router
+    return replace(config, services=services, router=router)
+
+
+def _with_slices(serving: Serving, service: Service) -> Service:
+    slicing = serving.slices.get((service.protocol_number, service.port))
+    if slicing is None or slicing.left or service.sliced and service.by_client == slicing.by_client:
+        return service
+    return replace(service, entries="slices", affinity="client" if slicing.by_client else "connection", leaving=True)
+
+
 def keep_what_is_in_use(ground: Ground) -> None:
-    """Makes every external IP what the site in force says, with its former servers and internal IPs."""
+    """Makes every external IP what the site in force says, with its former servers, internal IPs and slices."""
     site = ground.site
     configured = {server: hop for external_ip in site.external_ips for server, hop in external_ip.hops().items()}
     for serving in ground.external_ips:
@@ -46,6 +61,7 @@ def keep_what_is_in_use(ground: Ground) -> None:
         assert config is not None, "the directory holds the external IPs of the site in force"
         former = former_servers(serving, config, configured)
         internal = internal_ips_in_use(serving) - {config.gateway, *config.internal_ips}
+        config = with_slices_in_use(serving, config)
         config = replace(config, former_servers=former, former_internal_ips=tuple(sorted(internal, key=address_order)))
         serving.reconfigure(config, site.settings, ground.in_force.drained(config))
     ground.external_ips.replace(list(ground.external_ips))

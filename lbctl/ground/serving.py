@@ -112,9 +112,16 @@ class Serving:
             else scheduler_for(service, self.table.connections_to)
             for place, service in self.services.items()
         }
-        self.slices = {place: self.slices.get(place) or Slicing(by_client=service.by_client)
-                       for place, service in self.services.items() if service.sliced}
+        self.slices = {place: self._slicing(place, service) for place, service in self.services.items()
+                       if service.sliced}
         self.servers.configure(self.services, drained)
+
+    def _slicing(self, place: Place, service: Service) -> Slicing:
+        found = self.slices.get(place)
+        if found is None or found.by_client != service.by_client:
+            found = Slicing(by_client=service.by_client, datagrams=service.protocol == "udp")
+        found.leaving = service.leaving
+        return found
 
     def _set_allocation(self) -> None:
         addresses, ports, outbound, mapping = _translated_to(self.config)

@@ -16,6 +16,7 @@ from lbctl.frames.discovery import (
 )
 from lbctl.frames.packets import ACK, FIN, OPENS_CONNECTION, RST, SYN, parse_mac
 from lbctl.openflow.cookies import Kind
+from lbctl.openflow.delivery_rules import delivery_flows, direct_servers, measure, too_big_flows
 from lbctl.openflow.flow import (
     ANY_TAG,
     CONTROLLER,
@@ -25,7 +26,6 @@ from lbctl.openflow.flow import (
     IN_PORT,
     POP_VLAN,
     PRIORITY_TAG,
-    CheckLarger,
     Flow,
     FlowAction,
     Match,
@@ -64,7 +64,6 @@ from lbctl.values.protocols import (
     ETH_TYPE_ARP,
     ETH_TYPE_IPV6,
     ETH_TYPES,
-    ETHERNET_HEADER,
     ICMPV6,
     PROTOCOL_NAMES,
     PROTOCOL_NUMBERS,
@@ -121,6 +120,7 @@ def base_flows(ports: Ports, tunnels: Iterable[Tunnel] = ()) -> Iterator[Flow]:
             yield flow(Kind.PIPELINE, 0, flags_table, 110, {**tcp, "tcp_flags": ANY_RST}, SetField("reg1", 1),
                        goto=side.access_table)
     yield flow(Kind.PIPELINE, 0, "slices_in", 0, {}, goto="inbound_flags")
+    yield flow(Kind.PIPELINE, 0, "slices_out", 0, {}, goto="outbound_flags")
     yield flow(Kind.PIPELINE, 0, "inbound_flags", 0, {}, goto="access_in")
     yield flow(Kind.PIPELINE, 0, "outbound_flags", 0, {}, goto="access_out")
     yield flow(Kind.PIPELINE, 0, "access_in", 0, {}, goto="no_entry")
@@ -148,17 +148,17 @@ def base_flows(ports: Ports, tunnels: Iterable[Tunnel] = ()) -> Iterator[Flow]:
         # Delivered first: the meter in show_reset drops all that is left to do with a packet, and so not the packet.
         yield flow(Kind.PIPELINE, 0, table, 200, {"reg1": 1}, SetField("reg1", 0), Resubmit(table),
                    Resubmit("show_reset"))
-    yield from _too_big("deliver_tunnel")
+    yield from too_big_flows("deliver_tunnel")
     yield flow(Kind.RESET, 0, "show_reset", 0, {}, CONTROLLER, meter=METER_RESET)
     yield from changed_hop_flows()
     yield from unknown_client_flows()
     for table, send, port, back in (("deliver_client", "send_outside", ports.external, ()),
                                     ("deliver_inside", "send_inside", ports.internal, (FORGET_IN_PORT,))):
         if port.limit is not None:
-            yield from _too_big(send)
+            yield from too_big_flows(send)
         for eth_type in ETH_TYPES.values():
             if port.limit is not None:
-                yield flow(Kind.DELIVER, 0, table, 100, {"eth_type": eth_type}, _measure(port.limit), goto=send)
+                yield flow(Kind.DELIVER, 0, table, 100, {"eth_type": eth_type}, measure(port.limit), goto=send)
             yield flow(Kind.DELIVER, 0, table if port.limit is None else send, 100, {"eth_type": eth_type},
                        SetField("eth_src", port.mac), DEC_TTL, *back, Output(port.number))
 
@@ -168,17 +168,6 @@ def inside_flows(inside: Iterable[Network]) -> Iterator[Flow]:
     for network in inside:
         to_inside: Match = {"eth_type": ETH_TYPES[network.version], f"ipv{network.version}_dst": str(network)}
         yield flow(Kind.DELIVER, 0, "deliver_client", 110, to_inside, goto="deliver_inside")
-
-
-def _measure(limit: int) -> CheckLarger:
-    """limit: bytes of an IP packet."""
-    return CheckLarger(ETHERNET_HEADER + limit, "reg2")
-
-
-def _too_big(table: str) -> Iterator[Flow]:
-    """What has been measured, and is too large."""
-    for eth_type in ETH_TYPES.values():
-        yield flow(Kind.TOO_BIG, 0, table, 110, {"reg2": 1, "eth_type": eth_type}, CONTROLLER, meter=METER_FRAGMENT)
 
 
 def _entrance_flows(ports: Ports, tunnels: Iterable[Tunnel]) -> Iterator[Flow]:
@@ -287,39 +276,6 @@ def _opens(protocol: str) -> Match:
     return {"tcp_flags": OPENS_CONNECTION} if protocol == "tcp" else {}
 
 
-def delivery_flows(
-    hops: Mapping[Address, Hop], neighbours: Mapping[Address, str], ports: Ports, direct: Mapping[Address, Address]
-) -> Iterator[Flow]:
-    """How to reach each server whose next hop's MAC is known. hops: by server; neighbours: the MAC of a next hop.
-    direct: the external IPs of servers that get packets as they came: so far a packet has its server's address, which
-    Open vSwitch never writes where it is another one in the end."""
-    for server, (next_hop, tunnel) in hops.items():
-        if next_hop not in neighbours:
-            continue
-        to_server: Match = {"eth_type": ETH_TYPES[server.version], f"ipv{server.version}_dst": str(server)}
-        to_mac = SetField("eth_dst", neighbours[next_hop])
-        address = direct.get(server)
-        as_it_came = (SetField(f"ipv{address.version}_dst", str(address)),) if address else ()
-        to_hop = (*as_it_came, SetField("eth_src", ports.internal.mac), to_mac, DEC_TTL)
-        if tunnel is None and ports.internal.limit is not None:
-            yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, to_mac, _measure(ports.internal.limit),
-                       goto="send_inside")
-            if as_it_came:
-                yield flow(Kind.DELIVER, 0, "send_inside", 105, to_server, *as_it_came,
-                           SetField("eth_src", ports.internal.mac), DEC_TTL, FORGET_IN_PORT,
-                           Output(ports.internal.number))
-        elif tunnel is None:
-            yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, *to_hop, FORGET_IN_PORT,
-                       Output(ports.internal.number))
-        if tunnel is None:
-            if next_hop != server:  # behind a router it may have any address, and be a client
-                yield flow(Kind.DELIVER, 0, "deliver_client", 110, to_server, goto="deliver_inside")
-            continue
-        yield flow(Kind.DELIVER, 0, "deliver_server", 100, to_server, _measure(tunnel.mtu), goto="deliver_tunnel")
-        to_end = (SetField("tun_ipv4_dst", str(tunnel.remote)), SetField("tunnel_id", tunnel.key))
-        yield flow(Kind.DELIVER, 0, "deliver_tunnel", 100, to_server, *to_hop, *to_end, Output(ports.to(tunnel).number))
-
-
 def neighbour_flows(hops: Iterable[Hop], routers: Iterable[Address], ports: Ports) -> Iterator[Flow]:
     """What shows the controller that a next hop has told its MAC unasked (gratuitous ARP, unsolicited
     advertisement)."""
@@ -337,12 +293,6 @@ def neighbour_flows(hops: Iterable[Hop], routers: Iterable[Address], ports: Port
             told = [{"ipv6_nd_target": str(address)}]
         for fields in told:
             yield flow(Kind.SERVER_ARP, 0, "arp", 110, {**where, **head, **fields}, CONTROLLER, meter=METER_ARP)
-
-
-def direct_servers(external_ips: Iterable[ExternalIp]) -> dict[Address, Address]:
-    """The servers that answer clients themselves -> their external IP."""
-    return {server: external_ip.address for external_ip in external_ips if external_ip.direct
-            for server in external_ip.hops()}
 
 
 def all_flows(external_ips: Iterable[ExternalIp], roles: Mapping[Address, Role],

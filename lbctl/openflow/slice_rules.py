@@ -66,6 +66,8 @@ def slice_flows(sliced: Sliced) -> Iterator[Flow]:
                 (f"ipv{version}_src", address.max_prefixlen), (f"{transport}_src", 16))]
             yield flow(Kind.SLICE, owner, "slices_in", 140, match, *narrow, goto="inbound_flags",
                        hard_timeout=ASKING_SECONDS)
+            if number in defaults and service.protocol == "udp":  # any datagram may be a connection's first
+                yield flow(Kind.SLICE, owner, "access_in", 60, match, goto="no_entry", hard_timeout=ASKING_SECONDS)
         if state.by_entry:
             yield flow(Kind.SLICE, owner, "slices_in", 130, match, goto="access_in")
         if state.owner:

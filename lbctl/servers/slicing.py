@@ -11,13 +11,19 @@ these steps, each of which is in force before the next one begins:
 
 Why so: a cached flow for all of a slice outlives the change of its flows for some ms, and would send the ACK of a
 connection that has just been given to the new server to the old one.
+
+Of datagrams nobody knows which one is a connection's first: for as long as a connection may be silent (`switched`) one
+that has no entry makes one to the old server.
+
+A service that is to have entries by connection (`leaving`) goes the same way: each slice's new owner is nobody, so what
+has no entry gets one by the scheduler. A slice that is flipped is a slice no more.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from lbctl.openflow.slice_rules import SliceState
@@ -40,9 +46,19 @@ class Step(enum.Enum):
     SETTLING = "settling"
 
 
+class Why(enum.Enum):
+    """What a change is for."""
+
+    TAKES_NONE = "their server takes no connections"
+    SILENT = "their server does not answer"
+    SHARES = "other servers, or weights"
+    LEAVING = "entries by connection, or other slices, are wanted"
+    UNKNOWN = "it began before the controller started"
+
+
 class Opened(NamedTuple):
     """What becomes of a connection: it goes through that table, by its slice; or (None) it has an entry to that server
-    (None: there is none)."""
+    (None: there is none; where the service is leaving: to any)."""
 
     table: str | None
     server: Endpoint | None = None
@@ -58,6 +74,7 @@ class Change:
     before: dict[int, Endpoint]
     step: Step = Step.NARROWED
     begun: float = 0.0
+    why: Why = Why.UNKNOWN
     since: float | None = None
     waiting: set[str] | None = None
     syns: dict[bytes, int] = field(default_factory=dict)
@@ -72,12 +89,15 @@ class Slicing:
     """The slices of one service."""
 
     def __init__(self, owners: Owners = NOBODYS, before: Mapping[int, Endpoint] | None = None,
-                 by_client: bool = False) -> None:
-        """before: of the slices that were changing hands when the controller ended. by_client: see slice_of."""
-        self.by_client = by_client
+                 by_client: bool = False, datagrams: bool = False) -> None:
+        """before: of the slices that were changing hands when the controller ended. by_client: see slice_of.
+        datagrams: the service's protocol is UDP."""
+        self.by_client, self.datagrams = by_client, datagrams
+        self.leaving = False
+        """Is the service to have entries by connection?"""
         self.owners = list(owners)
         """Who gets a slice's new connections, at the latest when its change is over."""
-        self.changes: list[Change] = [Change(dict(before))] if before else []
+        self.changes: list[Change] = [Change(dict(before), self._first_step)] if before else []
         self.weights: dict[Endpoint, int] | None = None
         """Those that it was divided by last; None: it has not been, or is to be again."""
         self.mixed: set[int] = set()
@@ -86,7 +106,16 @@ class Slicing:
     @property
     def begun(self) -> bool:
         """Has it been divided yet? Until then connections have entries."""
-        return self.weights is not None or any(self.owners)
+        return self.weights is not None or any(self.owners) or bool(self.changes)
+
+    @property
+    def left(self) -> bool:
+        """Do all of its connections have entries?"""
+        return self.leaving and not self.changes and not any(self.owners)
+
+    @property
+    def _first_step(self) -> Step:
+        return Step.SWITCHED if self.datagrams else Step.NARROWED
 
     def servers(self) -> set[Endpoint]:
         """Those that connections may go to that have no entry."""
@@ -123,8 +152,8 @@ class Slicing:
             if len(change.syns) < REMEMBERED:
                 change.syns[key] = sequence
             return Opened("access_in")
-        comes_again = change.syns.get(key) == sequence
-        server = change.before[number] if comes_again else self.owners[number]
+        old = self.datagrams and change.step is Step.SWITCHED or change.syns.get(key) == sequence
+        server = change.before[number] if old else self.owners[number]
         return Opened(None, server, change.begun + CACHED)
 
     def divide(self, weights: Mapping[Endpoint, int], gone: Callable[[Endpoint], bool],
@@ -134,7 +163,8 @@ class Slicing:
         self.weights = dict(weights)
         self._forget(gone)
         wanted = divided(tuple(self.owners), weights)
-        begun = {step: Change({}, step, now) for step in (Step.NARROWED, Step.SWITCHED)}
+        begun = {Why.SILENT: Change({}, Step.SWITCHED, now, Why.SILENT)}
+        begun |= {why: Change({}, self._first_step, now, why) for why in (Why.TAKES_NONE, Why.SHARES)}
         for number, (owner, new) in enumerate(zip(self.owners, wanted, strict=True)):
             if owner == new:
                 continue
@@ -143,9 +173,27 @@ class Slicing:
                 continue  # one after the other
             self.owners[number] = new
             if changing is None and owner is not None and not gone(owner):
-                begun[Step.SWITCHED if silent(owner) else Step.NARROWED].before[number] = owner
+                why = Why.SILENT if silent(owner) else Why.SHARES if owner in weights else Why.TAKES_NONE
+                begun[why].before[number] = owner
                 self.mixed.discard(number)
         self.changes += [change for change in begun.values() if change.before]
+
+    def leave(self, gone: Callable[[Endpoint], bool], now: float) -> None:
+        """Its slices are to be nobody's. gone: as for `divide`. To be called until it has left: a slice that changes
+        hands does that first."""
+        self.weights = None
+        self._forget(gone)
+        before = {number: owner for number, owner in enumerate(self.owners)
+                  if owner is not None and self.change_of(number) is None}
+        for number in before:
+            self.owners[number] = None
+        self.mixed -= before.keys()
+        if staying := {number: owner for number, owner in before.items() if not gone(owner)}:
+            self.changes.append(Change(staying, self._first_step, now, Why.LEAVING))
+
+    def depart(self, change: Change) -> None:
+        """All connections of its slices have entries, and nobody owns these."""
+        self.changes.remove(change)
 
     @staticmethod
     def _may_redirect(
@@ -169,7 +217,7 @@ class Slicing:
         """These slices of the change go on to the next step, as a change of their own if there are others."""
         if len(numbers) < len(change.before):
             rest = {number: server for number, server in change.before.items() if number not in numbers}
-            self.changes.append(Change(rest, change.step, change.begun, change.since, syns=change.syns))
+            self.changes.append(replace(change, before=rest))
             change.before = {number: change.before[number] for number in numbers}
         change.go_on(Step.FLIPPED)
         return change
@@ -182,4 +230,5 @@ class Slicing:
 
     def mixed_of(self, with_entries: Iterable[int]) -> set[int]:
         """What `mixed` should be, if those slices have connections with entries."""
-        return {number for number in with_entries if self.change_of(number) is None}
+        return {number for number in with_entries
+                if self.change_of(number) is None and not (self.leaving and self.owners[number] is None)}

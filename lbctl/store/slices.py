@@ -8,15 +8,17 @@ from typing import Any, NamedTuple
 
 from lbctl.site.documents import endpoint_of
 from lbctl.site.model import ServiceName
-from lbctl.values.addresses import Endpoint
+from lbctl.values.addresses import Address, Endpoint
 
 
 class SavedSlices(NamedTuple):
     """Of one service. owners: the server of each slice (None: nobody); before: the old servers of those that are
-    changing hands."""
+    changing hands. by_client: see Service; router: that of its external IP."""
 
     owners: tuple[Endpoint | None, ...]
     before: dict[int, Endpoint]
+    by_client: bool = False
+    router: Address | None = None
 
 
 def rows_of(slices: Mapping[ServiceName, SavedSlices]) -> list[dict[str, Any]]:
@@ -32,6 +34,8 @@ def rows_of(slices: Mapping[ServiceName, SavedSlices]) -> list[dict[str, Any]]:
             "servers": [str(server) for server in servers],
             "owners": [numbers[owner] if owner else -1 for owner in saved.owners],
             "before": {str(number): numbers[server] for number, server in saved.before.items()},
+            "by_client": saved.by_client,
+            "router": str(saved.router) if saved.router else None,
         })
     return rows
 
@@ -45,5 +49,7 @@ def slices_of(rows: Sequence[Mapping[str, Any]]) -> dict[ServiceName, SavedSlice
         found[name] = SavedSlices(
             tuple(servers[number] if number >= 0 else None for number in row["owners"]),
             {int(number): servers[server] for number, server in row["before"].items()},
+            bool(row.get("by_client")),
+            ip_address(row["router"]) if row.get("router") else None,
         )
     return found

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from lbctl.openflow.cookies import MASK_ALL
+from lbctl.openflow.delivery_rules import delivery_flows, direct_servers
 from lbctl.openflow.flow import Flow, Identity
 from lbctl.openflow.messages import AddFlows, DeleteCookie, DeleteFlows, Message
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.probe_rules import Watched
-from lbctl.openflow.rules import ABSENT, Role, all_flows, delivery_flows, direct_servers, external_ip_flows
+from lbctl.openflow.rules import ABSENT, Role, all_flows, external_ip_flows
 from lbctl.openflow.slice_rules import way_back_flows
 from lbctl.openflow.source_rules import Internal
 from lbctl.openflow.tables import number

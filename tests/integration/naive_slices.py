@@ -2,5 +2,6 @@
 
 from lbctl.servers.slicing import Slicing
 
-divide = Slicing.divide
+divide, leave = Slicing.divide, Slicing.leave
 Slicing.divide = lambda slicing, weights, gone, silent, now: divide(slicing, weights, lambda server: True, silent, now)
+Slicing.leave = lambda slicing, gone, now: leave(slicing, lambda server: True, now)

@@ -231,6 +231,48 @@ def test_a_service_is_sliced_while_connections_run(quiet_bed: Bed) -> None:
     assert counters(bed)["packet_ins"] <= before + 5
 
 
+def by_connection(site: Site) -> Site:
+    plain = of_services(site, entries="connections", affinity="connection")
+    return replace(plain, external_ips=tuple(replace(ip, router=None) for ip in plain.external_ips))
+
+
+def wait_by_connection(bed: Bed) -> None:
+    """Nothing of slices is left, and so connections are counted."""
+    bed.wait_until(lambda: bed.rest("GET", f"/v1/external-ips/{FIRST}").json["connections"] is not None, 15,
+                   "entries by connection")
+    bed.wait_until(lambda: all("priority=1" not in shown_by(bed, lb) for lb in bed.lbs), 5, "no slice is left")
+
+
+def test_a_service_gets_entries_by_connection_while_connections_run(bed: Bed) -> None:
+    loads = mixed_load(bed, FIRST, lines=30, requests=4)
+    bed.controller.reload(by_connection(bed.site))
+    wait_by_connection(bed)
+    bed.controller.reload(bed.site)
+    wait_divided(bed, *SERVERS)
+    bed.controller.reload(of_services(bed.site, affinity="client"))
+    bed.wait_until(lambda: service(bed)["affinity"] == "client" and divided(bed, *SERVERS), 20, "other slices")
+    assert_unharmed(loads)
+
+
+@pytest.mark.parametrize("step", ["narrowed", "switched"])
+def test_a_controller_that_dies_while_slices_go(bed: Bed, step: str) -> None:
+    loads = mixed_load(bed, FIRST, lines=30, requests=0)
+    bed.controller.reload(by_connection(bed.site))
+    bed.wait_until(lambda: any(change["step"] == step for change in service(bed)["slice_changes"]), 10, step)
+    bed.restart_controller()
+    wait_by_connection(bed)
+    assert_unharmed(loads, 0)
+
+
+def test_twin_slices_that_are_gone_at_once_break_connections(quiet_bed: Bed) -> None:
+    bed = quiet_bed
+    bed.controller.apps = ("tests/integration/naive_slices.py", *APPS)
+    bed.start_controller()
+    with Talks(bed.clients[0], FIRST, 30) as talks:
+        bed.controller.reload(by_connection(bed.site))
+        bed.wait_until(lambda: talks.broken(1.0), 10, "connections break")
+
+
 def test_a_silent_server_gets_no_new_connections(bed: Bed) -> None:
     """It answers no ARP; there is no health check. What it has may go on when it is there again."""
     with unplugged(bed, f"server-{SERVERS[0]}"):

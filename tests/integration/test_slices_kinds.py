@@ -4,7 +4,9 @@ their MACs."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -100,6 +102,38 @@ def test_another_lb_knows_where_clients_are(live: Bed, address: str) -> None:
         assert counters(live, "lb-b")["packet_ins"] - before < 50
         assert live.move(address, "lb-a")["state"] == "done"
         assert near.broken() == far.broken() == []
+
+
+@ADDRESSES
+def test_datagrams_find_their_server_when_slices_change_hands(quiet_bed: Bed, address: str) -> None:
+    """Nobody knows which is a connection's first."""
+    bed, idle = quiet_bed, 4.0
+    begin(bed, replace(site(), settings=replace(site().settings, udp_idle_timeout=idle)))
+    server = bed.rest("GET", f"/v1/external-ips/{address}").json["services"][1]["servers"][0]
+    path = f"/v1/external-ips/{address}/services/udp/80/servers/"
+    path += f"[{server['address']}]:{server['port']}" if ":" in address else f"{server['address']}:{server['port']}"
+
+    def changing() -> list[dict[str, Any]]:
+        by_udp = bed.rest("GET", f"/v1/external-ips/{address}").json["services"][1]
+        changes: list[dict[str, Any]] = by_udp["slice_changes"]
+        return changes
+
+    with ExitStack() as stack:
+        plugs = [stack.enter_context(Plug(space, address)) for space in spaces(bed) for _ in range(15)]
+        before = [who(plug) for plug in plugs]
+        assert bed.rest("PATCH", path, {"drained": True}).status == 200
+        bed.wait_until(changing, 5, "slices change hands")
+        while changing():
+            assert [who(plug) for plug in plugs] == before
+        assert [who(plug) for plug in plugs] == before, "they have entries"
+        with Plug(bed.remote, address) as late:
+            assert who(late) != server["address"]
+
+
+def who(plug: Plug) -> str:
+    """The server that answers."""
+    plug.send(b"?")
+    return plug.socket.recv(1000).split()[0].decode()
 
 
 @ADDRESSES

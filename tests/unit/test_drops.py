@@ -76,7 +76,7 @@ def test_what_falls_through_a_table_is_counted_too(world) -> None:
     assert {each.table for each in flows if Kind(each.cookie >> 48 & 0xFF).drops} == set(DROPPING_TABLES)
     with_a_miss = {each.table for each in flows if not each.match}
     assert TABLES.keys() - with_a_miss == {
-        "slices_out", "advertise", "deliver_client", "deliver_inside", "deliver_tunnel", "send_outside", "send_inside"}
+        "advertise", "deliver_client", "deliver_inside", "deliver_tunnel", "send_outside", "send_inside"}
 
 
 def test_one_mask_finds_what_drops_and_nothing_else() -> None:

@@ -16,11 +16,12 @@ from lbctl.ground.effects import Save
 from lbctl.openflow import inbound
 from lbctl.openflow import messages as m
 from lbctl.openflow.cookies import MARK, Kind, entry_cookie
+from lbctl.openflow.delivery_rules import delivery_flows
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.layout import SHAPES, stats_layout
 from lbctl.openflow.outbound import EntryCodec, packet_out
 from lbctl.openflow.ports import Port, Ports
-from lbctl.openflow.rules import Role, all_flows, delivery_flows
+from lbctl.openflow.rules import Role, all_flows
 from lbctl.openflow.slice_rules import Sliced, SliceState, slice_flows
 from lbctl.openflow.tables import number
 from lbctl.site.model import Hop

@@ -17,12 +17,13 @@ from lbctl.frames import packets
 from lbctl.frames.packets import ACK, FIN, RST, SYN
 from lbctl.openflow import cookies
 from lbctl.openflow.cookies import Kind
+from lbctl.openflow.delivery_rules import delivery_flows
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.flow import CONTROLLER, Flow, Output, PipelineError, Resubmit, SetField, flow
 from lbctl.openflow.hop_rules import hop_flow
 from lbctl.openflow.messages import AddEntries, AddFlows
 from lbctl.openflow.ports import Port, Ports
-from lbctl.openflow.rules import ABSENT, SERVING, Role, all_flows, base_flows, delivery_flows, external_ip_flows
+from lbctl.openflow.rules import ABSENT, SERVING, Role, all_flows, base_flows, external_ip_flows
 from lbctl.openflow.tables import TABLES, name_of, number
 from lbctl.site.model import ExternalIp, Hop, Server, Service
 from lbctl.values.keys import BUCKETS, bucket_of_key, pack_key, reply_key

@@ -278,7 +278,7 @@ def test_a_server_that_is_there_and_one_that_is_not(world) -> None:
 
 @pytest.mark.parametrize("server, reason", [
     (Server(IPv4Address("10.0.0.20"), 80),
-     "10.0.0.20 already belongs to the external IP at 198.51.100.2; with nat: destination"),
+     "10.0.0.20 already belongs to the external IP at 198.51.100.2; without nat: full"),
     (Server(IPv4Address("10.1.0.12"), 80), "address 10.1.0.12 is outside internal_network 10.0.0.0/24"),
     (Server(IPv4Address("10.0.0.255"), 80), "10.0.0.255 is the broadcast address"),
     (Server(IPv4Address("10.0.0.2"), 80),

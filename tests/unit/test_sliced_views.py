@@ -168,7 +168,7 @@ def test_slices_that_change_hands(api, step, old) -> None:
         (True, "10.0.0.11", "plain", None), (True, "10.0.0.11", "mixed", None), (False, "10.0.0.11", step.value, old)}
     [service] = api.get(f"/v1/external-ips/{IP_1}")["services"]
     assert service["slice_changes"] == [{"slices": 171, "step": step.value, "since": "2023-11-14T22:13:20.000Z",
-                                         "old_servers": ["10.0.0.12:8080"]}]
+                                         "why": "their server takes no connections", "old_servers": ["10.0.0.12:8080"]}]
 
 
 def test_a_slice_whose_last_server_leaves_is_shown_while_it_has_connections(api) -> None:

@@ -37,7 +37,7 @@ class Switch(RuleBasedStateMachine):
     @initialize(count=st.integers(1, 4))
     def begin(self, count: int) -> None:
         self.now, self.port = 0.0, 0
-        self.slicing = Slicing()
+        self.slicing, self.leaving = Slicing(), False
         self.weights = dict.fromkeys(SERVERS[:count], 1)
         self.dead: set[Endpoint] = set()
         self.silent: set[Endpoint] = set()
@@ -49,6 +49,8 @@ class Switch(RuleBasedStateMachine):
         """Where the switch sends that packet; None: it is refused."""
         number = slice_of_port(int.from_bytes(key[5:7]))
         state = self.slicing.state(number)
+        if self.leaving and not state.owner and not state.by_entry:
+            return self._by_connection(key, syn)
         if not state.by_entry:
             return state.owner
         if syn is not None and state.asking:
@@ -56,8 +58,13 @@ class Switch(RuleBasedStateMachine):
             if opened.table is None and opened.server is not None:
                 self.entries.setdefault(key, opened.server)
             elif opened.table is None:
-                return self.entries.get(key)
+                return self._by_connection(key, syn) if self.leaving else self.entries.get(key)
         return self.entries.get(key, state.default)
+
+    def _by_connection(self, key: bytes, syn: int | None) -> Endpoint | None:
+        if syn is not None and self.taking:
+            self.entries.setdefault(key, next(iter(self.taking)))
+        return self.entries.get(key)
 
     @rule(target=connections, number=st.sampled_from(NUMBERS), sequence=st.integers(0, 3))
     def opens(self, number: int, sequence: int) -> Connection:
@@ -116,9 +123,18 @@ class Switch(RuleBasedStateMachine):
         well = {server: weight for server, weight in self.weights.items() if server not in self.dead}
         return {server: weight for server, weight in well.items() if server not in self.silent} or well
 
+    @rule()
+    def is_to_have_entries_by_connection_or_slices(self) -> None:
+        self.leaving = self.slicing.leaving = not self.leaving
+        self._divide()
+
     def _divide(self) -> None:
         taking = self.taking
+        if self.leaving:
+            self.slicing.leave(self.dead.__contains__, self.now)
+            return
         self.slicing.divide(taking, self.dead.__contains__, self.silent.__contains__, self.now)
+        self.slicing.mixed |= self.slicing.mixed_of(self._with_entries())
 
     @rule(data=st.data())
     def goes_on(self, data: st.DataObject) -> None:
@@ -131,6 +147,12 @@ class Switch(RuleBasedStateMachine):
         elif change.step is Step.SWITCHED:
             numbers = data.draw(st.sets(st.sampled_from(sorted(change.before)), min_size=1))
             self._flip(change, numbers)
+        elif change.step is Step.FLIPPED and self.leaving:
+            self.slicing.depart(change)
+            if self.slicing.left:
+                self.slicing = Slicing()
+                self.slicing.leaving = True
+                self._settle()
         elif change.step is Step.FLIPPED:
             change.go_on(Step.SETTLING)
         else:
@@ -150,14 +172,17 @@ class Switch(RuleBasedStateMachine):
         self.slicing.flip(change, numbers)
 
     def _settle(self) -> None:
-        found = {slice_of_port(int.from_bytes(key[5:7])) for key in self.entries}
-        self.slicing.mixed = self.slicing.mixed_of(found)
+        self.slicing.mixed = self.slicing.mixed_of(self._with_entries())
+
+    def _with_entries(self) -> set[int]:
+        return {slice_of_port(int.from_bytes(key[5:7])) for key in self.entries}
 
     @rule()
     def the_controller_restarts(self) -> None:
         before = {number: server for change in self.slicing.changes for number, server in change.before.items()
                   if change.step in (Step.NARROWED, Step.SWITCHED)}
         self.slicing = Slicing(tuple(self.slicing.owners), before)
+        self.slicing.leaving = self.leaving
         self.slicing.mixed = set(range(SLICES))
         self._divide()
 
@@ -168,7 +193,7 @@ class Switch(RuleBasedStateMachine):
 
     @invariant()
     def shares_are_right_in_the_end(self) -> None:
-        if hasattr(self, "slicing") and not self.slicing.changes:
+        if hasattr(self, "slicing") and not self.slicing.changes and not self.leaving:
             taking = self.taking
             for server, weight in taking.items():
                 ideal = SLICES * weight / sum(taking.values())

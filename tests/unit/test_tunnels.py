@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lbctl.openflow.delivery_rules import delivery_flows
 from lbctl.openflow.inbound import decode_neighbours
 from lbctl.openflow.messages import OUTPUT_TABLE, AddFlows, PacketOut
 from lbctl.openflow.outbound import EntryCodec, packet_out
 from lbctl.openflow.ports import Port, Ports
-from lbctl.openflow.rules import SERVING, all_flows, delivery_flows, external_ip_flows
+from lbctl.openflow.rules import SERVING, all_flows, external_ip_flows
 from lbctl.openflow.tables import number
 from lbctl.site.file import ConfigError, parse
 from lbctl.site.file.text import site_text

@@ -121,6 +121,8 @@ class Service:
     health_check: Annotated[HealthCheck | None, Key(
         Part(HealthCheck, "health_check", inherits=(("type", "protocol"),)),
         "how its servers are checked, see health-checks.md", absent="no check")] = None
+    leaving: bool = field(default=False, kw_only=True)
+    """It has slices still, and a newer site file wants it to have none, or others; never in a file itself."""
 
     @property
     def protocol_number(self) -> int:
