@@ -116,8 +116,8 @@ def test_json_can_say_most_mistakes() -> None:
 def test_a_server_of_two_external_ips_is_noticed_on_one_line() -> None:
     text = SITE.replace("10.0.0.21", "10.0.0.11")
     assert config.parse(SITE.replace("10.0.0.21", "10.0.0.13"))
-    assert problems(as_json(text)) == ["server 10.0.0.11 already belongs to the external IP in line N; with nat: "
-                                       "destination a server "
+    assert problems(as_json(text)) == ["server 10.0.0.11 already belongs to the external IP in line N; without nat: "
+                                       "full a server "
                                        "belongs to one external IP"]
 
 
