@@ -49,7 +49,7 @@ class ControlFunctionProcess:
         self.log_file = directory / "controller.log"
         self.configuration = directory / "lbctl.conf"
         self._process: subprocess.Popen[str] | None = None
-        (directory / "site.yaml").write_text(plan.site_yaml(lab_plan))
+        self.write_site(lab_plan)
         text = CONFIGURATION.format(
             controller=lab_plan.controller,
             openflow=plan.OPENFLOW_PORT,
@@ -59,6 +59,10 @@ class ControlFunctionProcess:
         if lab_plan.control_server:
             text += f"token_file = {rundir.secret(rundir.REST_TOKEN)}\n"
         self.configuration.write_text(text)
+
+    def write_site(self, lab_plan: Plan) -> None:
+        """The site file, which it reads when it starts, and on SIGHUP. lab_plan: of the same machines."""
+        (self.directory / "site.yaml").write_text(plan.site_yaml(lab_plan))
 
     def command(self, apps: Sequence[str] = APPS) -> list[str]:
         """What starts it, as one would type it in the checkout."""

@@ -75,11 +75,18 @@ class Lab:
 
     def start_control_function(self, apps: Sequence[str] = APPS, environment: Mapping[str, str] | None = None) -> None:
         """Start (again) ryu-manager with `apps`, `environment` added, and wait until every LB is ready."""
+        self._made_control_function().stop()
+        self._made_control_function().start(apps, environment)
+        self.wait_ready()
+
+    def write_site(self, lab_plan: Plan) -> None:
+        """Another site file for the control function, with the same machines. It reads that when it starts."""
+        self._made_control_function().write_site(lab_plan)
+
+    def _made_control_function(self) -> ControlFunctionProcess:
         if self.control_function is None:
             self.control_function = ControlFunctionProcess(self.plan, self.directory.subdirectory("controller"))
-        self.control_function.stop()
-        self.control_function.start(apps, environment)
-        self.wait_ready()
+        return self.control_function
 
     def rest(self, method: str, path: str, body: object = None, *, timeout: float = 30.0) -> dict[str, Any]:
         """One REST call; the answer's JSON, also of an error. Raises OSError if nothing answers within `timeout` s."""

@@ -102,6 +102,16 @@ class Plan:
         return replace(self, site=replace(self.site, external_ips=external_ips))
 
 
+    def sliced(self) -> Plan:
+        """The same lab with sliced services (docs/slices.md)."""
+        external_ips = tuple(
+            replace(external_ip, router=ROUTER_EXTERNAL,
+                    services=tuple(replace(service, entries="slices") for service in external_ip.services))
+            for external_ip in self.site.external_ips
+        )
+        return replace(self, site=replace(self.site, external_ips=external_ips))
+
+
 def load_balancer(letter: str) -> LoadBalancer:
     """`a` makes lb-a with dpid 00000000000000aa and ports lba-ext and lba-int."""
     return LoadBalancer(f"lb-{letter}", int(letter * 2, 16), f"lb{letter}-ext", f"lb{letter}-int")

@@ -1,1 +1,1 @@
-"""The demonstration: an external IP moved under load by four orders of the same steps, and what each order broke."""
+"""The demonstration: an external IP moved under load in several orders, and what each order broke."""

@@ -59,7 +59,8 @@ class Bed:
     def __init__(self, say: Say) -> None:
         self.say = say
         self.lab = Lab(PLAN.with_service(PROBE_PORT).with_service(TRANSFER_PORT), controller=False)
-        self._apps: tuple[str, ...] = ()
+        self._started: tuple[tuple[str, ...], bool] | None = None
+        """With which apps the control function was started last, and for sliced services?"""
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Bed:
@@ -98,13 +99,18 @@ class Bed:
         return _summed(order, began, tuple(moves), results, retransmitted, dropped)
 
     def _start_control_function(self, order: Order) -> None:
-        """The product's apps, with another in front for a naive order; one that runs already goes on."""
+        """The product's apps, with another in front for a naive order; one that runs already goes on. Sliced services
+        are the site file's."""
         apps = (NAIVE_APP, *APPS) if order.naive else APPS
         environment = {NAIVE_ORDER: order.name} if order.naive else {}
-        if apps != self._apps or order.naive:
-            self.say(f"  starting the control function{' with the naive order' if order.naive else ''}")
+        wanted = apps, order.sliced
+        if wanted != self._started or order.naive:
+            how = " with the naive order" if order.naive else " with sliced services" if order.sliced else ""
+            self.say(f"  starting the control function{how}")
+            if order.sliced != (self._started is not None and self._started[1]):
+                self.lab.write_site(self.lab.plan.sliced() if order.sliced else self.lab.plan)
             self.lab.start_control_function(apps, environment)
-            self._apps = apps
+            self._started = wanted
 
     def _move(self, target: str, order: Order) -> MoveResult:
         self.say(f"  moving {EXTERNAL_IP} to {target}: {order.explanation}")

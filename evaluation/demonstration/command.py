@@ -89,7 +89,7 @@ def _orders(names: str) -> list[Order]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m evaluation demonstration", description="Moves an external IP under load, by four orders."
+        prog="python -m evaluation demonstration", description="Moves an external IP under load, in several orders."
     )
     parser.add_argument(
         "--out",

@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 
 from lbctl.cli.doctor.receive_queues import ENOUGH
-from topologies import fig1, fig2, fig3, fig3_full_nat, fig13, programs, rundir
+from topologies import fig1, fig2, fig3, fig3_full_nat, fig3_sliced, fig13, programs, rundir
 from topologies.plan import SITE_NAME
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PLANS = {plan.name: plan for plan in (fig1.PLAN, fig2.PLAN, fig3.PLAN, fig3_full_nat.PLAN, fig13.PLAN)}
+PLANS = {figure.PLAN.name: figure.PLAN for figure in (fig1, fig2, fig3, fig3_full_nat, fig3_sliced, fig13)}
 APART = ("setpriv", "--pdeathsig", "INT", "unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
 """Runs a command with a loopback interface of its own, since labs use fixed addresses and ports; it ends when we are
 killed."""
@@ -134,6 +134,29 @@ def test_with_full_nat_servers_need_no_route_to_the_clients() -> None:
     servers = re.findall(r'"server": "(s\d)"', result.stdout)
     assert len(servers) == 6 and set(servers[:3]) == set(servers[3:]) == {"s1", "s2", "s3"}, said
     assert "10.0.0.0/24 dev" in said and "default" not in said, said
+
+
+def test_a_download_outlives_that_its_slice_changes_hands() -> None:
+    """As in docs/first-session.md."""
+    fetch = "c1 curl -s --max-time 5 http://198.51.100.1/"
+    download = "curl -sS --limit-rate 2M --max-time 30 -o /dev/null -w '%{http_code} %{size_download}\\n'"
+    result = run(
+        lab_command(
+            "fig3_sliced",
+            *[fetch] * 8,
+            f"c3 {download} http://198.51.100.1/10m &",
+            "lbctl drain-server 10.0.0.11 --wait",
+            *[fetch] * 4,
+            "lbctl move 198.51.100.1 lb-b --wait",
+            "c3 wait",
+            "lbctl where 203.0.113.103:40000 198.51.100.1:80",
+        )
+    )
+    said = result.stdout + result.stderr
+    servers = re.findall(r'"server": "(s\d)"', result.stdout)
+    assert len(servers) == 12 and set(servers[:8]) == {"s1", "s2"} and set(servers[8:]) == {"s2"}, said
+    assert "200 10485760" in said and "precopy: done" in said, said
+    assert "in slice 32 (client port 0x0040/0x01fe) of a sliced service: server 10.0.0.12:80" in said, said
 
 
 def test_downloads_outlive_the_lb_of_figure_13() -> None:
