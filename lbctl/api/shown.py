@@ -25,6 +25,7 @@ from lbctl.site.model import ExternalIp, LoadBalancer, Server, Service, ServiceO
 from lbctl.switches.switch import Switch
 from lbctl.values.addresses import Address, Endpoint, address_order
 from lbctl.values.entry_states import SliceStateName
+from lbctl.values.slices import NOTHING_SENT
 from lbctl.values.transfer import TransferMode
 
 
@@ -185,7 +186,8 @@ class Shown:
                 if server := owner or default:
                     state: SliceStateName = steps.get(number, "mixed" if number in slicing.mixed else "plain")
                     old = default if default != server else None
-                    yield slice_entry(address, place, slicing.by_client, number, server, state, old)
+                    sent = slicing.sent.get(number, NOTHING_SENT)
+                    yield slice_entry(address, place, slicing.by_client, number, server, state, old, sent)
 
     def mac_of(self, address: Address, hop: Address) -> str | None:
         """The MAC of a next hop or router, as the external IP's LB knows it; None: it does not, or does not hear it any

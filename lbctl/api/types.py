@@ -157,12 +157,13 @@ class EntryView(BaseModel):
     internal_ip: str | None = Field(default=None, description="what the server sees in the client's place, with full "
                                                               "NAT (seed figure 12, column 913)")
     internal_port: int | None = Field(default=None, description="its port (column 914)")
-    packets: int | None = Field(default=0, description="both ways, at the last sweep, since the load balancer has the "
-                                                       "entry; null: not read of slices")
-    bytes: int | None = Field(default=0, description="the same in bytes, with Ethernet headers")
+    packets: int = Field(default=0, description="both ways, at the last sweep, since the load balancer has the entry; "
+                                                "of a slice: what its clients have sent since the controller started, "
+                                                "as of the last 10 s")
+    bytes: int = Field(default=0, description="the same in bytes, with Ethernet headers")
     delta: int = Field(default=0, description="always 0: the lengths of payloads never change")
     created: str | None = Field(description="null: the entry of a slice")
-    last_seen: str | None = Field(description="null: the entry of a slice")
+    last_seen: str | None = Field(description="null: the entry of a slice of whose clients nothing has come yet")
 
 
 class AccessTablePage(BaseModel):

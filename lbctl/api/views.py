@@ -115,8 +115,8 @@ def _slice(item: SliceEntry) -> t.EntryView:
         slice=item.number, external_ip=_text(external), external_port=external_port,
         server=_text(server), server_port=server_port, next_hop=None, inner_hop=None,
         state=item.state, old_server=None if item.old is None else str(item.old), internal_ip=None,
-        internal_port=None, packets=None, bytes=None, delta=0, created=None,
-        last_seen=None)
+        internal_port=None, packets=item.sent.packets, bytes=item.sent.bytes, delta=0, created=None,
+        last_seen=None if item.sent.last is None else iso(item.sent.last))
 
 
 def _text(address: bytes) -> str:

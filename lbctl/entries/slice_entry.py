@@ -8,7 +8,7 @@ from typing import NamedTuple
 from lbctl.values.addresses import Address, Endpoint
 from lbctl.values.entry_states import SliceStateName
 from lbctl.values.keys import Place, pack_key, reply_key, unpack_key
-from lbctl.values.slices import PORT_MASK
+from lbctl.values.slices import NOTHING_SENT, PORT_MASK, Sent
 
 
 class SliceEntry(NamedTuple):
@@ -21,6 +21,7 @@ class SliceEntry(NamedTuple):
     number: int
     state: SliceStateName
     old: Endpoint | None
+    sent: Sent = NOTHING_SENT
 
     @property
     def bits(self) -> int:
@@ -35,10 +36,12 @@ class SliceEntry(NamedTuple):
 
 
 def slice_entry(external_ip: Address, place: Place, by_client: bool, number: int, server: Endpoint,
-                state: SliceStateName, old: Endpoint | None) -> SliceEntry:
+                state: SliceStateName, old: Endpoint | None,
+                sent: Sent = NOTHING_SENT) -> SliceEntry:
     """Of a service. A service's are in the order of their numbers by key as well."""
     protocol, port = place
     size = len(external_ip.packed)
     client, client_port = (number.to_bytes(size), 0) if by_client else (bytes(size), number << 1)
     key = pack_key(protocol, client, client_port, external_ip.packed, port)
-    return SliceEntry(key, reply_key(key, server.address.packed, server.port), by_client, number, state, old)
+    return SliceEntry(key, reply_key(key, server.address.packed, server.port), by_client, number, state, old,
+                      sent)

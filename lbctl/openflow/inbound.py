@@ -17,7 +17,7 @@ from lbctl.openflow.cookies import ENTRY_KINDS, Kind, known_kind
 from lbctl.openflow.layout import KEY_DTYPES, SHAPES, Layout, Records, stats_layout
 from lbctl.openflow.tables import number
 from lbctl.values.keys import KEY_SIZES
-from lbctl.values.protocols import TCP
+from lbctl.values.protocols import TCP, UDP
 from lbctl.values.side import EXTERNAL, INTERNAL, Side
 
 PACKET_IN, FLOW_REMOVED = 10, 11
@@ -33,6 +33,9 @@ _ENTRY_OXMS = {0x80001401: "protocol", 0x80001604: "a", 0x80003410: "a", 0x80001
                0x80001A02: "a_port", 0x80001E02: "a_port", 0x80001C02: "b_port", 0x80002002: "b_port"}
 _OXM_IPV4_DST, _OXM_IPV6_DST = bytes.fromhex("80001804"), bytes.fromhex("80003610")
 _OXM_IPV4_SRC, _OXM_IPV6_SRC = bytes.fromhex("80001604"), bytes.fromhex("80003410")
+_OXM_TCP_DST, _OXM_UDP_DST = 0x80001C02, 0x80002002
+_OXM_CLIENTS = 0x80001B04, 0x80001F04, 0x80001708, 0x80003520
+"""tcp_src, udp_src, ipv4_src and ipv6_src with a mask."""
 _SET_ETH_DST = bytes.fromhex("0019001080000606")
 """The action set_field for eth_dst: type 25, 16 bytes, OXM header."""
 TABLE_IN, TABLE_OUT = (number(side.access_table) for side in Side)
@@ -159,6 +162,48 @@ def decode_flow_stats(body: bytes) -> list[FlowStats]:
 
 def _flow_stats(body: bytes, offset: int) -> FlowStats:
     return FlowStats(*_FLOW_STATS.unpack_from(body, offset))
+
+
+class SliceStats(NamedTuple):
+    """A slice's flow in table slices_in. port: of the service; number: of the slice."""
+
+    priority: int
+    match: bytes
+    protocol: int
+    port: int
+    number: int
+    packets: int
+    bytes: int
+
+
+def decode_slice_stats(body: bytes) -> Iterator[SliceStats]:
+    """Each record whose match is a slice's."""
+    for offset, length, _ in stats_records(body):
+        if length < 52:
+            continue
+        match_end = min(offset + 48 + _MATCH_HEAD.unpack_from(body, offset + 48)[1], offset + length)
+        fields = dict(_oxms(body, offset + 52, match_end))
+        protocol = TCP if _OXM_TCP_DST in fields else UDP
+        port = fields.get(_OXM_TCP_DST) or fields.get(_OXM_UDP_DST)
+        client = next((fields[header] for header in _OXM_CLIENTS if header in fields), None)
+        if port and client:
+            value = int.from_bytes(client[:len(client) // 2])
+            number = value & 0xFF if len(client) > 4 else value >> 1 & 0xFF
+            counted = _flow_stats(body, offset)
+            priority = int.from_bytes(body[offset + 12:offset + 14])
+            yield SliceStats(priority, body[offset + 52:match_end], protocol, int.from_bytes(port), number,
+                             counted.packets, counted.bytes)
+
+
+def _oxms(data: bytes, offset: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """Header and what follows it (value, and mask) of each field of a match."""
+    while offset + 4 <= end:
+        header = int.from_bytes(data[offset:offset + 4])
+        length = header & 0xFF
+        if offset + 4 + length > end:
+            return
+        yield header, data[offset + 4:offset + 4 + length]
+        offset += 4 + length
 
 
 def decode_meter_stats(body: bytes) -> dict[int, int]:

@@ -29,7 +29,7 @@ from typing import NamedTuple
 from lbctl.openflow.slice_rules import SliceState
 from lbctl.servers.slices import NOBODYS, Owners, divided
 from lbctl.values.addresses import Endpoint
-from lbctl.values.slices import slice_of
+from lbctl.values.slices import Sent, slice_of
 
 REMEMBERED = 20_000
 """SYNs of a change; one that is not remembered, and comes again, opens a connection to the new server."""
@@ -102,6 +102,8 @@ class Slicing:
         """Those that it was divided by last; None: it has not been, or is to be again."""
         self.mixed: set[int] = set()
         """Slices of whose connections some have entries, though they do not change hands."""
+        self.sent: dict[int, Sent] = {}
+        """By slice, as of the last reading."""
 
     @property
     def begun(self) -> bool:

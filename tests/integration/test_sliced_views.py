@@ -79,6 +79,24 @@ def test_table_status_and_servers(bed: Bed) -> None:
     assert "tcp/80 round-robin, sliced" in lbctl(bed, "status")
 
 
+def test_what_a_slice_has_carried(bed: Bed) -> None:
+    """At whatever LB, and as the other packets of its connection are counted: of the client's half."""
+    for to in ("lb-b", "lb-a"):
+        with connect(bed.remote, FIRST) as connection:
+            server_of(connection)
+            number = slice_of_port(connection.getsockname()[1])
+            before = carried(bed, number)
+            connection.sendall(b"x" * 500)
+            bed.wait_until(lambda: carried(bed, number) > before, 25, "they are counted")  # noqa: B023
+            assert bed.move(FIRST, to)["state"] == "done"
+
+
+def carried(bed: Bed, number: int) -> int:
+    lb = bed.rest("GET", f"/v1/external-ips/{FIRST}").json["load_balancer"]
+    found = bed.rest("GET", f"/v1/load-balancers/{lb}/access-table?external_ip={FIRST}&limit=1000").json["entries"]
+    return next(int(entry["bytes"]) for entry in found if entry["slice"] == number)
+
+
 def cached(bed: Bed, address: str) -> int:
     """Flows of the datapaths' caches for what clients send to that external IP."""
     lines = [line for lb in bed.lbs.values() for line in lb.ovs.appctl("dpctl/dump-flows").splitlines()]

@@ -18,6 +18,7 @@ from lbctl.openflow import messages as m
 from lbctl.openflow.cookies import MARK, Kind, entry_cookie
 from lbctl.openflow.delivery_rules import delivery_flows
 from lbctl.openflow.entry_flows import entry_flows
+from lbctl.openflow.flow import Flow
 from lbctl.openflow.layout import SHAPES, stats_layout
 from lbctl.openflow.outbound import EntryCodec, packet_out
 from lbctl.openflow.ports import Port, Ports
@@ -230,6 +231,28 @@ def test_prefixes_are_encoded_with_their_mask() -> None:
     found = [dict(body(message)[11]) for message in split(encode(m.AddFlows(tuple(flows)), CODEC))]
     assert [match.get("ipv4_src") or match.get("ipv6_src") for match in found] == [
         ("10.0.0.192", "255.255.255.192"), ("fd00:1::", "ffff:ffff:ffff:ffff::")]
+
+
+def statistics_of(flow: Flow, packets: int) -> bytes:
+    """A whole record: match and instructions are those of the flow-mod that adds it."""
+    rest = encode(m.AddFlows((flow,)), CODEC)[48:]
+    return struct.pack("!HB9xH10xQQQ", 48 + len(rest), number(flow.table), flow.priority, flow.cookie, packets,
+                       100 * packets) + rest
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("affinity", ["connection", "client"])
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_what_slices_have_carried(version: int, affinity: str, protocol: str) -> None:
+    owner = Endpoint(ip_address("10.0.0.11" if version == 4 else "fd00::11"), 80)
+    service = replace(kinds.SLICED[version].services[0], affinity=affinity, protocol=protocol, port=8053)
+    sliced = Sliced(kinds.SLICED[version].address, service, (SliceState(owner, owner, True, True),) * 256, frozenset())
+    flows = [flow for flow in slice_flows(sliced) if flow.table == "slices_in"]
+    data = b"".join(statistics_of(flow, packets) for packets, flow in enumerate(flows))
+    found = list(inbound.decode_slice_stats(data))
+    assert [stats.packets for stats in found] == list(range(3 * 256)) and len({each[:2] for each in found}) == 3 * 256
+    assert {stats[2:4] for stats in found} == {(6 if protocol == "tcp" else 17, 8053)}
+    assert [stats.number for stats in found] == [number for number in range(256) for _ in range(3)]
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -504,6 +527,8 @@ def test_no_bytes_raise(data) -> None:
     inbound.decode_entry_removed(data)
     inbound.decode_flow_stats(data)
     inbound.decode_neighbours(data)
+    inbound.decode_way_back(data)
+    list(inbound.decode_slice_stats(data))
     inbound.EntryStatsDecoder().decode(data)
 
 

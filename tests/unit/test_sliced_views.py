@@ -64,8 +64,8 @@ def test_a_slice_is_an_entry_with_a_mask(api) -> None:
         "protocol": "tcp", "client": "any", "client_port": None, "client_ports": "0x009a/0x01fe", "slice": 77,
         "external_ip": "198.51.100.1", "external_port": 80, "server": str(owner.address), "server_port": owner.port,
         "next_hop": None, "inner_hop": None, "state": "plain", "old_server": None,
-        "internal_ip": None, "internal_port": None, "packets": None,
-        "bytes": None, "delta": 0, "created": None, "last_seen": None}
+        "internal_ip": None, "internal_port": None, "packets": 0,
+        "bytes": 0, "delta": 0, "created": None, "last_seen": None}
     assert set(openapi.document()["components"]["schemas"]["EntryView"]["properties"]) == set(found)
 
 
