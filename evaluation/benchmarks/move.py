@@ -1,4 +1,5 @@
-"""The move of an external IP, as a client notices it: the longest gap of a 1 kHz probe, by number of entries.
+"""The move of an external IP, as a client notices it: the longest gap of a 1 kHz probe, by number of entries; with
+sliced services, by number of live connections, which have none.
 
 Yardstick: the longest gap of the same probe, in the same run, in an equally long time without a move.
 """
@@ -7,7 +8,8 @@ from __future__ import annotations
 
 import time
 from array import array
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from evaluation.measuring.findings import Findings, Result, Unusable, median, mi
 from evaluation.measuring.others import undisturbed
 from evaluation.measuring.record import figure
 from lbctl.site.model import Site
+from tests.bed.faults import Established, wait_reached
 from tests.bed.namespaces import Namespace
 from tests.bed.sites import simple_site
 from tests.bed.traffic import Script
@@ -25,7 +28,11 @@ SIZES = (1_000, 10_000, 100_000)
 RUNS = 5
 AFTER = 1.0
 """Seconds after a move that still count: caches may follow late."""
-GAP_TARGET, GROWTH_TARGET = 0.020, 1.5
+GAP_TARGET, GROWTH_TARGET, SLICED_GROWTH_TARGET = 0.020, 1.5, 1.2
+LIVE, SERVERS = 100_000, 8
+"""Connections of sliced services, and servers, each of which may have 20 000 files open."""
+LINE_INTERVAL = 0.01
+"""Seconds from one line to the next, over the live connections in turn."""
 
 
 @dataclass(frozen=True)
@@ -74,22 +81,22 @@ def main() -> Findings:
     runs = {size: measure(size) for size in SIZES}
     results = [result(size, runs[size]) for size in SIZES]
     small, large = (median([run.gap for run in runs[size]]) for size in (SIZES[0], SIZES[-1]))
-    growth = large / small
     others = max(run.others for size in SIZES for run in runs[size])
-    results.append(
-        Result(
-            f"longest gap, {SIZES[-1]} entries against {SIZES[0]}",
-            milliseconds(large),
-            milliseconds(small),
-            f"{growth:.2f}",
-            f"<= {GROWTH_TARGET}",
-            RUNS,
-            others,
-            growth <= GROWTH_TARGET,
-            {"gap with many entries": figure("s", [large]), "gap with few": figure("s", [small])},
-        )
-    )
+    results.append(_growth(f"longest gap, {SIZES[-1]} entries against {SIZES[0]}", large, small, GROWTH_TARGET, others))
+    without, with_all = measure_sliced()
+    results += [result(0, without, "live connections, sliced"), result(LIVE, with_all, "live connections, sliced")]
+    small, large = (median([run.gap for run in each]) for each in (without, with_all))
+    others = max(run.others for run in (*without, *with_all))
+    results.append(_growth(f"longest gap, sliced, {LIVE} live connections against none", large, small,
+                           SLICED_GROWTH_TARGET, others))
     return of_results(results)
+
+
+def _growth(what: str, large: float, small: float, target: float, others: float) -> Result:
+    return Result(
+        what, milliseconds(large), milliseconds(small), f"{large / small:.2f}", f"<= {target}", RUNS, others,
+        large / small <= target, {"gap with many": figure("s", [large]), "gap with few": figure("s", [small])},
+    )
 
 
 def measure(size: int, site: Site | None = None) -> list[Run]:
@@ -101,10 +108,37 @@ def measure(size: int, site: Site | None = None) -> list[Run]:
         if (left := connections(scene, scene.site.external_ips[0].address)) != size + 1:
             raise Unusable(f"{left} connections are left of {size + 1}")
         answers = probe.finish()
+    return _runs(answers, windows)
+
+
+def _runs(answers: array[float], windows: Sequence[tuple[tuple[Window, Window], float]]) -> list[Run]:
+    """windows: without a move, with one; and what others took of the machine meanwhile."""
     return [
         Run(_longest_gap(answers, moved), _longest_gap(answers, still), moved.lost, moved.copy, others)
         for (still, moved), others in windows
     ]
+
+
+def measure_sliced() -> tuple[list[Run], list[Run]]:
+    """Moves of an external IP with a sliced service, without other connections, and with so many that live."""
+    plain = simple_site(lbs=2, external_ips=1, servers=SERVERS)
+    site = replace(plain, external_ips=tuple(
+        replace(ip, services=tuple(replace(service, entries="slices") for service in ip.services))
+        for ip in plain.external_ips))
+    address = site.external_ips[0].address
+    with Scene(site, clients=2) as scene:
+        scene.start_controller()
+        wait_reached(scene)
+        probe = Probe(scene)
+        without = [undisturbed(lambda: _pair(scene), scene.namespaces) for _ in range(RUNS)]
+        live = [Established(scene, space, address, LIVE // len(scene.clients), interval=LINE_INTERVAL)
+                for space in scene.clients]
+        with_all = [undisturbed(lambda: _pair(scene), scene.namespaces) for _ in range(RUNS)]
+        answers = probe.finish()
+        fates = [each.finish() for each in live]
+        if (alive := sum(each.alive for each in fates)) != LIVE // len(scene.clients) * len(scene.clients):
+            raise Unusable(f"{alive} connections are alive of {LIVE}")
+    return _runs(answers, without), _runs(answers, with_all)
 
 
 def _pair(scene: Scene) -> tuple[Window, Window]:

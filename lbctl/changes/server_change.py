@@ -9,7 +9,7 @@ from dataclasses import replace
 from lbctl.changes.needs import Neighbours
 from lbctl.ground.effects import Outbox, to_switch
 from lbctl.ground.ground import Ground
-from lbctl.ground.in_use import former_servers
+from lbctl.ground.in_use import former_servers, with_slices_in_use
 from lbctl.ground.serving import Serving
 from lbctl.site.model import ExternalIp, Hop, Server, Tunnel
 from lbctl.site.orders import InForce
@@ -33,8 +33,8 @@ def change_servers(ground: Ground, neighbours: Neighbours, wanted: InForce, addr
 
 
 def _become(ground: Ground, neighbours: Neighbours, serving: Serving, wanted: ExternalIp) -> Outbox:
-    """Of its former servers, whatever `wanted` says, those stay that have connections."""
-    before, after = serving.config, replace(wanted, former_servers=())
+    """Of its former servers, whatever `wanted` says, those stay that have connections, and so do its slices."""
+    before, after = serving.config, with_slices_in_use(serving, replace(wanted, former_servers=()))
     after = replace(
         after, former_servers=former_servers(serving, after), former_internal_ips=before.former_internal_ips
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
+from typing import cast
 
 from lbctl.connections.endings import Endings
 from lbctl.connections.old_connections import OldConnections
@@ -20,11 +21,11 @@ from lbctl.openflow.messages import Barrier
 from lbctl.openflow.slice_rules import asking_flows, slice_flows
 from lbctl.servers.shares import slice_weights
 from lbctl.servers.slicing import Change, Slicing, Step
-from lbctl.site.model import ServiceName
+from lbctl.site.model import Protocol, Service, ServiceName
 from lbctl.store import SavedSlices, State
 from lbctl.values.addresses import Address, Endpoint
 from lbctl.values.keys import Place
-from lbctl.values.protocols import PROTOCOL_NAMES, UDP
+from lbctl.values.protocols import PROTOCOL_NAMES, PROTOCOL_NUMBERS, UDP
 from lbctl.values.slices import SLICES
 
 NARROWED, SWITCHED, FLIPPED, SETTLED = 1.2, 0.5, 0.5, 0.3
@@ -64,17 +65,19 @@ class Slices:
         self._saved.clear()
 
     def _restore_leaving(self) -> None:
-        """Services that the site file would have entries by connection of, or other slices, and that have some."""
-        found = False
-        for serving in self._ground.external_ips:
-            for place, service in serving.services.items():
-                saved = self._saved.get(_name(serving, place))
-                if saved and not (service.sliced and service.by_client == saved.by_client):
-                    _take_over(serving, place, saved)
-                    serving.config = replace(serving.config, router=serving.config.router or saved.router)
-                    found = True
-        if found:
-            keep_what_is_in_use(self._ground)
+        """Services that have slices, and are to have none by the site file, or others, or are not in it any more."""
+        for name, saved in self._saved.items():
+            serving, protocol = self._ground.external_ips.get(name.external_ip), PROTOCOL_NUMBERS.get(name.protocol)
+            if serving is None or protocol is None or serving.config.kind != "service":
+                continue
+            place = protocol, name.port
+            if place not in serving.services and not (any(saved.owners) or saved.before):
+                continue
+            service = serving.services.setdefault(place, Service(cast(Protocol, name.protocol), name.port))
+            if not (service.sliced and service.by_client == saved.by_client):
+                _take_over(serving, place, saved)
+                serving.config = replace(serving.config, router=serving.config.router or saved.router)
+        keep_what_is_in_use(self._ground)
 
     def tick(self, now: float) -> Outbox:
         """What other servers, weights and states of servers change, and what is due."""

@@ -46,6 +46,8 @@ class Unanswered:
         packet, now, lb = arrival.packet, arrival.now, arrival.switch.lb.name
         if arrival.way is not EXTERNAL or entry not in serving.table.half_open or entry.isn != packet.seq:
             return []
+        if serving.config.direct:
+            return []  # nobody sees what its servers answer
         if entry.flags & ANSWERED or lb != serving.assigned or entry.created < counted_since(serving, arrival.switch):
             return []
         if now < entry.created + SECONDS or not self._asked.may(entry.key, now):

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
+from lbctl.servers.slicing import Slicing
 from lbctl.site.model import ExternalIp, Hop, Service
 from lbctl.values.addresses import Address, address_order
 from lbctl.values.keys import unpack_key
@@ -38,8 +39,12 @@ def former_servers(serving: Serving, config: ExternalIp,
 
 
 def with_slices_in_use(serving: Serving, config: ExternalIp) -> ExternalIp:
-    """Services that have slices and are to have none, or others, have them still; and the router of their clients."""
-    services = tuple(_with_slices(serving, service) for service in config.services)
+    """Services that have slices and are to have none, or others, have them still, those that are no more too, without
+    servers for new connections; and the router of their clients."""
+    wanted = {(service.protocol_number, service.port) for service in config.services}
+    gone = (_leaving(replace(serving.services[place], servers=()), slicing)
+            for place, slicing in serving.slices.items() if place not in wanted and not slicing.left)
+    services = (*(_with_slices(serving, service) for service in config.services), *gone)
     leaving = any(service.leaving for service in services)
     router = serving.config.router if leaving and config.router is None else config.router
     return replace(config, services=services, router=router)
@@ -49,6 +54,10 @@ def _with_slices(serving: Serving, service: Service) -> Service:
     slicing = serving.slices.get((service.protocol_number, service.port))
     if slicing is None or slicing.left or service.sliced and service.by_client == slicing.by_client:
         return service
+    return _leaving(service, slicing)
+
+
+def _leaving(service: Service, slicing: Slicing) -> Service:
     return replace(service, entries="slices", affinity="client" if slicing.by_client else "connection", leaving=True)
 
 

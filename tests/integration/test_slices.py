@@ -254,6 +254,18 @@ def test_a_service_gets_entries_by_connection_while_connections_run(bed: Bed) ->
     assert_unharmed(loads)
 
 
+def test_connections_of_a_service_that_is_taken_out_live_on(bed: Bed) -> None:
+    """As with entries by connection; also with a new controller."""
+    with Talks(bed.clients[0], FIRST, 20) as near, Talks(bed.remote, FIRST, 20) as far:
+        bed.controller.reload(of_services(by_connection(bed.site), port=81))
+        bed.wait_until(lambda: service(bed)["port"] == 81, 5, "port 80 is not served any more")
+        bed.restart_controller()
+        wait_by_connection(bed)
+        with pytest.raises(ConnectionError):
+            request(bed.clients[0], FIRST)
+        assert near.broken() == far.broken() == []
+
+
 @pytest.mark.parametrize("step", ["narrowed", "switched"])
 def test_a_controller_that_dies_while_slices_go(bed: Bed, step: str) -> None:
     loads = mixed_load(bed, FIRST, lines=30, requests=0)

@@ -269,3 +269,21 @@ def test_of_two_orders_that_contradict_one_another_the_first_stays() -> None:
     }
     found = in_force(plain, orders)
     assert list(found.orders) == [FIRST._replace(port=81)] and [ended.service for ended in found.ended] == [FIRST]
+
+
+def test_slices_that_are_to_go_outlast_an_order() -> None:
+    """They are there until their connections have entries."""
+    world = FakeSite(sliced_site())
+    world.settle(1.0)
+    first, *rest = world.site.external_ips
+    service, other = first.services
+    plain = replace(world.site, external_ips=(replace(first, services=(replace(service, entries="connections"), other)),
+                                              *rest))
+    world.control.services.use_file(plain, world.now)
+    [serving] = [each for each in world.control.ground.external_ips if each.address == first.address]
+    place, (endpoint, *_) = (6, 80), [server.endpoint for server in service.servers]
+    world.control.services.change_server(FIRST, endpoint, {}, True)
+    assert serving.services[place].leaving and serving.slices[place].leaving
+    assert not world.control.ground.site.external_ips[0].services[0].sliced, "what is shown is what is wanted"
+    world.control.services.use_file(world.site, world.now)
+    assert serving.services[place].sliced and not serving.slices[place].leaving
