@@ -1,6 +1,7 @@
 """How much each slice's clients have sent: what the flows of table slices_in have counted at the external IP's LB.
 
-Their counters begin anew when a flow is put in again (a slice changes hands), and at another LB.
+Their counters begin anew at another LB, and when a flow is put in again (a slice changes hands): what it had counted
+since the last reading is lost then.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from lbctl.openflow.messages import Barrier
 from lbctl.openflow.slice_rules import asking_flows, slice_flows
 from lbctl.servers.shares import slice_weights
 from lbctl.servers.slicing import Change, Slicing, Step
-from lbctl.site.model import Protocol, Service, ServiceName
+from lbctl.site.model import Hop, Protocol, Server, Service, ServiceName
 from lbctl.store import SavedSlices, State
 from lbctl.values.addresses import Address, Endpoint
 from lbctl.values.keys import Place
@@ -73,7 +73,7 @@ class Slices:
             place = protocol, name.port
             if place not in serving.services and not (any(saved.owners) or saved.before):
                 continue
-            service = serving.services.setdefault(place, Service(cast(Protocol, name.protocol), name.port))
+            service = serving.services.setdefault(place, _former(serving, name, saved))
             if not (service.sliced and service.by_client == saved.by_client):
                 _take_over(serving, place, saved)
                 serving.config = replace(serving.config, router=serving.config.router or saved.router)
@@ -247,6 +247,17 @@ def _take_over(serving: Serving, place: Place, saved: SavedSlices) -> None:
     """The slices that an earlier controller has left."""
     serving.slices[place] = slicing = Slicing(saved.owners, saved.before, saved.by_client, place[0] == UDP)
     slicing.leaving = serving.services[place].leaving
+
+
+def _former(serving: Serving, name: ServiceName, saved: SavedSlices) -> Service:
+    """A service that is not in the site file any more, with the servers that have its slices. How they are reached
+    another service may know."""
+    hops, servers = serving.config.hops(), {*filter(None, saved.owners), *saved.before.values()}
+    return Service(cast(Protocol, name.protocol), name.port, servers=tuple(
+        Server(address, port, next_hop=None if (hop := hops.get(address, Hop(address))).address == address
+               else hop.address, tunnel=hop.tunnel)
+        for address, port in sorted(servers, key=str)
+    ))
 
 
 def _flows(serving: Serving, place: Place) -> dict[Identity, Flow]:

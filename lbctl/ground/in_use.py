@@ -39,10 +39,10 @@ def former_servers(serving: Serving, config: ExternalIp,
 
 
 def with_slices_in_use(serving: Serving, config: ExternalIp) -> ExternalIp:
-    """Services that have slices and are to have none, or others, have them still, those that are no more too, without
-    servers for new connections; and the router of their clients."""
+    """Services that have slices and are to have none, or others, have them still, and so have those that are gone; and
+    the router of their clients."""
     wanted = {(service.protocol_number, service.port) for service in config.services}
-    gone = (_leaving(replace(serving.services[place], servers=()), slicing)
+    gone = (_leaving(replace(serving.services[place], gone=True), slicing)
             for place, slicing in serving.slices.items() if place not in wanted and not slicing.left)
     services = (*(_with_slices(serving, service) for service in config.services), *gone)
     leaving = any(service.leaving for service in services)

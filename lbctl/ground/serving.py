@@ -114,7 +114,9 @@ class Serving:
         }
         self.slices = {place: self._slicing(place, service) for place, service in self.services.items()
                        if service.sliced}
-        self.servers.configure(self.services, drained)
+        gone = [(place, server.endpoint) for place, service in self.services.items() if service.gone
+                for server in service.servers]
+        self.servers.configure(self.services, [*drained, *gone])
 
     def _slicing(self, place: Place, service: Service) -> Slicing:
         found = self.slices.get(place)

@@ -257,7 +257,10 @@ def test_a_service_gets_entries_by_connection_while_connections_run(bed: Bed) ->
 def test_connections_of_a_service_that_is_taken_out_live_on(bed: Bed) -> None:
     """As with entries by connection; also with a new controller."""
     with Talks(bed.clients[0], FIRST, 20) as near, Talks(bed.remote, FIRST, 20) as far:
-        bed.controller.reload(of_services(by_connection(bed.site), port=81))
+        other = of_services(by_connection(bed.site), port=81)
+        bed.controller.reload(replace(other, external_ips=tuple(replace(ip, services=tuple(
+            replace(service, servers=tuple(replace(server, port=8081) for server in service.servers))
+            for service in ip.services)) for ip in other.external_ips)))
         bed.wait_until(lambda: service(bed)["port"] == 81, 5, "port 80 is not served any more")
         bed.restart_controller()
         wait_by_connection(bed)

@@ -27,7 +27,7 @@ from lbctl.site.model import ExternalIp, Server, Site, Tunnel
 from tests.unit.test_config import EXAMPLES
 
 ROOT = Path(__file__).resolve().parents[2]
-NOT_IN_FILES = {"former_servers", "former_internal_ips", "leaving", "_hops"}
+NOT_IN_FILES = {"former_servers", "former_internal_ips", "leaving", "gone", "_hops"}
 """Fields of an external IP that come from connections, or are computed."""
 
 

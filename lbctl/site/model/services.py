@@ -123,6 +123,8 @@ class Service:
         "how its servers are checked, see health-checks.md", absent="no check")] = None
     leaving: bool = field(default=False, kw_only=True)
     """It has slices still, and a newer site file wants it to have none, or others; never in a file itself."""
+    gone: bool = field(default=False, kw_only=True)
+    """The same where a newer site file has not got it: nobody takes new connections."""
 
     @property
     def protocol_number(self) -> int:
