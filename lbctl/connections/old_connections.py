@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
+from weakref import WeakKeyDictionary
 
 from lbctl.connections.sliced import next_hop_of, slice_of_entry
 from lbctl.entries.access_table import NO_HOP, Entry
@@ -50,7 +51,7 @@ class OldConnections:
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
-        self._looking: dict[Change, _Looking] = {}
+        self._looking: WeakKeyDictionary[Change, _Looking] = WeakKeyDictionary()
 
     def look(self, serving: Serving, place: Place, change: Change, now: float, flip: Flip) -> Outbox:
         """To be called at each tick of a change that waits for them."""

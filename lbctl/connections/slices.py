@@ -85,6 +85,8 @@ class Slices:
         look, renew = now >= self._look_at, now >= self._renew_at
         if look:
             self._look_at = now + LOOK_INTERVAL
+            there = {(serving.address, place) for serving in self._ground.external_ips for place in serving.slices}
+            self._sent = {where: flows for where, flows in self._sent.items() if where in there}
         if renew:
             self._renew_at = now + RENEW_INTERVAL
         for serving in self._ground.external_ips:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from lbctl.servers.maglev import lookup_table, place_of, rendezvous
+from lbctl.servers.turns import Turns
 from lbctl.site.model import Server, Service
 from lbctl.values.keys import server_key
 
@@ -40,28 +41,16 @@ class RoundRobin:
 
 
 class WeightedRoundRobin:
-    """Smooth weighted round-robin (nginx's): in any window, each server's share is close to its weight's."""
+    """Smooth weighted round-robin, see Turns."""
 
     def __init__(self, servers: tuple[Server, ...]) -> None:
         self._numbers = range(len(servers))
         self._servers = servers
-        self._weights = [server.weight for server in servers]
-        self._current = [0] * len(servers)
+        self._turns = Turns([server.weight for server in servers])
 
     def choose(self, client: bytes, allowed: Allowed) -> Server | None:
         candidates = [number for number in self._numbers if allowed(self._servers[number])]
-        return self._servers[self.turn(candidates)] if candidates else None
-
-    def turn(self, candidates: list[int]) -> int:
-        """Whose turn it is among the servers of these numbers, at least one."""
-        current, weights = self._current, self._weights
-        total = 0
-        for number in candidates:
-            current[number] += weights[number]
-            total += weights[number]
-        chosen = max(candidates, key=current.__getitem__)
-        current[chosen] -= total
-        return chosen
+        return self._servers[self._turns.next(candidates)] if candidates else None
 
 
 class LeastConnections:
@@ -77,7 +66,7 @@ class LeastConnections:
         ]
         self._servers = servers
         self._connections = connections
-        self._turns = WeightedRoundRobin(servers)
+        self._turns = Turns([server.weight for server in servers])
 
     def choose(self, client: bytes, allowed: Allowed) -> Server | None:
         count = self._connections.get
@@ -89,7 +78,7 @@ class LeastConnections:
                 if load < lowest:
                     lowest, least = load, []
                 least.append(number)
-        return self._servers[self._turns.turn(least)] if least else None
+        return self._servers[self._turns.next(least)] if least else None
 
 
 class Hashed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from lbctl.servers.turns import Turns
 from lbctl.values.addresses import Endpoint
 from lbctl.values.slices import SLICES
 
@@ -23,9 +24,9 @@ def divided(before: Owners, weights: Mapping[Endpoint, int]) -> Owners:
     for endpoint, numbers in has.items():
         for number in _spread(numbers, len(numbers) - quotas[endpoint]):
             owners[number] = None
-    wanted = {endpoint: quotas[endpoint] - min(quotas[endpoint], len(numbers)) for endpoint, numbers in has.items()}
-    taken = iter(_in_turn(wanted))
-    return tuple(next(taken) if owner is None else owner for owner in owners)
+    wanted = [quotas[endpoint] - min(quotas[endpoint], len(numbers)) for endpoint, numbers in has.items()]
+    endpoints, turns, everyone = list(has), Turns(wanted), range(len(has))
+    return tuple(endpoints[turns.next(everyone)] if owner is None else owner for owner in owners)
 
 
 def _quotas(count: int, weights: Mapping[Endpoint, int], has: Mapping[Endpoint, int]) -> dict[Endpoint, int]:
@@ -41,16 +42,3 @@ def _quotas(count: int, weights: Mapping[Endpoint, int], has: Mapping[Endpoint, 
 def _spread(numbers: Sequence[int], count: int) -> list[int]:
     """So many of these, evenly spaced."""
     return [numbers[(2 * each + 1) * len(numbers) // (2 * count)] for each in range(max(0, count))]
-
-
-def _in_turn(wanted: Mapping[Endpoint, int]) -> list[Endpoint]:
-    """Each of them so many times, neighbours different where that can be: smooth weighted round-robin, as nginx's."""
-    current, total = dict.fromkeys(wanted, 0), sum(wanted.values())
-    order = []
-    for _ in range(total):
-        for endpoint, count in wanted.items():
-            current[endpoint] += count
-        chosen = max(current, key=current.__getitem__)
-        current[chosen] -= total
-        order.append(chosen)
-    return order

@@ -66,7 +66,7 @@ class Opened(NamedTuple):
     """Until then an earlier connection with the same port may have had no entry, nor have been over for long."""
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Change:
     """Slices that change hands together. before: of each, its old server. since: when its last step was in force; None:
     it is not yet. waiting: who has not confirmed that; None: nobody has been asked."""
