@@ -30,10 +30,11 @@ def divided(before: Owners, weights: Mapping[Endpoint, int]) -> Owners:
 
 
 def _quotas(count: int, weights: Mapping[Endpoint, int], has: Mapping[Endpoint, int]) -> dict[Endpoint, int]:
-    """How many slices each gets: the largest remainders are rounded up, of equal ones those of who has more already."""
+    """How many slices each gets: the largest remainders are rounded up, of equal ones those of who would else have to
+    give one away."""
     total = sum(weights.values())
     quotas = {endpoint: count * weight // total for endpoint, weight in weights.items()}
-    by_remainder = sorted(weights, key=lambda each: (-(count * weights[each] % total), -has[each]))
+    by_remainder = sorted(weights, key=lambda each: (-(count * weights[each] % total), has[each] <= quotas[each]))
     for endpoint in by_remainder[: count - sum(quotas.values())]:
         quotas[endpoint] += 1
     return quotas

@@ -7,7 +7,7 @@ from collections import Counter
 from ipaddress import IPv4Address
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from lbctl.servers.slices import NOBODYS, Owners, divided
@@ -58,6 +58,7 @@ def test_among_servers_alike_there_is_no_way_with_fewer_changes(before, weights)
 
 
 @given(histories(), WEIGHTS)
+@example(NOBODYS, {SERVERS[0]: 1, SERVERS[1]: 1, SERVERS[2]: 10})  # All remainders are equal.
 def test_what_is_divided_stays_so(before, weights) -> None:
     after = divided(before, weights)
     assert divided(after, weights) == after
