@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import socket
+import struct
+import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,16 +18,27 @@ from lbctl.site.model import HealthCheck, Site
 from tests.bed import faults
 from tests.bed.bed import Bed
 from tests.bed.controller import APPS
+from tests.bed.namespaces import Namespace
+from tests.bed.patience import limit
 from tests.bed.sites import EXTERNAL_NETWORKS, host, simple_site, with_keepers
 from tests.bed.traffic import request
 from tests.integration.failing import begin, failover_of
-from tests.integration.hands import counters, metric
+from tests.integration.hands import counters, metric, syns_sent_again
 from tests.integration.moving import FIRST, Talks, assert_unharmed, mixed_load
 from tests.integration.test_field_layer2 import unplugged
 
 SETTINGS = {"grace": 0.5, "linger": 1, "arp_interval": 1.0}
 SERVERS = "10.0.0.11", "10.0.0.12", "10.0.0.13"
 DRAINED = f"{SERVERS[0]}:8080"
+PORTS = range(20000, 20200)
+LOSSY = """
+table inet lossy {
+    chain out {
+        type filter hook output priority 0
+        tcp flags & (syn | ack) == syn | ack numgen random mod 5 == 0 drop
+    }
+}
+"""
 SILENCE = 3.0
 """Seconds after which an old connection counts as over, where no keeper tells."""
 
@@ -144,6 +160,68 @@ def test_servers_come_and_go_while_connections_run(bed: Bed) -> None:
     to_and_fro(bed)
     assert_unharmed(loads)
     bed.wait_until(lambda: plain(bed), 10, "all slices are plain again")
+
+
+def test_servers_come_and_go_while_a_fifth_of_the_syn_acks_is_lost(bed: Bed) -> None:
+    """A SYN that comes again is answered by the server that has answered it before."""
+    for space in bed.servers:
+        space.run("nft", LOSSY)
+    try:
+        loads = mixed_load(bed, FIRST, lines=10, requests=8)
+        to_and_fro(bed)
+        before = syns_sent_again(bed.remote)
+        bed.wait_until(lambda: syns_sent_again(bed.remote) > before, 10, "SYNs come again")
+        assert_unharmed(loads)
+    finally:
+        for space in bed.servers:
+            space.run("nft", "delete table inet lossy")
+
+
+def test_servers_come_and_go_while_ports_are_used_again_after_a_second(bed: Bed) -> None:
+    with PortCycle(bed.clients[0], FIRST) as near, PortCycle(bed.remote, FIRST) as far:
+        to_and_fro(bed)
+    assert near.failures == far.failures == [] and min(near.opened, far.opened) > 2 * len(PORTS)
+
+
+class PortCycle:
+    """Connections that are reset by their client, from PORTS in turn. A context manager."""
+
+    def __init__(self, space: Namespace, address: str) -> None:
+        self.opened, self.failures = 0, list[str]()
+        self._space, self._address = space, address
+        self._ended = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(PORTS[part::4],), daemon=True) for part in range(4)]
+
+    def _run(self, ports: Sequence[int]) -> None:
+        for port in itertools.cycle(ports):
+            if self._ended.is_set():
+                return
+            with self._space.call(socket.socket) as connection:
+                try:
+                    self._talk(connection, port)
+                except OSError as error:
+                    self.failures.append(f"port {port}: {error!r}")
+
+    def _talk(self, connection: socket.socket, port: int) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.settimeout(limit(8.0))
+        connection.bind(("", port))
+        connection.connect((self._address, 80))
+        for _ in range(2):
+            connection.sendall(b"hello\n")
+            assert connection.recv(100)
+            time.sleep(0.01)
+        self.opened += 1
+
+    def __enter__(self) -> PortCycle:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
 
 
 def test_twin_slices_that_change_hands_at_once_break_connections(quiet_bed: Bed) -> None:
