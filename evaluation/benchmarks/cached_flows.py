@@ -31,7 +31,8 @@ def main() -> Findings:
         results.append(Result(
             f"{clients} {'client' if clients == 1 else 'clients'}, {ttls} {'TTL' if ttls == 1 else 'TTLs'}: "
             f"{SLICES * ttls * clients} connections", f"{nat}; direct server return {direct}", "",
-            f"{nat / SLICES / ttls:.2f} for each slice and TTL", "", 1, others, True, {"sliced": figure("flows", [nat]), "direct": figure("flows", [direct])}))
+            f"{nat / SLICES / ttls:.2f} for each slice and TTL", "", 1, others, True,
+            {"sliced": figure("flows", [nat]), "direct": figure("flows", [direct])}))
     return of_results(results)
 
 
