@@ -107,6 +107,12 @@ BENCHMARKS = (
         "benchmarks.slice_changes",
     ),
     Benchmark(
+        "conntrack",
+        "A minute of new connections through an LB with slices, and through nftables' DNAT.",
+        "3 min",
+        "benchmarks.conntrack",
+    ),
+    Benchmark(
         "cached_flows",
         "Flows in the datapath's cache for a sliced service, by TTLs and clients.",
         "3 min",

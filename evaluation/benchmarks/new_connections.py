@@ -46,7 +46,7 @@ BY_CONNECTION, BY_SLICE, DIRECT = KINDS = "by connection", "by slice", "by slice
 
 def main() -> Findings:
     """Measures both kinds of load, with all kinds of entries."""
-    by_connection, by_slice, direct = (_measured(_site(kind)) for kind in KINDS)
+    by_connection, by_slice, direct = (_measured(site_of(kind)) for kind in KINDS)
     results = [
         _result("new connections", by_connection.new, NEW_TARGET),
         _result("requests, kept connections", by_connection.kept, KEPT_TARGET),
@@ -67,7 +67,7 @@ class Measured(NamedTuple):
     kept: list[Run]
 
 
-def _site(kind: str) -> Site:
+def site_of(kind: str) -> Site:
     """kind: one of KINDS."""
     direct = kind == DIRECT
     plain = simple_site(lbs=1, external_ips=1, servers=2, ports={SERVER_PORT: SERVER_PORT} if direct else None)
