@@ -287,3 +287,16 @@ def test_slices_that_are_to_go_outlast_an_order() -> None:
     assert not world.control.ground.site.external_ips[0].services[0].sliced, "what is shown is what is wanted"
     world.control.services.use_file(world.site, world.now)
     assert serving.services[place].sliced and not serving.slices[place].leaving
+
+
+@pytest.mark.parametrize(("port", "of_another", "reason"), [(81, False, "its port is the service's, 80"),
+                                                            (80, True, "already belongs to the external IP")])
+def test_what_servers_that_answer_clients_themselves_can_be_ordered(port: int, of_another: bool, reason: str) -> None:
+    plain = site()
+    first, second = plain.external_ips[:2]
+    services = tuple(replace(service, entries="slices", port=80) for service in first.services)
+    world = FakeSite(replace(plain, external_ips=(replace(first, nat="none", services=services), second)))
+    world.settle(1.0)
+    address = second.services[0].servers[0].address if of_another else first.services[0].servers[0].address + 5
+    with pytest.raises(Refused, match=reason):
+        world.control.services.add_server(FIRST, Server(address, port))

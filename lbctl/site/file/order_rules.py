@@ -48,7 +48,7 @@ def wrong_servers(site: Site, ordered: Collection[ServiceName]) -> tuple[Service
         external_ip = by_address[name.external_ip]
         service = _find(external_ip, name)
         given = service.servers
-        owner = Owner(external_ip.address, f"at {external_ip.address}") if external_ip.nat == "destination" else None
+        owner = Owner(external_ip.address, f"at {external_ip.address}") if external_ip.has_own_servers else None
         rules.check(_drafts(given, loader), external_ip.address, owner)
         rules.check_others()
         if loader.problems:
