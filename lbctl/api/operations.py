@@ -127,7 +127,10 @@ def fail_over(call: Call[t.MoveQuery, None]) -> Result:
 def change_service(call: Call[t.NoQuery, s.ServiceChange]) -> Result:
     external_ip, service = _service(call)
     with _refusals():
-        call.orders.set_scheduler(_name(external_ip, service), call.body.scheduler)
+        if call.body.entries:
+            call.orders.set_entries(_name(external_ip, service), call.body.entries)
+        if call.body.scheduler:
+            call.orders.set_scheduler(_name(external_ip, service), call.body.scheduler)
     return Result(views.service_of(call.shown, *_service(call)))
 
 

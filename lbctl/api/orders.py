@@ -12,7 +12,7 @@ from lbctl.api.shown import Shown
 from lbctl.assignment import Plan
 from lbctl.ground.move_record import MoveRecord
 from lbctl.load.balancing import Run
-from lbctl.site.model import SchedulerName, Server, ServiceName
+from lbctl.site.model import EntryKind, SchedulerName, Server, ServiceName
 from lbctl.values.addresses import Address, Endpoint
 from lbctl.values.transfer import Strategy
 
@@ -42,6 +42,7 @@ class ServiceOrders(Protocol):
     """
 
     def set_scheduler(self, name: ServiceName, scheduler: SchedulerName) -> None: ...
+    def set_entries(self, name: ServiceName, entries: EntryKind) -> None: ...
     def add_server(self, name: ServiceName, server: Server) -> None: ...
     def remove_server(self, name: ServiceName, endpoint: Endpoint) -> None: ...
     def change_server(self, name: ServiceName, endpoint: Endpoint, fields: Mapping[str, int | None],

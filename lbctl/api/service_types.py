@@ -34,9 +34,16 @@ else:
 
 
 class ServiceChange(Closed):
-    """What of a service may be changed at run time."""
+    """What of a service may be changed at run time; what is left out stays."""
 
-    scheduler: SchedulerName = Field(description=description_of(Service, "scheduler"))
+    scheduler: SchedulerName | None = Field(default=None, description=description_of(Service, "scheduler"))
+    entries: EntryKind | None = Field(default=None, description=description_of(Service, "entries"))
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> ServiceChange:
+        if self.scheduler is None and self.entries is None:
+            raise ValueError("give scheduler, or entries, or both")
+        return self
 
 
 class ServerRequest(_ServerRequest):
@@ -125,6 +132,7 @@ class ServiceView(BaseModel):
     scheduler: str = Field(description="the one in force")
     site_file_scheduler: str = Field(description="the same, unless another was ordered at run time")
     entries: EntryKind = Field(description=description_of(Service, "entries"))
+    site_file_entries: EntryKind = Field(description="the same, unless others were ordered at run time")
     affinity: Affinity = Field(description=description_of(Service, "affinity"))
     servers_ordered: bool = Field(
         description="the servers, their weights or limits are not the site file's: they were changed at run time"

@@ -172,7 +172,9 @@ def service_of(shown: Shown, ip: ExternalIp, service: Service) -> s.ServiceView:
     return s.ServiceView(
         protocol=service.protocol, port=service.port, scheduler=service.scheduler,
         site_file_scheduler=order.scheduler.instead_of if order.scheduler else service.scheduler,
-        entries=service.entries, affinity=service.affinity, servers_ordered=order.servers is not None,
+        entries=service.entries,
+        site_file_entries=order.entries.instead_of if order.entries else service.entries,
+        affinity=service.affinity, servers_ordered=order.servers is not None,
         fails_open=shown.fails_open(ip, service),
         slice_changes=[_slice_change(change) for change in shown.slice_changes(ip, service)],
         servers=servers_of(shown, ip, service, service.servers))

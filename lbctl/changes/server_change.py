@@ -39,7 +39,7 @@ def _become(ground: Ground, neighbours: Neighbours, serving: Serving, wanted: Ex
         after, former_servers=former_servers(serving, after), former_internal_ips=before.former_internal_ips
     )
     serving.reconfigure(after, ground.settings, ground.in_force.drained(after))
-    if before.hops() == after.hops():
+    if before.hops() == after.hops() and _kinds_of_entries(before) == _kinds_of_entries(after):
         return []
     ground.external_ips.replace(list(ground.external_ips))
     added = set(after.hops().values()) - set(before.hops().values())
@@ -49,6 +49,10 @@ def _become(ground: Ground, neighbours: Neighbours, serving: Serving, wanted: Ex
         out += to_switch(name, switch.change(before, after, others))
         out += neighbours.ask(switch, {hop.address for hop in added})
     return out
+
+
+def _kinds_of_entries(external_ip: ExternalIp) -> dict[tuple[str, int], str]:
+    return {(service.protocol, service.port): service.entries for service in external_ip.services}
 
 
 def _check(ground: Ground, serving: Serving, after: ExternalIp, new: Collection[Address]) -> None:

@@ -13,10 +13,13 @@ from lbctl.ground.effects import Outbox
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.servers.states import FormerServer, ServerState
-from lbctl.site.model import Instead, SchedulerName, Server, Service, ServiceName, ServiceOrder, Site
+from lbctl.site.model import EntryKind, Instead, SchedulerName, Server, Service, ServiceName, ServiceOrder, Site
 from lbctl.site.orders import InForce, in_force
 from lbctl.values.addresses import Address, Endpoint
 from lbctl.values.refused import Refused
+
+_REFUSED = {"scheduler": "Scheduler refused", "entries": "Entries refused", "servers": "Server refused"}
+"""Titles, by what was ordered."""
 
 
 class Services:
@@ -65,6 +68,11 @@ class Services:
         order = replace(self._order(name), scheduler=Instead(scheduler, self._in_file(name).scheduler))
         return self._apply(name, order, "scheduler ordered", scheduler=scheduler)
 
+    def set_entries(self, name: ServiceName, entries: EntryKind) -> Outbox:
+        """New connections have entries by connection, or slices; open ones stay as they are, or get entries first."""
+        order = replace(self._order(name), entries=Instead(entries, self._in_file(name).entries))
+        return self._apply(name, order, "entries ordered", entries=entries)
+
     def add_server(self, name: ServiceName, server: Server) -> Outbox:
         """It gets connections as soon as the LB has its MAC."""
         servers = self._service(name).servers
@@ -111,7 +119,7 @@ class Services:
         orders = {other: there for other, there in self._ground.in_force.orders.items() if other != name}
         new = in_force(self._ground.in_force.file, {**orders, name: order})
         if broken := next((ended for ended in new.ended if ended.broken), None):
-            title = "Scheduler refused" if broken.what == "scheduler" else "Server refused"
+            title = _REFUSED[broken.what]
             raise Refused(422, title, f"{broken.service}: {broken.reason}")
         out = change_servers(self._ground, self._needs.neighbours, new, name.external_ip)
         self._ground.log(event, external_ip=str(name.external_ip), service=f"{name.protocol}/{name.port}", **told)

@@ -1,4 +1,4 @@
-"""lbctl scheduler: another scheduler for a service, at run time."""
+"""lbctl scheduler and lbctl entries: another scheduler for a service, or other entries, at run time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from lbctl.cli import output
 from lbctl.cli.client import Client
 from lbctl.cli.services import ExternalIpArgument, ServiceArgument, split_service
-from lbctl.site.model import SCHEDULERS, SchedulerName
+from lbctl.site.model import ENTRY_KINDS, SCHEDULERS, EntryKind, SchedulerName
 
 
 def scheduler(
@@ -31,3 +31,21 @@ def scheduler(
     in_file = view["site_file_scheduler"]
     lasts = "as in the site file" if name == in_file else f"until the site file says another than {in_file}"
     output.print_line(f"New connections to {external_ip} {service} choose by {name}, {lasts}.")
+
+
+def entries(
+    external_ip: ExternalIpArgument,
+    service: ServiceArgument,
+    kind: Annotated[EntryKind, typer.Argument(metavar="KIND", help=f"{' or '.join(ENTRY_KINDS)}; see docs/slices.md.")],
+    json: output.Json = False,
+) -> None:
+    """Give a service entries by connection, or slices; open connections stay."""
+    protocol, port = split_service(service)
+    view = Client.from_environment().patch("external-ips", external_ip, "services", protocol, port,
+                                           body={"entries": kind})
+    if json:
+        output.print_json(view)
+        return
+    in_file = view["site_file_entries"]
+    lasts = "as in the site file" if kind == in_file else f"until the site file says something else than {in_file}"
+    output.print_line(f"{external_ip} {service} has entries: {kind}, {lasts}.")

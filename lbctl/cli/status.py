@@ -158,7 +158,9 @@ def _external_ip(ip: dict[str, Any]) -> tuple[object, ...]:
 def _service(service: dict[str, Any]) -> str:
     ordered = "" if service["scheduler"] == service["site_file_scheduler"] else " (ordered)"
     sliced = ", sliced" if service["entries"] == "slices" else ""
-    return f"{service['protocol']}/{service['port']} {service['scheduler']}{sliced}{ordered}"
+    if service["entries"] != service["site_file_entries"]:
+        sliced = f", {service['entries']} (ordered)"
+    return f"{service['protocol']}/{service['port']} {service['scheduler']}{ordered}{sliced}"
 
 
 def _server(alike: list[dict[str, Any]]) -> str:

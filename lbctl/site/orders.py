@@ -1,5 +1,5 @@
-"""What operators order for services at run time: another scheduler, other servers, servers that are drained
-(docs/servers.md).
+"""What operators order for services at run time: another scheduler, other entries, other servers, servers that are
+drained (docs/servers.md).
 
 An order lasts, also over restarts, until the site file says something else about the same thing than it said when the
 order was given. So there are three: the site file, the orders, and the site in force, which follows from both.
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from lbctl.site.file.order_rules import wrong_scheduler, wrong_servers
-from lbctl.site.model import ExternalIp, Service, ServiceName, ServiceOrder, Site
+from lbctl.site.file.order_rules import wrong_entries, wrong_scheduler, wrong_servers
+from lbctl.site.model import ExternalIp, Instead, Service, ServiceName, ServiceOrder, Site
 from lbctl.values.addresses import Address, Endpoint
 
+Ordered = TypeVar("Ordered")
 OrderBook = Mapping[ServiceName, ServiceOrder]
 AS_IN_FILE = ServiceOrder()
 
@@ -70,24 +71,33 @@ def _not_overruled(file: Site, orders: OrderBook, ended: list[Ended]) -> dict[Se
         if service is None:
             ended.append(Ended(name, "service", "the site file has no such service any more"))
             continue
-        scheduler, servers = order.scheduler, order.servers
-        if scheduler and scheduler.instead_of != service.scheduler:
-            ended.append(
-                Ended(name, "scheduler", f"the site file says {service.scheduler} instead of {scheduler.instead_of}")
-            )
+        servers = order.servers
+        for what, one, said in (("scheduler", order.scheduler, service.scheduler),
+                                ("entries", order.entries, service.entries)):
+            if one and one.instead_of != said:
+                ended.append(Ended(name, what, f"the site file says {said} instead of {one.instead_of}"))
         if servers and set(servers.instead_of) != set(service.servers):
             ended.append(
                 Ended(name, "servers", "the site file says something else about the servers than when it was given")
             )
         kept[name] = ServiceOrder(
-            scheduler if scheduler and scheduler.instead_of == service.scheduler != scheduler.wanted else None,
+            _lasting(order.scheduler, service.scheduler),
             servers if servers and set(servers.instead_of) == set(service.servers) != set(servers.wanted) else None,
             order.drained,
+            _lasting(order.entries, service.entries),
         )
     return kept
 
 
+def _lasting(order: Instead[Ordered] | None, said: Ordered) -> Instead[Ordered] | None:
+    """said: by the site file."""
+    return order if order and order.instead_of == said != order.wanted else None
+
+
 def _broken(site: Site, orders: OrderBook) -> Ended | None:
+    entries = wrong_entries(site, [name for name, order in orders.items() if order.entries])
+    if entries:
+        return Ended(entries[0], "entries", entries[1], broken=True)
     scheduler = wrong_scheduler(site, [name for name, order in orders.items() if order.scheduler])
     if scheduler:
         return Ended(scheduler[0], "scheduler", scheduler[1], broken=True)
@@ -97,7 +107,9 @@ def _broken(site: Site, orders: OrderBook) -> Ended | None:
 
 
 def _without(what: str, order: ServiceOrder) -> ServiceOrder:
-    return replace(order, scheduler=None) if what == "scheduler" else replace(order, servers=None)
+    if what == "servers":
+        return replace(order, servers=None)
+    return replace(order, scheduler=None) if what == "scheduler" else replace(order, entries=None)
 
 
 def _of_servers_in_force(site: Site, orders: OrderBook, ended: list[Ended]) -> dict[ServiceName, ServiceOrder]:
@@ -126,7 +138,7 @@ def _services(site: Site, orders: OrderBook) -> dict[ServiceName, Service]:
 
 
 def _with(file: Site, orders: OrderBook) -> Site:
-    changed = {name.external_ip for name, order in orders.items() if order.scheduler or order.servers}
+    changed = {name.external_ip for name, order in orders.items() if order.scheduler or order.servers or order.entries}
     if not changed:
         return file
     return replace(file, external_ips=tuple(
@@ -137,4 +149,5 @@ def _with(file: Site, orders: OrderBook) -> Site:
 def _ordered(orders: OrderBook, external_ip: ExternalIp, service: Service) -> Service:
     order = orders.get(ServiceName(external_ip.address, service.protocol, service.port), AS_IN_FILE)
     return replace(service, scheduler=order.scheduler.wanted if order.scheduler else service.scheduler,
-                   servers=order.servers.wanted if order.servers else service.servers)
+                   servers=order.servers.wanted if order.servers else service.servers,
+                   entries=order.entries.wanted if order.entries else service.entries)

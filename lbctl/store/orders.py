@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from lbctl.site.documents import document_of, endpoint_of, server_of
 from lbctl.site.keys import keys_of
-from lbctl.site.model import Instead, SchedulerName, Server, Service, ServiceName, ServiceOrder
+from lbctl.site.model import EntryKind, Instead, SchedulerName, Server, Service, ServiceName, ServiceOrder
 
 Ordered = TypeVar("Ordered")
 _FORMS = {each.name: each.form for each in keys_of(Service)}
@@ -24,6 +24,7 @@ def rows_of(orders: Mapping[ServiceName, ServiceOrder]) -> list[dict[str, Any]]:
             "scheduler": _row(order.scheduler, str),
             "servers": _row(order.servers, lambda servers: list(map(document_of, servers))),
             "drained": sorted(map(str, order.drained)),
+            "entries": _row(order.entries, str),
         }
         for name, order in orders.items()
     ]
@@ -32,7 +33,8 @@ def rows_of(orders: Mapping[ServiceName, ServiceOrder]) -> list[dict[str, Any]]:
 def orders_of(rows: Sequence[Mapping[str, Any]]) -> dict[ServiceName, ServiceOrder]:
     """Raises KeyError, TypeError, ValueError or AttributeError if that is not what rows_of gives."""
     return {_name(row): ServiceOrder(_instead(row["scheduler"], _scheduler), _instead(row["servers"], _servers),
-                                     frozenset(map(endpoint_of, row["drained"]))) for row in rows}
+                                     frozenset(map(endpoint_of, row["drained"])),
+                                     _instead(row.get("entries"), _entries)) for row in rows}
 
 
 def _row(instead: Instead[Ordered] | None, to_json: Callable[[Ordered], object]) -> dict[str, object] | None:
@@ -52,6 +54,11 @@ def _name(row: Mapping[str, Any]) -> ServiceName:
 def _scheduler(name: str) -> SchedulerName:
     scheduler: SchedulerName = _FORMS["scheduler"].value(name)
     return scheduler
+
+
+def _entries(kind: str) -> EntryKind:
+    entries: EntryKind = _FORMS["entries"].value(kind)
+    return entries
 
 
 def _servers(documents: Sequence[Mapping[str, Any]]) -> tuple[Server, ...]:

@@ -11,7 +11,7 @@ from lbctl.control import ControlFunction
 from lbctl.ground.effects import Outbox
 from lbctl.ground.move_record import MoveRecord
 from lbctl.load.balancing import Run
-from lbctl.site.model import SchedulerName, Server, ServiceName
+from lbctl.site.model import EntryKind, SchedulerName, Server, ServiceName
 from lbctl.values.addresses import Address, Endpoint
 from lbctl.values.transfer import Strategy
 from ryu_apps.shell.effects import Effects
@@ -78,6 +78,9 @@ class Orders:
     def set_scheduler(self, name: ServiceName, scheduler: SchedulerName) -> None:
         """Raises Refused, as all that changes a service."""
         self._keep(self._control.services.set_scheduler(name, scheduler))
+
+    def set_entries(self, name: ServiceName, entries: EntryKind) -> None:
+        self._keep(self._control.services.set_entries(name, entries))
 
     def add_server(self, name: ServiceName, server: Server) -> None:
         self._keep(self._control.services.add_server(name, server))

@@ -314,11 +314,14 @@ def by_connection(site: Site) -> Site:
     return replace(plain, external_ips=tuple(replace(ip, router=None) for ip in plain.external_ips))
 
 
-def wait_by_connection(bed: Bed) -> None:
-    """Nothing of slices is left, and so connections are counted."""
-    bed.wait_until(lambda: bed.rest("GET", f"/v1/external-ips/{FIRST}").json["connections"] is not None, 15,
-                   "entries by connection")
-    bed.wait_until(lambda: all("priority=1" not in shown_by(bed, lb) for lb in bed.lbs), 5, "no slice is left")
+def wait_by_connection(bed: Bed, *external_ips: str) -> None:
+    """Nothing of slices is left (of these, or of all), and so connections are counted."""
+    addresses = external_ips or [str(ip.address) for ip in bed.site.external_ips]
+    for address in addresses:
+        bed.wait_until(lambda address=address: bed.rest(
+            "GET", f"/v1/external-ips/{address}").json["connections"] is not None, 15, "entries by connection")
+        bed.wait_until(lambda address=address: all(f"_dst={address}," not in shown_by(bed, lb) for lb in bed.lbs), 5,
+                       "no slice is left")
 
 
 def test_a_service_gets_entries_by_connection_while_connections_run(bed: Bed) -> None:
@@ -329,6 +332,20 @@ def test_a_service_gets_entries_by_connection_while_connections_run(bed: Bed) ->
     wait_divided(bed, *SERVERS)
     bed.controller.reload(of_services(bed.site, affinity="client"))
     bed.wait_until(lambda: service(bed)["affinity"] == "client" and divided(bed, *SERVERS), 20, "other slices")
+    assert_unharmed(loads)
+
+
+def test_entries_are_ordered_at_run_time(bed: Bed) -> None:
+    """The order lasts over a restart; what it says is shown beside what the site file says."""
+    loads = mixed_load(bed, FIRST, lines=20, requests=4)
+    said = bed.controller.cli("entries", FIRST, "tcp/80", "connections").stdout
+    assert "until the site file says something else than slices" in said
+    wait_by_connection(bed, FIRST)
+    bed.restart_controller()
+    assert (service(bed)["entries"], service(bed)["site_file_entries"]) == ("connections", "slices")
+    reply = bed.rest("PATCH", f"/v1/external-ips/{FIRST}/services/tcp/80", {"entries": "slices"})
+    assert reply.status == 200 and reply.json["entries"] == "slices", reply.text
+    wait_divided(bed, *SERVERS)
     assert_unharmed(loads)
 
 

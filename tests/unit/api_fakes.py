@@ -288,6 +288,10 @@ class FakeOrders:
             raise Refused(409, "Has ended", f"Move {id} has ended ({record.state}).")
         record.state, record.ended, record.reason = "aborted", START + 1, "on request"
 
+    def set_entries(self, name: ServiceName, entries: str) -> None:
+        in_file = self._of(self.control.services.in_force.file, name)
+        self.control.services.change(name, entries=Instead(entries, in_file.entries))
+
     def set_scheduler(self, name: ServiceName, scheduler: str) -> None:
         in_file = self._of(self.control.services.in_force.file, name)
         self.control.services.change(name, scheduler=Instead(scheduler, in_file.scheduler))

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -30,7 +31,7 @@ from lbctl.site.model import (
     Site,
     Tunnel,
 )
-from lbctl.site.orders import in_force
+from lbctl.site.orders import AS_IN_FILE, in_force
 from lbctl.store import State
 from lbctl.switches.switch import PortState
 from lbctl.values.addresses import Endpoint
@@ -442,3 +443,36 @@ def test_what_is_in_force_is_the_file_but_for_orders_that_count(file, ordered) -
             assert any(ended.broken and ended.service[:1] == (ip.address,)
                        for ended in result.ended), "else it would count"
     assert in_force(file, result.orders) == result._replace(ended=()), "it stays so"
+
+
+# Entries
+
+def test_other_entries_while_connections_are_open(world: FakeSite) -> None:
+    """Open connections stay with their servers, to slices and back."""
+    first = world.site.external_ips[0]
+    conversations = [world.open(0) for _ in range(6)]
+    world.drain()
+    servers = [conversation.server for conversation in conversations]
+    world.post(world.control.services.set_entries(FIRST, "slices"))
+    world.settle(2.0)
+    [serving] = [each for each in world.control.ground.external_ips if each.address == first.address]
+    assert serving.slices and world.control.ground.site.external_ips[0].services[0].sliced
+    world.post(world.control.services.set_entries(FIRST, "connections"))
+    assert world.control.services.order(first.address, first.services[0]) == AS_IN_FILE
+    world.settle(1.0)
+    for conversation in conversations:
+        world.from_client(conversation)
+    world.drain()
+    assert [conversation.server for conversation in conversations] == servers and not world.violations
+
+
+@pytest.mark.parametrize("changes, reason", [({"scheduler": "maglev"}, "can't have scheduler: maglev"),
+                                             ({"slow_start": 5.0}, "can't have slow_start")])
+def test_slices_that_cannot_be_ordered(changes: dict[str, Any], reason: str) -> None:
+    plain = site()
+    first, *rest = plain.external_ips
+    services = tuple(replace(service, **changes) for service in first.services)
+    world = FakeSite(replace(plain, external_ips=(replace(first, services=services), *rest)))
+    with pytest.raises(Refused, match=reason) as refused:
+        world.control.services.set_entries(FIRST, "slices")
+    assert refused.value.status == 422 and refused.value.title == "Entries refused"

@@ -137,7 +137,7 @@ def test_the_file_is_for_people_too(tmp_path) -> None:
                     "scheduler": {"wanted": "maglev", "instead_of": "round-robin"},
                     "servers": {"wanted": [{"address": "10.0.0.11", "port": 80, "weight": 1, "max_connections": 7}],
                                 "instead_of": [{"address": "10.0.0.11", "port": 80, "weight": 1}]},
-                    "drained": ["10.0.0.11:80"]}], "drained": [], "checked": [], "slices": []}
+                    "drained": ["10.0.0.11:80"], "entries": None}], "drained": [], "checked": [], "slices": []}
 
 
 @given(st.lists(st.integers(-1, 3), max_size=256), st.dictionaries(st.integers(0, 255), st.integers(0, 3)))

@@ -12,7 +12,7 @@ from lbctl.site.documents import document_of
 from lbctl.site.file.loader import Draft, Loader
 from lbctl.site.file.register import Register
 from lbctl.site.file.servers import Owner, ServerRules
-from lbctl.site.file.slices import unfit_scheduler, unfit_servers
+from lbctl.site.file.slices import unfit_entries, unfit_scheduler, unfit_servers, without_router
 from lbctl.site.file.tunnels import TunnelRules
 from lbctl.site.forms import Part
 from lbctl.site.model import ExternalIp, Server, Service, ServiceName, Site
@@ -67,6 +67,17 @@ def wrong_scheduler(site: Site, ordered: Iterable[ServiceName]) -> tuple[Service
     for name in ordered:
         service = _find(by_address[name.external_ip], name)
         if service.sliced and (problem := unfit_scheduler(service.scheduler)):
+            return name, problem
+    return None
+
+
+def wrong_entries(site: Site, ordered: Iterable[ServiceName]) -> tuple[ServiceName, str] | None:
+    """The first of these services whose kind of entries breaks a rule, and which. None: there is none."""
+    by_address = {external_ip.address: external_ip for external_ip in site.external_ips}
+    for name in ordered:
+        external_ip = by_address[name.external_ip]
+        problem = unfit_entries(external_ip, _find(external_ip, name)) or without_router(external_ip, site.external_ips)
+        if problem:
             return name, problem
     return None
 

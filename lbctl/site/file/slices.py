@@ -16,6 +16,18 @@ _UNFIT = {
     "maglev": f"slices stay with their servers by themselves when others come and go: {_TURNS}",
 }
 """The schedulers that slices can't follow."""
+_FULL_NAT = (
+    "entries: slices needs nat: destination, or none: full NAT gives each connection a port of its own, so each needs "
+    "its entry"
+)
+_SLOW_START = (
+    "a sliced service can't have slow_start: a server gets its share of the slices at once. Remove it, or take "
+    "entries: connections"
+)
+_DIRECT = (
+    "with nat: none a service needs entries: slices: nobody sees what its servers answer, so nobody can tell when a "
+    "connection has ended"
+)
 _LIMITED = (
     "a sliced service's server can't have max_connections, since nobody counts the connections of a slice: "
     "remove it and give weights, or take entries: connections"
@@ -61,11 +73,7 @@ def check_routers(external_ips: Iterable[Draft], reader: Reader) -> None:
         if "router" in external_ip.nodes:
             with_router.setdefault(address.version, address)
         elif address.version in with_router:
-            reader.problem(
-                external_ip.node,
-                f"{address} has sliced services and no router, which {with_router[address.version]} has: name the "
-                "router of its clients as well, or that of no external IP with sliced services (docs/slices.md)",
-            )
+            reader.problem(external_ip.node, _no_router(address, with_router[address.version]))
 
 
 def _has_idle_router(external_ip: Draft, services: list[Draft]) -> bool:
@@ -79,19 +87,11 @@ def _has_idle_router(external_ip: Draft, services: list[Draft]) -> bool:
 
 def _check(service: Draft, external_ip: Draft, reader: Reader) -> None:
     if external_ip.word("nat") == "full":
-        reader.problem(
-            service.nodes["entries"],
-            "entries: slices needs nat: destination, or none: full NAT gives each "
-            "connection a port of its own, so each needs its entry",
-        )
+        reader.problem(service.nodes["entries"], _FULL_NAT)
     if reason := unfit_scheduler(service.word("scheduler")):
         reader.problem(service.nodes["scheduler"], reason)
     if service.values.get("slow_start"):
-        reader.problem(
-            service.nodes["slow_start"],
-            "a sliced service can't have slow_start: a server gets its share "
-            "of the slices at once. Remove it, or take entries: connections",
-        )
+        reader.problem(service.nodes["slow_start"], _SLOW_START)
     for server in service.parts("servers"):
         if "max_connections" in server.values:
             reader.problem(server.nodes["max_connections"], _LIMITED)
@@ -100,11 +100,7 @@ def _check(service: Draft, external_ip: Draft, reader: Reader) -> None:
 def _check_direct(service: Draft, sliced: list[Draft], reader: Reader) -> None:
     """Of an external IP with `nat: none`."""
     if service not in sliced and not service.unread("entries"):
-        reader.problem(
-            service.node,
-            "with nat: none a service needs entries: slices: nobody sees what its servers answer, so nobody can tell "
-            "when a connection has ended",
-        )
+        reader.problem(service.node, _DIRECT)
     for server in service.parts("servers"):
         port = service.number("port")
         if port is not None and server.number("port") not in (None, port):
@@ -131,6 +127,26 @@ def unfit_scheduler(scheduler: str | None) -> str | None:
     return f"a sliced service can't have scheduler: {scheduler}: {reason}" if reason else None
 
 
+def unfit_entries(external_ip: ExternalIp, service: Service) -> str | None:
+    """Why that service of an external IP can't have the kind of entries that it is to have, and what to do."""
+    if not service.sliced:
+        return _DIRECT if external_ip.direct else None
+    if external_ip.nat == "full":
+        return _FULL_NAT
+    if service.slow_start:
+        return _SLOW_START
+    return unfit_scheduler(service.scheduler) or unfit_servers(external_ip, service, external_ip.services)
+
+
+def without_router(external_ip: ExternalIp, external_ips: Iterable[ExternalIp]) -> str | None:
+    """What check_routers finds of that external IP, which may have got sliced services."""
+    if external_ip.router or external_ip.direct or not any(service.sliced for service in external_ip.services):
+        return None
+    other = next((each for each in external_ips if each.address.version == external_ip.address.version and each.router
+                  and any(service.sliced for service in each.services)), None)
+    return _no_router(external_ip.address, other.address) if other else None
+
+
 def unfit_servers(external_ip: ExternalIp, service: Service, apart: Collection[Service]) -> str | None:
     """What is wrong with the servers of that service of an external IP. apart: the services there that they are
     compared with."""
@@ -146,6 +162,13 @@ def unfit_servers(external_ip: ExternalIp, service: Service, apart: Collection[S
             if server.endpoint in endpoints:
                 return _shared(server.endpoint, f"{other.protocol}/{other.port}")
     return None
+
+
+def _no_router(address: Address, other: Address) -> str:
+    return (
+        f"{address} has sliced services and no router, which {other} has: name the router of its clients as well, or "
+        "that of no external IP with sliced services (docs/slices.md)"
+    )
 
 
 def _other_port(port: int) -> str:

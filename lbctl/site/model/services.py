@@ -167,3 +167,4 @@ class ServiceOrder:
     scheduler: Instead[SchedulerName] | None = None
     servers: Instead[tuple[Server, ...]] | None = None
     drained: frozenset[Endpoint] = frozenset()
+    entries: Instead[EntryKind] | None = None
