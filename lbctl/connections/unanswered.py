@@ -63,4 +63,5 @@ class Unanswered:
         if more:
             return []
         arrival.now = now
-        return self._then(arrival, serving, entry, sum(packets) > 0)
+        # A flow that is not there has run out: after the server's FIN.
+        return self._then(arrival, serving, entry, not packets or sum(packets) > 0)

@@ -57,6 +57,17 @@ def test_a_server_that_has_answered_once_is_believed(world: World) -> None:
         assert server_of(world.send(from_client(), EXTERNAL)) == FIRST
 
 
+def test_a_flow_that_has_run_out_says_nothing_against_its_server(world: World) -> None:
+    """The server's FIN was its last packet, and the switch answers late."""
+    world.send(from_client(), EXTERNAL)
+    world.now += SECONDS + 1.0
+    _, [event] = world.switches["lb-a"].receive(world.packet(from_client(), EXTERNAL), EXTERNAL, world.now)
+    [asked] = world.control.packet_in("lb-a", *event.arguments, world.now)
+    world.control.flow_stats(asked.message.token, b"", False, world.now)
+    [entry] = world.table(ADDRESS).snapshot()
+    assert IPv4Address(entry.server[0]) == FIRST and world.counter("unanswered_syns") == 0
+
+
 def test_it_stays_where_there_is_no_other(world: World) -> None:
     [serving] = world.control.ground.external_ips
     [place] = serving.services
