@@ -29,7 +29,7 @@ REFUSED = [
      None, 404,
      "198.51.100.1"),
     ("unknown scheduler", "PATCH", SERVICE, {"scheduler": "at-random"}, None, 422, "scheduler: "),
-    ("no scheduler", "PATCH", SERVICE, {}, None, 422, "scheduler: is missing"),
+    ("no scheduler", "PATCH", SERVICE, {}, None, 422, "give scheduler, or entries, or both"),
     ("what a service has not", "PATCH", SERVICE, {"scheduler": "maglev", "port": 81}, None, 422,
      "port: is not known here"),
     ("unknown move", "GET", "/v1/moves/7", None, None, 404, "there are none"),
