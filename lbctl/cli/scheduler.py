@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,10 +21,7 @@ def scheduler(
     json: output.Json = False,
 ) -> None:
     """Let a service choose servers by another scheduler; open connections stay."""
-    protocol, port = split_service(service)
-    view = Client.from_environment().patch(
-        "external-ips", external_ip, "services", protocol, port, body={"scheduler": name}
-    )
+    view = _changed(external_ip, service, {"scheduler": name})
     if json:
         output.print_json(view)
         return
@@ -40,12 +37,19 @@ def entries(
     json: output.Json = False,
 ) -> None:
     """Give a service entries by connection, or slices; open connections stay."""
-    protocol, port = split_service(service)
-    view = Client.from_environment().patch("external-ips", external_ip, "services", protocol, port,
-                                           body={"entries": kind})
+    view = _changed(external_ip, service, {"entries": kind})
     if json:
         output.print_json(view)
         return
     in_file = view["site_file_entries"]
     lasts = "as in the site file" if kind == in_file else f"until the site file says something else than {in_file}"
     output.print_line(f"{external_ip} {service} has entries: {kind}, {lasts}.")
+
+
+def _changed(external_ip: str, service: str, body: dict[str, str]) -> dict[str, Any]:
+    """The service, after what is ordered for it."""
+    protocol, port = split_service(service)
+    view: dict[str, Any] = Client.from_environment().patch(
+        "external-ips", external_ip, "services", protocol, port, body=body
+    )
+    return view

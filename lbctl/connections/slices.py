@@ -66,6 +66,7 @@ class Slices:
 
     def _restore_leaving(self) -> None:
         """Services that have slices, and are to have none by the site file, or others, or are not in it any more."""
+        found = False
         for name, saved in self._saved.items():
             serving, protocol = self._ground.external_ips.get(name.external_ip), PROTOCOL_NUMBERS.get(name.protocol)
             if serving is None or protocol is None or serving.config.kind != "service":
@@ -77,7 +78,9 @@ class Slices:
             if not (service.sliced and service.by_client == saved.by_client):
                 _take_over(serving, place, saved)
                 serving.config = replace(serving.config, router=serving.config.router or saved.router)
-        keep_what_is_in_use(self._ground)
+                found = True
+        if found:
+            keep_what_is_in_use(self._ground)
 
     def tick(self, now: float) -> Outbox:
         """What other servers, weights and states of servers change, and what is due."""

@@ -6,13 +6,12 @@ import pytest
 
 from lbctl.site.model import Site
 from tests.bed.bed import Bed
-from tests.bed.direct import let_answer
 from tests.bed.patience import limit
 from tests.bed.sites import behind_tunnels, with_keepers
 from tests.bed.traffic import request
 from tests.integration.icmp_tools import REACHED, trace
 from tests.integration.moving import FIRST, assert_unharmed, mixed_load
-from tests.integration.test_direct import direct
+from tests.integration.test_direct import direct, prepare
 from tests.integration.test_field_packets import LARGE, Plug
 from tests.integration.test_icmp import MUCH
 from tests.integration.test_slices import drain, wait_divided
@@ -26,14 +25,7 @@ def tunneled() -> Site:
 
 
 BED = {"site": tunneled()}
-
-
-def prepare(bed: Bed) -> None:
-    let_answer(bed)
-    for ip in bed.site.external_ips:
-        for address in ip.server_addresses():
-            space = next(space for space in bed.servers if space.name == f"server-{address}")
-            bed.serve(space, "udp_server.py", address, f"80@{ip.address}")
+__all__ = ["prepare"]
 
 
 @pytest.mark.parametrize("address", [FIRST, "198.51.100.2"])
