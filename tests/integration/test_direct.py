@@ -8,20 +8,19 @@ from dataclasses import replace
 import pytest
 
 from lbctl.site.model import HealthCheck, Site
-from tests.bed import faults
 from tests.bed.bed import Bed
 from tests.bed.direct import let_answer
 from tests.bed.patience import limit
 from tests.bed.sites import simple_site, together, with_keepers
 from tests.bed.traffic import request
-from tests.integration.failing import begin, failover_of
+from tests.integration.failing import begin
 from tests.integration.hands import counters, metric, server_space
 from tests.integration.icmp_tools import REACHED, trace
 from tests.integration.moving import FIRST, Talks, assert_unharmed, mixed_load
 from tests.integration.test_field_packets import LARGE, Plug
 from tests.integration.test_icmp import MUCH, bottleneck, download
 from tests.integration.test_sliced_views import where
-from tests.integration.test_slices import SETTINGS, drain, plain, wait_divided
+from tests.integration.test_slices import SETTINGS, all_die, drain, plain, wait_divided
 from tests.integration.test_slices_kinds import by_udp
 
 FIRST_6 = "2001:db8:1::2"
@@ -132,12 +131,7 @@ def test_lb_controller_and_keepers_die_at_once(quiet_bed: Bed) -> None:
     bed = quiet_bed
     begin(bed)
     with Talks(bed.clients[0], FIRST, 20) as near, Talks(bed.remote, FIRST_6, 20) as far:
-        for keeper in bed.keepers.values():
-            keeper.kill()
-        bed.controller.kill()
-        faults.kill(bed, "lb-a")
-        bed.controller.start()
-        assert failover_of(bed, timeout=30)["entries_from"] == {}
+        assert all_die(bed)["entries_from"] == {}
         assert near.broken() == far.broken() == []
 
 
