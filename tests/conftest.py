@@ -81,10 +81,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Unit tests are quick unless they say that they are long."""
+    """Unit tests are quick unless they say that they are long. Those that fail may take their time: hypothesis looks
+    for a smaller example for 300 s."""
     for item in items:
-        if UNIT in item.path.parents and not item.get_closest_marker("long"):
-            item.add_marker("quick")
+        if UNIT in item.path.parents:
+            item.add_marker(pytest.mark.timeout(900))
+            if not item.get_closest_marker("long"):
+                item.add_marker("quick")
 
 
 def pytest_xdist_auto_num_workers() -> int:

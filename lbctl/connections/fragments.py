@@ -18,10 +18,11 @@ from typing import NamedTuple
 from lbctl.connections.answers import drop, send_icmp_error
 from lbctl.connections.arrival import Arrival, way_of
 from lbctl.connections.direct import straight_to
+from lbctl.connections.hops import lacks_hop
 from lbctl.connections.icmp_handler import echo_entry, is_request
 from lbctl.connections.outward import gateway_for
 from lbctl.connections.sliced import find
-from lbctl.entries.access_table import NO_HOP, Entry
+from lbctl.entries.access_table import Entry
 from lbctl.frames import fragments, icmp
 from lbctl.frames.fragments import Fragment
 from lbctl.frames.icmp_translation import echo_reply
@@ -137,7 +138,7 @@ class Fragments:
         entry = find(self._ground, switch, serving, arrival.way, arrival.key) if arrival.key else None
         if entry and serving.config.direct:
             return self._straight(arrival, fragment, serving, entry)
-        if entry is None or entry.next_hop == NO_HOP or serving.outbound and not entry.inner_hop:
+        if entry is None or lacks_hop(serving, entry):
             # What it leads to sends it through the tables again, and so here, once there is a complete entry.
             return (self._new if entry is None and _opens(arrival, serving) else self._stray)(arrival, serving)
         return self._to_limit(arrival, fragment, serving, entry, self._way(arrival, serving, entry))

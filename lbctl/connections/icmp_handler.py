@@ -12,9 +12,10 @@ from typing import NamedTuple
 from lbctl.connections.answers import drop, send_icmp_error
 from lbctl.connections.arrival import Arrival
 from lbctl.connections.direct import straight_to
+from lbctl.connections.hops import lacks_hop
 from lbctl.connections.sliced import find
 from lbctl.connections.translated import whose
-from lbctl.entries.access_table import NO_HOP, Entry
+from lbctl.entries.access_table import Entry
 from lbctl.frames import icmp
 from lbctl.frames.fragments import cut
 from lbctl.frames.icmp_translation import carried, quoted, readdressed_frame, translated_error
@@ -79,7 +80,7 @@ class IcmpHandler:
             out = translated_error(arrival.frame, packet, found.transport, inverse_key(entry.key), ends)
             switch.counters["icmp_errors_translated"] += 1
             return _delivered(arrival, out, False)
-        if entry.next_hop == NO_HOP or serving.outbound and not entry.inner_hop:
+        if lacks_hop(serving, entry):
             return drop(switch, "next_hop_unknown")
         key = entry.key_from(way.other)
         hop = (entry.inner_hop or packet.eth_dst) if way is EXTERNAL else entry.next_hop

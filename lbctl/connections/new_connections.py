@@ -13,6 +13,7 @@ from lbctl.connections import pressure
 from lbctl.connections.answers import drop, go_on, go_through, refuse, send_icmp_error
 from lbctl.connections.arrival import Arrival
 from lbctl.connections.endings import Endings
+from lbctl.connections.hops import learn_hops
 from lbctl.connections.last_hops import LastHops
 from lbctl.connections.reused import Reused, is_closed
 from lbctl.connections.transition import Transition
@@ -169,6 +170,8 @@ class NewConnections:
             serving.opened += 1
             if not self._hops.knows(arrival.way, packet.eth_src):
                 out += self._last_hops.met(arrival.way, packet.eth_src, arrival.now)
+        elif not learn_hops(arrival, serving, entry):
+            return drop(switch, "next_hop_unknown")
         elif not self._comes_again(arrival, serving, entry):
             return [go_on(arrival, serving)]
         # An LB that is being read back would get the entry too late to be read, and too early to be put back.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from lbctl.connections.answers import drop, go_on, refuse, send_again
 from lbctl.connections.arrival import Arrival
 from lbctl.connections.endings import Endings
+from lbctl.connections.hops import lacks_hop, learn_hops
 from lbctl.connections.transition import Transition
 from lbctl.entries.access_table import GONE, NO_HOP, REINSTALLED, Entry
-from lbctl.frames.packets import ACK, SYN, parse_mac
+from lbctl.frames.packets import ACK, SYN
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
@@ -15,7 +16,7 @@ from lbctl.openflow.entry_flows import checked_side, entry_flows
 from lbctl.openflow.messages import AddEntries, AddFlows, DeleteEntries, Message, portions
 from lbctl.values.keys import unpack_key
 from lbctl.values.protocols import TCP
-from lbctl.values.side import EXTERNAL, INTERNAL
+from lbctl.values.side import INTERNAL
 from lbctl.values.transfer import TransferMode
 
 
@@ -52,8 +53,8 @@ class Strays:
         forget it."""
         side, switch = arrival.way, arrival.switch
         both_lost, taught = False, list[Message]()
-        if entry.next_hop == NO_HOP or serving.outbound and not entry.inner_hop:
-            if not _learn_hops(arrival, serving, entry):
+        if lacks_hop(serving, entry):
+            if not learn_hops(arrival, serving, entry):
                 # Only packets from the other side can tell it: let the next one come here.
                 drop(switch, "next_hop_unknown")
                 return [ToSwitch(name, DeleteEntries((entry,))) for name in serving.holders]
@@ -96,19 +97,3 @@ class Strays:
 
 def _is_syn(arrival: Arrival) -> bool:
     return arrival.packet.protocol == TCP and arrival.packet.tcp_flags & (SYN | ACK) == SYN
-
-
-def _learn_hops(arrival: Arrival, serving: Serving, entry: Entry) -> bool:
-    """Completes an entry that was read back with one flow only. False: this packet does not tell what is missing."""
-    from_outside = arrival.way is EXTERNAL
-    if not serving.outbound:
-        if from_outside:
-            entry.next_hop = arrival.packet.eth_src
-        return from_outside
-    router = serving.config.router
-    mac = arrival.switch.neighbours.get(router) if router else None
-    if entry.next_hop == NO_HOP and mac:
-        entry.next_hop = parse_mac(mac)
-    if not entry.inner_hop and not from_outside:
-        entry.inner_hop = arrival.packet.eth_src
-    return entry.next_hop != NO_HOP and bool(entry.inner_hop)

@@ -9,17 +9,19 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
 from lbctl.switches import switch
 from lbctl.values.drops import DROPS
 from tests.unit.exploring import KEPT
 
-# A slow machine is no fault of a test's.
+# A slow machine is no fault of a test's. An explanation (of which line is to blame) slows down the search for a small
+# example: it traces each line.
 settings.register_profile(
     "lbctl", derandomize=False, deadline=None, print_blob=True, database=DirectoryBasedExampleDatabase(KEPT),
     max_examples=int(os.environ.get("LBCTL_EXAMPLES", "100")), suppress_health_check=[HealthCheck.too_slow],
+    phases=set(Phase) - {Phase.explain},
 )
 settings.load_profile("lbctl")
 

@@ -167,6 +167,20 @@ def test_half_closed_connections_survive_a_restart(world, client_first) -> None:
     assert len(table(world)) == 2 and len(world.switches["lb-a"].entries()) == 5
 
 
+def test_a_client_comes_again_whose_answers_flow_has_run_out_while_nobody_looked(world) -> None:
+    """Its SYN tells where it is answered to, which the flow that is left did not."""
+    ended = world.conversations[0]
+    world.restart_control()
+    world.connect("lb-a")
+    world.from_server(ended, RST)
+    world.tick(4.8)
+    world.settle(0.0)
+    world.open(0, reuse=ended)
+    world.settle(1.0)
+    world.check_now()
+    assert world.conversations[-1].live
+
+
 def test_ages_are_read_back(world) -> None:
     """An entry must not seem younger than its flows: their end would be taken for an earlier connection's."""
     conversation = world.conversations[0]
