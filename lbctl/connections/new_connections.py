@@ -6,13 +6,14 @@ takes to the outside.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from ipaddress import ip_address
 
 from lbctl.connections import pressure
 from lbctl.connections.answers import drop, go_on, go_through, refuse, send_icmp_error
 from lbctl.connections.arrival import Arrival
 from lbctl.connections.endings import Endings
+from lbctl.connections.held_back import HeldBack
 from lbctl.connections.hops import learn_hops
 from lbctl.connections.last_hops import LastHops
 from lbctl.connections.reused import Reused, is_closed
@@ -22,11 +23,11 @@ from lbctl.entries.access_table import ANSWERED, ENDING, GONE, REFUSED, REINSTAL
 from lbctl.entries.translation import outbound_keys
 from lbctl.frames import icmp
 from lbctl.frames.packets import Packet, parse_mac
-from lbctl.ground.effects import Effect, Outbox, ToSwitch
+from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.openflow.messages import AddEntries
-from lbctl.servers.slicing import Slicing
+from lbctl.servers.slicing import Opened, Slicing
 from lbctl.site.model import Server, Service
 from lbctl.switches.switch import Switch
 from lbctl.values.addresses import Address, Endpoint
@@ -35,8 +36,6 @@ from lbctl.values.protocols import TCP, UDP
 from lbctl.values.side import EXTERNAL, INTERNAL
 from lbctl.values.transfer import TransferMode
 
-CACHE_FOLLOWS, HELD_BACK = 0.03, 1000
-"""Seconds in which the datapath's cache follows other flows, and SYNs that wait for it at most."""
 EARLY_SECONDS = 1.0
 """A datagram may come here for so long after its entry was made, since the datapath does not know the flows yet. They
 are not sent again with each one: the datapath would be checked anew each time, and a burst last longer."""
@@ -64,16 +63,11 @@ class NewConnections:
         self._unanswered = Unanswered(ground, self._looked_at)
         self._reused = Reused(ground, self._closed_or_not)
         self._asked: dict[Serving, int] = {}
-        self._held_back: deque[tuple[float, Effect]] = deque()
-        """SYNs, and until when. The client's last connection with that port may still be in the datapath's cache, which
-        would send what follows the SYN to another server."""
+        self._held_back = HeldBack(ground.tokens)
 
     def tick(self, now: float) -> Outbox:
         """What waits for an answer of its switch, and for its datapath's cache."""
-        out = self._reused.tick(now)
-        while self._held_back and now >= self._held_back[0][0]:
-            out.append(self._held_back.popleft()[1])
-        return out
+        return self._reused.tick(now) + self._held_back.tick(now)
 
     def take_asked(self) -> dict[Serving, int]:
         """How many packets for each external IP would have opened a connection, since this was last called."""
@@ -106,12 +100,7 @@ class NewConnections:
         opened = slicing.opened(key, arrival.packet.seq)
         if opened.table:
             return [go_through(arrival, opened.table)]
-        out = self._open(arrival, serving, key, serving.table.find(arrival.way, key), wanted=opened.server)
-        reused = self._endings.has_just_ended(key) or arrival.now < opened.until
-        if not reused or len(self._held_back) >= HELD_BACK:
-            return out
-        self._held_back.append((arrival.now + CACHE_FOLLOWS, out.pop()))
-        return out
+        return self._open(arrival, serving, key, serving.table.find(arrival.way, key), opened=opened)
 
     def _revived(self, arrival: Arrival, serving: Serving, key: bytes) -> Entry | None:
         """The entry that a RST has ended, if what the two forged may be: its server can tell. Else the SYN would take
@@ -142,11 +131,11 @@ class NewConnections:
 
     def _open(
         self, arrival: Arrival, serving: Serving, key: bytes, entry: Entry | None, avoided: Endpoint | None = None,
-        wanted: Endpoint | None = None,
+        opened: Opened | None = None,
     ) -> Outbox:
-        """entry: what there is with that key. avoided: a server that is chosen only if there is no other. wanted: that
-        of a slice."""
-        switch, packet = arrival.switch, arrival.packet
+        """entry: what there is with that key. avoided: a server that is chosen only if there is no other. opened: what
+        its slice has to say."""
+        switch, packet, holders = arrival.switch, arrival.packet, serving.holders
         out: Outbox = []
         reused = packet.protocol == TCP and (entry is not None or self._endings.has_just_ended(key))
         if entry and (entry.isn != packet.seq and _is_over(serving, entry) or _waits_in_vain(serving, entry, packet)):
@@ -154,6 +143,7 @@ class NewConnections:
             entry = None
         if entry is None:
             try:
+                wanted = opened.server if opened else None
                 entry = self._opening.entry(arrival, serving, key, avoided, wanted)
             except Refusal as refusal:
                 if refusal.wait:
@@ -173,11 +163,13 @@ class NewConnections:
         elif not learn_hops(arrival, serving, entry):
             return drop(switch, "next_hop_unknown")
         elif not self._comes_again(arrival, serving, entry):
-            return [go_on(arrival, serving)]
+            holders = set()
         # An LB that is being read back would get the entry too late to be read, and too early to be put back.
-        out += [ToSwitch(name, AddEntries((entry,))) for name in serving.holders if self._switches[name].ready]
-        out.append(go_on(arrival, serving))
-        return out
+        out += [ToSwitch(name, AddEntries((entry,))) for name in holders if self._switches[name].ready]
+        sent = go_on(arrival, serving)
+        if opened and (self._endings.has_just_ended(key) or arrival.now < opened.until):
+            return out + self._held_back.hold(sent, arrival.now)
+        return [*out, sent]
 
     @staticmethod
     def _comes_again(arrival: Arrival, serving: Serving, entry: Entry) -> bool:
