@@ -1,6 +1,6 @@
 """Probes: frames that LBs send each other over both networks, and that the receiver's switch answers by itself.
 
-The frames are those of pipeline/probe_rules.py. The control function lets two LBs ask each other one, on each
+The frames are those of openflow/probe_rules.py. The control function lets two LBs ask each other one, on each
 network, and counts how many probes in a row were not answered. Rounds are counted, not seconds: a control function
 that was busy itself takes nobody for dead.
 """
@@ -77,16 +77,13 @@ class Probing:
                     continue
                 path = self.path(name, network)
                 fence = name in to_fence
-                target = IPv4Address(fence_code if fence else ASKED).packed
                 for prober in self._probers(name, able, PROBERS if path.missed else 1):
                     self._number = self._number % (NUMBERS - 1) + 1
                     asked[self._number] = name, network, fence
                     path.asked = True
-                    out.append(
-                        _probe(
-                            prober, network, Probe(self._number, _mac(switch, network), switch.watched.identity, target)
-                        )
-                    )
+                    number = self._number.to_bytes(4)
+                    ends = (number, _packed(fence_code)) if fence else (_packed(ASKED), number)
+                    out.append(_probe(prober, network, Probe(_mac(switch, network), switch.watched.identity, *ends)))
         return out
 
     def _probers(self, name: str, able: list[str], count: int) -> Iterator[Switch]:
@@ -105,7 +102,7 @@ class Probing:
             return None
         path = self.path(name, network)
         path.missed, path.answered, path.heard = 0, True, True
-        path.fenced = fence and arp.spa == IPv4Address(FENCED).packed
+        path.fenced = fence and arp.spa == _packed(FENCED)
         return name
 
     def silent(self, name: str, network: str, misses: int) -> bool:
@@ -124,12 +121,16 @@ class Probing:
 
 
 class Probe(NamedTuple):
-    """mac: who is to get it. identity: whom it means. target: what it asks for (packed)."""
+    """mac: who is to get it. identity: whom it means. sender, target: its addresses (packed)."""
 
-    number: int
     mac: str
     identity: str
+    sender: bytes
     target: bytes
+
+
+def _packed(address: str) -> bytes:
+    return IPv4Address(address).packed
 
 
 def _mac(asked: Switch, network: str) -> str:
@@ -140,5 +141,5 @@ def _mac(asked: Switch, network: str) -> str:
 def _probe(prober: Switch, network: str, probe: Probe) -> ToSwitch:
     port = getattr(prober.of_ports, network)
     source, destination, identity = (packets.parse_mac(text) for text in (port.mac, probe.mac, probe.identity))
-    frame = packets.arp_question(source, destination, probe.number.to_bytes(4), identity, probe.target)
+    frame = packets.arp_question(source, destination, probe.sender, identity, probe.target)
     return ToSwitch(prober.lb.name, PacketOut(frame, FROM_CONTROLLER, port.number))

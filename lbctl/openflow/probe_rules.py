@@ -1,13 +1,15 @@
 """The flows that answer other LBs' probes in the switch, and those that fence it: docs/failover.md, "What notices a
 failure".
 
-A probe is an ARP request that no host takes for its own: its target address is 0.0.0.0, and its target MAC names the LB
-that is meant. Its sender address is a number, which the answer carries back: as each probe has another, no answer comes
-from the datapath's cache alone, but each one from a living ovs-vswitchd.
+A probe is an ARP request that no host takes for its own: its target address is a number, and its target MAC names the
+LB that is meant. The answer carries the number back. No answer comes from the datapath's cache alone, but each one from
+a living ovs-vswitchd: no datapath rewrites ARP (ofproto/trace shows slow_path(action)). No flow on the way looks at the
+number, so that all probes of a path share one cached flow: with one for each, 800 were looked at anew with each change
+of the flow tables.
 
-A fence is a probe with the site's fence code as its target address. It makes the switch ignore all other ARP requests
-and neighbour solicitations for a while (action learn, ovs-actions(7)), also without a controller: what is connected
-through the LB goes on, but nobody is told any more that an external IP is there.
+A fence is a probe whose target address is the site's fence code; its number is the sender address. It makes the switch
+ignore all other ARP requests and neighbour solicitations for a while (action learn, ovs-actions(7)), also without a
+controller: what is connected through the LB goes on, but nobody is told any more that an external IP is there.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from lbctl.openflow.meters import METER_PROBE
 from lbctl.values.protocols import ARP_REPLY, ARP_REQUEST, ETH_TYPE_ARP, ETH_TYPE_IPV6, ICMPV6
 
 ASKED, FENCED = "0.0.0.0", "0.0.0.1"
-"""Sender address of an answer: to a probe, to a fence."""
+"""Sender address of a probe and its answer, and of the answer to a fence."""
 FENCE_SECONDS = 30
 """A fence ends so long after the last one that came."""
 LEARNED_COOKIE = MARK << 56 | Kind.FENCED << 48
@@ -45,10 +47,11 @@ def probe_flows(watched: Watched, ports: tuple[tuple[int, str], ...]) -> Iterato
         request = {**arp, "arp_op": ARP_REQUEST, "arp_tha": watched.identity}
         answer = {**arp, "arp_op": ARP_REPLY, "eth_dst": mac, "arp_spa": f"{ASKED}/31"}
         fence = {**request, "arp_tpa": watched.fence_code}
+        yield flow(Kind.FENCE, 0, "classify", 150, {**request, "arp_spa": ASKED}, *_answer(mac))
         yield flow(Kind.FENCE, 0, "classify", 140, request, goto="arp")
-        yield flow(Kind.FENCE, 0, "arp", 120, {**request, "arp_tpa": ASKED}, *_answer(mac, ASKED))
-        yield flow(Kind.FENCE, 0, "arp", 120, fence, *_FENCE, *_answer(mac, FENCED))
-        yield flow(Kind.PROBED, 0, "arp", 120, answer, CONTROLLER, meter=METER_PROBE)
+        yield flow(Kind.FENCE, 0, "arp", 120, fence, *_FENCE, MoveField("arp_spa", "arp_tpa", 32),
+                   SetField("arp_spa", FENCED), *_answer(mac))
+        yield flow(Kind.PROBED, 0, "classify", 140, answer, CONTROLLER, meter=METER_PROBE)
 
 
 _FENCE = tuple(Learn("classify", 130, FENCE_SECONDS, LEARNED_COOKIE, match) for match in (
@@ -57,7 +60,6 @@ _FENCE = tuple(Learn("classify", 130, FENCE_SECONDS, LEARNED_COOKIE, match) for 
 ))
 
 
-def _answer(mac: str, sender: str) -> tuple[f.FlowAction, ...]:
+def _answer(mac: str) -> tuple[f.FlowAction, ...]:
     return (MoveField("eth_src", "eth_dst", 48), SetField("eth_src", mac), SetField("arp_op", ARP_REPLY),
-            MoveField("arp_sha", "arp_tha", 48), SetField("arp_sha", mac), MoveField("arp_spa", "arp_tpa", 32),
-            SetField("arp_spa", sender), IN_PORT)
+            MoveField("arp_sha", "arp_tha", 48), SetField("arp_sha", mac), IN_PORT)

@@ -34,7 +34,7 @@ TABLES: dict[str, Table] = {
         _table(0, "classify", "Lets in what is addressed to this LB: ARP, IPv6 neighbour discovery, and IP "
                "packets to its own MAC, fragments apart; through a tunnel, from its other end only.",
                f"in_port {_TUNNEL} vlan_vid eth_type eth_dst ip_frag ip_proto icmpv4_type icmpv6_type nw_ttl arp_op "
-               "arp_tha", "", "classify arp sources"),
+               "arp_spa arp_tha", "eth_src eth_dst arp_op arp_sha arp_tha", "classify arp sources"),
         _table(1, "arp", "Answers ARP and neighbour solicitations for external IPs and internal addresses; shows the "
                "servers' to the controller.",
                f"in_port {_TUNNEL} eth_type arp_op arp_spa arp_tpa arp_tha eth_dst ip_proto icmpv6_type ipv6_src "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 from lbctl.site.model import Site
 from tests.bed import faults, frames
 from tests.bed.bed import Bed
+from tests.bed.ovs import PrivateOvs
 from tests.bed.traffic import RawPort, request
 from tests.integration.failing import failover_of, health, wait_watched
 from tests.integration.hands import external_mac, internal_mac
@@ -34,6 +36,30 @@ def bed(bed: Bed) -> Bed:
 def fenced(bed: Bed, lb: str) -> bool:
     """Does it hold the rules by which it answers for nobody?"""
     return "130,arp,arp_op=1" in bed.lbs[lb].dump_flows()
+
+
+def test_probes_share_cached_flows(bed: Bed) -> None:
+    """Each cached flow is looked at anew with each change of the flow tables. Of 40 on each network there are 80 at
+    once, where each has its own."""
+    ovs = bed.lbs["lb-a"].ovs
+    ovs.purge()
+    probes = CachedProbes(ovs)
+    bed.wait_until(lambda: probes.count() >= 80, 10, "80 probes and answers have come")
+    assert len(probes.flows) <= 8, probes.flows
+
+
+class CachedProbes:
+    """The cached flows by which an LB answers probes, and shows answers to the controller."""
+
+    def __init__(self, ovs: PrivateOvs) -> None:
+        self._ovs = ovs
+        self.flows: list[str] = []
+
+    def count(self) -> int:
+        """How many packets they have taken."""
+        lines = self._ovs.appctl("dpctl/dump-flows", "-m").splitlines()
+        self.flows = [line for line in lines if re.search(r"arp\(sip=0\.0\..*op=[12],.*userspace", line)]
+        return sum(1 + int(re.search(r"packets:(\d+)", line)[1]) for line in self.flows)
 
 
 def state(bed: Bed, lb: str) -> str:

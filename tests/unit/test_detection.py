@@ -328,6 +328,6 @@ def test_the_probes_of_many_lbs_are_sent_at_several_ticks_and_none_is_taken_for_
         sizes.append(len(out))
         for message in sent(out):
             asked = packets.decode_arp(message.frame)
-            detection.answered(packets.arp_question(b"\2" * 6, asked.sha, bytes(4), asked.sha, asked.spa))
+            detection.answered(packets.arp_question(b"\2" * 6, asked.sha, asked.spa, asked.sha, asked.tpa))
     assert max(sizes) <= 100 and sum(sizes) >= 20 * 240
     assert said == [] and {detection.state(name)[0] for name in switches} == {"well"}
