@@ -181,6 +181,10 @@ class ControlFunction:
         """The answer to a FetchCopy; None: it can't be had there."""
         return self.ground.tokens.rows_fetched(token, rows, now)
 
+    def sockets_counted(self, token: int, counts: Mapping[int, int] | None, now: float) -> None:
+        """The answer to a CountSockets: connections by the server's ports; None: they can't be had there."""
+        self.ground.tokens.sockets_counted(token, counts, now)
+
     # Time.
 
     def tick(self, now: float) -> Outbox:

@@ -76,8 +76,8 @@ class _Metrics(Collector):
 
     def _external_ips(self) -> Iterator[Metric]:
         labels = ["dp_name", "external_ip"]
-        connections = GaugeMetricFamily("lbctl_connections", "Entries of the access table, unless it has a "
-                                        "sliced service, whose connections nobody counts.", labels=labels)
+        connections = GaugeMetricFamily("lbctl_connections", "Entries of the access table; of sliced services "
+                                        "what keepers count, or no sample.", labels=labels)
         unresolved = GaugeMetricFamily(
             "lbctl_unresolved_servers", "Next hops and routers that have not answered, or do not any more.",
             labels=labels)

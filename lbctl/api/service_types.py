@@ -101,8 +101,8 @@ class ServerView(_ServerView):
     reason: str | None = Field(description="why it is down, which a drained one may be as well")
     since: str | None = Field(description="when it went down")
     connections: int | None = Field(
-        description="entries of this external IP that go to its address and port; null: it has slices, so nobody "
-        "counts its connections"
+        description="entries of this external IP that go to its address and port; where it has slices, what "
+        "its sockets told its keeper in the last seconds; null: nobody tells"
     )
     slices: int | None = Field(default=None, description="sliced service: how many slices of its clients it has")
     share: float | None = Field(

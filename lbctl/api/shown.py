@@ -25,6 +25,7 @@ from lbctl.site.model import ExternalIp, LoadBalancer, Server, Service, ServiceO
 from lbctl.switches.switch import Switch
 from lbctl.values.addresses import Address, Endpoint, address_order
 from lbctl.values.entry_states import SliceStateName
+from lbctl.values.keys import server_key
 from lbctl.values.slices import NOTHING_SENT
 from lbctl.values.transfer import TransferMode
 
@@ -157,9 +158,17 @@ class Shown:
         return self._serving(address).assigned
 
     def connection_count(self, address: Address) -> int | None:
-        """None: nobody knows, since it has a sliced service."""
+        """None: nobody knows, since it has a sliced service whose servers' sockets nobody tells."""
         serving = self._serving(address)
-        return None if serving.slices else len(serving.table)
+        count = len(serving.table)
+        for place, slicing in serving.slices.items():
+            for server in slicing.servers():
+                sockets = slicing.counted(server)
+                if sockets is None:
+                    return None
+                entries = serving.table.connections_to[server_key(place[0], server.address.packed, server.port)]
+                count += max(0, sockets - entries)
+        return count
 
     def entry_count(self, address: Address) -> int:
         """Of its access table: those by connection, and those of slices."""
@@ -220,8 +229,9 @@ class Shown:
     def connections_of(self, ip: ExternalIp, service: Service, server: Server) -> int | None:
         """None: nobody knows, since some may have no entry."""
         slicing = self._slicing(ip, service)
-        unknown = slicing is not None and server.endpoint in slicing.servers()
-        return None if unknown else self.server_state(ip, service, server).connections
+        if slicing is None or server.endpoint not in slicing.servers():
+            return self.server_state(ip, service, server).connections
+        return slicing.counted(server.endpoint)
 
     def slice_changes(self, ip: ExternalIp, service: Service) -> Sequence[Change]:
         """The slices of a service that change hands, those together that do so together."""

@@ -22,6 +22,7 @@ from lbctl.connections.no_way import NoWay
 from lbctl.connections.outward import Outward, gateway_for
 from lbctl.connections.slice_counters import SliceCounters
 from lbctl.connections.slices import Slices
+from lbctl.connections.socket_counts import SocketCounts
 from lbctl.connections.strays import Strays
 from lbctl.connections.transition import Transition
 from lbctl.entries.access_table import Entry
@@ -55,7 +56,8 @@ class Connections:
         self._endings = endings = Endings(ground)
         self._transition = transition = Transition(ground)
         self._departures = Departures(ground, endings)
-        self._slices, self._slice_counters = Slices(ground, endings, slices), SliceCounters(ground)
+        self._slices = Slices(ground, endings, slices)
+        self._slice_counters, self._socket_counts = SliceCounters(ground), SocketCounts(ground)
         self._last_hops = last_hops = LastHops(ground)
         self._new = NewConnections(ground, transition, endings, last_hops)
         self.take_asked, new = self._new.take_asked, self._new.arrived
@@ -133,4 +135,5 @@ class Connections:
         follows on."""
         self._fragments.tick(now)
         out = self._slices.tick(now) + self._endings.tick(now) + self._departures.tick(now)
-        return out + self._new.tick(now) + self._last_hops.tick(now) + self._slice_counters.tick(now)
+        out += self._new.tick(now) + self._last_hops.tick(now)
+        return out + self._slice_counters.tick(now) + self._socket_counts.tick(now)

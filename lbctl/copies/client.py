@@ -95,12 +95,21 @@ class KeeperClient:
 
         Only with destination NAT: else the kernel does not know the clients' addresses.
         """
-        ports = socket_ports(external_ip, server)
-        if not ports:
-            return []
-        pairs = [("port", f"{inside}:{outside}") for inside, outside in ports.items()]
-        query = urlencode([("external_ip", external_ip.address), ("server", server), *pairs])
-        return self._rows(self._get(f"/v1/sockets?{query}")[0])
+        query = _sockets_query(external_ip, server)
+        return self._rows(self._get(f"/v1/sockets?{query}")[0]) if query else []
+
+    def count_sockets(self, external_ip: ExternalIp, server: Address) -> dict[int, int]:
+        """How many of these there are, by the server's port. Raises KeeperError."""
+        query = _sockets_query(external_ip, server)
+        if not query:
+            return {}
+        status, _, body = self._call("GET", f"/v1/sockets/count?{query}")
+        if status != 200:
+            raise self._refused(status, body)
+        try:
+            return {int(port): int(count) for port, count in json.loads(body)["connections"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise self._stranger(status) from None
 
     def close(self) -> None:
         """Closes what is open and idle. The client must not be used afterwards."""
@@ -166,6 +175,12 @@ class KeeperClient:
         except (ValueError, KeyError, TypeError):
             return self._stranger(status)
         return KeeperError(f"the keeper at {self.url}: {detail}")
+
+
+def _sockets_query(external_ip: ExternalIp, server: Address) -> str:
+    """Empty: no TCP service leads there. Raises KeeperError."""
+    pairs = [("port", f"{inside}:{outside}") for inside, outside in socket_ports(external_ip, server).items()]
+    return urlencode([("external_ip", external_ip.address), ("server", server), *pairs]) if pairs else ""
 
 
 def socket_ports(external_ip: ExternalIp, server: Address) -> dict[int, int]:

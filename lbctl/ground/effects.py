@@ -44,6 +44,16 @@ class FetchCopy:
 
 
 @dataclass(frozen=True, slots=True)
+class CountSockets:
+    """Not for a switch: count that server's TCP connections of the external IP, by its keeper."""
+
+    keeper: Keeper
+    external_ip: ExternalIp
+    server: Address
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
 class SendBatch:
     """Not for a switch: give the keeper this batch, and tell what it replies."""
 
@@ -67,7 +77,7 @@ class WriteRecords:
     records: Sequence[NatRecord]
 
 
-Effect = ToSwitch | Save | FetchCopy | SendBatch | Solve | WriteRecords
+Effect = ToSwitch | Save | FetchCopy | CountSockets | SendBatch | Solve | WriteRecords
 Outbox = list[Effect]
 
 

@@ -60,7 +60,16 @@ class RowsAnswer:
     failed: Failed = nothing
 
 
-Waiting = Confirmation | FlowsAnswer | PortsAnswer | RowsAnswer
+@dataclass(frozen=True, slots=True)
+class CountsAnswer:
+    """`then` is told the connections by the server's ports that a CountSockets has brought; None: they can't be had."""
+
+    then: Callable[[Mapping[int, int] | None, float], None]
+    lb: None = None
+    failed: Failed = nothing
+
+
+Waiting = Confirmation | FlowsAnswer | PortsAnswer | RowsAnswer | CountsAnswer
 
 
 class Tokens:
@@ -127,3 +136,10 @@ class Tokens:
             return []
         del self._out[token]
         return waiting.then(rows, now)
+
+    def sockets_counted(self, token: int, counts: Mapping[int, int] | None, now: float) -> None:
+        """The answer to a CountSockets."""
+        waiting = self._out.get(token)
+        if isinstance(waiting, CountsAnswer):
+            del self._out[token]
+            waiting.then(counts, now)

@@ -29,7 +29,7 @@ from typing import NamedTuple
 from lbctl.openflow.slice_rules import SliceState
 from lbctl.servers.slices import NOBODYS, Owners, divided
 from lbctl.values.addresses import Endpoint
-from lbctl.values.slices import Sent, slice_of
+from lbctl.values.slices import Count, Sent, slice_of
 
 REMEMBERED = 20_000
 """SYNs of a change; one that is not remembered, and comes again, opens a connection to the new server."""
@@ -104,6 +104,8 @@ class Slicing:
         """Slices of whose connections some have entries, though they do not change hands."""
         self.sent: dict[int, Sent] = {}
         """By slice, as of the last reading."""
+        self.connections: dict[Endpoint, Count] = {}
+        """As their sockets told last; nothing of servers whose sockets nobody tells."""
 
     @property
     def begun(self) -> bool:
@@ -124,6 +126,13 @@ class Slicing:
         return {owner for owner in self.owners if owner} | {
             server for change in self.changes for server in change.before.values()
         }
+
+    def counted(self, server: Endpoint) -> int | None:
+        """Its connections, as its sockets told last. None: nobody tells them, or it is losing slices, so that some may
+        have come since."""
+        count = self.connections.get(server)
+        losing = any(server in change.before.values() for change in self.changes)
+        return None if count is None or losing else count.connections
 
     def default(self, number: int) -> Endpoint | None:
         """Where packets of that slice go that have no entry."""

@@ -29,6 +29,13 @@ class Sent(NamedTuple):
 NOTHING_SENT = Sent()
 
 
+class Count(NamedTuple):
+    """How many connections a server had, and when."""
+
+    connections: int
+    at: float
+
+
 def slice_of(key: bytes, by_client: bool) -> int:
     """Which slice a connection of that key is in. by_client: is it the client's address that tells?"""
     _, client, port, _, _ = unpack_key(key)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lbctl.control import ControlFunction
-from lbctl.ground.effects import FetchCopy, Outbox, Save, SendBatch, Solve, ToSwitch, WriteRecords
+from lbctl.ground.effects import CountSockets, FetchCopy, Outbox, Save, SendBatch, Solve, ToSwitch, WriteRecords
 from lbctl.keeper.batches import Reply
 from lbctl.keeper.rows import Row
 from lbctl.site.model import Keeper
@@ -26,7 +26,7 @@ class Effects:
                  threads: Threads, now: Callable[[], float]) -> None:
         self._control, self._threads, self._now = control, threads, now
         self._senders = switchboard.senders
-        self.keepers = KeeperCalls(directory, control.ground.site, self._sent, self._fetched, threads)
+        self.keepers = KeeperCalls(directory, control.ground.site, self._sent, self._fetched, self._counted, threads)
         self.saver = Saver(store, self._saved, threads)
         self.records = RecordWriter(directory, control.ground.counters, threads, now)
 
@@ -41,7 +41,7 @@ class Effects:
             else:
                 self._carry_out_elsewhere(effect)
 
-    def _carry_out_elsewhere(self, effect: Save | Solve | FetchCopy | SendBatch | WriteRecords) -> None:
+    def _carry_out_elsewhere(self, effect: Save | Solve | FetchCopy | CountSockets | SendBatch | WriteRecords) -> None:
         match effect:
             case Save():
                 self.saver.save(effect)
@@ -49,6 +49,8 @@ class Effects:
                 self._threads.spawn(self._solve, effect)
             case FetchCopy():
                 self.keepers.fetch(effect)
+            case CountSockets():
+                self.keepers.count(effect)
             case SendBatch():
                 self.keepers.send(effect)
             case WriteRecords():
@@ -66,6 +68,9 @@ class Effects:
 
     def _sent(self, keeper: Keeper, reply: Reply | None, detail: str) -> None:
         self._control.feeds.answered(keeper.server.packed, reply, detail, self._now())
+
+    def _counted(self, token: int, counts: Mapping[int, int] | None) -> None:
+        self._control.sockets_counted(token, counts, self._now())
 
     def _fetched(self, token: int, rows: list[Row] | None) -> None:
         self.carry_out(self._control.copy_fetched(token, rows, self._now()))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lbctl.copies.client import KeeperClient, KeeperError, tls_context
-from lbctl.ground.effects import FetchCopy, SendBatch
+from lbctl.ground.effects import CountSockets, FetchCopy, SendBatch
 from lbctl.http.tokens import TokenError, read_token
 from lbctl.keeper.batches import Reply
 from lbctl.keeper.rows import Row
@@ -19,17 +19,20 @@ OnSent = Callable[[Keeper, Reply | None, str], None]
 """(keeper, its reply to a batch or None, why there is none)"""
 OnFetched = Callable[[int, list[Row] | None], None]
 """(token of the FetchCopy, the rows of the copy or None if it can't be had)"""
+OnCounted = Callable[[int, Mapping[int, int] | None], None]
+"""(token of the CountSockets, connections by the server's ports or None if they can't be had)"""
 
 
 class KeeperCalls:
     """directory: of the site file, which the names of the token's and certificates' files are relative to.
 
-    `sent` and `fetched` are told what came of a call. Raises KeeperError as `configure` does.
+    `sent`, `fetched` and `counted` are told what came of a call. Raises KeeperError as `configure` does.
     """
 
-    def __init__(self, directory: Path, site: Site, sent: OnSent, fetched: OnFetched, threads: Threads) -> None:
+    def __init__(self, directory: Path, site: Site, sent: OnSent, fetched: OnFetched, counted: OnCounted,
+                 threads: Threads) -> None:
         self._directory = directory
-        self._sent, self._fetched, self._threads = sent, fetched, threads
+        self._sent, self._fetched, self._counted, self._threads = sent, fetched, counted, threads
         self._clients: dict[Keeper, KeeperClient] = {}
         self.configure(site)
 
@@ -67,6 +70,10 @@ class KeeperCalls:
         """Returns at once."""
         self._threads.spawn(self._fetch, order)
 
+    def count(self, order: CountSockets) -> None:
+        """Returns at once."""
+        self._threads.spawn(self._count, order)
+
     def _send_batch(self, order: SendBatch) -> None:
         client, reply, detail = self._clients.get(order.keeper), None, "it is not in the site file any more"
         if client is not None:
@@ -86,3 +93,12 @@ class KeeperCalls:
         except KeeperError as error:
             log.warning("no copy", external_ip=str(order.external_ip.address), copy=order.copy, reason=str(error))
         self._fetched(order.token, rows)
+
+    def _count(self, order: CountSockets) -> None:
+        """A keeper that does not tell is not reported each time: without a count, nobody is shown one."""
+        client, counts = self._clients.get(order.keeper), None
+        try:
+            counts = client.count_sockets(order.external_ip, order.server) if client else None
+        except KeeperError:
+            pass
+        self._counted(order.token, counts)

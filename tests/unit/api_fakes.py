@@ -25,7 +25,7 @@ from lbctl.site.model import ExternalIp, Instead, LoadBalancer, Server, Service,
 from lbctl.site.orders import in_force
 from lbctl.switches.switch import PortState, Switch
 from lbctl.values.addresses import Address, Endpoint
-from lbctl.values.keys import Place, pack_key, reply_key
+from lbctl.values.keys import Place, pack_key, reply_key, server_key
 from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
 
@@ -167,6 +167,7 @@ class FakeTable:
     def __init__(self, entries: list[Entry]) -> None:
         self._entries = entries
         self.half_open: dict[Entry, int] = {}
+        self.connections_to = Counter(server_key(entry.key[0], *entry.server) for entry in entries)
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -395,6 +395,7 @@ def test_the_kernels_own_connections_are_rows(tmp_path) -> None:
             own = external_ip(services=(Service("tcp", 80, servers=(Server(ip_address("127.0.0.1"), port),)),))
             keeper = KeeperClient("http://{}:{}".format(*server.server_address[:2]), None, LIMIT)
             (row,) = keeper.fetch_sockets(own, ip_address("127.0.0.1"))
+            assert keeper.count_sockets(own, ip_address("127.0.0.1")) == {port: 1}
         finally:
             server.shutdown()
             thread.join()
@@ -409,8 +410,9 @@ def test_the_kernels_own_connections_are_rows(tmp_path) -> None:
 
 def test_another_machines_sockets_are_not_told(keeper) -> None:
     """No sockets here does not mean no connections."""
-    with pytest.raises(KeeperError, match="10.0.0.11 is no address of the keeper's machine"):
-        keeper.client.fetch_sockets(external_ip(), SERVER_1)
+    for ask in (keeper.client.fetch_sockets, keeper.client.count_sockets):
+        with pytest.raises(KeeperError, match="10.0.0.11 is no address of the keeper's machine"):
+            ask(external_ip(), SERVER_1)
 
 
 def test_a_kernel_that_does_not_tell_is_said(monkeypatch) -> None:

@@ -18,7 +18,7 @@ from lbctl.servers.slicing import Slicing, Step
 from lbctl.servers.states import ServerState
 from lbctl.site.model import SchedulerName, Server, Service
 from lbctl.values.addresses import Endpoint
-from lbctl.values.slices import SLICES, slice_of_port
+from lbctl.values.slices import SLICES, Count, slice_of_port
 from tests.unit.api_fakes import IP_1, IP_2, ROUTER, SERVER_1, SERVER_2, START, Api, entry, sliced_site
 from tests.unit.cli_harness import Command, serving
 
@@ -108,6 +108,21 @@ def test_what_nobody_counts_is_not_shown_as_0(api) -> None:
     assert f'lbctl_connections{{dp_name="lb-a",external_ip="{IP_1}"}}' not in text
     labels = f'{{external_ip="{IP_1}",server="10.0.0.12:8080",service="tcp/80"}}'
     assert f"lbctl_server_slices{labels} 171.0" in text
+
+
+def test_what_sockets_tell_is_shown(api) -> None:
+    """Of the 100 at the first server one has an entry."""
+    api.control.table[IP_1] = [entry(CLIENT, 1000)]
+    slicing = api.control.slices[IP_1][PLACE]
+    slicing.connections = {FIRST: Count(100, START), SECOND: Count(20, START)}
+    assert [server["connections"] for server in api.get(SERVERS)["servers"]] == [100, 20]
+    assert api.get(f"/v1/external-ips/{IP_1}")["connections"] == 120
+    assert api.get("/v1/load-balancers/lb-a")["connections"] == 120
+    text = api.call("GET", "/metrics").body.decode()
+    assert f'lbctl_connections{{dp_name="lb-a",external_ip="{IP_1}"}} 120.0' in text
+    removed(api.control, Step.NARROWED)
+    assert [server["connections"] for server in api.get(SERVERS)["servers"]] == [100, None]
+    assert api.get(f"/v1/external-ips/{IP_1}")["connections"] is None
 
 
 def test_shares_beside_the_ideal(api) -> None:

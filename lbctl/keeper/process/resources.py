@@ -19,7 +19,7 @@ from lbctl.keeper.process import sockets
 from lbctl.keeper.process.copy import ServerCopy, Session
 from lbctl.keeper.process.journal import KeptCopy
 from lbctl.keeper.process.metrics import exposition
-from lbctl.keeper.rows import Row, entries, row_size, version_of
+from lbctl.keeper.rows import Row, Section, entries, row_size, version_of
 from lbctl.values.addresses import Address
 from lbctl.values.protocols import PROTOCOL_NAMES
 
@@ -45,6 +45,7 @@ class Resources:
         self._routes: dict[str, dict[str, Callable[[Request], Response]]] = {
             "/v1/copies": {"GET": self._streams, "POST": self._take},
             "/v1/sockets": {"GET": self._sockets},
+            "/v1/sockets/count": {"GET": self._socket_count},
             "/v1/health": {"GET": self._health},
             "/metrics": {"GET": self._metrics},
         }
@@ -116,18 +117,28 @@ class Resources:
         return _batch(request, found, age)
 
     def _sockets(self, request: Request) -> Response:
+        found, _ = self._found_sockets(request)
+        return _batch(request, Batch(BatchKind.LAST_PART, found.stream.server, 0, 0, [found]), 0.0)
+
+    def _socket_count(self, request: Request) -> Response:
+        found, ports = self._found_sockets(request)
+        behind = 1 + len(found.stream.server)
+        counts = Counter(int.from_bytes(row.reply[behind:behind + 2]) for row in entries(found))
+        return _json({"connections": {str(port): counts[port] for port in ports}})
+
+    def _found_sockets(self, request: Request) -> tuple[Section, dict[int, int]]:
+        """And the ports that were asked about."""
         server = self._own(_one(request, "server"))
         external = _address(_one(request, "external_ip"))
         if len(external.packed) != len(server):
             raise RequestProblem(422, "Wrong query: server and external_ip are of different IP versions.")
         try:
             ports = dict(_port_pair(text) for text in request.query.get("port", []))
-            found = sockets.connections(server, external.packed, ports)
+            return sockets.connections(server, external.packed, ports), ports
         except ValueError:
             raise RequestProblem(422, "Wrong query: port is SERVER_PORT:EXTERNAL_PORT, once for each.") from None
         except sockets.SocketsError as error:
             raise RequestProblem(503, f"{error}.".capitalize()) from error
-        return _batch(request, Batch(BatchKind.LAST_PART, server, 0, 0, [found]), 0.0)
 
     def _health(self, _: Request) -> Response:
         return _json({"status": "ok", "rows": self._copy.rows})
