@@ -101,7 +101,6 @@ class Plan:
         external_ips = tuple(_with_service(external_ip, port) for external_ip in self.site.external_ips)
         return replace(self, site=replace(self.site, external_ips=external_ips))
 
-
     def sliced(self) -> Plan:
         """The same lab with sliced services (docs/slices.md)."""
         external_ips = tuple(

@@ -4,8 +4,6 @@ and of their addresses. By connection there would be as many as there are connec
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from evaluation.benchmarks.scene import Scene
 from evaluation.measuring.findings import Findings, Result, of_results
 from evaluation.measuring.others import watched
@@ -15,7 +13,7 @@ from lbctl.values.slices import SLICES
 from tests.bed import frames
 from tests.bed.direct import let_answer
 from tests.bed.faults import wait_reached
-from tests.bed.sites import EXTERNAL_NETWORK, REMOTE_NETWORKS, host, simple_site
+from tests.bed.sites import EXTERNAL_NETWORK, REMOTE_NETWORKS, host, simple_site, with_slices
 from tests.bed.traffic import RawPort
 
 KINDS: tuple[tuple[int, int], ...] = ((1, 1), (8, 1), (50, 1), (1, 50), (8, 50))
@@ -37,13 +35,8 @@ def main() -> Findings:
 
 
 def _site(nat: NatKind) -> Site:
-    plain = simple_site(lbs=1, external_ips=1, servers=2, ports={80: 80})
     router = host(EXTERNAL_NETWORK, 254) if nat == "destination" else None
-    return replace(plain, external_ips=tuple(
-        replace(ip, nat=nat, router=router,
-                services=tuple(replace(service, entries="slices") for service in ip.services))
-        for ip in plain.external_ips
-    ))
+    return with_slices(simple_site(lbs=1, external_ips=1, servers=2, ports={80: 80}), nat=nat, router=router)
 
 
 def _counted(site: Site, ttls: int, clients: int) -> tuple[int, float]:

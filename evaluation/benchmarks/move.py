@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from evaluation.measuring.record import figure
 from lbctl.site.model import Site
 from tests.bed.faults import Established, wait_reached
 from tests.bed.namespaces import Namespace
-from tests.bed.sites import simple_site
+from tests.bed.sites import simple_site, with_slices
 from tests.bed.traffic import Script
 
 SIZES = (1_000, 10_000, 100_000)
@@ -121,10 +121,7 @@ def _runs(answers: array[float], windows: Sequence[tuple[tuple[Window, Window], 
 
 def measure_sliced() -> tuple[list[Run], list[Run]]:
     """Moves of an external IP with a sliced service, without other connections, and with so many that live."""
-    plain = simple_site(lbs=2, external_ips=1, servers=SERVERS)
-    site = replace(plain, external_ips=tuple(
-        replace(ip, services=tuple(replace(service, entries="slices") for service in ip.services))
-        for ip in plain.external_ips))
+    site = with_slices(simple_site(lbs=2, external_ips=1, servers=SERVERS))
     address = site.external_ips[0].address
     with Scene(site, clients=2) as scene:
         scene.start_controller()

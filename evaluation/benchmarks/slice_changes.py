@@ -20,7 +20,15 @@ from evaluation.measuring.record import figure
 from lbctl.site.model import Server, Site
 from lbctl.values.slices import SLICES as OF_A_SERVICE
 from tests.bed.controller import APPS
-from tests.bed.sites import EXTERNAL_NETWORK, INTERNAL_NETWORK, SERVER_PORT, host, simple_site, with_keepers
+from tests.bed.sites import (
+    EXTERNAL_NETWORK,
+    INTERNAL_NETWORK,
+    SERVER_PORT,
+    host,
+    simple_site,
+    with_keepers,
+    with_slices,
+)
 from tests.bed.traffic import LoadResult
 
 SLICES = 1000
@@ -77,11 +85,7 @@ def _site(servers: int = 3) -> Site:
     plain = replace(plain, external_ips=tuple(
         replace(ip, services=tuple(replace(service, servers=service.servers + others) for service in ip.services))
         for ip in plain.external_ips))
-    return with_keepers(replace(plain, external_ips=tuple(
-        replace(ip, router=host(EXTERNAL_NETWORK, 254),
-                services=tuple(replace(service, entries="slices") for service in ip.services))
-        for ip in plain.external_ips
-    )), "sockets")
+    return with_keepers(with_slices(plain, router=host(EXTERNAL_NETWORK, 254)), "sockets")
 
 
 def _run(scene: Scene, apps: tuple[str, ...]) -> Run:

@@ -149,6 +149,14 @@ def with_keepers(site: Site, *copies: str) -> Site:
                    external_ips=tuple(replace(ip, copies=copies) for ip in site.external_ips))
 
 
+def with_slices(site: Site, **of_external_ips: Any) -> Site:
+    """The site with sliced services, and these keys of every external IP (`router`, as a rule)."""
+    return replace(site, external_ips=tuple(
+        replace(ip, **of_external_ips, services=tuple(replace(service, entries="slices") for service in ip.services))
+        for ip in site.external_ips
+    ))
+
+
 def together(ipv4: Site, ipv6: Site) -> Site:
     """A site of both IP versions, with the LBs and settings of the first one."""
     return replace(

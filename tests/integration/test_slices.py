@@ -20,7 +20,7 @@ from tests.bed.bed import Bed
 from tests.bed.controller import APPS
 from tests.bed.namespaces import Namespace
 from tests.bed.patience import limit
-from tests.bed.sites import EXTERNAL_NETWORKS, host, simple_site, with_keepers
+from tests.bed.sites import EXTERNAL_NETWORKS, host, simple_site, with_keepers, with_slices
 from tests.bed.traffic import request
 from tests.integration.failing import begin, failover_of
 from tests.integration.hands import counters, metric, syns_sent_again
@@ -46,11 +46,7 @@ SILENCE = 3.0
 def sliced(version: int = 4, router: bool = True, **plain: Any) -> Site:
     """Each external IP's service is sliced."""
     site = simple_site(settings=SETTINGS, version=version, **plain)
-    gateway = host(EXTERNAL_NETWORKS[version], 254) if router else None
-    return replace(site, external_ips=tuple(
-        replace(ip, router=gateway, services=tuple(replace(service, entries="slices") for service in ip.services))
-        for ip in site.external_ips
-    ))
+    return with_slices(site, router=host(EXTERNAL_NETWORKS[version], 254) if router else None)
 
 
 BED = {"site": with_keepers(sliced(servers=3), "sockets")}
