@@ -140,7 +140,7 @@ class ControlFunction:
             self.neighbourhood.queries.asked(switch, packet_in, now)
             return []
         if kind == Kind.PROBED:
-            return self.detection.answered(packet_in.frame)
+            return self.detection.answered(name, packet_in.frame)
         if kind == Kind.CHECKED:
             return self.checker.answered(switch, packet_in, now)
         if kind == Kind.TRANSLATE_ICMP and (found := self.checker.concerned(packet_in)):

@@ -33,6 +33,8 @@ class _Metrics(Collector):
     def collect(self) -> Iterable[Metric]:
         yield InfoMetricFamily("lbctl_build", "The running release.", {"version": __version__})
         yield self._events()
+        yield GaugeMetricFamily("lbctl_controller_cut_off", "1 if the controller has lost most load balancers at once.",
+                                float(self._shown.cut_off_since is not None))
         yield from self._load_balancers()
         yield from self._external_ips()
         yield from self._servers()

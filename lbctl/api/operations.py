@@ -232,7 +232,9 @@ def list_keepers(call: Plain) -> Result:
 
 def get_health(call: Plain) -> Result:
     switches = [call.shown.switch(lb) for lb in call.shown.site.load_balancers]
+    since = call.shown.cut_off_since
     return Result(t.Health(version=__version__, load_balancers=len(switches),
+                           cut_off_since=None if since is None else views.iso(since),
                            dropped=views.dropped(call.shown.counters()),
                            load_balancers_ready=sum(switch.state == "ready" for switch in switches)))
 

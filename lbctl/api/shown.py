@@ -60,9 +60,13 @@ class MovesRead(Protocol):
 
 
 class HealthRead(Protocol):
-    """state: of an LB's data path, and why."""
+    """state: of an LB's data path, and why. cut_off_since: when the controller lost most LBs at once; None: it did not.
+    """
 
     def state(self, name: str) -> tuple[str, str | None]: ...
+
+    @property
+    def cut_off_since(self) -> float | None: ...
 
 
 class LoadsRead(Protocol):
@@ -138,6 +142,11 @@ class Shown:
     def health(self, lb: LoadBalancer) -> tuple[str, str | None]:
         """Of its data path, and why."""
         return self._parts.health.state(lb.name)
+
+    @property
+    def cut_off_since(self) -> float | None:
+        """Since when the controller itself is cut off from most LBs. None: it is not."""
+        return self._parts.health.cut_off_since
 
     def drained(self, lb: LoadBalancer) -> bool:
         """Does an operator want it empty?"""

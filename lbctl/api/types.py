@@ -301,6 +301,8 @@ class Health(BaseModel):
     version: str
     load_balancers_ready: int
     load_balancers: int
+    cut_off_since: str | None = Field(default=None, description="since when the controller has been cut off from most "
+                                                                "load balancers at once, which forward on")
     dropped: dict[str, int] = Field(default={}, description="by reason, what was dropped that is no load balancer's")
 
 

@@ -31,10 +31,15 @@ def status(
 def _show(client: Client, json: bool) -> None:
     state = {**client.get("load-balancers"), **client.get("external-ips")}
     state |= client.get("keepers")
+    state["cut_off_since"] = client.get("health")["cut_off_since"]
     state["moves"] = [move for move in client.get("moves")["moves"] if move["state"] == "running"]
     if json:
         output.print_json(state)
         return
+    if since := state["cut_off_since"]:
+        output.print_line(f"The controller has been cut off from most load balancers since {output.local_time(since)}: "
+                          "they forward on, but new connections wait. Look at the management network, and at this "
+                          "host.\n")
     output.print_table(
         "Load balancers",
         (

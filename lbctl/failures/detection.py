@@ -2,8 +2,9 @@
 (docs/failover.md).
 
 A lost connection alone is no failure: such an LB forwards, and answers ARP. It is *unmanaged*, and fenced before
-others take over. Silence alone is none either while the LB obeys: which of two LBs that don't hear each other is cut
-off is told by the frames that still come in at their ports.
+others take over. Where most connections are lost at once, it is the control function that is cut off. Silence alone is
+no failure either while the LB obeys: which of two LBs that don't hear each other is cut off is told by the frames that
+still come in at their ports.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Address
 
+from lbctl.failures.outage import PATIENCE, Outage
 from lbctl.failures.probing import MOST_PROBES, NETWORKS, Probing
 from lbctl.frames import packets
 from lbctl.frames.packets import Malformed
@@ -42,9 +44,6 @@ LONGEST_HOLD_DOWN = 600.0
 FIRST_CONNECTION = 2.0
 """Seconds after the start of the control function in which a silent LB may still connect: one that has just started
 has no rules."""
-RECONNECTION = 15.0
-"""Seconds after the start of the control function in which an LB may still connect: Open vSwitch tries every 8 s at
-most."""
 
 
 @dataclass(slots=True)
@@ -76,6 +75,9 @@ class Detection:
         self.watched = set(watched)
         self._started = now
         self.probing = Probing(ground.switches)
+        self._outage = Outage()
+        self._listening: set[str] = set()
+        """LBs that have been asked for a sign of life."""
         self.health: dict[str, LbHealth] = {}
         self._next = float("-inf")
         self._round = 0
@@ -96,13 +98,13 @@ class Detection:
     def _survives(self, state: State) -> State:
         return replace(state, watched=frozenset(self.watched & self._switches.keys()))
 
-    def answered(self, frame: bytes) -> Outbox:
-        """An answer to a probe. An LB that is watched from now on is saved as such."""
+    def answered(self, prober: str, frame: bytes) -> Outbox:
+        """An answer to a probe, which that LB has shown. An LB that is watched from now on is saved as such."""
         try:
             arp = packets.decode_arp(frame)
         except Malformed:
             return []
-        found = self.probing.answer(arp)
+        found = self.probing.answer(prober, arp)
         out = self._unfence(arp)
         if found and found not in self.watched and all(self.probing.path(found, network).heard for network in NETWORKS):
             self.watched.add(found)
@@ -127,6 +129,7 @@ class Detection:
         ports = self._switches[name].of_ports if name in self._switches else None
         if ports is None:
             return
+        self.probing.heard(name)
         now = self._round, {network: received.get(getattr(ports, network).number, 0) for network in NETWORKS}
         found = self._evidence.setdefault(name, Evidence(now, now))
         found.last = now
@@ -140,6 +143,7 @@ class Detection:
 
     def tick(self, now: float) -> Outbox:
         """What is to be sent now: the probes of a round, and questions about ports while an LB is silent."""
+        self._look_for_outage(now)
         if not (self._settings.automatic_failover and self._ground.fence_code) or len(self._switches) < 2:
             self.health.clear()
             self._silent_since.clear()
@@ -153,10 +157,36 @@ class Detection:
         self._round += 1
         self._forget((self.watched | self.health.keys()) - self._switches.keys())
         self._unsent = deque(self.probing.round(self._ground.fence_code, self._to_fence()))
-        out = self._part() + self._collect_evidence()
+        out = self._part() + self._listen() + self._collect_evidence()
         for name in self._switches:
             self._judge(name, now)
         return out
+
+    def _look_for_outage(self, now: float) -> None:
+        lost = {name for name, switch in self._switches.items() if switch.state == "disconnected" and switch.lost_at}
+        connected = {name for name, switch in self._switches.items() if switch.state != "disconnected"}
+        if not self._outage.tick(lost, connected, now):
+            return
+        if self._outage.since is not None:
+            self._ground.log("the controller is cut off from most load balancers", level="error", lost=sorted(lost),
+                             hint="they forward on, but new connections wait; look at the management network, and at "
+                             "this host")
+        else:
+            self._ground.log("the controller reaches most load balancers again", missing=sorted(lost))
+
+    def _listen(self) -> Outbox:
+        """Asks for a sign of life of those on whom it depends what the last round tells."""
+        out: Outbox = []
+        for name in self.probing.unheard() - self._listening:
+            self._listening.add(name)
+            token = self._ground.tokens.new(PortsAnswer(name, partial(self._heard, name)))
+            out.append(ToSwitch(name, ReadPorts(token)))
+        self._listening = {name for name in self._listening if name in self._switches and self._switches[name].ready}
+        return out
+
+    def _heard(self, name: str, _received: Mapping[int, int]) -> None:
+        self._listening.discard(name)
+        self.probing.heard(name)
 
     def _to_fence(self) -> set[str]:
         """LBs that must answer ARP for nobody, and can't be told so: they have failed, and are not connected."""
@@ -177,6 +207,7 @@ class Detection:
         for name in gone:
             self.health.pop(name, None)
             self._silent_since.pop(name, None)
+            self._evidence.pop(name, None)
 
     def _silent(self, name: str) -> list[str]:
         """The networks on which it does not answer any more."""
@@ -259,9 +290,11 @@ class Detection:
             return LbFailure(
                 f"its OpenFlow connection is lost, and it answers no probe on the {silent[0]} network", fence=True
             )
-        since, patience = (
-            (switch.lost_at, self._settings.relieve_after) if switch.lost_at else (self._started, RECONNECTION)
-        )
+        if self._outage.waits_for(name, now):
+            return None
+        since, patience = self._started, PATIENCE
+        if switch.lost_at:
+            since, patience = switch.lost_at, self._settings.relieve_after
         if now - since >= patience:
             return LbFailure(f"it forwards, but has had no OpenFlow connection for {patience:g} s", fence=True)
         return None
@@ -290,6 +323,12 @@ class Detection:
         return health.failure
 
     # What others ask.
+
+    @property
+    def cut_off_since(self) -> float | None:
+        """Since when most LBs have been lost at once, so that it is the control function itself that is cut off. None:
+        they have not."""
+        return self._outage.since
 
     @property
     def doubtful(self) -> bool:

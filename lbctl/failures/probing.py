@@ -2,7 +2,8 @@
 
 The frames are those of openflow/probe_rules.py. The control function lets two LBs ask each other one, on each
 network, and counts how many probes in a row were not answered. Rounds are counted, not seconds: a control function
-that was busy itself takes nobody for dead.
+that was busy itself takes nobody for dead. And an answer that is missing counts once the LB that asked has been heard
+since: a control function that is cut off from that one, or was stopped, learns nothing about the other.
 """
 
 from __future__ import annotations
@@ -36,13 +37,15 @@ class Path:
     """The data path to an LB over one network."""
 
     missed: int = 0
-    """Rounds in a row without an answer."""
+    """Rounds in a row without an answer, as far as those who asked have been heard since."""
+    unproved: int = 0
+    """The rounds after these, of which nobody who asked has been heard."""
+    probers: tuple[str, ...] = ()
+    """Who asked in the last round."""
     heard: bool = False
     """Has it ever answered?"""
     fenced: bool = False
     """Has the last fence been answered?"""
-    asked: bool = False
-    """In the last round."""
     answered: bool = True
     """The last round's probe."""
 
@@ -56,6 +59,8 @@ class Probing:
         self._number = 0
         self._rounds: list[dict[int, tuple[str, str, bool]]] = []
         """Of the last rounds, the newest first: number of each probe -> LB asked, network, was it a fence?"""
+        self._heard: set[str] = set()
+        """LBs that have said something since the last round began."""
 
     def path(self, name: str, network: str) -> Path:
         return self._paths.setdefault((name, network), Path())
@@ -63,9 +68,8 @@ class Probing:
     def round(self, fence_code: str, to_fence: set[str]) -> Outbox:
         """One probe on each way (a fence to those of to_fence). Counts what the last round has missed."""
         for path in self._paths.values():
-            if path.asked:
-                path.missed = 0 if path.answered else path.missed + 1
-            path.asked = path.answered = False
+            self._count(path)
+        self._heard.clear()
         asked: dict[int, tuple[str, str, bool]] = {}
         self._rounds = [asked, *self._rounds[:FORGOTTEN - 1]]
         out: Outbox = []
@@ -77,14 +81,35 @@ class Probing:
                     continue
                 path = self.path(name, network)
                 fence = name in to_fence
-                for prober in self._probers(name, able, PROBERS if path.missed else 1):
+                probers = list(self._probers(name, able, PROBERS if path.missed or path.unproved else 1))
+                path.probers = tuple(prober.lb.name for prober in probers)
+                for prober in probers:
                     self._number = self._number % (NUMBERS - 1) + 1
                     asked[self._number] = name, network, fence
-                    path.asked = True
                     number = self._number.to_bytes(4)
                     ends = (number, _packed(fence_code)) if fence else (_packed(ASKED), number)
                     out.append(_probe(prober, network, Probe(_mac(switch, network), switch.watched.identity, *ends)))
         return out
+
+    def _count(self, path: Path) -> None:
+        """Of the round that ends."""
+        if path.probers and path.answered:
+            path.missed = path.unproved = 0
+        elif path.probers:
+            path.unproved += 1
+            if self._heard.intersection(path.probers):
+                # Answers to older probes would be taken for too late.
+                path.missed += path.unproved if path.unproved <= FORGOTTEN else 0
+                path.unproved = 0
+        path.probers, path.answered = (), False
+
+    def unheard(self) -> set[str]:
+        """LBs whose probes of the last round tell nothing until they are heard."""
+        return {prober for path in self._paths.values() if path.unproved for prober in path.probers} - self._heard
+
+    def heard(self, name: str) -> None:
+        """That LB has said something."""
+        self._heard.add(name)
 
     def _probers(self, name: str, able: list[str], count: int) -> Iterator[Switch]:
         """The next ones in the order of names. able: those that could, in that order."""
@@ -94,21 +119,23 @@ class Probing:
             self._switches[other] for other in itertools.islice((other for other in others if other != name), count)
         )
 
-    def answer(self, arp: packets.Arp) -> str | None:
-        """Notes an answer. Returns the LB, or None if no probe of the last rounds was asked so."""
+    def answer(self, prober: str, arp: packets.Arp) -> str | None:
+        """Notes an answer, which that LB has shown. Returns the LB that answers, or None if no probe of the last rounds
+        was asked so."""
+        self.heard(prober)
         number = int.from_bytes(arp.tpa)
         name, network, fence = next((asked[number] for asked in self._rounds if number in asked), ("", "", False))
         if not name:
             return None
         path = self.path(name, network)
-        path.missed, path.answered, path.heard = 0, True, True
+        path.missed, path.unproved, path.answered, path.heard = 0, 0, True, True
         path.fenced = fence and arp.spa == _packed(FENCED)
         return name
 
     def silent(self, name: str, network: str, misses: int) -> bool:
         """Has it answered before, and does not now? False also if nobody can ask."""
         path = self.path(name, network)
-        return path.heard and path.asked and path.missed >= misses
+        return path.heard and bool(path.probers) and path.missed >= misses
 
     def lively(self, name: str, network: str, misses: int) -> bool:
         """Has it answered one of the last probes?"""

@@ -185,6 +185,7 @@ class FakeControl:
         self.switches = {lb.name: Switch(lb) for lb in self.site.load_balancers}
         self.moves: dict[str, MoveRecord] = {}
         self.healths: dict[str, tuple[str, str | None]] = {}
+        self.cut_off_since: float | None = None
         self.keeper_states: list[KeeperState] = []
         self.loads: dict[Address, Load] = {}
         self.limits: dict[Address, float] = {}
@@ -216,6 +217,10 @@ class FakeHealth:
 
     def state(self, name: str) -> tuple[str, str | None]:
         return self._control.healths.get(name, ("well", None))
+
+    @property
+    def cut_off_since(self) -> float | None:
+        return self._control.cut_off_since
 
 
 class FakeMoves:

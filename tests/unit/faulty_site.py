@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, ip_address
 
 from lbctl.control import ControlFunction
 from lbctl.entries.access_table import NO_HOP
-from lbctl.ground.effects import FetchCopy, SendBatch
+from lbctl.ground.effects import CountSockets, FetchCopy, SendBatch
 from lbctl.keeper.batches import Answer
 from lbctl.keeper.process.copy import Copy
 from lbctl.keeper.rows import Row, entries
@@ -188,6 +188,8 @@ class FaultySite(FakeSite):
             outcome = "unasked"
         if isinstance(message, SendBatch):
             self._send_batch(message, outcome)
+        elif isinstance(message, CountSockets):
+            self.control.sockets_counted(message.token, None, self.now)
         else:
             self._fetch_copy(message, outcome)
         return True

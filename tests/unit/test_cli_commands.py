@@ -38,6 +38,13 @@ def test_status_shows_load_balancers_external_ips_and_moves(lbctl):
     assert [lb["name"] for lb in lbctl("status", "--json").json["load_balancers"]] == ["lb-a", "lb-b"]
 
 
+def test_status_says_first_that_the_controller_is_cut_off(lbctl):
+    assert "cut off" not in lbctl("status").out and lbctl("status", "--json").json["cut_off_since"] is None
+    lbctl.control.cut_off_since = START
+    assert lbctl("status").out.startswith("The controller has been cut off from most load balancers since ")
+    assert lbctl("status", "--json").json["cut_off_since"] == "2023-11-14T22:13:20.000Z"
+
+
 def test_table_shows_as_many_entries_as_asked_for(lbctl):
     lbctl.control.table[IP_1] = [entry("203.0.113.9", port) for port in range(1, 2501)]
     run = lbctl("table", "lb-a")

@@ -288,6 +288,16 @@ def test_one_that_the_site_has_no_more_is_forgotten(world) -> None:
     assert not world.control.detection.doubtful
 
 
+def test_a_witness_that_the_site_has_no_more_is_forgotten(world) -> None:
+    world.cut_off("lb-a", EXTERNAL, seen=False)
+    ticks_until(world, "lb-a", "silent")
+    go_on(world, 2)
+    world.control.services.use_file(replace(world.site, load_balancers=world.site.load_balancers[:2]), world.now)
+    for _ in range(20):
+        world.tick(0.05)
+    assert health(world, "lb-a") in ("failed", "silent")
+
+
 def test_a_damaged_fence_code(tmp_path) -> None:
     store = FileStore(tmp_path / "state.json")
     store.save(State(fence_code="1.2.3.4", watched=frozenset({"lb-a"})))
@@ -328,6 +338,6 @@ def test_the_probes_of_many_lbs_are_sent_at_several_ticks_and_none_is_taken_for_
         sizes.append(len(out))
         for message in sent(out):
             asked = packets.decode_arp(message.frame)
-            detection.answered(packets.arp_question(b"\2" * 6, asked.sha, asked.spa, asked.sha, asked.tpa))
+            detection.answered("lb-1", packets.arp_question(b"\2" * 6, asked.sha, asked.spa, asked.sha, asked.tpa))
     assert max(sizes) <= 100 and sum(sizes) >= 20 * 240
     assert said == [] and {detection.state(name)[0] for name in switches} == {"well"}
