@@ -175,8 +175,8 @@ class Shown:
                 sockets = slicing.counted(server)
                 if sockets is None:
                     return None
-                entries = serving.table.connections_to[server_key(place[0], server.address.packed, server.port)]
-                count += max(0, sockets - entries)
+                key = server_key(place[0], server.address.packed, server.port)
+                count += max(0, sockets - serving.table.connections_to.get(key, 0))
         return count
 
     def entry_count(self, address: Address) -> int:

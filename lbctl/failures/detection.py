@@ -10,7 +10,7 @@ still come in at their ports.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Address
@@ -82,7 +82,7 @@ class Detection:
         self._next = float("-inf")
         self._round = 0
         self._unsent: deque[Effect] = deque()
-        """Probes of this round."""
+        """What this round asks."""
         self._evidence: dict[str, Evidence] = {}
         self._tokens: deque[int] = deque()
         """Of the questions about ports, the oldest first."""
@@ -129,7 +129,7 @@ class Detection:
         ports = self._switches[name].of_ports if name in self._switches else None
         if ports is None:
             return
-        self.probing.heard(name)
+        self.probing.heard.add(name)
         now = self._round, {network: received.get(getattr(ports, network).number, 0) for network in NETWORKS}
         found = self._evidence.setdefault(name, Evidence(now, now))
         found.last = now
@@ -143,7 +143,6 @@ class Detection:
 
     def tick(self, now: float) -> Outbox:
         """What is to be sent now: the probes of a round, and questions about ports while an LB is silent."""
-        self._look_for_outage(now)
         if not (self._settings.automatic_failover and self._ground.fence_code) or len(self._switches) < 2:
             self.health.clear()
             self._silent_since.clear()
@@ -156,37 +155,42 @@ class Detection:
         self._next = max(self._next + interval, now)
         self._round += 1
         self._forget((self.watched | self.health.keys()) - self._switches.keys())
-        self._unsent = deque(self.probing.round(self._ground.fence_code, self._to_fence()))
-        out = self._part() + self._listen() + self._collect_evidence()
+        self._look_for_outage(now)
+        heard = frozenset(self.probing.heard)
+        self._unsent = deque(self.probing.round(self._ground.fence_code, self._to_fence()) + self._listen(heard))
+        out = self._part() + self._collect_evidence()
         for name in self._switches:
             self._judge(name, now)
         return out
 
     def _look_for_outage(self, now: float) -> None:
-        lost = {name for name, switch in self._switches.items() if switch.state == "disconnected" and switch.lost_at}
-        connected = {name for name, switch in self._switches.items() if switch.state != "disconnected"}
-        if not self._outage.tick(lost, connected, now):
+        unsuspected = {name: switch for name, switch in self._switches.items() if name not in self.failed()}
+        connected = {name for name, switch in unsuspected.items() if switch.state != "disconnected"}
+        reading = {name for name in connected if not unsuspected[name].ready}
+        missing = {name for name, switch in unsuspected.items() if switch.lost_at} - connected
+        if not self._outage.round(connected, self.probing.heard | reading, missing, now):
             return
         if self._outage.since is not None:
-            self._ground.log("the controller is cut off from most load balancers", level="error", lost=sorted(lost),
+            self._ground.log("the controller is cut off from most load balancers", level="error",
                              hint="they forward on, but new connections wait; look at the management network, and at "
                              "this host")
         else:
-            self._ground.log("the controller reaches most load balancers again", missing=sorted(lost))
+            self._ground.log("the controller reaches most load balancers again", missing=sorted(missing))
 
-    def _listen(self) -> Outbox:
-        """Asks for a sign of life of those on whom it depends what the last round tells."""
+    def _listen(self, heard: Set[str]) -> Outbox:
+        """Asks those for a sign of life that have said nothing in the last round. heard: the others."""
         out: Outbox = []
-        for name in self.probing.unheard() - self._listening:
+        ready = {name for name, switch in self._switches.items() if switch.ready}
+        for name in sorted(ready - heard - self._listening):
             self._listening.add(name)
-            token = self._ground.tokens.new(PortsAnswer(name, partial(self._heard, name)))
+            token = self._ground.tokens.new(PortsAnswer(name, partial(self._lives, name)))
             out.append(ToSwitch(name, ReadPorts(token)))
-        self._listening = {name for name in self._listening if name in self._switches and self._switches[name].ready}
+        self._listening &= ready
         return out
 
-    def _heard(self, name: str, _received: Mapping[int, int]) -> None:
+    def _lives(self, name: str, _received: Mapping[int, int]) -> None:
         self._listening.discard(name)
-        self.probing.heard(name)
+        self.probing.heard.add(name)
 
     def _to_fence(self) -> set[str]:
         """LBs that must answer ARP for nobody, and can't be told so: they have failed, and are not connected."""

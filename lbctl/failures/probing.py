@@ -59,7 +59,7 @@ class Probing:
         self._number = 0
         self._rounds: list[dict[int, tuple[str, str, bool]]] = []
         """Of the last rounds, the newest first: number of each probe -> LB asked, network, was it a fence?"""
-        self._heard: set[str] = set()
+        self.heard: set[str] = set()
         """LBs that have said something since the last round began."""
 
     def path(self, name: str, network: str) -> Path:
@@ -69,7 +69,7 @@ class Probing:
         """One probe on each way (a fence to those of to_fence). Counts what the last round has missed."""
         for path in self._paths.values():
             self._count(path)
-        self._heard.clear()
+        self.heard.clear()
         asked: dict[int, tuple[str, str, bool]] = {}
         self._rounds = [asked, *self._rounds[:FORGOTTEN - 1]]
         out: Outbox = []
@@ -97,19 +97,11 @@ class Probing:
             path.missed = path.unproved = 0
         elif path.probers:
             path.unproved += 1
-            if self._heard.intersection(path.probers):
+            if self.heard.intersection(path.probers):
                 # Answers to older probes would be taken for too late.
                 path.missed += path.unproved if path.unproved <= FORGOTTEN else 0
                 path.unproved = 0
         path.probers, path.answered = (), False
-
-    def unheard(self) -> set[str]:
-        """LBs whose probes of the last round tell nothing until they are heard."""
-        return {prober for path in self._paths.values() if path.unproved for prober in path.probers} - self._heard
-
-    def heard(self, name: str) -> None:
-        """That LB has said something."""
-        self._heard.add(name)
 
     def _probers(self, name: str, able: list[str], count: int) -> Iterator[Switch]:
         """The next ones in the order of names. able: those that could, in that order."""
@@ -122,7 +114,7 @@ class Probing:
     def answer(self, prober: str, arp: packets.Arp) -> str | None:
         """Notes an answer, which that LB has shown. Returns the LB that answers, or None if no probe of the last rounds
         was asked so."""
-        self.heard(prober)
+        self.heard.add(prober)
         number = int.from_bytes(arp.tpa)
         name, network, fence = next((asked[number] for asked in self._rounds if number in asked), ("", "", False))
         if not name:

@@ -167,7 +167,7 @@ class FakeTable:
     def __init__(self, entries: list[Entry]) -> None:
         self._entries = entries
         self.half_open: dict[Entry, int] = {}
-        self.connections_to = Counter(server_key(entry.key[0], *entry.server) for entry in entries)
+        self.connections_to = dict(Counter(server_key(entry.key[0], *entry.server) for entry in entries))
 
     def __len__(self) -> int:
         return len(self._entries)

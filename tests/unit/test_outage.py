@@ -27,14 +27,15 @@ def world() -> FaultySite:
 
 def go_on(world: FaultySite, seconds: float, unreachable: Collection[str] = ()) -> None:
     """Time passes, while nothing goes to or comes from those LBs: as in a black hole."""
-    for _ in range(round(seconds / 0.05)):
+    for number in range(round(seconds / 0.05)):
         world.tick(0.05)
         reachable = [name for name in LB_NAMES if name not in unreachable]
         while any([*(world.deliver(name) for name in reachable), *(world.hear(name) for name in reachable),
                    world.save()]):
             pass
-        world.check_now()
-        world.check_one_answers()
+        if number % 10 == 0:
+            world.check_now()
+            world.check_one_answers()
 
 
 def lose(world: FaultySite, *names: str) -> None:
@@ -51,7 +52,7 @@ def told(world: FaultySite) -> list[str]:
     return [event for event, _ in world.told if "cut off" in event or "reaches" in event]
 
 
-@pytest.mark.parametrize("seconds", [1.0, 5.0, 30.0])
+@pytest.mark.parametrize("seconds", [1.0, 5.0, 20.0])
 @pytest.mark.parametrize("first", LB_NAMES)
 def test_a_black_hole_that_ends_for_one_after_the_other(world, seconds, first) -> None:
     second, third = (name for name in LB_NAMES if name != first)
@@ -62,7 +63,7 @@ def test_a_black_hole_that_ends_for_one_after_the_other(world, seconds, first) -
     assert moved(world) == []
 
 
-@pytest.mark.parametrize("seconds", [1.0, 5.0, 30.0, 120.0])
+@pytest.mark.parametrize("seconds", [1.0, 5.0, 20.0])
 @pytest.mark.parametrize("black_hole", [0.0, 4.0])
 @pytest.mark.parametrize("first", LB_NAMES)
 def test_all_connections_are_lost_and_come_back_one_after_the_other(world, seconds, black_hole, first) -> None:
