@@ -147,6 +147,7 @@ class Detection:
             self.health.clear()
             self._silent_since.clear()
             self._unsent.clear()
+            self._outage = Outage()
             self.probing.forget(set(self._switches))  # nobody is asked: what was heard once says nothing
             return []
         if self._unsent or now < self._next - EARLY:

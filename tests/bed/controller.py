@@ -126,6 +126,11 @@ class Controller:
         self.write_site(site)
         self.signal(signal.SIGHUP)
 
+    def site_files_read(self) -> int:
+        """How many it has read by SIGHUP, and applied or refused."""
+        log = self.log_tail(100_000)
+        return log.count("site applied") + log.count("site file refused")
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal (SIGSTOP and SIGCONT too). Raises ControllerError if it does not run."""
         if not self.running:

@@ -66,7 +66,10 @@ class AsFound:
             told = self._told(orders)
             before, now = self._said[orders][SITE_FILE], site_file(self.bed)
             if told and now not in ("", before) and self.bed.controller.running:
+                read = self.bed.controller.site_files_read()
                 self.bed.controller.reload(before)
+                # Else the next test might take this for the answer to its own file.
+                self.bed.wait_until(lambda: self.bed.controller.site_files_read() > read, 5, "the site file is read")
             elif told:
                 self._said = {}
         if self._said:
