@@ -232,9 +232,8 @@ def list_keepers(call: Plain) -> Result:
 
 def get_health(call: Plain) -> Result:
     switches = [call.shown.switch(lb) for lb in call.shown.site.load_balancers]
-    since = call.shown.cut_off_since
     return Result(t.Health(version=__version__, load_balancers=len(switches),
-                           cut_off_since=None if since is None else views.iso(since),
+                           cut_off_since=views.iso_if_known(call.shown.cut_off_since),
                            dropped=views.dropped(call.shown.counters()),
                            load_balancers_ready=sum(switch.state == "ready" for switch in switches)))
 

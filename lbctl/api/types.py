@@ -118,8 +118,8 @@ class LoadBalancerView(BaseModel):
     ports: PortsView
     internal_networks: list[str] = Field(description="what its internal port is on")
     external_ips: list[str] = Field(description="the external IPs that are assigned to it")
-    connections: int | None = Field(description="of its external IPs; null: one of them has a sliced service, so "
-                                                "nobody knows (but where keepers count sockets)")
+    connections: int | None = Field(description="of its external IPs; null: one of them has a sliced service whose "
+                                                "connections no keeper counts")
     drained: bool = Field(description="an operator wants it empty")
     capacity: float = Field(description="a weight, beside other load balancers'")
     load: LoadView = Field(description="of its external IPs")
@@ -202,8 +202,7 @@ class ExternalIpView(BaseModel):
     former_servers: list[FormerServerView] = Field(
         default=[], description="servers without a service that still have connections, as of the last change of "
                                 "servers")
-    connections: int | None = Field(description="null: it has a sliced service, so nobody knows (but "
-                                                "where keepers count sockets)")
+    connections: int | None = Field(description="null: it has a sliced service whose connections no keeper counts")
     half_open: int = Field(description="entries by connection of which nothing but the SYN has been seen of their "
                                        "clients, as far as known")
     new_rate_limit: float | None = Field(

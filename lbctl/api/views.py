@@ -41,6 +41,10 @@ def iso(time: float) -> str:
     return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def iso_if_known(time: float | None) -> str | None:
+    return None if time is None else iso(time)
+
+
 def load_balancer(shown: Shown, lb: LoadBalancer) -> t.LoadBalancerView:
     switch = shown.switch(lb)
     external_ips = shown.assigned_external_ips(lb)
@@ -116,7 +120,7 @@ def _slice(item: SliceEntry) -> t.EntryView:
         server=_text(server), server_port=server_port, next_hop=None, inner_hop=None,
         state=item.state, old_server=None if item.old is None else str(item.old), internal_ip=None,
         internal_port=None, packets=item.sent.packets, bytes=item.sent.bytes, delta=0, created=None,
-        last_seen=None if item.sent.last is None else iso(item.sent.last))
+        last_seen=iso_if_known(item.sent.last))
 
 
 def _text(address: bytes) -> str:
@@ -128,7 +132,7 @@ def move(record: MoveRecord) -> t.MoveView:
         id=record.id, external_ip=str(record.external_ip), source=record.source, target=record.target,
         kind=record.kind, strategy=record.strategy.value, state=record.state, step=record.step, reason=record.reason,
         cause=record.cause, entries_from=dict(record.entries_from), started=iso(record.started),
-        ended=None if record.ended is None else iso(record.ended),
+        ended=iso_if_known(record.ended),
         steps=[t.StepView(name=step.name, started=iso(step.started), seconds=step.seconds) for step in record.steps],
         entries_copied=record.entries_copied, entries_total=record.entries_total, packets_held=record.packets_held,
         packets_released=record.packets_released, packets_lost=record.packets_lost)
@@ -200,7 +204,7 @@ def _server_of(shown: Shown, ip: ExternalIp, service: Service, server: Server, s
     state = shown.server_state(ip, service, server)
     return s.ServerView(
         **s.declared_of(server), state=state.state, drained=state.state == "drained", reason=state.reason,
-        since=None if state.since is None else iso(state.since), connections=shown.connections_of(ip, service, server),
+        since=iso_if_known(state.since), connections=shown.connections_of(ip, service, server),
         slices=share and share.slices, share=share and round(share.share, 4),
         ideal_share=share and round(share.ideal, 4), mac=shown.mac_of(ip.address, server.hop.address))
 

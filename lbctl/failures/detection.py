@@ -165,7 +165,8 @@ class Detection:
         return out
 
     def _look_for_outage(self, now: float) -> None:
-        unsuspected = {name: switch for name, switch in self._switches.items() if name not in self.failed()}
+        failed = self.failed()
+        unsuspected = {name: switch for name, switch in self._switches.items() if name not in failed}
         connected = {name for name, switch in unsuspected.items() if switch.state != "disconnected"}
         reading = {name for name in connected if not unsuspected[name].ready}
         missing = {name for name, switch in unsuspected.items() if switch.lost_at} - connected

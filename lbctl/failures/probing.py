@@ -93,9 +93,7 @@ class Probing:
 
     def _count(self, path: Path) -> None:
         """Of the round that ends."""
-        if path.probers and path.answered:
-            path.missed = path.unproved = 0
-        elif path.probers:
+        if path.probers and not path.answered:
             path.unproved += 1
             if self.heard.intersection(path.probers):
                 # Answers to older probes would be taken for too late.

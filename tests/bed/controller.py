@@ -128,8 +128,7 @@ class Controller:
 
     def site_files_read(self) -> int:
         """How many it has read by SIGHUP, and applied or refused."""
-        log = self.log_tail(100_000)
-        return log.count("site applied") + log.count("site file refused")
+        return self.logged("site applied") + self.logged("site file refused")
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal (SIGSTOP and SIGCONT too). Raises ControllerError if it does not run."""
@@ -184,6 +183,10 @@ class Controller:
         except OSError:
             return "(no log)"
         return "\n".join([line for line in logged if not _BORING.search(line)][-lines:])
+
+    def logged(self, text: str) -> int:
+        """In how many lines of its log that is."""
+        return sum(text in line for line in self.log_tail(100_000).splitlines())
 
     def wait_log(self, wanted: Callable[[str], bool], timeout: float = 5.0) -> bool:
         """Whether a line that is `wanted` comes in the log. timeout: on an idle machine, see patience.limit."""

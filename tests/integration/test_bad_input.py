@@ -185,10 +185,6 @@ def set_dpid(node: BalancerNode, dpid: int) -> None:
     node.ovs.vsctl("set", "bridge", node.bridge, f"other_config:datapath-id={dpid:016x}")
 
 
-def logged(bed: Bed, text: str) -> int:
-    return sum(text in line for line in bed.controller.log_tail(5000).splitlines())
-
-
 def state_of(bed: Bed, lb: str) -> str:
     return bed.rest("GET", f"/v1/load-balancers/{lb}").json["state"]
 
@@ -207,7 +203,7 @@ def test_a_switch_that_is_not_known_or_is_there_twice_is_refused(fresh: Bed, dpi
     with Talk(fresh.clients[0], EXTERNAL) as talk:
         rules = fresh.lbs["lb-a"].dump_flows()
         set_dpid(stranger, dpid)
-        eventually(fresh, lambda: logged(fresh, reason) > 0, "it is logged")
+        eventually(fresh, lambda: fresh.controller.logged(reason) > 0, "it is logged")
         flows = stranger.dump_flows()
         eventually(
             fresh,

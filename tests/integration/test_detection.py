@@ -18,6 +18,7 @@ from tests.bed.traffic import RawPort, request
 from tests.integration.failing import failover_of, health, wait_watched
 from tests.integration.hands import external_mac, internal_mac
 from tests.integration.moving import FIRST, Talks, assert_unharmed, assigned, mixed_load, wait_reached, wait_state
+from tests.integration.test_field_sources import packets
 
 BED = {"lbs": 3, "external_ips": 3, "servers": 1,
        "settings": {"grace": 0.5, "linger": 1, "arp_interval": 2.0, "relieve_after": 1.0, "hold_down": 1.0}}
@@ -59,7 +60,7 @@ class CachedProbes:
         """How many packets they have taken."""
         lines = self._ovs.appctl("dpctl/dump-flows", "-m").splitlines()
         self.flows = [line for line in lines if re.search(r"arp\(sip=0\.0\..*op=[12],.*userspace", line)]
-        return sum(1 + int(re.search(r"packets:(\d+)", line)[1]) for line in self.flows)
+        return sum(map(packets, self.flows))
 
 
 def state(bed: Bed, lb: str) -> str:

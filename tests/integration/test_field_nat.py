@@ -82,13 +82,9 @@ def seen_by(inside: Host, outside_host: Host, address: str, port: int = PORT) ->
 
 def use(bed: Bed, site: Site) -> None:
     """Another site file, at once."""
-
-    def applied() -> int:
-        return bed.controller.log_file.read_text().count("site applied")
-
-    before = applied()
+    before = bed.controller.logged("site applied")
     bed.controller.reload(site)
-    eventually(bed, lambda: applied() > before, "the site file is applied")
+    eventually(bed, lambda: bed.controller.logged("site applied") > before, "the site file is applied")
     bed.wait_ready()
 
 

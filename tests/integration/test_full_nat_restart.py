@@ -137,9 +137,9 @@ def test_a_new_controller_gives_only_what_is_left(fresh: Bed) -> None:
 
 def apply(bed: Bed, site: Site) -> None:
     """Writes the file, sends SIGHUP, and waits until it is applied."""
-    said = count(bed, "site applied")
+    said = bed.controller.logged("site applied")
     bed.controller.reload(site)
-    bed.wait_until(lambda: count(bed, "site applied") > said, 5, "the site file is applied")
+    bed.wait_until(lambda: bed.controller.logged("site applied") > said, 5, "the site file is applied")
     bed.wait_ready()
 
 
@@ -150,10 +150,6 @@ def refused(bed: Bed, site: Site) -> str:
     bed.controller.reload(site)
     bed.wait_until(lambda: metric(bed, name) > before, 5, "the site file is refused")
     return bed.controller.log_tail(20)
-
-
-def count(bed: Bed, text: str) -> int:
-    return sum(text in line for line in bed.controller.log_tail(5000).splitlines())
 
 
 def internal_ip(bed: Bed, talks: Talks, lb: str = "lb-a") -> set[str]:

@@ -11,24 +11,15 @@ import pytest
 
 from tests.bed import faults
 from tests.bed.bed import Bed
-from tests.integration.failing import failover_of, wait_watched
+from tests.integration.failing import failover_of
 from tests.integration.hands import metric
-from tests.integration.moving import FIRST, Talks, assert_unharmed, assigned, mixed_load, wait_reached
-from tests.integration.test_detection import state
+from tests.integration.moving import FIRST, Talks, assert_unharmed, assigned, mixed_load
+from tests.integration.test_detection import BED, bed, state
 
-BED = {"lbs": 3, "external_ips": 3, "servers": 1,
-       "settings": {"grace": 0.5, "linger": 1, "arp_interval": 2.0, "relieve_after": 1.0, "hold_down": 1.0}}
+__all__ = ["BED", "bed"]
 LBS = "lb-a", "lb-b", "lb-c"
 STAGGER = 2.0
 """Seconds from the return of one LB to that of the next: longer than relieve_after."""
-
-
-@pytest.fixture
-def bed(bed: Bed) -> Bed:
-    """From every LB every server is reached, and all have answered probes."""
-    wait_reached(bed)
-    wait_watched(bed)
-    return bed
 
 
 def moves(bed: Bed) -> list[str]:
@@ -42,7 +33,7 @@ def cut_off(bed: Bed) -> bool:
 
 
 def told(bed: Bed) -> int:
-    return bed.controller.log_tail(10_000).count("the controller is cut off from most load balancers")
+    return bed.controller.logged("the controller is cut off from most load balancers")
 
 
 def come_back(bed: Bed, *lbs: str) -> None:
@@ -93,9 +84,9 @@ def test_an_lb_dies_while_the_management_network_is_away(bed: Bed) -> None:
 def test_the_controller_is_stopped_for_a_while(bed: Bed) -> None:
     """The switches give their connections up."""
     loads = mixed_load(bed, FIRST, lines=20, requests=0)
-    bed.controller.process.send_signal(signal.SIGSTOP)
+    bed.controller.signal(signal.SIGSTOP)
     time.sleep(15.0)
-    bed.controller.process.send_signal(signal.SIGCONT)
+    bed.controller.signal(signal.SIGCONT)
     bed.wait_ready(30)
     time.sleep(STAGGER)
     assert moves(bed) == []

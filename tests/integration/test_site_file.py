@@ -55,7 +55,7 @@ def small(found: AsFound) -> Bed:
 
 
 def applied(bed: Bed) -> int:
-    return sum("site applied" in line for line in bed.controller.log_tail(5000).splitlines())
+    return bed.controller.logged("site applied")
 
 
 def refused(bed: Bed) -> float:

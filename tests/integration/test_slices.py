@@ -155,25 +155,6 @@ def test_a_new_controller_leaves_connections_alone(bed: Bed) -> None:
     assert_unharmed(loads)
 
 
-def test_servers_sockets_tell_how_many_connections_there_are(bed: Bed) -> None:
-    bed.wait_until(lambda: connections(bed) == 0, 15, "those of earlier tests have ended")
-    with Talks(bed.clients[0], FIRST, 30), Talks(bed.remote, FIRST, 20):
-        bed.wait_until(lambda: connections(bed) == 50, 15, "50 connections are shown")
-        assert sum(server["connections"] for server in service(bed)["servers"]) == 50
-        assert metric(bed, f'lbctl_connections{{dp_name="lb-a",external_ip="{FIRST}"}}') == 50
-        drain(bed, True)
-        assert connections(bed) is None, "some may have come since they were counted"
-        wait_divided(bed, *SERVERS[1:])
-        bed.wait_until(lambda: connections(bed) == 50, 15, "those of the drained server have entries")
-        drain(bed, False)
-    bed.wait_until(lambda: connections(bed) == 0, 15, "they have ended")
-
-
-def connections(bed: Bed) -> int | None:
-    shown: int | None = bed.rest("GET", f"/v1/external-ips/{FIRST}").json["connections"]
-    return shown
-
-
 # Slices change hands
 
 def test_servers_come_and_go_while_connections_run(bed: Bed) -> None:
