@@ -128,7 +128,7 @@ class Sweep:
                 ended += self._expire(serving, idle, now)
             for token in current.tokens:
                 self._ground.tokens.cancel(token)  # what has not been answered by now will not be
-            buckets = deque(sorted({entry.bucket for entry in serving.table.entries()}))
+            buckets = deque(serving.table.buckets())
             current = self._rounds[serving.owner] = Round(now, interval(serving), len(buckets), buckets)
         asked += self._due(serving, current, now)
         if not current.work:

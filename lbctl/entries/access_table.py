@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from lbctl.entries.connection import Connection
 from lbctl.values.addresses import Endpoint
-from lbctl.values.keys import bucket_of_key, receiver_half, sender_half, server_key_of, unpack_key
+from lbctl.values.keys import BUCKETS, bucket_of_key, receiver_half, sender_half, server_key_of, unpack_key
 from lbctl.values.side import EXTERNAL, INTERNAL, Side
 
 FIN_IN, FIN_OUT, RESET = EXTERNAL.flag, INTERNAL.flag, 4
@@ -146,6 +146,10 @@ class AccessTable:
     def snapshot(self) -> list[Entry]:
         """The entries now; some may be GONE by the time that the caller comes to them."""
         return list(self._by_key.values())
+
+    def buckets(self) -> list[int]:
+        """The buckets that have entries, in order; or all, once few can have none."""
+        return list(range(BUCKETS)) if len(self) > 4 * BUCKETS else sorted({entry.bucket for entry in self.entries()})
 
     def servers(self) -> Counter[bytes]:
         """How many entries go to each server (packed address), if there are any."""

@@ -9,12 +9,12 @@ from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.ground.tokens import Confirmation, FlowsAnswer
 from lbctl.moves.needs import Packets
-from lbctl.openflow.cookies import MASK_ALL, Kind
+from lbctl.openflow.cookies import MASK_ALL, Kind, entry_cookie
 from lbctl.openflow.inbound import EntryStatsDecoder
 from lbctl.openflow.messages import Barrier, DeleteCookie, ReadFlows
-from lbctl.switches.readback import bucket_cookies
 from lbctl.values.addresses import Address
 from lbctl.values.keys import BUCKETS
+from lbctl.values.side import EXTERNAL, INTERNAL
 
 AT_ONCE = 16
 """Buckets of entries that are deleted before the switch must confirm, at most."""
@@ -32,11 +32,12 @@ class Forgetting:
         self._decoder = EntryStatsDecoder()
 
     def start(self, lb: str, serving: Serving) -> Outbox:
-        """From now on that LB is to forget the external IP's entries."""
+        """From now on that LB is to forget the external IP's entries. They are those of the table: it was told of each
+        that ended until now."""
         if not self._ground.switches[lb].ready:
             return []  # it is read back when it returns
-        self._left[lb, serving.address] = [cookie for kind in (Kind.ENTRY_IN, Kind.ENTRY_OUT)
-                                           for cookie in bucket_cookies(kind, serving.owner)]
+        self._left[lb, serving.address] = [entry_cookie(side, serving.owner, bucket) for side in (EXTERNAL, INTERNAL)
+                                           for bucket in serving.table.buckets()]
         return self._go_on(lb, serving)
 
     def at_once(self, lb: str, serving: Serving) -> Outbox:

@@ -16,7 +16,6 @@ from lbctl.openflow.inbound import (
     decode_way_back,
 )
 from lbctl.openflow.tables import TABLES, number
-from lbctl.values.keys import BUCKETS
 from lbctl.values.side import EXTERNAL
 
 ENTRIES_ONLY = Kind.ENTRY_IN & Kind.ENTRY_OUT
@@ -124,8 +123,3 @@ class ReadBack:
             found.duration = max(found.duration, stats.duration)
             found.packets += stats.packets
             found.bytes += stats.bytes
-
-
-def bucket_cookies(kind: Kind, owner: int) -> list[int]:
-    """The cookies of an external IP's entries in one direction, one for each bucket."""
-    return [MARK << 56 | kind << 48 | bucket << 32 | owner for bucket in range(BUCKETS)]

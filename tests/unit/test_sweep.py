@@ -431,14 +431,14 @@ class Table:
     """An entry in each of so many buckets."""
 
     def __init__(self, buckets: int) -> None:
-        self._entries = [SimpleNamespace(bucket=bucket) for bucket in range(buckets)]
+        self._buckets = buckets
         self.half_open: dict[object, int] = {}
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return self._buckets
 
-    def entries(self) -> list[SimpleNamespace]:
-        return self._entries
+    def buckets(self) -> list[int]:
+        return list(range(self._buckets))
 
 
 def test_a_large_site_is_read_a_little_at_each_tick_and_all_of_it() -> None:
