@@ -6,7 +6,7 @@ method that is an event returns an Outbox: what the core asks of the world, in o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from lbctl.changes.needs import Needs
 from lbctl.changes.services import Services
@@ -15,6 +15,7 @@ from lbctl.connections.recorder import Recorder
 from lbctl.connections.sweep import Sweep
 from lbctl.copies.feeds import Feeds
 from lbctl.copies.fetching import Copies
+from lbctl.failures.audits import Audits
 from lbctl.failures.comeback import Comebacks
 from lbctl.failures.detection import Detection
 from lbctl.failures.relief import Relief
@@ -30,11 +31,13 @@ from lbctl.moves.carrying_out import CarryingOut
 from lbctl.moves.movement import Movement
 from lbctl.networks.neighbourhood import Neighbourhood
 from lbctl.openflow.cookies import Kind
+from lbctl.openflow.errors import Refusal
 from lbctl.openflow.inbound import decode_entry_removed, decode_packet_in
 from lbctl.site.model import Site
 from lbctl.site.orders import in_force
 from lbctl.store import State
 from lbctl.switches.switch import PortState
+from lbctl.values.addresses import Address
 from lbctl.values.log import Log, no_log
 from lbctl.values.refused import Refused
 
@@ -46,7 +49,7 @@ class ControlFunction:
 
     def __init__(self, site: Site, state: State, now: float, log: Log = no_log) -> None:
         """state: what an earlier control function has left."""
-        self.ground = ground = Ground(in_force(site, state.orders), state.fence_code, now, log)
+        self.ground = ground = Ground(in_force(site, state.orders), state.fence_code, state.fences, now, log)
         self.detection = Detection(ground, state.watched, now)
         self.neighbourhood = Neighbourhood(ground)
         self.connections = Connections(ground, state.slices)
@@ -59,6 +62,7 @@ class ControlFunction:
         self.dropped = Dropped(ground)
         self.balancing = Balancing(ground, self.loads, self.movement, self.detection, state.drained)
         self.relief = Relief(ground, self.detection, self.movement, self.loads, self.balancing)
+        self.audits = Audits(ground)
         self.comebacks = Comebacks(
             ground,
             self.detection,
@@ -66,6 +70,7 @@ class ControlFunction:
             self.connections,
             self.neighbourhood,
             self.copies,
+            self.audits,
             state.assigned.keys(),
         )
         self.checker = Checker(ground, self.detection, self.connections, state.checked)
@@ -76,6 +81,11 @@ class ControlFunction:
         self.services = Services(ground, Needs(self.connections, self.neighbourhood, (self.feeds, self.recorder)))
         self._tidy_at = 0.0
         self._saved = False
+        self.timers: tuple[Callable[[float], Outbox], ...] = (
+            self.detection.tick, self.comebacks.tick, self.audits.tick, self.relief.tick, self.connections.tick,
+            self.movement.tick, self.feeds.tick, self._tidy, self.throttle.tick, self.sweep.tick, self.checker.tick,
+            self.balancing.tick, self.loads.tick, self._ask_neighbours, self.dropped.tick, self.recorder.tick)
+        """What is to be told the time some ten times a second, in this order."""
 
     def _populate(self, state: State, now: float) -> None:
         """The site's LBs, and its external IPs where they were last."""
@@ -90,20 +100,28 @@ class ControlFunction:
 
     # Switches.
 
-    def switch_connected(self, dpid: int, ports: Iterable[PortState], now: float) -> tuple[str, Outbox]:
-        """A switch has shaken hands. Returns its LB's name. Raises Refused for a dpid that is unknown or in use."""
+    def switch_connected(
+        self, dpid: int, ports: Iterable[PortState], now: float, address: Address | None = None
+    ) -> tuple[str, Outbox]:
+        """A switch has shaken hands; address: where it connects from, if that is known. Returns its LB's name. Raises
+        Refused for a dpid that is unknown, in use, or of an LB that connects from elsewhere."""
         switch = next((switch for switch in self.ground.switches.values() if switch.lb.dpid == dpid), None)
         if switch is None:
             self.ground.counters["switches_refused"] += 1
             raise Refused(404, "Unknown switch", f"no load balancer of the site file has the dpid {dpid:016x}; add it, "
                           f"or set the bridge's with: ovs-vsctl set bridge BRIDGE other-config:datapath-id=...")
+        if switch.lb.management_address not in (None, address):
+            self.ground.counters["switches_refused"] += 1
+            raise Refused(403, "Not that load balancer", f"{switch.lb.name} (dpid {dpid:016x}) connects from "
+                          f"{switch.lb.management_address}, by its management_address in the site file, not from "
+                          f"{address}")
         if switch.state != "disconnected":
             self.ground.counters["switches_refused"] += 1
             raise Refused(409, "Two switches with one dpid", f"{switch.lb.name} (dpid {dpid:016x}) is connected "
                           "already: give one of the two bridges another other-config:datapath-id")
         switch.set_ports(ports)
         self.ground.log("switch connected", lb=switch.lb.name, dpid=f"{dpid:016x}")
-        return switch.lb.name, self.comebacks.connected(switch)
+        return switch.lb.name, self.comebacks.connected(switch, now)
 
     def switch_lost(self, name: str, reason: str, now: float) -> Outbox:
         self.ground.log("switch lost", level="warning", lb=name, reason=reason)
@@ -143,7 +161,7 @@ class ControlFunction:
             return self.detection.answered(name, packet_in.frame)
         if kind == Kind.CHECKED:
             return self.checker.answered(switch, packet_in, now)
-        if kind == Kind.TRANSLATE_ICMP and (found := self.checker.concerned(packet_in)):
+        if kind == Kind.TRANSLATE_ICMP and (found := self.checker.concerned(switch, packet_in)):
             return self.checker.unreachable(found, now)
         return self.connections.packet_in(switch, packet_in, now)
 
@@ -167,11 +185,12 @@ class ControlFunction:
         """A barrier or a bundle has been confirmed, or a state saved."""
         return self.ground.tokens.confirmed(token, now)
 
-    def failed(self, name: str, token: int, reason: str, now: float) -> Outbox:
+    def failed(self, name: str, token: int, refusal: Refusal, now: float) -> Outbox:
         """The switch of that LB refuses what the token stands for; 0: something without a token."""
-        self.ground.log("refused by the switch", level="error", lb=name, reason=reason)
-        self.ground.switches[name].counters["errors_from_switch"] += 1
-        return self.ground.tokens.failed(token, reason, now)
+        switch = self.ground.switches[name]
+        switch.counters["errors_from_switch"] += 1
+        out = self.ground.tokens.failed(token, f"{name}: {refusal}", now)
+        return out + (self.audits.refused(switch, refusal, now) if refusal.order else [])
 
     def not_saved(self, token: int, reason: str, now: float) -> Outbox:
         """A state that was to be saved could not be."""
@@ -188,19 +207,20 @@ class ControlFunction:
     # Time.
 
     def tick(self, now: float) -> Outbox:
-        """To be called some ten times a second."""
-        out = self.detection.tick(now)
-        out += self.relief.tick(now) + self.connections.tick(now) + self.movement.tick(now) + self.feeds.tick(now)
+        """All timers."""
+        return [effect for timer in self.timers for effect in timer(now)]
+
+    def _tidy(self, now: float) -> Outbox:
         if now >= self._tidy_at:
             self._tidy_at = now + TIDY_INTERVAL
             for serving in self.ground.external_ips:
                 serving.tidy(now)
-        if not self._saved:
-            # Else an edited site file would assign an external IP elsewhere at the next start, away from its entries.
-            self._saved = True
-            out.append(self.ground.save())
-        out += self.throttle.tick(now) + self.sweep.tick(now) + self.checker.tick(now)
-        out += self.balancing.tick(now) + self.loads.tick(now)
-        # What answers also tells which of two LBs is cut off.
-        out += self.neighbourhood.tick(now, eager=self.detection.doubtful)
-        return out + self.dropped.tick(now) + self.recorder.tick()
+        if self._saved:
+            return []
+        # Else an edited site file would assign an external IP elsewhere at the next start, away from its entries.
+        self._saved = True
+        return [self.ground.save()]
+
+    def _ask_neighbours(self, now: float) -> Outbox:
+        """What answers also tells which of two LBs is cut off."""
+        return self.neighbourhood.tick(now, eager=self.detection.doubtful)

@@ -25,11 +25,10 @@ from ryu_apps.library.openflow import encode
 from ryu_apps.library.options import CONF, config_path
 from ryu_apps.library.threads import GreenThreads
 from ryu_apps.shell.controller import Controller
-from ryu_apps.shell.log import fatal
 
 
 class LoadBalancerApp(App):
-    """Holds the controller. `orders` is what the REST app calls. An exception anywhere ends the process."""
+    """Holds the controller. `orders` is what the REST app calls."""
 
     OFP_VERSIONS = [ofp.OFP_VERSION]
 
@@ -44,11 +43,10 @@ class LoadBalancerApp(App):
             raise SystemExit(f"lbctl: {error}") from error
         self._events = controller.events
         self.orders: Orders = controller.orders
-        install(fatal(self._events.message))
+        install(self._events.message)
         controller.start()
 
     @set_ev_cls(StateChange, [MAIN_DISPATCHER, DEAD_DISPATCHER])
-    @fatal
     def _on_state(self, event: StateChange) -> None:
         datapath = _lean(event.datapath)
         if event.state == DEAD_DISPATCHER:
@@ -57,12 +55,10 @@ class LoadBalancerApp(App):
             self._events.connected(datapath, datapath.id, datapath.address[0], _ports(datapath))
 
     @set_ev_cls(PortStateChange, MAIN_DISPATCHER)
-    @fatal
     def _on_ports(self, event: PortStateChange) -> None:
         self._events.ports_changed(_lean(event.datapath), _ports(event.datapath))
 
     @set_ev_cls(PortStatsReply, MAIN_DISPATCHER)
-    @fatal
     def _on_port_stats(self, event: PortStatsReply) -> None:
         self._events.ports_read(event.msg.xid, {port.port_no: port.rx_packets for port in event.msg.body})
 

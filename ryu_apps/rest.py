@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 from lbctl.api.orders import Orders
 from lbctl.http.tokens import TokenError, read_token
 from ryu_apps.library import web
@@ -19,7 +21,7 @@ class RestApp(App):
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
-        self._application = Application(_orders, _token())
+        self._application = Application(_orders, _token(), {socket.gethostname()})
 
     def start(self) -> None:
         """When all apps are there."""

@@ -83,6 +83,10 @@ class SimulatedSwitch:
     ports_up: bool = True
     neighbours: dict[Address, str] = field(default_factory=dict)
 
+    @property
+    def fit(self) -> bool:
+        return self.ready
+
     def served(self) -> frozenset[Address]:
         return frozenset(self.addresses)
 

@@ -1,20 +1,22 @@
 """From a request to a response: a pure function of the request and the control function.
 
-It checks, in this order: token (401), path (404), method (405), body (413, 415, 400, 422), query (422). What an
-operation does not foresee is logged with its traceback, and answered with 500 and no more than that.
+It checks, in this order: sender (403, 415, 421), token (401), path (404), method (405), body (413, 415, 400, 422),
+query (422). What an operation does not foresee is logged with its traceback, and answered with 500 and no more than
+that.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from pydantic import BaseModel, ValidationError
 
 from lbctl.api import operations, problems
 from lbctl.api.operations import Call, Result
 from lbctl.api.orders import Orders
+from lbctl.api.origins import check_host, check_origin
 from lbctl.api.routes import PathRoutes, Route, allowed, find
 from lbctl.http.message import BODY_LIMIT, Request, Response
 from lbctl.http.problems import RequestProblem
@@ -24,10 +26,12 @@ LOG = logging.getLogger(__name__)
 _NOT_STORED = {"Cache-Control": "no-store"}
 
 
-def dispatch(request: Request, orders: Orders, token: str | None = None) -> Response:
-    """Answers a request. token: what `Authorization: Bearer` has to carry; None: nothing has to be there."""
+def dispatch(request: Request, orders: Orders, token: str | None = None, names: Collection[str] = ()) -> Response:
+    """Answers a request. token: what `Authorization: Bearer` has to carry; None: nothing has to be there. names: of the
+    controller's host."""
     try:
-        response = _answer(request, orders, token)
+        _check_sender(request, token, names)
+        response = _answer(request, orders)
     except RequestProblem as problem:
         response = _problem_response(problem)
     except Exception:
@@ -43,8 +47,7 @@ def failure(status: int, detail: str) -> Response:
     return _problem_response(RequestProblem(status, detail))
 
 
-def _answer(request: Request, orders: Orders, token: str | None) -> Response:
-    _check_token(request, token)
+def _answer(request: Request, orders: Orders) -> Response:
     found = find(request.path)
     if found is None:
         raise RequestProblem(404, f"There is nothing at {request.path}; /v1/openapi.json lists what there is.")
@@ -54,7 +57,10 @@ def _answer(request: Request, orders: Orders, token: str | None) -> Response:
     return _response(getattr(operations, route.operation)(call))
 
 
-def _check_token(request: Request, token: str | None) -> None:
+def _check_sender(request: Request, token: str | None, names: Collection[str]) -> None:
+    check_origin(request.method, request.headers)
+    if token is None:
+        check_host(request.headers, names)
     if detail := missing_token(request.headers, token, "controller"):
         raise RequestProblem(401, detail, headers={"WWW-Authenticate": 'Bearer realm="lbctl"'})
 

@@ -64,7 +64,7 @@ class _Metrics(Collector):
                                      labels=["dp_name", "event"])
         for lb in self._shown.site.load_balancers:
             switch = self._shown.switch(lb)
-            ready.add_metric([lb.name], float(switch.state == "ready"))
+            ready.add_metric([lb.name], float(switch.condition == "ready"))
             well.add_metric([lb.name], float(self._shown.health(lb)[0] == "well"))
             for side, port in switch.ports.items():
                 up.add_metric([lb.name, side], float(port.up))

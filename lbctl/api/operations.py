@@ -235,7 +235,8 @@ def get_health(call: Plain) -> Result:
     return Result(t.Health(version=__version__, load_balancers=len(switches),
                            cut_off_since=views.iso_if_known(call.shown.cut_off_since),
                            dropped=views.dropped(call.shown.counters()),
-                           load_balancers_ready=sum(switch.state == "ready" for switch in switches)))
+                           internal_errors=call.shown.counters().get("internal_errors", 0),
+                           load_balancers_ready=sum(switch.condition == "ready" for switch in switches)))
 
 
 def get_openapi(call: Plain) -> Result:

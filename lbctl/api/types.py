@@ -19,7 +19,7 @@ PAGE_LIMIT = 1000
 """The most entries that one page may hold: a page is made in one go, while packets wait."""
 
 LoadBalancerHealth = Literal["well", "silent", "unmanaged", "failed", "unwatched"]
-LoadBalancerState = Literal["disconnected", "reading", "ready"]
+LoadBalancerState = Literal["disconnected", "reading", "unfit", "ready"]
 MoveState = Literal["running", "done", "rolled-back", "aborted"]
 Mode = Literal["normal", "transition"]
 
@@ -123,6 +123,8 @@ class LoadBalancerView(BaseModel):
     drained: bool = Field(description="an operator wants it empty")
     capacity: float = Field(description="a weight, beside other load balancers'")
     load: LoadView = Field(description="of its external IPs")
+    foreign_flows: int = Field(default=0, description="flows in its tables that are none of lbctl's; looked at every "
+                                                       "30 s")
     counters: Counters
 
 
@@ -303,6 +305,8 @@ class Health(BaseModel):
     cut_off_since: str | None = Field(default=None, description="since when the controller has been cut off from most "
                                                                 "load balancers at once, which forward on")
     dropped: dict[str, int] = Field(default={}, description="by reason, what was dropped that is no load balancer's")
+    internal_errors: int = Field(default=0, description="faults of the controller itself, whose causes were dropped; "
+                                                        "its log has them")
 
 
 class FieldError(BaseModel):

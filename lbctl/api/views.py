@@ -50,12 +50,12 @@ def load_balancer(shown: Shown, lb: LoadBalancer) -> t.LoadBalancerView:
     external_ips = shown.assigned_external_ips(lb)
     health, why = shown.health(lb)
     return t.LoadBalancerView(
-        name=lb.name, dpid=f"{lb.dpid:016x}", state=switch.state, reason=switch.reason,
+        name=lb.name, dpid=f"{lb.dpid:016x}", state=switch.condition, reason=switch.trouble,
         health=health, health_reason=why, standby=lb.standby, ports=_ports(switch.ports, shown.site.settings),
         internal_networks=list(map(str, shown.site.internal_networks)),
         external_ips=list(map(str, external_ips)),
         connections=_sum(map(shown.connection_count, external_ips)), drained=shown.drained(lb), capacity=lb.capacity,
-        load=_load(shown.load(external_ips)), counters=counters(switch.counters))
+        load=_load(shown.load(external_ips)), foreign_flows=switch.foreign, counters=counters(switch.counters))
 
 
 def external_ip(shown: Shown, ip: ExternalIp) -> t.ExternalIpView:

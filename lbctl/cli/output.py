@@ -20,7 +20,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 STATE_STYLES = {
     **dict.fromkeys(("ready", "done", "ok", "normal", "up"), "green"),
     **dict.fromkeys(("reading", "transition", "running", "warn", "aborted", "drained", "full"), "yellow"),
-    **dict.fromkeys(("disconnected", "rolled-back", "fail", "down"), "red"),
+    **dict.fromkeys(("disconnected", "unfit", "rolled-back", "fail", "down"), "red"),
 }
 NONE = "-"
 

@@ -16,6 +16,7 @@ from lbctl.ground.effects import FetchCopy, Outbox, ToSwitch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.ground.tokens import FlowsAnswer, RowsAnswer
+from lbctl.keeper.claims import own_rows
 from lbctl.keeper.rows import Row
 from lbctl.openflow.cookies import MARK, MASK_KIND, Kind
 from lbctl.openflow.entry_flows import entry_flows
@@ -77,7 +78,7 @@ class OldConnections:
     ) -> Outbox:
         looking.waiting.discard(server)
         looking.failed |= rows is None
-        looking.rows += rows or []
+        looking.rows += own_rows(rows or [], serving.config, server)
         if looking.waiting or self._looking.get(change) is not looking:
             return []
         if looking.failed:

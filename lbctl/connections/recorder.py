@@ -30,7 +30,7 @@ class Recorder:
     def _note(self, event: RecordedEvent, entry: Entry, now: float) -> None:
         self._records.append(NatRecord(event, now, entry.created, entry.key, entry.reply))
 
-    def tick(self) -> Outbox:
+    def tick(self, _now: float) -> Outbox:
         """What there is to write."""
         records, file = self._records, self._ground.site.nat_log
         if not records:

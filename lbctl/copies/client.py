@@ -22,7 +22,7 @@ from lbctl.keeper.batches import CONTENT_TYPE, Answer, Batch, Reply, decode, enc
 from lbctl.keeper.rows import Row, derived_ports, entries
 from lbctl.site.model import KEEPER_PORT, ExternalIp
 from lbctl.values.addresses import Address
-from lbctl.values.protocols import PROTOCOL_NAMES, TCP
+from lbctl.values.protocols import PROTOCOL_NUMBERS, TCP
 
 BODY_LIMIT = 256 * 1024 * 1024
 """Bytes that a keeper's answer may have: a million rows of any kind are less than a quarter of it."""
@@ -126,7 +126,7 @@ class KeeperClient:
 
     def _rows(self, batch: Batch) -> list[Row]:
         rows = [row for section in batch.sections for row in entries(section)]
-        if not {row.key[0] for row in rows} <= PROTOCOL_NAMES.keys():
+        if not {row.key[0] for row in rows} <= set(PROTOCOL_NUMBERS.values()):
             raise KeeperError(f"the copy of the keeper at {self.url} has entries of unknown protocols; is it of "
                               "another release?")
         return rows

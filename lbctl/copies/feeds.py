@@ -90,13 +90,18 @@ class Feeds:
         return derived_ports(serving.config, ip_address(stream.server)) if serving else {}
 
     def tick(self, now: float) -> Outbox:
-        """The batches that are due."""
+        """The batches that are due; and one full copy at a tick begins, since all entries are searched for it."""
         out: Outbox = []
+        begun = False
         for server, publisher in self.publishers.items():
             if not any(serving.unread for serving in self._fed[server]):
                 publisher.begin(now)
+            begins = not publisher.session
+            if begins and begun:
+                continue
             if batch := publisher.due(now):
                 out.append(SendBatch(self._ordered[server].keeper, batch))
+            begun = begun or begins and publisher.session != 0
         return out
 
     def states(self, now: float) -> list[KeeperState]:

@@ -18,6 +18,7 @@ from lbctl.ground.ground import Ground
 from lbctl.ground.move_record import MoveRecord
 from lbctl.ground.serving import Serving
 from lbctl.ground.tokens import RowsAnswer
+from lbctl.keeper.claims import own_rows
 from lbctl.keeper.rows import Row
 from lbctl.values.addresses import Address
 from lbctl.values.keys import unpack_key
@@ -98,11 +99,26 @@ class Copies:
             return []
         if rows is None:
             return self._next(fetching, server, now)
+        rows = self._believed(fetching.serving, server, copy, rows)
         if fetching.planned:
             self._compare(fetching, server, copy, {row.key for row in rows})
         else:
             self._merge(fetching, server, copy, rows, now)
         return self._got(fetching, server, now)
+
+    def _believed(self, serving: Serving, server: Address, copy: str, rows: list[Row]) -> list[Row]:
+        """Without what is none of that server's; and nobody takes a connection away that is known to be another's."""
+        def anothers(row: Row) -> bool:
+            known = serving.table.by_key(row.key)
+            return known is not None and known.server[0] != server.packed
+
+        own = [row for row in own_rows(rows, serving.config, server) if not anothers(row)]
+        if refused := len(rows) - len(own):
+            self._ground.counters["copied_entries_refused"] += refused
+            self._ground.log("entries of others in a copy", level="error", external_ip=str(serving.address),
+                             server=str(server), copy=copy, entries=refused,
+                             hint="left out; who has that server's keeper tell of other servers' connections?")
+        return own
 
     def _next(self, fetching: Fetching, server: Address, now: float) -> Outbox:
         """Tries the next copy of that server's entries."""

@@ -4,6 +4,7 @@ right."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 from typing import Protocol
@@ -60,27 +61,73 @@ class KeptElsewhere(Protocol):
         """Are there copies of its entries besides the access table?"""
 
 
+class Auditor(Protocol):
+    """Who knows whether switches hold what they were ordered to."""
+
+    def connected(self, switch: Switch) -> Outbox:
+        """It has been sent what it misses: does it confirm that?"""
+
+
+READ_WITHIN = 30.0
+"""Seconds in which an LB should have told what it holds; 100 000 entries take less than two."""
+TRY_AGAIN = 1.0
+"""Seconds until an LB is asked again that has refused to tell."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """What an LB holds is being asked. tokens: of the questions. until: when to give up and ask anew."""
+
+    tokens: list[int]
+    until: float
+
+
 class Comebacks:
     """Of all LBs."""
 
     def __init__(self, ground: Ground, detection: Detection, mover: Mover, ender: Ender, neighbours: Neighbours,
-                 copies: KeptElsewhere, earlier: Collection[Address]) -> None:
+                 copies: KeptElsewhere, auditor: Auditor, earlier: Collection[Address]) -> None:
         """earlier: the external IPs that an earlier control function had assigned."""
         self._ground, self._detection, self._mover = ground, detection, mover
         self._ender, self._neighbours, self._copies = ender, neighbours, copies
-        self._earlier = earlier
+        self._auditor, self._earlier = auditor, earlier
+        self._reading: dict[str, Reading] = {}
         self._decoder = EntryStatsDecoder()
 
-    def connected(self, switch: Switch) -> Outbox:
+    def connected(self, switch: Switch, now: float) -> Outbox:
         """Asks what it holds."""
         name = switch.lb.name
         switch.state = "reading"
         readback = ReadBack(self._decoder)
+        reading = self._reading[name] = Reading([], now + READ_WITHIN)
         out: Outbox = [ToSwitch(name, Configure()), *self._ground.meters(name)]
         for question in readback.questions():
-            token = self._ground.tokens.new(FlowsAnswer(name, partial(self._answered, switch, readback, question)))
+            token = self._ground.tokens.new(FlowsAnswer(
+                name, partial(self._answered, switch, readback, question), partial(self._refused, reading)))
+            reading.tokens.append(token)
             out.append(ToSwitch(name, ReadFlows(question.table, question.cookie, question.mask, token)))
         return out
+
+    def tick(self, now: float) -> Outbox:
+        """Asks those anew that have not told all in time."""
+        out: Outbox = []
+        for name, reading in list(self._reading.items()):
+            switch = self._ground.switches.get(name)
+            if switch is None or switch.state != "reading":
+                del self._reading[name]
+            elif now >= reading.until:
+                self._ground.log("what a switch holds is asked again", level="error", lb=name,
+                                 hint="it has not told all of it")
+                for token in reading.tokens:
+                    self._ground.tokens.cancel(token)
+                out += self.connected(switch, now)
+        return out
+
+    @staticmethod
+    def _refused(reading: Reading, _reason: str, now: float) -> Outbox:
+        """It does not tell what it holds."""
+        reading.until = min(reading.until, now + TRY_AGAIN)
+        return []
 
     def _answered(
         self, switch: Switch, readback: ReadBack, question: Question, body: bytes, more: bool, now: float
@@ -113,8 +160,11 @@ class Comebacks:
                 out += ground.sync(other)
         self._learn_neighbours(switch, readback)
         out += self._learn_clients(readback)
+        if name in self._detection.failed():
+            out += ground.fence_used(switch)
         out += to_switch(name, switch.reconcile(ground.configs(), readback.cookies))
         switch.state = "ready"
+        out += self._auditor.connected(switch)
         self._detection.read_back(name, now)
         for serving, entry in outcome.ended:
             out += self._ender.end_all(serving, [entry], now)

@@ -158,7 +158,7 @@ class Detection:
         self._forget((self.watched | self.health.keys()) - self._switches.keys())
         self._look_for_outage(now)
         heard = frozenset(self.probing.heard)
-        self._unsent = deque(self.probing.round(self._ground.fence_code, self._to_fence()) + self._listen(heard))
+        self._unsent = deque(self.probing.round(self._to_fence()) + self._listen(heard))
         out = self._part() + self._collect_evidence()
         for name in self._switches:
             self._judge(name, now)

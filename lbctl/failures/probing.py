@@ -65,7 +65,7 @@ class Probing:
     def path(self, name: str, network: str) -> Path:
         return self._paths.setdefault((name, network), Path())
 
-    def round(self, fence_code: str, to_fence: set[str]) -> Outbox:
+    def round(self, to_fence: set[str]) -> Outbox:
         """One probe on each way (a fence to those of to_fence). Counts what the last round has missed."""
         for path in self._paths.values():
             self._count(path)
@@ -87,7 +87,7 @@ class Probing:
                     self._number = self._number % (NUMBERS - 1) + 1
                     asked[self._number] = name, network, fence
                     number = self._number.to_bytes(4)
-                    ends = (number, _packed(fence_code)) if fence else (_packed(ASKED), number)
+                    ends = (number, _packed(switch.watched.fence_code)) if fence else (_packed(ASKED), number)
                     out.append(_probe(prober, network, Probe(_mac(switch, network), switch.watched.identity, *ends)))
         return out
 

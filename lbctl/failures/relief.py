@@ -135,7 +135,7 @@ class Relief:
         }
 
     def _candidates(self, failed: str, now: float) -> list[Candidate]:
-        unfit = {failed, *self._detection.failed()}
+        failed_lbs = {failed, *self._detection.failed()}
         has: dict[str, set[Address]] = defaultdict(set)
         loads = self._weights.by_lb()
         for serving in self._ground.external_ips:
@@ -143,7 +143,7 @@ class Relief:
         return [Candidate(name, frozenset(has[name]), frozenset(switch.neighbours), loads[name], switch.lb.capacity,
                           self._detection.held_down(name, now) or self._drains.is_drained(name))
                 for name, switch in self._ground.switches.items()
-                if name not in unfit and switch.ready and switch.ports_up]
+                if name not in failed_lbs and switch.fit and switch.ports_up]
 
     def _start(self, takers: dict[Serving, str], failure: LbFailure | None, now: float,
                running: Iterable[MoveRecord] = ()) -> tuple[list[MoveRecord], Outbox]:

@@ -4,7 +4,7 @@ and what must survive a restart. Nothing is decided here."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from ipaddress import ip_address
 
 from lbctl.ground.effects import Outbox, Save, to_switch
@@ -12,7 +12,7 @@ from lbctl.ground.serving import Directory, Serving
 from lbctl.ground.tokens import Tokens
 from lbctl.openflow.flow import Flow
 from lbctl.openflow.meters import meters
-from lbctl.openflow.probe_rules import Watched
+from lbctl.openflow.probe_rules import Watched, fence_code
 from lbctl.openflow.rules import SERVING
 from lbctl.openflow.slice_rules import slice_flows
 from lbctl.openflow.source_rules import Internal
@@ -33,11 +33,12 @@ Piece = Callable[[State], State]
 class Ground:
     """`in_force` is changed by lbctl/changes/ alone; whoever needs a setting reads it here when it is needed."""
 
-    def __init__(self, in_force: InForce, fence_code: str, now: float, log: Log) -> None:
-        """fence_code: see openflow/probe_rules.py; `log(event, level=..., **keys)` is told what a person might want to
-        know."""
+    def __init__(self, in_force: InForce, fence_code: str, fences: Mapping[str, int], now: float, log: Log) -> None:
+        """fence_code: the site's secret, and fences: how many codes of each LB have been used, see
+        openflow/probe_rules.py. `log(event, level=..., **keys)` is told what a person might want to know."""
         self.in_force = in_force
         self.fence_code = fence_code
+        self.fences = Counter(fences)
         self.log = log
         self.seed = int(now)
         """Where translated ports and health checks' sequence numbers start; another one in each run."""
@@ -75,8 +76,20 @@ class Ground:
 
     def new_switch(self, lb: LoadBalancer) -> Switch:
         """The switch of an LB that has not connected yet."""
-        watched = Watched((lb.dpid & 0xFFFFFFFFFFFF).to_bytes(6).hex(":"), self.fence_code) if self.fence_code else None
-        return Switch(lb, watched, self.limits(), self._alike, self._internal)
+        return Switch(lb, self._watched(lb), self.limits(), self._alike, self._internal)
+
+    def _watched(self, lb: LoadBalancer) -> Watched | None:
+        """None: there is no secret."""
+        if not self.fence_code:
+            return None
+        identity = (lb.dpid & 0xFFFFFFFFFFFF).to_bytes(6).hex(":")
+        return Watched(identity, fence_code(self.fence_code, identity, self.fences[lb.name]))
+
+    def fence_used(self, switch: Switch) -> Outbox:
+        """That LB has been fenced, which others may have seen: it gets another code, with all else that it misses."""
+        self.fences[switch.lb.name] += 1
+        switch.watched = self._watched(switch.lb)
+        return [self.save()]
 
     def limits(self) -> Limits:
         """Of the external and the internal network, see Settings.limit."""
@@ -150,7 +163,8 @@ class Ground:
 
     def state(self) -> State:
         """What must survive a restart, as it is now."""
-        state = State(fence_code=self.fence_code, orders=self.in_force.orders)
+        fences = {name: used for name, used in self.fences.items() if name in self.switches and used}
+        state = State(fence_code=self.fence_code, fences=fences, orders=self.in_force.orders)
         for piece in self._pieces:
             state = piece(state)
         return state

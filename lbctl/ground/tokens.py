@@ -99,6 +99,12 @@ class Tokens:
         """That LB's connection has ended: nothing that it was asked will be answered."""
         self._out = {token: waiting for token, waiting in self._out.items() if waiting.lb != lb}
 
+    def refused(self, lb: str, reason: str, now: float) -> Outbox:
+        """That LB has refused an order that has no token: whatever it was to confirm may rest on that."""
+        doubtful = [token for token, waiting in self._out.items()
+                    if waiting.lb == lb and isinstance(waiting, Confirmation)]
+        return [effect for token in doubtful for effect in self.failed(token, reason, now)]
+
     # What comes back. A token that nobody waits for is ignored.
 
     def confirmed(self, token: int, now: float) -> Outbox:

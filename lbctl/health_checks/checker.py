@@ -50,6 +50,7 @@ SOON = 0.02
 NO_MAC = bytes(6)
 """In frames to table deliver_server, which sets both MACs."""
 UDP_HEADER = 8
+UNREACHABLE = Verdict(False, "unreachable", "unreachable (ICMP)")
 
 
 @dataclass(eq=False, slots=True)
@@ -66,6 +67,8 @@ class Flight:
     pause: float
     verdict: Verdict | None = None
     """Its time is over, and that is to be its verdict."""
+    unreachable: bool = False
+    """An ICMP error has answered it, and it has been asked once more."""
     over: bool = False
 
     @property
@@ -173,6 +176,8 @@ class Checker:
         out: Outbox = []
         for flight in flights:
             said, flight.verdict = flight.attempt.expired()
+            if flight.unreachable:
+                flight.verdict = UNREACHABLE
             out += self._say(flight, said)
             flight.deadline = now + self._ground.settings.barrier_timeout
             flight.again_at = float("inf")
@@ -270,9 +275,9 @@ class Checker:
             flight.again_at = max(flight.again_at, now + flight.pause)
         return self._say(flight, said) + (self._end(flight, verdict, now) if verdict else [])
 
-    def concerned(self, packet_in: PacketIn) -> Flight | None:
-        """The check whose packet an ICMP error quotes."""
-        if not self._flights:
+    def concerned(self, switch: Switch, packet_in: PacketIn) -> Flight | None:
+        """The check whose packet an ICMP error quotes. Checks go inside, so nobody outside has met one."""
+        if not self._flights or switch.of_ports is None or packet_in.in_port == switch.of_ports.external.number:
             return None
         try:
             packet = packets.decode(packet_in.frame)
@@ -282,8 +287,13 @@ class Checker:
         return self._flights.get(found.key) if found else None
 
     def unreachable(self, flight: Flight, now: float) -> Outbox:
-        """An ICMP error has answered it."""
-        return self._end(flight, Verdict(False, "unreachable", "unreachable (ICMP)"), now)
+        """An ICMP error has answered it. It is asked once more, since errors are easily forged, and some pass by
+        (RFC 5927): what answers then is there; a second error, or none, is the verdict."""
+        if not flight.unreachable:
+            flight.unreachable = True
+            flight.again_at = max(flight.again_at, now + flight.pause)
+            return self._say(flight, flight.attempt.again() or flight.attempt.begin())
+        return self._end(flight, UNREACHABLE, now)
 
     # What follows.
 

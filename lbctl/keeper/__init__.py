@@ -7,5 +7,5 @@ The room uses lbctl.entries, lbctl.values, lbctl.site.model and lbctl.http. No R
 where there is none of them. docs/keeper.md describes it.
 
 rows: Row, Section, Stream, RowKind, sections, entries, derived_ports. batches: Batch, BatchKind, Reply, Answer, encode,
-decode, MalformedBatch.
+decode, MalformedBatch. claims: own_rows.
 """

@@ -101,8 +101,8 @@ class Balancing:
     def _usable(self) -> set[str]:
         """The LBs that can take something over."""
         failed = self._fitness.failed()
-        return {switch.lb.name for switch in self._ground.ready()
-                if switch.ports_up and switch.lb.name not in self._drained and switch.lb.name not in failed}
+        return {name for name, switch in self._ground.switches.items()
+                if switch.fit and switch.ports_up and name not in self._drained and name not in failed}
 
     def set_drained(self, name: str, drained: bool) -> Outbox:
         """From now on that LB is to be empty, or may be used again; kept across a restart. Raises Refused: unknown

@@ -76,8 +76,10 @@ class Movement:
         for name in (serving.assigned, to):
             switch = switches[name]
             if not switch.ready or switch.of_ports is None:
-                raise Refused(409, "Load balancer not connected", f"{name} is {switch.state}: {switch.reason}")
+                raise Refused(409, "Load balancer not connected", f"{name} is {switch.condition}: {switch.trouble}")
         source, target = switches[serving.assigned], switches[to]
+        if not target.fit:
+            raise Refused(409, "Load balancer is unfit", f"{to} is {target.condition}: {target.trouble}")
         if not target.ports_up:
             raise Refused(409, "Load balancer not connected", f"{to}: {target.reason}")
         if failure := self._fitness.failed().get(to):

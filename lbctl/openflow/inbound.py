@@ -7,6 +7,7 @@ exception: a switch must not be able to stop the controller.
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ REMOVED_IDLE, REMOVED_HARD = 0, 1
 _PACKET_IN = struct.Struct("!8xIHBBQHH")
 _FLOW_REMOVED = struct.Struct("!8xQHBBIIHHQQ")
 _FLOW_STATS = struct.Struct("!2xB21xQQQ")
+_RULE_STATS = struct.Struct("!12xHHH6xQ")
 _MATCH_HEAD = struct.Struct("!HH")
 _IN_PORT = struct.Struct("!II")
 _OXM_IN_PORT = 0x80000004
@@ -142,6 +144,24 @@ class FlowStats(NamedTuple):
     cookie: int
     packets: int
     bytes: int
+
+
+class RuleStats(NamedTuple):
+    """Any flow, as far as it takes to tell whether somebody has changed it. for_a_time: it goes by itself. digest: of
+    its priority, match and instructions."""
+
+    table: int
+    cookie: int
+    for_a_time: bool
+    digest: int
+
+
+def decode_rules(body: bytes) -> Iterator[RuleStats]:
+    """Each record of a flow-statistics reply's body."""
+    for offset, length, table in stats_records(body):
+        priority, _, hard_timeout, cookie = _RULE_STATS.unpack_from(body, offset)
+        digest = zlib.crc32(body[offset + 48:offset + length], priority)
+        yield RuleStats(table, cookie, hard_timeout != 0, digest)
 
 
 def stats_records(body: bytes) -> Iterator[tuple[int, int, int]]:

@@ -7,15 +7,17 @@ a living ovs-vswitchd: no datapath rewrites ARP (ofproto/trace shows slow_path(a
 number, so that all probes of a path share one cached flow: with one for each, 800 were looked at anew with each change
 of the flow tables.
 
-A fence is a probe whose target address is the site's fence code; its number is the sender address. It makes the switch
+A fence is a probe whose target address is the LB's fence code; its number is the sender address. It makes the switch
 ignore all other ARP requests and neighbour solicitations for a while (action learn, ovs-actions(7)), also without a
 controller: what is connected through the LB goes on, but nobody is told any more that an external IP is there.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 
 from lbctl.frames.discovery import SOLICITATION
 from lbctl.openflow import flow as f
@@ -31,9 +33,17 @@ FENCE_SECONDS = 30
 LEARNED_COOKIE = MARK << 56 | Kind.FENCED << 48
 
 
+def fence_code(secret: str, identity: str, used: int) -> str:
+    """The code by which that LB is fenced next, an IPv4 address. A fence can be seen on the network, so its code is the
+    LB's own, and another one once it has been used. secret: of the site. used: how many have been."""
+    digest = hashlib.sha256(f"{secret} {identity} {used}".encode()).digest()
+    codes = (digest[place:place + 4] for place in range(0, len(digest), 4))
+    return str(next(code for code in map(IPv4Address, codes) if str(code) not in (ASKED, FENCED)))
+
+
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """How an LB is meant by a probe: identity, a MAC that is in no frame's header; and the site's fence code, an IPv4
+    """How an LB is meant by a probe: identity, a MAC that is in no frame's header; and by a fence: its code, an IPv4
     address."""
 
     identity: str

@@ -26,6 +26,7 @@ from lbctl.values.addresses import Address
 from lbctl.values.transfer import Strategy
 
 FORMAT = 1
+SECRET_BYTES = 16
 
 
 class StoreError(Exception):
@@ -44,7 +45,8 @@ class UnfinishedMove:
 @dataclass(frozen=True, slots=True)
 class State:
     """assigned: external IP -> LB name; unfinished: external IP -> its move; watched: the LBs whose data paths have
-    answered probes; fence_code: see openflow/probe_rules.py ("": none, no LB can be fenced); orders: for services;
+    answered probes; fence_code: the secret of openflow/probe_rules.py ("": none, no LB can be fenced), and fences: LB
+    -> how many of its codes have been used; orders: for services;
     drained: LBs that an operator wants empty; checked: what is known of servers, of the services whose check has been
     passed; slices: who has those of sliced services."""
 
@@ -52,6 +54,7 @@ class State:
     unfinished: Mapping[Address, UnfinishedMove] = field(default_factory=dict)
     watched: frozenset[str] = frozenset()
     fence_code: str = ""
+    fences: Mapping[str, int] = field(default_factory=dict)
     orders: Mapping[ServiceName, ServiceOrder] = field(default_factory=dict)
     drained: frozenset[str] = frozenset()
     checked: Mapping[ServiceName, Checked] = field(default_factory=dict)
@@ -59,13 +62,18 @@ class State:
 
 
 def new_fence_code() -> str:
-    """Nobody shall guess it; 0.0.0.0 and 0.0.0.1 mean something else."""
-    return str(IPv4Address(secrets.randbelow(2**32 - 2) + 2))
+    """Nobody shall guess it, nor find it out from a code that was made of it."""
+    return secrets.token_hex(SECRET_BYTES)
 
 
 def _fence_code(text: str) -> str:
-    """Raises ValueError if it is no IPv4 address."""
-    return text and str(IPv4Address(text))
+    """None, of one that an earlier release has kept: an IPv4 address, the same for all LBs. Raises ValueError if it is
+    neither."""
+    if "." in text:
+        return str(IPv4Address(text)) and ""
+    if text and len(bytes.fromhex(text)) != SECRET_BYTES:
+        raise ValueError(f"fence_code must have {2 * SECRET_BYTES} hex digits")
+    return text
 
 
 class FileStore:
@@ -85,6 +93,7 @@ class FileStore:
                           for ip, move in document["unfinished"].items()},
                          frozenset(map(str, document.get("watched", ()))),
                          _fence_code(document.get("fence_code", "")),
+                         {str(lb): int(used) for lb, used in document.get("fences", {}).items()},
                          orders_of(document.get("orders", ())), frozenset(map(str, document.get("drained", ()))),
                          checks.checked_of(document.get("checked", ())),
                          saved_slices.slices_of(document.get("slices", ())))
@@ -103,6 +112,7 @@ class FileStore:
                            for ip, move in state.unfinished.items()},
             "watched": sorted(state.watched),
             "fence_code": state.fence_code,
+            "fences": dict(state.fences),
             "orders": rows_of(state.orders),
             "drained": sorted(state.drained),
             "checked": checks.rows_of(state.checked),

@@ -21,6 +21,9 @@ from lbctl.values.side import EXTERNAL
 ENTRIES_ONLY = Kind.ENTRY_IN & Kind.ENTRY_OUT
 """A bit that, in the access tables, only entries' kinds have: a question costs a walk through all of them."""
 assert not (Kind.PIPELINE | Kind.SLICE) & ENTRIES_ONLY
+ACCESS_TABLES = ("access_in", "access_out")
+RULES = MARK << 56, MASK_MARK | ENTRIES_ONLY << 48
+"""Cookie and mask of the access tables' flows that are no entries."""
 
 
 class Question(NamedTuple):
@@ -68,9 +71,9 @@ class ReadBack:
         `answered_for`."""
         found: list[Question] = []
         for table in sorted(TABLES.values(), key=lambda table: table.name != "arp"):
-            if table.name in ("access_in", "access_out"):
+            if table.name in ACCESS_TABLES:
                 kind = Kind.ENTRY_IN if table.name == "access_in" else Kind.ENTRY_OUT
-                found += [Question(table.name, MARK << 56, MASK_MARK | ENTRIES_ONLY << 48),
+                found += [Question(table.name, *RULES),
                           Question(table.name, MARK << 56 | kind << 48, MASK_KIND, of_entries=True)]
             else:
                 found.append(Question(table.name, MARK << 56, MASK_MARK))

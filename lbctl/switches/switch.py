@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from lbctl.openflow.cookies import MASK_ALL
 from lbctl.openflow.delivery_rules import delivery_flows, direct_servers
+from lbctl.openflow.errors import Refusal
 from lbctl.openflow.flow import Flow, Identity
 from lbctl.openflow.messages import AddFlows, DeleteCookie, DeleteFlows, Message
 from lbctl.openflow.ports import Port, Ports
@@ -20,6 +22,7 @@ from lbctl.site.model import ExternalIp, LoadBalancer
 from lbctl.switches.hearing import Hearing
 from lbctl.values.addresses import Address
 
+Condition = Literal["disconnected", "reading", "unfit", "ready"]
 Limits = tuple[int | None, int | None]
 """Of the external and the internal network."""
 
@@ -61,6 +64,12 @@ class Switch:
         self._alike = alike
         self._internal = internal
         self.state = "disconnected"
+        self.confirmed = False
+        """Has it said that it holds what was ordered when it came?"""
+        self.refusal: Refusal | None = None
+        """What it has refused and has not taken since."""
+        self.foreign = 0
+        """Flows in its tables that are none of ours."""
         self.reason: str | None = "has not connected yet"
         self.ports = {role: PortState(name) for role, name in lb.ports().items()}
         """By what they are for: external, internal, or a transport."""
@@ -84,6 +93,25 @@ class Switch:
     @property
     def ready(self) -> bool:
         return self.state == "ready"
+
+    @property
+    def fit(self) -> bool:
+        """Is it known to hold what it was ordered to? Only such an LB gets external IPs."""
+        return self.ready and self.confirmed and self.refusal is None
+
+    @property
+    def condition(self) -> Condition:
+        """For people: its state, but ready is only who is fit."""
+        if self.state == "disconnected":
+            return "disconnected"
+        if self.refusal:
+            return "unfit"
+        return "ready" if self.fit else "reading"
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it is not ready, or what is wrong with it."""
+        return f"{self.refusal}; {self.refusal.mend}" if self.refusal else self.reason
 
     @property
     def of_ports(self) -> Ports | None:
@@ -142,6 +170,7 @@ class Switch:
 
     def disconnected(self, reason: str, now: float) -> None:
         self.state, self.reason, self.lost_at = "disconnected", reason, now
+        self.confirmed, self.refusal, self.foreign = False, None, 0
         self._held.clear()
         self.hearing.forget()
 

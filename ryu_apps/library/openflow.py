@@ -113,7 +113,7 @@ def _by_library(message: Message) -> list[tuple[SeldomMessage, int]]:
         case SetMeter(meter, rate, burst):
             band = parser.OFPMeterBandDrop(rate=rate, burst_size=burst)
             flags = ofp.OFPMF_PKTPS | ofp.OFPMF_BURST | ofp.OFPMF_STATS
-            # ADD fails where the meter is there already (shell/events.py knows that); MODIFY then sets its rate.
+            # ADD fails where the meter is there already (openflow/errors.py knows that); MODIFY then sets its rate.
             return [(parser.OFPMeterMod(SWITCH, command, flags, meter, [band]), 0)
                     for command in (ofp.OFPMC_ADD, ofp.OFPMC_MODIFY)]
         case Configure():

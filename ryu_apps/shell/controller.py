@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from lbctl.control import ControlFunction
 from lbctl.copies.client import KeeperError
+from lbctl.ground.effects import Outbox
 from lbctl.openflow.outbound import EntryCodec
 from lbctl.site.file import ConfigError, load
 from lbctl.store import FileStore, new_fence_code
@@ -16,6 +18,7 @@ from lbctl.values.refused import Refused
 from ryu_apps.shell import collector
 from ryu_apps.shell.effects import Effects
 from ryu_apps.shell.events import Events
+from ryu_apps.shell.faults import Faults
 from ryu_apps.shell.log import log, tell
 from ryu_apps.shell.orders import Orders
 from ryu_apps.shell.sender import Encode
@@ -45,14 +48,16 @@ class Controller:
     def __init__(self, site_file: Path, state_file: Path, encode: Encode, threads: Threads) -> None:
         self._site_file, self._threads = site_file, threads
         self._now = Clock().now
-        self._reload = False
+        self._reload = self._loading = False
         store = FileStore(state_file)
         state = store.load()
         state = replace(state, fence_code=state.fence_code or new_fence_code())
         self._control = ControlFunction(load(site_file), state, self._now(), tell)
         self._switchboard = Switchboard(encode, self._codec(), threads)
-        self._effects = Effects(self._control, self._switchboard, store, site_file.parent, threads, self._now)
-        self.events = Events(self._control, self._switchboard, self._effects.carry_out, self._now)
+        self._faults = Faults(self._control.ground.counters, self._now)
+        self._effects = Effects(self._control, self._switchboard, store, site_file.parent, threads, self._now,
+                                self._faults)
+        self.events = Events(self._control, self._switchboard, self._effects.carry_out, self._now, self._faults)
         self.orders = Orders(self._control, self._effects, threads, self._now)
 
     def start(self) -> None:
@@ -67,11 +72,15 @@ class Controller:
 
     def _tick_loop(self) -> None:
         while True:
-            if self._reload:
-                self._reload = False
-                self._load_site()
-            self._effects.carry_out(self._control.tick(self._now()))
+            if self._reload and not self._loading:
+                self._reload, self._loading = False, True
+                self._threads.spawn(self._faults.contain, self._load_site)
+            for timer in self._control.timers:
+                self._faults.contain(self._ring, timer)
             self._threads.sleep(TICK)
+
+    def _ring(self, timer: Callable[[float], Outbox]) -> None:
+        self._effects.carry_out(timer(self._now()))
 
     def _thaw_loop(self) -> None:
         while True:
@@ -82,10 +91,14 @@ class Controller:
         self._reload = True
 
     def _load_site(self) -> None:
-        """A bad file is refused, and the old one stays."""
+        """A bad file is refused, and the old one stays. To read one takes a second for each thousand external IPs, and
+        nobody waits for that."""
         keepers = self._effects.keepers
         try:
-            site = load(self._site_file)
+            try:
+                site = self._threads.apart(load, self._site_file)
+            finally:
+                self._loading = False
             keepers.check(site.keepers)
             out = self._control.services.use_file(site, self._now())
         except (ConfigError, KeeperError, Refused) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import ParamSpec
 
 from lbctl.control import ControlFunction
 from lbctl.ground.effects import CountSockets, FetchCopy, Outbox, Save, SendBatch, Solve, ToSwitch, WriteRecords
@@ -11,6 +12,7 @@ from lbctl.keeper.batches import Reply
 from lbctl.keeper.rows import Row
 from lbctl.site.model import Keeper
 from lbctl.store import FileStore
+from ryu_apps.shell.faults import Faults
 from ryu_apps.shell.keepers import KeeperCalls
 from ryu_apps.shell.records import RecordWriter
 from ryu_apps.shell.saving import Saver
@@ -18,13 +20,15 @@ from ryu_apps.shell.solver import solve
 from ryu_apps.shell.switchboard import Switchboard
 from ryu_apps.shell.threads import Threads
 
+P = ParamSpec("P")
+
 
 class Effects:
     """directory: of the site file. now: seconds since the epoch, on a clock that does not jump. Raises KeeperError."""
 
     def __init__(self, control: ControlFunction, switchboard: Switchboard, store: FileStore, directory: Path,
-                 threads: Threads, now: Callable[[], float]) -> None:
-        self._control, self._threads, self._now = control, threads, now
+                 threads: Threads, now: Callable[[], float], faults: Faults) -> None:
+        self._control, self._threads, self._now, self._faults = control, threads, now, faults
         self._senders = switchboard.senders
         self.keepers = KeeperCalls(directory, control.ground.site, self._sent, self._fetched, self._counted, threads)
         self.saver = Saver(store, self._saved, threads)
@@ -56,21 +60,25 @@ class Effects:
             case WriteRecords():
                 self.records.write(effect)
 
+    def _answer(self, told: Callable[P, Outbox | None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """The core is told what came of an effect, and has an answer."""
+        self._faults.contain(lambda: self.carry_out(told(*args, **kwargs) or []))
+
     def _saved(self, token: int, error: str | None) -> None:
         if error is None:
-            self.carry_out(self._control.confirmed(token, self._now()))
+            self._answer(self._control.confirmed, token, self._now())
         else:
-            self.carry_out(self._control.not_saved(token, error, self._now()))
+            self._answer(self._control.not_saved, token, error, self._now())
 
     def _solve(self, order: Solve) -> None:
         answer = solve(order.problem, order.algorithm, self._threads)
-        self.carry_out(self._control.balancing.solved(answer, self._now()))
+        self._answer(self._control.balancing.solved, answer, self._now())
 
     def _sent(self, keeper: Keeper, reply: Reply | None, detail: str) -> None:
-        self._control.feeds.answered(keeper.server.packed, reply, detail, self._now())
+        self._answer(self._control.feeds.answered, keeper.server.packed, reply, detail, self._now())
 
     def _counted(self, token: int, counts: Mapping[int, int] | None) -> None:
-        self._control.sockets_counted(token, counts, self._now())
+        self._answer(self._control.sockets_counted, token, counts, self._now())
 
     def _fetched(self, token: int, rows: list[Row] | None) -> None:
-        self.carry_out(self._control.copy_fetched(token, rows, self._now()))
+        self._answer(self._control.copy_fetched, token, rows, self._now())

@@ -4,30 +4,48 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_address
 
 from lbctl.control import ControlFunction
 from lbctl.ground.effects import Outbox
+from lbctl.openflow.errors import decode_error
 from lbctl.switches.switch import PortState
+from lbctl.values.addresses import Address
 from lbctl.values.refused import Refused
 from ryu_apps.shell import wire
+from ryu_apps.shell.faults import Faults
 from ryu_apps.shell.log import log
 from ryu_apps.shell.sender import SwitchConnection
 from ryu_apps.shell.switchboard import Switchboard
 from ryu_apps.shell.wire import token_of
 
 
+def peer(address: str) -> Address | None:
+    """Where a connection comes from; an IPv4 address also where the socket has made IPv6 of it."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return None
+    return getattr(found, "ipv4_mapped", None) or found
+
+
 class Events:
     """carry_out: what is done with the core's answers. now: seconds since the epoch, on a clock that does not jump."""
 
     def __init__(self, control: ControlFunction, switchboard: Switchboard, carry_out: Callable[[Outbox], None],
-                 now: Callable[[], float]) -> None:
+                 now: Callable[[], float], faults: Faults) -> None:
         self._control, self._switchboard, self._carry_out, self._now = control, switchboard, carry_out, now
+        self._faults = faults
         self._names = switchboard.names
 
     def connected(self, connection: SwitchConnection, dpid: int, address: str, ports: Sequence[PortState]) -> None:
         """A switch has shaken hands; address: where it connects from."""
+        if not self._faults.contain(self._connected, connection, dpid, address, ports):
+            connection.close()
+
+    def _connected(self, connection: SwitchConnection, dpid: int, address: str, ports: Sequence[PortState]) -> None:
         try:
-            name, out = self._control.switch_connected(dpid, ports, self._now())
+            name, out = self._control.switch_connected(dpid, ports, self._now(), peer(address))
         except Refused as refusal:
             log.error("switch refused", dpid=f"{dpid:016x}", address=address, reason=str(refusal))
             connection.close()
@@ -37,12 +55,18 @@ class Events:
 
     def lost(self, connection: SwitchConnection) -> None:
         """Its connection has ended."""
+        self._faults.contain(self._lost, connection)
+
+    def _lost(self, connection: SwitchConnection) -> None:
         name = self._switchboard.lost(connection)
         if name is not None:
             self._carry_out(self._control.switch_lost(name, "the OpenFlow connection ended", self._now()))
 
     def ports_changed(self, connection: SwitchConnection, ports: Sequence[PortState]) -> None:
         """One of its ports has come, gone, or changed; ports: all that there are now."""
+        self._faults.contain(self._ports_changed, connection, ports)
+
+    def _ports_changed(self, connection: SwitchConnection, ports: Sequence[PortState]) -> None:
         name = self._names.get(connection)
         if name is not None:
             self._carry_out(self._control.ports_changed(name, ports, self._now()))
@@ -50,10 +74,13 @@ class Events:
     def ports_read(self, xid: int, received: Mapping[int, int]) -> None:
         """Answers a ReadPorts: frames received, by number of the port."""
         if (token := token_of(xid)) is not None:
-            self._control.ports_read(token, received)
+            self._faults.contain(self._control.ports_read, token, received)
 
     def message(self, connection: SwitchConnection, kind: int, xid: int, message: bytes) -> None:
         """A message of a type that comes often, whole."""
+        self._faults.contain(self._message, connection, kind, xid, message)
+
+    def _message(self, connection: SwitchConnection, kind: int, xid: int, message: bytes) -> None:
         name = self._names.get(connection)
         if name is None:
             return
@@ -75,8 +102,5 @@ class Events:
             self._carry_out(control.confirmed(token, now))
 
     def _on_error(self, name: str, token: int, message: bytes, now: float) -> None:
-        kind, code = struct.unpack_from("!HH", message, 8)
-        if (kind, code) != (wire.METER_MOD_FAILED, wire.METER_EXISTS):
-            refused = message[13] if len(message) > 13 else "?"
-            reason = f"OpenFlow error type {kind} code {code} for message type {refused}"
-            self._carry_out(self._control.failed(name, token, reason, now))
+        if refusal := decode_error(message):
+            self._carry_out(self._control.failed(name, token, refusal, now))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from http import HTTPStatus
 from urllib.parse import parse_qs, urljoin
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -18,11 +18,12 @@ NOT_LOADED = "The app ryu_apps/load_balancer.py is not loaded: start ryu-manager
 class Application:
     """Takes each request, whatever its path and method: lbctl.api answers all of them, and never with a traceback.
 
-    orders: finds those of the control function, if it is loaded. token: what requests must carry, if anything.
+    orders: finds those of the control function, if it is loaded. token: what requests must carry, if anything. names:
+    of the host.
     """
 
-    def __init__(self, orders: Callable[[], Orders | None], token: str | None) -> None:
-        self._orders, self._token = orders, token
+    def __init__(self, orders: Callable[[], Orders | None], token: str | None, names: Collection[str]) -> None:
+        self._orders, self._token, self._names = orders, token, names
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         response = self._answer(environ)
@@ -40,13 +41,15 @@ class Application:
             request = read(environ)
         except (OSError, ValueError) as error:
             return failure(400, f"The request could not be read: {error}.")
-        return dispatch(request, orders, self._token)
+        return dispatch(request, orders, self._token, self._names)
 
 
 def read(environ: WSGIEnvironment) -> Request:
     """WSGI carries bytes as latin-1 text. Raises OSError or ValueError if the body cannot be read."""
     headers = {name[5:].replace("_", "-").lower(): value for name, value in environ.items() if name.startswith("HTTP_")}
-    headers["content-type"] = environ.get("CONTENT_TYPE", "")
+    # Of a request without a type eventlet's server says that it is text/plain.
+    sent = {name.lower() for name, _ in environ.get("headers_raw", (("content-type", ""),))}
+    headers["content-type"] = environ.get("CONTENT_TYPE", "") if "content-type" in sent else ""
     path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
     query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
     body = environ["wsgi.input"].read(BODY_LIMIT + 1)

@@ -7,8 +7,6 @@ SHORTEST = {ERROR: 12, MULTIPART_REPLY: 16, BUNDLE_CONTROL: 16}
 """Bytes that such a message has at least (OpenFlow 1.4.0, section 7); a header has 8."""
 COMMIT_REPLY = b"\x00\x05"
 """The type of a BUNDLE_CONTROL, at bytes 12 and 13."""
-METER_MOD_FAILED, METER_EXISTS = 12, 1
-"""Type and code of an ERROR."""
 XID_MARK = 0x4C000000
 """The high byte of our xids; the token is in the other 24 bits (0: nothing waits for an answer)."""
 

@@ -22,6 +22,7 @@ from topologies.queues import long_receive_queues  # noqa: E402
 
 FAILED = pytest.StashKey[bool]()
 """Of a test: has it failed so far?"""
+INTERNAL_ERROR = "internal error"
 LONGEST = (
     "test_slices",
     "test_restart",
@@ -81,7 +82,10 @@ def as_found(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     found: AsFound = request.getfixturevalue("found")
+    faults = found.bed.controller.logged(INTERNAL_ERROR)
     yield
+    if not getattr(request.module, "FAULTS_EXPECTED", False):
+        assert found.bed.controller.logged(INTERNAL_ERROR) <= faults, found.bed.diagnostics()
     if request.node.stash.get(FAILED, False):
         found.rebuild()
     elif restored := found.restore():

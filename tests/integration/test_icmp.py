@@ -14,6 +14,7 @@ import pytest
 
 from tests.bed import frames
 from tests.bed.bed import Bed
+from tests.bed.controller import APPS
 from tests.bed.namespaces import Namespace
 from tests.bed.patience import limit
 from tests.bed.traffic import RawPort, connect, request
@@ -33,7 +34,8 @@ from tests.integration.icmp_tools import (
     trace,
 )
 
-BED = icmp_site.BED
+BED = {**icmp_site.BED, "apps": ("tests/integration/naive_audits.py", *APPS)}
+"""Flows that a test takes away by hand stay away."""
 MUCH = 400_000
 """Bytes that need several round trips."""
 DNS, SERVER_DNS, CLOSED = 53, 5353, 4999

@@ -13,6 +13,7 @@ import pytest
 
 from lbctl.site.model import ExternalIp, Server, Service, Site
 from tests.bed.bed import Bed
+from tests.bed.controller import APPS
 from tests.bed.namespaces import Namespace
 from tests.bed.patience import limit
 from tests.bed.sites import simple_site, with_nat_gateway
@@ -42,7 +43,8 @@ def site() -> Site:
     return with_nat_gateway(whole, 6)
 
 
-BED = {"site": site(), "inside": INSIDE}
+BED = {"site": site(), "inside": INSIDE, "apps": ("tests/integration/naive_audits.py", *APPS)}
+"""Flows that a test takes away by hand stay away."""
 
 
 def prepare(bed: Bed) -> None:

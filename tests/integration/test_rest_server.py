@@ -67,7 +67,7 @@ def ask(
     port, _, secret = server
     extra = f"Authorization: Bearer {secret}\r\n" if secret and token else ""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-        connection.sendall(f"{head}Host: x\r\nConnection: close\r\n{extra}\r\n".encode("latin-1") + body)
+        connection.sendall(f"{head}Host: localhost\r\nConnection: close\r\n{extra}\r\n".encode("latin-1") + body)
         answer = b""
         while part := connection.recv(65536):
             answer += part

@@ -200,7 +200,7 @@ class FakeControl:
         for number, switch in enumerate(self.switches.values(), 1):
             switch.set_ports([PortState(name, port, f"02:00:00:00:0{number}:0{port}", True)
                               for port, name in enumerate(switch.lb.ports().values(), 1)])
-            switch.state = "ready"
+            switch.state, switch.confirmed = "ready", True
             switch.neighbours[SERVER_1] = "02:00:00:00:00:11"
         for address, name in self.assignment.items():
             self.switches[name].roles[address] = SERVING

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import re
 import struct
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address, ip_network
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 from lbctl.openflow import messages as m
 from lbctl.openflow.entry_flows import entry_flows
+from lbctl.openflow.errors import Refusal
 from lbctl.openflow.flow import (
     CheckLarger,
     FinTimeout,
@@ -205,6 +207,8 @@ class FakeSwitch:
         self.received = {1: 0, 2: 0}
         """Frames that have come in by each port, as its counter says."""
         self.configured = False
+        self.full: set[str] = set()
+        """Tables that take no more flows."""
         self.lose_tables()
 
     def lose_tables(self) -> None:
@@ -233,7 +237,12 @@ class FakeSwitch:
 
     def apply(self, message: m.Message, now: float) -> tuple[list[Sent], list[Event]]:
         """What one message does: frames sent, and answers."""
+        refused = list(self._refused(message))
+        if refused and getattr(message, "token", None) is not None:
+            return [], [Event("failed", (message.token, refused[0]))]
         self._change(message, now)
+        if refused:
+            return [], [Event("failed", (0, refusal)) for refusal in refused]
         match message:
             case m.PacketOut():
                 return self._packet_out(message, now)
@@ -252,6 +261,23 @@ class FakeSwitch:
             case m.Configure():
                 self.configured = True
         return [], []
+
+    def _refused(self, message: m.Message) -> Iterator[Refusal]:
+        """For each flow that there is no room for."""
+        match message:
+            case m.AddFlows(flows):
+                wanted = list(flows)
+            case m.AddEntries(entries, _):
+                wanted = [flow for entry in entries for flow in entry_flows(entry, self.linger)]
+            case _:
+                return
+        for flow in wanted:
+            if self._no_room(flow):
+                yield Refusal(f"a flow of table {flow.table}", "that table is full", "make room",
+                              of_entry=entry_keys(flow) is not None)
+
+    def _no_room(self, flow: Flow) -> bool:
+        return flow.table in self.full and flow.identity not in self.tables[flow.table]
 
     def _change(self, message: m.Message, now: float) -> None:
         """The messages that change tables."""
@@ -277,7 +303,8 @@ class FakeSwitch:
         for flow in flows:
             if flow.meter is not None:
                 assert flow.meter in self.meters, f"{flow.text()}: OVS refuses a flow whose meter is not there"
-            self.tables[flow.table][flow.identity] = Installed(flow, now, now)
+            if not self._no_room(flow):
+                self.tables[flow.table][flow.identity] = Installed(flow, now, now)
 
     def _delete(self, flows: Iterable[Flow]) -> None:
         for flow in flows:
@@ -462,7 +489,8 @@ def flow_removed(item: Installed, now: float, reason: int = 0) -> bytes:
 
 
 def stats_record(item: Installed, now: float) -> bytes:
-    """OpenFlow 1.4.0 section 7.3.5.2. In full for entries and deliveries; of other flows only the head."""
+    """OpenFlow 1.4.0 section 7.3.5.2. In full for entries and deliveries; of other flows the head, and a number that
+    stands for all the rest."""
     flow = item.flow
     if item.entry:
         tail = entry_match(item.entry[flow.table == "access_out"])
@@ -470,9 +498,11 @@ def stats_record(item: Installed, now: float) -> bytes:
     elif flow.table == "deliver_server" and any(field in ("ipv4_dst", "ipv6_dst") for field, _ in flow.match):
         tail = _delivery(flow)
     else:
-        tail = struct.pack("!HH4x", 1, 4)
+        text = flow.text(with_cookie=False).encode()
+        tail = struct.pack("!HH4x", 1, 4) + struct.pack("!HHIQ", 0xFFFF, 16, 0, zlib.crc32(text))
+    hard = flow.hard_timeout if item.hard == float("inf") else int(item.hard)
     head = struct.pack("!HBxIIHHHHHxxQQQ", 48 + len(tail), number(flow.table), *duration(item, now), flow.priority,
-                       item.idle, 0, int(flow.send_removed), 0, flow.cookie, item.packets, 60 * item.packets)
+                       item.idle, hard, int(flow.send_removed), 0, flow.cookie, item.packets, 60 * item.packets)
     return head + tail
 
 

@@ -93,6 +93,45 @@ def test_a_parameter_given_twice_is_refused():
     problem(dispatch(request, Api().orders), 422)
 
 
+# Whose order is it?
+
+
+FAILOVER = "/v1/load-balancers/lb-a/failover"
+
+
+@pytest.mark.parametrize("headers", [
+    {"origin": "https://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"},
+    {"sec-fetch-site": "same-site"}, {"origin": "http://127.0.0.1:9090", "host": "127.0.0.1:8080"}])
+def test_a_page_of_another_site_gives_no_orders(headers):
+    api = Api()
+    for method, path in (("POST", FAILOVER), ("DELETE", "/v1/moves/1"), ("POST", MOVE)):
+        problem(api.call(method, path, {"to": "lb-b"}, headers={"content-type": "application/json", **headers}), 403)
+    assert api.call("GET", "/v1/health", headers=headers).status == 200
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded; charset=utf-8",
+                                  "multipart/form-data; boundary=x"])
+def test_a_form_gives_no_orders(kind):
+    problem(Api().call("POST", FAILOVER, b"a=b", headers={"content-type": kind}), 415)
+
+
+@pytest.mark.parametrize("headers", [{}, {"origin": "http://127.0.0.1:8080", "host": "127.0.0.1:8080"},
+                                     {"sec-fetch-site": "same-origin"}, {"sec-fetch-site": "none"}])
+def test_scripts_and_our_own_page_give_orders(headers):
+    assert Api().call("POST", FAILOVER, headers=headers).status == 202
+
+
+@pytest.mark.parametrize(("host", "status"), [
+    ("127.0.0.1:8080", 200), ("[::1]:8080", 200), ("localhost", 200), ("198.18.0.1", 200), ("lab-host:8080", 200),
+    ("evil.example", 421), ("evil.example:8080", 421), ("127.0.0.1.evil.example", 421)])
+def test_a_name_that_somebody_else_has_given_to_the_controller(host, status):
+    """DNS rebinding: a page's own name leads to the controller's address, so that the browser takes them for one."""
+    request = Request("GET", "/v1/health", {}, {"host": host})
+    assert dispatch(request, Api().orders, names={"lab-host"}).status == status
+    with_token = Request("GET", "/v1/health", {}, {"host": host, "authorization": "Bearer secret"})
+    assert dispatch(with_token, Api().orders, "secret").status == 200
+
+
 @pytest.mark.parametrize("header", [None, "Bearer", "Bearer wrong", "Basic secret", "Bearer sécret", "secret"])
 def test_without_the_token_nothing_is_shown(header):
     api = Api(token="secret")

@@ -69,7 +69,7 @@ def test_it_is_what_the_parts_have() -> None:
 def test_a_move_is_shown_with_its_external_ip() -> None:
     reading = Reading()
     for switch in reading.control.ground.switches.values():
-        switch.state = "ready"
+        switch.state, switch.confirmed = "ready", True
         switch.set_ports([PortState(name, number, f"02:00:00:00:00:0{number}", True)
                           for number, name in enumerate(switch.lb.ports().values(), 1)])
     for serving in reading.control.ground.external_ips:

@@ -36,6 +36,7 @@ def test_a_load_balancer_shows_its_state_ports_and_load():
         "internal_networks": ["10.0.0.0/24"],
         "external_ips": ["198.51.100.1"], "connections": 1, "capacity": 1.0, "drained": False,
         "load": {"packets_per_second": 0.0, "bytes_per_second": 0.0, "new_connections_per_second": 0.0},
+        "foreign_flows": 0,
         "counters": {"packet_ins": 7, "dropped": {"malformed": 2}, "other": {"resets": 1}}}
     assert api.get("/v1/load-balancers")["load_balancers"][0] == view
 

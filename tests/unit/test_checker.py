@@ -25,7 +25,7 @@ from lbctl.values.keys import inverse_key, pack_key, unpack_key
 from lbctl.values.protocols import TCP, UDP
 from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
-from tests.unit.fake_site import FakeSite, site
+from tests.unit.fake_site import ROUTER_MAC, FakeSite, site
 from tests.unit.fake_switch import packet_in
 
 CHECK = HealthCheck("tcp", interval=1.0, timeout=0.5, rise=2, fall=3)
@@ -687,3 +687,46 @@ def test_nothing_is_checked_where_nothing_is_to_be() -> None:
     assert world.checks == [] and not any("0x1b14" in item.flow.text() for item in world.switches["lb-a"].flows())
     with pytest.raises(Refused):
         world.control.movement.start(world.site.external_ips[0].address, "lb-a", Strategy.PRECOPY, world.now)
+
+
+# ICMP errors about checks.
+
+
+def icmp_error_about(world: CheckedSite, packet: packets.Packet, port: int) -> None:
+    """A port-unreachable that quotes that check's packet, by the LB's port of that number."""
+    name = world.serving(world.site.external_ips[0].address).assigned
+    mac = bytes.fromhex(world.switches[name].ports[port - 1].mac.replace(":", ""))
+    sent = packets.udp_datagram(mac, ROUTER_MAC, packet.src, packet.src_port, packet.dst, packet.dst_port, b"hello")
+    world.inject(name, icmp.error(sent, icmp.PORT_UNREACHABLE, ROUTER_MAC, packet.dst), port)
+
+
+def silent_udp() -> CheckedSite:
+    world = world_of(replace(CHECK, type="udp", request=b"hello", answer=None))
+    world.manners = {"10.0.0.10": "silent", "10.0.0.11": "silent"}
+    world.settle(2.0, 0.05)
+    return world
+
+
+def test_errors_about_checks_that_come_from_outside_are_nothing() -> None:
+    """Ports and addresses are easily guessed there, and a check goes inside."""
+    world = silent_udp()
+    for _ in range(100):
+        world.tick(0.05)
+        world.drain()
+        for flight in in_flight(world):
+            icmp_error_about(world, world.checks[-1][2], 1)
+            assert not flight.unreachable
+        world.drain()
+    assert world.down() == {}
+
+
+def test_a_server_that_answers_after_an_error_is_there() -> None:
+    """One error may be forged, or be of a router's bad moment."""
+    world = world_of(replace(CHECK, type="udp", request=b"hello", answer=b"answer"))
+    for _ in range(200):
+        world.tick(0.05)
+        for flight in in_flight(world):
+            if not flight.unreachable:
+                world.post(world.control.checker.unreachable(flight, world.now))
+        world.drain()
+    assert world.down() == {}

@@ -14,6 +14,7 @@ from lbctl.frames import icmp, packets
 from lbctl.frames.packets import ACK, SYN
 from lbctl.ground.effects import Save
 from lbctl.openflow.cookies import Kind, flow_cookie
+from lbctl.openflow.errors import Refusal
 from lbctl.openflow.messages import AddFlows, PacketOut
 from lbctl.store import State
 from lbctl.values.owners import owner_of
@@ -31,6 +32,20 @@ def world() -> FakeSite:
     world = FakeSite(site())
     world.settle(1.0)
     return world
+
+
+def test_a_switch_that_connects_from_elsewhere_is_not_the_lb() -> None:
+    plain = site()
+    first, second = plain.load_balancers
+    home, elsewhere = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2")
+    world = FakeSite(replace(plain, load_balancers=(replace(first, management_address=home), second)))
+    ports = world.switches["lb-a"].ports
+    for stranger in (elsewhere, None):
+        with pytest.raises(Refused, match="connects from 192.0.2.1"):
+            world.control.switch_connected(0xAA, ports, world.now, stranger)
+    assert world.control.ground.counters["switches_refused"] == 2
+    assert world.control.switch_connected(0xAA, ports, world.now, home)[0] == "lb-a"
+    assert world.control.switch_connected(0xAB, world.switches["lb-b"].ports, world.now, elsewhere)[0] == "lb-b"
 
 
 def order(world, address=ADDRESS, to="lb-b", strategy=Strategy.PRECOPY):
@@ -251,7 +266,7 @@ def test_any_statistics_while_reading_are_survived() -> None:
 
 def test_tokens_that_nobody_waits_for(world) -> None:
     assert world.control.confirmed(0xFFFFFF, world.now) == []
-    assert world.control.failed("lb-a", 0xFFFFFF, "error", world.now) == []
+    assert world.control.failed("lb-a", 0xFFFFFF, Refusal("a question", "error", order=False), world.now) == []
     assert world.control.not_saved(0xFFFFFF, "disk full", world.now) == []
     assert world.control.flow_stats(0xFFFFFF, b"", False, world.now) == []
 
@@ -348,8 +363,8 @@ def test_a_switch_that_refuses_the_entries_undoes_the_move(world) -> None:
     while move.step != "copy":
         world.round()
     token = next(message.token for message in world.to_switch["lb-b"] if getattr(message, "entries", None))
-    world.post(world.control.failed("lb-b", token, "table full", world.now))
-    assert (move.state, move.reason) == ("rolled-back", "table full")
+    world.post(world.control.failed("lb-b", token, Refusal("a bundle", "table full"), world.now))
+    assert (move.state, move.reason) == ("rolled-back", "lb-b: it refuses a bundle: table full")
     world.settle(5.0)
     world.check_settled()
 

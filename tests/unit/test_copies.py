@@ -7,6 +7,8 @@ import pytest
 from lbctl.entries.access_table import NO_HOP
 from lbctl.frames.packets import ACK, FIN
 from lbctl.ground.effects import FetchCopy, SendBatch
+from lbctl.keeper.rows import Row
+from lbctl.values.keys import pack_key, reply_key, unpack_key
 from lbctl.values.transfer import Strategy
 from tests.unit.fake_site import ROUTER_MAC
 from tests.unit.faulty_site import FaultySite, kept_site
@@ -198,3 +200,65 @@ def test_keepers_are_told_nothing_while_an_lb_is_unread() -> None:
 def test_only_external_ips_with_keeper_are_fed() -> None:
     world = begun("controller", "sockets")
     assert world.control.feeds.states(world.now) == []
+
+
+# A keeper is believed no more than is its own.
+
+
+def lies(world: FaultySite, liar: bytes) -> list[Row]:
+    """What a keeper of that server would say to get others' clients."""
+    stolen = [world.key(conversation) for conversation in world.conversations
+              if conversation.server.address.packed != liar]
+    victim, other = stolen[0], bytes([198, 51, 100, 77])
+    protocol, client, port, external, external_port = unpack_key(victim)
+    elsewhere = pack_key(protocol, client, port, other, external_port)
+    ping = pack_key(1, client, port, external, external_port)
+    return [
+        *(Row(key, reply_key(key, liar, 80), ROUTER_MAC, 0) for key in stolen),
+        Row(elsewhere, reply_key(elsewhere, liar, 80), ROUTER_MAC, 0),
+        Row(ping, reply_key(ping, liar, 80), ROUTER_MAC, 0),
+        Row(victim, reply_key(victim, other, 80), ROUTER_MAC, 0),
+        Row(victim, reply_key(victim, liar, 80)[:-6] + other + bytes(2), ROUTER_MAC, 0),
+    ]
+
+
+@pytest.mark.parametrize("which", [min, max], ids=["asked first", "asked last"])
+def test_a_keeper_that_tells_of_others_connections_gets_none(monkeypatch, which) -> None:
+    world = begun("keeper", "controller")
+    liar, honest = which(world.copies), world.kept_rows
+    monkeypatch.setattr(world, "kept_rows", lambda message: honest(message) + (
+        lies(world, liar) if message.server.packed == liar else []))
+    world.kill("lb-a")
+    world.rest()
+    assert entries_from(world) == {"keeper": 4}
+    assert world.control.ground.counters["copied_entries_refused"] == 6
+    world.check_settled()
+    assert all(conversation.live for conversation in world.conversations)
+
+
+def test_the_naive_twin_believes_it_all(monkeypatch) -> None:
+    monkeypatch.setattr("lbctl.copies.fetching.Copies._believed", lambda copies, serving, server, copy, rows: rows)
+    world = begun("keeper", "controller")
+    liar, honest = max(world.copies), world.kept_rows
+    monkeypatch.setattr(world, "kept_rows", lambda message: honest(message) + (
+        lies(world, liar)[:2] if message.server.packed == liar else []))
+    world.kill("lb-a")
+    world.rest()
+    with pytest.raises(AssertionError):
+        world.check_settled()
+
+
+def test_one_full_copy_begins_at_a_tick() -> None:
+    """All entries are looked through for each."""
+    world = FaultySite(kept_site(("keeper",), lbs=3, ips=2))
+    publishers = world.control.feeds.publishers
+    assert len(publishers) == 4
+    begun = 0
+    while begun < len(publishers):
+        for name in world.switches.keys() - world.connected:
+            world.connect(name)
+        world.tick(0.05)
+        now = sum(bool(publisher.session) for publisher in publishers.values())
+        assert now - begun in (0, 1)
+        begun = now
+        world.drain()

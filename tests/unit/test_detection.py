@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from ipaddress import IPv4Address
 from types import SimpleNamespace
 
 import pytest
@@ -14,12 +15,12 @@ from lbctl.failures.probing import NETWORKS
 from lbctl.frames import packets
 from lbctl.openflow.messages import Barrier, PacketOut, ReadPorts
 from lbctl.openflow.ports import Port, Ports
-from lbctl.openflow.probe_rules import LEARNED_COOKIE, Watched
-from lbctl.store import FileStore, State, StoreError
+from lbctl.openflow.probe_rules import FENCE_SECONDS, LEARNED_COOKIE, Watched
+from lbctl.store import FileStore, State, StoreError, new_fence_code
 from lbctl.switches.switch import PortState
 from lbctl.values.refused import Refused
 from tests.unit.fake_ground import fake_ground
-from tests.unit.fake_site import EXTERNAL, INTERNAL, LB_NAMES
+from tests.unit.fake_site import EXTERNAL, INTERNAL, LB_NAMES, ROUTER_MAC
 from tests.unit.faulty_site import FaultySite, kept_site
 
 OPTIONS = {"lbs": 3, "ips": 3, "relieve_after": 1.0, "hold_down": 2.0, "grace": 0.3, "barrier_timeout": 1.0}
@@ -130,7 +131,10 @@ def test_a_fence_that_comes_late_is_taken_back(world) -> None:
     world.disconnect("lb-a")
     go_on(world, 40)
     world.connect("lb-a")
-    go_on(world, 3)
+    while not world.control.ground.switches["lb-a"].ready:
+        world.hear("lb-a")
+        if not world.control.ground.switches["lb-a"].ready:
+            world.deliver("lb-a")
     world.thaw("lb-b")
     assert any(isinstance(message, PacketOut) for message in world.to_switch["lb-b"])
     world.deliver("lb-b")
@@ -300,11 +304,20 @@ def test_a_witness_that_the_site_has_no_more_is_forgotten(world) -> None:
 
 def test_a_damaged_fence_code(tmp_path) -> None:
     store = FileStore(tmp_path / "state.json")
+    code = new_fence_code()
+    store.save(State(fence_code=code, fences={"lb-a": 3}, watched=frozenset({"lb-a"})))
+    assert store.load() == State(fence_code=code, fences={"lb-a": 3}, watched=frozenset({"lb-a"}))
+    for damaged in ("nonsense", "00", "1.2.3"):
+        store.save(State(fence_code=damaged))
+        with pytest.raises(StoreError, match="can't be read"):
+            store.load()
+
+
+def test_the_fence_code_of_an_earlier_release_is_replaced(tmp_path) -> None:
+    """It was short enough to be found out from a fence."""
+    store = FileStore(tmp_path / "state.json")
     store.save(State(fence_code="1.2.3.4", watched=frozenset({"lb-a"})))
-    assert store.load() == State(fence_code="1.2.3.4", watched=frozenset({"lb-a"}))
-    store.save(State(fence_code="nonsense"))
-    with pytest.raises(StoreError, match="can't be read"):
-        store.load()
+    assert store.load() == State(watched=frozenset({"lb-a"}))
 
 
 def test_the_last_one_is_not_failed_because_nobody_asks_it(world) -> None:
@@ -344,3 +357,36 @@ def test_the_probes_of_many_lbs_are_sent_at_several_ticks_and_none_is_taken_for_
             detection.answered(effect.lb, packets.arp_question(b"\2" * 6, asked.sha, asked.spa, asked.sha, asked.tpa))
     assert max(sizes) <= 100 and sum(sizes) >= 20 * 240
     assert said == [] and {detection.state(name)[0] for name in switches} == {"well"}
+
+
+# Fences are used once.
+
+
+def fence(world: FaultySite, name: str, code: str) -> None:
+    """A fence with that code comes to that LB, from somebody on its external network."""
+    switch = world.control.ground.switches[name]
+    mac, identity = (packets.parse_mac(text) for text in (switch.ports["external"].mac, switch.watched.identity))
+    asked = packets.arp_question(ROUTER_MAC, mac, (7).to_bytes(4), identity, IPv4Address(code).packed)
+    world.inject(name, asked, EXTERNAL)
+
+
+def is_fenced(world: FaultySite, name: str) -> bool:
+    return any(item.flow.cookie == LEARNED_COOKIE for item in world.switches[name].flows())
+
+
+def test_a_fence_that_was_seen_can_not_be_used_again(world) -> None:
+    codes = {name: world.control.ground.switches[name].watched.fence_code for name in LB_NAMES}
+    assert len(set(codes.values())) == 3, "each LB has its own"
+    world.disconnect("lb-a")
+    ticks_until(world, "lb-a", "failed")
+    world.rest()
+    assert places(world).count("lb-a") == 0 and health(world, "lb-a") == "well"
+    world.tick(FENCE_SECONDS + 1)
+    assert not is_fenced(world, "lb-a")
+    fence(world, "lb-a", codes["lb-a"])
+    assert not is_fenced(world, "lb-a")
+    assert world.stored.fences == {"lb-a": 1}
+    world.restart_control()
+    world.rest()
+    fence(world, "lb-a", world.control.ground.switches["lb-a"].watched.fence_code)
+    assert is_fenced(world, "lb-a"), "a new controller knows the code that is in force"

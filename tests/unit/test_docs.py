@@ -87,7 +87,7 @@ def test_every_room_has_a_place_where_changes_go() -> None:
     rows = documented("architecture.md").partition("## Where a change of each kind goes")[2].partition("\n## ")[0]
     named = set(re.findall(r"`lbctl/(\w+)/", rows))
     rooms = {room for line in generator("generate_architecture").layers() for room in line}
-    assert named <= rooms and rooms - named == {"control", "values", "http", "switches"}
+    assert named <= rooms and rooms - named == {"control", "values", "http"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -75,11 +75,11 @@ def test_which_external_ips_are_recorded(file, of, recorded) -> None:
     servings = [_Serving(True, object()), _Serving(False, object()), _Serving(False, None)]
     recorder = Recorder(_Ground(file, of, servings))
     assert [serving.recorder is not None for serving in servings] == recorded
-    assert recorder.tick() == []
+    assert recorder.tick(0.0) == []
     if file:
         servings[0].recorder("ended", Entry(*KEYS, HOP, TIME), TIME + 1)
-        assert recorder.tick() == [WriteRecords(file, [NatRecord("ended", TIME + 1, TIME, *KEYS)])]
-        assert recorder.tick() == []
+        assert recorder.tick(0.0) == [WriteRecords(file, [NatRecord("ended", TIME + 1, TIME, *KEYS)])]
+        assert recorder.tick(0.0) == []
 
 
 # Asking.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from lbctl.ground.effects import Save
 from lbctl.http.message import Response
@@ -16,6 +18,7 @@ from lbctl.openflow.messages import Barrier, Message
 from lbctl.openflow.outbound import EntryCodec
 from lbctl.store import FileStore, State
 from ryu_apps.shell import sender, web, wire
+from ryu_apps.shell.faults import TOLD_AGAIN, Faults
 from ryu_apps.shell.saving import Saver
 from ryu_apps.shell.sender import Sender
 from ryu_apps.shell.switchboard import Switchboard
@@ -119,9 +122,9 @@ def test_states_are_saved_one_after_the_other_and_confirmed(tmp_path: Path) -> N
     store = FileStore(tmp_path / "state.json")
     saver = Saver(store, lambda token, error: done.append((token, error)), RealThreads())
     for token in (1, None, 3):
-        saver.save(Save(State(fence_code=f"10.0.0.{token or 2}"), token))
+        saver.save(Save(State(drained=frozenset({f"lb-{token}"})), token))
     wait_until(lambda: saver.saved == saver.last == 3 and len(done) == 2)
-    assert done == [(1, None), (3, None)] and store.load().fence_code == "10.0.0.3"
+    assert done == [(1, None), (3, None)] and store.load().drained == {"lb-3"}
 
 
 def test_what_comes_while_a_state_is_written_is_written_as_one(tmp_path: Path) -> None:
@@ -164,7 +167,7 @@ def environ(path: str = "/v1/health", method: str = "GET", body: bytes = b"", **
 
 def test_without_the_other_app_each_request_says_which_one_is_missing() -> None:
     told: list[tuple[str, dict[str, str]]] = []
-    application = Application(lambda: None, None)
+    application = Application(lambda: None, None, ())
     (body,) = application(environ(), lambda status, headers: told.append((status, dict(headers))))
     assert told[0][0] == "503 Service Unavailable" and NOT_LOADED.encode() in body
     assert told[0][1]["Content-Length"] == str(len(body))
@@ -181,6 +184,28 @@ def test_a_request_is_read_from_bytes_in_latin_1() -> None:
 def test_a_location_is_a_whole_url(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, dict[str, str]]] = []
     monkeypatch.setattr(web, "dispatch", lambda *_: Response(202, {"Location": "/v1/moves/1"}, b"{}"))
-    application = Application(object, None)
+    application = Application(object, None, ())
     assert list(application(environ(), lambda status, headers: told.append((status, dict(headers))))) == [b"{}"]
     assert told == [("202 Accepted", {"Content-Length": "2", "Location": "http://127.0.0.1:8080/v1/moves/1"})]
+
+
+# Faults.
+
+
+def broken(_what: str = "") -> None:
+    raise LookupError("nobody has foreseen this")
+
+
+def test_a_fault_is_counted_and_the_rest_goes_on() -> None:
+    counters: Counter[str] = Counter()
+    time_now = [0.0]
+    faults = Faults(counters, lambda: time_now[0])
+    with capture_logs() as logged:
+        for _ in range(5):
+            assert not faults.contain(broken, "again")
+        time_now[0] = TOLD_AGAIN + 1
+        assert not faults.contain(broken)
+    assert counters == {"internal_errors": 6}
+    assert [line["event"] for line in logged] == ["internal error, what led to it is dropped"] * 2
+    done: list[int] = []
+    assert faults.contain(done.append, 7) and done == [7]

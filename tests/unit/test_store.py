@@ -132,7 +132,7 @@ def test_the_file_is_for_people_too(tmp_path) -> None:
     assert json.loads(store.path.read_text()) == {
         "format": 1, "assigned": {"198.51.100.1": "lb-b"},
         "unfinished": {"198.51.100.1": {"from": "lb-a", "to": "lb-b", "strategy": "buffered"}},
-        "watched": [], "fence_code": "",
+        "watched": [], "fence_code": "", "fences": {},
         "orders": [{"external_ip": "198.51.100.1", "protocol": "tcp", "port": 80,
                     "scheduler": {"wanted": "maglev", "instead_of": "round-robin"},
                     "servers": {"wanted": [{"address": "10.0.0.11", "port": 80, "weight": 1, "max_connections": 7}],

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import random
+from ipaddress import IPv4Address
+
 import pytest
 
 from lbctl.ground.tokens import Confirmation, FlowsAnswer, PortsAnswer, RowsAnswer, Tokens
+from lbctl.values.refused import Refused
+from lbctl.values.transfer import Strategy
+from tests.unit.faulty_site import PORTS, FaultySite, kept_site
 
 
 class Asker:
@@ -85,3 +91,64 @@ def test_what_a_lost_lb_was_asked_is_forgotten() -> None:
     for token in lost + others:
         tokens.confirmed(token, 1.0)
     assert asker.told == [("confirmed", 1.0)] * 2
+
+
+def test_none_is_out_after_a_thousand_faults() -> None:
+    """Every wait ends: with an answer, with the connection, or because nobody wants to know any more."""
+    for seed in range(5):
+        world, chance = FaultySite(kept_site(("keeper", "controller"), lbs=3, ips=2)), random.Random(seed)
+        world.rest()
+        for _ in range(200):
+            _fault(world, chance)
+            world.tick(chance.choice((0.05, 0.2, 1.0)))
+            for name in world.switches:
+                world.hear(name, chance.randrange(20))
+                world.deliver(name, chance.randrange(20))
+            world.save(chance.randrange(2))
+            world.call(chance.choice(("answered", "unheard", "unasked")))
+        _heal(world)
+        for _ in range(100):
+            world.tick(1.0)
+            world.drain()
+        assert len(world.control.ground.tokens) == 0, (seed, world.control.ground.tokens._out)
+
+
+def _fault(world: FaultySite, chance: random.Random) -> None:
+    name, port = chance.choice(list(world.switches)), chance.choice(PORTS)
+    match chance.randrange(9):
+        case 0:
+            world.kill(name)
+        case 1:
+            world.revive(name)
+            if name not in world.connected:
+                world.connect(name)
+        case 2:
+            world.freeze(name)
+        case 3:
+            world.thaw(name)
+        case 4:
+            world.cut_off(name, port, chance.random() < 0.5)
+        case 5:
+            world.mend(name, port)
+        case 6:
+            world.disconnect(name)
+        case 7:
+            world.lost_keepers = {server for server in world.copies if chance.random() < 0.3}
+        case 8:
+            world.open(chance.randrange(2))
+            try:
+                address = IPv4Address(f"198.51.100.{chance.randrange(2) + 1}")
+                world.post(world.control.movement.start(address, name, Strategy.PRECOPY, world.now)[1])
+            except Refused:
+                pass
+
+
+def _heal(world: FaultySite) -> None:
+    world.lost_keepers.clear()
+    for name in world.switches:
+        world.revive(name)
+        world.thaw(name)
+        for port in PORTS:
+            world.mend(name, port)
+        if name not in world.connected:
+            world.connect(name)

@@ -26,6 +26,9 @@ def check_controller(client: Client) -> Iterator[Finding]:
         yield fail(str(failure), "export LBCTL_URL=http://ADDRESS:8080 LBCTL_TOKEN=TOKEN")
         return
     yield ok(f"The controller at {client.url} answers (lbctl {health['version']}).")
+    if faults := health["internal_errors"]:
+        yield fail(f"The controller has met {faults} faults of its own since it started; it goes on without what led "
+                   "to them.", "its log has the tracebacks of \"internal error\": please report them")
     yield from check_drops("The controller", health["dropped"])
     for lb in client.get("load-balancers")["load_balancers"]:
         yield from check_load_balancer(lb)

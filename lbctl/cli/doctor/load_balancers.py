@@ -15,6 +15,9 @@ def check_load_balancer(lb: dict[str, Any]) -> Iterator[Finding]:
     if state == "disconnected":
         yield fail(f"{name} is not connected to the controller: {lb['reason']}.",
                    f"on its host: lbctl doctor (its bridge must have the dpid {lb['dpid']})")
+    elif state == "unfit":
+        refusal, _, mend = lb["reason"].partition("; ")
+        yield fail(f"{name} is unfit, so it gets no external IP: {refusal}. It is asked again and again.", mend)
     elif state != "ready":
         yield fail(f"{name} is {state}: {lb['reason']}.", "lbctl status; then the controller's log")
     elif lb["reason"]:
@@ -27,6 +30,19 @@ def check_load_balancer(lb: dict[str, Any]) -> Iterator[Finding]:
             f"{name} has refused {refused} connections because no translated port was left.",
             "the controller's log names the external IPs: give them more internal_ips, a larger port_range, or more "
             "servers",
+        )
+    if changed := lb["counters"]["other"].get("flows_put_right", 0):
+        yield warn(
+            f"{changed} flows of {name} were not as lbctl had ordered them, and have been put right since the "
+            "controller started.",
+            "somebody or something else changes the flows of its bridge: ovs-vsctl get-controller BRIDGE; the "
+            "controller's log tells when, and in which tables",
+        )
+    if foreign := lb["foreign_flows"]:
+        yield warn(
+            f"{name} has {foreign} flows that are none of lbctl's: it leaves them alone, but they may come before its "
+            "own.",
+            "ovs-ofctl -O OpenFlow14 dump-flows BRIDGE | grep -v cookie=0x1b; then ovs-ofctl del-flows those",
         )
     if outward := lb["counters"]["other"].get("no_way_outside", 0):
         yield warn(

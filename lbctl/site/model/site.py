@@ -47,6 +47,9 @@ class LoadBalancer:
     capacity: Annotated[float, Key(Positive(), "how much it can carry, beside the others: a weight")] = 1.0
     standby: Annotated[bool, Key(Truth(), "it gets external IPs by failover or by hand only")] = False
     """Seed figure 2."""
+    management_address: Annotated[Address | None, Key(
+        HostAddress(), "where its switch connects to the controller from; from elsewhere nobody is taken for it, see "
+                       "security.md")] = None
 
     def ports(self) -> dict[str, str]:
         """What for (external, internal, or a transport) -> name of the port."""
