@@ -81,6 +81,8 @@ class SimulatedSwitch:
         self._out: list[bytes] = []
         self._flows: dict[int, dict[int, dict[bytes, bytes]]] = {}
         """Table -> cookie -> priority and match -> match and instructions."""
+        self._cookies: dict[tuple[int, bytes], int] = {}
+        """Table, priority and match -> the cookie of the flow that is there, or was."""
         self._by_kind = {
             ECHO_REQUEST: lambda xid, body: self._answer(ECHO_REPLY, xid, body),
             FEATURES_REQUEST: self._features,
@@ -198,6 +200,9 @@ class SimulatedSwitch:
             return
         place = body[22:24] + body[40 : 40 + int.from_bytes(body[42:44])]
         if command == ADD:
+            if (before := self._cookies.get((table, place), cookie)) != cookie:
+                cookies.get(before, {}).pop(place, None)
+            self._cookies[table, place] = cookie
             cookies.setdefault(cookie, {})[place] = body[40:]
             self.entry_mods += table in ENTRY_TABLES
         elif cookie in cookies:
