@@ -38,6 +38,10 @@ class KeeperError(Exception):
     """The keeper did not do it. The message says which keeper, what happened, and what to do."""
 
 
+class KeeperSilent(KeeperError):
+    """Nothing answers there, or not in time: the next question would fare no better."""
+
+
 class Fetched(NamedTuple):
     """What a keeper has of a stream, as of the batch with that number of that session, which came `age` seconds ago."""
 
@@ -155,16 +159,16 @@ class KeeperClient:
         response.release_conn()
         return response.status, response.headers, content
 
-    def _unreachable(self, error: BaseException) -> KeeperError:
+    def _unreachable(self, error: BaseException) -> KeeperSilent:
         while isinstance(error, HTTPError) and error.__context__:
             error = error.__context__  # what it was before urllib3 made it its own
         if isinstance(error, TimeoutError):
-            return KeeperError(f"the keeper at {self.url} does not answer within {self._timeout:g} s")
+            return KeeperSilent(f"the keeper at {self.url} does not answer within {self._timeout:g} s")
         if isinstance(error, ssl.SSLCertVerificationError):
-            return KeeperError(f"the certificate of the keeper at {self.url} is not trusted ({error.verify_message}); "
+            return KeeperSilent(f"the certificate of the keeper at {self.url} is not trusted ({error.verify_message}); "
                                "see keeper_ca_file")
         cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-        return KeeperError(f"there is no keeper at {self.url} ({cause}); start it there: lbctl keeper")
+        return KeeperSilent(f"there is no keeper at {self.url} ({cause}); start it there: lbctl keeper")
 
     def _stranger(self, status: int) -> KeeperError:
         return KeeperError(f"what answers at {self.url} (status {status}) is no keeper")

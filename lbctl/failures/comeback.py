@@ -4,7 +4,7 @@ right."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
 from typing import Protocol
@@ -69,17 +69,24 @@ class Auditor(Protocol):
 
 
 READ_WITHIN = 30.0
-"""Seconds in which an LB should have told what it holds; 100 000 entries take less than two."""
+"""Seconds in which an LB that is being read should have told more of what it holds."""
 TRY_AGAIN = 1.0
 """Seconds until an LB is asked again that has refused to tell."""
 
 
 @dataclass(slots=True)
 class Reading:
-    """What an LB holds is being asked. tokens: of the questions. until: when to give up and ask anew."""
+    """What an LB holds is being asked. tokens: of the questions. heard_at: when it told more of it last. refused_at:
+    when it refused to."""
 
-    tokens: list[int]
-    until: float
+    heard_at: float
+    tokens: list[int] = field(default_factory=list)
+    refused_at: float = float("inf")
+
+    @property
+    def until(self) -> float:
+        """When to give up and ask anew."""
+        return min(self.heard_at + READ_WITHIN, self.refused_at + TRY_AGAIN)
 
 
 class Comebacks:
@@ -99,11 +106,11 @@ class Comebacks:
         name = switch.lb.name
         switch.state = "reading"
         readback = ReadBack(self._decoder)
-        reading = self._reading[name] = Reading([], now + READ_WITHIN)
+        reading = self._reading[name] = Reading(now)
         out: Outbox = [ToSwitch(name, Configure()), *self._ground.meters(name)]
         for question in readback.questions():
             token = self._ground.tokens.new(FlowsAnswer(
-                name, partial(self._answered, switch, readback, question), partial(self._refused, reading)))
+                name, partial(self._answered, switch, reading, readback, question), partial(self._refused, reading)))
             reading.tokens.append(token)
             out.append(ToSwitch(name, ReadFlows(question.table, question.cookie, question.mask, token)))
         return out
@@ -126,12 +133,14 @@ class Comebacks:
     @staticmethod
     def _refused(reading: Reading, _reason: str, now: float) -> Outbox:
         """It does not tell what it holds."""
-        reading.until = min(reading.until, now + TRY_AGAIN)
+        reading.refused_at = now
         return []
 
     def _answered(
-        self, switch: Switch, readback: ReadBack, question: Question, body: bytes, more: bool, now: float
+        self, switch: Switch, reading: Reading, readback: ReadBack, question: Question, body: bytes, more: bool,
+        now: float,
     ) -> Outbox:
+        reading.heard_at = now
         readback.answer(question, body, more)
         out = self._silence(switch, readback) if question.table == "arp" and not more else []
         return out + self._read_back(switch, readback, now) if readback.complete else out

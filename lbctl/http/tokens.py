@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hmac
+import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +22,18 @@ def read_token(file: Path) -> str:
     if not token or any(character.isspace() for character in token):
         raise TokenError(f"{file} must hold one token, for example: openssl rand -hex 32 > {file}")
     return token
+
+
+def make_token(file: Path) -> None:
+    """A new token in that file, for its owner alone; one that is there stays. Raises TokenError."""
+    try:
+        number = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise TokenError(f"{file} cannot be made: {error}") from error
+    with os.fdopen(number, "w", encoding="ascii") as stream:
+        stream.write(secrets.token_hex(32) + "\n")
 
 
 def missing_token(headers: Mapping[str, str], token: str | None, who: str) -> str | None:

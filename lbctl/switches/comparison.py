@@ -43,9 +43,6 @@ class Differences:
         """How many flows or cookies are wrong."""
         return len(self.missing) + len(self.changed) + len(self.needless)
 
-    def __bool__(self) -> bool:
-        return len(self) > 0
-
     def repair(self, table: str) -> list[Message]:
         """What puts it right."""
         flows = self.missing + self.changed

@@ -12,7 +12,8 @@ CONF = cfg.CONF
 CONF.register_opts([
     cfg.StrOpt("site", help="the site file, relative to this configuration file"),
     cfg.StrOpt("state_file", default="lbctl-state.json", help="what must survive a restart is kept here"),
-    cfg.StrOpt("token_file", default=None, help="file with the token that REST calls must carry"),
+    cfg.StrOpt("token_file", default=None, help="file with the token that REST calls must carry; `none`: they need "
+               "none, though others than this host can call"),
 ], group="lbctl")
 if "wsapi_host" not in CONF:
     # Ryu declares them; os-ken has dropped them with its web server.

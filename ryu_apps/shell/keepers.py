@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ssl
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from lbctl.copies.client import KeeperClient, KeeperError, tls_context
+from lbctl.copies.client import KeeperClient, KeeperError, KeeperSilent, tls_context
 from lbctl.ground.effects import CountSockets, FetchCopy, SendBatch
 from lbctl.http.tokens import TokenError, read_token
 from lbctl.keeper.batches import Reply
@@ -23,6 +24,10 @@ OnCounted = Callable[[int, Mapping[int, int] | None], None]
 """(token of the CountSockets, connections by the server's ports or None if they can't be had)"""
 
 
+FETCHES = 8
+"""Copies that one keeper is asked for at once; 59 of 200 came too late when it was asked for all."""
+
+
 class KeeperCalls:
     """directory: of the site file, which the names of the token's and certificates' files are relative to.
 
@@ -34,6 +39,10 @@ class KeeperCalls:
         self._directory = directory
         self._sent, self._fetched, self._counted, self._threads = sent, fetched, counted, threads
         self._clients: dict[Keeper, KeeperClient] = {}
+        self._fetches: dict[Keeper, deque[FetchCopy]] = {}
+        """Those that wait for their turn, of keepers that are being asked."""
+        self._asking: Counter[Keeper] = Counter()
+        """How many are under way."""
         self.configure(site)
 
     def check(self, keepers: Keepers) -> None:
@@ -68,7 +77,10 @@ class KeeperCalls:
 
     def fetch(self, order: FetchCopy) -> None:
         """Returns at once."""
-        self._threads.spawn(self._fetch, order)
+        self._fetches.setdefault(order.keeper, deque()).append(order)
+        if self._asking[order.keeper] < FETCHES:
+            self._asking[order.keeper] += 1
+            self._threads.spawn(self._fetch_all, order.keeper)
 
     def count(self, order: CountSockets) -> None:
         """Returns at once."""
@@ -83,7 +95,17 @@ class KeeperCalls:
                 detail = str(error)
         self._sent(order.keeper, reply, detail)
 
-    def _fetch(self, order: FetchCopy) -> None:
+    def _fetch_all(self, keeper: Keeper) -> None:
+        """One after the other, until none waits."""
+        waiting = self._fetches[keeper]
+        try:
+            while waiting:
+                self._fetch(waiting.popleft(), waiting)
+        finally:
+            self._asking[keeper] -= 1
+
+    def _fetch(self, order: FetchCopy, others: deque[FetchCopy]) -> None:
+        """others: those that wait. Where the keeper does not answer, none of them is asked."""
         client, rows = self._clients.get(order.keeper), None
         try:
             if client and order.copy == "keeper":
@@ -91,7 +113,10 @@ class KeeperCalls:
             elif client:
                 rows = client.fetch_sockets(order.external_ip, order.server)
         except KeeperError as error:
-            log.warning("no copy", external_ip=str(order.external_ip.address), copy=order.copy, reason=str(error))
+            log.warning("no copy", external_ip=str(order.external_ip.address), copy=order.copy, reason=str(error),
+                        as_well=len(others) if isinstance(error, KeeperSilent) else 0)
+            while others and isinstance(error, KeeperSilent):
+                self._fetched(others.popleft().token, None)
         self._fetched(order.token, rows)
 
     def _count(self, order: CountSockets) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bed.patience import limit
 from tests.bed.switch_library import manager
 from topologies import programs
 
@@ -151,3 +152,24 @@ def test_a_port_in_use_stops_the_controller_in_one_line(tmp_path):
         done = programs.run(controller(tmp_path / "c.conf"), cwd=CHECKOUT, capture_output=True, timeout=30)
     assert done.returncode != 0 and "Traceback" not in done.stderr
     assert f"lbctl: the REST API cannot listen on 127.0.0.1 port {port}" in done.stderr
+
+
+@pytest.mark.parametrize(("option", "wanted"), [("", True), ("token_file = none\n", False)])
+def test_where_others_can_call_a_token_is_wanted(tmp_path, option, wanted):
+    """In a network namespace of its own: it listens on all addresses."""
+    (tmp_path / "c.conf").write_text(f"[DEFAULT]\nofp_listen_host = 0.0.0.0\nwsapi_host = 0.0.0.0\n"
+                                     f"[lbctl]\nsite = {CHECKOUT}/examples/site.yaml\n{option}")
+    log = tmp_path / "log"
+    with log.open("w") as stream:
+        process = programs.popen(["unshare", "--net", *controller(tmp_path / "c.conf")], cwd=CHECKOUT, stdout=stream,
+                                 stderr=stream)
+    try:
+        deadline = time.monotonic() + limit(20)
+        while "wsgi starting up" not in log.read_text():
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+    finally:
+        process.terminate()
+        process.wait(10)
+    assert (tmp_path / "lbctl-token").exists() is wanted
+    assert ("REST calls must carry a token" in log.read_text()) is wanted
