@@ -142,7 +142,7 @@ def test_the_target_refuses_entries(bed: Bed) -> None:
     try:
         with Talks(bed.clients[0], FIRST, 5) as talks:
             record = bed.move(FIRST, "lb-b")
-            assert record["state"] == "rolled-back" and "OpenFlow error" in record["reason"], record
+            assert record["state"] == "rolled-back" and "that table is full" in record["reason"], record
             assert talks.broken() == []
             serves_alone(bed, "lb-a", "lb-b")
     finally:

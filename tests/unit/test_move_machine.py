@@ -20,6 +20,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from evaluation.demonstration.naive import PriorArtStrays
+from lbctl.connections.strays import Strays
 from lbctl.control import ControlFunction
 from lbctl.frames.packets import ACK, FIN, RST, SYN
 from lbctl.moves import movement
@@ -264,6 +266,7 @@ class TableFirst(Move):
         yield [SetHolder(target, True)]
         yield from self._copy()
         yield [SetHolder(source, False), Forget(source), Confirm(source, "table")]
+        yield from self._pause(self._now + 1.0)  # in which packets still come to the source
         self._routed = True
         yield [
             SetRole(source, ABSENT),
@@ -324,5 +327,7 @@ class NoNewEntries(Move):
 @pytest.mark.long
 def test_a_broken_move_is_noticed(broken, nat, monkeypatch) -> None:
     monkeypatch.setattr(movement, "Move", broken)
+    if broken is TableFirst:  # else who knows the entries puts back what the source has lost
+        monkeypatch.setattr(Strays, "put_back", PriorArtStrays.put_back)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(of(Lossless, nat), settings=TWINS)
