@@ -83,8 +83,12 @@ class Audits:
         name = switch.lb.name
         for place in [place for place in self._digests if place[0] == name]:
             del self._digests[place]
-        confirmation = Confirmation(name, partial(self._holds, switch))
-        return [ToSwitch(name, Barrier(self._ground.tokens.new(confirmation)))]
+        return [self._ask_for_confirmation(switch)]
+
+    def _ask_for_confirmation(self, switch: Switch) -> ToSwitch:
+        """Of all that it has been sent until now."""
+        confirmation = Confirmation(switch.lb.name, partial(self._holds, switch))
+        return ToSwitch(switch.lb.name, Barrier(self._ground.tokens.new(confirmation)))
 
     def _holds(self, switch: Switch, now: float) -> Outbox:
         """All that it was sent has been done, and nothing of it refused."""
@@ -151,9 +155,11 @@ class Audits:
         audit.foreign += found.foreign
         out: Outbox = []
         if found:
+            if not audit.wrong:
+                # One that was deleted has taken the flows along that use it.
+                out = self._ground.meters(name)
             audit.wrong[comparison.table] += len(found)
-            # A meter that was deleted has taken the flows along that use it.
-            out = [*self._ground.meters(name), *to_switch(name, found.repair(comparison.table))]
+            out = out + to_switch(name, found.repair(comparison.table))
         return out + self._ended(switch, audit) if audit.answered == len(TABLES) else out
 
     def _ended(self, switch: Switch, audit: Audit) -> Outbox:
@@ -171,6 +177,5 @@ class Audits:
                              hint="somebody or something else changes the flows of this bridge")
         if not (audit.wrong or audit.after_refusal):
             return []
-        meters = self._ground.meters(name) if audit.after_refusal else []
-        confirmation = Confirmation(name, partial(self._holds, switch))
-        return [*meters, ToSwitch(name, Barrier(self._ground.tokens.new(confirmation)))]
+        meters = [] if audit.wrong else self._ground.meters(name)  # one may be what was refused
+        return [*meters, self._ask_for_confirmation(switch)]

@@ -15,6 +15,7 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 from lbctl.switches import switch
 from lbctl.values.drops import DROPS
 from tests.unit.exploring import KEPT
+from tests.unit.fake_site import FakeSite, site
 
 # A slow machine is no fault of a test's. An explanation (of which line is to blame) slows down the search for a small
 # example: it traces each line.
@@ -41,3 +42,11 @@ def described_drops() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(switch, "Counter", DescribedCounter)
         yield
+
+
+@pytest.fixture
+def world() -> FakeSite:
+    """A site whose LBs are connected and have nothing to do; modules that want another have their own."""
+    world = FakeSite(site())
+    world.settle(1.0)
+    return world

@@ -24,13 +24,6 @@ from tests.unit.fake_switch import Event, Installed
 ADDRESS = IPv4Address("198.51.100.1")
 
 
-@pytest.fixture
-def world() -> FakeSite:
-    world = FakeSite(site())
-    world.settle(1.0)
-    return world
-
-
 def conditions(world: FakeSite) -> list[str]:
     return [switch.condition for switch in world.control.ground.switches.values()]
 

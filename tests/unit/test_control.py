@@ -27,13 +27,6 @@ from tests.unit.frames import CLIENT, CLIENT_MAC, EXTERNAL, LB_MAC, datagram, pa
 ADDRESS = IPv4Address("198.51.100.1")
 
 
-@pytest.fixture
-def world() -> FakeSite:
-    world = FakeSite(site())
-    world.settle(1.0)
-    return world
-
-
 def test_a_switch_that_connects_from_elsewhere_is_not_the_lb() -> None:
     plain = site()
     first, second = plain.load_balancers

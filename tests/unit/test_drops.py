@@ -17,7 +17,7 @@ from lbctl.openflow.rules import DROPPING_TABLES, SERVING, all_flows
 from lbctl.openflow.tables import TABLES
 from lbctl.site.model import Settings
 from lbctl.values.drops import DROPS
-from tests.unit.fake_site import FakeSite, site
+from tests.unit.fake_site import FakeSite
 
 ROOT = Path(__file__).parents[2]
 ADDING = "describe it in lbctl/values/drops.py"
@@ -25,13 +25,6 @@ CALLS = (re.compile(r'\bdrop\(\s*[^",]+,\s*"(\w+)"'), re.compile(r'\bRefusal\("(
          re.compile(r'counters\["dropped_(\w+)"\]'))
 """How the code names most reasons. Of those in a variable, tests/unit/conftest.py tells in any test that counts
 one."""
-
-
-@pytest.fixture
-def world() -> FakeSite:
-    world = FakeSite(site())
-    world.settle(1.0)
-    return world
 
 
 def sources() -> list[str]:
