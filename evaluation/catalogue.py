@@ -131,6 +131,12 @@ BENCHMARKS = (
         "benchmarks.failover",
     ),
     Benchmark(
+        "outages",
+        "The management network is away, or the controller hangs: what moves, breaks, or has two owners.",
+        "18 min",
+        "benchmarks.outages",
+    ),
+    Benchmark(
         "flood",
         "A flood of SYNs at one external IP: what its clients notice, and another's, beside HAProxy.",
         "7 min",
