@@ -137,6 +137,12 @@ BENCHMARKS = (
         "benchmarks.outages",
     ),
     Benchmark(
+        "stalls",
+        "The longest time for which the controller's event loop lets packets wait, while it does what is large.",
+        "6 min",
+        "benchmarks.stalls",
+    ),
+    Benchmark(
         "flood",
         "A flood of SYNs at one external IP: what its clients notice, and another's, beside HAProxy.",
         "7 min",

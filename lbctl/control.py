@@ -84,8 +84,12 @@ class ControlFunction:
         self.timers: tuple[Callable[[float], Outbox], ...] = (
             self.detection.tick, self.comebacks.tick, self.audits.tick, self.relief.tick, self.connections.tick,
             self.movement.tick, self.feeds.tick, self._tidy, self.throttle.tick, self.sweep.tick, self.checker.tick,
-            self.balancing.tick, self.loads.tick, self._ask_neighbours, self.dropped.tick, self.recorder.tick)
+            self.balancing.tick, self.loads.tick, self._ask_neighbours, self.dropped.tick, self.recorder.tick,
+            self._resync)
         """What is to be told the time some ten times a second, in this order."""
+        self.hurrying: tuple[Callable[[float], Outbox], ...] = (
+            self.relief.tick, self.movement.tick, self._resync)
+        """What is to be told the time again soon while `hurried`: it has more to do than may be done at once."""
 
     def _populate(self, state: State, now: float) -> None:
         """The site's LBs, and its external IPs where they were last."""
@@ -209,6 +213,14 @@ class ControlFunction:
     def tick(self, now: float) -> Outbox:
         """All timers."""
         return [effect for timer in self.timers for effect in timer(now)]
+
+    @property
+    def hurried(self) -> bool:
+        """See `hurrying`."""
+        return self.relief.hurried or self.movement.hurried or self.ground.resyncs.hurried
+
+    def _resync(self, _now: float) -> Outbox:
+        return self.ground.resyncs.step()
 
     def _tidy(self, now: float) -> Outbox:
         if now >= self._tidy_at:

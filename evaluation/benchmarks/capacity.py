@@ -102,6 +102,10 @@ class Loaded:
         found = self._order(**order)
         return found | {"cost": (processor_time(self.pid) - before) / found["asked"]}
 
+    def kill(self, number: int, seconds: float) -> dict[str, float]:
+        """That switch is gone: which external IPs are announced within so many seconds."""
+        return self._order(kill=number, seconds=seconds)
+
     def close(self) -> None:
         """Ends the load."""
         self._load.communicate()

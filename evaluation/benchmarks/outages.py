@@ -18,6 +18,7 @@ from evaluation.benchmarks.scene import Scene
 from evaluation.measuring.findings import Findings, Result, milliseconds, of_results, percent
 from evaluation.measuring.others import watched
 from evaluation.measuring.record import Row, Table, figure
+from lbctl.failures.outage import PATIENCE
 from tests.bed.bed import NotInTime
 from tests.bed.faults import Established, cut, cut_silently, kill, mend, wait_reached
 from tests.bed.owners import Owners, Question
@@ -54,9 +55,11 @@ class Outage:
 
     @property
     def needed(self) -> int:
-        """External IPs that are to move: a dead LB's, and that of one alone that nobody can tell anything for long."""
-        relieved = self.lbs == 1 and self.controller == "runs" and self.seconds > RELIEVE_AFTER
-        return int(self.dies) + int(relieved)
+        """External IPs that are to move: a dead LB's; and, to one that is reached, those of LBs that nobody can tell
+        anything for long."""
+        patience = RELIEVE_AFTER if self.lbs == 1 else PATIENCE
+        relieved = self.lbs < len(LBS) and not self.dies and self.controller == "runs" and self.seconds > patience
+        return int(self.dies) + (self.lbs if relieved else 0)
 
     def cells(self) -> tuple[str, ...]:
         return (f"{self.lbs} of 3" if self.lbs else "none", f"{self.seconds:g} s",
@@ -70,13 +73,14 @@ OUTAGES = (
     Outage(1, 1, silently=False),
     Outage(3, 5, staggered=True), Outage(3, 5, silently=False), Outage(2, 5, silently=False, staggered=True),
     Outage(1, 5),
-    Outage(3, 30), Outage(3, 30, silently=False, staggered=True), Outage(2, 30, staggered=True),
+    Outage(3, 30), Outage(3, 30, silently=False, staggered=True), Outage(2, 12, staggered=True),
+    Outage(2, 30, staggered=True),
     Outage(1, 30, silently=False),
     Outage(3, 120, staggered=True),
     Outage(0, 5, controller="hangs"), Outage(0, 30, controller="hangs"), Outage(3, 5, controller="hangs"),
     Outage(0, 30, controller="is starved"), Outage(3, 5, staggered=True, controller="is starved"),
     Outage(3, 5, staggered=True, controller="is killed"), Outage(2, 30, silently=False, controller="is killed"),
-    Outage(3, 5, staggered=True, dies=True), Outage(2, 30, silently=False, dies=True),
+    Outage(3, 5, staggered=True, dies=True), Outage(2, 20, silently=False, dies=True),
     Outage(0, 5, controller="hangs", dies=True),
 )
 

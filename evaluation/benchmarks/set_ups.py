@@ -7,6 +7,7 @@ It takes orders from its standard input, one JSON object a line, and answers eac
     {"connect": 200, "host": "127.0.0.1", "port": 6653}
     {"rate": 4000, "seconds": 10}          so many in a second, at random (Poisson) times, whatever the controller does
     {"outstanding": 400, "seconds": 10}    the next one when one is done, so many at once: saturation
+    {"kill": 1, "seconds": 10}             that switch (by its number) is gone; which external IPs are announced
 
 A time counts from when the SYN was due, not from when it was sent, so that a late load makes no latency look better.
 `late` says how late it was.
@@ -26,9 +27,10 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Any
 
-from evaluation.benchmarks.switches import EXTERNAL, SimulatedSwitch, packet_in
+from evaluation.benchmarks.switches import EXTERNAL, INTERNAL, SimulatedSwitch, packet_in
 from lbctl.frames.packets import SYN, tcp_segment
 from lbctl.openflow.cookies import Kind
+from lbctl.values.protocols import ETH_TYPE_ARP
 
 FIRST_EXTERNAL, FIRST_CLIENT = IPv4Address("198.18.0.1"), IPv4Address("198.19.0.1")
 CLIENTS, FIRST_PORT = 60_000, 1024
@@ -37,6 +39,7 @@ WARM_UP = 1.0
 """Seconds of each order whose set-ups do not count."""
 UNANSWERED = 2.0
 """Seconds after the end in which an answer still counts; then it is lost."""
+ARP = ETH_TYPE_ARP.to_bytes(2)
 KEY = slice(26, 38)
 """Addresses and ports in a frame."""
 
@@ -64,6 +67,10 @@ class Load:
 
     def __init__(self) -> None:
         self._switches: list[SimulatedSwitch] = []
+        self._silent: set[bytes] = set()
+        """MACs of switches that are gone."""
+        self._announced: dict[bytes, float] = {}
+        """External IP (packed) -> when it was first announced."""
         self._poll = select.epoll()
         self._by_handle: dict[int, SimulatedSwitch] = {}
         self._under_way: dict[bytes, float] = {}
@@ -74,7 +81,7 @@ class Load:
     def connect(self, count: int, host: str, port: int) -> None:
         """So many switches more. Raises OSError."""
         for number in range(len(self._switches), len(self._switches) + count):
-            switch = SimulatedSwitch(number + 1, self._packet_out)
+            switch = SimulatedSwitch(number + 1, self._packet_out, self._silent)
             switch.connect((host, port))
             self._switches.append(switch)
             self._by_handle[switch.socket.fileno()] = switch
@@ -109,6 +116,19 @@ class Load:
             self.serve(0.1)
         return self._end(seconds)
 
+    def kill(self, number: int, seconds: float) -> dict[str, float]:
+        """announced: external IPs that have been within that time, by others; last: after so many seconds."""
+        gone = self._switches[number - 1]
+        self._silent |= {gone.mac(EXTERNAL), gone.mac(INTERNAL)}
+        self._announced.clear()
+        self._poll.unregister(gone.socket)
+        gone.socket.close()
+        begun = time.monotonic()
+        while (left := begun + seconds - time.monotonic()) > 0:
+            self.serve(left)
+        external = [at for address, at in self._announced.items() if IPv4Address(address) >= FIRST_EXTERNAL]
+        return {"announced": len(external), "last": max(external, default=begun) - begun}
+
     def _frames(self, count: int) -> Iterator[tuple[SimulatedSwitch, bytes]]:
         """SYNs of distinct clients, to one switch after the other, each to an external IP that is there."""
         for _ in range(count):
@@ -136,6 +156,9 @@ class Load:
         switch.send(packet_in(Kind.NEW, EXTERNAL, frame))
 
     def _packet_out(self, _: SimulatedSwitch, frame: bytes) -> None:
+        if frame[12:14] == ARP:
+            self._announced.setdefault(frame[28:32], time.monotonic())
+            return
         due = self._under_way.pop(frame[KEY], None)
         if due is not None and due > self._tally.begun + WARM_UP:
             now = time.monotonic()
@@ -195,6 +218,8 @@ def _carry_out(load: Load, order: dict[str, Any]) -> dict[str, float]:
     if "connect" in order:
         load.connect(order["connect"], order["host"], order["port"])
         return {}
+    if "kill" in order:
+        return load.kill(order["kill"], order["seconds"])
     if "rate" in order:
         return load.at_rate(order["rate"], order["seconds"])
     return load.saturating(order["outstanding"], order["seconds"])

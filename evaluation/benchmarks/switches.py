@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from lbctl.frames.packets import arp_question
 from lbctl.openflow.cookies import MARK, Kind
@@ -36,7 +36,7 @@ _FLOW = struct.Struct("!HBxIIHHHHHxxQQQ")
 _PORT = struct.Struct("!IH2x6s2x16sIIHH4xIIIIII")
 
 PacketOut = Callable[["SimulatedSwitch", bytes], None]
-"""Is told of every IP frame that the controller has sent out by a switch."""
+"""Is told of every IP frame, and of every gratuitous ARP request, that the controller has sent out by a switch."""
 
 
 def message(kind: int, xid: int, body: bytes = b"") -> bytes:
@@ -69,14 +69,15 @@ def packet_in(kind: Kind, port: int, frame: bytes) -> bytes:
 class SimulatedSwitch:
     """One LB, connected to a controller. `number` is in its dpid, its MACs, and the names of its ports.
 
-    packet_out: see PacketOut. entry_mods: flow-mods that have added entries' flows.
+    packet_out: see PacketOut. silent: MACs that nobody answers at any more. entry_mods: flow-mods that have added
+    entries' flows.
     """
 
-    def __init__(self, number: int, packet_out: PacketOut) -> None:
+    def __init__(self, number: int, packet_out: PacketOut, silent: Container[bytes] = ()) -> None:
         self.number = number
         self.entry_mods = 0
         self.socket = socket.socket()
-        self._packet_out = packet_out
+        self._packet_out, self._silent = packet_out, silent
         self._rest = b""
         self._out: list[bytes] = []
         self._flows: dict[int, dict[int, dict[bytes, bytes]]] = {}
@@ -211,19 +212,19 @@ class SimulatedSwitch:
     def _packet(self, _: int, body: bytes) -> None:
         frame = body[16 + int.from_bytes(body[8:10]) :]
         ether_type = int.from_bytes(frame[12:14])
-        if ether_type == ETH_TYPE_IPV4:
+        if ether_type == ETH_TYPE_IPV4 or ether_type == ETH_TYPE_ARP and frame[28:32] == frame[38:42]:
             self._packet_out(self, frame)
-        elif ether_type == ETH_TYPE_ARP and frame[28:32] != frame[38:42]:
+        elif ether_type == ETH_TYPE_ARP and frame[:6] not in self._silent:
             self._out.append(self._arp_answer(frame, int.from_bytes(body[20:24])))
 
     def _arp_answer(self, frame: bytes, port: int) -> bytes:
         """What comes back for an ARP request that was sent out of that port.
 
-        It is a server's answer, or another LB's to a probe.
+        It is a server's answer, or another LB's to a probe, whose target is a number (openflow/probe_rules.py).
         """
-        asker, number_asked, target = frame[22:28], frame[28:32], frame[38:42]
-        probe = target == bytes(4)
-        mac = b"\2\3" + (bytes(4) if probe else target)
-        answer = bytearray(arp_question(mac, asker, target, asker, number_asked))
+        asker, sender, target = frame[22:28], frame[28:32], frame[38:42]
+        probe = target[0] == 0
+        answer = bytearray(arp_question(frame[:6], asker, sender, asker, target) if probe else
+                           arp_question(b"\2\3" + target, asker, target, asker, sender))
         answer[20:22] = ARP_REPLY.to_bytes(2)
         return packet_in(Kind.PROBED if probe else Kind.SERVER_ARP, port, bytes(answer))

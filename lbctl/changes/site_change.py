@@ -38,7 +38,8 @@ def change_site(ground: Ground, needs: Needs, wanted: InForce, now: float) -> Ou
     for follower in needs.followers:
         follower.site_changed()
     for switch in ground.ready():
-        out += ground.meters(switch.lb.name) + ground.sync(switch) + needs.neighbours.probe(switch)
+        out += ground.meters(switch.lb.name) + needs.neighbours.probe(switch)
+    out += ground.resyncs.begin(ground.ready())
     for serving in new:
         out += needs.neighbours.announce(serving, serving.assigned, now)
     ground.log("site applied", external_ips=len(servings), load_balancers=len(ground.switches), messages=len(out))
@@ -81,8 +82,10 @@ def _check(ground: Ground, site: Site) -> None:
 
 def _check_translation(serving: Serving, site: Site) -> None:
     """Its connections keep their kind of NAT, and the internal IPs that they have."""
+    if not (len(serving.table) or serving.slices):
+        return
     config = site.external_ip(serving.address)
-    if config is None or not (len(serving.table) or serving.slices):
+    if config is None:
         return
     if (config.kind, config.nat) != (serving.config.kind, serving.config.nat):
         raise Refused(

@@ -191,7 +191,7 @@ class Slices:
         self._sent.pop((serving.address, place), None)
         keep_what_is_in_use(ground)
         ground.log("slices are gone", external_ip=str(serving.address), service=_text(place))
-        return [*(effect for switch in ground.ready() for effect in ground.sync(switch)), ground.save()]
+        return [*ground.resyncs.begin(ground.ready()), ground.save()]
 
     def _settle(self, serving: Serving, place: Place, slicing: Slicing) -> Outbox:
         """Slices without connections that have entries need not look for any."""

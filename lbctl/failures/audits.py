@@ -17,7 +17,7 @@ from lbctl.ground.tokens import Confirmation, FlowsAnswer
 from lbctl.openflow.errors import Refusal
 from lbctl.openflow.messages import Barrier, ReadFlows
 from lbctl.openflow.tables import TABLES
-from lbctl.switches.comparison import Comparison, by_cookie
+from lbctl.switches.comparison import Comparison, Look
 from lbctl.switches.readback import ACCESS_TABLES, RULES
 from lbctl.switches.switch import Switch
 
@@ -61,8 +61,8 @@ class Audits:
         self._running: dict[str, Audit] = {}
         self._retries: dict[str, Retry] = {}
         """By LB."""
-        self._digests: dict[tuple[str, str], dict[int, int]] = {}
-        """LB and table -> see Comparison."""
+        self._looks: dict[tuple[str, str], Look] = {}
+        """LB and table -> how it looked last."""
 
     # Refusals.
 
@@ -81,8 +81,7 @@ class Audits:
     def connected(self, switch: Switch) -> Outbox:
         """It has been sent what it misses: does it confirm that?"""
         name = switch.lb.name
-        for place in [place for place in self._digests if place[0] == name]:
-            del self._digests[place]
+        self._looks = {place: look for place, look in self._looks.items() if place[0] != name}
         return [self._ask_for_confirmation(switch)]
 
     def _ask_for_confirmation(self, switch: Switch) -> ToSwitch:
@@ -119,7 +118,7 @@ class Audits:
         if not self._to_look_at and now - self._started >= PERIOD:
             self._started, self._to_look_at, self._size = now, deque(switches), len(switches)
             self._running = {name: audit for name, audit in self._running.items() if name in switches}
-            self._digests = {place: known for place, known in self._digests.items() if place[0] in switches}
+            self._looks = {place: look for place, look in self._looks.items() if place[0] in switches}
         due = (now - self._started) / PERIOD * self._size
         out: Outbox = []
         while self._to_look_at and self._size - len(self._to_look_at) < due:
@@ -134,10 +133,9 @@ class Audits:
             for token in before.tokens:
                 tokens.cancel(token)  # what has not been answered by now will not be
         audit = self._running[name] = Audit(after_refusal)
-        ordered = by_cookie(switch.held.values())
         out: Outbox = []
         for table in TABLES:
-            comparison = Comparison(table, ordered[table], self._digests.setdefault((name, table), {}))
+            comparison = Comparison(table, switch.held, self._looks.get((name, table)))
             token = tokens.new(FlowsAnswer(name, partial(self._answered, switch, audit, comparison)))
             audit.tokens.append(token)
             cookie, mask = RULES if table in ACCESS_TABLES else (0, 0)
@@ -150,7 +148,11 @@ class Audits:
         comparison.answer(body)
         if more:
             return []
-        name, found = switch.lb.name, comparison.differences(switch.held)
+        name, (found, look) = switch.lb.name, comparison.result()
+        if look:
+            self._looks[name, comparison.table] = look
+        else:
+            self._looks.pop((name, comparison.table), None)
         audit.answered += 1
         audit.foreign += found.foreign
         out: Outbox = []

@@ -165,8 +165,7 @@ class Comebacks:
         out = self._learn_origins(readback) + to_switch(name, outcome.messages)
         if outcome.taken_over:
             keep_what_is_in_use(ground)
-            for other in ground.ready():
-                out += ground.sync(other)
+            out += ground.resyncs.begin(ground.ready())
         self._learn_neighbours(switch, readback)
         out += self._learn_clients(readback)
         if name in self._detection.failed():

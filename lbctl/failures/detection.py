@@ -13,10 +13,9 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from functools import partial
-from ipaddress import IPv4Address
 
 from lbctl.failures.outage import PATIENCE, Outage
-from lbctl.failures.probing import MOST_PROBES, NETWORKS, Probing
+from lbctl.failures.probing import FENCED_BY, MOST_PROBES, NETWORKS, Probing
 from lbctl.frames import packets
 from lbctl.frames.packets import Malformed
 from lbctl.ground.effects import Effect, Outbox, ToSwitch
@@ -25,7 +24,7 @@ from lbctl.ground.tokens import PortsAnswer
 from lbctl.moves.takeover import LbFailure
 from lbctl.openflow.cookies import MASK_ALL
 from lbctl.openflow.messages import DeleteCookie, ReadPorts
-from lbctl.openflow.probe_rules import FENCED, LEARNED_COOKIE
+from lbctl.openflow.probe_rules import LEARNED_COOKIE
 from lbctl.site.model import Settings
 from lbctl.store import State
 from lbctl.switches.switch import Switch
@@ -114,7 +113,7 @@ class Detection:
     def _unfence(self, arp: packets.Arp) -> Outbox:
         """A fence may come late, out of the queue of an LB that was hung: to one that obeys by now, and may have
         external IPs."""
-        if arp.spa != IPv4Address(FENCED).packed:
+        if arp.spa != FENCED_BY:
             return []
         return [
             ToSwitch(name, DeleteCookie("classify", LEARNED_COOKIE, MASK_ALL))

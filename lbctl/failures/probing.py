@@ -9,8 +9,9 @@ since: a control function that is cut off from that one, or was stopped, learns 
 from __future__ import annotations
 
 import itertools
+import secrets
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import NamedTuple
@@ -26,10 +27,13 @@ PROBERS = 2
 """LBs that ask one that has missed a probe: so that the failure of one of them is not taken for its own."""
 MOST_PROBES = 2000
 """In a second, of all LBs: with more than 50 LBs rounds are rarer."""
-NUMBERS = 1 << 24
-"""Numbers of probes: 0.0.0.1 to 0.255.255.255, which are nobody's addresses (RFC 1122 3.2.1.3)."""
+NUMBER_BYTES = 3
+"""Of the numbers of probes: 0.0.0.1 to 0.255.255.255, which are nobody's addresses (RFC 1122 3.2.1.3)."""
 FORGOTTEN = 4
 """Rounds after which an answer is too late."""
+
+
+ASKED_BY, FENCED_BY = (IPv4Address(address).packed for address in (ASKED, FENCED))
 
 
 @dataclass(slots=True)
@@ -56,14 +60,15 @@ class Probing:
     def __init__(self, switches: Mapping[str, Switch]) -> None:
         self._switches = switches
         self._paths: dict[tuple[str, str], Path] = {}
-        self._number = 0
         self._rounds: list[dict[int, tuple[str, str, bool]]] = []
         """Of the last rounds, the newest first: number of each probe -> LB asked, network, was it a fence?"""
         self.heard: set[str] = set()
         """LBs that have said something since the last round began."""
 
     def path(self, name: str, network: str) -> Path:
-        return self._paths.setdefault((name, network), Path())
+        if (path := self._paths.get((name, network))) is None:
+            path = self._paths[name, network] = Path()
+        return path
 
     def round(self, to_fence: set[str]) -> Outbox:
         """One probe on each way (a fence to those of to_fence). Counts what the last round has missed."""
@@ -73,23 +78,30 @@ class Probing:
         asked: dict[int, tuple[str, str, bool]] = {}
         self._rounds = [asked, *self._rounds[:FORGOTTEN - 1]]
         out: Outbox = []
-        for network in NETWORKS:
-            able = sorted(name for name, switch in self._switches.items()
-                          if switch.ready and switch.of_ports and switch.ports[network].up)
-            for name, switch in self._switches.items():
-                if switch.watched is None:
-                    continue
+        able = {network: sorted(name for name, switch in self._switches.items()
+                                if switch.ready and switch.of_ports and switch.ports[network].up)
+                for network in NETWORKS}
+        for name, switch in self._switches.items():
+            if switch.watched is None:
+                continue
+            for network in NETWORKS:
                 path = self.path(name, network)
                 fence = name in to_fence
-                probers = list(self._probers(name, able, PROBERS if path.missed or path.unproved else 1))
+                probers = list(self._probers(name, able[network], PROBERS if path.missed or path.unproved else 1))
                 path.probers = tuple(prober.lb.name for prober in probers)
                 for prober in probers:
-                    self._number = self._number % (NUMBERS - 1) + 1
-                    asked[self._number] = name, network, fence
-                    number = self._number.to_bytes(4)
-                    ends = (number, _packed(switch.watched.fence_code)) if fence else (_packed(ASKED), number)
+                    number = self._new_number(asked)
+                    asked[int.from_bytes(number)] = name, network, fence
+                    ends = (number, _packed(switch.watched.fence_code)) if fence else (ASKED_BY, number)
                     out.append(_probe(prober, network, Probe(_mac(switch, network), switch.watched.identity, *ends)))
         return out
+
+    @staticmethod
+    def _new_number(asked: Container[int]) -> bytes:
+        """One that nobody can guess: who could would keep a dead LB alive."""
+        while (number := int.from_bytes(secrets.token_bytes(NUMBER_BYTES))) in asked or not number:
+            pass
+        return number.to_bytes(4)
 
     def _count(self, path: Path) -> None:
         """Of the round that ends."""
@@ -119,7 +131,7 @@ class Probing:
             return None
         path = self.path(name, network)
         path.missed, path.unproved, path.answered, path.heard = 0, 0, True, True
-        path.fenced = fence and arp.spa == _packed(FENCED)
+        path.fenced = fence and arp.spa == FENCED_BY
         return name
 
     def silent(self, name: str, network: str, misses: int) -> bool:

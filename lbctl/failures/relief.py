@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from lbctl.failures.detection import Detection
@@ -18,6 +19,8 @@ from lbctl.values.refused import Refused
 
 FIRST_RETRY, LAST_RETRY = 0.5, 30.0
 """Seconds until a failover that did not succeed is tried again; doubled each time."""
+STARTED_AT_ONCE = 10
+"""Failovers: each takes some 0.5 ms."""
 
 
 class Mover(Protocol):
@@ -58,6 +61,8 @@ class Relief:
         )
         self._retries: dict[Address, tuple[float, float]] = {}
         """When to try again, and how long to wait after that."""
+        self._takers: dict[str, Iterator[tuple[Address, str]]] = {}
+        """By failed LB: who takes which of its external IPs, as far as that has not been started."""
         self._told: set[str] = set()
         """Failed LBs that nobody can take over from, as the log has said."""
 
@@ -79,12 +84,12 @@ class Relief:
                 409, "Move already running", f"{', '.join(moving)} is being moved: wait for its end, or abort it"
             )
         failure = self._detection.failed().get(name)
-        takers = self._takers(name, orphans, now)
-        if orphans and not takers:
+        chosen = dict(spread(self._orphans(orphans), self._candidates(name, now)))
+        if orphans and not chosen:
             raise Refused(409, "No other load balancer", f"no load balancer but {name} is ready, with both ports up")
         if failure is None and not source.ready:
             failure = self._detection.declare(name, "by order: it is not connected")
-        return self._start(takers, failure, now, running)
+        return self._start({serving: chosen[serving.address] for serving in orphans}, failure, now, running)
 
     def tick(self, now: float) -> Outbox:
         """Starts what has become due."""
@@ -96,28 +101,46 @@ class Relief:
             for address, retry in self._retries.items()
             if (serving := self._ground.external_ips.get(address)) and (serving.assigned in failed or serving.move)
         }
+        self._takers = {name: takers for name, takers in self._takers.items() if name in failed}
         for name, failure in failed.items():
-            orphans = [serving for serving in self._ground.external_ips
-                       if serving.assigned == name and serving.move is None and self._due(serving, now)]
-            takers = self._takers(name, orphans, now)
-            if orphans and not takers and name not in self._told:
-                self._told.add(name)
-                self._ground.log("no load balancer can take over", level="error", lb=name, external_ips=len(orphans),
-                            hint="another one must be ready, with both ports up")
-            out += self._start(takers, failure, now)[1]
+            if name not in self._takers:
+                self._look_for_takers(name, now)
+            out += self._go_on(name, failure, now)
+        return out
+
+    @property
+    def hurried(self) -> bool:
+        """Would it start more, if it were told the time again?"""
+        return bool(self._takers)
+
+    def _look_for_takers(self, name: str, now: float) -> None:
+        orphans = [serving for serving in self._ground.external_ips if self._is_orphan(serving, name, now)]
+        candidates = self._candidates(name, now)
+        if orphans and candidates:
+            self._takers[name] = spread(self._orphans(orphans), candidates)
+        elif orphans and name not in self._told:
+            self._told.add(name)
+            self._ground.log("no load balancer can take over", level="error", lb=name, external_ips=len(orphans),
+                             hint="another one must be ready, with both ports up")
+
+    def _is_orphan(self, serving: Serving, name: str, now: float) -> bool:
+        return serving.assigned == name and serving.move is None and self._due(serving, now)
+
+    def _go_on(self, name: str, failure: LbFailure, now: float) -> Outbox:
+        """Some of what is to be taken over from that LB: packets wait for all that is done at once."""
+        out: Outbox = []
+        for address, target in itertools.islice(self._takers.get(name, ()), STARTED_AT_ONCE):
+            serving = self._ground.external_ips.get(address)
+            if serving and self._is_orphan(serving, name, now) and self._can_take(target):
+                out += self._start({serving: target}, failure, now)[1]
+        if not out:
+            self._takers.pop(name, None)  # what could not be taken over as it was meant is looked at again
         return out
 
     def _due(self, serving: Serving, now: float) -> bool:
         """Each start is a try; one that succeeds makes this external IP no orphan any more."""
         due, _ = self._retries.get(serving.address, (now, FIRST_RETRY))
         return now >= due
-
-    def _takers(self, name: str, orphans: list[Serving], now: float) -> dict[Serving, str]:
-        """Who takes which of the orphans of that LB."""
-        if not orphans:
-            return {}
-        chosen = spread(self._orphans(orphans), self._candidates(name, now))
-        return {serving: chosen[serving.address] for serving in orphans if serving.address in chosen}
 
     def _orphans(self, orphans: list[Serving]) -> dict[Address, Orphan]:
         named_by: dict[Address, set[Address]] = {}
@@ -135,7 +158,6 @@ class Relief:
         }
 
     def _candidates(self, failed: str, now: float) -> list[Candidate]:
-        failed_lbs = {failed, *self._detection.failed()}
         has: dict[str, set[Address]] = defaultdict(set)
         loads = self._weights.by_lb()
         for serving in self._ground.external_ips:
@@ -143,7 +165,11 @@ class Relief:
         return [Candidate(name, frozenset(has[name]), frozenset(switch.neighbours), loads[name], switch.lb.capacity,
                           self._detection.held_down(name, now) or self._drains.is_drained(name))
                 for name, switch in self._ground.switches.items()
-                if name not in failed_lbs and switch.fit and switch.ports_up]
+                if name != failed and self._can_take(name)]
+
+    def _can_take(self, name: str) -> bool:
+        switch = self._ground.switches.get(name)
+        return switch is not None and switch.fit and switch.ports_up and name not in self._detection.failed()
 
     def _start(self, takers: dict[Serving, str], failure: LbFailure | None, now: float,
                running: Iterable[MoveRecord] = ()) -> tuple[list[MoveRecord], Outbox]:

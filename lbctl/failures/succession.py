@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from lbctl.values.addresses import Address, address_order
@@ -33,18 +33,17 @@ class Candidate:
     held_down: bool = False
 
 
-def spread(orphans: Mapping[Address, Orphan], candidates: Collection[Candidate]) -> dict[Address, str]:
-    """Which LB takes which external IP. The largest load first, each to the LB that has the lowest relative load
-    then; of several the one with the fewest external IPs.
+def spread(orphans: Mapping[Address, Orphan], candidates: Collection[Candidate]) -> Iterator[tuple[Address, str]]:
+    """Which external IP goes to which LB, one after the other. The largest load first, each to the LB that has the
+    lowest relative load then; of several the one with the fewest external IPs.
 
     An LB that does not reach all next hops comes last, before it one that is held down, before it one where the
     external IP should not be (only_on, not_with); so an external IP gets none only if there is no candidate.
     """
     if not candidates:
-        return {}
+        return
     loads = {candidate.name: candidate.load for candidate in candidates}
     has = {candidate.name: set(candidate.external_ips) for candidate in candidates}
-    chosen: dict[Address, str] = {}
     for address in sorted(orphans, key=lambda address: (-orphans[address].load, *address_order(address))):
         orphan = orphans[address]
 
@@ -55,7 +54,6 @@ def spread(orphans: Mapping[Address, Orphan], candidates: Collection[Candidate])
                     (loads[name] + orphan.load) / candidate.capacity, len(has[name]), name)
 
         best = min(candidates, key=worth)
-        chosen[address] = best.name
+        yield address, best.name
         loads[best.name] += orphan.load
         has[best.name].add(address)
-    return chosen

@@ -10,6 +10,7 @@ looked at: hosts with checksum offload hand over frames without one, and the rec
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct
 from typing import NamedTuple
 
@@ -308,6 +309,7 @@ def _check_ipv4(version_ihl: int, header: int, total: int, frame_length: int) ->
         raise Malformed("truncated")
 
 
+@lru_cache(maxsize=10_000)
 def parse_mac(text: str) -> bytes:
     """A MAC as switches and people write it, packed."""
     return bytes.fromhex(text.replace(":", ""))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,9 +25,11 @@ class ToSwitch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """Not for a switch: keep this across a restart, and confirm it by its token (None: no need)."""
+    """Not for a switch: keep across a restart what `state` tells when it is written, and confirm that by the token
+    (None: no need). It is told as late as that because thousands of external IPs may fail over at once: each state
+    holds all of them, and one that is written serves all who wait."""
 
-    state: State
+    state: Callable[[], State]
     token: int | None = None
 
 

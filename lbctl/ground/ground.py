@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from ipaddress import ip_address
 
 from lbctl.ground.effects import Outbox, Save, to_switch
+from lbctl.ground.resyncs import Resyncs
 from lbctl.ground.serving import Directory, Serving
 from lbctl.ground.tokens import Tokens
 from lbctl.openflow.flow import Flow
@@ -50,6 +51,7 @@ class Ground:
         self.astray: set[Address] = set()
         """External IPs whose packets have come to another LB lately: not all neighbours know who has them."""
         self.tokens = Tokens()
+        self.resyncs = Resyncs(self.configs, lambda: self.external_ips.by_address)
         self.counters: Counter[str] = Counter()
         """Of what concerns no single LB."""
         self._pieces: list[Piece] = []
@@ -110,7 +112,7 @@ class Ground:
         return [switch for switch in self.switches.values() if switch.ready]
 
     def sync(self, switch: Switch) -> Outbox:
-        """What has changed in what that LB should hold."""
+        """What has changed in what that LB should hold, all at once."""
         return to_switch(switch.lb.name, switch.sync(self.configs()))
 
     def let_pass(self, side: Side, mac: bytes) -> Outbox:
@@ -171,4 +173,4 @@ class Ground:
 
     def save(self, token: int | None = None) -> Save:
         """Keep that across a restart, and confirm it by the token."""
-        return Save(self.state(), token)
+        return Save(self.state, token)

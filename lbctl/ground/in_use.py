@@ -33,8 +33,8 @@ def former_servers(serving: Serving, config: ExternalIp,
     external IPs reach them from now on."""
     if config.kind != "service":
         return ()
-    hops = {**serving.config.hops(), **elsewhere}
-    return tuple((server, hops.get(server, Hop(server))) for server in sorted(
+    before = serving.config.hops()
+    return tuple((server, elsewhere.get(server) or before.get(server, Hop(server))) for server in sorted(
         servers_in_use(serving) - config.hops().keys(), key=address_order))
 
 
@@ -65,9 +65,9 @@ def keep_what_is_in_use(ground: Ground) -> None:
     """Makes every external IP what the site in force says, with its former servers, internal IPs and slices."""
     site = ground.site
     configured = {server: hop for external_ip in site.external_ips for server, hop in external_ip.hops().items()}
+    configs = {config.address: config for config in site.external_ips}
     for serving in ground.external_ips:
-        config = site.external_ip(serving.address)
-        assert config is not None, "the directory holds the external IPs of the site in force"
+        config = configs[serving.address]
         former = former_servers(serving, config, configured)
         internal = internal_ips_in_use(serving) - {config.gateway, *config.internal_ips}
         config = with_slices_in_use(serving, config)

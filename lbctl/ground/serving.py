@@ -29,6 +29,8 @@ class Serving:
     def __init__(self, config: ExternalIp, assigned: str, settings: Settings, seed: int = 0,
                  drained: Iterable[tuple[Place, Endpoint]] = ()) -> None:
         self.config = config
+        self.owner = owner_of(config.address.packed)
+        """What it is in cookies."""
         self.settings = settings
         self.assigned = assigned
         self.since = float("-inf")
@@ -74,11 +76,6 @@ class Serving:
     def outbound(self) -> bool:
         """A NAT gateway: connections are opened from inside."""
         return self.config.kind == "nat-gateway"
-
-    @property
-    def owner(self) -> int:
-        """What it is in cookies."""
-        return owner_of(self.address.packed)
 
     def assign(self, lb: str, now: float) -> None:
         self.assigned, self.since = lb, now

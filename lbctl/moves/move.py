@@ -57,7 +57,7 @@ class Move:
         self._routed = False
         self._waiting: dict[str, Confirmer] = {}
         self._lost: set[Confirmer] = set()
-        self._deadline = 0.0
+        self.deadline = 0.0
         self._now = record.started
         self._script = self._steps()
 
@@ -79,7 +79,7 @@ class Move:
         """Labels that nobody waits for any more are ignored."""
         if self.ended or self._waiting.pop(label, None) is None:
             return []
-        self._deadline = now + self._settings.barrier_timeout
+        self.deadline = now + self._settings.barrier_timeout
         return self._advance(now) if not self._waiting else []
 
     def failed(self, label: str, reason: str, now: float) -> list[Action]:
@@ -98,7 +98,7 @@ class Move:
         return self._skip(lb, now)
 
     def tick(self, now: float) -> list[Action]:
-        if self.ended or now < self._deadline:
+        if self.ended or now < self.deadline:
             return []
         if not self._waiting:
             return self._advance(now)
@@ -170,7 +170,7 @@ class Move:
 
     def _pause(self, until: float) -> Iterator[list[Action]]:
         """Nothing to confirm: the next tick after that time goes on."""
-        self._deadline = until
+        self.deadline = until
         yield []
 
     # How they are driven.
@@ -194,7 +194,7 @@ class Move:
             if isinstance(action, Confirmed) and action.label and action.confirmer not in self._lost:
                 self._waiting[action.label] = action.confirmer
         if step:
-            self._deadline = self._now + self._settings.barrier_timeout
+            self.deadline = self._now + self._settings.barrier_timeout
 
     def _skip(self, lb: Confirmer, now: float) -> list[Action]:
         """Goes on without that LB's confirmations. In the grace step, there is nothing left to wait for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -24,6 +25,8 @@ from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
 
 KEPT_RECORDS = 200
+DONE_AT_ONCE = 10
+"""Moves that go on at a tick: packets wait for all that is done at once."""
 RECOVERY_SECONDS = 10.0
 """A new controller waits this long for both LBs of an unfinished move."""
 
@@ -33,18 +36,23 @@ class Movement:
 
     def __init__(self, ground: Ground, entries: EntrySource, fitness: Fitness, carrying_out: CarryingOut) -> None:
         self._ground, self._entries, self._fitness, self._carrying_out = ground, entries, fitness, carrying_out
-        self._moves: dict[str, Move] = {}
+        self._running: dict[str, Move] = {}
+        self._ended: dict[str, Move] = {}
+        """The last ones, in the order of their ends."""
         self._recovering: dict[str, float] = {}
         """Id of an unfinished move of an earlier controller -> until when both LBs are waited for."""
         self._last_id = 0
+        self.hurried = False
+        """Would it do more, if it were told the time again?"""
         ground.survives(self._survives)
 
     def records(self) -> Mapping[str, MoveRecord]:
         """Of the moves that run and of the last ones that have ended, by their ids; the newest last."""
-        return {id: move.record for id, move in self._moves.items()}
+        moves = self._running | self._ended
+        return {id: moves[id].record for id in sorted(moves, key=int)}
 
     def running(self) -> list[Move]:
-        return [move for move in self._moves.values() if not move.ended]
+        return list(self._running.values())
 
     # Orders.
 
@@ -97,7 +105,7 @@ class Movement:
 
     def abort(self, move_id: str, now: float) -> Outbox:
         """Raises Refused: unknown move, ended, or past its route step."""
-        move = self._moves.get(move_id)
+        move = self._running.get(move_id) or self._ended.get(move_id)
         if move is None:
             raise Refused(404, "Unknown move", f"there is no record of a move {move_id}")
         try:
@@ -142,10 +150,8 @@ class Movement:
 
     def _add(self, serving: Serving, move: Move) -> None:
         record = move.record
-        self._moves[record.id] = move
+        self._running[record.id] = move
         serving.move, serving.held = record, HeldPackets(self._ground.settings)
-        for old in [key for key, kept in self._moves.items() if kept.ended][:max(0, len(self._moves) - KEPT_RECORDS)]:
-            del self._moves[old]
         self._ground.log(
             f"{record.kind} started",
             move=record.id,
@@ -169,11 +175,12 @@ class Movement:
 
     def tick(self, now: float) -> Outbox:
         out = self._carrying_out.tick(now)
-        for move in self.running():
-            if move.record.id not in self._recovering:
-                out += self._do(move, move.tick(now), now)
-            elif now >= self._recovering[move.record.id]:
-                out += self._resume(move, now)
+        due = (move for move in self.running() if now >= self._recovering.get(move.record.id, move.deadline))
+        some = list(itertools.islice(due, DONE_AT_ONCE))
+        for move in some:
+            recovering = move.record.id in self._recovering
+            out += self._resume(move, now) if recovering else self._do(move, move.tick(now), now)
+        self.hurried = len(some) == DONE_AT_ONCE
         return out
 
     def _confirmation(self, move: Move, action: Confirmed) -> Confirmation:
@@ -207,7 +214,7 @@ class Movement:
 
     def _assigned_for_good(self, serving: Serving) -> str:
         """Where a new controller shall take it to be: a failover is not finished but begun anew."""
-        move = self._moves[serving.move.id] if serving.move else None
+        move = self._running[serving.move.id] if serving.move else None
         return move.record.source if isinstance(move, Takeover) and self._is_unfinished(move) else serving.assigned
 
     def restore(self, state: State, now: float) -> None:
@@ -256,8 +263,12 @@ class Movement:
             out += self._carrying_out.carry_out(record, serving, action, partial(self._confirmation, move), now)
         held = serving.held
         record.packets_held, record.packets_released, record.packets_lost = held.held, held.released, held.lost
-        if move.ended and serving.move is record:
+        if move.ended and record.id in self._running:
+            del self._running[record.id]
             serving.move = None
+            self._ended[record.id] = move
+            if len(self._ended) > KEPT_RECORDS:
+                del self._ended[next(iter(self._ended))]
             self._carrying_out.ended(record)
             self._ground.log("move ended", move=record.id, external_ip=str(record.external_ip), state=record.state,
                              reason=record.reason, entries=record.entries_copied, held=record.packets_held,

@@ -4,8 +4,9 @@ external IP."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 from ipaddress import ip_address
+from typing import NamedTuple
 
 from lbctl.frames import discovery
 from lbctl.frames.packets import Malformed, parse_mac, with_eth_dst
@@ -19,6 +20,7 @@ from lbctl.networks.router_claims import RouterClaims
 from lbctl.openflow.inbound import PacketIn
 from lbctl.openflow.messages import FROM_CONTROLLER, ModifyEntries, PacketOut, portions
 from lbctl.openflow.ports import Ports
+from lbctl.site.model import Hop
 from lbctl.switches.switch import Switch
 from lbctl.values.addresses import Address
 
@@ -28,14 +30,16 @@ had cached while its tables were empty stays in force for a moment."""
 ASKED_AT_ONCE, LOOKED_AT_ONCE = 50, 2000
 """At a tick, of all LBs together: so many hosts are asked at most, and so many looked at whether they are to be
 asked. In a large site it takes several ticks to get round, else the controller would do nothing but ask."""
+FAR_AT_ONCE = 10
+"""Of hosts that their LB does not need now, so many: each of a large site's LBs knows all hosts of the site."""
 
 
 class Walk:
     """Goes round all who may be to be asked, a few at each tick; begins anew some time after it has begun last."""
 
-    def __init__(self, everyone: Callable[[], Iterator[ToSwitch | None]]) -> None:
-        """everyone: a round; None for who is not to be asked."""
-        self._everyone = everyone
+    def __init__(self, everyone: Callable[[], Iterator[ToSwitch | None]], at_once: int = ASKED_AT_ONCE) -> None:
+        """everyone: a round; None for who is not to be asked. at_once: questions at a tick."""
+        self._everyone, self._at_once = everyone, at_once
         self._rest: Iterator[ToSwitch | None] | None = None
         self._next = 0.0
 
@@ -54,9 +58,21 @@ class Walk:
                 break
             if question:
                 out.append(question)
-                if len(out) == ASKED_AT_ONCE:
+                if len(out) == self._at_once:
                     break
         return out
+
+
+class Known(NamedTuple):
+    """What an LB knows of whom: collections that are replaced, or grow, when that changes."""
+
+    hops: Mapping[Address, Hop]
+    routers: Set[Address]
+    neighbours: Mapping[Address, str]
+    known: int
+
+    def is_same(self, other: Known) -> bool:
+        return self.known == other.known and all(one is two for one, two in zip(self[:-1], other[:-1], strict=True))
 
 
 class Neighbourhood:
@@ -69,8 +85,11 @@ class Neighbourhood:
         self.queries = Queries(ground)
         self._eager = False
         self._now = 0.0
-        self._near, self._far = Walk(self._of_serving), Walk(self._of_others)
+        self._near, self._far = Walk(self._of_serving), Walk(self._of_others, FAR_AT_ONCE)
         self._search = Walk(self._unknown)
+        self._missing: dict[str, tuple[Known, list[Address]]] = {}
+        """LB -> whose MACs it does not know, and what that was found from: a site has many LBs times many hosts, and
+        almost all are known."""
         self._listening = Walk(self._reports)
 
     def tick(self, now: float, eager: bool) -> Outbox:
@@ -191,11 +210,31 @@ class Neighbourhood:
     def _unknown(self) -> Iterator[ToSwitch | None]:
         """Those whose MACs are not known there, or that have not answered lately."""
         for switch in list(self._ground.switches.values()):
-            for address in self._everywhere():
-                wanted = (
-                    self._eager or address not in switch.neighbours or switch.hearing.doubtful(address, self._now)
-                )
-                yield self._question(switch, address) if wanted else None
+            yield None
+            if self._eager:
+                for address in self._everywhere():
+                    yield self._question(switch, address)
+            else:
+                yield from self._missing_at(switch)
+                yield from self._doubtful_at(switch)
+
+    def _missing_at(self, switch: Switch) -> Iterator[ToSwitch | None]:
+        hosts = self._ground.external_ips
+        known = Known(hosts.hops(), hosts.routers(), switch.neighbours, len(switch.neighbours))
+        before = self._missing.get(switch.lb.name)
+        missing = []
+        for address in before[1] if before and before[0].is_same(known) else self._everywhere():
+            wanted = address not in switch.neighbours
+            if wanted:
+                missing.append(address)
+            yield self._question(switch, address) if wanted else None
+        self._missing[switch.lb.name] = known, missing
+
+    def _doubtful_at(self, switch: Switch) -> Iterator[ToSwitch | None]:
+        hops, routers = self._ground.external_ips.hops(), self._ground.external_ips.routers()
+        for address in switch.hearing.doubtful(self._now):
+            if address in switch.neighbours and (address in hops or address in routers):
+                yield self._question(switch, address)
 
     def _everywhere(self) -> Collection[Address]:
         return [*self._ground.external_ips.hops(), *self._ground.external_ips.routers()]

@@ -27,7 +27,7 @@ REMOVED_IDLE, REMOVED_HARD = 0, 1
 _PACKET_IN = struct.Struct("!8xIHBBQHH")
 _FLOW_REMOVED = struct.Struct("!8xQHBBIIHHQQ")
 _FLOW_STATS = struct.Struct("!2xB21xQQQ")
-_RULE_STATS = struct.Struct("!12xHHH6xQ")
+_RULE_STATS = struct.Struct("!HB9xH2xH6xQ")
 _MATCH_HEAD = struct.Struct("!HH")
 _IN_PORT = struct.Struct("!II")
 _OXM_IN_PORT = 0x80000004
@@ -146,22 +146,28 @@ class FlowStats(NamedTuple):
     bytes: int
 
 
-class RuleStats(NamedTuple):
-    """Any flow, as far as it takes to tell whether somebody has changed it. for_a_time: it goes by itself. digest: of
-    its priority, match and instructions."""
-
-    table: int
-    cookie: int
-    for_a_time: bool
-    digest: int
+RuleStats = tuple[int, int]
+"""A flow of ours, as far as it takes to tell whether somebody has changed it: its cookie; and a digest of its
+priority, match and instructions."""
 
 
-def decode_rules(body: bytes) -> Iterator[RuleStats]:
-    """Each record of a flow-statistics reply's body."""
-    for offset, length, table in stats_records(body):
-        priority, _, hard_timeout, cookie = _RULE_STATS.unpack_from(body, offset)
-        digest = zlib.crc32(body[offset + 48:offset + length], priority)
-        yield RuleStats(table, cookie, hard_timeout != 0, digest)
+def decode_rules(body: bytes, table: int) -> tuple[list[RuleStats], int]:
+    """The flows of ours that do not go by themselves, of that table (its number); and how many flows of others. A
+    site has hundreds of thousands, which are looked at again and again."""
+    rules: list[RuleStats] = []
+    foreign, offset, end = 0, 0, len(body)
+    unpack, digest_of = _RULE_STATS.unpack_from, zlib.crc32
+    while offset + 48 <= end:
+        length, found, priority, hard_timeout, cookie = unpack(body, offset)
+        if length < 48 or offset + length > end:
+            break
+        if found == table and not hard_timeout:
+            if known_kind(cookie) is not None:
+                rules.append((cookie, digest_of(body[offset + 48:offset + length], priority)))
+            else:
+                foreign += 1
+        offset += length
+    return rules, foreign
 
 
 def stats_records(body: bytes) -> Iterator[tuple[int, int, int]]:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
+from typing import TypeVar
 
 from lbctl.frames import mld
 from lbctl.frames.discovery import (
@@ -73,6 +74,9 @@ from lbctl.values.protocols import (
 from lbctl.values.side import EXTERNAL, INTERNAL
 from lbctl.values.transfer import TransferMode
 
+T = TypeVar("T")
+BATCH = 50
+"""Servers, or flows, that are computed in one go."""
 ICMP_ERRORS = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
 """Types of the errors that concern one packet: unreachable, time exceeded, parameter problem; IPv6 also: packet too
 big."""
@@ -298,22 +302,39 @@ def neighbour_flows(hops: Iterable[Hop], routers: Iterable[Address], ports: Port
 def all_flows(external_ips: Iterable[ExternalIp], roles: Mapping[Address, Role],
               neighbours: Mapping[Address, str], ports: Ports, watched: Watched | None = None,
               internal: Internal = NO_NETWORKS) -> list[Flow]:
-    """Everything that an LB should hold besides its access table. `neighbours`: the MAC of each next hop that is known;
-    watched: how other LBs' probes mean it."""
+    """Everything that an LB should hold besides its access table: see flow_portions."""
+    portions = flow_portions(external_ips, roles, neighbours, ports, watched, internal)
+    return [flow for portion in portions for flow in portion]
+
+
+def flow_portions(external_ips: Iterable[ExternalIp], roles: Mapping[Address, Role],
+                  neighbours: Mapping[Address, str], ports: Ports, watched: Watched | None = None,
+                  internal: Internal = NO_NETWORKS) -> Iterator[list[Flow]]:
+    """Everything that an LB should hold besides its access table, a few flows at a time; what roles and neighbours say
+    counts when they are asked for. neighbours: the MAC of each next hop that is known; watched: how other LBs' probes
+    mean it."""
     external_ips = list(external_ips)
     prefixes = {*internal.networks, *(prefix for external_ip in external_ips for prefix in external_ip.inside)}
     hops = {server: hop for external_ip in external_ips for server, hop in ports.hops(external_ip).items()}
     routers = {external_ip.router for external_ip in external_ips if external_ip.router}
     tunnels = sorted({replace(hop.tunnel, mtu=0) for hop in hops.values() if hop.tunnel}, key=str)
-    flows = [*base_flows(ports, tunnels), *source_flows(ports, internal),
-             *delivery_flows(hops, neighbours, ports, direct_servers(external_ips)),
-             *neighbour_flows(hops.values(), routers, ports), *inside_flows(sorted(prefixes, key=str)),
-             *way_back_flows(external_ips, neighbours)]
+    yield [*base_flows(ports, tunnels), *source_flows(ports, internal), *inside_flows(sorted(prefixes, key=str))]
     if watched:
-        flows += probe_flows(watched, tuple((port.number, port.mac) for port in (ports.external, ports.internal)))
+        yield list(probe_flows(watched, tuple((port.number, port.mac) for port in (ports.external, ports.internal))))
+    direct = direct_servers(external_ips)
+    for some in _batches(hops.items()):
+        yield list(delivery_flows(dict(some), neighbours, ports, direct))
+    for told in _batches(neighbour_flows(hops.values(), routers, ports)):
+        yield list(told)
     for external_ip in external_ips:
-        flows += external_ip_flows(external_ip, roles.get(external_ip.address, ABSENT), ports)
-    return flows
+        yield list(way_back_flows([external_ip], neighbours))
+        yield list(external_ip_flows(external_ip, roles.get(external_ip.address, ABSENT), ports))
+
+
+def _batches(items: Iterable[T]) -> Iterator[tuple[T, ...]]:
+    rest = iter(items)
+    while some := tuple(itertools.islice(rest, BATCH)):
+        yield some
 
 
 def _back(port: Port, ports: Ports) -> tuple[FlowAction, ...]:

@@ -3,29 +3,36 @@ cookie looked like before.
 
 A cookie has a digest of its flow (openflow/cookies.py), so a flow with a right cookie is right, unless somebody has
 changed its actions in place: such a change leaves the cookie as it was, but not the bytes.
+
+All tables of all LBs are compared again and again, and almost always nothing has changed since: neither what was
+ordered, nor the sums of what is there. That is all that is looked at then.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from array import array
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from lbctl.openflow.cookies import MASK_ALL, known_kind
+from lbctl.openflow.cookies import MASK_ALL
 from lbctl.openflow.flow import Flow, Identity
-from lbctl.openflow.inbound import decode_rules
+from lbctl.openflow.inbound import RuleStats, decode_rules
 from lbctl.openflow.messages import AddFlows, DeleteCookie, Message
 from lbctl.openflow.tables import number
+from lbctl.switches.held import Held
 
 ByCookie = Mapping[int, list[Flow]]
+Sums = tuple[int, int, int]
+"""Of rules: how many, their cookies, their digests."""
 
 
-def by_cookie(flows: Iterable[Flow]) -> dict[str, dict[int, list[Flow]]]:
-    """Table -> cookie -> the flows that are to stay there until they are deleted."""
-    found: dict[str, dict[int, list[Flow]]] = defaultdict(dict)
+def _by_cookie(flows: Iterable[Flow]) -> ByCookie:
+    """Those that are to stay until they are deleted."""
+    found: dict[int, list[Flow]] = {}
     for flow in flows:
         if not flow.hard_timeout:
-            found[flow.table].setdefault(flow.cookie, []).append(flow)
+            found.setdefault(flow.cookie, []).append(flow)
     return found
 
 
@@ -50,52 +57,85 @@ class Differences:
         return [*deleted, *([AddFlows(flows)] if flows else [])]
 
 
+class Look:
+    """How a table looked. orders: Held.orders, if it was as ordered then; None: it was not, or nobody knows."""
+
+    def __init__(self, orders: int | None, sums: Sums, rules: Iterable[RuleStats]) -> None:
+        self.orders, self.sums = orders, sums
+        rules = list(rules)
+        self._cookies = array("Q", [cookie for cookie, _ in rules])
+        self._digests = array("I", [digest for _, digest in rules])
+
+    def digests(self) -> dict[int, int]:
+        """Cookie -> what its flows looked like."""
+        return _digests(zip(self._cookies, self._digests, strict=True))
+
+
 class Comparison:
     """Of one table of one switch."""
 
-    def __init__(self, table: str, ordered: ByCookie, digests: dict[int, int]) -> None:
-        """ordered: when the switch is asked; it answers after all of that. digests: cookie -> what its flows looked
-        like at the last comparison; is kept up to date."""
+    def __init__(self, table: str, held: Held, before: Look | None) -> None:
+        """Made when the switch is asked: it answers after all that is ordered by then. held: goes on changing. before:
+        the last look, if there was one since it connected."""
         self.table = table
-        self._ordered, self._digests = ordered, digests
-        self._counts: Counter[int] = Counter()
-        self._found: dict[int, int] = {}
+        self._held, self._before = held, before
+        self._orders = held.orders[table]
+        as_before = before is not None and before.orders == self._orders
+        self._ordered = None if as_before else _by_cookie(held.table(table).values())
+        """None: the same as at the last look."""
+        self._rules: list[RuleStats] = []
         self._foreign = 0
 
     def answer(self, body: bytes) -> None:
         """A part of the answer."""
-        for rule in decode_rules(body):
-            if rule.table != number(self.table) or rule.for_a_time:
-                continue
-            if known_kind(rule.cookie) is None:
-                self._foreign += 1
-                continue
-            self._counts[rule.cookie] += 1
-            self._found[rule.cookie] = self._found.get(rule.cookie, 0) ^ rule.digest
+        rules, foreign = decode_rules(body, number(self.table))
+        self._rules += rules
+        self._foreign += foreign
 
-    def differences(self, held: Mapping[Identity, Flow]) -> Differences:
-        """Once all of it has come. held: what is ordered by now; what has changed since the question is not wrong."""
-        missing, changed = self._missing_and_changed()
-        needless = [cookie for cookie, count in self._counts.items() if count > len(self._ordered.get(cookie, ()))]
+    def result(self) -> tuple[Differences, Look | None]:
+        """Once all of it has come: what is wrong, and this look. What has been ordered since the question is not
+        wrong."""
+        rules, before = self._rules, self._before
+        sums = len(rules), sum([cookie for cookie, _ in rules]), sum([digest for _, digest in rules])
+        if self._ordered is None:
+            if before and before.sums == sums:
+                return Differences(foreign=self._foreign), before
+            if self._held.orders[self.table] != self._orders:  # what it was then, nobody knows: the next look tells
+                return Differences(foreign=self._foreign), None
+        held = self._held.table(self.table)
+        ordered = _by_cookie(held.values()) if self._ordered is None else self._ordered
+        found = self._differences(ordered, held, Counter([cookie for cookie, _ in rules]))
+        again = {flow.cookie for flow in found.changed}  # what they look like is learnt when they have been made anew
+        look = Look(None if found else self._orders, sums, [rule for rule in rules if rule[0] not in again])
+        return found, look
+
+    def _differences(self, ordered: ByCookie, held: Mapping[Identity, Flow], counts: Counter[int]) -> Differences:
+        """counts: by cookie, how many flows there are."""
+        missing, changed = self._missing_and_changed(ordered, counts)
+        needless = [cookie for cookie, count in counts.items() if count > len(ordered.get(cookie, ()))]
         if needless:
-            by_now = by_cookie(held.values())[self.table]
-            needless = [cookie for cookie in needless if self._counts[cookie] > len(by_now.get(cookie, ()))]
+            by_now = _by_cookie(held.values())
+            needless = [cookie for cookie in needless if counts[cookie] > len(by_now.get(cookie, ()))]
             missing += [flow for cookie in needless for flow in by_now.get(cookie, ())]
-        for flow in changed:
-            self._found.pop(flow.cookie, None)  # what it looks like is learnt when it has been made anew
-        self._digests.clear()
-        self._digests.update(self._found)
         missing, changed = ([flow for flow in flows if held.get(flow.identity) == flow] for flows in (missing, changed))
         return Differences(tuple(missing), tuple(changed), tuple(needless), self._foreign)
 
-    def _missing_and_changed(self) -> tuple[list[Flow], list[Flow]]:
-        """Of what was ordered when the switch was asked."""
+    def _missing_and_changed(self, ordered: ByCookie, counts: Counter[int]) -> tuple[list[Flow], list[Flow]]:
+        before = self._before.digests() if self._before else {}
+        now = _digests(self._rules)
         missing: list[Flow] = []
         changed: list[Flow] = []
-        for cookie, flows in self._ordered.items():
-            count, digest = self._counts[cookie], self._found.get(cookie)
-            if count < len(flows):
+        for cookie, flows in ordered.items():
+            if counts[cookie] < len(flows):
                 missing += flows
-            elif count == len(flows) and self._digests.get(cookie, digest) != digest:
+            elif counts[cookie] == len(flows) and before.get(cookie, now[cookie]) != now[cookie]:
                 changed += flows
         return missing, changed
+
+
+def _digests(rules: Iterable[RuleStats]) -> dict[int, int]:
+    """Cookie -> the digests of its flows, in any order."""
+    found: dict[int, int] = {}
+    for cookie, digest in rules:
+        found[cookie] = found.get(cookie, 0) ^ digest
+    return found

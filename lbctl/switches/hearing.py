@@ -43,9 +43,9 @@ class Hearing:
         self._silent.discard(address)
         return True
 
-    def doubtful(self, address: Address, now: float) -> bool:
-        """Has it not answered the last question, though there was time?"""
-        return address in self._asked and now >= self._asked[address][0] + DOUBT
+    def doubtful(self, now: float) -> list[Address]:
+        """Who has not answered the last question, though there was time."""
+        return [address for address, (since, _) in self._asked.items() if now >= since + DOUBT]
 
     def forget(self) -> None:
         """The LB itself was away."""

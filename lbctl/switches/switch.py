@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,12 +14,13 @@ from lbctl.openflow.flow import Flow, Identity
 from lbctl.openflow.messages import AddFlows, DeleteCookie, DeleteFlows, Message
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.probe_rules import Watched
-from lbctl.openflow.rules import ABSENT, Role, all_flows, external_ip_flows
+from lbctl.openflow.rules import ABSENT, Role, all_flows, external_ip_flows, flow_portions
 from lbctl.openflow.slice_rules import way_back_flows
 from lbctl.openflow.source_rules import Internal
 from lbctl.openflow.tables import number
 from lbctl.site.model import ExternalIp, LoadBalancer
 from lbctl.switches.hearing import Hearing
+from lbctl.switches.held import Held
 from lbctl.values.addresses import Address
 
 Condition = Literal["disconnected", "reading", "unfit", "ready"]
@@ -83,12 +84,8 @@ class Switch:
         """When its last connection ended."""
         self.ports_reported: tuple[PortState, ...] = ()
         self._known_ports: Ports | None = None
-        self._held: dict[Identity, Flow] = {}
-
-    @property
-    def held(self) -> Mapping[Identity, Flow]:
-        """The flows besides entries that it should hold by now, by their identities."""
-        return self._held
+        self.held = Held()
+        """The flows besides entries that it should hold by now."""
 
     @property
     def ready(self) -> bool:
@@ -171,7 +168,7 @@ class Switch:
     def disconnected(self, reason: str, now: float) -> None:
         self.state, self.reason, self.lost_at = "disconnected", reason, now
         self.confirmed, self.refusal, self.foreign = False, None, 0
-        self._held.clear()
+        self.held.replace(())
         self.hearing.forget()
 
     def reconcile(self, external_ips: Iterable[ExternalIp], held: Counter[tuple[str, int]]) -> list[Message]:
@@ -185,12 +182,12 @@ class Switch:
         # From the first table to the last one: what leads to a flow goes before it.
         needless = sorted((place for place in held if place not in by_cookie), key=lambda place: number(place[0]))
         missing = [flow for place, flows in by_cookie.items() if held.get(place) != len(flows) for flow in flows]
-        self._held = wanted
+        self.held.replace(wanted.values())
         return [*_delete(unclear), *([AddFlows(tuple(missing))] if missing else []), *_delete(needless)]
 
     def sync(self, external_ips: Iterable[ExternalIp]) -> list[Message]:
         """Sends what has changed since the last time: after another site file, port, or neighbour."""
-        return self._apply(self._wanted(external_ips), self._held)
+        return self._apply(self._wanted(external_ips), {flow.identity: flow for flow in self.held.flows()})
 
     def set_role(self, external_ip: ExternalIp, role: Role) -> list[Message]:
         """Changes what the LB does for one external IP; at once if it is ready, else when it has been read back."""
@@ -232,13 +229,15 @@ class Switch:
                  *way_back_flows(external_ips, {hop: mac})]
         return self._apply({flow.identity: flow for flow in flows}, {})
 
+    def portions(self, external_ips: Iterable[ExternalIp]) -> Iterator[list[Flow]]:
+        """All that it should hold besides entries, a few flows at a time: see openflow/rules.py."""
+        if self.of_ports is not None:
+            yield from flow_portions(external_ips, self.roles, self.neighbours, self.of_ports, self.watched,
+                                     self._internal())
+            yield list(self._alike())
+
     def _wanted(self, external_ips: Iterable[ExternalIp]) -> dict[Identity, Flow]:
-        if self.of_ports is None:
-            return {}
-        flows = all_flows(
-            external_ips, self.roles, self.neighbours, self.of_ports, self.watched, self._internal()
-        )
-        return {flow.identity: flow for flow in [*flows, *self._alike()]}
+        return {flow.identity: flow for portion in self.portions(external_ips) for flow in portion}
 
     def alike_changed(self, come: Iterable[Flow], gone: Iterable[Flow]) -> list[Message]:
         """What all LBs hold is another."""
@@ -252,12 +251,9 @@ class Switch:
 
     def _apply(self, wanted: dict[Identity, Flow], old: dict[Identity, Flow]) -> list[Message]:
         """Makes `old` into `wanted`: adds (or replaces) first, so that nothing that stays is ever missing."""
-        changed = tuple(flow for identity, flow in wanted.items() if self._held.get(identity) != flow)
+        changed = tuple(flow for flow in wanted.values() if not self.held.has(flow))
         gone = tuple(flow for identity, flow in old.items() if identity not in wanted)
-        for flow in gone:
-            self._held.pop(flow.identity, None)
-        for flow in changed:
-            self._held[flow.identity] = flow
+        self.held.change(changed, gone)
         messages: list[Message] = []
         if changed:
             messages.append(AddFlows(changed))

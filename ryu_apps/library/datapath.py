@@ -18,6 +18,7 @@ from socket import SO_RCVBUF, SOL_SOCKET
 from socket import socket as Socket
 
 from ryu_apps.library.names import DEAD_DISPATCHER, Datapath, controller, hub, ofp, ofp_msg_to_ev, ofproto_parser
+from ryu_apps.shell.threads import Turn
 from ryu_apps.shell.wire import BARRIER_REPLY, BUNDLE_CONTROL, ERROR, FLOW_REMOVED, MULTIPART_REPLY, PACKET_IN
 
 RAW = frozenset({ERROR, PACKET_IN, FLOW_REMOVED, BARRIER_REPLY, BUNDLE_CONTROL})
@@ -73,15 +74,22 @@ class LeanDatapath(Datapath):
             self._idle.wait()
 
     def send(self, buf: bytes | bytearray, close_socket: bool = False) -> bool:
-        """Never waits. In order; at once, unless something is waiting already, or a read is being answered."""
-        if self.state == DEAD_DISPATCHER:
-            return False
-        self._unsent.append(bytes(buf))
-        self._unsent_size += len(buf)
+        """What the library sends. Never waits."""
         self._last = self._last or close_socket
+        self.add(bytes(buf))
+        self.flush()
+        return self.state != DEAD_DISPATCHER
+
+    def add(self, buf: bytes) -> None:
+        """Leaves with the next flush, after what was added before; nothing does from a connection that has ended."""
+        if self.state != DEAD_DISPATCHER:
+            self._unsent.append(buf)
+            self._unsent_size += len(buf)
+
+    def flush(self) -> None:
+        """Never waits: what waits leaves at once, unless a read is being answered; then it leaves with the answers."""
         if not self._corked:
             self._flush()
-        return True
 
     def _flush(self) -> None:
         """One write for all that waits, if the socket takes it; else the send loop goes on with it."""
@@ -151,8 +159,14 @@ class LeanDatapath(Datapath):
             if len(data) == READ:
                 hub.sleep(0)  # a switch that has always more to say must not keep the others waiting
 
+    def _give_way(self, seconds: float) -> None:
+        """What has been answered until now leaves, and others run."""
+        self._flush()
+        hub.sleep(seconds)
+
     def _messages(self, data: bytes) -> bytes:
         """Takes each whole message; returns what is left."""
+        turn = Turn(self._give_way)
         offset, end = 0, len(data)
         while offset + _HEADER.size <= end and self.state != DEAD_DISPATCHER:
             version, kind, length, xid = _HEADER.unpack_from(data, offset)
@@ -166,6 +180,7 @@ class LeanDatapath(Datapath):
                 self.handler(self, kind, xid, message)
             else:
                 self._to_library(version, kind, length, xid, message)
+            turn.pause()
         return data[offset:]
 
     def _to_library(self, version: int, kind: int, length: int, xid: int, message: bytes) -> None:

@@ -22,12 +22,10 @@ if LIBRARY == "ryu":
     from ryu.controller.ofp_event import EventOFPStateChange as StateChange
     from ryu.controller.ofp_event import ofp_msg_to_ev
     from ryu.lib import hub
-    from ryu.lib.pack_utils import msg_pack_into
     from ryu.ofproto import ofproto_parser
     from ryu.ofproto import ofproto_v1_4 as ofp
     from ryu.ofproto import ofproto_v1_4_parser as parser
     from ryu.ofproto.ofproto_protocol import ProtocolDesc
-    from ryu.ofproto.ofproto_v1_4_parser import OFPAction
 elif LIBRARY == "os_ken":
     from os_ken import cfg
     from os_ken.base.app_manager import OSKenApp as App
@@ -40,17 +38,15 @@ elif LIBRARY == "os_ken":
     from os_ken.controller.ofp_event import EventOFPStateChange as StateChange
     from os_ken.controller.ofp_event import ofp_msg_to_ev
     from os_ken.lib import hub
-    from os_ken.lib.pack_utils import msg_pack_into
     from os_ken.ofproto import ofproto_parser
     from os_ken.ofproto import ofproto_v1_4 as ofp
     from os_ken.ofproto import ofproto_v1_4_parser as parser
     from os_ken.ofproto.ofproto_protocol import ProtocolDesc
-    from os_ken.ofproto.ofproto_v1_4_parser import OFPAction
 else:
     raise SystemExit(f"lbctl: LBCTL_SWITCH_LIBRARY is {LIBRARY!r}; it must be ryu or os_ken")
 
 __all__ = [
-    "DEAD_DISPATCHER", "LIBRARY", "MAIN_DISPATCHER", "App", "Datapath", "OFPAction", "PortStateChange",
-    "PortStatsReply", "ProtocolDesc", "StateChange", "cfg", "controller", "hub", "lookup_service_brick",
-    "msg_pack_into", "ofp", "ofp_msg_to_ev", "ofproto_parser", "parser", "set_ev_cls",
+    "DEAD_DISPATCHER", "LIBRARY", "MAIN_DISPATCHER", "App", "Datapath", "PortStateChange", "PortStatsReply",
+    "ProtocolDesc", "StateChange", "cfg", "controller", "hub", "lookup_service_brick", "ofp", "ofp_msg_to_ev",
+    "ofproto_parser", "parser", "set_ev_cls",
 ]

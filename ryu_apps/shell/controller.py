@@ -22,8 +22,9 @@ from ryu_apps.shell.faults import Faults
 from ryu_apps.shell.log import log, tell
 from ryu_apps.shell.orders import Orders
 from ryu_apps.shell.sender import Encode
+from ryu_apps.shell.site_reader import read_site
 from ryu_apps.shell.switchboard import Switchboard
-from ryu_apps.shell.threads import Threads
+from ryu_apps.shell.threads import Threads, Turn
 
 TICK = 0.05
 """Seconds between two ticks of the core."""
@@ -75,9 +76,15 @@ class Controller:
             if self._reload and not self._loading:
                 self._reload, self._loading = False, True
                 self._threads.spawn(self._faults.contain, self._load_site)
+            turn, until = Turn(self._threads.sleep), time.monotonic() + TICK
             for timer in self._control.timers:
                 self._faults.contain(self._ring, timer)
-            self._threads.sleep(TICK)
+                turn.pause()
+            while self._control.hurried and time.monotonic() < until:
+                self._threads.sleep(0)
+                for timer in self._control.hurrying:
+                    self._faults.contain(self._ring, timer)
+            self._threads.sleep(max(0.0, until - time.monotonic()))
 
     def _ring(self, timer: Callable[[float], Outbox]) -> None:
         self._effects.carry_out(timer(self._now()))
@@ -91,12 +98,11 @@ class Controller:
         self._reload = True
 
     def _load_site(self) -> None:
-        """A bad file is refused, and the old one stays. To read one takes a second for each thousand external IPs, and
-        nobody waits for that."""
+        """A bad file is refused, and the old one stays."""
         keepers = self._effects.keepers
         try:
             try:
-                site = self._threads.apart(load, self._site_file)
+                site = read_site(self._site_file, self._threads)
             finally:
                 self._loading = False
             keepers.check(site.keepers)

@@ -16,6 +16,7 @@ from ryu_apps.shell.faults import Faults
 from ryu_apps.shell.keepers import KeeperCalls
 from ryu_apps.shell.records import RecordWriter
 from ryu_apps.shell.saving import Saver
+from ryu_apps.shell.sender import Sender
 from ryu_apps.shell.solver import solve
 from ryu_apps.shell.switchboard import Switchboard
 from ryu_apps.shell.threads import Threads
@@ -35,15 +36,21 @@ class Effects:
         self.records = RecordWriter(directory, control.ground.counters, threads, now)
 
     def carry_out(self, out: Outbox) -> None:
-        """In order. Returns at once."""
+        """In order. What goes to one switch without anything between leaves in one write. Returns at once."""
+        last: Sender | None = None
         for effect in out:
             if isinstance(effect, ToSwitch):
                 name, message = effect
                 sender = self._senders.get(name)
+                if last is not None and last is not sender:
+                    last.flush()
+                last = sender
                 if sender is not None and not sender.send(message):
                     self._control.ground.switches[name].counters["dropped_send_queue_full"] += 1
             else:
                 self._carry_out_elsewhere(effect)
+        if last is not None:
+            last.flush()
 
     def _carry_out_elsewhere(self, effect: Save | Solve | FetchCopy | CountSockets | SendBatch | WriteRecords) -> None:
         match effect:

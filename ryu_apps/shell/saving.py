@@ -1,5 +1,5 @@
 """The state file. A state holds all that was to be kept before it, so what has come while one was being written is
-written as one: hundreds of external IPs fail over at the same time, and each waits for its own to be kept."""
+written as one: thousands of external IPs fail over at the same time, and each waits for its own to be kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from lbctl.ground.effects import Save
 from lbctl.store import FileStore, State, StoreError
 from ryu_apps.shell.log import log
-from ryu_apps.shell.threads import Threads
+from ryu_apps.shell.threads import Threads, Turn
 
 
 class Saver:
@@ -36,13 +36,15 @@ class Saver:
             self._wake.clear()
             while self._waiting:
                 orders, self._waiting = self._waiting, []
-                error = self._threads.apart(self._write, orders[-1].state)
+                error = self._threads.apart(self._write, orders[-1].state())
                 self.saved += len(orders)
                 if error:
                     log.error("state not saved", reason=error)
+                turn = Turn(self._threads.sleep)
                 for order in orders:
                     if order.token is not None:
                         self._done(order.token, error)
+                        turn.pause()
 
     def _write(self, state: State) -> str | None:
         try:

@@ -25,9 +25,11 @@ class SwitchConnection(Protocol):
         """Is so much waiting for the socket that the sender shall wait, too?"""
         ...
 
-    def send(self, buf: bytes) -> bool:
-        """Never waits."""
-        ...
+    def add(self, buf: bytes) -> None:
+        """Leaves with the next flush, after what was added before."""
+
+    def flush(self) -> None:
+        """Never waits: what the socket does not take at once leaves when it does."""
 
     def wait_idle(self) -> None:
         """Waits, in the caller's green thread, until nothing is waiting for the socket."""
@@ -49,9 +51,9 @@ class Sender:
         self._thread = threads.spawn(self._loop)
 
     def send(self, message: Message) -> bool:
-        """False if the queue is full: the switch has been disconnected."""
+        """It leaves with the next flush. False if the queue is full: the switch has been disconnected."""
         if not self._queue and not self._connection.busy:
-            self._connection.send(self._encode(message, self._codec))
+            self._connection.add(self._encode(message, self._codec))
             return True
         if len(self._queue) >= MAX_QUEUED:
             self._connection.close()
@@ -59,6 +61,10 @@ class Sender:
         self._queue.append(message)
         self._wake.set()
         return True
+
+    def flush(self) -> None:
+        """What has been sent leaves, in one write if the socket takes it."""
+        self._connection.flush()
 
     def use(self, codec: EntryCodec) -> None:
         """For all that is encoded from now on."""
@@ -76,6 +82,7 @@ class Sender:
             while self._queue:
                 self._connection.wait_idle()
                 while self._queue and not self._connection.busy:
-                    self._connection.send(self._encode(self._queue[0], self._codec))
+                    self._connection.add(self._encode(self._queue[0], self._codec))
                     self._queue.popleft()
+                self._connection.flush()
                 self._threads.sleep(0)

@@ -182,7 +182,7 @@ class FakeSite:
         while self.saves and count > 0:
             count -= 1
             message = self.saves.popleft()
-            self.stored = message.state
+            self.stored = message.state()
             if message.token is not None:
                 self.post(self.control.confirmed(message.token, self.now))
         return some
@@ -530,7 +530,8 @@ class FakeSite:
             self._check_serving(serving)
         for name, switch in self.switches.items():
             held = {item.flow.identity: item.flow for item in switch.flows() if item.entry is None}
-            assert held == self.control.ground.switches[name].held, f"{name} does not hold what the controller thinks"
+            ordered = {flow.identity: flow for flow in self.control.ground.switches[name].held.flows()}
+            assert held == ordered, f"{name} does not hold what the controller thinks"
         assert self.stored == self.control.ground.state(), (
             "the state that would survive a restart is not the one of now"
         )

@@ -184,7 +184,7 @@ def test_an_lb_is_ready_when_it_has_confirmed_its_flows() -> None:
     ordered = None
     while known.condition != "ready":
         seen.append((known.condition, known.ready))
-        ordered = ordered or (set(known.held) if known.ready else None)
+        ordered = ordered or ({flow.identity for flow in known.held.flows()} if known.ready else None)
         world.round()
     assert ("reading", True) in seen, "its flows were under way"
     assert {item.flow.identity for item in world.switches["lb-a"].flows()} >= ordered

@@ -380,6 +380,6 @@ def test_a_stored_lb_that_is_gone_counts_for_nothing() -> None:
 def test_the_first_state_is_saved() -> None:
     control = FakeSite(site()).control
     saves = [effect for effect in control.tick(1e6) if isinstance(effect, Save)]
-    assert saves == [Save(control.ground.state())] and not [
+    assert saves == [Save(control.ground.state)] and not [
         effect for effect in control.tick(1e6 + 1) if isinstance(effect, Save)
     ]

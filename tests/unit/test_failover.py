@@ -26,7 +26,7 @@ def orphans(count: int) -> dict[IPv4Address, Orphan]:
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=5), st.integers(0, 20))
 def test_without_loads_those_with_the_fewest_take_them(counts, count) -> None:
-    chosen = spread(orphans(count), [Candidate(f"lb-{n}", having(has), HOPS) for n, has in enumerate(counts)])
+    chosen = dict(spread(orphans(count), [Candidate(f"lb-{n}", having(has), HOPS) for n, has in enumerate(counts)]))
     assert chosen.keys() == orphans(count).keys()
     taken = Counter(chosen.values())
     after = [has + taken[f"lb-{n}"] for n, has in enumerate(counts)]
@@ -37,7 +37,7 @@ def test_without_loads_those_with_the_fewest_take_them(counts, count) -> None:
 def test_no_lb_has_taken_what_another_would_have_carried_better(lbs, loads) -> None:
     """What came last to an LB would be at least as much too much for any other."""
     candidates = [Candidate(f"lb-{n}", frozenset(), HOPS, load, capacity) for n, (load, capacity) in enumerate(lbs)]
-    chosen = spread({FIRST + number: Orphan(HOPS, load) for number, load in enumerate(loads)}, candidates)
+    chosen = dict(spread({FIRST + number: Orphan(HOPS, load) for number, load in enumerate(loads)}, candidates))
     after = {each.name: each.load for each in candidates}
     smallest: dict[str, float] = {}
     for address, name in chosen.items():
@@ -55,21 +55,21 @@ def test_no_lb_has_taken_what_another_would_have_carried_better(lbs, loads) -> N
 
 def test_one_that_reaches_the_servers_comes_first() -> None:
     lame, well = Candidate("lb-b", frozenset(), frozenset()), Candidate("lb-c", having(9), HOPS, load=9.0)
-    assert set(spread(orphans(3), [lame, well]).values()) == {"lb-c"}
-    assert set(spread(orphans(3), [lame]).values()) == {"lb-b"}
-    assert spread(orphans(3), []) == {}
+    assert set(dict(spread(orphans(3), [lame, well])).values()) == {"lb-c"}
+    assert set(dict(spread(orphans(3), [lame])).values()) == {"lb-b"}
+    assert dict(spread(orphans(3), [])) == {}
 
 
 def test_pins_are_met_where_they_can_be() -> None:
     apart = FIRST + 100
     candidates = [Candidate("lb-b", frozenset({apart}), HOPS), Candidate("lb-c", having(3, 50), HOPS, load=5.0)]
-    assert spread({FIRST: Orphan(HOPS, 1.0, apart=frozenset({apart}))}, candidates) == {FIRST: "lb-c"}
-    assert spread({FIRST: Orphan(HOPS, 1.0, only_on=frozenset({"lb-a", "lb-c"}))}, candidates) == {FIRST: "lb-c"}
-    assert spread({FIRST: Orphan(HOPS, 1.0, only_on=frozenset({"lb-a"}))}, candidates) == {FIRST: "lb-b"}, (
+    assert dict(spread({FIRST: Orphan(HOPS, 1.0, apart=frozenset({apart}))}, candidates)) == {FIRST: "lb-c"}
+    assert dict(spread({FIRST: Orphan(HOPS, 1.0, only_on=frozenset({"lb-a", "lb-c"}))}, candidates)) == {FIRST: "lb-c"}
+    assert dict(spread({FIRST: Orphan(HOPS, 1.0, only_on=frozenset({"lb-a"}))}, candidates)) == {FIRST: "lb-b"}, (
         "better there than nowhere"
     )
     two = {FIRST: Orphan(HOPS, apart=frozenset({FIRST + 1})), FIRST + 1: Orphan(HOPS, apart=frozenset({FIRST}))}
-    assert len(set(spread(two, candidates).values())) == 2
+    assert len(set(dict(spread(two, candidates)).values())) == 2
 
 
 def test_the_order_by_rest() -> None:

@@ -26,11 +26,11 @@ from lbctl.openflow.rules import Role, all_flows
 from lbctl.openflow.slice_rules import Sliced, SliceState, slice_flows
 from lbctl.openflow.tables import number
 from lbctl.site.model import Hop
+from lbctl.store import State
 from lbctl.values.addresses import Endpoint
 from lbctl.values.keys import pack_key, reply_key, unpack_key
 from lbctl.values.side import EXTERNAL, Side
 from lbctl.values.transfer import TransferMode
-from ryu_apps.library import openflow as library
 from ryu_apps.library.names import ofp as ofproto_v1_4
 from ryu_apps.library.names import parser as ofproto_v1_4_parser
 from ryu_apps.library.openflow import encode
@@ -255,20 +255,6 @@ def test_what_slices_have_carried(version: int, affinity: str, protocol: str) ->
     assert [stats.number for stats in found] == [number for number in range(256) for _ in range(3)]
 
 
-@pytest.mark.parametrize("version", [4, 6])
-@pytest.mark.parametrize("affinity", ["connection", "client"])
-def test_slices_are_encoded_as_the_library_does_it(version: int, affinity: str) -> None:
-    """Also where the external IP looks like what is searched for."""
-    old, new = Endpoint(ip_address("10.0.0.11" if version == 4 else "fd00::11"), 80), None
-    states = (SliceState(old, old), SliceState(new, old, True, True), SliceState(old, old, True)) * 85
-    address = ip_address("128.0.27.4" if version == 4 else "8000:1b04:8000:3520:8000:1b04:8000:3520")
-    service = replace(kinds.SLICED[version].services[0], affinity=affinity)
-    flows = tuple(slice_flows(Sliced(address, service, states, frozenset({old}))))
-    for command, message in ((ofproto_v1_4.OFPFC_ADD, m.AddFlows(flows)),
-                             (ofproto_v1_4.OFPFC_DELETE_STRICT, m.DeleteFlows(flows))):
-        assert encode(message, CODEC) == b"".join(library._encoded_alike(flow, command) for flow in flows)
-
-
 @given(st.binary(max_size=80), st.integers(1, 0xFFFFFF00), st.one_of(st.integers(1, 100), st.just(m.OUTPUT_TABLE)))
 def test_packet_out_as_ryu_would_pack_it(frame, in_port, output) -> None:
     port = ofproto_v1_4.OFPP_TABLE if output == m.OUTPUT_TABLE else output
@@ -299,7 +285,7 @@ def test_other_messages(message, kinds) -> None:
 
 def test_what_is_not_for_a_switch_is_refused() -> None:
     with pytest.raises(TypeError, match="not for a switch"):
-        encode(Save(None), CODEC)
+        encode(Save(State), CODEC)
 
 
 def test_tokens() -> None:

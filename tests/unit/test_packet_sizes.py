@@ -27,7 +27,7 @@ def test_the_smaller_network_is_a_limit(external, internal, outside, inside) -> 
 
 def measured(world: World) -> set[str]:
     """The tables where packets are measured."""
-    held = world.control.ground.switches["lb-a"].held.values()
+    held = world.control.ground.switches["lb-a"].held.flows()
     return {flow.table for flow in held if any(isinstance(action, CheckLarger) for action in flow.actions)}
 
 

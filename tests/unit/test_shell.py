@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -47,15 +48,19 @@ class Connection:
         self.room = threading.Event()
         self.room.set()
         self.got: list[bytes] = []
+        self.flushed = 0
+        """How many of them have left."""
         self.closed = False
 
     @property
     def busy(self) -> bool:
         return not self.room.is_set()
 
-    def send(self, buf: bytes) -> bool:
+    def add(self, buf: bytes) -> None:
         self.got.append(buf)
-        return True
+
+    def flush(self) -> None:
+        self.flushed = len(self.got)
 
     def wait_idle(self) -> None:
         self.room.wait()
@@ -71,11 +76,14 @@ def test_messages_leave_in_order_also_those_that_had_to_wait() -> None:
     connection = Connection()
     sending = Sender(connection, encode, CODEC, RealThreads())
     assert sending.send(Barrier(1)) and connection.got == [b"1"], "at once, while the socket takes it"
+    assert connection.flushed == 0, "what goes to the same switch leaves together"
+    sending.flush()
+    assert connection.flushed == 1
     connection.room.clear()
     assert sending.send(Barrier(2)) and sending.send(Barrier(3))
     assert connection.got == [b"1"]
     connection.room.set()
-    wait_until(lambda: len(connection.got) == 3)
+    wait_until(lambda: connection.flushed == 3)
     assert connection.got == [b"1", b"2", b"3"]
 
 
@@ -122,7 +130,7 @@ def test_states_are_saved_one_after_the_other_and_confirmed(tmp_path: Path) -> N
     store = FileStore(tmp_path / "state.json")
     saver = Saver(store, lambda token, error: done.append((token, error)), RealThreads())
     for token in (1, None, 3):
-        saver.save(Save(State(drained=frozenset({f"lb-{token}"})), token))
+        saver.save(Save(partial(State, drained=frozenset({f"lb-{token}"})), token))
     wait_until(lambda: saver.saved == saver.last == 3 and len(done) == 2)
     assert done == [(1, None), (3, None)] and store.load().drained == {"lb-3"}
 
@@ -139,10 +147,10 @@ def test_what_comes_while_a_state_is_written_is_written_as_one(tmp_path: Path) -
             assert go_on.wait(60.0)
 
     saver = Saver(SlowStore(tmp_path / "state.json"), lambda token, error: done.append(token), RealThreads())
-    saver.save(Save(State(fence_code="10.0.0.1"), 1))
+    saver.save(Save(partial(State, fence_code="10.0.0.1"), 1))
     wait_until(lambda: written == ["10.0.0.1"])
     for token in range(2, 500):
-        saver.save(Save(State(fence_code=f"10.0.0.{token}"), token))
+        saver.save(Save(partial(State, fence_code=f"10.0.0.{token}"), token))
     assert done == []
     go_on.set()
     wait_until(lambda: len(done) == 499)
@@ -152,7 +160,7 @@ def test_what_comes_while_a_state_is_written_is_written_as_one(tmp_path: Path) -
 def test_a_state_that_cannot_be_saved_is_told_why(tmp_path: Path) -> None:
     done: list[tuple[int, str | None]] = []
     saver = Saver(FileStore(tmp_path / "nowhere" / "state.json"), lambda *told: done.append(told), RealThreads())
-    saver.save(Save(State(), 7))
+    saver.save(Save(State, 7))
     wait_until(lambda: len(done) == 1)
     assert done[0][0] == 7 and done[0][1] and saver.saved == 1
 

@@ -253,7 +253,7 @@ def test_what_cannot_be_is_refused_and_nothing_changes(world, what, words) -> No
 def test_a_change_is_kept(world) -> None:
     """The state on disk names the external IPs of the new file."""
     out = change(world, replace(world.site, external_ips=world.site.external_ips[:1]))
-    assert [effect.state.assigned for effect in out if isinstance(effect, Save)][-1] == {
+    assert [effect.state().assigned for effect in out if isinstance(effect, Save)][-1] == {
         world.site.external_ips[0].address: "lb-a"}
 
 

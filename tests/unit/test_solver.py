@@ -45,4 +45,4 @@ def test_a_process_that_fails_or_takes_too_long_is_a_refusal(monkeypatch) -> Non
     assert isinstance(refusal, Unassignable) and "has ended (status 1)" in str(refusal)
     monkeypatch.setattr(solver, "PATIENCE", 0.01)
     refusal = solver.solve(given, "heuristic", THREADS)
-    assert isinstance(refusal, Unassignable) and "within" in str(refusal)
+    assert isinstance(refusal, Unassignable) and "longer than" in str(refusal)

@@ -17,7 +17,7 @@ from lbctl.site.file.yaml_reader import ConfigError, Mistake
 from lbctl.site.forms import Part
 from lbctl.site.model import Site
 
-__all__ = ["ConfigError", "Problem", "load", "parse"]
+__all__ = ["ConfigError", "Mistake", "load", "parse"]
 
 MAX_BYTES = 4 * 1024 * 1024
 

@@ -1,0 +1,44 @@
+"""Brings what a switch holds up to date, a few flows at a time, while orders go on: of a large site, it has tens of
+thousands, and packets wait for all that is done at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lbctl.openflow.flow import Flow, Identity
+from lbctl.openflow.messages import AddFlows, DeleteFlows, Message
+from lbctl.switches.switch import Switch
+
+
+class Resync:
+    """Of one switch, from the beginning; what `portions` gives is computed when its turn comes."""
+
+    def __init__(self, switch: Switch, portions: Iterator[list[Flow]]) -> None:
+        """portions: see Switch.portions."""
+        self._switch, self._portions = switch, portions
+        self._seen: set[Identity] = set()
+        self._come = switch.held.watch()
+        self.ended = False
+
+    def step(self, most: int) -> tuple[list[Message], int]:
+        """The messages that come next, and how many flows have been looked at: about `most`."""
+        changed: list[Flow] = []
+        looked_at, held = 0, self._switch.held
+        for portion in self._portions:
+            looked_at += len(portion)
+            self._seen.update(flow.identity for flow in portion)
+            some = [flow for flow in portion if not held.has(flow)]
+            held.change(some, ())
+            changed += some
+            if looked_at >= most:
+                break
+        else:
+            self.ended = True
+        messages: list[Message] = [AddFlows(tuple(changed))] if changed else []
+        if self.ended:
+            # What has been ordered meanwhile stays, whatever was looked at before it.
+            gone = tuple(flow for flow in held.flows()
+                         if flow.identity not in self._seen and flow.identity not in self._come)
+            held.change((), gone)
+            messages += [DeleteFlows(gone)] if gone else []
+        return messages, looked_at
