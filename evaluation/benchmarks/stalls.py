@@ -122,7 +122,7 @@ def _keepers() -> Iterator[Result]:
 def _kept(space: Namespace, directory: Path) -> Iterator[None]:
     """The keepers, which have nothing at first."""
     command = (sys.executable, "-m", "tests.bed.many_keepers", directory, KEEPERS, FIRST_SERVER)
-    process = space.popen(*command, cwd=CHECKOUT, env=environment(), stdout=subprocess.PIPE)
+    process = space.popen(*command, cwd=CHECKOUT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout
     process.stdout.readline()
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -30,12 +30,12 @@ class Services:
         self._ground, self._needs = ground, needs
         self._tell_ended(ground.in_force)
 
-    def use_file(self, file: Site, now: float) -> Outbox:
-        """Another site file; where it says something new, orders end."""
+    def use_file(self, file: Site, now: float) -> Iterator[Outbox]:
+        """Another site file; where it says something new, orders end. To be followed to its end; between two steps
+        other things may happen."""
         new = in_force(file, self._ground.in_force.orders)
-        out = change_site(self._ground, self._needs, new, now)
+        yield from change_site(self._ground, self._needs, new, now)
         self._tell_ended(new)
-        return out
 
     # What the API shows.
 

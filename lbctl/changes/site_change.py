@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from lbctl.changes.needs import Needs
 from lbctl.ground.effects import Outbox
 from lbctl.ground.ground import Ground
-from lbctl.ground.in_use import internal_ips_in_use, keep_what_is_in_use, servers_in_use
+from lbctl.ground.in_use import internal_ips_in_use, reconfigure, servers_in_use
 from lbctl.ground.serving import Serving
 from lbctl.site.model import Site
 from lbctl.site.orders import InForce
@@ -13,8 +15,9 @@ from lbctl.values.addresses import address_order
 from lbctl.values.refused import Refused
 
 
-def change_site(ground: Ground, needs: Needs, wanted: InForce, now: float) -> Outbox:
-    """Makes it the site in force, and returns the difference. Raises Refused, with nothing changed."""
+def change_site(ground: Ground, needs: Needs, wanted: InForce, now: float) -> Iterator[Outbox]:
+    """Makes it the site in force, a few external IPs at a time: other things may happen in between. Tells the
+    difference. Raises Refused at first, with nothing changed."""
     site = wanted.site
     _check(ground, site)
     staying = {external_ip.address for external_ip in site.external_ips}
@@ -33,8 +36,12 @@ def change_site(ground: Ground, needs: Needs, wanted: InForce, now: float) -> Ou
             found.unread = set()
             new.append(found)
         servings.append(found)
-    ground.external_ips.replace(servings)
-    keep_what_is_in_use(ground)
+    if new or len(servings) < len(ground.external_ips.by_address):
+        ground.external_ips.replace(servings)
+    yield out
+    out = []
+    for _ in reconfigure(ground):
+        yield []
     for follower in needs.followers:
         follower.site_changed()
     for switch in ground.ready():
@@ -43,7 +50,7 @@ def change_site(ground: Ground, needs: Needs, wanted: InForce, now: float) -> Ou
     for serving in new:
         out += needs.neighbours.announce(serving, serving.assigned, now)
     ground.log("site applied", external_ips=len(servings), load_balancers=len(ground.switches), messages=len(out))
-    return [*out, ground.save()]
+    yield [*out, ground.save()]
 
 
 def _check(ground: Ground, site: Site) -> None:

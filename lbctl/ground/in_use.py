@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 from types import MappingProxyType
@@ -10,7 +10,7 @@ from types import MappingProxyType
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.servers.slicing import Slicing
-from lbctl.site.model import ExternalIp, Hop, Service
+from lbctl.site.model import ExternalIp, Hop, Service, Site
 from lbctl.values.addresses import Address, address_order
 from lbctl.values.keys import unpack_key
 
@@ -63,14 +63,26 @@ def _leaving(service: Service, slicing: Slicing) -> Service:
 
 def keep_what_is_in_use(ground: Ground) -> None:
     """Makes every external IP what the site in force says, with its former servers, internal IPs and slices."""
-    site = ground.site
-    configured = {server: hop for external_ip in site.external_ips for server, hop in external_ip.hops().items()}
-    configs = {config.address: config for config in site.external_ips}
-    for serving in ground.external_ips:
+    for _ in reconfigure(ground):
+        pass
+
+
+def reconfigure(ground: Ground) -> Iterator[None]:
+    """The same, one external IP after the other: other things may happen in between."""
+    configured = {server: hop for external_ip in ground.site.external_ips for server, hop in external_ip.hops().items()}
+    site, configs = ground.site, _by_address(ground.site)
+    for serving in list(ground.external_ips):
+        if ground.site is not site:  # something was ordered in between
+            site, configs = ground.site, _by_address(ground.site)
         config = configs[serving.address]
         former = former_servers(serving, config, configured)
         internal = internal_ips_in_use(serving) - {config.gateway, *config.internal_ips}
         config = with_slices_in_use(serving, config)
         config = replace(config, former_servers=former, former_internal_ips=tuple(sorted(internal, key=address_order)))
         serving.reconfigure(config, site.settings, ground.in_force.drained(config))
+        yield
     ground.external_ips.replace(list(ground.external_ips))
+
+
+def _by_address(site: Site) -> dict[Address, ExternalIp]:
+    return {config.address: config for config in site.external_ips}

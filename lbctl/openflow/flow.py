@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from lbctl.frames.packets import ACK, FIN, RST, SYN
 from lbctl.openflow.cookies import Kind, flow_cookie
@@ -147,17 +146,9 @@ class Flow:
 
     def text(self, with_cookie: bool = True) -> str:
         """The flow as `ovs-ofctl add-flow` takes it and `ovs-ofctl --no-stats dump-flows` prints it (OVS 3.1)."""
-        parts = [f"cookie={self.cookie:#x}"] if with_cookie else []
-        if number(self.table):
-            parts.append(f"table={number(self.table)}")
-        if self.hard_timeout:
-            parts.append(f"hard_timeout={self.hard_timeout}")
-        match = ",".join([f"priority={self.priority}", *_match_text(dict(self.match))])
-        parts.append(f"send_flow_rem {match}" if self.send_removed else match)
-        actions = ([f"meter:{self.meter}"] if self.meter is not None else []) + [_action_text(a) for a in self.actions]
-        if self.goto:
-            actions.append(f"goto_table:{number(self.goto)}")
-        return ", ".join(parts) + " actions=" + (",".join(actions) or "drop")
+        content = self.table, self.priority, self.match, self.actions, self.goto, self.meter
+        text = _text(content, self.hard_timeout, self.send_removed)
+        return f"cookie={self.cookie:#x}, {text}" if with_cookie else text
 
 
 def flow(kind: Kind, external_ip: int, table: str, priority: int, match: Match, *actions: FlowAction,
@@ -167,15 +158,31 @@ def flow(kind: Kind, external_ip: int, table: str, priority: int, match: Match, 
     return _flow(kind, external_ip, hard_timeout, content)
 
 
+Content = tuple[str, int, tuple[tuple[str, MatchValue], ...], tuple[FlowAction, ...], str | None, int | None]
+"""A flow's table, priority, match, actions, goto, and meter."""
+
+
 @lru_cache(maxsize=KEPT_FLOWS)
-def _flow(kind: Kind, external_ip: int, hard_timeout: int, content: tuple[Any, ...]) -> Flow:
-    bare = Flow(*content)
-    if hard_timeout:
-        bare = replace(bare, hard_timeout=hard_timeout)
-    if kind.drops != (not bare.actions and bare.goto is None):
-        raise PipelineError(f"{bare.text()}: what drops has a kind of its own (cookies.py) and is counted by it; "
+def _flow(kind: Kind, external_ip: int, hard_timeout: int, content: Content) -> Flow:
+    text = _text(content, hard_timeout)
+    if kind.drops != text.endswith("=drop"):
+        raise PipelineError(f"{text}: what drops has a kind of its own (cookies.py) and is counted by it; "
                             f"{kind.name} is {'' if kind.drops else 'not '}one")
-    return replace(bare, cookie=flow_cookie(kind, external_ip, bare.text(with_cookie=False)))
+    return Flow(*content, cookie=flow_cookie(kind, external_ip, text), hard_timeout=hard_timeout)
+
+
+def _text(content: Content, hard_timeout: int, send_removed: bool = False) -> str:
+    """All but the cookie, which is made of it."""
+    table, priority, match, actions, goto, meter = content
+    parts = [f"table={number(table)}"] if number(table) else []
+    if hard_timeout:
+        parts.append(f"hard_timeout={hard_timeout}")
+    matches = ",".join([f"priority={priority}", *_match_text(dict(match))])
+    parts.append(f"send_flow_rem {matches}" if send_removed else matches)
+    does = ([f"meter:{meter}"] if meter is not None else []) + [_action_text(action) for action in actions]
+    if goto:
+        does.append(f"goto_table:{number(goto)}")
+    return ", ".join(parts) + " actions=" + (",".join(does) or "drop")
 
 
 _FLAG_NAMES = {FIN: "fin", SYN: "syn", RST: "rst", ACK: "ack"}

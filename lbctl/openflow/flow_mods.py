@@ -11,7 +11,6 @@ from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from socket import AF_INET, AF_INET6, inet_pton
-from typing import NamedTuple
 
 from lbctl.frames.packets import parse_mac
 from lbctl.openflow.flow import (
@@ -31,6 +30,8 @@ from lbctl.openflow.flow import (
 )
 from lbctl.openflow.tables import number
 
+KEPT_ACTIONS = 1 << 12
+"""Actions that are not encoded again: many flows have the same."""
 ADD, DELETE_STRICT = 0, 4
 """Commands."""
 VERSION, FLOW_MOD = 5, 14
@@ -61,16 +62,17 @@ def _ipv6(text: MatchValue, _: int) -> bytes:
     return inet_pton(AF_INET6, str(text))
 
 
-class Field(NamedTuple):
-    """How a field is written: class and number of its header, bytes of its value, and what makes them."""
+class Field:
+    """How a field is written: the class and number of its header, bytes of its value, and what makes them.
 
-    family: int
-    number: int
-    width: int
-    pack: Callable[[MatchValue, int], bytes] = _number
+    plain, masked: its header, where a value follows, and where a value and a mask do.
+    """
 
-    def header(self, masked: bool = False) -> bytes:
-        return struct.pack("!HBB", self.family, self.number << 1 | masked, self.width << masked)
+    def __init__(self, family: int, number: int, width: int,
+                 pack: Callable[[MatchValue, int], bytes] = _number) -> None:
+        self.width, self.pack = width, pack
+        self.plain = struct.pack("!HBB", family, number << 1, width)
+        self.masked = struct.pack("!HBB", family, number << 1 | 1, 2 * width)
 
 
 FIELDS = {
@@ -107,7 +109,7 @@ _SIMPLE = {
     "in_port": _OUTPUT.pack(0, 16, IN_PORT, WHOLE_PACKET),
     "dec_ttl": struct.pack("!HH4x", 24, 8), "pop_vlan": struct.pack("!HH4x", 18, 8),
     # Nicira's reg_load of 0 into all 16 bits.
-    "forget_in_port": b"".join([_EXPERIMENTER.pack(0xFFFF, 24, NICIRA, 7), struct.pack("!H", 15), _OLD_IN_PORT.header(),
+    "forget_in_port": b"".join([_EXPERIMENTER.pack(0xFFFF, 24, NICIRA, 7), struct.pack("!H", 15), _OLD_IN_PORT.plain,
                                 bytes(8)]),
 }
 
@@ -138,13 +140,13 @@ def _encoded(flow: Flow, command: int, xid: int) -> bytes:
 def _matched(field: Field, value: MatchValue) -> bytes:
     """A field of a match, with its mask where it has one."""
     if isinstance(value, tuple):
-        return b"".join([field.header(masked=True), *(field.pack(part, field.width) for part in value)])
+        return b"".join([field.masked, *(field.pack(part, field.width) for part in value)])
     if isinstance(value, str) and "/" in value:
         address, _, mask = value.partition("/")
         if mask.isdigit():
             address, mask = _prefix(value)
-        return field.header(masked=True) + field.pack(address, field.width) + field.pack(mask, field.width)
-    return field.header() + field.pack(value, field.width)
+        return field.masked + field.pack(address, field.width) + field.pack(mask, field.width)
+    return field.plain + field.pack(value, field.width)
 
 
 def _prefix(text: str) -> tuple[str, str]:
@@ -164,14 +166,15 @@ def _instructions(flow: Flow) -> bytes:
     return b"".join(parts)
 
 
+@lru_cache(maxsize=KEPT_ACTIONS)
 def _action(action: FlowAction) -> bytes:
     match action:
         case SetField(name, value):
             field = FIELDS[name]
-            body = field.header() + field.pack(value, field.width)
+            body = field.plain + field.pack(value, field.width)
             return _padded(_MATCH.pack(25, 4 + len(body) + -(4 + len(body)) % 8) + body)
         case MoveField(source, target, bits):
-            return _nicira(6, struct.pack("!HHH", bits, 0, 0) + FIELDS[source].header() + FIELDS[target].header())
+            return _nicira(6, struct.pack("!HHH", bits, 0, 0) + FIELDS[source].plain + FIELDS[target].plain)
         case Output(port):
             return _OUTPUT.pack(0, 16, port, MOST_OF_IT)
         case Simple(name):
@@ -181,7 +184,7 @@ def _action(action: FlowAction) -> bytes:
         case SetTtl(ttl):
             return struct.pack("!HHB3x", 23, 8, ttl)
         case CheckLarger(length, name):
-            return _nicira(49, struct.pack("!HH", length, 0) + FIELDS[name].header() + bytes(6))
+            return _nicira(49, struct.pack("!HH", length, 0) + FIELDS[name].plain + bytes(6))
         case Resubmit(table):
             return _nicira(14, struct.pack("!HB3x", RESUBMIT_IN_PORT, number(table)))
         case Learn():
@@ -195,7 +198,7 @@ def _learn(action: Learn) -> bytes:
     for name, value in action.match:
         field = FIELDS[name]
         constant = value.to_bytes(field.width + field.width % 2)  # in whole words of 16 bits
-        specs.append(struct.pack("!H", 1 << 13 | 8 * field.width) + constant + field.header() + bytes(2))
+        specs.append(struct.pack("!H", 1 << 13 | 8 * field.width) + constant + field.plain + bytes(2))
     head = _LEARN.pack(0, action.seconds, action.priority, action.cookie, 0, number(action.table), 0, 0)
     return _nicira(16, head + b"".join(specs))
 

@@ -98,15 +98,19 @@ class Controller:
         self._reload = True
 
     def _load_site(self) -> None:
+        try:
+            self._use_site_file()
+        finally:
+            self._loading = False
+
+    def _use_site_file(self) -> None:
         """A bad file is refused, and the old one stays."""
         keepers = self._effects.keepers
         try:
-            try:
-                site = read_site(self._site_file, self._threads)
-            finally:
-                self._loading = False
+            site, turn = read_site(self._site_file, self._threads), Turn(self._threads.sleep)
             keepers.check(site.keepers)
-            out = self._control.services.use_file(site, self._now())
+            steps = self._control.services.use_file(site, self._now())
+            out = next(steps)
         except (ConfigError, KeeperError, Refused) as error:
             self._control.ground.counters["site_files_refused"] += 1
             log.error("site file refused, the old one stays", reason=str(error))
@@ -115,3 +119,6 @@ class Controller:
         self._switchboard.keep(self._control.ground.switches)
         self._switchboard.use(self._codec())
         self._effects.carry_out(out)
+        for out in steps:
+            self._effects.carry_out(out)
+            turn.pause()

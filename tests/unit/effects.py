@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from lbctl.control import ControlFunction
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.openflow.messages import Message
+from lbctl.site.model import Site
 
 
 def sent(out: Outbox, lb: str | None = None) -> list[Message]:
     """The messages to switches, in order: to that LB's, or to all."""
     return [effect.message for effect in out if isinstance(effect, ToSwitch) and lb in (None, effect.lb)]
+
+
+def use_file(control: ControlFunction, file: Site, now: float) -> Outbox:
+    """Another site file, with nothing in between."""
+    return [effect for out in control.services.use_file(file, now) for effect in out]

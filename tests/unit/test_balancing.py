@@ -15,6 +15,7 @@ from lbctl.load.loads import PERIODS, Load
 from lbctl.site.model import PACKETS_PER_CONNECTION, Rebalance
 from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
+from tests.unit.effects import use_file
 from tests.unit.fake_site import FakeSite, site
 
 IPS = tuple(IPv4Address(f"198.51.100.{number}") for number in range(1, 5))
@@ -117,7 +118,7 @@ def test_it_stops_when_a_target_has_gone_from_the_site_file() -> None:
     gone = next(name for name in world.switches if name not in ("lb-a", run.plan.moves[0].target))
     run.waiting[0] = replace(run.waiting[0], target=gone)
     world.disconnect(gone)
-    world.post(world.control.services.use_file(replace(world.site, load_balancers=tuple(
+    world.post(use_file(world.control, replace(world.site, load_balancers=tuple(
         lb for lb in world.site.load_balancers if lb.name != gone)), world.now))
     for _ in range(20):
         world.tick(0.5)

@@ -25,6 +25,7 @@ from lbctl.values.keys import inverse_key, pack_key, unpack_key
 from lbctl.values.protocols import TCP, UDP
 from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
+from tests.unit.effects import use_file
 from tests.unit.fake_site import ROUTER_MAC, FakeSite, site
 from tests.unit.fake_switch import packet_in
 
@@ -415,7 +416,7 @@ def test_a_check_that_has_never_passed_takes_no_server_out(world, when_all_down:
     world.drain()
     typo = checked(world.site, replace(CHECK, type="http", path="/typo", when_all_down=when_all_down))
     all_of(world, "404")
-    world.post(world.control.services.use_file(typo, world.now))
+    world.post(use_file(world.control, typo, world.now))
     world.settle(8.0, 0.05)
     assert world.down() == {} and "status 404" in health_of(world)
     new = [world.open(0) for _ in range(4)]
@@ -423,10 +424,10 @@ def test_a_check_that_has_never_passed_takes_no_server_out(world, when_all_down:
         world.from_client(conversation)
     world.drain()
     assert world.violations == [] and {each.server for each in new} == {ONE, TWO}
-    world.post(world.control.services.use_file(checked(world.site, None), world.now))
+    world.post(use_file(world.control, checked(world.site, None), world.now))
     world.settle(2.0, 0.05)
     assert health_of(world) is None, "it is taken away"
-    world.post(world.control.services.use_file(typo, world.now))
+    world.post(use_file(world.control, typo, world.now))
     world.settle(5.0, 0.05)
     # It is mended, or one server learns what is asked: from now on it counts.
     world.manners["10.0.0.11"] = "200"
@@ -437,7 +438,7 @@ def test_a_check_that_has_never_passed_takes_no_server_out(world, when_all_down:
 def test_a_server_that_is_down_stays_so_when_the_check_changes(world) -> None:
     world.manners["10.0.0.10"] = "refuses"
     world.settle(5.0, 0.05)
-    world.post(world.control.services.use_file(checked(world.site, replace(CHECK, type="http")), world.now))
+    world.post(use_file(world.control, checked(world.site, replace(CHECK, type="http")), world.now))
     world.settle(4.0, 0.05)
     assert list(world.down()) == ["10.0.0.10:80"], "the other one stays up, though it does not speak HTTP"
 
@@ -456,7 +457,7 @@ def test_another_site_file(world) -> None:
         services = tuple(replace(service, servers=service.servers[keep]) for service in first.services)
         kept = replace(first, services=services)
         file = replace(changed, external_ips=(kept, changed.external_ips[1]))
-        world.post(world.control.services.use_file(file, world.now))
+        world.post(use_file(world.control, file, world.now))
         world.settle(1.5, 0.05)
 
     apply(replace(CHECK, timeout=0.1))
@@ -525,7 +526,7 @@ def test_an_external_ip_that_goes_takes_its_checks_along(world) -> None:
     world.manners = dict.fromkeys(("10.0.0.10", "10.0.0.11"), "silent")
     until_in_flight(world)
     world.post(
-        world.control.services.use_file(replace(world.site, external_ips=world.site.external_ips[1:]), world.now)
+        use_file(world.control, replace(world.site, external_ips=world.site.external_ips[1:]), world.now)
     )
     world.settle(3.0, 0.05)
     assert not any(packet.src == bytes([10, 0, 0, 1]) for when, _, packet in world.checks if when > world.now - 1)
@@ -540,7 +541,7 @@ def test_what_ends_after_its_server_has_gone_says_nothing() -> None:
     until_in_flight(world)
     first = checked(world.site, None).external_ips[0]
     world.post(
-        world.control.services.use_file(
+        use_file(world.control,
             replace(world.site, external_ips=(first, world.site.external_ips[1])), world.now
         )
     )

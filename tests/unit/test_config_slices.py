@@ -12,6 +12,7 @@ from lbctl.site.file.text import site_text
 from lbctl.site.model import ExternalIp, Instead, Server, Service, ServiceName, ServiceOrder, Site
 from lbctl.site.orders import Ended, in_force
 from lbctl.values.refused import Refused
+from tests.unit.effects import use_file
 from tests.unit.fake_site import FakeSite, site
 
 SITE = """\
@@ -279,13 +280,13 @@ def test_slices_that_are_to_go_outlast_an_order() -> None:
     service, other = first.services
     plain = replace(world.site, external_ips=(replace(first, services=(replace(service, entries="connections"), other)),
                                               *rest))
-    world.control.services.use_file(plain, world.now)
+    use_file(world.control, plain, world.now)
     [serving] = [each for each in world.control.ground.external_ips if each.address == first.address]
     place, (endpoint, *_) = (6, 80), [server.endpoint for server in service.servers]
     world.control.services.change_server(FIRST, endpoint, {}, True)
     assert serving.services[place].leaving and serving.slices[place].leaving
     assert not world.control.ground.site.external_ips[0].services[0].sliced, "what is shown is what is wanted"
-    world.control.services.use_file(world.site, world.now)
+    use_file(world.control, world.site, world.now)
     assert serving.services[place].sliced and not serving.slices[place].leaving
 
 

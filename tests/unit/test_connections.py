@@ -21,6 +21,7 @@ from lbctl.values.keys import pack_key, reply_key
 from lbctl.values.side import EXTERNAL
 from lbctl.values.transfer import Strategy
 from tests.unit import fake_switch
+from tests.unit.effects import use_file
 from tests.unit.fake_site import ROUTER_MAC, FakeSite, site
 from tests.unit.fake_switch import Installed
 
@@ -252,7 +253,7 @@ def test_two_connections_of_one_client_port_never_share_a_server_port(world) -> 
     ip = world.site.external_ips[0]
     both = replace(ip, services=(ip.services[0], replace(ip.services[0], port=443)))
     world.post(
-        world.control.services.use_file(
+        use_file(world.control,
             replace(world.site, external_ips=(both, *world.site.external_ips[1:])), world.now
         )
     )

@@ -14,6 +14,7 @@ from lbctl.site.model import Site
 from lbctl.values.keys import unpack_key
 from lbctl.values.protocols import TCP, UDP
 from lbctl.values.side import EXTERNAL as SIDE
+from tests.unit.effects import use_file
 from tests.unit.fake_site import EXTERNAL, INTERNAL, site
 from tests.unit.test_opening import ADDRESS, World, from_client, key_of, reply_to
 
@@ -31,7 +32,7 @@ def server_of(sent) -> IPv4Address:
 
 
 def apply(world: World, wanted: Site) -> None:
-    world.post(world.control.services.use_file(wanted, world.now))
+    world.post(use_file(world.control, wanted, world.now))
     world.settle(0.3, 0.1)
 
 

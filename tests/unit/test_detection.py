@@ -19,6 +19,7 @@ from lbctl.openflow.probe_rules import FENCE_SECONDS, LEARNED_COOKIE, Watched
 from lbctl.store import FileStore, State, StoreError, new_fence_code
 from lbctl.switches.switch import PortState
 from lbctl.values.refused import Refused
+from tests.unit.effects import use_file
 from tests.unit.fake_ground import fake_ground
 from tests.unit.fake_site import EXTERNAL, INTERNAL, LB_NAMES, ROUTER_MAC
 from tests.unit.faulty_site import FaultySite, kept_site
@@ -280,13 +281,13 @@ def test_a_site_file_may_not_drop_an_lb_of_a_running_failover(world) -> None:
     balancers = tuple(lb for lb in world.site.load_balancers if lb.name != "lb-a")
     ips = tuple(replace(ip, load_balancer="lb-b") for ip in world.site.external_ips)
     with pytest.raises(Refused, match="lb-a still has"):
-        world.control.services.use_file(replace(world.site, load_balancers=balancers, external_ips=ips), world.now)
+        use_file(world.control, replace(world.site, load_balancers=balancers, external_ips=ips), world.now)
 
 
 def test_one_that_the_site_has_no_more_is_forgotten(world) -> None:
     world.kill("lb-c")
     ticks_until(world, "lb-c")
-    world.control.services.use_file(replace(world.site, load_balancers=world.site.load_balancers[:2]), world.now)
+    use_file(world.control, replace(world.site, load_balancers=world.site.load_balancers[:2]), world.now)
     world.tick(0.05)
     assert "lb-c" not in world.control.detection.health and "lb-c" not in world.control.detection.watched
     assert not world.control.detection.doubtful
@@ -296,7 +297,7 @@ def test_a_witness_that_the_site_has_no_more_is_forgotten(world) -> None:
     world.cut_off("lb-a", EXTERNAL, seen=False)
     ticks_until(world, "lb-a", "silent")
     go_on(world, 2)
-    world.control.services.use_file(replace(world.site, load_balancers=world.site.load_balancers[:2]), world.now)
+    use_file(world.control, replace(world.site, load_balancers=world.site.load_balancers[:2]), world.now)
     for _ in range(20):
         world.tick(0.05)
     assert health(world, "lb-a") in ("failed", "silent")

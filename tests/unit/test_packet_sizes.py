@@ -12,6 +12,7 @@ from lbctl.openflow.flow import CheckLarger
 from lbctl.site.model import Settings
 from lbctl.values.side import EXTERNAL as OUTSIDE
 from lbctl.values.side import INTERNAL as INSIDE
+from tests.unit.effects import use_file
 from tests.unit.fake_site import EXTERNAL, INTERNAL, ROUTER_MAC, site
 from tests.unit.test_opening import ADDRESS, World, from_client, key_of
 
@@ -40,7 +41,7 @@ def test_nothing_is_measured_where_the_networks_are_alike() -> None:
 def test_another_site_file_measures() -> None:
     world = World(site())
     wanted = replace(world.site, settings=replace(world.site.settings, internal_mtu=JUMBO))
-    world.post(world.control.services.use_file(wanted, world.now))
+    world.post(use_file(world.control, wanted, world.now))
     assert measured(world) == {"deliver_client"}
 
 

@@ -4,7 +4,7 @@ the site wants."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from ipaddress import IPv4Address
 
@@ -18,6 +18,7 @@ from lbctl.openflow import rules
 from lbctl.site.model import Server, ServiceName, Site
 from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
+from tests.unit.effects import use_file
 from tests.unit.fake_site import FakeSite, site
 
 FIRST, SECOND = IPv4Address("198.51.100.1"), IPv4Address("198.51.100.2")
@@ -51,7 +52,7 @@ def check(world: FakeSite) -> None:
 def test_a_small_site_is_up_to_date_at_once() -> None:
     world = FakeSite(site())
     world.settle(1.0)
-    world.post(world.control.services.use_file(with_servers(world.site, (10, 12)), world.now))
+    world.post(use_file(world.control, with_servers(world.site, (10, 12)), world.now))
     assert not world.control.hurried
     world.drain()
     check(world)
@@ -61,7 +62,7 @@ def test_a_small_site_is_up_to_date_at_once() -> None:
 def test_of_a_large_one_a_few_flows_are_looked_at_at_once() -> None:
     world = FakeSite(site())
     world.settle(1.0)
-    world.post(world.control.services.use_file(with_servers(world.site, (10, 12)), world.now))
+    world.post(use_file(world.control, with_servers(world.site, (10, 12)), world.now))
     turns = 1
     while world.control.hurried:
         world.post(world.control.ground.resyncs.step())
@@ -72,13 +73,50 @@ def test_of_a_large_one_a_few_flows_are_looked_at_at_once() -> None:
     check(world)
 
 
+def move(world: FakeSite, address: IPv4Address) -> None:
+    to = "lb-b" if world.serving(address).assigned == "lb-a" else "lb-a"
+    world.post(world.control.movement.start(address, to, Strategy.PRECOPY, world.now)[1])
+
+
+def another_file(world: FakeSite, numbers: tuple[int, ...]) -> None:
+    world.site = with_servers(world.site, numbers)
+    world.present |= {IPv4Address(f"10.0.0.{number}").packed for number in numbers}
+    world.post(use_file(world.control, world.site, world.now))
+
+
+def another_mac(world: FakeSite, number: int) -> None:
+    address = IPv4Address(f"10.0.0.{number}")
+    for name, switch in world.control.ground.switches.items():
+        if behind := world.control.ground.external_ips.behind(address):
+            digit = int(switch.neighbours.get(address, "0")[-1], 16)
+            world.to_switch[name].extend(switch.set_neighbour(address, f"02:00:00:00:09:{digit + 1:02x}", behind))
+
+
+def another_server(world: FakeSite, number: int) -> None:
+    service, server = ServiceName(FIRST, "tcp", 80), Server(IPv4Address(f"10.0.0.{number}"), 80)
+    world.post(world.control.services.add_server(service, server))
+
+
+def steps(world: FakeSite, count: int) -> None:
+    for _ in range(count):
+        world.post(world.control.ground.resyncs.step())
+        world.round()
+
+
+def reconnect(world: FakeSite, name: str) -> None:
+    if name in world.connected:
+        world.disconnect(name)
+        world.connect(name)
+
+
+NUMBERS = st.integers(10, 14)
 ORDERS = st.one_of(
-    st.tuples(st.just("file"), st.lists(st.integers(10, 14), min_size=1, max_size=3, unique=True).map(tuple)),
-    st.tuples(st.just("move"), st.sampled_from([FIRST, SECOND])),
-    st.tuples(st.just("mac"), st.integers(10, 14)),
-    st.tuples(st.just("server"), st.integers(10, 14)),
-    st.tuples(st.just("step"), st.integers(1, 5)),
-    st.tuples(st.just("lost"), st.sampled_from(["lb-a", "lb-b"])),
+    st.tuples(st.just(another_file), st.lists(NUMBERS, min_size=1, max_size=3, unique=True).map(tuple)),
+    st.tuples(st.just(move), st.sampled_from([FIRST, SECOND])),
+    st.tuples(st.just(another_mac), NUMBERS),
+    st.tuples(st.just(another_server), NUMBERS),
+    st.tuples(st.just(steps), st.integers(1, 5)),
+    st.tuples(st.just(reconnect), st.sampled_from(["lb-a", "lb-b"])),
 )
 
 
@@ -87,38 +125,9 @@ ORDERS = st.one_of(
 def test_whatever_is_ordered_meanwhile(orders) -> None:
     world = FakeSite(site(grace=0.2, automatic_failover=False))
     world.settle(1.0)
-    macs = 0
     for order, what in orders:
-        try:
-            match order:
-                case "file":
-                    world.site = with_servers(world.site, what)
-                    world.present |= {IPv4Address(f"10.0.0.{number}").packed for number in what}
-                    world.post(world.control.services.use_file(world.site, world.now))
-                case "move":
-                    to = "lb-b" if world.serving(what).assigned == "lb-a" else "lb-a"
-                    world.post(world.control.movement.start(what, to, Strategy.PRECOPY, world.now)[1])
-                case "mac":
-                    macs += 1
-                    address = IPv4Address(f"10.0.0.{what}")
-                    for name, switch in world.control.ground.switches.items():
-                        behind = world.control.ground.external_ips.behind(address)
-                        if behind:
-                            mac = f"02:00:00:00:09:{macs:02x}"
-                            world.to_switch[name].extend(switch.set_neighbour(address, mac, behind))
-                case "server":
-                    service = ServiceName(FIRST, "tcp", 80)
-                    world.post(world.control.services.add_server(service, Server(IPv4Address(f"10.0.0.{what}"), 80)))
-                case "lost":
-                    if what in world.connected:
-                        world.disconnect(what)
-                        world.connect(what)
-                case "step":
-                    for _ in range(what):
-                        world.post(world.control.ground.resyncs.step())
-                        world.round()
-        except Refused:
-            pass
+        with suppress(Refused):
+            order(world, what)
     while world.control.hurried:
         world.tick(0.05)
         world.drain()

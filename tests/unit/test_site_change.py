@@ -14,7 +14,7 @@ from lbctl.openflow.messages import AddFlows, DeleteEntries, DeleteFlows
 from lbctl.site.model import ExternalIp, LoadBalancer, Server, Service, Settings, Site
 from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
-from tests.unit.effects import sent
+from tests.unit.effects import sent, use_file
 from tests.unit.fake_site import FakeSite, site
 from tests.unit.fake_switch import FakeSwitch
 
@@ -35,7 +35,7 @@ def world() -> FakeSite:
 
 
 def change(world: FakeSite, new: Site) -> list:
-    out = world.control.services.use_file(new, world.now)
+    out = use_file(world.control, new, world.now)
     world.site = new
     world.present = {server.packed for ip in new.external_ips for server in ip.server_addresses()}
     world.post(out)
@@ -242,7 +242,7 @@ def test_what_cannot_be_is_refused_and_nothing_changes(world, what, words) -> No
             replace(second, services=(Service("tcp", 80, "round-robin", (Server(IPv4Address("10.0.0.10"), 80),)),))))
     before, state = world.control.ground.site, world.control.ground.state()
     with pytest.raises(Refused, match=words) as refused:
-        world.control.services.use_file(new, world.now)
+        use_file(world.control, new, world.now)
     assert refused.value.status == 409
     assert world.control.ground.site is before and world.control.ground.state() == state
     world.settle(10.0)
