@@ -88,7 +88,7 @@ class ControlFunction:
             self._resync)
         """What is to be told the time some ten times a second, in this order."""
         self.hurrying: tuple[Callable[[float], Outbox], ...] = (
-            self.relief.tick, self.movement.tick, self._resync)
+            self.comebacks.tick, self.relief.tick, self.movement.tick, self._resync)
         """What is to be told the time again soon while `hurried`: it has more to do than may be done at once."""
 
     def _populate(self, state: State, now: float) -> None:
@@ -217,7 +217,7 @@ class ControlFunction:
     @property
     def hurried(self) -> bool:
         """See `hurrying`."""
-        return self.relief.hurried or self.movement.hurried or self.ground.resyncs.hurried
+        return any(part.hurried for part in (self.comebacks, self.relief, self.movement, self.ground.resyncs))
 
     def _resync(self, _now: float) -> Outbox:
         return self.ground.resyncs.step()

@@ -36,6 +36,9 @@ class _Orders:
     def __init__(self, control: ControlFunction) -> None:
         self.shown = shown.of(control)
 
+    def pause(self) -> None:
+        pass
+
 
 def main() -> Findings:
     """Measures each kind of page."""

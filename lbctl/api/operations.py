@@ -81,9 +81,13 @@ def get_access_table(call: Call[t.AccessTableQuery, None]) -> Result:
     wanted = query.model_dump(include=t.ENTRY_FILTERS)
     fits = slice_filter(**wanted)
     entries, after = page(addresses, shown.entries, query.limit, _cursor(query.after), entry_filter(**wanted),
-                          lambda address: filter(fits, shown.slices(address)))
+                          lambda address: filter(fits, shown.slices(address)), call.orders.pause)
+    rows = []
+    for entry in entries:
+        rows.append(views.entry(entry))
+        call.orders.pause()
     return Result(t.AccessTablePage.model_construct(
-        entries=[views.entry(entry) for entry in entries], next=after and after.text(),
+        entries=rows, next=after and after.text(),
         total=sum(map(shown.entry_count, addresses))))
 
 

@@ -56,3 +56,6 @@ class Orders(MoveOrders, AssignmentOrders, ServiceOrders, Protocol):
     def shown(self) -> Shown: ...
 
     def now(self) -> float: ...
+
+    def pause(self) -> None:
+        """Lets others run, if this has taken long."""

@@ -11,10 +11,8 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
-import heapq
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
-from operator import itemgetter
+from operator import attrgetter
 from typing import NamedTuple
 
 from lbctl.entries.access_table import ENDING, STATES, Entry
@@ -38,6 +36,8 @@ class Cursor(NamedTuple):
         return base64.urlsafe_b64encode(self.external_ip + self.key).rstrip(b"=").decode()
 
 
+LOOKED_AT_ONCE = 5_000
+"""Entries: some ms."""
 START = Cursor(b"", b"")
 
 
@@ -55,27 +55,45 @@ def parse_cursor(text: str) -> Cursor:
 
 def page(addresses: Sequence[Address], entries_of: Callable[[Address], Iterable[Entry]], limit: int,
          after: Cursor, wanted: Filter | None = None,
-         slices_of: Callable[[Address], Iterable[SliceEntry]] = lambda _: ()) -> tuple[list[Row], Cursor | None]:
+         slices_of: Callable[[Address], Iterable[SliceEntry]] = lambda _: (),
+         pause: Callable[[], None] = lambda: None) -> tuple[list[Row], Cursor | None]:
     """Up to `limit` entries after a cursor, and the cursor of the next page (None: there is none).
 
     addresses: external IPs in ascending order. wanted: filter on entries by connection. slices_of: the other ones that
-    are wanted.
+    are wanted. pause: is called now and then, and may let others run.
     """
     found: list[tuple[Cursor, Row]] = []
     for address in addresses:
         if after.external_ip and address_order(address) < _order(after.external_ip):
             continue
         start = after.key if address.packed == after.external_ip else b""
-        slices = ((entry.key, entry) for entry in slices_of(address) if entry.key > start)
-        entries = ((entry.key, entry) for entry in entries_of(address)
-                   if entry.key > start and (wanted is None or wanted(entry)))
-        keyed: Iterable[tuple[bytes, Row]] = chain(slices, entries)
         # one more than asked for tells whether there is another page
-        smallest = heapq.nsmallest(limit + 1 - len(found), keyed, key=itemgetter(0))
-        found += [(Cursor(address.packed, key), entry) for key, entry in smallest]
+        smallest = _Smallest(limit + 1 - len(found), start)
+        smallest.look_at(slices_of(address))
+        entries = list(entries_of(address))
+        for place in range(0, len(entries), LOOKED_AT_ONCE):
+            some = entries[place:place + LOOKED_AT_ONCE]
+            smallest.look_at([entry for entry in some if wanted is None or wanted(entry)])
+            pause()
+        found += [(Cursor(address.packed, entry.key), entry) for entry in smallest.rows]
         if len(found) > limit:
             return [entry for _, entry in found[:limit]], found[limit - 1][0]
     return [entry for _, entry in found], None
+
+
+class _Smallest:
+    """The first rows after a key, of those that have been looked at: so many at most, in order."""
+
+    def __init__(self, count: int, after: bytes) -> None:
+        self.rows: list[Row] = []
+        self._count, self._after = count, after
+
+    def look_at(self, rows: Iterable[Row]) -> None:
+        """These come to the others."""
+        last = self.rows[-1].key if len(self.rows) >= self._count else None
+        new = [row for row in rows if row.key > self._after and (last is None or row.key < last)]
+        if new:
+            self.rows = sorted(self.rows + new, key=attrgetter("key"))[:self._count]
 
 
 def _order(packed: bytes) -> tuple[int, bytes]:

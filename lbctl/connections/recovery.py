@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 from dataclasses import dataclass, field
 
 from lbctl.entries.access_table import ENDING, FIN_IN, FIN_OUT, NO_HOP, Entry
@@ -11,7 +12,10 @@ from lbctl.openflow.messages import AddEntries, DeleteEntries, Message, ModifyEn
 from lbctl.switches.readback import FoundEntry, ReadBack
 from lbctl.switches.switch import Switch
 from lbctl.values.keys import unpack_key
+from lbctl.values.side import EXTERNAL, INTERNAL, Side
 
+LEARNT_AT_ONCE = 1_000
+"""Entries: some ms."""
 IN_FLIGHT = 1.0
 """Seconds: an entry that was made so shortly before the connection ended may not have got through."""
 
@@ -29,36 +33,54 @@ class Missing(enum.Enum):
 
 @dataclass(slots=True)
 class Outcome:
-    """What to send to the switch, and the entries that had ended while nobody looked."""
+    """What to send to the switch, and the entries that had ended while nobody looked. hops: MACs that entries answer
+    to, and those of inside hosts."""
 
     messages: list[Message] = field(default_factory=list)
     ended: list[tuple[Serving, Entry]] = field(default_factory=list)
+    hops: set[tuple[Side, bytes]] = field(default_factory=set)
     taken_over: int = 0
     put_back: int = 0
     deleted: int = 0
 
 
-def recover(switch: Switch, readback: ReadBack, directory: Directory, now: float) -> Outcome:
-    """Compares what an LB holds with the access table, and changes the table where the switch knows better.
+class Recovery:
+    """Compares what an LB holds with the access table, and changes the table where the switch knows better. Of one LB,
+    once: first `learn`, until there is nothing left, then `outcome`.
 
     The controller's table is the authority, but for external IPs that it has not read from this LB since it started.
     """
-    return _Recovery(switch, readback, directory, now).outcome()
 
-
-class _Recovery:
-    """Of one LB, once."""
-
-    def __init__(self, switch: Switch, readback: ReadBack, directory: Directory, now: float) -> None:
+    def __init__(self, switch: Switch, readback: ReadBack, directory: Directory) -> None:
+        """readback: is complete."""
         self._moved_on: list[Entry] = []
         """Entries that have followed their clients to another MAC while the LB was away."""
         self._name, self._lost_at = switch.lb.name, switch.lost_at
-        self._readback, self._directory, self._now = readback, directory, now
+        self.readback, self._directory, self._now = readback, directory, 0.0
+        self._left = iter(readback.entries.items())
+        self._strange: list[Entry] = []
+        self._taken_over: list[tuple[Serving, Entry]] = []
         self._outcome = Outcome()
 
-    def outcome(self) -> Outcome:
-        strange = [_entry(key, found, self._now) for key, found in self._readback.entries.items()
-                   if not self._learnt(key, found)]
+    def learn(self, now: float) -> bool:
+        """Some of the entries that the LB has. Are there others?"""
+        self._now = now
+        some = list(itertools.islice(self._left, LEARNT_AT_ONCE))
+        self._strange += [_entry(key, found, now) for key, found in some if not self._learnt(key, found)]
+        self._outcome.hops |= {(EXTERNAL, found.next_hop) for _, found in some if not found.inner_hop}
+        self._outcome.hops |= {(INTERNAL, found.inner_hop) for _, found in some}
+        return len(some) == LEARNT_AT_ONCE
+
+    def give_up(self, now: float) -> None:
+        """The LB is away again: what has been taken over from it will be found anew."""
+        for serving, entry in self._taken_over:
+            if serving.table.by_key(entry.key) is entry:
+                serving.remove(entry, now)
+
+    def outcome(self, now: float) -> Outcome:
+        """Once all has been learnt."""
+        self._now = now
+        strange, self._outcome.taken_over = self._strange, len(self._taken_over)
         for serving in self._directory:
             if self._name in serving.holders:
                 self._put_back(serving)
@@ -80,7 +102,7 @@ class _Recovery:
             serving.table.add(known)
             if serving.recorder:
                 serving.recorder("found", known, self._now)
-            self._outcome.taken_over += 1
+            self._taken_over.append((serving, known))
             return True
         if entry is None or entry.reply != found.reply:
             return False
@@ -94,9 +116,9 @@ class _Recovery:
 
     def _put_back(self, serving: Serving) -> None:
         """What follows from the entries of that external IP that the switch does not have."""
-        missing = [entry for entry in serving.table.entries() if entry.key not in self._readback.entries]
+        missing = [entry for entry in serving.table.entries() if entry.key not in self.readback.entries]
         ended: list[Entry] = []
-        match _fate_of_missing(self._name, self._readback, serving):
+        match _fate_of_missing(self._name, self.readback, serving):
             case Missing.WAIT:
                 return
             case Missing.HAVE_ENDED:

@@ -4,14 +4,15 @@ a few buckets at a time."""
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
 from lbctl.connections import pressure
 from lbctl.connections.counted import counted_since
-from lbctl.entries.access_table import NO_HOP, Entry
+from lbctl.entries.access_table import GONE, NO_HOP, Entry
 from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
@@ -30,6 +31,8 @@ READ_PER_SECOND = 5_000
 """Entries of an external IP, at most: what half-open ones cost must not cost more."""
 NOTICED = 5.0
 """Seconds after which it is noticed that there have come many."""
+IDLE_AT_ONCE = 20_000
+"""Entries that are looked at whether they are idle: some ms."""
 SOON = 0.01
 """Seconds: not at this tick any more."""
 
@@ -70,6 +73,8 @@ class Round:
     """Buckets that have been asked for and not answered."""
     tokens: list[int] = field(default_factory=list)
     """Of all that has been asked."""
+    idle: Iterator[Entry] | None = None
+    """Once all has been answered: entries that are still to be looked at whether they are idle."""
 
     def due_at(self, bucket: int) -> float:
         """When its bucket of that number (from 0) is to be asked for, at the earliest: the first tenth at once."""
@@ -123,9 +128,8 @@ class Sweep:
         current = self._rounds.get(serving.owner) or Round(float("-inf"), 0.0, 0, deque())
         current.interval = min(current.interval, interval(serving))
         if not current.work and now - current.started >= current.interval:
-            if current.open == 0 and (idle := serving.idle_since(now, current.started)):
-                self._ground.counters["entries_expired"] += len(idle)
-                ended += self._expire(serving, idle, now)
+            if current.open == 0 and self._look_for_idle(serving, current, now, ended):
+                return now + SOON
             for token in current.tokens:
                 self._ground.tokens.cancel(token)  # what has not been answered by now will not be
             buckets = deque(serving.table.buckets())
@@ -134,6 +138,17 @@ class Sweep:
         if not current.work:
             return min(current.started + current.interval, now + NOTICED)
         return max(current.due_at(current.size - len(current.work)), now + SOON)
+
+    def _look_for_idle(self, serving: Serving, current: Round, now: float, ended: Outbox) -> bool:
+        """Among some of the entries. Are there others?"""
+        if current.idle is None:
+            current.idle = iter(serving.table.snapshot())
+        some = list(itertools.islice(current.idle, IDLE_AT_ONCE))
+        there = [entry for entry in some if not entry.flags & GONE]
+        if idle := serving.idle_since(there, now, current.started):
+            self._ground.counters["entries_expired"] += len(idle)
+            ended += self._expire(serving, idle, now)
+        return len(some) == IDLE_AT_ONCE
 
     def _due(self, serving: Serving, current: Round, now: float) -> Outbox:
         out: Outbox = []

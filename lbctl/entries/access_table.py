@@ -134,6 +134,8 @@ class AccessTable:
         self.connections_to: dict[bytes, int] = {}
         """server_key -> how many entries go to that server, if there are any (of a NAT gateway: to that inside
         host)."""
+        self.translated_to: Counter[bytes] = Counter()
+        """Packed internal address -> how many entries with full NAT have it, if there are any."""
         self.watcher: Callable[[Entry], None] | None = None
         """Is told of each entry that has come, gone, or changed."""
 
@@ -195,6 +197,11 @@ class AccessTable:
             self.connections_to[server] = count
         else:
             del self.connections_to[server]
+        if entry.full:
+            place = receiver_half(entry.reply)[:-2]
+            self.translated_to[place] += more
+            if not self.translated_to[place]:
+                del self.translated_to[place]
 
     def changed(self, entry: Entry) -> None:
         """To be called after an entry has got another state or next hop."""

@@ -9,7 +9,7 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Protocol
 
-from lbctl.connections.recovery import recover
+from lbctl.connections.recovery import Recovery
 from lbctl.entries.access_table import Entry
 from lbctl.failures.detection import Detection
 from lbctl.ground.effects import Effect, Outbox, ToSwitch, to_switch
@@ -24,7 +24,6 @@ from lbctl.openflow.messages import Configure, DeleteCookie, ReadFlows
 from lbctl.switches.readback import Question, ReadBack
 from lbctl.switches.switch import Switch
 from lbctl.values.addresses import Address
-from lbctl.values.side import EXTERNAL, INTERNAL
 
 
 class Mover(Protocol):
@@ -82,6 +81,8 @@ class Reading:
     heard_at: float
     tokens: list[int] = field(default_factory=list)
     refused_at: float = float("inf")
+    recovery: Recovery | None = None
+    """Once it has told all of it."""
 
     @property
     def until(self) -> float:
@@ -105,6 +106,7 @@ class Comebacks:
         """Asks what it holds."""
         name = switch.lb.name
         switch.state = "reading"
+        self._give_up(name, now)
         readback = ReadBack(self._decoder)
         reading = self._reading[name] = Reading(now)
         out: Outbox = [ToSwitch(name, Configure()), *self._ground.meters(name)]
@@ -115,13 +117,20 @@ class Comebacks:
             out.append(ToSwitch(name, ReadFlows(question.table, question.cookie, question.mask, token)))
         return out
 
+    @property
+    def hurried(self) -> bool:
+        """Is there more to learn from one that has told all of it?"""
+        return any(reading.recovery for reading in self._reading.values())
+
     def tick(self, now: float) -> Outbox:
-        """Asks those anew that have not told all in time."""
+        """Learns what they have told, and asks those anew that have not told all in time."""
         out: Outbox = []
         for name, reading in list(self._reading.items()):
             switch = self._ground.switches.get(name)
             if switch is None or switch.state != "reading":
-                del self._reading[name]
+                self._give_up(name, now)
+            elif reading.recovery:
+                out += self._learn(switch, reading.recovery, now)
             elif now >= reading.until:
                 self._ground.log("what a switch holds is asked again", level="error", lb=name,
                                  hint="it has not told all of it")
@@ -143,7 +152,22 @@ class Comebacks:
         reading.heard_at = now
         readback.answer(question, body, more)
         out = self._silence(switch, readback) if question.table == "arp" and not more else []
-        return out + self._read_back(switch, readback, now) if readback.complete else out
+        if readback.complete:
+            reading.recovery = Recovery(switch, readback, self._ground.external_ips)
+            out += self._learn(switch, reading.recovery, now)
+        return out
+
+    def _learn(self, switch: Switch, recovery: Recovery, now: float) -> Outbox:
+        """Some of its entries; then all else."""
+        if recovery.learn(now):
+            return []
+        del self._reading[switch.lb.name]
+        return self._read_back(switch, recovery, now)
+
+    def _give_up(self, name: str, now: float) -> None:
+        """What was begun with that LB, if anything."""
+        if (reading := self._reading.pop(name, None)) and reading.recovery:
+            reading.recovery.give_up(now)
 
     def _silence(self, switch: Switch, readback: ReadBack) -> Outbox:
         """An LB that comes back may not answer for what is elsewhere now: at once, before all that it holds is known.
@@ -154,15 +178,16 @@ class Comebacks:
             del readback.cookies["arp", cookie]
         return to_switch(switch.lb.name, [DeleteCookie("arp", cookie, MASK_ALL) for cookie in stale])
 
-    def _read_back(self, switch: Switch, readback: ReadBack, now: float) -> Outbox:
+    def _read_back(self, switch: Switch, recovery: Recovery, now: float) -> Outbox:
         """All that the switch holds is known."""
-        ground, name = self._ground, switch.lb.name
+        ground, name, readback = self._ground, switch.lb.name, recovery.readback
         hollow = self._came_back_empty(switch, readback)
-        outcome = recover(switch, readback, ground.external_ips, now)
+        outcome = recovery.outcome(now)
         for serving in hollow:
             serving.unread.add(name)
             switch.roles[serving.address] = HOLDING
-        out = self._learn_origins(readback) + to_switch(name, outcome.messages)
+        out = [effect for side, mac in outcome.hops if mac for effect in ground.let_pass(side, mac)]
+        out += to_switch(name, outcome.messages)
         if outcome.taken_over:
             keep_what_is_in_use(ground)
             out += ground.resyncs.begin(ground.ready())
@@ -183,15 +208,6 @@ class Comebacks:
         for serving in hollow:
             out += self._mover.give_back(serving, now)
         return out + self._mover.ready(now)
-
-    def _learn_origins(self, readback: ReadBack) -> Outbox:
-        """The MACs that the entries' openers send from."""
-        out: Outbox = []
-        for side, macs in ((INTERNAL, {found.inner_hop for found in readback.entries.values()}),
-                           (EXTERNAL, {found.next_hop for found in readback.entries.values() if not found.inner_hop})):
-            for mac in macs - {b""}:
-                out += self._ground.let_pass(side, mac)
-        return out
 
     def _learn_clients(self, readback: ReadBack) -> Outbox:
         """The MACs that clients of sliced services are answered to."""

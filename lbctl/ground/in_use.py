@@ -12,13 +12,12 @@ from lbctl.ground.serving import Serving
 from lbctl.servers.slicing import Slicing
 from lbctl.site.model import ExternalIp, Hop, Service, Site
 from lbctl.values.addresses import Address, address_order
-from lbctl.values.keys import unpack_key
 
 
 def internal_ips_in_use(serving: Serving) -> set[Address]:
     """The internal IPs that its connections are translated to; of clients inside, with destination NAT, the
     gateway."""
-    return {ip_address(unpack_key(entry.reply)[3]) for entry in serving.table.entries() if entry.full}
+    return set(map(ip_address, serving.table.translated_to))
 
 
 def servers_in_use(serving: Serving) -> set[Address]:

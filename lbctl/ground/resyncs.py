@@ -9,7 +9,7 @@ from lbctl.site.model import ExternalIp
 from lbctl.switches.resync import Resync
 from lbctl.switches.switch import Switch
 
-FLOWS_AT_ONCE = 300
+FLOWS_AT_ONCE = 400
 """That are made and compared: some 10 ms."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 
 from lbctl.entries.access_table import ENDING, GONE, AccessTable, Entry
 from lbctl.entries.echo import Echoes
@@ -230,10 +230,9 @@ class Serving:
             return destination
         return self.config.internal_addresses()[0].packed
 
-    def idle_since(self, now: float, read_since: float) -> list[Entry]:
-        """The entries that have been idle for too long. read_since: when the reading began in which each entry's
-        packets have been counted last; what has had some is not idle, however long the reading takes."""
-        entries = self.table.entries()
+    def idle_since(self, entries: Collection[Entry], now: float, read_since: float) -> list[Entry]:
+        """Those of its entries that have been idle for too long. read_since: when the reading began in which each
+        entry's packets have been counted last; what has had some is not idle, however long the reading takes."""
         closing = now - self.settings.half_closed_timeout
         if any(service.idle_timeout is not None for service in self.services.values()):
             places = {place: now - self.idle_timeout_of(place) for place in {service_of(e.key) for e in entries}}

@@ -10,7 +10,6 @@ from lbctl.openflow.flow import Flow, Identity
 from lbctl.openflow.messages import AddFlows, DeleteFlows, Message
 from lbctl.switches.switch import Switch
 
-
 CHEAPER = 8
 """How many flows are looked up in the time that it takes to make one."""
 

@@ -16,7 +16,7 @@ from lbctl.values.addresses import Address, Endpoint
 from lbctl.values.transfer import Strategy
 from ryu_apps.shell.effects import Effects
 from ryu_apps.shell.solver import solve
-from ryu_apps.shell.threads import Threads
+from ryu_apps.shell.threads import Threads, Turn
 
 GLANCE = 0.05
 """Seconds between two looks at what somebody waits for."""
@@ -30,6 +30,7 @@ class Orders:
     def __init__(self, control: ControlFunction, effects: Effects, threads: Threads, now: Callable[[], float]) -> None:
         self.shown = shown.of(control)
         self.now = now
+        self.pause = Turn(threads.sleep).pause
         self._control, self._effects, self._threads = control, effects, threads
 
     def start_move(self, address: Address, to: str, strategy: Strategy, from_copies: bool) -> MoveRecord:

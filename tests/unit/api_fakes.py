@@ -273,6 +273,9 @@ class FakeOrders:
     def now(self) -> float:
         return START
 
+    def pause(self) -> None:
+        pass
+
     def start_move(self, address: IPv4Address, to: str, strategy: Strategy, from_copies: bool = False) -> MoveRecord:
         if self.control.assigned_to(address) == to:
             raise Refused(409, "Already there", f"{address} is on {to} already.")

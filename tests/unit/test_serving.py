@@ -115,9 +115,9 @@ def test_idle_entries_by_protocol() -> None:
     for item in (tcp, udp):
         found.table.add(item)
         item.last_seen = 50.0
-    assert found.idle_since(59.9, 1e9) == []
-    assert found.idle_since(60.0, 1e9) == [udp]
-    assert found.idle_since(150.0, 1e9) == [tcp, udp]
+    assert found.idle_since(found.table.entries(), 59.9, 1e9) == []
+    assert found.idle_since(found.table.entries(), 60.0, 1e9) == [udp]
+    assert found.idle_since(found.table.entries(), 150.0, 1e9) == [tcp, udp]
 
 
 @pytest.mark.parametrize("version", [4, 6])

@@ -238,8 +238,9 @@ def test_nothing_is_taken_for_silent_that_has_not_been_read() -> None:
     entry = Entry(key, reply_key(key, bytes([10, 0, 0, 10]), 80), ROUTER_MAC, 100.0)
     entry.flags = FIN_IN
     found.table.add(entry)
-    assert found.idle_since(115.0, 90.0) == found.idle_since(109.0, 101.0) == found.idle_since(130.0, 100.0) == []
-    assert found.idle_since(115.0, 101.0) == [entry]
+    for now, read_since in ((115.0, 90.0), (109.0, 101.0), (130.0, 100.0)):
+        assert found.idle_since(found.table.entries(), now, read_since) == []
+    assert found.idle_since(found.table.entries(), 115.0, 101.0) == [entry]
 
 
 # Half-open connections.
@@ -440,6 +441,9 @@ class Table:
 
     def buckets(self) -> list[int]:
         return list(range(self._buckets))
+
+    def snapshot(self) -> list[object]:
+        return []
 
 
 def test_a_large_site_is_read_a_little_at_each_tick_and_all_of_it() -> None:
