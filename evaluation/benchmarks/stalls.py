@@ -42,7 +42,7 @@ RATE = 3000.0
 LARGE, SERVERS = 1000, 10
 SERVED_WITHIN = 1.0
 """Seconds from an LB's death until all its external IPs are served elsewhere."""
-HUGE, LBS = 10_000, 10
+HUGE, LBS = 10_000, 3
 PATIENCE = 120.0
 REPORTED = re.compile(r"^turn ([\d.]+) ([\d.]+)$", re.MULTILINE)
 

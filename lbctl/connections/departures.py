@@ -7,7 +7,8 @@ the client's next datagram opens one to another server.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 
 from lbctl.connections.endings import Endings
 from lbctl.ground.effects import Outbox
@@ -20,6 +21,8 @@ from lbctl.values.protocols import UDP
 
 INTERVAL = 1.0
 """Seconds from one look to the next; services that have changed are looked at at once."""
+LOOKED_AT_ONCE = 2000
+"""External IPs: of a larger site, others are looked at with the next tick."""
 
 
 class Departures:
@@ -32,22 +35,33 @@ class Departures:
         self._drained: dict[int, dict[tuple[Place, Endpoint], float]] = {}
         """By owner: since when which server has been seen drained."""
         self._look_at = 0.0
+        self._round: Iterator[Serving] = iter(())
+        """The external IPs that are still to be looked at."""
+        self._due = False
+        """Are they looked at whatever their services are?"""
 
     def tick(self, now: float) -> Outbox:
         """Ends such flows."""
         out: Outbox = []
-        due = now >= self._look_at
-        if due:
-            self._look_at = now + INTERVAL
-            known = self._ground.external_ips.by_owner
-            for owner in self._seen.keys() - known.keys():
-                del self._seen[owner], self._drained[owner]
-        for serving in self._ground.external_ips:
+        some = list(itertools.islice(self._round, LOOKED_AT_ONCE)) or self._next_round(now)
+        for serving in some:
             changed = self._seen.get(serving.owner) is not serving.services
-            if due or changed:
+            if self._due or changed:
                 self._seen[serving.owner] = serving.services
                 out += self._look(serving, changed, now)
         return out
+
+    def _next_round(self, now: float) -> list[Serving]:
+        """The first ones of it."""
+        self._due = now >= self._look_at
+        if self._due:
+            self._look_at = now + INTERVAL
+            known = self._ground.external_ips.by_owner
+            for owner in self._seen.keys() - known.keys():
+                self._seen.pop(owner)
+                self._drained.pop(owner, None)
+        self._round = iter(list(self._ground.external_ips))
+        return list(itertools.islice(self._round, LOOKED_AT_ONCE))
 
     def _look(self, serving: Serving, changed: bool, now: float) -> Outbox:
         """changed: have the services become others?"""

@@ -93,7 +93,7 @@ class Slices:
         if renew:
             self._renew_at = now + RENEW_INTERVAL
         for serving in self._ground.external_ips:
-            for place, slicing in list(serving.slices.items()):
+            for place, slicing in list(serving.slices.items()) if serving.slices else ():
                 out += self._divide(serving, place, slicing, now)
                 for change in list(slicing.changes):
                     out += self._advance(serving, place, slicing, change, now)

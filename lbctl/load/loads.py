@@ -12,9 +12,10 @@ LBs, so a move makes no gap.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -31,6 +32,8 @@ from lbctl.switches.switch import Switch
 from lbctl.values.addresses import Address
 
 TABLE = "transfer_mode"
+SMOOTHED_AT_ONCE = 2000
+"""External IPs: of a larger site, others follow with the next tick."""
 PERIODS = 3.0
 """Periods after which a change has gone into the smoothed value by 1 - 1/e."""
 UNANSWERED = 3
@@ -100,6 +103,7 @@ class Loads:
         """LB -> what has not been answered."""
         self._readings: dict[str, Reading] = {}
         self._smoothed: dict[int, Smoothed] = {}
+        self._smoothing: Iterator[None] = iter(())
         self._next = float("-inf")
         self._then = 0.0
         self._to_ask: deque[str] = deque()
@@ -115,12 +119,14 @@ class Loads:
         switches = self._ground.switches
         if now >= self._next:
             if self._next > float("-inf"):
-                self._smooth(self._ground.external_ips, now - self._then, now)
+                self._smoothing = self._smooth(list(self._ground.external_ips), now - self._then, now)
             self._next, self._then = max(self._next + self._period, now), now
             for asked in [asked for asked in self._asked.values() if now - asked.at >= UNANSWERED * self._period]:
                 self._ground.tokens.cancel(asked.token)
                 del self._asked[asked.lb]
             self._to_ask = deque(name for name in switches if name not in self._asked)
+        for _ in itertools.islice(self._smoothing, SMOOTHED_AT_ONCE):
+            pass
         out: Outbox = []
         while self._to_ask and len(out) < ASKED_AT_ONCE:
             name = self._to_ask.popleft()
@@ -164,9 +170,10 @@ class Loads:
             before.counts[owner] = counts
         self._readings[asked.lb] = Reading(now, asked.served, before.counts, rates)
 
-    def _smooth(self, servings: Iterable[Serving], seconds: float, now: float) -> None:
+    def _smooth(self, servings: Sequence[Serving], seconds: float, now: float) -> Iterator[None]:
+        """One after the other; they count once all are known."""
         share = 1.0 - math.exp(-seconds / (PERIODS * self._period))
-        servings, smoothed = list(servings), {}
+        smoothed: dict[int, Smoothed] = {}
         rates = self._rates({serving.owner: serving.assigned for serving in servings}, now)
         for serving in servings:
             before = self._smoothed.get(serving.owner) or Smoothed(None, serving.opened)
@@ -175,6 +182,7 @@ class Loads:
             if before.load:
                 load = before.load.towards(load, share)
             smoothed[serving.owner] = Smoothed(load, serving.opened)
+            yield
         self._smoothed = smoothed
 
     def _rates(self, assigned: Mapping[int, str], now: float) -> dict[int, tuple[float, float]]:

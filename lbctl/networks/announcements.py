@@ -12,6 +12,8 @@ come to another LB. Where that LB is dead, nobody sees them.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -29,14 +31,16 @@ BURST = 0.2
 """Seconds' worth of announcements that may be made at once."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Announced:
-    """lb: that has it; at: when it is due; left: how often, before it is announced slowly; last: when it was."""
+    """lb: that has it; at: when it is due; left: how often, before it is announced slowly; last: when it was. ready: it
+    is due, and waits for its turn."""
 
     lb: str
     at: float
     left: int
     last: float = float("-inf")
+    ready: bool = False
 
 
 class Announcements:
@@ -46,6 +50,11 @@ class Announcements:
         """rate: external IPs a second. weight: how busy that one is."""
         self._rate, self._weight = rate, weight
         self._items: dict[Address, Announced] = {}
+        self._serial = itertools.count()
+        self._later: list[tuple[float, int, Address, Announced]] = []
+        """A heap: when it is due. What has another time by now, or is not the external IP's latest, does not count."""
+        self._ready: list[tuple[float, float, int, Address, Announced]] = []
+        """A heap of those that are due, by their turns."""
         self._allowed, self._since = 0.0, float("-inf")
         """So many may be announced now, as of then."""
         self._slot = 0.0
@@ -55,16 +64,20 @@ class Announcements:
         """It is to be announced from now on. True: the first time is now, by the caller."""
         item = self._items[address] = Announced(lb, now, TIMES)
         if not self._may(now):
+            self._put_off(address, item, now)
             return False
-        self._done(item, now)
+        self._done(address, item, now)
         return True
 
     def again(self, addresses: Iterable[tuple[Address, str]], now: float) -> None:
         """Packets for them, which that LB has, still come to others."""
         for address, lb in addresses:
-            item = self._items.setdefault(address, Announced(lb, now, 1, now))
-            if not item.left:
-                item.at = min(item.at, item.last + ASTRAY)
+            item = self._items.get(address)
+            if item is None:
+                item = self._items[address] = Announced(lb, now, 1, now)
+                self._put_off(address, item, now)
+            elif not item.left and item.last + ASTRAY < item.at:
+                self._put_off(address, item, item.last + ASTRAY)
 
     def forget(self, address: Address) -> None:
         """It is not to be announced, whoever has it."""
@@ -72,14 +85,21 @@ class Announcements:
 
     def due(self, now: float) -> list[tuple[Address, str]]:
         """What is to be announced now: (external IP, LB)."""
-        ready = [(self._turn(address, item), address, item) for address, item in self._items.items() if item.at <= now]
-        ready.sort(key=lambda each: each[0])
+        while self._later and self._later[0][0] <= now:
+            at, _, address, item = heapq.heappop(self._later)
+            if self._items.get(address) is item and item.at == at and not item.ready:
+                item.ready = True
+                heapq.heappush(self._ready, (*self._turn(address, item), next(self._serial), address, item))
         found = []
-        for _, address, item in ready:
-            if not self._may(now):
+        while self._ready:
+            *_, address, item = self._ready[0]
+            there = self._items.get(address) is item
+            if there and not self._may(now):
                 break
-            found.append((address, item.lb))
-            self._done(item, now)
+            heapq.heappop(self._ready)
+            if there:
+                found.append((address, item.lb))
+                self._done(address, item, now)
         return found
 
     def _turn(self, address: Address, item: Announced) -> tuple[float, float]:
@@ -88,11 +108,16 @@ class Announcements:
             return -TIMES, -self._weight(address)
         return -item.left, zlib.crc32(address.packed, int(item.last))
 
-    def _done(self, item: Announced, now: float) -> None:
-        item.left, item.last = max(0, item.left - 1), now
-        item.at = now + SPACING
+    def _done(self, address: Address, item: Announced, now: float) -> None:
+        item.left, item.last, item.ready = max(0, item.left - 1), now, False
+        at = now + SPACING
         if not item.left:
-            item.at = self._slot = max(now + ALWAYS, self._slot + 1 / (SLOW * self._rate()))
+            at = self._slot = max(now + ALWAYS, self._slot + 1 / (SLOW * self._rate()))
+        self._put_off(address, item, at)
+
+    def _put_off(self, address: Address, item: Announced, at: float) -> None:
+        item.at = at
+        heapq.heappush(self._later, (at, next(self._serial), address, item))
 
     def _may(self, now: float) -> bool:
         """One more? Then it counts as made (a token bucket)."""
