@@ -24,7 +24,9 @@ from ryu_apps.library.names import (
 from ryu_apps.library.openflow import encode
 from ryu_apps.library.options import CONF, config_path
 from ryu_apps.library.threads import GreenThreads
+from ryu_apps.shell import runs
 from ryu_apps.shell.controller import Controller
+from ryu_apps.shell.unusable import unusable
 
 
 class LoadBalancerApp(App):
@@ -35,12 +37,13 @@ class LoadBalancerApp(App):
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         if not CONF.lbctl.site:
-            raise SystemExit("lbctl: the configuration file has no `site = PATH` in its section [lbctl]")
+            raise unusable("the configuration file has no `site = PATH` in its section [lbctl]")
         site_file, state_file = config_path(CONF.lbctl.site), config_path(CONF.lbctl.state_file)
         try:
             controller = Controller(site_file, state_file, encode, GreenThreads())
         except (ConfigError, StoreError, KeeperError) as error:
-            raise SystemExit(f"lbctl: {error}") from error
+            raise unusable(str(error)) from error
+        controller.begin(runs.begin(state_file.with_name(f"{state_file.name}.runs")))
         self._events = controller.events
         self.orders: Orders = controller.orders
         install(self._events.message)
@@ -60,7 +63,8 @@ class LoadBalancerApp(App):
 
     @set_ev_cls(PortStatsReply, MAIN_DISPATCHER)
     def _on_port_stats(self, event: PortStatsReply) -> None:
-        self._events.ports_read(event.msg.xid, {port.port_no: port.rx_packets for port in event.msg.body})
+        received = {port.port_no: port.rx_packets for port in event.msg.body}
+        self._events.ports_read(_lean(event.msg.datapath), event.msg.xid, received)
 
 
 def _lean(datapath: Datapath) -> LeanDatapath:

@@ -12,6 +12,7 @@ from ryu_apps.library.names import App, lookup_service_brick
 from ryu_apps.library.options import CONF, config_path
 from ryu_apps.library.threads import GreenThreads
 from ryu_apps.shell.log import log
+from ryu_apps.shell.unusable import unusable
 from ryu_apps.shell.web import Application
 
 OPERATOR = "LoadBalancerApp"
@@ -52,7 +53,7 @@ def _token() -> str | None:
             log.info("REST calls must carry a token", token_file=str(file), hint=f"token_file = {NO_TOKEN} wants none")
         return read_token(file)
     except TokenError as error:
-        raise SystemExit(f"lbctl: token_file {error}") from error
+        raise unusable(f"token_file {error}") from error
 
 
 def _is_loopback(host: str) -> bool:

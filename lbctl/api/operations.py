@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -32,6 +32,7 @@ WAIT_LIMIT = 300.0
 
 Query = TypeVar("Query", bound=BaseModel)
 Body = TypeVar("Body", bound=BaseModel | None)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +63,17 @@ AnyCall = Call[Any, Any]
 Plain = Call[t.NoQuery, None]
 
 
+def _paused(call: AnyCall, items: Iterable[T]) -> Iterator[T]:
+    """These, while others run in between."""
+    for item in items:
+        yield item
+        call.orders.pause()
+
+
 def list_load_balancers(call: Plain) -> Result:
     shown = call.shown
-    views_of_all = [views.load_balancer(shown, lb) for lb in shown.site.load_balancers]
-    return Result(t.LoadBalancerList(load_balancers=views_of_all))
+    return Result(t.LoadBalancerList(
+        load_balancers=[views.load_balancer(shown, lb) for lb in _paused(call, shown.site.load_balancers)]))
 
 
 def get_load_balancer(call: Plain) -> Result:
@@ -82,12 +90,8 @@ def get_access_table(call: Call[t.AccessTableQuery, None]) -> Result:
     fits = slice_filter(**wanted)
     entries, after = page(addresses, shown.entries, query.limit, _cursor(query.after), entry_filter(**wanted),
                           lambda address: filter(fits, shown.slices(address)), call.orders.pause)
-    rows = []
-    for entry in entries:
-        rows.append(views.entry(entry))
-        call.orders.pause()
     return Result(t.AccessTablePage.model_construct(
-        entries=rows, next=after and after.text(),
+        entries=[views.entry(entry) for entry in _paused(call, entries)], next=after and after.text(),
         total=sum(map(shown.entry_count, addresses))))
 
 
@@ -98,7 +102,8 @@ def get_transfer_modes(call: Plain) -> Result:
 
 def list_external_ips(call: Plain) -> Result:
     shown = call.shown
-    return Result(t.ExternalIpList(external_ips=[views.external_ip(shown, ip) for ip in shown.site.external_ips]))
+    return Result(t.ExternalIpList(
+        external_ips=[views.external_ip(shown, ip) for ip in _paused(call, shown.site.external_ips)]))
 
 
 def get_external_ip(call: Plain) -> Result:
@@ -240,6 +245,7 @@ def get_health(call: Plain) -> Result:
                            cut_off_since=views.iso_if_known(call.shown.cut_off_since),
                            dropped=views.dropped(call.shown.counters()),
                            internal_errors=call.shown.counters().get("internal_errors", 0),
+                           crashes_in_a_row=call.shown.crashes,
                            load_balancers_ready=sum(switch.condition == "ready" for switch in switches)))
 
 

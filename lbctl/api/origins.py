@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from lbctl.http.problems import RequestProblem
 
@@ -25,7 +25,7 @@ def check_origin(method: str, headers: Mapping[str, str]) -> None:
     if method in SAFE:
         return
     site, origin, host = (headers.get(name, "") for name in ("sec-fetch-site", "origin", "host"))
-    if site not in ("", "same-origin", "none") or origin and (urlsplit(origin).netloc or None) != host:
+    if site not in ("", "same-origin", "none") or origin and _split(origin).netloc != (host or None):
         raise RequestProblem(403, "A web page of another site may not give orders here.")
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in FORMS:
@@ -38,11 +38,19 @@ def check_host(headers: Mapping[str, str], names: Collection[str]) -> None:
     Not needed where a token is wanted, which a strange page does not have.
     """
     host = headers.get("host", "")
-    name = urlsplit(f"//{host}").hostname or ""
+    name = _split(f"//{host}").hostname or ""
     if not host or name == "localhost" or name in names or _is_address(name):
         return
     raise RequestProblem(421, f"The controller is not known as {name!r}: ask it by its address, by a name of its host, "
                          "or with a token (token_file).")
+
+
+def _split(url: str) -> SplitResult:
+    """Of what no host could be in, nothing."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def _is_address(name: str) -> bool:

@@ -32,7 +32,7 @@ from lbctl.values.transfer import TransferMode
 
 class GroundRead(Protocol):
     """site: in force, with what has been ordered for its services. switches: by the names of their LBs. counters: of
-    what concerns no single LB."""
+    what concerns no single LB. crashes: controllers in a row that had ended soon before this one."""
 
     @property
     def site(self) -> Site: ...
@@ -42,6 +42,8 @@ class GroundRead(Protocol):
     def external_ips(self) -> Directory: ...
     @property
     def counters(self) -> Mapping[str, int]: ...
+    @property
+    def crashes(self) -> int: ...
 
 
 class ServicesRead(Protocol):
@@ -147,6 +149,11 @@ class Shown:
     def cut_off_since(self) -> float | None:
         """Since when the controller itself is cut off from most LBs. None: it is not."""
         return self._parts.health.cut_off_since
+
+    @property
+    def crashes(self) -> int:
+        """How many controllers in a row had ended soon after their starts before this one."""
+        return self._parts.ground.crashes
 
     def drained(self, lb: LoadBalancer) -> bool:
         """Does an operator want it empty?"""

@@ -307,6 +307,8 @@ class Health(BaseModel):
     dropped: dict[str, int] = Field(default={}, description="by reason, what was dropped that is no load balancer's")
     internal_errors: int = Field(default=0, description="faults of the controller itself, whose causes were dropped; "
                                                         "its log has them")
+    crashes_in_a_row: int = Field(default=0, description="controllers that had ended soon after their starts, without "
+                                                         "being told to, before this one")
 
 
 class FieldError(BaseModel):

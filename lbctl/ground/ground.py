@@ -54,6 +54,8 @@ class Ground:
         self.resyncs = Resyncs(self.configs, lambda: self.external_ips.by_address)
         self.counters: Counter[str] = Counter()
         """Of what concerns no single LB."""
+        self.crashes = 0
+        """How many controllers in a row had ended soon after their starts before this one: see store/runs.py."""
         self._pieces: list[Piece] = []
 
     @property

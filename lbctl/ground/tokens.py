@@ -91,6 +91,11 @@ class Tokens:
                 self._out[self._last] = waiting
                 return self._last
 
+    def owed_by(self, token: int, lb: str) -> bool:
+        """Does that LB's switch owe the answer? Else it speaks for another, or too late."""
+        waiting = self._out.get(token)
+        return waiting is not None and waiting.lb == lb
+
     def cancel(self, token: int) -> None:
         """Nobody wants to know any more."""
         self._out.pop(token, None)

@@ -161,8 +161,10 @@ class LeanDatapath(Datapath):
 
     def _give_way(self, seconds: float) -> None:
         """What has been answered until now leaves, and others run."""
+        self._corked = False
         self._flush()
         hub.sleep(seconds)
+        self._corked = True
 
     def _messages(self, data: bytes) -> bytes:
         """Takes each whole message; returns what is left."""

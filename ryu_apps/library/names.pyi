@@ -41,6 +41,7 @@ class _PortCounters(Protocol):
     rx_packets: int
 
 class _PortStats(Protocol):
+    datapath: Datapath
     xid: int
     body: Sequence[_PortCounters]
 

@@ -14,6 +14,7 @@ from lbctl.ground.effects import Outbox
 from lbctl.openflow.outbound import EntryCodec
 from lbctl.site.file import ConfigError, load
 from lbctl.store import FileStore, new_fence_code
+from lbctl.store.runs import Run
 from lbctl.values.refused import Refused
 from ryu_apps.shell import collector
 from ryu_apps.shell.effects import Effects
@@ -61,6 +62,10 @@ class Controller:
         self.events = Events(self._control, self._switchboard, self._effects.carry_out, self._now, self._faults)
         self.orders = Orders(self._control, self._effects, threads, self._now)
 
+    def begin(self, run: Run) -> None:
+        """run: this one."""
+        self._control.ground.crashes = run.crashes
+
     def start(self) -> None:
         """From now on time passes for the core."""
         signal.signal(signal.SIGHUP, self._on_hangup)
@@ -76,10 +81,11 @@ class Controller:
             if self._reload and not self._loading:
                 self._reload, self._loading = False, True
                 self._threads.spawn(self._faults.contain, self._load_site)
-            turn, until = Turn(self._threads.sleep), time.monotonic() + TICK
+            turn = Turn(self._threads.sleep)
             for timer in self._control.timers:
                 self._faults.contain(self._ring, timer)
                 turn.pause()
+            until = time.monotonic() + TICK
             while self._control.hurried and time.monotonic() < until:
                 self._threads.sleep(0)
                 for timer in self._control.hurrying:

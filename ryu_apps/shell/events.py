@@ -71,10 +71,15 @@ class Events:
         if name is not None:
             self._carry_out(self._control.ports_changed(name, ports, self._now()))
 
-    def ports_read(self, xid: int, received: Mapping[int, int]) -> None:
+    def ports_read(self, connection: SwitchConnection, xid: int, received: Mapping[int, int]) -> None:
         """Answers a ReadPorts: frames received, by number of the port."""
-        if (token := token_of(xid)) is not None:
+        if token := self._token(self._names.get(connection), xid):
             self._faults.contain(self._control.ports_read, token, received)
+
+    def _token(self, name: str | None, xid: int) -> int:
+        """Of what that LB's switch answers, if it is asked that; else 0."""
+        token = token_of(xid)
+        return token if token and name and self._control.ground.tokens.owed_by(token, name) else 0
 
     def message(self, connection: SwitchConnection, kind: int, xid: int, message: bytes) -> None:
         """A message of a type that comes often, whole."""
@@ -91,13 +96,13 @@ class Events:
             self._carry_out(control.packet_in(name, message, now))
         elif kind == wire.FLOW_REMOVED:
             self._carry_out(control.flow_removed(name, message, now))
-        elif (token := token_of(xid)) is None:
+        elif kind == wire.ERROR and token_of(xid) is not None:
+            self._on_error(name, self._token(name, xid), message, now)
+        elif not (token := self._token(name, xid)):
             return
         elif kind == wire.MULTIPART_REPLY:
             more = bool(struct.unpack_from("!H", message, 10)[0] & 1)
             self._carry_out(control.flow_stats(token, message[16:], more, now))
-        elif kind == wire.ERROR:
-            self._on_error(name, token, message, now)
         elif kind == wire.BARRIER_REPLY or message[12:14] == wire.COMMIT_REPLY:
             self._carry_out(control.confirmed(token, now))
 

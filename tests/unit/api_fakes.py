@@ -182,6 +182,7 @@ class FakeControl:
     def __init__(self, of_site: Site | None = None) -> None:
         self.site = of_site or site()
         self.counters = Counter(entries_expired=4)
+        self.crashes = 0
         self.switches = {lb.name: Switch(lb) for lb in self.site.load_balancers}
         self.moves: dict[str, MoveRecord] = {}
         self.healths: dict[str, tuple[str, str | None]] = {}

@@ -29,6 +29,9 @@ def check_controller(client: Client) -> Iterator[Finding]:
     if faults := health["internal_errors"]:
         yield fail(f"The controller has met {faults} faults of its own since it started; it goes on without what led "
                    "to them.", "its log has the tracebacks of \"internal error\": please report them")
+    if crashes := health["crashes_in_a_row"]:
+        yield fail(f"Before this start the controller had ended soon after its start, {crashes} times in a row.",
+                   "its log says why before each start; report it with that part of the log")
     yield from check_drops("The controller", health["dropped"])
     for lb in client.get("load-balancers")["load_balancers"]:
         yield from check_load_balancer(lb)
