@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 from lbctl.failures.detection import Detection
@@ -96,16 +96,17 @@ class Relief:
         out: Outbox = []
         failed = self._detection.failed()
         self._told &= failed.keys()
-        self._retries = {
-            address: retry
-            for address, retry in self._retries.items()
-            if (serving := self._ground.external_ips.get(address)) and (serving.assigned in failed or serving.move)
-        }
+        if not self._takers:
+            self._retries = {
+                address: retry
+                for address, retry in self._retries.items()
+                if (serving := self._ground.external_ips.get(address)) and (serving.assigned in failed or serving.move)
+            }
         self._takers = {name: takers for name, takers in self._takers.items() if name in failed}
-        for name, failure in failed.items():
+        for name in failed:
             if name not in self._takers:
                 self._look_for_takers(name, now)
-            out += self._go_on(name, failure, now)
+            out += self._go_on(name, failed, now)
         return out
 
     @property
@@ -126,13 +127,13 @@ class Relief:
     def _is_orphan(self, serving: Serving, name: str, now: float) -> bool:
         return serving.assigned == name and serving.move is None and self._due(serving, now)
 
-    def _go_on(self, name: str, failure: LbFailure, now: float) -> Outbox:
+    def _go_on(self, name: str, failed: Mapping[str, LbFailure], now: float) -> Outbox:
         """Some of what is to be taken over from that LB: packets wait for all that is done at once."""
         out: Outbox = []
         for address, target in itertools.islice(self._takers.get(name, ()), STARTED_AT_ONCE):
             serving = self._ground.external_ips.get(address)
-            if serving and self._is_orphan(serving, name, now) and self._can_take(target):
-                out += self._start({serving: target}, failure, now)[1]
+            if serving and self._is_orphan(serving, name, now) and self._can_take(target, failed):
+                out += self._start({serving: target}, failed[name], now)[1]
         if not out:
             self._takers.pop(name, None)  # what could not be taken over as it was meant is looked at again
         return out
@@ -159,17 +160,17 @@ class Relief:
 
     def _candidates(self, failed: str, now: float) -> list[Candidate]:
         has: dict[str, set[Address]] = defaultdict(set)
-        loads = self._weights.by_lb()
+        loads, failed_lbs = self._weights.by_lb(), self._detection.failed()
         for serving in self._ground.external_ips:
             has[serving.assigned].add(serving.address)
         return [Candidate(name, frozenset(has[name]), frozenset(switch.neighbours), loads[name], switch.lb.capacity,
                           self._detection.held_down(name, now) or self._drains.is_drained(name))
                 for name, switch in self._ground.switches.items()
-                if name != failed and self._can_take(name)]
+                if name != failed and self._can_take(name, failed_lbs)]
 
-    def _can_take(self, name: str) -> bool:
+    def _can_take(self, name: str, failed: Mapping[str, LbFailure]) -> bool:
         switch = self._ground.switches.get(name)
-        return switch is not None and switch.fit and switch.ports_up and name not in self._detection.failed()
+        return switch is not None and switch.fit and switch.ports_up and name not in failed
 
     def _start(self, takers: dict[Serving, str], failure: LbFailure | None, now: float,
                running: Iterable[MoveRecord] = ()) -> tuple[list[MoveRecord], Outbox]:
