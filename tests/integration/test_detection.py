@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from lbctl.site.model import Site
-from tests.bed import faults, frames
+from tests.bed import faults
 from tests.bed.bed import Bed
 from tests.bed.ovs import PrivateOvs
-from tests.bed.traffic import RawPort, request
+from tests.bed.owners import Owners, Question
+from tests.bed.traffic import request
 from tests.integration.failing import failover_of, health, wait_watched
 from tests.integration.hands import external_mac, internal_mac
 from tests.integration.moving import FIRST, Talks, assert_unharmed, assigned, mixed_load, wait_reached, wait_state
@@ -67,43 +66,16 @@ def state(bed: Bed, lb: str) -> str:
     return bed.rest("GET", f"/v1/load-balancers/{lb}").json["state"]
 
 
-class Asker:
-    """Asks who has an external IP and its gateway, again and again. `answers`: (which address, MAC) in the order of
-    time."""
-
-    def __init__(self, bed: Bed) -> None:
-        self._asked = [(RawPort(bed.clients[1], "eth0"), "198.51.100.102", FIRST),
-                       (RawPort(bed.servers[1], "eth0"), "10.0.0.21", GATEWAY)]
-        self.answers: list[tuple[str, str]] = []
-
-    def ask(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            for port, sender, address in self._asked:
-                port.send(frames.arp_request(port.mac, sender, address))
-            time.sleep(0.02)
-            self._collect()
-
-    def _collect(self) -> None:
-        for port, _, address in self._asked:
-            for frame in port.collect(lambda frame: frame.answers_arp, 0.005):
-                if str(frame.src) == address:
-                    self.answers.append((address, frame.arp_src_mac))
-
-    def turns(self, address: str) -> list[str]:
-        """Who has answered, each time that another did."""
-        macs = [mac for asked, mac in self.answers if asked == address]
-        return [mac for place, mac in enumerate(macs) if place == 0 or macs[place - 1] != mac]
-
-    def close(self) -> None:
-        for port, _, _ in self._asked:
-            port.close()
+def questions(bed: Bed) -> list[Question]:
+    """Who has the first external IP, and its gateway?"""
+    return [Question(bed.clients[1], "198.51.100.102", FIRST), Question(bed.servers[1], "10.0.0.21", GATEWAY)]
 
 
-@pytest.fixture
-def asker(bed: Bed) -> Iterator[Asker]:
-    with contextlib.closing(Asker(bed)) as asker:
-        yield asker
+def ask(bed: Bed, seconds: float) -> Owners:
+    """For so long."""
+    with Owners(questions(bed)) as owners:
+        time.sleep(seconds)
+    return owners
 
 
 @pytest.mark.parametrize("space", ["near", "far"])
@@ -177,7 +149,7 @@ def test_a_cut_that_the_lb_does_not_see(bed: Bed, side: str) -> None:
     )
 
 
-def test_a_frozen_lb(bed: Bed, asker: Asker) -> None:
+def test_a_frozen_lb(bed: Bed) -> None:
     """As by loss of power: nothing is closed. When it goes on, it answers for nobody."""
     with Talks(bed.clients[0], FIRST, 5) as talks:
         faults.freeze(bed, "lb-a")
@@ -188,33 +160,27 @@ def test_a_frozen_lb(bed: Bed, asker: Asker) -> None:
             faults.thaw(bed, "lb-a")
         # What had waited in its queues may come before what it has been told meanwhile.
         bed.wait_until(lambda: fenced(bed, "lb-a") or state(bed, "lb-a") == "ready", 10, "it has been told")
-        asker.ask(1.0)
-        assert asker.turns(FIRST) == [external_mac(bed, move["to"])]
+        assert ask(bed, 1.0).turns(FIRST) == [external_mac(bed, move["to"])]
         assert talks.broken() == []
 
 
-def test_a_lost_control_connection_alone(bed: Bed, asker: Asker) -> None:
+def test_a_lost_control_connection_alone(bed: Bed) -> None:
     """It forwards on; then it is fenced over the data path and relieved. Never do two answer for one address."""
     loads = mixed_load(bed, FIRST, requests=0)
     faults.cut(bed, "lb-a", "management")
-    with Talks(bed.clients[0], "198.51.100.2", 2):
-        asker.ask(5.0)
-        wait_state(bed, "lb-a", "disconnected", 15)
-        for _ in range(40):
-            asker.ask(0.5)
-            if assigned(bed) != "lb-a":
-                break
-    move = failover_of(bed)
-    asker.ask(0.5)
+    with Owners(questions(bed)) as owners:
+        with Talks(bed.clients[0], "198.51.100.2", 2):
+            wait_state(bed, "lb-a", "disconnected", 20)
+            bed.wait_until(lambda: assigned(bed) != "lb-a", 20, "it is relieved")
+        move = failover_of(bed)
+        time.sleep(0.5)
     assert "has had no OpenFlow connection" in move["cause"]
     assert move["steps"][0]["name"] == "withdraw" and move["state"] == "done"
     for address, mac in ((FIRST, external_mac), (GATEWAY, internal_mac)):
-        assert asker.turns(address) == [mac(bed, "lb-a"), mac(bed, move["to"])], "one after the other, and not back"
-    asker.answers.clear()
+        assert owners.turns(address) == [mac(bed, "lb-a"), mac(bed, move["to"])], "one after the other, and not back"
     faults.mend(bed, "lb-a", "management")
     wait_state(bed, "lb-a", "ready", 20)
-    asker.ask(1.0)
-    assert asker.turns(FIRST) == [external_mac(bed, move["to"])], "with its old rules it may not answer"
+    assert ask(bed, 1.0).turns(FIRST) == [external_mac(bed, move["to"])], "with its old rules it may not answer"
     assert bed.rest("GET", "/v1/load-balancers/lb-a/transfer-modes").json["transfer_modes"] == {}
     assert_unharmed(loads, succeeded=0)
 
@@ -235,7 +201,7 @@ def test_a_short_loss_of_the_control_connection(quiet_bed: Bed) -> None:
     assert bed.rest("GET", "/v1/moves").json["moves"] == []
 
 
-def test_cut_off_altogether_and_back_with_old_rules(bed: Bed, asker: Asker) -> None:
+def test_cut_off_altogether_and_back_with_old_rules(bed: Bed) -> None:
     """Its data path comes back before its control connection: the first frame that reaches it fences it."""
     node = bed.lbs["lb-a"]
     with Talks(bed.clients[0], FIRST, 3) as talks:
@@ -247,22 +213,18 @@ def test_cut_off_altogether_and_back_with_old_rules(bed: Bed, asker: Asker) -> N
         for side in ("external", "internal"):
             faults.mend(bed, "lb-a", side)
         bed.wait_until(lambda: fenced(bed, "lb-a"), 5, "it has been told")
-        asker.ask(1.5)
-        assert asker.turns(FIRST) == [external_mac(bed, move["to"])]
-        assert asker.turns(GATEWAY) == [internal_mac(bed, move["to"])]
+        owners = ask(bed, 1.5)
+        assert owners.turns(FIRST) == [external_mac(bed, move["to"])]
+        assert owners.turns(GATEWAY) == [internal_mac(bed, move["to"])]
         assert fenced(bed, "lb-a")
         node.ovs.set_controller(node.bridge, CONTROLLER)
         wait_state(bed, "lb-a", "ready", 20)
-        asker.answers.clear()
-        asker.ask(0.5)
-        assert asker.turns(FIRST) == [external_mac(bed, move["to"])]
+        assert ask(bed, 0.5).turns(FIRST) == [external_mac(bed, move["to"])]
         assert talks.broken() == []
         wait_reached(bed)
         bed.wait_until(lambda: health(bed, "lb-a") == "well", 5, "well again")
         assert bed.move(FIRST, "lb-a")["state"] == "done"
-        asker.answers.clear()
-        asker.ask(2.0)
-        assert asker.turns(FIRST) == [external_mac(bed, "lb-a")], "not fenced any more"
+        assert ask(bed, 2.0).turns(FIRST) == [external_mac(bed, "lb-a")], "not fenced any more"
 
 
 def test_who_has_just_failed_takes_nothing_over(bed: Bed) -> None:

@@ -248,8 +248,9 @@ def test_killed_after_the_route_has_changed_the_move_is_finished(quiet_bed: Bed,
         serves_alone(bed, "lb-b", "lb-a")
         assert near.broken() == far.broken() == []
         assert len(bed.entries("lb-b")) == 6
-        state = json.loads((bed.controller.directory / "lbctl-state.json").read_text())
-        assert state["assigned"][FIRST] == "lb-b" and state["unfinished"] == {}
+        file = bed.controller.directory / "lbctl-state.json"
+        bed.wait_until(lambda: json.loads(file.read_text())["unfinished"] == {}, 2, "its end is kept")
+        assert json.loads(file.read_text())["assigned"][FIRST] == "lb-b"
 
 
 def test_killed_in_a_move_under_load_again_and_again(quiet_bed: Bed) -> None:
