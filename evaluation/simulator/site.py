@@ -211,12 +211,14 @@ class SimulatedControl:
         for move in [move for move in self.moving.values() if move.ends <= now]:
             self._end(move)
         self.relief.tick(now)
+        while self.relief.hurried:
+            self.relief.tick(now)
         self._post(self.balancing.tick(now), now)
 
     def _post(self, out: Outbox, now: float) -> None:
         for message in [effect for effect in out if isinstance(effect, Solve)]:
             begun = time.perf_counter()
-            plan = assign(message.problem, message.algorithm)
+            plan = assign(message.problem(lambda: None), message.algorithm)
             took = time.perf_counter() - begun
             self.tally.plans.append(
                 Planned(now, took, len(plan.moves), max(plan.before.values()), max(plan.after.values()), plan.bound)

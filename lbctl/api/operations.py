@@ -22,6 +22,7 @@ from lbctl.api.shown import Shown
 from lbctl.assignment import Plan, Unassignable
 from lbctl.ground.move_record import MoveRecord
 from lbctl.http.problems import RequestProblem
+from lbctl.load.balancing import Run
 from lbctl.site.documents import endpoint_of
 from lbctl.site.model import ExternalIp, LoadBalancer, Server, Service, ServiceName
 from lbctl.values.addresses import Address
@@ -68,6 +69,10 @@ def _paused(call: AnyCall, items: Iterable[T]) -> Iterator[T]:
     for item in items:
         yield item
         call.orders.pause()
+
+
+def _shown_plan(call: AnyCall, plan: Plan, run: Run | None = None) -> t.PlanView:
+    return views.plan(plan, run, _paused(call, plan.moves))
 
 
 def list_load_balancers(call: Plain) -> Result:
@@ -197,14 +202,14 @@ def abort_move(call: Plain) -> Result:
 
 def rebalance(call: Call[t.MoveQuery, t.RebalanceRequest]) -> Result:
     plan = _plan(call, call.body.algorithm)
-    return Result(views.plan(plan)) if call.body.dry_run else _carry_out(call, plan)
+    return Result(_shown_plan(call, plan)) if call.body.dry_run else _carry_out(call, plan)
 
 
 def get_rebalance(call: Plain) -> Result:
     run = call.shown.last_run()
     if run is None:
         raise RequestProblem(404, "Nothing has been rebalanced since the controller started.")
-    return Result(views.plan(run.plan, run))
+    return Result(_shown_plan(call, run.plan, run))
 
 
 def drain(call: Call[t.MoveQuery, t.DrainRequest]) -> Result:
@@ -213,7 +218,7 @@ def drain(call: Call[t.MoveQuery, t.DrainRequest]) -> Result:
     call.orders.set_drained(lb.name, not call.body.undo)
     try:
         plan = _plan(call, None)
-        return Result(views.plan(plan)) if call.body.undo else _carry_out(call, plan)
+        return Result(_shown_plan(call, plan)) if call.body.undo else _carry_out(call, plan)
     except RequestProblem:
         call.orders.set_drained(lb.name, before)  # refused: nothing has changed
         raise
@@ -232,7 +237,7 @@ def _carry_out(call: Call[t.MoveQuery, Any], plan: Plan) -> Result:
         run = call.orders.rebalance(plan)
     if call.query.wait:
         call.orders.wait_for_run(run, WAIT_LIMIT)
-    return Result(views.plan(plan, run), 202 if run.state == "running" else 200)
+    return Result(_shown_plan(call, plan, run), 202 if run.state == "running" else 200)
 
 
 def list_keepers(call: Plain) -> Result:

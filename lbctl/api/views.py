@@ -12,7 +12,7 @@ from typing import cast
 from lbctl.api import service_types as s
 from lbctl.api import types as t
 from lbctl.api.shown import Shown
-from lbctl.assignment import Plan
+from lbctl.assignment import Plan, PlannedMove
 from lbctl.copies.feeds import KeeperState
 from lbctl.entries.access_table import Entry
 from lbctl.entries.slice_entry import SliceEntry
@@ -138,14 +138,14 @@ def move(record: MoveRecord) -> t.MoveView:
         packets_released=record.packets_released, packets_lost=record.packets_lost)
 
 
-def plan(plan: Plan, run: Run | None = None) -> t.PlanView:
-    """run: what carries the plan out; None: nothing does."""
+def plan(plan: Plan, run: Run | None = None, moves: Iterable[PlannedMove] | None = None) -> t.PlanView:
+    """run: what carries the plan out; None: nothing does. moves: the plan's, whatever else is done in between."""
     return t.PlanView(
         id=run and run.id, state=run.state if run else "dry-run", reason=run and run.reason, algorithm=plan.algorithm,
         optimal=plan.optimal, before=_rounded(plan.before), after=_rounded(plan.after),
         started_moves=list(run.moves) if run else [],
         moves=[t.PlannedMoveView(external_ip=str(move.address), source=move.source, target=move.target,
-                                 entries=move.entries) for move in plan.moves])
+                                 entries=move.entries) for move in (plan.moves if moves is None else moves)])
 
 
 def _rounded(loads: Mapping[str, float]) -> dict[str, float]:

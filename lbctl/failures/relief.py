@@ -129,14 +129,14 @@ class Relief:
 
     def _go_on(self, name: str, failed: Mapping[str, LbFailure], now: float) -> Outbox:
         """Some of what is to be taken over from that LB: packets wait for all that is done at once."""
-        out: Outbox = []
+        chosen: dict[Serving, str] = {}
         for address, target in itertools.islice(self._takers.get(name, ()), STARTED_AT_ONCE):
             serving = self._ground.external_ips.get(address)
             if serving and self._is_orphan(serving, name, now) and self._can_take(target, failed):
-                out += self._start({serving: target}, failed[name], now)[1]
-        if not out:
+                chosen[serving] = target
+        if not chosen:
             self._takers.pop(name, None)  # what could not be taken over as it was meant is looked at again
-        return out
+        return self._start(chosen, failed[name], now)[1]
 
     def _due(self, serving: Serving, now: float) -> bool:
         """Each start is a try; one that succeeds makes this external IP no orphan any more."""

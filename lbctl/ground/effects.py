@@ -65,9 +65,10 @@ class SendBatch:
 
 @dataclass(frozen=True, slots=True)
 class Solve:
-    """Not for a switch: find an assignment, without keeping anything waiting."""
+    """Not for a switch: find an assignment, without keeping anything waiting. problem: tells it, calling what it is
+    given now and then, which may let others run."""
 
-    problem: Problem
+    problem: Callable[[Callable[[], None]], Problem]
     algorithm: str
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
+from functools import cached_property
 
 from lbctl.entries.access_table import ENDING, GONE, AccessTable, Entry
 from lbctl.entries.echo import Echoes
@@ -258,21 +259,62 @@ def _translated_to(config: ExternalIp) -> tuple[tuple[bytes, ...], tuple[int, in
     return tuple(address.packed for address in addresses), config.port_range, outbound, config.mapping
 
 
+class _Index:
+    """Of some external IPs: each part is made when it is needed first, since a large site's take long."""
+
+    def __init__(self, servings: list[Serving]) -> None:
+        self._servings = servings
+
+    @cached_property
+    def by_internal(self) -> dict[bytes, Serving]:
+        return {address.packed: serving for serving in self._servings for address in serving.config.every_internal_ip()}
+
+    @cached_property
+    def by_server(self) -> dict[bytes, Serving]:
+        return {server.packed: serving for serving in self._servings if serving.config.has_own_servers
+                for server in serving.config.server_addresses()}
+
+    @cached_property
+    def servers(self) -> set[bytes]:
+        return {server.packed for serving in self._servings for server in serving.config.hops()}
+
+    @cached_property
+    def served(self) -> set[bytes]:
+        return {
+            server_key(protocol, server.address.packed, server.port)
+            for serving in self._servings if serving.config.nat == "destination"
+            for (protocol, _), service in serving.services.items() for server in service.servers
+        }
+
+    @cached_property
+    def inside(self) -> list[tuple[int, int, int, Serving]]:
+        """(bytes of an address, network, mask, serving)"""
+        return [(*_mask(prefix), serving) for serving in self._servings for prefix in serving.config.inside]
+
+    @cached_property
+    def hops(self) -> dict[Address, Hop]:
+        return {hop.address: hop for serving in self._servings for hop in serving.config.hops().values()}
+
+    @cached_property
+    def routers(self) -> set[Address]:
+        return {serving.config.router for serving in self._servings if serving.config.router}
+
+    @cached_property
+    def behind(self) -> dict[Address, list[ExternalIp]]:
+        found: dict[Address, list[ExternalIp]] = {}
+        for serving in self._servings:
+            for address in serving.next_hops():
+                found.setdefault(address, []).append(serving.config)
+        return found
+
+
 class Directory:
     """Every external IP, found by an address in a packet (packed)."""
 
     def __init__(self) -> None:
         self.by_address: dict[bytes, Serving] = {}
         self.by_owner: dict[int, Serving] = {}
-        self._by_internal: dict[bytes, Serving] = {}
-        self._by_server: dict[bytes, Serving] = {}
-        self._servers: set[bytes] = set()
-        self._served: set[bytes] = set()
-        self._inside: list[tuple[int, int, int, Serving]] = []
-        """(bytes of an address, network, mask, serving)"""
-        self._hops: dict[Address, Hop] = {}
-        self._routers: set[Address] = set()
-        self._behind: dict[Address, list[ExternalIp]] = {}
+        self._index = _Index([])
 
     def __iter__(self) -> Iterator[Serving]:
         return iter(self.by_address.values())
@@ -281,37 +323,21 @@ class Directory:
         return self.by_address.get(address.packed)
 
     def replace(self, servings: list[Serving]) -> None:
+        """These, and their configurations as they are now."""
         self.by_address = {serving.address.packed: serving for serving in servings}
         self.by_owner = {serving.owner: serving for serving in servings}
-        self._by_internal = {
-            address.packed: serving for serving in servings for address in serving.config.every_internal_ip()
-        }
-        self._by_server = {server.packed: serving for serving in servings if serving.config.has_own_servers
-                           for server in serving.config.server_addresses()}
-        self._servers = {server.packed for serving in servings for server in serving.config.hops()}
-        self._served = {
-            server_key(protocol, server.address.packed, server.port)
-            for serving in servings if serving.config.nat == "destination"
-            for (protocol, _), service in serving.services.items() for server in service.servers
-        }
-        self._inside = [(*_mask(prefix), serving) for serving in servings for prefix in serving.config.inside]
-        self._hops = {hop.address: hop for serving in servings for hop in serving.config.hops().values()}
-        self._routers = {serving.config.router for serving in servings if serving.config.router}
-        self._behind = {}
-        for serving in servings:
-            for address in serving.next_hops():
-                self._behind.setdefault(address, []).append(serving.config)
+        self._index = _Index(servings)
 
     def of_packet(self, src: bytes, dst: bytes, way: Side) -> Serving | None:
         """Whose packet it is: EXTERNAL, a client's to an external IP; INTERNAL, a server's or an inside host's. The
         order is that of the priorities in table transfer_mode."""
         if way is EXTERNAL:
             return self.by_address.get(dst)
-        return self._by_internal.get(dst) or self._by_server.get(src) or self.gateway_of(src)
+        return self._index.by_internal.get(dst) or self._index.by_server.get(src) or self.gateway_of(src)
 
     def answers(self, key: bytes) -> bool:
         """Does a packet of that key come from where a server, by destination NAT, serves?"""
-        return server_key_of(key) in self._served
+        return server_key_of(key) in self._index.served
 
     def of_reply(self, key: bytes) -> tuple[Serving, Entry] | None:
         """The entry whose packets from inside carry that key, and its external IP: a server's packets may be its NAT
@@ -324,25 +350,25 @@ class Directory:
 
     def is_inside(self, host: bytes) -> bool:
         """Is it (packed) a server, or an inside host of a NAT gateway?"""
-        return host in self._servers or self.gateway_of(host) is not None
+        return host in self._index.servers or self.gateway_of(host) is not None
 
     def gateway_of(self, src: bytes) -> Serving | None:
         """The NAT gateway of that inside host (packed)."""
         number, size = int.from_bytes(src), len(src)
-        return next((serving for length, network, mask, serving in self._inside
+        return next((serving for length, network, mask, serving in self._index.inside
                      if length == size and number & mask == network), None)
 
     def hops(self) -> Mapping[Address, Hop]:
         """The next hops to all servers, whose MACs the LBs must know, by their addresses."""
-        return self._hops
+        return self._index.hops
 
     def routers(self) -> Set[Address]:
         """The routers on the external network, whose MACs the LBs must know."""
-        return self._routers
+        return self._index.routers
 
     def behind(self, hop: Address) -> list[ExternalIp]:
         """The external IPs with servers whose next hop that is, or whose router."""
-        return self._behind.get(hop, [])
+        return self._index.behind.get(hop, [])
 
 
 def _mask(prefix: Network) -> tuple[int, int, int]:

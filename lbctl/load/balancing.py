@@ -8,11 +8,12 @@ worse than it is.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
-from lbctl.assignment import Capacity, Demand, Plan, PlannedMove, Problem, Unassignable
+from lbctl.assignment import TOLERANCE, Capacity, Demand, Plan, PlannedMove, Problem, Unassignable
 from lbctl.ground.effects import Outbox, Solve
 from lbctl.ground.ground import Ground
 from lbctl.ground.move_record import MoveRecord
@@ -84,15 +85,19 @@ class Balancing:
 
     # The problem.
 
-    def problem(self) -> Problem:
-        """What there is to be assigned now. LBs that can't take anything over have no capacity."""
-        ground, usable = self._ground, self._usable()
-        demands = tuple(Demand(serving.address, self._loads.weight(serving), len(serving.table), serving.config.only_on,
-                               serving.config.not_with) for serving in ground.external_ips)
+    def problem(self, pause: Callable[[], None] = lambda: None, tolerance: float = TOLERANCE) -> Problem:
+        """What there is to be assigned now. LBs that can't take anything over have no capacity. pause: is called now
+        and then, and may let others run. tolerance: see Problem."""
+        ground, demands, current = self._ground, list[Demand](), dict[Address, str]()
+        for serving in list(ground.external_ips):
+            demands.append(Demand(serving.address, self._loads.weight(serving), len(serving.table),
+                                  serving.config.only_on, serving.config.not_with))
+            current[serving.address] = serving.assigned
+            pause()
+        usable = self._usable()
         capacities = tuple(Capacity(name, switch.lb.capacity, switch.lb.standby, name not in usable)
                            for name, switch in ground.switches.items())
-        return Problem(demands, capacities, {serving.address: serving.assigned for serving in ground.external_ips},
-                       ground.site.rebalance.headroom or None)
+        return Problem(tuple(demands), capacities, current, ground.site.rebalance.headroom or None, tolerance)
 
     def _relative(self) -> dict[str, float]:
         """Each LB's load, for each unit of its capacity."""
@@ -222,7 +227,7 @@ class Balancing:
         if self._uneven < ROUNDS:
             return []
         self._solving = True
-        return [Solve(replace(self.problem(), tolerance=CLOSE * settings.threshold), settings.algorithm)]
+        return [Solve(partial(self.problem, tolerance=CLOSE * settings.threshold), settings.algorithm)]
 
     def _is_uneven(self) -> bool:
         """Does an LB exceed what all had if the load were spread by capacity?"""

@@ -19,7 +19,7 @@ from ryu_apps.shell.saving import Saver
 from ryu_apps.shell.sender import Sender
 from ryu_apps.shell.solver import solve
 from ryu_apps.shell.switchboard import Switchboard
-from ryu_apps.shell.threads import Threads
+from ryu_apps.shell.threads import Threads, Turn
 
 P = ParamSpec("P")
 
@@ -78,7 +78,8 @@ class Effects:
             self._answer(self._control.not_saved, token, error, self._now())
 
     def _solve(self, order: Solve) -> None:
-        answer = solve(order.problem, order.algorithm, self._threads)
+        problem = order.problem(Turn(self._threads.sleep).pause)
+        answer = solve(problem, order.algorithm, self._threads)
         self._answer(self._control.balancing.solved, answer, self._now())
 
     def _sent(self, keeper: Keeper, reply: Reply | None, detail: str) -> None:

@@ -57,7 +57,8 @@ class Orders:
     def plan(self, algorithm: str | None) -> Plan:
         """An assignment for the loads of now. Raises Unassignable. Nothing waits for it but the caller."""
         balancing = self._control.balancing
-        plan = solve(balancing.problem(), algorithm or self._control.ground.site.rebalance.algorithm, self._threads)
+        algorithm = algorithm or self._control.ground.site.rebalance.algorithm
+        plan = solve(balancing.problem(self.pause), algorithm, self._threads)
         if isinstance(plan, Unassignable):
             raise plan
         return plan

@@ -39,7 +39,8 @@ class World(FakeSite):
         super().post([effect for effect in out if not isinstance(effect, Solve)])
         for message in [effect for effect in out if isinstance(effect, Solve)]:
             self.plans += 1
-            super().post(self.control.balancing.solved(assign(message.problem, message.algorithm), self.now))
+            plan = assign(message.problem(lambda: None), message.algorithm)
+            super().post(self.control.balancing.solved(plan, self.now))
 
     def run(self, seconds: float, step: float = 0.5) -> None:
         end = self.now + seconds
