@@ -138,8 +138,8 @@ BENCHMARKS = (
     ),
     Benchmark(
         "stalls",
-        "The longest time for which the controller's event loop lets packets wait, while it does what is large.",
-        "6 min",
+        "The longest time that packets wait for the controller, while it does what is large.",
+        "5 min",
         "benchmarks.stalls",
     ),
     Benchmark(

@@ -30,6 +30,8 @@ ADDRESSES = ("198.51.100.1", "198.51.100.2", "198.51.100.3")
 CONNECTIONS = 200
 """Established ones, of each external IP."""
 RELIEVE_AFTER = 3.0
+NOTICED = 8.0
+"""Seconds after which a connection that has fallen into a black hole is known to be lost."""
 STAGGER = 2.0
 """Seconds between the returns of two LBs, one after the other."""
 BACK, DONE, AFTER = 40.0, 20.0, 5.0
@@ -56,8 +58,8 @@ class Outage:
     @property
     def needed(self) -> int:
         """External IPs that are to move: a dead LB's; and, to one that is reached, those of LBs that nobody can tell
-        anything for long."""
-        patience = RELIEVE_AFTER if self.lbs == 1 else PATIENCE
+        anything for long, from when their connections are known to be lost."""
+        patience = (RELIEVE_AFTER if self.lbs == 1 else PATIENCE) + (NOTICED if self.silently else 0.0)
         relieved = self.lbs < len(LBS) and not self.dies and self.controller == "runs" and self.seconds > patience
         return int(self.dies) + (self.lbs if relieved else 0)
 
@@ -103,7 +105,8 @@ def main() -> Findings:
     right = [_is_right(outage, found) for outage, found in runs]
     rows = tuple(_row(*pair) for pair in runs)
     result = Result("outages in which only what needs to has moved, and nothing broke", f"{sum(right)} of {len(right)}",
-                    "", "", "all", 1, max(found.others for _, found in runs), all(right))
+                    "", "", "all", 1, max(found.others for _, found in runs), all(right),
+                    {"right": figure("outages", [sum(right)])})
     note = f"Three LBs with an external IP and {CONNECTIONS} established connections each."
     return replace(of_results([result], {"outages": Table(columns=COLUMNS, rows=rows)}), notes=(note,))
 

@@ -9,6 +9,8 @@ connections that ended) that become garbage later.
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 THAW_INTERVAL = 3600.0
 """Seconds; one long collection follows."""
@@ -22,6 +24,17 @@ def install() -> None:
 def _freeze(phase: str, info: dict[str, int]) -> None:
     if phase == "stop" and info["generation"] == 2:
         gc.freeze()
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """While much is made that stays: a collection would look at all of it. Then it is frozen, too."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def thaw() -> None:

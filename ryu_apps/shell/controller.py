@@ -105,7 +105,8 @@ class Controller:
 
     def _load_site(self) -> None:
         try:
-            self._use_site_file()
+            with collector.held():
+                self._use_site_file()
         finally:
             self._loading = False
 
