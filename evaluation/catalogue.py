@@ -132,8 +132,8 @@ BENCHMARKS = (
     ),
     Benchmark(
         "outages",
-        "The management network is away, or the controller hangs: what moves, breaks, or has two owners.",
-        "18 min",
+        "The management network is away, or the controller hangs: what moves, or breaks.",
+        "15 min",
         "benchmarks.outages",
     ),
     Benchmark(
