@@ -72,7 +72,7 @@ def _paused(call: AnyCall, items: Iterable[T]) -> Iterator[T]:
 
 
 def _shown_plan(call: AnyCall, plan: Plan, run: Run | None = None) -> t.PlanView:
-    return views.plan(plan, run, _paused(call, plan.moves))
+    return views.plan(plan, _paused(call, plan.moves), run)
 
 
 def list_load_balancers(call: Plain) -> Result:

@@ -138,14 +138,14 @@ def move(record: MoveRecord) -> t.MoveView:
         packets_released=record.packets_released, packets_lost=record.packets_lost)
 
 
-def plan(plan: Plan, run: Run | None = None, moves: Iterable[PlannedMove] | None = None) -> t.PlanView:
-    """run: what carries the plan out; None: nothing does. moves: the plan's, whatever else is done in between."""
+def plan(plan: Plan, moves: Iterable[PlannedMove], run: Run | None) -> t.PlanView:
+    """moves: the plan's, whatever else is done in between. run: what carries it out; None: nothing does."""
     return t.PlanView(
         id=run and run.id, state=run.state if run else "dry-run", reason=run and run.reason, algorithm=plan.algorithm,
         optimal=plan.optimal, before=_rounded(plan.before), after=_rounded(plan.after),
         started_moves=list(run.moves) if run else [],
         moves=[t.PlannedMoveView(external_ip=str(move.address), source=move.source, target=move.target,
-                                 entries=move.entries) for move in (plan.moves if moves is None else moves)])
+                                 entries=move.entries) for move in moves])
 
 
 def _rounded(loads: Mapping[str, float]) -> dict[str, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 
 from lbctl.changes.needs import Needs
 from lbctl.ground.effects import Outbox
@@ -12,7 +11,7 @@ from lbctl.ground.in_use import internal_ips_in_use, reconfigure, servers_in_use
 from lbctl.ground.serving import Serving
 from lbctl.site.model import Site
 from lbctl.site.orders import InForce
-from lbctl.values.addresses import Address, address_order
+from lbctl.values.addresses import address_order
 from lbctl.values.refused import Refused
 
 
@@ -54,28 +53,15 @@ def change_site(ground: Ground, needs: Needs, wanted: InForce, now: float) -> It
     yield [*out, ground.save()]
 
 
-class _Owners:
-    """Which external IP of a site has a server of its own; made when there is one that is in use."""
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
-
-    def owner(self, server: Address, default: Address) -> Address:
-        return self._by_server.get(server, default)
-
-    @cached_property
-    def _by_server(self) -> dict[Address, Address]:
-        return {server: external_ip.address for external_ip in self._site.external_ips if external_ip.has_own_servers
-                for server in external_ip.server_addresses()}
-
-
 def _check(ground: Ground, site: Site) -> None:
     staying = {external_ip.address for external_ip in site.external_ips}
     lbs = {lb.name: lb for lb in site.load_balancers}
-    others = _Owners(site)
+    in_use = {serving: servers_in_use(serving) for serving in ground.external_ips if serving.config.has_own_servers}
+    owners = {server: external_ip.address for external_ip in site.external_ips if external_ip.has_own_servers
+              for server in external_ip.server_addresses()} if any(in_use.values()) else {}
     for serving in ground.external_ips:
-        taken = [str(server) for server in sorted(servers_in_use(serving), key=address_order)
-                 if serving.config.has_own_servers and others.owner(server, serving.address) != serving.address]
+        taken = [str(server) for server in sorted(in_use.get(serving, ()), key=address_order)
+                 if owners.get(server, serving.address) != serving.address]
         if taken and serving.address in staying:
             raise Refused(
                 409,

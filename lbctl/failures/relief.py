@@ -116,10 +116,11 @@ class Relief:
 
     def _look_for_takers(self, name: str, now: float) -> None:
         orphans = [serving for serving in self._ground.external_ips if self._is_orphan(serving, name, now)]
-        candidates = self._candidates(name, now)
-        if orphans and candidates:
+        if not orphans:
+            return
+        if candidates := self._candidates(name, now):
             self._takers[name] = spread(self._orphans(orphans), candidates)
-        elif orphans and name not in self._told:
+        elif name not in self._told:
             self._told.add(name)
             self._ground.log("no load balancer can take over", level="error", lb=name, external_ips=len(orphans),
                              hint="another one must be ready, with both ports up")

@@ -60,4 +60,4 @@ class Resyncs:
 
     def _end(self, name: str) -> None:
         self._running = None
-        del self._waiting[name]
+        self._waiting.pop(name).held.unwatch()

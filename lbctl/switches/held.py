@@ -17,7 +17,8 @@ class Held:
         self._tables: dict[str, dict[Identity, Flow]] = {name: {} for name in TABLES}
         self.orders: Counter[str] = Counter()
         """By table: how often what it should hold has become another."""
-        self._come: set[Identity] = set()
+        self._come: set[Identity] | None = None
+        """What has come since somebody watches; None: nobody does."""
 
     def table(self, name: str) -> Mapping[Identity, Flow]:
         """The flows of one table."""
@@ -32,9 +33,13 @@ class Held:
         return self.table(flow.table).get(flow.identity) == flow
 
     def watch(self) -> Set[Identity]:
-        """Whatever comes from now on, until somebody else watches."""
+        """Whatever comes from now on, until nobody watches any more or somebody else does."""
         self._come = set()
         return self._come
+
+    def unwatch(self) -> None:
+        """Nobody wants to know any more."""
+        self._come = None
 
     def change(self, come: Iterable[Flow], gone: Iterable[Flow]) -> None:
         """What has been ordered."""
@@ -43,8 +48,10 @@ class Held:
             self._tables[flow.table].pop(flow.identity, None)
             touched.add(flow.table)
         for flow in come:
-            self._tables[flow.table][flow.identity] = flow
-            self._come.add(flow.identity)
+            identity = flow.identity
+            self._tables[flow.table][identity] = flow
+            if self._come is not None:
+                self._come.add(identity)
             touched.add(flow.table)
         self.orders.update(touched)
 
