@@ -451,7 +451,9 @@ class FakeSite:
             self._arrived(frame, packet, inward=True)
 
     def accept(self, packet: packets.Packet) -> None:
-        conversation = self.conversations[packet.seq - 1]
+        conversation = self._conversation(packet.seq, "a server got a SYN")
+        if conversation is None:
+            return
         server, peer = (
             Endpoint(IPv4Address(packet.dst), packet.dst_port),
             Endpoint(IPv4Address(packet.src), packet.src_port),
@@ -479,7 +481,11 @@ class FakeSite:
         start = packet.payload_offset
         if len(frame) != start + 4:
             return
-        data = self.data[int.from_bytes(frame[start:start + 4]) - 1]
+        number = int.from_bytes(frame[start:start + 4])
+        if not 0 < number <= len(self.data):
+            self.violations.append(f"data {number} were sent by nobody")
+            return
+        data = self.data[number - 1]
         data.arrivals += 1
         conversation = data.conversation
         wanted = (conversation.peer, conversation.server) if inward else (conversation.external, conversation.client)
@@ -490,18 +496,23 @@ class FakeSite:
     def _reset(self, packet: packets.Packet, at: str) -> None:
         """An error names the ack of the packet that it answers, or one more than the number of a SYN."""
         number = packet.ack - 1 if packet.tcp_flags & ACK and not packet.seq else packet.seq
-        if not 0 < number <= len(self.conversations):
-            return
-        conversation = self.conversations[number - 1]
-        if conversation.live:
+        conversation = self._conversation(number, f"the {at} got a RST")
+        if conversation and conversation.live:
             self.violations.append(f"the {at} of live connection {number} got a RST")
 
     def _error(self, frame: bytes, at: str) -> None:
         quoted = frame[14 + 20 + 8:]
         seq, ack, flags = int.from_bytes(quoted[24:28]), int.from_bytes(quoted[28:32]), quoted[33]
-        conversation = self.conversations[(ack if flags & ACK else seq) - 1]
-        if conversation.live and conversation.external.address not in self.rolled_back.values():
+        conversation = self._conversation(ack if flags & ACK else seq, f"the {at} got an ICMP error")
+        if conversation and conversation.live and conversation.external.address not in self.rolled_back.values():
             self.violations.append(f"the {at} of live connection {conversation.number} got an ICMP error")
+
+    def _conversation(self, number: int, what: str) -> Conversation | None:
+        """None for what belongs to no connection of a client: a switch may say anything (test_any_bytes)."""
+        if 0 < number <= len(self.conversations):
+            return self.conversations[number - 1]
+        self.violations.append(f"{what} of connection {number}, which nobody has opened")
+        return None
 
     # What must be so.
 

@@ -8,7 +8,7 @@ from collections import Counter
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evaluation.benchmarks.switches import packet_in
@@ -73,7 +73,13 @@ class Lb:
                              Faults(self.counters, lambda: self.world.now))
 
 
+# A packet of an external IP to itself: the switch drops it, but may say that it came.
+TO_ITSELF = tcp_segment(b"\x02" + bytes(5), b"\x02" + bytes(5), bytes((198, 51, 100, 1)), 80,
+                        bytes((198, 51, 100, 1)), 80, flags=SYN, seq=512)
+
+
 @given(st.lists(st.one_of(messages(), st.none()), max_size=12))
+@example([(10, 0, packet_in(Kind.NO_WAY, INTERNAL, TO_ITSELF))])
 def test_from_switches(told: list[tuple[int, int, bytes] | None]) -> None:
     lb = Lb()
     for each in told:
