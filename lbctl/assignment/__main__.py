@@ -1,7 +1,7 @@
 """`python -m lbctl.assignment`: computes one assignment, in a process of its own. What it reads and writes is pickled.
 
 It reads an algorithm; a problem without external IPs; these (Demand) in portions; where they are now, (address, LB), in
-portions. It writes the plan, or the Unassignable that says why there is none.
+portions. It writes a plan without moves, and these in portions; or the Unassignable that says why there is none.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import sys
 from dataclasses import replace
 from typing import BinaryIO
 
-from lbctl.assignment import Demand, Plan, Problem, Unassignable, assign
+from lbctl.assignment import Demand, Problem, Unassignable, assign
 from lbctl.values.addresses import Address
+from lbctl.values.portions import portions
 
 EXACT_SECONDS = 5.0
 """For the exact algorithm, which then gives the best that it knows."""
 NICE = 10
+PORTION = 200
+"""Moves that the reader unpickles in one go."""
 
 
 def read(file: BinaryIO) -> Problem:
@@ -41,12 +44,15 @@ def main() -> None:
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # HiGHS prints now and then
     algorithm = pickle.load(sys.stdin.buffer)
-    try:
-        plan: Plan | Unassignable = assign(read(sys.stdin.buffer), algorithm, EXACT_SECONDS)
-    except Unassignable as error:
-        plan = error
     with answer:
-        pickle.dump(plan, answer)
+        try:
+            plan = assign(read(sys.stdin.buffer), algorithm, EXACT_SECONDS)
+        except Unassignable as error:
+            pickle.dump(error, answer)
+            return
+        pickle.dump(replace(plan, moves=()), answer)
+        for moves in portions(plan.moves, PORTION):
+            pickle.dump(moves, answer)
 
 
 if __name__ == "__main__":

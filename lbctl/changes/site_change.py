@@ -39,18 +39,18 @@ def change_site(ground: Ground, needs: Needs, wanted: InForce, now: float) -> It
     if new or len(servings) < len(ground.external_ips.by_address):
         ground.external_ips.replace(servings)
     yield out
-    out = []
     for _ in reconfigure(ground):
         yield []
     for follower in needs.followers:
         follower.site_changed()
-    for switch in ground.ready():
-        out += ground.meters(switch.lb.name) + needs.neighbours.probe(switch)
-    out += ground.resyncs.begin(ground.ready())
+    for switch in list(ground.ready()):
+        yield from ground.meters(switch.lb.name)
+        yield needs.neighbours.probe(switch)
+    yield ground.resyncs.begin(ground.ready())
     for serving in new:
-        out += needs.neighbours.announce(serving, serving.assigned, now)
-    ground.log("site applied", external_ips=len(servings), load_balancers=len(ground.switches), messages=len(out))
-    yield [*out, ground.save()]
+        yield needs.neighbours.announce(serving, serving.assigned, now)
+    ground.log("site applied", external_ips=len(servings), load_balancers=len(ground.switches))
+    yield [ground.save()]
 
 
 def _check(ground: Ground, site: Site) -> None:

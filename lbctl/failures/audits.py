@@ -8,6 +8,7 @@ to get external IPs.
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -23,20 +24,24 @@ from lbctl.switches.switch import Switch
 
 PERIOD = 30.0
 """Seconds in which each LB is looked at once."""
+STEPS = 5
+"""Portions that are compared at a tick (switches/comparison.py)."""
 FIRST_RETRY, LAST_RETRY = 1.0, 60.0
 """Seconds until an LB is looked at again that has refused something; doubled each time."""
 
 
 @dataclass(slots=True)
 class Audit:
-    """One look at all tables of one LB. tokens: of the questions. wrong: by table, flows that were not as ordered;
-    foreign: flows of others."""
+    """One look at all tables of one LB. tokens: of the questions. compared: how many tables have been. wrong: by
+    table, flows that were not as ordered; foreign: flows of others. refused:
+    has it refused something meanwhile?"""
 
     after_refusal: bool
     tokens: list[int] = field(default_factory=list)
-    answered: int = 0
+    compared: int = 0
     wrong: Counter[str] = field(default_factory=Counter)
     foreign: int = 0
+    refused: bool = False
 
 
 @dataclass(slots=True)
@@ -63,6 +68,8 @@ class Audits:
         """By LB."""
         self._looks: dict[tuple[str, str], Look] = {}
         """LB and table -> how it looked last."""
+        self._comparing: deque[tuple[Switch, Audit, Iterator[Outbox]]] = deque()
+        """Tables that have been answered, in the order of their turns."""
 
     # Refusals.
 
@@ -72,6 +79,8 @@ class Audits:
         if switch.refusal is None or switch.refusal.what != refusal.what:
             self._ground.log("refused by the switch", level="error", lb=name, reason=str(refusal), hint=refusal.mend)
         switch.refusal = refusal
+        if audit := self._running.get(name):
+            audit.refused = True
         retry = self._retries.setdefault(name, Retry(now + FIRST_RETRY, FIRST_RETRY, now))
         if retry.due is None:
             retry.wait = min(2 * retry.wait, LAST_RETRY)
@@ -82,6 +91,7 @@ class Audits:
         """It has been sent what it misses: does it confirm that?"""
         name = switch.lb.name
         self._looks = {place: look for place, look in self._looks.items() if place[0] != name}
+        self._running.pop(name, None)
         return [self._ask_for_confirmation(switch)]
 
     def _ask_for_confirmation(self, switch: Switch) -> ToSwitch:
@@ -111,7 +121,7 @@ class Audits:
                 retry.wait = min(2 * retry.wait, LAST_RETRY)
                 retry.due = now + retry.wait
                 out += self._look_at(switches[name], after_refusal=True)
-        return out + self._round(now)
+        return out + self._go_on() + self._round(now)
 
     def _round(self, now: float) -> Outbox:
         switches = self._ground.switches
@@ -123,7 +133,8 @@ class Audits:
         out: Outbox = []
         while self._to_look_at and self._size - len(self._to_look_at) < due:
             switch = switches.get(self._to_look_at.popleft())
-            if switch and switch.fit:
+            busy = switch and any(switch is other for other, _, _ in self._comparing)
+            if switch and switch.fit and not busy:
                 out += self._look_at(switch, after_refusal=False)
         return out
 
@@ -135,7 +146,7 @@ class Audits:
         audit = self._running[name] = Audit(after_refusal)
         out: Outbox = []
         for table in TABLES:
-            comparison = Comparison(table, switch.held, self._looks.get((name, table)))
+            comparison = Comparison(table, switch.held, self._looks.pop((name, table), None))
             token = tokens.new(FlowsAnswer(name, partial(self._answered, switch, audit, comparison)))
             audit.tokens.append(token)
             cookie, mask = RULES if table in ACCESS_TABLES else (0, 0)
@@ -146,25 +157,44 @@ class Audits:
         self, switch: Switch, audit: Audit, comparison: Comparison, body: bytes, more: bool, _now: float
     ) -> Outbox:
         comparison.answer(body)
-        if more:
-            return []
-        name, (found, look) = switch.lb.name, comparison.result()
+        if not more:
+            self._comparing.append((switch, audit, self._compare(switch, audit, comparison)))
+        return []
+
+    def _go_on(self) -> Outbox:
+        """Compares what has been answered, some at a tick."""
+        out: Outbox = []
+        for _ in range(STEPS):
+            if not self._comparing:
+                break
+            switch, audit, steps = self._comparing[0]
+            step = next(steps, None) if switch.ready and self._running.get(switch.lb.name) is audit else None
+            if step is None:
+                self._comparing.popleft()
+            else:
+                out += step
+        return out
+
+    def _compare(self, switch: Switch, audit: Audit, comparison: Comparison) -> Iterator[Outbox]:
+        name = switch.lb.name
+        for _ in comparison.steps():
+            yield []
+        found, look = comparison.result()
         if look:
             self._looks[name, comparison.table] = look
-        else:
-            self._looks.pop((name, comparison.table), None)
-        audit.answered += 1
+        audit.compared += 1
         audit.foreign += found.foreign
-        out: Outbox = []
         if found:
             if not audit.wrong:
                 # One that was deleted has taken the flows along that use it.
-                out = self._ground.meters(name)
+                yield from self._ground.meters(name)
             audit.wrong[comparison.table] += len(found)
-            out = out + to_switch(name, found.repair(comparison.table))
-        return out + self._ended(switch, audit) if audit.answered == len(TABLES) else out
+            for messages in found.repair(comparison.table):
+                yield to_switch(name, messages)
+        if audit.compared == len(TABLES):
+            yield from self._ended(switch, audit)
 
-    def _ended(self, switch: Switch, audit: Audit) -> Outbox:
+    def _ended(self, switch: Switch, audit: Audit) -> Iterator[Outbox]:
         """All tables have been looked at."""
         name = switch.lb.name
         switch.counters["audits"] += 1
@@ -177,7 +207,7 @@ class Audits:
             self._ground.log("flows were not as ordered, and are put right", level="error", lb=name,
                              flows=audit.wrong.total(), tables=sorted(audit.wrong),
                              hint="somebody or something else changes the flows of this bridge")
-        if not (audit.wrong or audit.after_refusal):
-            return []
-        meters = [] if audit.wrong else self._ground.meters(name)  # one may be what was refused
-        return [*meters, self._ask_for_confirmation(switch)]
+        if not audit.wrong and audit.after_refusal:  # a meter may be what was refused
+            yield from self._ground.meters(name)
+        if (audit.wrong or audit.after_refusal) and not audit.refused:
+            yield [self._ask_for_confirmation(switch)]

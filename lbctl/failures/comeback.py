@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
+from itertools import chain
 from typing import Protocol
 
 from lbctl.connections.recovery import Recovery
@@ -109,7 +110,7 @@ class Comebacks:
         self._give_up(name, now)
         readback = ReadBack(self._decoder)
         reading = self._reading[name] = Reading(now)
-        out: Outbox = [ToSwitch(name, Configure()), *self._ground.meters(name)]
+        out: Outbox = [ToSwitch(name, Configure()), *chain.from_iterable(self._ground.meters(name))]
         for question in readback.questions():
             token = self._ground.tokens.new(FlowsAnswer(
                 name, partial(self._answered, switch, reading, readback, question), partial(self._refused, reading)))

@@ -25,7 +25,11 @@ from lbctl.switches.hops import Hops
 from lbctl.switches.switch import Limits, Switch
 from lbctl.values.addresses import Address
 from lbctl.values.log import Log
+from lbctl.values.portions import portions
 from lbctl.values.side import EXTERNAL, INTERNAL, Side
+
+METERS = 500
+"""Ordered at once."""
 
 Piece = Callable[[State], State]
 """Adds to a State what one part wants to survive a restart."""
@@ -138,9 +142,10 @@ class Ground:
             for place in serving.slices:
                 yield from slice_flows(serving.sliced(place))
 
-    def meters(self, name: str) -> Outbox:
-        """The rates at which that LB's switch may send packets to the controller."""
-        return to_switch(name, meters(self.settings, len(self.switches), self.external_ips.by_owner))
+    def meters(self, name: str) -> Iterator[Outbox]:
+        """The rates at which that LB's switch may send packets to the controller, some at a time."""
+        for some in portions(meters(self.settings, len(self.switches), list(self.external_ips.by_owner)), METERS):
+            yield to_switch(name, some)
 
     # The site.
 

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
-from typing import TypeVar
 
 from lbctl.frames import mld
 from lbctl.frames.discovery import (
@@ -60,6 +59,7 @@ from lbctl.openflow.tables import REG_MODE_NORMAL, REG_MODE_TRANSITION
 from lbctl.site.model import CHECK_PORTS, FILTERINGS, ExternalIp, Hop, Tunnel
 from lbctl.values.addresses import Address, Network, address_order
 from lbctl.values.owners import owner_of
+from lbctl.values.portions import portions
 from lbctl.values.protocols import (
     ARP_REPLY,
     ETH_TYPE_ARP,
@@ -74,7 +74,6 @@ from lbctl.values.protocols import (
 from lbctl.values.side import EXTERNAL, INTERNAL
 from lbctl.values.transfer import TransferMode
 
-T = TypeVar("T")
 BATCH = 50
 """Servers, or flows, that are computed in one go."""
 ICMP_ERRORS = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
@@ -322,19 +321,13 @@ def flow_portions(external_ips: Iterable[ExternalIp], roles: Mapping[Address, Ro
     if watched:
         yield list(probe_flows(watched, tuple((port.number, port.mac) for port in (ports.external, ports.internal))))
     direct = direct_servers(external_ips)
-    for some in _batches(hops.items()):
+    for some in portions(hops.items(), BATCH):
         yield list(delivery_flows(dict(some), neighbours, ports, direct))
-    for told in _batches(neighbour_flows(hops.values(), routers, ports)):
+    for told in portions(neighbour_flows(hops.values(), routers, ports), BATCH):
         yield list(told)
     for external_ip in external_ips:
         yield list(way_back_flows([external_ip], neighbours))
         yield list(external_ip_flows(external_ip, roles.get(external_ip.address, ABSENT), ports))
-
-
-def _batches(items: Iterable[T]) -> Iterator[tuple[T, ...]]:
-    rest = iter(items)
-    while some := tuple(itertools.islice(rest, BATCH)):
-        yield some
 
 
 def _back(port: Port, ports: Ports) -> tuple[FlowAction, ...]:

@@ -5,35 +5,29 @@ A cookie has a digest of its flow (openflow/cookies.py), so a flow with a right 
 changed its actions in place: such a change leaves the cookie as it was, but not the bytes.
 
 All tables of all LBs are compared again and again, and almost always nothing has changed since: neither what was
-ordered, nor the sums of what is there. That is all that is looked at then.
+ordered, nor the sums of what is there. That is all that is looked at then. Else flow after flow, some at a time.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Set
+from dataclasses import dataclass, replace
 
 from lbctl.openflow.cookies import MASK_ALL
-from lbctl.openflow.flow import Flow, Identity
+from lbctl.openflow.flow import Flow
 from lbctl.openflow.inbound import RuleStats, decode_rules
 from lbctl.openflow.messages import AddFlows, DeleteCookie, Message
 from lbctl.openflow.tables import number
 from lbctl.switches.held import Held
+from lbctl.values.portions import portions
 
-ByCookie = Mapping[int, list[Flow]]
-Sums = tuple[int, int, int]
-"""Of rules: how many, their cookies, their digests."""
-
-
-def _by_cookie(flows: Iterable[Flow]) -> ByCookie:
-    """Those that are to stay until they are deleted."""
-    found: dict[int, list[Flow]] = {}
-    for flow in flows:
-        if not flow.hard_timeout:
-            found.setdefault(flow.cookie, []).append(flow)
-    return found
+AT_ONCE = 500
+"""Flows: some 2 ms."""
+ONE = 1 << 32
+"""One flow, above the 32 bits of its digest, in a sum of digests."""
+Sums = tuple[int, int]
+"""Of rules: their cookies, their digests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +44,23 @@ class Differences:
         """How many flows or cookies are wrong."""
         return len(self.missing) + len(self.changed) + len(self.needless)
 
-    def repair(self, table: str) -> list[Message]:
-        """What puts it right."""
-        flows = self.missing + self.changed
-        deleted = [DeleteCookie(table, cookie, MASK_ALL) for cookie in self.needless]
-        return [*deleted, *([AddFlows(flows)] if flows else [])]
+    def repair(self, table: str) -> Iterator[list[Message]]:
+        """What puts it right, some flows at a time."""
+        yield [DeleteCookie(table, cookie, MASK_ALL) for cookie in self.needless]
+        for flows in portions(self.missing + self.changed, AT_ONCE):
+            yield [AddFlows(tuple(flows))]
 
 
+@dataclass(frozen=True, slots=True)
 class Look:
-    """How a table looked. orders: Held.orders, if it was as ordered then; None: it was not, or nobody knows."""
+    """How a table looked. since: the cookies of what has been ordered since; it grows. right: it was as ordered.
+    cookies, digests: of each flow."""
 
-    def __init__(self, orders: int | None, sums: Sums, rules: Iterable[RuleStats]) -> None:
-        self.orders, self.sums = orders, sums
-        rules = list(rules)
-        self._cookies = array("Q", [cookie for cookie, _ in rules])
-        self._digests = array("I", [digest for _, digest in rules])
-
-    def digests(self) -> dict[int, int]:
-        """Cookie -> what its flows looked like."""
-        return _digests(zip(self._cookies, self._digests, strict=True))
+    since: Set[int]
+    right: bool
+    sums: Sums
+    cookies: array[int]
+    digests: array[int]
 
 
 class Comparison:
@@ -76,66 +68,85 @@ class Comparison:
 
     def __init__(self, table: str, held: Held, before: Look | None) -> None:
         """Made when the switch is asked: it answers after all that is ordered by then. held: goes on changing. before:
-        the last look, if there was one since it connected."""
+        the last look, if there was one since it connected; its `since` ends here."""
         self.table = table
         self._held, self._before = held, before
-        self._orders = held.orders[table]
-        as_before = before is not None and before.orders == self._orders
-        self._ordered = None if as_before else _by_cookie(held.table(table).values())
-        """None: the same as at the last look."""
+        self._as_before = before is not None and before.right and not before.since
+        self._since = held.journal(table)
+        """What is ordered from now on may be there or not: nobody can say that it is wrong."""
         self._rules: list[RuleStats] = []
-        self._foreign = 0
+        self._there, self._was = dict[int, int](), dict[int, int]()
+        """Cookie -> the sum of its flows' digests, each with ONE: now, and at the last look."""
+        self._ordered: dict[int, list[Flow]] = {}
+        """By cookie."""
+        self._cookies = self._digests = 0
+        self._found = Differences()
+        self._look: Look | None = None
 
     def answer(self, body: bytes) -> None:
         """A part of the answer."""
         rules, foreign = decode_rules(body, number(self.table))
         self._rules += rules
-        self._foreign += foreign
+        self._cookies += sum([cookie for cookie, _ in rules])
+        self._digests += sum([ONE + digest for _, digest in rules])
+        self._found = replace(self._found, foreign=self._found.foreign + foreign)
 
     def result(self) -> tuple[Differences, Look | None]:
-        """Once all of it has come: what is wrong, and this look. What has been ordered since the question is not
-        wrong."""
-        rules, before = self._rules, self._before
-        sums = len(rules), sum([cookie for cookie, _ in rules]), sum([digest for _, digest in rules])
-        if self._ordered is None:
-            if before and before.sums == sums:
-                return Differences(foreign=self._foreign), before
-            if self._held.orders[self.table] != self._orders:  # what it was then, nobody knows: the next look tells
-                return Differences(foreign=self._foreign), None
-        held = self._held.table(self.table)
-        ordered = _by_cookie(held.values()) if self._ordered is None else self._ordered
-        found = self._differences(ordered, held, Counter([cookie for cookie, _ in rules]))
-        again = {flow.cookie for flow in found.changed}  # what they look like is learnt when they have been made anew
-        look = Look(None if found else self._orders, sums, [rule for rule in rules if rule[0] not in again])
-        return found, look
+        """Once all steps have been made: what is wrong, and this look."""
+        return self._found, self._look
 
-    def _differences(self, ordered: ByCookie, held: Mapping[Identity, Flow], counts: Counter[int]) -> Differences:
-        """counts: by cookie, how many flows there are."""
-        missing, changed = self._missing_and_changed(ordered, counts)
-        needless = [cookie for cookie, count in counts.items() if count > len(ordered.get(cookie, ()))]
-        if needless:
-            by_now = _by_cookie(held.values())
-            needless = [cookie for cookie in needless if counts[cookie] > len(by_now.get(cookie, ()))]
-            missing += [flow for cookie in needless for flow in by_now.get(cookie, ())]
-        missing, changed = ([flow for flow in flows if held.get(flow.identity) == flow] for flows in (missing, changed))
-        return Differences(tuple(missing), tuple(changed), tuple(needless), self._foreign)
+    def steps(self) -> Iterator[None]:
+        """To be made once the whole answer has come; other things may happen in between."""
+        before, sums = self._before, (self._cookies, self._digests)
+        if before and self._as_before and before.sums == sums:
+            self._look = replace(before, since=self._since)
+            return
+        yield from self._sum(self._there, self._rules)
+        if before:
+            yield from self._sum(self._was, zip(before.cookies, before.digests, strict=True))
+        for flows in portions(list(self._held.table(self.table).values()), AT_ONCE):
+            for flow in flows:
+                if not flow.hard_timeout:  # the others go by themselves
+                    self._ordered.setdefault(flow.cookie, []).append(flow)
+            yield
+        yield from self._differences()
+        # What those look like that are made anew is learnt from the next look.
+        again = {flow.cookie for flow in self._found.changed}
+        kept = [rule for rule in self._rules if rule[0] not in again] if again else self._rules
+        self._look = Look(self._since, not self._found, sums, array("Q", [cookie for cookie, _ in kept]),
+                          array("I", [digest for _, digest in kept]))
 
-    def _missing_and_changed(self, ordered: ByCookie, counts: Counter[int]) -> tuple[list[Flow], list[Flow]]:
-        before = self._before.digests() if self._before else {}
-        now = _digests(self._rules)
-        missing: list[Flow] = []
-        changed: list[Flow] = []
-        for cookie, flows in ordered.items():
-            if counts[cookie] < len(flows):
-                missing += flows
-            elif counts[cookie] == len(flows) and before.get(cookie, now[cookie]) != now[cookie]:
-                changed += flows
-        return missing, changed
+    @staticmethod
+    def _sum(sums: dict[int, int], rules: Iterable[RuleStats]) -> Iterator[None]:
+        for some in portions(rules, AT_ONCE):
+            for cookie, digest in some:
+                sums[cookie] = sums.get(cookie, 0) + ONE + digest
+            yield
 
+    def _differences(self) -> Iterator[None]:
+        missing, changed, needless = list[Flow](), list[Flow](), list[int]()
+        for some in portions(self._ordered.items(), AT_ONCE):
+            for cookie, flows in some:
+                there = self._there.get(cookie, 0)
+                if there // ONE < len(flows):
+                    missing += flows
+                elif there // ONE > len(flows):
+                    needless.append(cookie)
+                    missing += flows  # they go with the others
+                elif there != self._expected(cookie, there):
+                    changed += flows
+            yield
+        for cookies in portions(self._there, AT_ONCE):
+            needless += [cookie for cookie in cookies if cookie not in self._ordered]
+            yield
+        self._found = replace(
+            self._found, missing=self._undoubted(missing), changed=self._undoubted(changed),
+            needless=tuple(cookie for cookie in needless if cookie not in self._since))
 
-def _digests(rules: Iterable[RuleStats]) -> dict[int, int]:
-    """Cookie -> the digests of its flows, in any order."""
-    found: dict[int, int] = {}
-    for cookie, digest in rules:
-        found[cookie] = found.get(cookie, 0) ^ digest
-    return found
+    def _expected(self, cookie: int, there: int) -> int:
+        """What the flows of a cookie should look like, together; anything, if they have become others since the last
+        look: two flows can have the same cookie."""
+        return self._was.get(cookie, there) if self._before and cookie not in self._before.since else there
+
+    def _undoubted(self, flows: list[Flow]) -> tuple[Flow, ...]:
+        return tuple(flow for flow in flows if flow.cookie not in self._since)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 
 from lbctl.openflow.flow import Flow, Identity
@@ -15,8 +14,8 @@ class Held:
 
     def __init__(self) -> None:
         self._tables: dict[str, dict[Identity, Flow]] = {name: {} for name in TABLES}
-        self.orders: Counter[str] = Counter()
-        """By table: how often what it should hold has become another."""
+        self._journals: dict[str, set[int]] = {}
+        """By table: the cookies of what has come or gone since somebody began to note them."""
         self._come: set[Identity] | None = None
         """What has come since somebody watches; None: nobody does."""
 
@@ -32,6 +31,11 @@ class Held:
         """Exactly that one?"""
         return self.table(flow.table).get(flow.identity) == flow
 
+    def journal(self, table: str) -> Set[int]:
+        """From now on it holds the cookies of what comes and goes in that table, until another is begun."""
+        self._journals[table] = noted = set[int]()
+        return noted
+
     def watch(self) -> Set[Identity]:
         """Whatever comes from now on, until nobody watches any more or somebody else does."""
         self._come = set()
@@ -43,19 +47,25 @@ class Held:
 
     def change(self, come: Iterable[Flow], gone: Iterable[Flow]) -> None:
         """What has been ordered."""
-        touched: set[str] = set()
         for flow in gone:
             self._tables[flow.table].pop(flow.identity, None)
-            touched.add(flow.table)
+            self._note(flow)
         for flow in come:
             identity = flow.identity
-            self._tables[flow.table][identity] = flow
+            table = self._tables[flow.table]
+            if replaced := table.get(identity):
+                self._note(replaced)
+            table[identity] = flow
             if self._come is not None:
                 self._come.add(identity)
-            touched.add(flow.table)
-        self.orders.update(touched)
+            self._note(flow)
+
+    def _note(self, flow: Flow) -> None:
+        if (journal := self._journals.get(flow.table)) is not None:
+            journal.add(flow.cookie)
 
     def replace(self, flows: Iterable[Flow]) -> None:
-        """These, and no others."""
+        """These, and no others; what has come and gone until now is not noted any more."""
+        self._journals.clear()
         self.change((), list(self.flows()))
         self.change(flows, ())

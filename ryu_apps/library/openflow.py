@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from lbctl.openflow.flow import KEPT_FLOWS
 from lbctl.openflow.flow_mods import added, deleted
 from lbctl.openflow.messages import (
     AddEntries,
@@ -23,6 +21,7 @@ from lbctl.openflow.messages import (
     ReadPorts,
     SetMeter,
 )
+from lbctl.openflow.meter_mods import set_meter
 from lbctl.openflow.outbound import EntryCodec, packet_out
 from lbctl.openflow.tables import number
 from ryu_apps.library.names import ProtocolDesc, ofp, parser
@@ -54,7 +53,7 @@ def encode(message: Message, codec: EntryCodec) -> bytes:
         case DeleteFlows(flows):
             return b"".join([deleted(flow, XID_MARK) for flow in flows])
         case SetMeter():
-            return _meter(message)
+            return set_meter(message, XID_MARK)
     return b"".join([_serialized(item, xid) for item, xid in _by_library(message)])
 
 
@@ -85,13 +84,3 @@ def _by_library(message: Message) -> list[tuple[SeldomMessage, int]]:
             ask = parser.OFPAsyncConfigPropReasons(ofp.OFPACPT_FLOW_REMOVED_MASTER, 8, reasons)
             return [(parser.OFPSetAsync(SWITCH, [ask]), 0)]
     raise TypeError(f"{message!r} is not for a switch")
-
-
-@lru_cache(maxsize=KEPT_FLOWS)
-def _meter(message: SetMeter) -> bytes:
-    """All LBs have the same ones, some for each external IP. ADD fails where the meter is there already
-    (openflow/errors.py knows that); MODIFY then sets its rate."""
-    band = parser.OFPMeterBandDrop(rate=message.rate, burst_size=message.burst)
-    flags = ofp.OFPMF_PKTPS | ofp.OFPMF_BURST | ofp.OFPMF_STATS
-    return b"".join([_serialized(parser.OFPMeterMod(SWITCH, command, flags, message.number, [band]), 0)
-                     for command in (ofp.OFPMC_ADD, ofp.OFPMC_MODIFY)])

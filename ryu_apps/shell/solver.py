@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import chain
 
 from lbctl.assignment import Plan, Problem, Unassignable
+from lbctl.values.portions import portions
 from ryu_apps.shell import programs
 from ryu_apps.shell.threads import Threads
 
@@ -20,17 +21,17 @@ def solve(problem: Problem, algorithm: str, threads: Threads) -> Plan | Unassign
     """A plan, or why there is none. Only the caller's green thread waits."""
     try:
         whole = chain([algorithm], _portions(problem))
-        [answer] = programs.run(["lbctl.assignment"], whole, PATIENCE, threads)
+        answer, *moves = programs.run(["lbctl.assignment"], whole, PATIENCE, threads)
     except programs.Unfinished as reason:
         return Unassignable(f"no assignment was found: {reason}; try the algorithm heuristic")
-    plan: Plan | Unassignable = answer
-    return plan
+    if isinstance(answer, Unassignable):
+        return answer
+    plan: Plan = answer
+    return replace(plan, moves=tuple(chain.from_iterable(moves)))
 
 
 def _portions(problem: Problem) -> Iterator[object]:
     """As python -m lbctl.assignment reads it."""
     yield replace(problem, demands=(), current={})
     for whole in (problem.demands, problem.current.items()):
-        rest: Iterator[object] = iter(whole)
-        while portion := tuple(islice(rest, PORTION)):
-            yield portion
+        yield from portions(whole, PORTION)

@@ -1,0 +1,83 @@
+"""What a switch answers, compared with what was ordered."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+
+from lbctl.openflow.cookies import MARK, Kind
+from lbctl.openflow.flow import Flow
+from lbctl.openflow.tables import number
+from lbctl.switches.comparison import Comparison, Differences, Look
+from lbctl.switches.held import Held
+
+TABLE = "arp"
+COOKIE = MARK << 56 | Kind.SERVER_ARP << 48
+
+
+def made(arp_op: int, cookie: int = COOKIE) -> Flow:
+    return Flow(TABLE, 100, (("arp_op", arp_op),), cookie=cookie)
+
+
+def record(flow: Flow, tail: bytes = b"") -> bytes:
+    """Of a flow-statistics reply; tail: what it does."""
+    body = repr(flow.match).encode() + tail
+    head = struct.pack("!HBxIIHHHH4xQQQ", 48 + len(body), number(TABLE), 0, 0, flow.priority, 0, 0, 0, flow.cookie, 0, 0)
+    return head + body
+
+
+def compare(held: Held, before: Look | None, there: Iterable[bytes],
+            meanwhile: Iterable[Flow] = ()) -> tuple[Differences, Look | None]:
+    comparison = Comparison(TABLE, held, before)
+    for each in there:
+        comparison.answer(each)
+    held.change(meanwhile, ())
+    for _ in comparison.steps():
+        pass
+    return comparison.result()
+
+
+def test_two_flows_with_one_cookie_come_one_after_the_other() -> None:
+    """Cookies have 16 bits of a flow's digest: of 10 000 flows, some 750 share one."""
+    held, one, two = Held(), made(1), made(2)
+    held.change([one], ())
+    found, look = compare(held, None, [record(one)])
+    held.change([two], ())
+    found, look = compare(held, look, [record(one), record(two)])
+    assert not found
+    found, _ = compare(held, look, [record(one), record(two, b"other")])
+    assert found.changed == (one, two)
+
+
+@pytest.mark.parametrize("order", ["nothing", "another flow", "the flow anew"])
+def test_what_was_changed_in_place_is_found_whatever_was_ordered_beside_it(order: str) -> None:
+    held, one, other = Held(), made(1), made(2, COOKIE + 1)
+    held.change([one], ())
+    _, look = compare(held, None, [record(one)])
+    ordered = {"nothing": [], "another flow": [other], "the flow anew": [replace(one, meter=1)]}[order]
+    held.change(ordered, ())
+    found, look = compare(held, look, [record(one, b"other"), *(record(flow) for flow in ordered if flow is other)])
+    assert found.changed == (() if order == "the flow anew" else (one,))
+    assert look and look.right == (order == "the flow anew")
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_what_is_ordered_after_the_question_is_not_wrong(before: bool) -> None:
+    held, one, two = Held(), made(1), made(2, COOKIE + 1)
+    held.change([one], ())
+    look = compare(held, None, [record(one)])[1] if before else None
+    found, look = compare(held, look, [record(one)], meanwhile=[two])
+    assert not found
+    found, _ = compare(held, look, [record(one)])
+    assert found.missing == (two,)
+
+
+def test_what_nobody_has_ordered_goes_with_its_cookie() -> None:
+    held, one, other = Held(), made(1), made(2)
+    held.change([one], ())
+    stray = made(3, COOKIE + 1)
+    found, _ = compare(held, None, [record(one), record(other), record(stray)])
+    assert found.needless == (COOKIE, COOKIE + 1) and found.missing == (one,)
