@@ -25,7 +25,7 @@ def change_site(ground: Ground, needs: Needs, wanted: InForce, now: float) -> It
     for serving in [serving for serving in ground.external_ips if serving.address not in staying]:
         out += needs.ender.end_all(serving, serving.table.snapshot(), now)
         for switch in ground.switches.values():
-            switch.roles.pop(serving.address, None)
+            switch.forget(serving.address)
     ground.in_force = wanted
     _change_load_balancers(ground)
     servings, new = [], []

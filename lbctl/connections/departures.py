@@ -21,7 +21,7 @@ from lbctl.values.protocols import UDP
 
 INTERVAL = 1.0
 """Seconds from one look to the next; services that have changed are looked at at once."""
-LOOKED_AT_ONCE = 2000
+LOOKED_AT_ONCE = 500
 """External IPs: of a larger site, others are looked at with the next tick."""
 
 

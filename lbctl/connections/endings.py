@@ -16,7 +16,7 @@ from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.openflow.cookies import owner_in
 from lbctl.openflow.inbound import EntryRemoved, EntryStats
-from lbctl.openflow.messages import DeleteEntries, portions
+from lbctl.openflow.messages import DeleteEntries, entry_messages
 from lbctl.switches.switch import Switch
 from lbctl.values.keys import service_of
 from lbctl.values.side import INTERNAL
@@ -117,7 +117,7 @@ class Endings:
             self._forget(entry)
             self._ended.pop(entry.opening_key, None)
             self._ended[entry.opening_key] = now
-        return [ToSwitch(name, message) for name in serving.holders for message in portions(DeleteEntries, ended)]
+        return [ToSwitch(name, message) for name in serving.holders for message in entry_messages(DeleteEntries, ended)]
 
     def expire(self, serving: Serving, entries: Iterable[Entry], now: float) -> Outbox:
         """They have been silent for too long. One that was half closed may speak again, for as long as it might have

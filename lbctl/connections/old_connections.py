@@ -21,7 +21,7 @@ from lbctl.keeper.rows import Row
 from lbctl.openflow.cookies import MARK, MASK_KIND, Kind
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.inbound import decode_flow_stats
-from lbctl.openflow.messages import AddEntries, AddFlows, ReadFlows, portions
+from lbctl.openflow.messages import AddEntries, AddFlows, ReadFlows, entry_messages
 from lbctl.openflow.slice_rules import default_flows
 from lbctl.servers.slicing import Change
 from lbctl.values.addresses import Address, Endpoint
@@ -103,7 +103,7 @@ class OldConnections:
             (hopless if entry.next_hop == NO_HOP else entries).append(entry)
         # Where the client is, is not known: its answers find their way without an entry.
         one_way = tuple(entry_flows(entry, serving.settings.linger)[0] for entry in hopless)
-        messages = [*portions(AddEntries, entries), *([AddFlows(one_way)] if one_way else [])]
+        messages = [*entry_messages(AddEntries, entries), *([AddFlows(one_way)] if one_way else [])]
         return [ToSwitch(name, message) for name in serving.holders if self._ground.switches[name].ready
                 for message in messages]
 

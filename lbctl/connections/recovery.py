@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import enum
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from lbctl.entries.access_table import ENDING, FIN_IN, FIN_OUT, NO_HOP, Entry
+from lbctl.entries.access_table import ENDING, FIN_IN, FIN_OUT, GONE, NO_HOP, Entry
 from lbctl.ground.serving import Directory, Serving
-from lbctl.openflow.messages import AddEntries, DeleteEntries, Message, ModifyEntries, portions
+from lbctl.openflow.messages import AddEntries, DeleteEntries, Message, ModifyEntries, entry_messages
 from lbctl.switches.readback import FoundEntry, ReadBack
 from lbctl.switches.switch import Switch
 from lbctl.values.keys import unpack_key
+from lbctl.values.portions import portions
 from lbctl.values.side import EXTERNAL, INTERNAL, Side
 
-LEARNT_AT_ONCE = 1_000
+LEARNT_AT_ONCE, LOOKED_UP_AT_ONCE = 1_000, 10_000
 """Entries: some ms."""
 IN_FLIGHT = 1.0
 """Seconds: an entry that was made so shortly before the connection ended may not have got through."""
@@ -58,6 +60,10 @@ class Recovery:
         self._name, self._lost_at = switch.lb.name, switch.lost_at
         self.readback, self._directory, self._now = readback, directory, 0.0
         self._left = iter(readback.entries.items())
+        self._missing: dict[Serving, tuple[list[Entry], int]] = {}
+        """Of each external IP that the LB holds: entries that it does not have, and what its table's `added` was then.
+        """
+        self._look_up = self._find_missing()
         self._strange: list[Entry] = []
         self._taken_over: list[tuple[Serving, Entry]] = []
         self._outcome = Outcome()
@@ -69,7 +75,7 @@ class Recovery:
         self._strange += [_entry(key, found, now) for key, found in some if not self._learnt(key, found)]
         self._outcome.hops |= {(EXTERNAL, found.next_hop) for _, found in some if not found.inner_hop}
         self._outcome.hops |= {(INTERNAL, found.inner_hop) for _, found in some}
-        return len(some) == LEARNT_AT_ONCE
+        return len(some) == LEARNT_AT_ONCE or next(self._look_up, False)
 
     def give_up(self, now: float) -> None:
         """The LB is away again: what has been taken over from it will be found anew."""
@@ -86,8 +92,8 @@ class Recovery:
                 self._put_back(serving)
                 serving.unread.discard(self._name)
                 serving.forget_ports()
-        self._outcome.messages = [*portions(DeleteEntries, strange), *portions(ModifyEntries, self._moved_on),
-                                  *self._outcome.messages]
+        self._outcome.messages = [*entry_messages(DeleteEntries, strange),
+                                  *entry_messages(ModifyEntries, self._moved_on), *self._outcome.messages]
         self._outcome.deleted = len(strange)
         return self._outcome
 
@@ -114,9 +120,21 @@ class Recovery:
             self._moved_on.append(entry)
         return True
 
+    def _find_missing(self) -> Iterator[bool]:
+        for serving in [serving for serving in self._directory if self._name in serving.holders]:
+            missing, added = list[Entry](), serving.table.added
+            for some in portions(serving.table.snapshot(), LOOKED_UP_AT_ONCE):
+                missing += [entry for entry in some if entry.key not in self.readback.entries]
+                if len(some) == LOOKED_UP_AT_ONCE:
+                    yield True
+            self._missing[serving] = missing, added
+
     def _put_back(self, serving: Serving) -> None:
         """What follows from the entries of that external IP that the switch does not have."""
-        missing = [entry for entry in serving.table.entries() if entry.key not in self.readback.entries]
+        found, added = self._missing.get(serving, ([], 0))
+        new = [entry for entry in serving.table.newest(serving.table.added - added)
+               if entry.key not in self.readback.entries]
+        missing = [entry for entry in dict.fromkeys([*found, *new]) if not entry.flags & GONE]
         ended: list[Entry] = []
         match _fate_of_missing(self._name, self.readback, serving):
             case Missing.WAIT:
@@ -128,7 +146,7 @@ class Recovery:
         back = [entry for entry in missing if not entry.flags & ENDING and entry.next_hop != NO_HOP]
         for entry in back:
             entry.last_seen = self._now
-        self._outcome.messages += portions(AddEntries, back)
+        self._outcome.messages += entry_messages(AddEntries, back)
         self._outcome.put_back += len(back)
         self._outcome.ended += [(serving, entry) for entry in ended]
 

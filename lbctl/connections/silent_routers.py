@@ -17,7 +17,7 @@ from lbctl.ground.tokens import FlowsAnswer
 from lbctl.openflow.cookies import MASK_ALL
 from lbctl.openflow.hop_rules import hop_flow
 from lbctl.openflow.inbound import decode_flow_stats
-from lbctl.openflow.messages import ModifyEntries, ReadFlows, portions
+from lbctl.openflow.messages import ModifyEntries, ReadFlows, entry_messages
 from lbctl.values.keys import unpack_key
 from lbctl.values.side import EXTERNAL
 
@@ -125,4 +125,4 @@ class SilentRouters:
                 followed.append(entry)
         self._ground.counters["hops_followed_together"] += len(followed)
         return [ToSwitch(name, message) for name in serving.holders if self._ground.switches[name].ready
-                for message in portions(ModifyEntries, followed)]
+                for message in entry_messages(ModifyEntries, followed)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+import itertools
 from collections.abc import Iterator, Mapping
 from functools import partial
 
@@ -17,6 +17,8 @@ from lbctl.values.slices import Count
 
 INTERVAL, FORGOTTEN = 5.0, 15.0
 """Seconds from one count to the next, and until one is too old to be shown; at each tick one server is asked."""
+LOOKED_AT_ONCE = 1000
+"""External IPs."""
 
 
 class SocketCounts:
@@ -24,23 +26,36 @@ class SocketCounts:
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
-        self._turns: deque[tuple[Serving, Address]] = deque()
+        self._turns: Iterator[tuple[Serving, Address] | None] = iter(())
+        """The servers that are to be asked; None: an external IP without any."""
         self._begin_at = 0.0
 
     def tick(self, now: float) -> Outbox:
         """Asks the server whose turn it is."""
-        if not self._turns and now >= self._begin_at:
-            self._begin_at = now + INTERVAL
-            for serving in self._ground.external_ips:
-                self._turns.extend((serving, server) for server in self._begin(serving, now))
-        if not self._turns:
+        found = self._next()
+        if found is None and now >= self._begin_at:
+            self._begin_at, self._turns = now + INTERVAL, self._round(now)
+            found = self._next()
+        if found is None:
             return []
-        serving, server = self._turns.popleft()
+        serving, server = found
         keeper = self._ground.keeper_of(server)
         if keeper is None:
             return []
         token = self._ground.tokens.new(CountsAnswer(partial(self._counted, serving, server)))
         return [CountSockets(keeper, serving.config, server, token)]
+
+    def _next(self) -> tuple[Serving, Address] | None:
+        """The next one that is to be asked, if it comes soon."""
+        return next(filter(None, itertools.islice(self._turns, LOOKED_AT_ONCE)), None)
+
+    def _round(self, now: float) -> Iterator[tuple[Serving, Address] | None]:
+        for serving in list(self._ground.external_ips):
+            if not serving.slices:
+                yield None
+                continue
+            for server in self._begin(serving, now):
+                yield serving, server
 
     @staticmethod
     def _begin(serving: Serving, now: float) -> list[Address]:

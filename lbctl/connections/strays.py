@@ -13,7 +13,7 @@ from lbctl.ground.effects import Outbox, ToSwitch
 from lbctl.ground.ground import Ground
 from lbctl.ground.serving import Serving
 from lbctl.openflow.entry_flows import checked_side, entry_flows
-from lbctl.openflow.messages import AddEntries, AddFlows, DeleteEntries, Message, portions
+from lbctl.openflow.messages import AddEntries, AddFlows, DeleteEntries, Message, entry_messages
 from lbctl.values.keys import unpack_key
 from lbctl.values.protocols import TCP
 from lbctl.values.side import INTERNAL
@@ -92,7 +92,7 @@ class Strays:
         for other in alike:
             other.next_hop = entry.next_hop
             serving.table.changed(other)
-        return portions(AddEntries, alike)
+        return entry_messages(AddEntries, alike)
 
 
 def _is_syn(arrival: Arrival) -> bool:

@@ -11,8 +11,9 @@ the client but to an internal IP, column 913, and a port of it, column 914.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, ValuesView
+from collections.abc import Callable, Iterator, ValuesView
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -129,6 +130,8 @@ class AccessTable:
         self._by_key: dict[bytes, Entry] = {}
         self._by_reply: dict[bytes, Entry] = {}
         self._by_side = (self._by_key, self._by_reply)
+        self.added = 0
+        """How many entries have been added in all."""
         self.half_open: dict[Entry, int] = {}
         """Those of which nothing but SYNs has been seen of their clients, as far as is known: how many."""
         self.connections_to: dict[bytes, int] = {}
@@ -144,6 +147,10 @@ class AccessTable:
 
     def entries(self) -> ValuesView[Entry]:
         return self._by_key.values()
+
+    def newest(self, count: int) -> Iterator[Entry]:
+        """Those of the last `count` that were added that are still there, and maybe others."""
+        return itertools.islice(reversed(self._by_key.values()), count)
 
     def snapshot(self) -> list[Entry]:
         """The entries now; some may be GONE by the time that the caller comes to them."""
@@ -174,6 +181,7 @@ class AccessTable:
         """Adds an entry. Raises ValueError if its key or its reply key is taken: remove that entry first."""
         if entry.key in self._by_key or entry.reply in self._by_reply:
             raise ValueError(f"{entry!r}: its key or reply key is taken")
+        self.added += 1
         self._by_key[entry.key] = entry
         self._by_reply[entry.reply] = entry
         self._count(entry, 1)

@@ -24,7 +24,7 @@ from lbctl.switches.switch import Switch
 
 PERIOD = 30.0
 """Seconds in which each LB is looked at once."""
-STEPS = 5
+STEPS = 10
 """Portions that are compared at a tick (switches/comparison.py)."""
 FIRST_RETRY, LAST_RETRY = 1.0, 60.0
 """Seconds until an LB is looked at again that has refused something; doubled each time."""

@@ -159,7 +159,7 @@ class Comebacks:
         return out
 
     def _learn(self, switch: Switch, recovery: Recovery, now: float) -> Outbox:
-        """Some of its entries; then all else."""
+        """Some of its entries; at last, all else."""
         if recovery.learn(now):
             return []
         del self._reading[switch.lb.name]
@@ -186,7 +186,7 @@ class Comebacks:
         outcome = recovery.outcome(now)
         for serving in hollow:
             serving.unread.add(name)
-            switch.roles[serving.address] = HOLDING
+            switch.expect(serving.address, HOLDING)
         out = [effect for side, mac in outcome.hops if mac for effect in ground.let_pass(side, mac)]
         out += to_switch(name, outcome.messages)
         if outcome.taken_over:

@@ -104,9 +104,9 @@ class Relief:
             }
         self._takers = {name: takers for name, takers in self._takers.items() if name in failed}
         for name in failed:
-            if name not in self._takers:
-                self._look_for_takers(name, now)
-            out += self._go_on(name, failed, now)
+            many = name not in self._takers and self._look_for_takers(name, now) > STARTED_AT_ONCE
+            if not many:  # else that was enough for one go
+                out += self._go_on(name, failed, now)
         return out
 
     @property
@@ -114,16 +114,18 @@ class Relief:
         """Would it start more, if it were told the time again?"""
         return bool(self._takers)
 
-    def _look_for_takers(self, name: str, now: float) -> None:
+    def _look_for_takers(self, name: str, now: float) -> int:
+        """How many external IPs need one?"""
         orphans = [serving for serving in self._ground.external_ips if self._is_orphan(serving, name, now)]
         if not orphans:
-            return
+            return 0
         if candidates := self._candidates(name, now):
             self._takers[name] = spread(self._orphans(orphans), candidates)
         elif name not in self._told:
             self._told.add(name)
             self._ground.log("no load balancer can take over", level="error", lb=name, external_ips=len(orphans),
                              hint="another one must be ready, with both ports up")
+        return len(orphans)
 
     def _is_orphan(self, serving: Serving, name: str, now: float) -> bool:
         return serving.assigned == name and serving.move is None and self._due(serving, now)

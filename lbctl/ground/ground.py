@@ -77,7 +77,7 @@ class Ground:
 
     def new_serving(self, external_ip: ExternalIp, assigned: str) -> Serving:
         """An external IP that goes to work at that LB."""
-        self.switches[assigned].roles[external_ip.address] = SERVING
+        self.switches[assigned].expect(external_ip.address, SERVING)
         return Serving(external_ip, assigned, self.settings, self.seed, self.in_force.drained(external_ip))
 
     # Switches.

@@ -68,10 +68,13 @@ def keep_what_is_in_use(ground: Ground) -> None:
 
 def reconfigure(ground: Ground) -> Iterator[None]:
     """The same, one external IP after the other: other things may happen in between."""
-    configured = {server: hop for external_ip in ground.site.external_ips for server, hop in external_ip.hops().items()}
-    site, configs = ground.site, _by_address(ground.site)
+    site, configured = ground.site, dict[Address, Hop]()
+    for external_ip in site.external_ips:
+        configured.update(external_ip.hops())
+        yield
+    configs = _by_address(site)
     for serving in list(ground.external_ips):
-        if ground.site is not site:  # something was ordered in between
+        if ground.site is not site:  # something has been ordered in between
             site, configs = ground.site, _by_address(ground.site)
         config = configs[serving.address]
         former = former_servers(serving, config, configured)

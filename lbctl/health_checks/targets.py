@@ -13,7 +13,7 @@ from lbctl.health_checks.udp import UdpCheck
 from lbctl.health_checks.verdict import Attempt, Judgement
 from lbctl.site.model import CHECK_PORTS, HealthCheck, Server, Service, ServiceName
 from lbctl.store.checked import Checked
-from lbctl.values.addresses import Address, Endpoint
+from lbctl.values.addresses import Endpoint
 from lbctl.values.keys import Place
 
 ISN_SECOND = 250_000
@@ -101,34 +101,33 @@ class Target:
 
 
 class Targets:
-    """By external IP. known: what an earlier control function has found, for the services that there are at first."""
+    """By owner of the external IP. known: what an earlier control function has found, of the services that there are
+    at first."""
 
     def __init__(self, known: Mapping[ServiceName, Checked]) -> None:
         self._known = known
-        self._each: dict[Address, dict[CheckedServer, Target]] = {}
-        self._followed: dict[Address, tuple[Serving, object]] = {}
+        self._each: dict[int, dict[CheckedServer, Target]] = {}
+        self._followed: dict[int, tuple[Serving, object]] = {}
         """The services that the targets of an external IP were made of."""
 
     def follow(self, directory: Directory, now: float) -> list[Target]:
         """Makes them those of the services as they are now. Returns the new ones, each due at a time of its own; what
         is not a target any more is `gone`. A server that stays, stays up or down."""
         new: list[Target] = []
-        known = set()
         for serving in directory:
-            known.add(serving.address)
-            seen = self._followed.get(serving.address)
+            seen = self._followed.get(serving.owner)
             if not seen or seen[0] is not serving or seen[1] is not serving.services:
-                self._followed[serving.address] = serving, serving.services
+                self._followed[serving.owner] = serving, serving.services
                 new += self._retarget(serving, now)
-        for address in self._followed.keys() - known:
-            _drop(self._each.pop(address, {}).values())
-            del self._followed[address]
+        for owner in self._followed.keys() - directory.by_owner.keys():
+            _drop(self._each.pop(owner, {}).values())
+            del self._followed[owner]
         self._known = {}
         return new
 
     def of_service(self, target: Target) -> list[Target]:
         """All of the service that this one is of."""
-        each = self._each.get(target.serving.address, {})
+        each = self._each.get(target.serving.owner, {})
         found = (each.get((target.place, server.endpoint)) for server in target.service.servers)
         return [other for other in found if other]
 
@@ -143,7 +142,7 @@ class Targets:
         return found
 
     def _retarget(self, serving: Serving, now: float) -> list[Target]:
-        before, targets = self._each.pop(serving.address, {}), {}
+        before, targets = self._each.pop(serving.owner, {}), {}
         proofs = {key[0]: target.proof for key, target in before.items()}
         for place, service in serving.services.items():
             if service.health_check is None:
@@ -167,7 +166,7 @@ class Targets:
         for place, endpoint in before.keys() - targets.keys():
             serving.servers.set_up(place, endpoint)
         if targets:
-            self._each[serving.address] = targets
+            self._each[serving.owner] = targets
         return list(targets.values())
 
 

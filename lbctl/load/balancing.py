@@ -56,6 +56,9 @@ class Run:
     under_way: list[MoveRecord] = field(default_factory=list)
     state: str = "running"
     reason: str | None = None
+    loads: dict[str, float] = field(default_factory=dict)
+    """Each LB's relative load as if all begun moves had ended, from the loads of that version."""
+    loads_of: int | None = None
 
 
 class Balancing:
@@ -149,7 +152,10 @@ class Balancing:
             return out
         run.under_way = [record for record in run.under_way if record.ended is None]
         free = self._ground.site.rebalance.at_once - len(run.under_way)
-        loads, usable = (self._as_if_done(run), self._usable()) if run.waiting and free > 0 else ({}, set())
+        usable = self._usable() if run.waiting and free > 0 else set()
+        if usable and run.loads_of != self._loads.version:
+            run.loads, run.loads_of = self._as_if_done(run), self._loads.version
+        loads = run.loads
         while run.waiting and free > 0:
             planned = run.waiting.popleft()
             if reason := self._useless(run, planned, loads, usable):

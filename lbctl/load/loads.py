@@ -12,10 +12,9 @@ LBs, so a move makes no gap.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -29,11 +28,11 @@ from lbctl.openflow.inbound import FlowStats, decode_flow_stats
 from lbctl.openflow.messages import ReadFlows
 from lbctl.site.model import PACKETS_PER_CONNECTION
 from lbctl.switches.switch import Switch
-from lbctl.values.addresses import Address
+from lbctl.values.portions import portions
 
 TABLE = "transfer_mode"
-SMOOTHED_AT_ONCE = 2000
-"""External IPs: of a larger site, others follow with the next tick."""
+AT_ONCE = 1000
+"""External IPs that are counted or smoothed at a tick, about: of a larger site, others follow with the next one."""
 PERIODS = 3.0
 """Periods after which a change has gone into the smoothed value by 1 - 1/e."""
 UNANSWERED = 3
@@ -63,23 +62,23 @@ class Load(NamedTuple):
 
 @dataclass(slots=True)
 class AskedLb:
-    """A request under way to that LB."""
+    """A request under way to that LB, or its answer that has not been counted. served: Switch.served_version then."""
 
     lb: str
     token: int
     at: float
-    served: frozenset[Address]
+    served: int
     found: dict[int, tuple[int, int]] = field(default_factory=dict)
     """Owner -> packets, bytes."""
 
 
 @dataclass(slots=True)
 class Reading:
-    """What an LB has said last. served: its external IPs then; counts: owner -> packets, bytes, as last read; rates:
-    owner -> packets/s, bytes/s since the reading before."""
+    """What an LB has said last. served: Switch.served_version then; counts: owner -> packets, bytes, as last read;
+    rates: owner -> packets/s, bytes/s since the reading before."""
 
     at: float
-    served: frozenset[Address]
+    served: int
     counts: dict[int, tuple[int, int]]
     rates: dict[int, tuple[float, float]]
 
@@ -103,7 +102,11 @@ class Loads:
         """LB -> what has not been answered."""
         self._readings: dict[str, Reading] = {}
         self._smoothed: dict[int, Smoothed] = {}
-        self._smoothing: Iterator[None] = iter(())
+        self._work: deque[Iterator[int]] = deque()
+        """Readings to be counted and loads to be smoothed, one after the other; each tells how many external IPs it has
+        gone through since it told last."""
+        self.version = 0
+        """Another one once the loads are others."""
         self._next = float("-inf")
         self._then = 0.0
         self._to_ask: deque[str] = deque()
@@ -119,14 +122,18 @@ class Loads:
         switches = self._ground.switches
         if now >= self._next:
             if self._next > float("-inf"):
-                self._smoothing = self._smooth(list(self._ground.external_ips), now - self._then, now)
+                self._work.append(self._smooth(list(self._ground.external_ips), now - self._then, now))
             self._next, self._then = max(self._next + self._period, now), now
             for asked in [asked for asked in self._asked.values() if now - asked.at >= UNANSWERED * self._period]:
                 self._ground.tokens.cancel(asked.token)
                 del self._asked[asked.lb]
             self._to_ask = deque(name for name in switches if name not in self._asked)
-        for _ in itertools.islice(self._smoothing, SMOOTHED_AT_ONCE):
-            pass
+        left = AT_ONCE
+        while self._work and left > 0:
+            done = next(self._work[0], None)
+            if done is None:
+                self._work.popleft()
+            left -= done or 0
         out: Outbox = []
         while self._to_ask and len(out) < ASKED_AT_ONCE:
             name = self._to_ask.popleft()
@@ -137,7 +144,7 @@ class Loads:
     def _question(self, switch: Switch, now: float) -> ToSwitch:
         """The flows of external IPs that it does not serve count next to nothing, but are many in a large site. What
         they count belongs to the load when it has served one until now, or does so from now on."""
-        name, served = switch.lb.name, switch.served()
+        name, served = switch.lb.name, switch.served_version
         token = self._ground.tokens.new(FlowsAnswer(name, partial(self._answered, name)))
         self._asked[name] = AskedLb(name, token, now, served)
         if name in self._readings and self._readings[name].served == served:
@@ -151,51 +158,60 @@ class Loads:
             packets, size = asked.found.get(owner_in(flow.cookie), (0, 0))
             asked.found[owner_in(flow.cookie)] = packets + flow.packets, size + flow.bytes
         if not more:
-            del self._asked[lb]
-            self._count(asked, now)
+            self._work.append(self._count(asked, now))
         return []
 
-    def _count(self, asked: AskedLb, now: float) -> None:
+    def _count(self, asked: AskedLb, now: float) -> Iterator[int]:
+        """What has been read at that time."""
         before = self._readings.get(asked.lb) or Reading(now - self._period, asked.served, asked.found, {})
         elapsed = max(now - before.at, self._period / 2)
         rates: dict[int, tuple[float, float]] = {}
-        for owner, counts in asked.found.items():
-            old = before.counts.get(owner, (0, 0))
-            packets, size = (
-                counts if counts[0] < old[0] or counts[1] < old[1] else (counts[0] - old[0], counts[1] - old[1])
-            )
-            self.totals[asked.lb, owner, "packets"] += packets
-            self.totals[asked.lb, owner, "bytes"] += size
-            rates[owner] = packets / elapsed, size / elapsed
-            before.counts[owner] = counts
+        for some in portions(asked.found.items(), AT_ONCE):
+            for owner, counts in some:
+                old = before.counts.get(owner, (0, 0))
+                packets, size = (
+                    counts if counts[0] < old[0] or counts[1] < old[1] else (counts[0] - old[0], counts[1] - old[1])
+                )
+                self.totals[asked.lb, owner, "packets"] += packets
+                self.totals[asked.lb, owner, "bytes"] += size
+                rates[owner] = packets / elapsed, size / elapsed
+                before.counts[owner] = counts
+            yield len(some)
+        if self._asked.get(asked.lb) is asked:
+            del self._asked[asked.lb]
         self._readings[asked.lb] = Reading(now, asked.served, before.counts, rates)
 
-    def _smooth(self, servings: Sequence[Serving], seconds: float, now: float) -> Iterator[None]:
-        """One after the other; they count once all are known."""
+    def _smooth(self, servings: Sequence[Serving], seconds: float, now: float) -> Iterator[int]:
+        """Some after the others; they count once all are known."""
         share = 1.0 - math.exp(-seconds / (PERIODS * self._period))
         smoothed: dict[int, Smoothed] = {}
-        rates = self._rates({serving.owner: serving.assigned for serving in servings}, now)
-        for serving in servings:
-            before = self._smoothed.get(serving.owner) or Smoothed(None, serving.opened)
-            packets, size = rates.get(serving.owner, (0.0, 0.0))
-            load = Load(packets, size, (serving.opened - before.opened) / seconds)
-            if before.load:
-                load = before.load.towards(load, share)
-            smoothed[serving.owner] = Smoothed(load, serving.opened)
-            yield
+        rates: dict[int, tuple[float, float]] = {}
+        yield from self._rates(rates, now)
+        for some in portions(servings, AT_ONCE):
+            for serving in some:
+                before = self._smoothed.get(serving.owner) or Smoothed(None, serving.opened)
+                packets, size = rates.get(serving.owner, (0.0, 0.0))
+                load = Load(packets, size, (serving.opened - before.opened) / seconds)
+                if before.load:
+                    load = before.load.towards(load, share)
+                smoothed[serving.owner] = Smoothed(load, serving.opened)
+            yield len(some)
         self._smoothed = smoothed
+        self.version += 1
 
-    def _rates(self, assigned: Mapping[int, str], now: float) -> dict[int, tuple[float, float]]:
-        """Of each owner, over all LBs, as of the last readings. The LB that has it counts also when it can't be read:
-        it goes on forwarding."""
-        sums: dict[int, tuple[float, float]] = {}
-        for lb, reading in self._readings.items():
+    def _rates(self, sums: dict[int, tuple[float, float]], now: float) -> Iterator[int]:
+        """Fills in those of each owner, over all LBs, as of the last readings. The LB that has it counts also when it
+        can't be read: it goes on forwarding."""
+        by_owner = self._ground.external_ips.by_owner
+        for lb, reading in list(self._readings.items()):
             recent = now - reading.at < 2 * self._period
-            for owner, (packets, size) in reading.rates.items():
-                if recent or assigned.get(owner) == lb:
-                    before = sums.get(owner, (0.0, 0.0))
-                    sums[owner] = before[0] + packets, before[1] + size
-        return sums
+            for some in portions(list(reading.rates.items()), AT_ONCE):
+                for owner, (packets, size) in some:
+                    serving = None if recent else by_owner.get(owner)
+                    if recent or serving and serving.assigned == lb:
+                        before = sums.get(owner, (0.0, 0.0))
+                        sums[owner] = before[0] + packets, before[1] + size
+                yield len(some)
 
     def weight(self, serving: Serving) -> float:
         """What an external IP costs its LB now: packets a second, and what new connections cost in packets."""

@@ -205,7 +205,8 @@ class Movement:
         }
         return replace(
             state,
-            assigned={serving.address: self._assigned_for_good(serving) for serving in self._ground.external_ips},
+            assigned={serving.address: self._assigned_for_good(serving) if serving.move else serving.assigned
+                      for serving in self._ground.external_ips},
             unfinished=unfinished,
         )
 
@@ -214,7 +215,8 @@ class Movement:
 
     def _assigned_for_good(self, serving: Serving) -> str:
         """Where a new controller shall take it to be: a failover is not finished but begun anew."""
-        move = self._running[serving.move.id] if serving.move else None
+        assert serving.move, "nothing is for good otherwise"
+        move = self._running[serving.move.id]
         return move.record.source if isinstance(move, Takeover) and self._is_unfinished(move) else serving.assigned
 
     def restore(self, state: State, now: float) -> None:
@@ -232,8 +234,8 @@ class Movement:
             serving.assign(unfinished.target, now)
             serving.holders = {unfinished.source, unfinished.target}
             serving.unread = set(serving.holders)
-            switches[unfinished.source].roles[address] = SERVING_UNANNOUNCED
-            switches[unfinished.target].roles[address] = HOLDING
+            switches[unfinished.source].expect(address, SERVING_UNANNOUNCED)
+            switches[unfinished.target].expect(address, HOLDING)
 
     def ready(self, now: float) -> Outbox:
         """An LB has been read back."""

@@ -18,7 +18,7 @@ from lbctl.networks.memberships import INTERVAL, all_reports, reports
 from lbctl.networks.queries import Queries
 from lbctl.networks.router_claims import RouterClaims
 from lbctl.openflow.inbound import PacketIn
-from lbctl.openflow.messages import FROM_CONTROLLER, ModifyEntries, PacketOut, portions
+from lbctl.openflow.messages import FROM_CONTROLLER, ModifyEntries, PacketOut, entry_messages
 from lbctl.openflow.ports import Ports
 from lbctl.site.model import Hop
 from lbctl.switches.switch import Switch
@@ -175,7 +175,7 @@ class Neighbourhood:
                 entry.next_hop = mac
                 serving.table.changed(entry)
             out += [ToSwitch(name, message) for name in serving.holders if self._ground.switches[name].ready
-                    for message in portions(ModifyEntries, entries)]
+                    for message in entry_messages(ModifyEntries, entries)]
         return out
 
     def probe(self, switch: Switch) -> Outbox:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from lbctl.frames.packets import ACK, FIN, RST, SYN
 from lbctl.openflow.cookies import Kind, flow_cookie
@@ -18,62 +19,63 @@ PRIORITY_TAG, ANY_TAG = (0x1000, 0x1FFF), (0x1000, 0x1000)
 """vlan_vid, value and mask: a tag that names no VLAN (IEEE 802.1Q: VLAN 0, a priority only); any tag."""
 
 
-@dataclass(frozen=True, slots=True)
-class SetField:
+# Actions. Tuples, since they are looked up very often; `action` tells kinds with equal values apart.
+
+class SetField(NamedTuple):
     field: str
     value: str | int
+    action: str = "set_field"
 
 
-@dataclass(frozen=True, slots=True)
-class MoveField:
+class MoveField(NamedTuple):
     """Copies a whole field into another of the same width (`bits`); of `metadata`, the low bits."""
 
     source: str
     target: str
     bits: int
+    action: str = "move"
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     port: int
+    action: str = "output"
 
 
-@dataclass(frozen=True, slots=True)
-class Simple:
+class Simple(NamedTuple):
     """An action without a value: `in_port`, `controller`, `dec_ttl`, `pop_vlan` or `forget_in_port`."""
 
     name: str
+    action: str = "simple"
 
 
-@dataclass(frozen=True, slots=True)
-class FinTimeout:
+class FinTimeout(NamedTuple):
     """Once the flow has seen FIN or RST, it expires after `idle` seconds without a packet."""
 
     idle: int
+    action: str = "fin_timeout"
 
 
-@dataclass(frozen=True, slots=True)
-class Resubmit:
+class Resubmit(NamedTuple):
     table: str
+    action: str = "resubmit"
 
 
-@dataclass(frozen=True, slots=True)
-class SetTtl:
+class SetTtl(NamedTuple):
     """Sets the TTL (IPv6: hop limit)."""
 
     ttl: int
+    action: str = "set_ttl"
 
 
-@dataclass(frozen=True, slots=True)
-class CheckLarger:
+class CheckLarger(NamedTuple):
     """Sets a register to 1 if the frame (without checksum) has more than `length` bytes, else to 0."""
 
     length: int
     field: str
+    action: str = "check_larger"
 
 
-@dataclass(frozen=True, slots=True)
-class Learn:
+class Learn(NamedTuple):
     """Adds a flow that drops what it matches, for `seconds` after the last packet that came here (ovs-actions(7),
     learn)."""
 
@@ -82,6 +84,7 @@ class Learn:
     seconds: int
     cookie: int
     match: tuple[tuple[str, int], ...]
+    action: str = "learn"
 
 
 FlowAction = SetField | MoveField | Output | Simple | FinTimeout | Resubmit | SetTtl | CheckLarger | Learn
@@ -103,6 +106,8 @@ class PipelineError(ValueError):
     """A flow that its table's declaration does not allow: a programming error, found when the flow is built."""
 
 
+KEPT_ACTIONS = 1 << 12
+"""Actions that are not written again: many flows have the same."""
 KEPT_FLOWS = 1 << 16
 """Flows that are not built again for the next LB: most are the same on all of them."""
 
@@ -139,6 +144,10 @@ class Flow:
                 raise PipelineError(f"table {self.table} may not resubmit to {action.table}")
         if self.goto and (self.goto not in declared.next or number(self.goto) <= declared.number):
             raise PipelineError(f"table {self.table} may not go to {self.goto}")
+
+    def __hash__(self) -> int:
+        """Its cookie has a digest of all else."""
+        return hash((self.cookie, self.table, self.priority))
 
     @property
     def identity(self) -> Identity:
@@ -205,6 +214,7 @@ _MATCH_ORDER = ("reg0", "reg1", "reg2", "reg3", "tunnel_id", "tun_ipv4_src", "me
                 "ipv4_src", "ipv4_dst", "ipv6_src", "ipv6_dst", "arp_spa", "arp_tpa", "arp_op", "arp_sha", "arp_tha",
                 "nw_ttl", "ip_frag", "icmpv4_type", "icmpv6_type", "ipv6_nd_target",
                 "tcp_src", "udp_src", "tcp_dst", "udp_dst", "tcp_flags")
+_MATCH_PLACES = {field: place for place, field in enumerate(_MATCH_ORDER)}
 _HEX = ("reg0", "reg1", "reg2", "reg3", "tunnel_id", "metadata")
 _SIMPLE_TEXTS = {"controller": "CONTROLLER:65535", "in_port": "IN_PORT", "forget_in_port": "load:0->NXM_OF_IN_PORT[]"}
 _PROTOCOLS: dict[tuple[MatchValue, MatchValue | None], str] = {
@@ -217,9 +227,7 @@ _PROTOCOLS: dict[tuple[MatchValue, MatchValue | None], str] = {
 
 def _match_text(match: Match) -> list[str]:
     texts = [_PROTOCOLS[match["eth_type"], match.get("ip_proto")]] if "eth_type" in match else []
-    for field in _MATCH_ORDER:
-        if field not in match:
-            continue
+    for field in sorted([field for field in match if field in _MATCH_PLACES], key=_MATCH_PLACES.__getitem__):
         value = match[field]
         if field == "ip_frag":
             texts.append("nw_frag=yes")
@@ -247,6 +255,7 @@ def _moved(field: str, bits: int) -> str:
     return _MOVE_NAMES[field] + (f"[0..{bits - 1}]" if field == "metadata" else "[]")
 
 
+@lru_cache(maxsize=KEPT_ACTIONS)
 def _action_text(action: FlowAction) -> str:
     match action:
         case SetField(field, value):

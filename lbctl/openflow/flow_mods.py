@@ -14,6 +14,7 @@ from socket import AF_INET, AF_INET6, inet_pton
 
 from lbctl.frames.packets import parse_mac
 from lbctl.openflow.flow import (
+    KEPT_ACTIONS,
     KEPT_FLOWS,
     CheckLarger,
     FinTimeout,
@@ -30,8 +31,6 @@ from lbctl.openflow.flow import (
 )
 from lbctl.openflow.tables import number
 
-KEPT_ACTIONS = 1 << 12
-"""Actions that are not encoded again: many flows have the same."""
 ADD, DELETE_STRICT = 0, 4
 """Commands."""
 VERSION, FLOW_MOD = 5, 14

@@ -127,7 +127,7 @@ AT_ONCE = 500
 """Entries in one message, of many that nobody waits for: others' messages get their turn between them."""
 
 
-def portions(
+def entry_messages(
     kind: type[AddEntries] | type[ModifyEntries] | type[DeleteEntries], entries: Sequence[Entry]
 ) -> list[Message]:
     """Messages of that kind for all of the entries."""

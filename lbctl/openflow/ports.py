@@ -48,7 +48,10 @@ class Ports:
 
     def hops(self, external_ip: ExternalIp) -> dict[Address, Hop]:
         """Those of its hops that there is a port to."""
-        return {server: hop for server, hop in external_ip.hops().items()
+        hops = external_ip.hops()
+        if all(hop.tunnel is None or hop.tunnel.transport in self.tunnels for hop in hops.values()):
+            return hops
+        return {server: hop for server, hop in hops.items()
                 if hop.tunnel is None or hop.tunnel.transport in self.tunnels}
 
     def inside(self, external_ip: ExternalIp) -> list[Port]:

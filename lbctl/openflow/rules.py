@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
+from typing import TypeVar
 
 from lbctl.frames import mld
 from lbctl.frames.discovery import (
@@ -74,6 +75,7 @@ from lbctl.values.protocols import (
 from lbctl.values.side import EXTERNAL, INTERNAL
 from lbctl.values.transfer import TransferMode
 
+T = TypeVar("T")
 BATCH = 50
 """Servers, or flows, that are computed in one go."""
 ICMP_ERRORS = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
@@ -209,15 +211,21 @@ def _entrance_flows(ports: Ports, tunnels: Iterable[Tunnel]) -> Iterator[Flow]:
 
 def external_ip_flows(external_ip: ExternalIp, role: Role, ports: Ports) -> Iterator[Flow]:
     """The flows of one external IP on an LB with that role."""
+    owner = owner_of(external_ip.address.packed)
+    yield from external_ip_source_flows(external_ip, owner, ports)
+    yield from _check_flows(external_ip, owner, ports)
+    yield from role_flows(external_ip, role, ports)
+
+
+def role_flows(external_ip: ExternalIp, role: Role, ports: Ports) -> Iterator[Flow]:
+    """Those of them that are others with another role."""
     address, owner = external_ip.address, owner_of(external_ip.address.packed)
     if role.arp:
         yield from responder(owner, ports.external, address, router=False)
         for internal in external_ip.internal_addresses():
             for port in ports.inside(external_ip):
                 yield from responder(owner, port, internal, internal == external_ip.gateway, _back(port, ports))
-    yield from external_ip_source_flows(external_ip, owner, ports)
     yield from _mode_flows(external_ip, owner, role, ports)
-    yield from _check_flows(external_ip, owner, ports)
     if role.mode is not None:
         for port in (ports.external, ports.internal):
             yield echo_responder(owner, port, address)
@@ -282,9 +290,9 @@ def _opens(protocol: str) -> Match:
 def neighbour_flows(hops: Iterable[Hop], routers: Iterable[Address], ports: Ports) -> Iterator[Flow]:
     """What shows the controller that a next hop has told its MAC unasked (gratuitous ARP, unsolicited
     advertisement)."""
-    known = {(hop.address, hop.tunnel, ports.to(hop.tunnel)) for hop in hops}
-    known |= {(router, None, ports.external) for router in routers}
-    for address, tunnel, port in sorted(known, key=lambda place: (place[2].number, address_order(place[0]))):
+    outside = ((router, None, ports.external) for router in sorted(routers, key=address_order))
+    inside = ((hop.address, hop.tunnel, ports.to(hop.tunnel)) for hop in hops)
+    for address, tunnel, port in _each_once(itertools.chain(outside, inside)):
         where = comes_by(port, tunnel)
         if isinstance(address, IPv4Address):
             told: list[Match] = [{"arp_spa": str(address), "arp_tpa": str(address)}]
@@ -296,6 +304,14 @@ def neighbour_flows(hops: Iterable[Hop], routers: Iterable[Address], ports: Port
             told = [{"ipv6_nd_target": str(address)}]
         for fields in told:
             yield flow(Kind.SERVER_ARP, 0, "arp", 110, {**where, **head, **fields}, CONTROLLER, meter=METER_ARP)
+
+
+def _each_once(items: Iterable[T]) -> Iterator[T]:
+    seen: set[T] = set()
+    for item in items:
+        if item not in seen:
+            seen.add(item)
+            yield item
 
 
 def all_flows(external_ips: Iterable[ExternalIp], roles: Mapping[Address, Role],
@@ -310,11 +326,14 @@ def flow_portions(external_ips: Iterable[ExternalIp], roles: Mapping[Address, Ro
                   neighbours: Mapping[Address, str], ports: Ports, watched: Watched | None = None,
                   internal: Internal = NO_NETWORKS) -> Iterator[list[Flow]]:
     """Everything that an LB should hold besides its access table, a few flows at a time; what roles and neighbours say
-    counts when they are asked for. neighbours: the MAC of each next hop that is known; watched: how other LBs' probes
-    mean it."""
+    counts when they are asked for. A portion may be empty: that has taken some time, too. neighbours: the MAC of
+    each next hop that is known; watched: how other LBs' probes mean it."""
     external_ips = list(external_ips)
     prefixes = {*internal.networks, *(prefix for external_ip in external_ips for prefix in external_ip.inside)}
-    hops = {server: hop for external_ip in external_ips for server, hop in ports.hops(external_ip).items()}
+    hops: dict[Address, Hop] = {}
+    for several in portions(external_ips, BATCH):
+        hops |= {server: hop for external_ip in several for server, hop in ports.hops(external_ip).items()}
+        yield []
     routers = {external_ip.router for external_ip in external_ips if external_ip.router}
     tunnels = sorted({replace(hop.tunnel, mtu=0) for hop in hops.values() if hop.tunnel}, key=str)
     yield [*base_flows(ports, tunnels), *source_flows(ports, internal), *inside_flows(sorted(prefixes, key=str))]

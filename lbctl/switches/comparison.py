@@ -24,8 +24,8 @@ from lbctl.values.portions import portions
 
 AT_ONCE = 500
 """Flows: some 2 ms."""
-ONE = 1 << 32
-"""One flow, above the 32 bits of its digest, in a sum of digests."""
+ONE = 1 << 48
+"""One flow, in a sum of digests, which have 32 bits: above those of 65 536 with the same cookie."""
 Sums = tuple[int, int]
 """Of rules: their cookies, their digests."""
 

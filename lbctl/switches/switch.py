@@ -14,7 +14,7 @@ from lbctl.openflow.flow import Flow, Identity
 from lbctl.openflow.messages import AddFlows, DeleteCookie, DeleteFlows, Message
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.probe_rules import Watched
-from lbctl.openflow.rules import ABSENT, Role, all_flows, external_ip_flows, flow_portions
+from lbctl.openflow.rules import ABSENT, Role, all_flows, external_ip_flows, flow_portions, role_flows
 from lbctl.openflow.slice_rules import way_back_flows
 from lbctl.openflow.source_rules import Internal
 from lbctl.openflow.tables import number
@@ -75,6 +75,9 @@ class Switch:
         self.ports = {role: PortState(name) for role, name in lb.ports().items()}
         """By what they are for: external, internal, or a transport."""
         self.roles: dict[Address, Role] = {}
+        """Read only: see expect."""
+        self.served_version = 0
+        """Another one once other external IPs have a transfer mode here."""
         self.neighbours: dict[Address, str] = {}
         """The MACs of next hops and routers that are known here."""
         self.hearing = Hearing()
@@ -158,12 +161,19 @@ class Switch:
         self.lb, self.limits = lb, limits
         self.set_ports(self.ports_reported)
 
+    def expect(self, address: Address, role: Role) -> None:
+        """What it is to do for an external IP from when it has been read back on."""
+        if bool(role.mode) != bool(self.role(address).mode):
+            self.served_version += 1
+        self.roles[address] = role
+
+    def forget(self, address: Address) -> None:
+        """It is no external IP any more."""
+        self.expect(address, ABSENT)
+        del self.roles[address]
+
     def role(self, address: Address) -> Role:
         return self.roles.get(address, ABSENT)
-
-    def served(self) -> frozenset[Address]:
-        """The external IPs that have a transfer mode here."""
-        return frozenset(address for address, role in self.roles.items() if role.mode)
 
     def disconnected(self, reason: str, now: float) -> None:
         self.state, self.reason, self.lost_at = "disconnected", reason, now
@@ -192,12 +202,12 @@ class Switch:
     def set_role(self, external_ip: ExternalIp, role: Role) -> list[Message]:
         """Changes what the LB does for one external IP; at once if it is ready, else when it has been read back."""
         before = self.role(external_ip.address)
-        self.roles[external_ip.address] = role
+        self.expect(external_ip.address, role)
         ports = self.of_ports
         if not self.ready or ports is None:
             return []
-        old = {flow.identity: flow for flow in external_ip_flows(external_ip, before, ports)}
-        new = {flow.identity: flow for flow in external_ip_flows(external_ip, role, ports)}
+        old = {flow.identity: flow for flow in role_flows(external_ip, before, ports)}
+        new = {flow.identity: flow for flow in role_flows(external_ip, role, ports)}
         return self._apply(new, old)
 
     def has_role(self, external_ip: ExternalIp, role: Role, held: Counter[tuple[str, int]]) -> bool:

@@ -12,7 +12,7 @@ import structlog
 P = ParamSpec("P")
 R = TypeVar("R")
 
-log = structlog.get_logger("lbctl")
+log = structlog.get_logger("lbctl").bind()
 
 
 def tell(event: str, /, level: str = "info", **keys: object) -> None:

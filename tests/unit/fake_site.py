@@ -496,8 +496,10 @@ class FakeSite:
     def _reset(self, packet: packets.Packet, at: str) -> None:
         """An error names the ack of the packet that it answers, or one more than the number of a SYN."""
         number = packet.ack - 1 if packet.tcp_flags & ACK and not packet.seq else packet.seq
-        conversation = self._conversation(number, f"the {at} got a RST")
-        if conversation and conversation.live:
+        if not 0 < number <= len(self.conversations):
+            return  # of a forged segment
+        conversation = self.conversations[number - 1]
+        if conversation.live:
             self.violations.append(f"the {at} of live connection {number} got a RST")
 
     def _error(self, frame: bytes, at: str) -> None:

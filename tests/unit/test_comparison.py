@@ -25,8 +25,7 @@ def made(arp_op: int, cookie: int = COOKIE) -> Flow:
 def record(flow: Flow, tail: bytes = b"") -> bytes:
     """Of a flow-statistics reply; tail: what it does."""
     body = repr(flow.match).encode() + tail
-    head = struct.pack("!HBxIIHHHH4xQQQ", 48 + len(body), number(TABLE), 0, 0, flow.priority, 0, 0, 0, flow.cookie, 0, 0)
-    return head + body
+    return struct.pack("!HBx8xH10xQ16x", 48 + len(body), number(TABLE), flow.priority, flow.cookie) + body
 
 
 def compare(held: Held, before: Look | None, there: Iterable[bytes],

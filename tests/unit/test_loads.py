@@ -17,8 +17,16 @@ OWNER = 0xC6336401
 PERIOD = 2.0
 
 
-def switch(name: str, ready: bool = True, served: set[int] = frozenset()):
-    return SimpleNamespace(lb=SimpleNamespace(name=name), ready=ready, served=lambda: frozenset(served))
+def switch(name: str, ready: bool = True, served_version: int = 0):
+    return SimpleNamespace(lb=SimpleNamespace(name=name), ready=ready, served_version=served_version)
+
+
+class Directory(list):
+    """Of external IPs."""
+
+    @property
+    def by_owner(self) -> dict[int, object]:
+        return {serving.owner: serving for serving in self}
 
 
 class World:
@@ -32,7 +40,7 @@ class World:
         self.flows: dict[str, dict[int, list[float]]] = {"lb-a": {}, "lb-b": {}}
         """LB -> cookie -> [packets, since when]"""
         self.ready = {"lb-a", "lb-b"}
-        self.served: dict[str, set[int]] = {"lb-a": set(), "lb-b": set()}
+        self.served_version: Counter[str] = Counter()
         self.read: Counter[str] = Counter()
         self.seen: list[float] = []
 
@@ -41,24 +49,25 @@ class World:
 
     def install(self, lb: str, digest: int = 1, packets: float = 0.0) -> None:
         self.flows[lb][self.cookie(digest)] = [packets, self.now]
-        self.served[lb].add(OWNER)
+        self.served_version[lb] += 1
 
     def forget(self, lb: str) -> None:
         """The flow of the external IP there becomes one that answers with errors, with the same counters."""
         self.flows[lb][self.cookie(2, Kind.UNASSIGNED)] = self.flows[lb].pop(self.cookie())
-        self.served[lb].discard(OWNER)
+        self.served_version[lb] += 1
 
     def come_back(self, lb: str) -> None:
         self.flows[lb][self.cookie()] = self.flows[lb].pop(self.cookie(2, Kind.UNASSIGNED))
-        self.served[lb].add(OWNER)
+        self.served_version[lb] += 1
 
     def run(self, seconds: float, rate: float, lb: str = "lb-a", digest: int = 1, step: float = 0.5) -> None:
         for _ in range(int(seconds / step)):
             self.now += step
             if self.cookie(digest) in self.flows[lb]:
                 self.flows[lb][self.cookie(digest)][0] += rate * step
-            self.ground.switches = {name: switch(name, name in self.ready, self.served[name]) for name in self.flows}
-            self.ground.external_ips = [self.serving]
+            self.ground.switches = {name: switch(name, name in self.ready, self.served_version[name])
+                                    for name in self.flows}
+            self.ground.external_ips = Directory([self.serving])
             for name, message in self.loads.tick(self.now):
                 stats = [
                     FlowStats(10, cookie, int(packets), int(packets) * 100)
@@ -140,7 +149,7 @@ def test_there_and_back(world: World) -> None:
 
 def test_many_lbs_are_asked_a_few_at_a_tick() -> None:
     switches = {f"lb-{number}": switch(f"lb-{number}") for number in range(120)}
-    loads = Loads(fake_ground(switches, settings=Settings(load_period=PERIOD)))
+    loads = Loads(fake_ground(switches, Directory(), Settings(load_period=PERIOD)))
     asked = [[name for name, _ in loads.tick(1000 + number / 20)] for number in range(20)]
     assert max(map(len, asked)) <= 25
     assert sorted(name for names in asked for name in names) == sorted(switches), "each once in a period"
@@ -174,6 +183,6 @@ def test_new_connections(world: World) -> None:
 
 def test_a_switch_that_does_not_answer_is_asked_again() -> None:
     serving = SimpleNamespace(owner=OWNER, opened=0, assigned="lb-a")
-    loads = Loads(fake_ground({"lb-a": switch("lb-a")}, [serving], Settings(load_period=PERIOD)))
+    loads = Loads(fake_ground({"lb-a": switch("lb-a")}, Directory([serving]), Settings(load_period=PERIOD)))
     asked = [len(loads.tick(float(now))) for now in range(0, 40)]
     assert 3 <= sum(asked) <= 7
