@@ -75,10 +75,10 @@ class SimulatedServing:
 
 @dataclass(slots=True)
 class SimulatedSwitch:
-    """addresses: of the external IPs that it has. neighbours: nobody needs any."""
+    """served_version: another one once it has other external IPs. neighbours: nobody needs any."""
 
     lb: LoadBalancer
-    addresses: set[Address] = field(default_factory=set)
+    served_version: int = 0
     ready: bool = True
     ports_up: bool = True
     neighbours: dict[Address, str] = field(default_factory=dict)
@@ -86,9 +86,6 @@ class SimulatedSwitch:
     @property
     def fit(self) -> bool:
         return self.ready
-
-    def served(self) -> frozenset[Address]:
-        return frozenset(self.addresses)
 
 
 @dataclass(slots=True)
@@ -139,8 +136,6 @@ class SimulatedControl:
         self.number = {name: number for number, name in enumerate(names)}
         self.switches = {lb.name: SimulatedSwitch(lb) for lb in balancers}
         self.servings = [SimulatedServing(ip, ip.load_balancer, owner_of(ip.address.packed)) for ip in ips]
-        for serving in self.servings:
-            self.switches[serving.assigned].addresses.add(serving.address)
         self._counters: dict[tuple[str, int], float] = {}
         """What an external IP's flow had counted when it left an LB: it goes on there when it comes back."""
         directory = Directory()
@@ -270,8 +265,8 @@ class SimulatedControl:
 
     def _assign(self, serving: SimulatedServing, name: str) -> None:
         self._counters[serving.assigned, serving.owner] = serving.carried
-        self.switches[serving.assigned].addresses.discard(serving.address)
-        self.switches[name].addresses.add(serving.address)
+        self.switches[serving.assigned].served_version += 1
+        self.switches[name].served_version += 1
         serving.assigned, serving.carried = name, self._counters.get((name, serving.owner), 0.0)
 
     def places(self) -> Numbers:

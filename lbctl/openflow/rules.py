@@ -333,7 +333,8 @@ def flow_portions(external_ips: Iterable[ExternalIp], roles: Mapping[Address, Ro
     hops: dict[Address, Hop] = {}
     for several in portions(external_ips, BATCH):
         hops |= {server: hop for external_ip in several for server, hop in ports.hops(external_ip).items()}
-        yield []
+        if len(several) == BATCH:
+            yield []
     routers = {external_ip.router for external_ip in external_ips if external_ip.router}
     tunnels = sorted({replace(hop.tunnel, mtu=0) for hop in hops.values() if hop.tunnel}, key=str)
     yield [*base_flows(ports, tunnels), *source_flows(ports, internal), *inside_flows(sorted(prefixes, key=str))]
