@@ -65,6 +65,9 @@ class Departures:
 
     def _look(self, serving: Serving, changed: bool, now: float) -> Outbox:
         """changed: have the services become others?"""
+        if not any(protocol == UDP for protocol, _ in serving.services):
+            self._drained.pop(serving.owner, None)
+            return []
         before, drained = self._drained.get(serving.owner, {}), dict[tuple[Place, Endpoint], float]()
         self._drained[serving.owner] = drained
         served, staying, leaving = set[bytes](), set[bytes](), set[bytes]()
@@ -80,8 +83,6 @@ class Departures:
                 late = which in drained and now >= drained[which] + serving.settings.udp_drain_timeout
                 to = server_key(UDP, server.address.packed, server.port) + port
                 (leaving if late or server in silent else staying).add(to)
-        if not served:
-            return []
         stay, leave = {to[:-2] for to in staying}, {to[:-2] for to in leaving}
         suspects = {key for key in serving.table.connections_to
                     if key[0] == UDP and (changed or key in leave or key not in stay)}

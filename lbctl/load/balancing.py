@@ -152,10 +152,12 @@ class Balancing:
             return out
         run.under_way = [record for record in run.under_way if record.ended is None]
         free = self._ground.site.rebalance.at_once - len(run.under_way)
-        usable = self._usable() if run.waiting and free > 0 else set()
-        if usable and run.loads_of != self._loads.version:
+        ready = run.waiting and free > 0
+        if ready and run.loads_of != self._loads.version:
             run.loads, run.loads_of = self._as_if_done(run), self._loads.version
-        loads = run.loads
+            if run.moves:  # else it begins just now
+                return out  # of a large site, that was enough for one go
+        loads, usable = run.loads, self._usable() if ready else set()
         while run.waiting and free > 0:
             planned = run.waiting.popleft()
             if reason := self._useless(run, planned, loads, usable):
