@@ -245,7 +245,7 @@ class Slices:
             _name(serving, place): SavedSlices(tuple(slicing.owners), {
                 number: server for change in slicing.changes for number, server in change.before.items()
                 if change.step in (Step.NARROWED, Step.SWITCHED)}, slicing.by_client, serving.config.router)
-            for serving in self._ground.external_ips for place, slicing in serving.slices.items()})
+            for serving in self._ground.external_ips if serving.slices for place, slicing in serving.slices.items()})
 
 
 def _take_over(serving: Serving, place: Place, saved: SavedSlices) -> None:

@@ -303,8 +303,12 @@ class _Index:
     def behind(self) -> dict[Address, list[ExternalIp]]:
         found: dict[Address, list[ExternalIp]] = {}
         for serving in self._servings:
-            for address in serving.next_hops():
-                found.setdefault(address, []).append(serving.config)
+            config = serving.config
+            routers = [config.router] if config.router else []
+            for address in [*(hop.address for hop in config.hops().values()), *routers]:
+                configs = found.setdefault(address, [])
+                if not configs or configs[-1] is not config:
+                    configs.append(config)
         return found
 
 

@@ -31,7 +31,7 @@ from lbctl.switches.switch import Switch
 from lbctl.values.portions import portions
 
 TABLE = "transfer_mode"
-AT_ONCE = 1000
+AT_ONCE = 500
 """External IPs that are counted or smoothed at a tick, about: of a larger site, others follow with the next one."""
 PERIODS = 3.0
 """Periods after which a change has gone into the smoothed value by 1 - 1/e."""
@@ -222,7 +222,8 @@ class Loads:
         """What each LB carries: the sum of its external IPs' weights."""
         weights = dict.fromkeys(self._ground.switches, 0.0)
         for serving in self._ground.external_ips:
-            weights[serving.assigned] += self.weight(serving)
+            load = self.of(serving)
+            weights[serving.assigned] += load.packets + PACKETS_PER_CONNECTION * load.opened
         return weights
 
     def of(self, serving: Serving) -> Load:

@@ -15,6 +15,7 @@ from lbctl.ground.move_record import MoveRecord
 from lbctl.ground.serving import Serving
 from lbctl.ground.tokens import Confirmation
 from lbctl.moves.actions import HOLDING, SERVING_UNANNOUNCED, Action, Confirmed
+from lbctl.moves.assigned import Assigned
 from lbctl.moves.carrying_out import CarryingOut
 from lbctl.moves.move import Move, NotAbortable, ResumedMove
 from lbctl.moves.needs import EntrySource, Fitness
@@ -41,6 +42,7 @@ class Movement:
         """The last ones, in the order of their ends."""
         self._recovering: dict[str, float] = {}
         """Id of an unfinished move of an earlier controller -> until when both LBs are waited for."""
+        self._assigned = Assigned(ground.external_ips)
         self._last_id = 0
         self.hurried = False
         """Would it do more, if it were told the time again?"""
@@ -203,21 +205,13 @@ class Movement:
             for move in self.running()
             if self._is_unfinished(move) and not isinstance(move, Takeover)
         }
-        return replace(
-            state,
-            assigned={serving.address: self._assigned_for_good(serving) if serving.move else serving.assigned
-                      for serving in self._ground.external_ips},
-            unfinished=unfinished,
-        )
+        # Where a new controller shall take it to be: a failover is not finished but begun anew.
+        begun_anew = {move.record.external_ip: move.record.source for move in self.running()
+                      if isinstance(move, Takeover) and self._is_unfinished(move)}
+        return replace(state, assigned=self._assigned.now() | begun_anew, unfinished=unfinished)
 
     def _is_unfinished(self, move: Move) -> bool:
         return move.record.id in self._carrying_out.unfinished
-
-    def _assigned_for_good(self, serving: Serving) -> str:
-        """Where a new controller shall take it to be: a failover is not finished but begun anew."""
-        assert serving.move, "nothing is for good otherwise"
-        move = self._running[serving.move.id]
-        return move.record.source if isinstance(move, Takeover) and self._is_unfinished(move) else serving.assigned
 
     def restore(self, state: State, now: float) -> None:
         """Takes up the moves that an earlier controller had not finished, once both LBs have been read back."""

@@ -20,7 +20,9 @@ THAW_INTERVAL = 3600.0
 
 
 def install() -> None:
-    """From now on what survives a full collection is frozen."""
+    """From now on what survives a full collection is frozen; what there is by now, at once."""
+    gc.collect()
+    gc.freeze()
     gc.set_threshold(*THRESHOLDS)
     gc.callbacks.append(_freeze)
 
