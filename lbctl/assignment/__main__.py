@@ -1,7 +1,8 @@
 """`python -m lbctl.assignment`: computes one assignment, in a process of its own. What it reads and writes is pickled.
 
 It reads an algorithm; a problem without external IPs; these (Demand) in portions; where they are now, (address, LB), in
-portions. It writes a plan without moves, and these in portions; or the Unassignable that says why there is none.
+portions. It writes a plan without target and moves, and these in portions; or the Unassignable that says why
+there is none.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import pickle
 import sys
 from dataclasses import replace
+from itertools import chain
 from typing import BinaryIO
 
 from lbctl.assignment import Demand, Problem, Unassignable, assign
@@ -21,7 +23,7 @@ EXACT_SECONDS = 5.0
 """For the exact algorithm, which then gives the best that it knows."""
 NICE = 10
 PORTION = 200
-"""Moves that the reader unpickles in one go."""
+"""Addresses or moves that the reader unpickles in one go."""
 
 
 def read(file: BinaryIO) -> Problem:
@@ -50,9 +52,9 @@ def main() -> None:
         except Unassignable as error:
             pickle.dump(error, answer)
             return
-        pickle.dump(replace(plan, moves=()), answer)
-        for moves in portions(plan.moves, PORTION):
-            pickle.dump(moves, answer)
+        pickle.dump(replace(plan, target={}, moves=()), answer)
+        for some in chain(portions(plan.target.items(), PORTION), portions(plan.moves, PORTION)):
+            pickle.dump(some, answer)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 
-from lbctl.assignment import Plan, Problem, Unassignable
+from lbctl.assignment import Plan, PlannedMove, Problem, Unassignable
 from lbctl.values.portions import portions
 from ryu_apps.shell import programs
 from ryu_apps.shell.threads import Threads
@@ -21,13 +21,15 @@ def solve(problem: Problem, algorithm: str, threads: Threads) -> Plan | Unassign
     """A plan, or why there is none. Only the caller's green thread waits."""
     try:
         whole = chain([algorithm], _portions(problem))
-        answer, *moves = programs.run(["lbctl.assignment"], whole, PATIENCE, threads)
+        answer, *parts = programs.run(["lbctl.assignment"], whole, PATIENCE, threads)
     except programs.Unfinished as reason:
         return Unassignable(f"no assignment was found: {reason}; try the algorithm heuristic")
     if isinstance(answer, Unassignable):
         return answer
     plan: Plan = answer
-    return replace(plan, moves=tuple(chain.from_iterable(moves)))
+    rest = list(chain.from_iterable(parts))
+    moves = tuple(each for each in rest if isinstance(each, PlannedMove))
+    return replace(plan, target=dict(rest[:len(rest) - len(moves)]), moves=moves)
 
 
 def _portions(problem: Problem) -> Iterator[object]:

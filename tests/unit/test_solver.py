@@ -24,8 +24,9 @@ def test_a_problem_in_portions(count: int) -> None:
     assert read(file) == given
 
 
-def test_a_plan_from_the_process() -> None:
-    given = problem(30, 4, "uniform", 1)
+@pytest.mark.parametrize("count", [30, 500])
+def test_a_plan_from_the_process(count: int) -> None:
+    given = problem(count, 4, "uniform", 1)
     plan = solver.solve(given, "heuristic", THREADS)
     assert plan == assign(given, "heuristic", 1.0) and plan.moves
 
