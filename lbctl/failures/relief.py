@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from lbctl.failures.detection import Detection
@@ -15,6 +15,7 @@ from lbctl.ground.move_record import MoveRecord
 from lbctl.ground.serving import Serving
 from lbctl.moves.takeover import LbFailure
 from lbctl.values.addresses import Address
+from lbctl.values.portions import portions
 from lbctl.values.refused import Refused
 
 FIRST_RETRY, LAST_RETRY = 0.5, 30.0
@@ -66,9 +67,10 @@ class Relief:
         self._told: set[str] = set()
         """Failed LBs that nobody can take over from, as the log has said."""
 
-    def order(self, name: str, now: float) -> tuple[list[MoveRecord], Outbox]:
-        """Takes all external IPs of that LB away, whether it has failed or not. Raises Refused: unknown LB, no other
-        LB, a move is running (the failovers that are running are returned)."""
+    def order(self, name: str, now: float) -> Iterator[tuple[list[MoveRecord], Outbox]]:
+        """Takes all external IPs of that LB away, whether it has failed or not, some with each step; what is to be
+        sent is sent before the next one. The failovers that are running count as its moves. Raises Refused: unknown LB,
+        no other LB, another move is running."""
         source = self._ground.switches.get(name)
         if source is None:
             raise Refused(404, "Unknown load balancer", f"this site has no load balancer {name}")
@@ -89,7 +91,19 @@ class Relief:
             raise Refused(409, "No other load balancer", f"no load balancer but {name} is ready, with both ports up")
         if failure is None and not source.ready:
             failure = self._detection.declare(name, "by order: it is not connected")
-        return self._start({serving: chosen[serving.address] for serving in orphans}, failure, now, running)
+        return self._ordered(name, [(serving, chosen[serving.address]) for serving in orphans], failure, running, now)
+
+    def _ordered(self, name: str, orphans: list[tuple[Serving, str]], failure: LbFailure | None,
+                 running: list[MoveRecord], now: float) -> Iterator[tuple[list[MoveRecord], Outbox]]:
+        yield running, []
+        for some in portions(orphans, STARTED_AT_ONCE):
+            # Meanwhile it may have been believed to have failed, and some may have begun.
+            begun = [serving.move for serving, _ in some if serving.move and serving.move.source == name]
+            failed = self._detection.failed()
+            chosen = {serving: target for serving, target in some if serving.assigned == name and not serving.move
+                      and self._can_take(target, failed)}
+            records, out = self._start(chosen, failed.get(name, failure), now)
+            yield begun + records, out
 
     def tick(self, now: float) -> Outbox:
         """Starts what has become due."""
@@ -175,10 +189,10 @@ class Relief:
         switch = self._ground.switches.get(name)
         return switch is not None and switch.fit and switch.ports_up and name not in failed
 
-    def _start(self, takers: dict[Serving, str], failure: LbFailure | None, now: float,
-               running: Iterable[MoveRecord] = ()) -> tuple[list[MoveRecord], Outbox]:
+    def _start(self, takers: dict[Serving, str], failure: LbFailure | None,
+               now: float) -> tuple[list[MoveRecord], Outbox]:
         out: Outbox = []
-        records = list(running)
+        records: list[MoveRecord] = []
         for serving, target in takers.items():
             if failure is None:
                 record, effects = self._mover.free(serving, target, now)

@@ -10,7 +10,7 @@ from lbctl.openflow.flow import Flow, Identity
 from lbctl.openflow.messages import AddFlows, DeleteFlows, Message
 from lbctl.switches.switch import Switch
 
-NOTHING = 10
+NOTHING = 5
 """As many flows an empty portion takes as long as."""
 CHEAPER = 8
 """How many flows are looked up in the time that it takes to make one."""

@@ -41,8 +41,11 @@ class Orders:
 
     def fail_over(self, name: str) -> list[MoveRecord]:
         """Returns the records of its moves. Raises Refused."""
-        records, out = self._control.relief.order(name, self.now())
-        self._effects.carry_out(out)
+        records: list[MoveRecord] = []
+        for some, out in self._control.relief.order(name, self.now()):
+            self._effects.carry_out(out)
+            records += some
+            self.pause()
         return records
 
     def abort_move(self, id: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lbctl.control import ControlFunction
 from lbctl.ground.effects import Outbox, ToSwitch
+from lbctl.ground.move_record import MoveRecord
 from lbctl.openflow.messages import Message
 from lbctl.site.model import Site
 
@@ -16,3 +17,9 @@ def sent(out: Outbox, lb: str | None = None) -> list[Message]:
 def use_file(control: ControlFunction, file: Site, now: float) -> Outbox:
     """Another site file, with nothing in between."""
     return [effect for out in control.services.use_file(file, now) for effect in out]
+
+
+def fail_over(control: ControlFunction, name: str, now: float) -> tuple[list[MoveRecord], Outbox]:
+    """By order, all at once: the moves, and what is sent."""
+    steps = list(control.relief.order(name, now))
+    return [record for records, _ in steps for record in records], [effect for _, out in steps for effect in out]

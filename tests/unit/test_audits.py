@@ -18,6 +18,7 @@ from lbctl.openflow.messages import AddFlows, ReadFlows
 from lbctl.openflow.tables import TABLES, number
 from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
+from tests.unit.effects import fail_over
 from tests.unit.fake_site import FakeSite, site
 from tests.unit.fake_switch import Event, Installed
 
@@ -139,7 +140,7 @@ def test_an_lb_that_refuses_is_unfit_until_it_takes_it(world) -> None:
     with pytest.raises(Refused, match="unfit"):
         world.control.movement.start(ADDRESS, "lb-b", Strategy.PRECOPY, world.now)
     with pytest.raises(Refused, match="no load balancer but"):
-        world.control.relief.order("lb-a", world.now)
+        fail_over(world.control, "lb-a", world.now)
     assert world.control.balancing.problem().capacities[1].drained
     switch.full = set()
     world.settle(2 * LAST_RETRY, step=0.5)

@@ -15,7 +15,7 @@ from lbctl.load.loads import PERIODS, Load
 from lbctl.site.model import PACKETS_PER_CONNECTION, Rebalance
 from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
-from tests.unit.effects import use_file
+from tests.unit.effects import fail_over, use_file
 from tests.unit.fake_site import FakeSite, site
 
 IPS = tuple(IPv4Address(f"198.51.100.{number}") for number in range(1, 5))
@@ -155,7 +155,7 @@ def test_a_drained_lb_takes_nothing_over_unless_it_is_the_last() -> None:
     world = World()
     world.post(world.control.balancing.set_drained("lb-b", True))
     world.disconnect("lb-a", lose_tables=True)
-    moves, out = world.control.relief.order("lb-a", world.now)
+    moves, out = fail_over(world.control, "lb-a", world.now)
     assert {move.target for move in moves} == {"lb-c"}
     world.post(out)
 

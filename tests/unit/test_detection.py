@@ -19,7 +19,7 @@ from lbctl.openflow.probe_rules import FENCE_SECONDS, LEARNED_COOKIE, Watched
 from lbctl.store import FileStore, State, StoreError, new_fence_code
 from lbctl.switches.switch import PortState
 from lbctl.values.refused import Refused
-from tests.unit.effects import use_file
+from tests.unit.effects import fail_over, use_file
 from tests.unit.fake_ground import fake_ground
 from tests.unit.fake_site import EXTERNAL, INTERNAL, LB_NAMES, ROUTER_MAC
 from tests.unit.faulty_site import FaultySite, kept_site
@@ -242,21 +242,21 @@ def test_retries_are_rarer_each_time(world) -> None:
 
 
 def test_an_order_returns_what_is_running_already(world) -> None:
-    moves, out = world.control.relief.order("lb-a", world.now)
+    moves, out = fail_over(world.control, "lb-a", world.now)
     world.post(out)
     assert len(moves) == 3
-    again, out = world.control.relief.order("lb-a", world.now)
+    again, out = fail_over(world.control, "lb-a", world.now)
     assert again == moves and not out
     world.rest()
     assert "lb-a" not in places(world)
     with pytest.raises(Refused):
-        world.control.relief.order("lb-x", world.now)
+        fail_over(world.control, "lb-x", world.now)
 
 
 def test_an_order_for_one_that_is_not_connected(world) -> None:
     """It is fenced though nobody has taken it for failed yet, and stays so."""
     world.disconnect("lb-a")
-    _, out = world.control.relief.order("lb-a", world.now)
+    _, out = fail_over(world.control, "lb-a", world.now)
     world.post(out)
     go_on(world, 8)
     assert "lb-a" not in places(world)

@@ -21,6 +21,7 @@ from lbctl.moves.actions import Fence
 from lbctl.moves.takeover import Takeover
 from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
+from tests.unit.effects import fail_over
 from tests.unit.exploring import explore
 from tests.unit.fake_site import LB_NAMES
 from tests.unit.faulty_site import PORTS, FaultySite, kept_site
@@ -169,7 +170,7 @@ class Failures(RuleBasedStateMachine):
     @rule(name=LBS)
     def order(self, name) -> None:
         try:
-            _, out = self.world.control.relief.order(name, self.world.now)
+            _, out = fail_over(self.world.control, name, self.world.now)
         except Refused:
             return
         self.world.post(out)
