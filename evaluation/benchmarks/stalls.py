@@ -153,6 +153,9 @@ def _another_file() -> Iterator[Result]:
 
         yield waits(controller, [loaded.space.path], reload).result(
             f"SIGHUP, {LARGE} external IPs of {SERVERS} servers")
+        asked = ("/v1/external-ips", "/v1/load-balancers", "/metrics")
+        yield waits(controller, [loaded.space.path], lambda: [controller.rest("GET", path) for path in asked]).result(
+            "state of all of them, and their metrics")
 
 
 def _failover() -> Iterator[Result]:

@@ -13,22 +13,35 @@ from prometheus_client.registry import Collector
 
 from lbctl import __version__
 from lbctl.api import views
-from lbctl.api.shown import Shown
+from lbctl.api.shown import Pause, Shown
 from lbctl.values.owners import owner_of
 
-__all__ = ["CONTENT_TYPE", "exposition"]
+__all__ = ["CONTENT_TYPE", "collected", "exposition"]
 
 
-def exposition(shown: Shown, now: float) -> bytes:
-    """All metrics in the text format of Prometheus."""
+def collected(shown: Shown, now: float, pause: Pause) -> list[Metric]:
+    """All of them, with their samples. pause: is called now and then, and may let others run."""
+    return list(_Metrics(shown, now, pause).collect())
+
+
+def exposition(metrics: list[Metric]) -> bytes:
+    """In the text format of Prometheus: 40 000 samples, of 1 000 external IPs with 10 servers, take 200 ms."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Metrics(shown, now))
+    registry.register(_Collected(metrics))
     return generate_latest(registry)
 
 
-class _Metrics(Collector):
-    def __init__(self, shown: Shown, now: float) -> None:
-        self._shown, self._now = shown, now
+class _Collected(Collector):
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+
+class _Metrics:
+    def __init__(self, shown: Shown, now: float, pause: Pause) -> None:
+        self._shown, self._now, self._pause = shown, now, pause
 
     def collect(self) -> Iterable[Metric]:
         yield InfoMetricFamily("lbctl_build", "The running release.", {"version": __version__})
@@ -62,7 +75,7 @@ class _Metrics(Collector):
             labels=["dp_name", "reason"])
         events = CounterMetricFamily("lbctl_events", "Whatever else is counted for a load balancer.",
                                      labels=["dp_name", "event"])
-        for lb in self._shown.site.load_balancers:
+        for lb in self._shown.each_load_balancer(self._pause):
             switch = self._shown.switch(lb)
             ready.add_metric([lb.name], float(switch.condition == "ready"))
             well.add_metric([lb.name], float(self._shown.health(lb)[0] == "well"))
@@ -89,7 +102,7 @@ class _Metrics(Collector):
         limit = GaugeMetricFamily(
             "lbctl_new_rate_limit", "Connection requests a second that are passed on, where more come than can be "
             "served.", labels=labels)
-        for ip in self._shown.site.external_ips:
+        for ip in self._shown.each_external_ip(self._pause):
             where = self._shown.assigned_to(ip.address)
             if (count := self._shown.connection_count(ip.address)) is not None:
                 connections.add_metric([where, str(ip.address)], count)
@@ -116,7 +129,7 @@ class _Metrics(Collector):
         opened = GaugeMetricFamily(
             "lbctl_service_fails_open", "1 if it takes new connections though its health checks say no.",
             labels=["external_ip", "service"])
-        for ip in self._shown.site.external_ips:
+        for ip in self._shown.each_external_ip(self._pause):
             for service in ip.services:
                 shares = self._shown.shares(ip, service)
                 opened.add_metric([str(ip.address), f"{service.protocol}/{service.port}"],
@@ -145,9 +158,10 @@ class _Metrics(Collector):
                                               f"{what.capitalize()} of an external IP, both ways.", labels=labels)
                     for what in ("packets", "bytes")}
         addresses = {owner_of(ip.address.packed): str(ip.address) for ip in self._shown.site.external_ips}
-        for (lb, owner, what), count in self._shown.carried().items():
+        for (lb, owner, what), count in list(self._shown.carried().items()):
             if owner in addresses:
                 families[what].add_metric([lb, addresses[owner]], count)
+            self._pause()
         yield from families.values()
 
     def _moves(self) -> Iterator[Metric]:

@@ -78,7 +78,7 @@ def _shown_plan(call: AnyCall, plan: Plan, run: Run | None = None) -> t.PlanView
 def list_load_balancers(call: Plain) -> Result:
     shown = call.shown
     return Result(t.LoadBalancerList(
-        load_balancers=[views.load_balancer(shown, lb) for lb in _paused(call, shown.site.load_balancers)]))
+        load_balancers=[views.load_balancer(shown, lb) for lb in shown.each_load_balancer(call.orders.pause)]))
 
 
 def get_load_balancer(call: Plain) -> Result:
@@ -108,7 +108,7 @@ def get_transfer_modes(call: Plain) -> Result:
 def list_external_ips(call: Plain) -> Result:
     shown = call.shown
     return Result(t.ExternalIpList(
-        external_ips=[views.external_ip(shown, ip) for ip in _paused(call, shown.site.external_ips)]))
+        external_ips=[views.external_ip(shown, ip) for ip in shown.each_external_ip(call.orders.pause)]))
 
 
 def get_external_ip(call: Plain) -> Result:
@@ -259,7 +259,9 @@ def get_openapi(call: Plain) -> Result:
 
 
 def get_metrics(call: Plain) -> Result:
-    return Result(metrics.exposition(call.shown, call.orders.now()), content_type=metrics.CONTENT_TYPE)
+    orders = call.orders
+    found = metrics.collected(call.shown, orders.now(), orders.pause)
+    return Result(orders.apart(metrics.exposition, found), content_type=metrics.CONTENT_TYPE)
 
 
 def _load_balancer(call: AnyCall) -> LoadBalancer:

@@ -5,8 +5,8 @@ The Ryu app carries the orders out, and waits for what they have begun (in a gre
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import ParamSpec, Protocol, TypeVar
 
 from lbctl.api.shown import Shown
 from lbctl.assignment import Plan
@@ -15,6 +15,9 @@ from lbctl.load.balancing import Run
 from lbctl.site.model import EntryKind, SchedulerName, Server, ServiceName
 from lbctl.values.addresses import Address, Endpoint
 from lbctl.values.transfer import Strategy
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class MoveOrders(Protocol):
@@ -59,3 +62,7 @@ class Orders(MoveOrders, AssignmentOrders, ServiceOrders, Protocol):
 
     def pause(self) -> None:
         """Lets others run, if this has taken long."""
+
+    def apart(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """What the function returns, which uses nothing that may change. Others run meanwhile."""
+        ...

@@ -6,7 +6,7 @@ what is read of one part. `of` puts it together, and views and metrics turn what
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -121,6 +121,9 @@ class Parts:
     checks: ChecksRead
 
 
+Pause = Callable[[], None]
+
+
 class Shown:
     """Reads a control function's parts. Addresses and names are those of the site in force."""
 
@@ -167,7 +170,26 @@ class Shown:
         addresses = [ip.address for ip in self.site.external_ips if self.assigned_to(ip.address) == lb.name]
         return sorted(addresses, key=address_order)
 
+    def each_load_balancer(self, pause: Pause) -> Iterator[LoadBalancer]:
+        """Those of the site that are still there when their turn comes. pause: is called in between, and may let others
+        run, who may bring another site file."""
+        for lb in self.site.load_balancers:
+            if lb.name in self._parts.ground.switches:
+                yield lb
+                pause()
+
     # External IPs.
+
+    def each_external_ip(self, pause: Pause) -> Iterator[ExternalIp]:
+        """Those of the site, as they are when their turn comes. pause: as of each_load_balancer."""
+        site, changed = self.site, dict[Address, ExternalIp]()
+        for ip in self.site.external_ips:
+            if self.site is not site:
+                site, changed = self.site, {other.address: other for other in self.site.external_ips}
+            now = changed.get(ip.address) if changed else ip
+            if now and self._parts.ground.external_ips.get(ip.address):
+                yield now
+                pause()
 
     def assigned_to(self, address: Address) -> str:
         """The LB."""

@@ -30,7 +30,7 @@ class Orders:
     def __init__(self, control: ControlFunction, effects: Effects, threads: Threads, now: Callable[[], float]) -> None:
         self.shown = shown.of(control)
         self.now = now
-        self.pause = Turn(threads.sleep).pause
+        self.pause, self.apart = Turn(threads.sleep).pause, threads.apart
         self._control, self._effects, self._threads = control, effects, threads
 
     def start_move(self, address: Address, to: str, strategy: Strategy, from_copies: bool) -> MoveRecord:

@@ -277,6 +277,9 @@ class FakeOrders:
     def pause(self) -> None:
         pass
 
+    def apart(self, function, *args, **kwargs):
+        return function(*args, **kwargs)
+
     def start_move(self, address: IPv4Address, to: str, strategy: Strategy, from_copies: bool = False) -> MoveRecord:
         if self.control.assigned_to(address) == to:
             raise Refused(409, "Already there", f"{address} is on {to} already.")
