@@ -18,8 +18,16 @@ from lbctl.values.refused import Refused
 def change_site(ground: Ground, needs: Needs, wanted: InForce, now: float) -> Iterator[Outbox]:
     """Makes it the site in force, a few external IPs at a time: other things may happen in between. Tells the
     difference. Raises Refused at first, with nothing changed."""
+    _check(ground, wanted.site)
+    ground.applying = True
+    try:
+        yield from _apply(ground, needs, wanted, now)
+    finally:
+        ground.applying = False
+
+
+def _apply(ground: Ground, needs: Needs, wanted: InForce, now: float) -> Iterator[Outbox]:
     site = wanted.site
-    _check(ground, site)
     staying = {external_ip.address for external_ip in site.external_ips}
     out: Outbox = []
     for serving in [serving for serving in ground.external_ips if serving.address not in staying]:

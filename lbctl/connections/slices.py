@@ -83,8 +83,11 @@ class Slices:
             keep_what_is_in_use(self._ground)
 
     def tick(self, now: float) -> Outbox:
-        """What other servers, weights and states of servers change, and what is due."""
+        """What other servers, weights and states of servers change, and what is due; as soon as the switches know of
+        the services and servers that there are."""
         out: Outbox = []
+        if not self._ground.settled:
+            return out
         look, renew = now >= self._look_at, now >= self._renew_at
         if look:
             self._look_at = now + LOOK_INTERVAL

@@ -171,8 +171,9 @@ class Audits:
             step = next(steps, None) if switch.ready and self._running.get(switch.lb.name) is audit else None
             if step is None:
                 self._comparing.popleft()
-            else:
+            elif step:
                 out += step
+                break  # messages are encoded, which takes longer
         return out
 
     def _compare(self, switch: Switch, audit: Audit, comparison: Comparison) -> Iterator[Outbox]:
@@ -189,7 +190,7 @@ class Audits:
                 # One that was deleted has taken the flows along that use it.
                 yield from self._ground.meters(name)
             audit.wrong[comparison.table] += len(found)
-            for messages in found.repair(comparison.table):
+            for messages in comparison.repair():
                 yield to_switch(name, messages)
         if audit.compared == len(TABLES):
             yield from self._ended(switch, audit)

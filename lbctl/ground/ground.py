@@ -56,6 +56,8 @@ class Ground:
         """External IPs whose packets have come to another LB lately: not all neighbours know who has them."""
         self.tokens = Tokens()
         self.resyncs = Resyncs(self.configs, lambda: self.external_ips.by_address)
+        self.applying = False
+        """Is another site file being made the one in force?"""
         self.counters: Counter[str] = Counter()
         """Of what concerns no single LB."""
         self.crashes = 0
@@ -116,6 +118,11 @@ class Ground:
     def ready(self) -> list[Switch]:
         """The switches that are connected and have been read back."""
         return [switch for switch in self.switches.values() if switch.ready]
+
+    @property
+    def settled(self) -> bool:
+        """Have the switches been sent all that the site in force wants of them?"""
+        return not self.applying and not self.resyncs.hurried
 
     def sync(self, switch: Switch) -> Outbox:
         """What has changed in what that LB should hold, all at once."""

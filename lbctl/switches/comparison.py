@@ -44,12 +44,6 @@ class Differences:
         """How many flows or cookies are wrong."""
         return len(self.missing) + len(self.changed) + len(self.needless)
 
-    def repair(self, table: str) -> Iterator[list[Message]]:
-        """What puts it right, some flows at a time."""
-        yield [DeleteCookie(table, cookie, MASK_ALL) for cookie in self.needless]
-        for flows in portions(self.missing + self.changed, AT_ONCE):
-            yield [AddFlows(tuple(flows))]
-
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -74,34 +68,44 @@ class Comparison:
         self._as_before = before is not None and before.right and not before.since
         self._since = held.journal(table)
         """What is ordered from now on may be there or not: nobody can say that it is wrong."""
-        self._rules: list[RuleStats] = []
+        self._cookies, self._digests = array("Q"), array("I")
+        """Of each flow that is there."""
         self._there, self._was = dict[int, int](), dict[int, int]()
         """Cookie -> the sum of its flows' digests, each with ONE: now, and at the last look."""
         self._ordered: dict[int, list[Flow]] = {}
         """By cookie."""
-        self._cookies = self._digests = 0
+        self._sums = 0, 0
         self._found = Differences()
         self._look: Look | None = None
 
     def answer(self, body: bytes) -> None:
         """A part of the answer."""
         rules, foreign = decode_rules(body, number(self.table))
-        self._rules += rules
-        self._cookies += sum([cookie for cookie, _ in rules])
-        self._digests += sum([ONE + digest for _, digest in rules])
+        cookies, digests = [cookie for cookie, _ in rules], [digest for _, digest in rules]
+        self._cookies.extend(cookies)
+        self._digests.extend(digests)
+        self._sums = self._sums[0] + sum(cookies), self._sums[1] + sum(digests) + ONE * len(rules)
         self._found = replace(self._found, foreign=self._found.foreign + foreign)
 
     def result(self) -> tuple[Differences, Look | None]:
         """Once all steps have been made: what is wrong, and this look."""
         return self._found, self._look
 
+    def repair(self) -> Iterator[list[Message]]:
+        """What puts it right, some flows at a time. Orders may come in between, and count."""
+        needless = [cookie for cookie in self._found.needless if cookie not in self._since]
+        yield [DeleteCookie(self.table, cookie, MASK_ALL) for cookie in needless]
+        for flows in portions(self._found.missing + self._found.changed, AT_ONCE):
+            if there := tuple(flow for flow in flows if self._held.has(flow)):
+                yield [AddFlows(there)]
+
     def steps(self) -> Iterator[None]:
         """To be made once the whole answer has come; other things may happen in between."""
-        before, sums = self._before, (self._cookies, self._digests)
-        if before and self._as_before and before.sums == sums:
+        before = self._before
+        if before and self._as_before and before.sums == self._sums:
             self._look = replace(before, since=self._since)
             return
-        yield from self._sum(self._there, self._rules)
+        yield from self._sum(self._there, zip(self._cookies, self._digests, strict=True))
         if before:
             yield from self._sum(self._was, zip(before.cookies, before.digests, strict=True))
         for flows in portions(list(self._held.table(self.table).values()), AT_ONCE):
@@ -111,10 +115,12 @@ class Comparison:
             yield
         yield from self._differences()
         # What those look like that are made anew is learnt from the next look.
-        again = {flow.cookie for flow in self._found.changed}
-        kept = [rule for rule in self._rules if rule[0] not in again] if again else self._rules
-        self._look = Look(self._since, not self._found, sums, array("Q", [cookie for cookie, _ in kept]),
-                          array("I", [digest for _, digest in kept]))
+        if again := {flow.cookie for flow in self._found.changed}:
+            rules = zip(self._cookies, self._digests, strict=True)
+            kept = [(cookie, digest) for cookie, digest in rules if cookie not in again]
+            self._cookies = array("Q", [cookie for cookie, _ in kept])
+            self._digests = array("I", [digest for _, digest in kept])
+        self._look = Look(self._since, not self._found, self._sums, self._cookies, self._digests)
 
     @staticmethod
     def _sum(sums: dict[int, int], rules: Iterable[RuleStats]) -> Iterator[None]:

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from lbctl.openflow.cookies import MARK, Kind
+from lbctl.openflow.cookies import MARK, MASK_ALL, Kind
 from lbctl.openflow.flow import Flow
+from lbctl.openflow.messages import AddFlows, DeleteCookie
 from lbctl.openflow.tables import number
-from lbctl.switches.comparison import Comparison, Differences, Look
+from lbctl.switches.comparison import AT_ONCE, Comparison, Differences, Look
 from lbctl.switches.held import Held
 
 TABLE = "arp"
@@ -28,15 +29,19 @@ def record(flow: Flow, tail: bytes = b"") -> bytes:
     return struct.pack("!HBx8xH10xQ16x", 48 + len(body), number(TABLE), flow.priority, flow.cookie) + body
 
 
-def compare(held: Held, before: Look | None, there: Iterable[bytes],
-            meanwhile: Iterable[Flow] = ()) -> tuple[Differences, Look | None]:
+def compared(held: Held, before: Look | None, there: Iterable[bytes], meanwhile: Iterable[Flow] = ()) -> Comparison:
     comparison = Comparison(TABLE, held, before)
     for each in there:
         comparison.answer(each)
     held.change(meanwhile, ())
     for _ in comparison.steps():
         pass
-    return comparison.result()
+    return comparison
+
+
+def compare(held: Held, before: Look | None, there: Iterable[bytes],
+            meanwhile: Iterable[Flow] = ()) -> tuple[Differences, Look | None]:
+    return compared(held, before, there, meanwhile).result()
 
 
 def test_two_flows_with_one_cookie_come_one_after_the_other() -> None:
@@ -80,3 +85,16 @@ def test_what_nobody_has_ordered_goes_with_its_cookie() -> None:
     stray = made(3, COOKIE + 1)
     found, _ = compare(held, None, [record(one), record(other), record(stray)])
     assert found.needless == (COOKIE, COOKIE + 1) and found.missing == (one,)
+
+
+def test_what_is_ordered_while_it_is_put_right_counts() -> None:
+    """An external IP that has moved away meanwhile must not be served here again."""
+    held = Held()
+    flows = [made(number, COOKIE + number) for number in range(AT_ONCE + 1)]
+    held.change(flows, ())
+    repair = compared(held, None, [record(made(9, COOKIE + 5000)), record(made(9, COOKIE + 6000))]).repair()
+    last, other = flows[-1], made(7, COOKIE + 5000)
+    held.change([other], [last])
+    assert next(repair) == [DeleteCookie(TABLE, COOKIE + 6000, MASK_ALL)]
+    assert next(repair) == [AddFlows(tuple(flow for flow in flows[:AT_ONCE] if flow.identity != other.identity))]
+    assert list(repair) == []
