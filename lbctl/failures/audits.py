@@ -33,8 +33,7 @@ FIRST_RETRY, LAST_RETRY = 1.0, 60.0
 @dataclass(slots=True)
 class Audit:
     """One look at all tables of one LB. tokens: of the questions. compared: how many tables have been. wrong: by
-    table, flows that were not as ordered; foreign: flows of others. refused:
-    has it refused something meanwhile?"""
+    table, flows that were not as ordered; foreign: flows of others. refused: has it refused something meanwhile?"""
 
     after_refusal: bool
     tokens: list[int] = field(default_factory=list)
