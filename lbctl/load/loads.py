@@ -120,7 +120,8 @@ class Loads:
     def tick(self, now: float) -> Outbox:
         """To be called often: smooths what has come in, and asks again, once in a period."""
         switches = self._ground.switches
-        if now >= self._next:
+        self._go_on()
+        if now >= self._next and not self._work:
             if self._next > float("-inf"):
                 self._work.append(self._smooth(list(self._ground.external_ips), now - self._then, now))
             self._next, self._then = max(self._next + self._period, now), now
@@ -128,18 +129,21 @@ class Loads:
                 self._ground.tokens.cancel(asked.token)
                 del self._asked[asked.lb]
             self._to_ask = deque(name for name in switches if name not in self._asked)
-        left = AT_ONCE
-        while self._work and left > 0:
-            done = next(self._work[0], None)
-            if done is None:
-                self._work.popleft()
-            left -= done or 0
         out: Outbox = []
         while self._to_ask and len(out) < ASKED_AT_ONCE:
             name = self._to_ask.popleft()
             if name in switches and switches[name].ready:
                 out.append(self._question(switches[name], now))
         return out
+
+    def _go_on(self) -> None:
+        """Counts and smooths, as much as there may be at once."""
+        left = AT_ONCE
+        while self._work and left > 0:
+            done = next(self._work[0], None)
+            if done is None:
+                self._work.popleft()
+            left -= done or 0
 
     def _question(self, switch: Switch, now: float) -> ToSwitch:
         """The flows of external IPs that it does not serve count next to nothing, but are many in a large site. What
