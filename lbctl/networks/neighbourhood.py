@@ -27,7 +27,7 @@ from lbctl.values.addresses import Address
 SEARCH_INTERVAL = 0.5
 """Seconds between probes for a server whose MAC is not known. A switch may swallow the first answers: what its datapath
 had cached while its tables were empty stays in force for a moment."""
-ASKED_AT_ONCE, LOOKED_AT_ONCE = 50, 2000
+ASKED_AT_ONCE, LOOKED_AT_ONCE = 50, 1000
 """At a tick, of all LBs together: so many hosts are asked at most, and so many looked at whether they are to be
 asked. In a large site it takes several ticks to get round, else the controller would do nothing but ask."""
 FAR_AT_ONCE = 10

@@ -12,8 +12,8 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-THRESHOLDS = 700, 10, 1
-"""A full collection follows each second one of the younger objects: it looks at some 15 000 objects, which takes 10 ms.
+THRESHOLDS = 700, 5, 1
+"""A full collection follows each second one of the younger objects: it looks at some 7 000 objects, which takes 5 ms.
 With Python's own thresholds it is 60 ms while 100 000 entries are read back."""
 THAW_INTERVAL = 3600.0
 """Seconds; one long collection follows."""
