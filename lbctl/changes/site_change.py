@@ -51,7 +51,7 @@ def _apply(ground: Ground, needs: Needs, wanted: InForce, now: float) -> Iterato
         yield []
     for follower in needs.followers:
         follower.site_changed()
-    for switch in list(ground.ready()):
+    for switch in ground.ready():
         yield from ground.meters(switch.lb.name)
         yield needs.neighbours.probe(switch)
     yield ground.resyncs.begin(ground.ready())

@@ -35,8 +35,8 @@ class Saver:
             self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                orders, self._waiting = self._waiting, []
                 self._threads.sleep(0)  # a large state takes some ms: a turn of its own
+                orders, self._waiting = self._waiting, []
                 error = self._threads.apart(self._write, orders[-1].state())
                 self.saved += len(orders)
                 if error:
