@@ -31,7 +31,7 @@ READ_PER_SECOND = 5_000
 """Entries of an external IP, at most: what half-open ones cost must not cost more."""
 NOTICED = 5.0
 """Seconds after which it is noticed that there have come many."""
-IDLE_AT_ONCE = 20_000
+IDLE_AT_ONCE = 5_000
 """Entries that are looked at whether they are idle: some ms."""
 SOON = 0.01
 """Seconds: not at this tick any more."""

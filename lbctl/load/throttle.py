@@ -25,6 +25,8 @@ BUSY = 300.0
 """New connections a second of an LB below which nothing is asked, and to which nothing is limited."""
 SLOW, QUICK = 0.2, 0.03
 """Seconds until a switch has confirmed: more is too late; less leaves room for more."""
+MOMENT = 0.2
+"""Seconds that it may be late at a stretch: what stood still for once has not had too much to do."""
 LOWER, HIGHER = 0.6, 1.05
 """What a rate is multiplied by."""
 SAFE, CREEP = 0.8, 1.01
@@ -61,6 +63,8 @@ class Throttle:
         """When an LB was asked for the confirmation that is awaited."""
         self._delays: dict[str, float] = {}
         """How long the last one took."""
+        self._late: dict[str, float] = {}
+        """Since when it has been late each time."""
         self._rates: Mapping[Serving, float] = {}
         self._draining: dict[str, float] = {}
         """Since when an LB has a lower rate, and what was under way before that has not come through."""
@@ -89,7 +93,8 @@ class Throttle:
         weight = min(1.0, elapsed / MEMORY)
         rates = {serving: rate * (1 - weight) for serving, rate in self._rates.items() if rate >= 1.0}
         for serving, count in asked.items():
-            rates[serving] = rates.get(serving, 0.0) + count / elapsed * weight
+            rate = count / elapsed
+            rates[serving] = rates[serving] + rate * weight if serving in rates else rate
         self._rates = rates
         return rates
 
@@ -122,8 +127,10 @@ class Throttle:
 
     def _lower(self, rates: Mapping[Serving, float], now: float) -> Outbox:
         """The rate of the external IP with most requests, of those whose switch is late."""
-        late = [serving for serving, rate in rates.items()
-                if rate >= BUSY and self._delay(serving.assigned, now) > SLOW]
+        busy = [serving for serving, rate in rates.items() if rate >= BUSY]
+        self._late = {lb: self._late.get(lb, now) for lb in {serving.assigned for serving in busy}
+                      if self._delay(lb, now) > SLOW}
+        late = [serving for serving in busy if now >= self._late.get(serving.assigned, now) + MOMENT]
         if not late:
             return []
         serving = max(late, key=lambda each: rates[each])

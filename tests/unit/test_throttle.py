@@ -106,6 +106,28 @@ def test_what_can_be_served_is_not_limited() -> None:
     assert plant.changes == [] and plant.delay < 0.1
 
 
+@pytest.mark.parametrize("still", [0.1, 0.25, 0.3])
+@pytest.mark.parametrize("after", [0.02, 0.3, 5.0])
+def test_what_stands_still_for_a_moment_is_not_limited(still: float, after: float) -> None:
+    """Also at a burst's beginning, when little has been counted."""
+    plant = Plant(3000, [1500])
+    plant.run(after)
+    plant.capacity = 0.0001
+    plant.run(still)
+    plant.capacity = 3000
+    plant.run(10.0)
+    assert plant.changes == []
+
+
+def test_a_limit_is_of_what_is_served_also_at_a_bursts_beginning() -> None:
+    plant = Plant(2000, [0])
+    plant.run(1.0)
+    plant.offered[0] = 10_000
+    while not plant.changes:
+        plant.run(TICK)
+    assert plant.rates[0] > 0.5 * plant.capacity
+
+
 def test_a_limit_is_lifted_when_the_flood_is_over() -> None:
     plant = Plant(1000, [10_000, 10])
     plant.run(20.0)
