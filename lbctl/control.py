@@ -85,10 +85,10 @@ class ControlFunction:
             self.detection.tick, self.comebacks.tick, self.audits.tick, self.relief.tick, self.connections.tick,
             self.movement.tick, self.feeds.tick, self._tidy, self.throttle.tick, self.sweep.tick, self.checker.tick,
             self.balancing.tick, self.loads.tick, self._ask_neighbours, self.dropped.tick, self.recorder.tick,
-            self._resync)
+            self.ground.resyncs.step)
         """What is to be told the time some ten times a second, in this order."""
         self.hurrying: tuple[Callable[[float], Outbox], ...] = (
-            self.comebacks.tick, self.relief.tick, self.movement.tick, self._resync)
+            self.comebacks.tick, self.relief.tick, self.movement.tick, self.ground.resyncs.step)
         """What is to be told the time again soon while `hurried`: it has more to do than may be done at once."""
 
     def _populate(self, state: State, now: float) -> None:
@@ -141,7 +141,7 @@ class ControlFunction:
         if not switch.ready:
             return []
         self.ground.log("ports changed", lb=name, reason=switch.reason)
-        out = self.ground.sync(switch)
+        out = self.ground.resyncs.begin([switch], now)
         if not was_up and switch.ports_up:
             out += self.neighbourhood.announce_all(name, now) + self.neighbourhood.probe(switch)
         return out
@@ -218,9 +218,6 @@ class ControlFunction:
     def hurried(self) -> bool:
         """See `hurrying`."""
         return any(part.hurried for part in (self.comebacks, self.relief, self.movement, self.ground.resyncs))
-
-    def _resync(self, _now: float) -> Outbox:
-        return self.ground.resyncs.step()
 
     def _tidy(self, now: float) -> Outbox:
         if now >= self._tidy_at:

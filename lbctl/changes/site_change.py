@@ -54,7 +54,7 @@ def _apply(ground: Ground, needs: Needs, wanted: InForce, now: float) -> Iterato
     for switch in ground.ready():
         yield from ground.meters(switch.lb.name)
         yield needs.neighbours.probe(switch)
-    yield ground.resyncs.begin(ground.ready())
+    yield ground.resyncs.begin(ground.ready(), now)
     for serving in new:
         yield needs.neighbours.announce(serving, serving.assigned, now)
     ground.log("site applied", external_ips=len(servings), load_balancers=len(ground.switches))

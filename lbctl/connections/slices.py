@@ -105,7 +105,7 @@ class Slices:
                 if renew and slicing.changes:
                     out += self._ground.renew(asking_flows(serving.sliced(place)))
                 if slicing.left:
-                    out += self._left(serving, place)
+                    out += self._left(serving, place, now)
         return out
 
     # Who gets which.
@@ -188,13 +188,13 @@ class Slices:
         out = self._endings.end_all(serving, needless, now) + self._settle(serving, place, slicing)
         return [*out, self._ground.save()]
 
-    def _left(self, serving: Serving, place: Place) -> Outbox:
+    def _left(self, serving: Serving, place: Place, now: float) -> Outbox:
         """The service has entries by connection now, or other slices."""
         ground = self._ground
         self._sent.pop((serving.address, place), None)
         keep_what_is_in_use(ground)
         ground.log("slices are gone", external_ip=str(serving.address), service=_text(place))
-        return [*ground.resyncs.begin(ground.ready()), ground.save()]
+        return [*ground.resyncs.begin(ground.ready(), now), ground.save()]
 
     def _settle(self, serving: Serving, place: Place, slicing: Slicing) -> Outbox:
         """Slices without connections that have entries need not look for any."""

@@ -116,7 +116,7 @@ class Audits:
                          and switches[name].ready and (retry.due is not None or now < retry.since + 2 * LAST_RETRY)}
         out: Outbox = []
         for name, retry in self._retries.items():
-            if retry.due is not None and now >= retry.due:
+            if retry.due is not None and now >= retry.due and switches[name].whole:
                 retry.wait = min(2 * retry.wait, LAST_RETRY)
                 retry.due = now + retry.wait
                 out += self._look_at(switches[name], after_refusal=True)

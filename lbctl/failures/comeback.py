@@ -3,18 +3,17 @@ right."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
-from itertools import chain
 from typing import Protocol
 
 from lbctl.connections.recovery import Recovery
 from lbctl.entries.access_table import Entry
 from lbctl.failures.detection import Detection
 from lbctl.ground.effects import Effect, Outbox, ToSwitch, to_switch
-from lbctl.ground.ground import Ground
+from lbctl.ground.ground import METERS, Ground
 from lbctl.ground.in_use import keep_what_is_in_use
 from lbctl.ground.serving import Serving
 from lbctl.ground.tokens import FlowsAnswer
@@ -25,6 +24,7 @@ from lbctl.openflow.messages import Configure, DeleteCookie, ReadFlows
 from lbctl.switches.readback import Question, ReadBack
 from lbctl.switches.switch import Switch
 from lbctl.values.addresses import Address
+from lbctl.values.owners import owner_of
 
 
 class Mover(Protocol):
@@ -76,9 +76,10 @@ TRY_AGAIN = 1.0
 
 @dataclass(slots=True)
 class Reading:
-    """What an LB holds is being asked. tokens: of the questions. heard_at: when it told more of it last. refused_at:
-    when it refused to."""
+    """What an LB holds is being asked. meters: what it is sent before it is ready. tokens: of the questions. heard_at:
+    when it told more of it last. refused_at: when it refused to."""
 
+    meters: Iterator[Outbox]
     heard_at: float
     tokens: list[int] = field(default_factory=list)
     refused_at: float = float("inf")
@@ -109,8 +110,8 @@ class Comebacks:
         switch.state = "reading"
         self._give_up(name, now)
         readback = ReadBack(self._decoder)
-        reading = self._reading[name] = Reading(now)
-        out: Outbox = [ToSwitch(name, Configure()), *chain.from_iterable(self._ground.meters(name))]
+        reading = self._reading[name] = Reading(self._ground.meters(name), now)
+        out: Outbox = [ToSwitch(name, Configure())]
         for question in readback.questions():
             token = self._ground.tokens.new(FlowsAnswer(
                 name, partial(self._answered, switch, reading, readback, question), partial(self._refused, reading)))
@@ -131,7 +132,7 @@ class Comebacks:
             if switch is None or switch.state != "reading":
                 self._give_up(name, now)
             elif reading.recovery:
-                out += self._learn(switch, reading.recovery, now)
+                out += self._learn(switch, reading, reading.recovery, now)
             elif now >= reading.until:
                 self._ground.log("what a switch holds is asked again", level="error", lb=name,
                                  hint="it has not told all of it")
@@ -155,15 +156,18 @@ class Comebacks:
         out = self._silence(switch, readback) if question.table == "arp" and not more else []
         if readback.complete:
             reading.recovery = Recovery(switch, readback, self._ground.external_ips)
-            out += self._learn(switch, reading.recovery, now)
+            out += self._learn(switch, reading, reading.recovery, now)
         return out
 
-    def _learn(self, switch: Switch, recovery: Recovery, now: float) -> Outbox:
-        """Some of its entries; at last, all else."""
+    def _learn(self, switch: Switch, reading: Reading, recovery: Recovery, now: float) -> Outbox:
+        """Some of its entries; then, some of what its flows need; at last, all else."""
         if recovery.learn(now):
             return []
+        meters = next(reading.meters, [])
+        if len(meters) == METERS:
+            return meters
         del self._reading[switch.lb.name]
-        return self._read_back(switch, recovery, now)
+        return meters + self._read_back(switch, recovery, now)
 
     def _give_up(self, name: str, now: float) -> None:
         """What was begun with that LB, if anything."""
@@ -173,7 +177,7 @@ class Comebacks:
     def _silence(self, switch: Switch, readback: ReadBack) -> Outbox:
         """An LB that comes back may not answer for what is elsewhere now: at once, before all that it holds is known.
         """
-        mine = {serving.owner for serving in self._ground.external_ips if switch.role(serving.address).arp}
+        mine = {owner_of(address.packed) for address, role in switch.roles.items() if role.arp}
         stale = [cookie for cookie in readback.answered_for() if owner_in(cookie) not in mine]
         for cookie in stale:
             del readback.cookies["arp", cookie]
@@ -191,24 +195,27 @@ class Comebacks:
         out += to_switch(name, outcome.messages)
         if outcome.taken_over:
             keep_what_is_in_use(ground)
-            out += ground.resyncs.begin(ground.ready())
+            out += ground.resyncs.begin(ground.ready(), now)
         self._learn_neighbours(switch, readback)
         out += self._learn_clients(readback)
         if name in self._detection.failed():
             out += ground.fence_used(switch)
-        out += to_switch(name, switch.reconcile(ground.configs(), readback.cookies))
         switch.state = "ready"
-        out += self._auditor.connected(switch)
+        out += ground.resyncs.connected(switch, readback.cookies, partial(self._made_whole, switch), now)
         self._detection.read_back(name, now)
         for serving, entry in outcome.ended:
             out += self._ender.end_all(serving, [entry], now)
-        ground.log("switch ready", lb=name, flows_sent=len(out), entries_taken_over=outcome.taken_over,
-                   entries_put_back=outcome.put_back, entries_deleted=outcome.deleted, strange_entries=readback.strange,
-                   reason=switch.reason)
-        out += self._neighbours.announce_all(name, now) + self._neighbours.probe(switch)
+        ground.log("switch ready", lb=name, entries_taken_over=outcome.taken_over, entries_put_back=outcome.put_back,
+                   entries_deleted=outcome.deleted, strange_entries=readback.strange, reason=switch.reason)
+        out += self._neighbours.probe(switch)
         for serving in hollow:
             out += self._mover.give_back(serving, now)
         return out + self._mover.ready(now)
+
+    def _made_whole(self, switch: Switch, now: float) -> Outbox:
+        """It has been sent all flows that it missed."""
+        switch.whole = True
+        return self._auditor.connected(switch) + self._neighbours.announce_all(switch.lb.name, now)
 
     def _learn_clients(self, readback: ReadBack) -> Outbox:
         """The MACs that clients of sliced services are answered to."""

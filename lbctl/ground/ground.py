@@ -124,10 +124,6 @@ class Ground:
         """Have the switches been sent all that the site in force wants of them?"""
         return not self.applying and not self.resyncs.hurried
 
-    def sync(self, switch: Switch) -> Outbox:
-        """What has changed in what that LB should hold, all at once."""
-        return to_switch(switch.lb.name, switch.sync(self.configs()))
-
     def let_pass(self, side: Side, mac: bytes) -> Outbox:
         """From that MAC (packed) come packets of an entry that answers there."""
         return self.change_alike(*self.hops.add(side, mac))
@@ -142,12 +138,11 @@ class Ground:
         return [effect for name, switch in self.switches.items() if flows
                 for effect in to_switch(name, switch.renew(flows))]
 
-    def _alike(self) -> Iterator[Flow]:
-        yield from self.hops.flows()
-        yield from self.client_hops.flows()
-        for serving in self.external_ips:
-            for place in serving.slices:
-                yield from slice_flows(serving.sliced(place))
+    def _alike(self) -> Iterator[list[Flow]]:
+        yield list(self.hops.flows())
+        yield self.client_hops.flows()
+        for serving in self.external_ips.by_address.values():
+            yield [flow for place in serving.slices for flow in slice_flows(serving.sliced(place))]
 
     def meters(self, name: str) -> Iterator[Outbox]:
         """The rates at which that LB's switch may send packets to the controller, some at a time."""

@@ -93,6 +93,9 @@ Match = dict[str, MatchValue]
 Identity = tuple[str, int, tuple[tuple[str, MatchValue], ...]]
 """What a switch tells flows apart by: table, priority and match."""
 
+Place = tuple[str, int]
+"""Table and cookie: what a switch is asked by; few flows have the same."""
+
 CONTROLLER = Simple("controller")
 IN_PORT = Simple("in_port")
 DEC_TTL = Simple("dec_ttl")
@@ -152,6 +155,10 @@ class Flow:
     @property
     def identity(self) -> Identity:
         return self.table, self.priority, self.match
+
+    @property
+    def place(self) -> Place:
+        return self.table, self.cookie
 
     def text(self, with_cookie: bool = True) -> str:
         """The flow as `ovs-ofctl add-flow` takes it and `ovs-ofctl --no-stats dump-flows` prints it (OVS 3.1)."""

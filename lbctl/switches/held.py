@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field
 
-from lbctl.openflow.flow import Flow, Identity
+from lbctl.openflow.flow import Flow, Identity, Place
 from lbctl.openflow.tables import TABLES
+
+
+@dataclass(frozen=True, slots=True)
+class Come:
+    """Flows that have come since somebody began to watch. It grows."""
+
+    identities: set[Identity] = field(default_factory=set)
+    places: set[Place] = field(default_factory=set)
 
 
 class Held:
@@ -16,8 +25,8 @@ class Held:
         self._tables: dict[str, dict[Identity, Flow]] = {name: {} for name in TABLES}
         self._journals: dict[str, set[int]] = {}
         """By table: the cookies of what has come or gone since somebody began to note them."""
-        self._come: set[Identity] | None = None
-        """What has come since somebody watches; None: nobody does."""
+        self._come: Come | None = None
+        """None: nobody watches."""
 
     def table(self, name: str) -> Mapping[Identity, Flow]:
         """The flows of one table."""
@@ -36,9 +45,9 @@ class Held:
         self._journals[table] = noted = set[int]()
         return noted
 
-    def watch(self) -> Set[Identity]:
+    def watch(self) -> Come:
         """Whatever comes from now on, until nobody watches any more or somebody else does."""
-        self._come = set()
+        self._come = Come()
         return self._come
 
     def unwatch(self) -> None:
@@ -57,7 +66,8 @@ class Held:
                 self._note(replaced)
             table[identity] = flow
             if self._come is not None:
-                self._come.add(identity)
+                self._come.identities.add(identity)
+                self._come.places.add(flow.place)
             self._note(flow)
 
     def _note(self, flow: Flow) -> None:

@@ -3,55 +3,73 @@ thousands, and packets wait for all that is done at once."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from lbctl.openflow.flow import Flow, Identity
-from lbctl.openflow.messages import AddFlows, DeleteFlows, Message
+from lbctl.openflow.cookies import MASK_ALL
+from lbctl.openflow.flow import Flow, Identity, Place
+from lbctl.openflow.messages import AddFlows, DeleteCookie, DeleteFlows, Message
+from lbctl.openflow.tables import number
+from lbctl.switches.held import Held
 from lbctl.switches.switch import Switch
+from lbctl.values.portions import portions
 
 NOTHING = 5
 """As many flows an empty portion takes as long as."""
 CHEAPER = 8
-"""How many flows are looked up in the time that it takes to make one."""
+"""How many flows are looked up in the time that it takes to make one; and how many are made in the time that it takes
+to send CHEAPER // 2."""
+AT_ONCE = 400
+"""Flows that are looked up in one go."""
+Step = tuple[list[Message], int]
+"""Messages, and as many flows as could have been made meanwhile."""
 
 
-class Resync:
-    """Of one switch, from the beginning; what `portions` gives is computed when its turn comes."""
+def resync(switch: Switch, wanted: Iterator[list[Flow]], there: Mapping[Place, int]) -> Iterator[Step]:
+    """Until all is as it should be: adds first, so that nothing that stays is ever missing.
 
-    def __init__(self, switch: Switch, portions: Iterator[list[Flow]]) -> None:
-        """portions: see Switch.portions."""
-        self._switch, self._portions = switch, portions
-        self._seen: set[Identity] = set()
-        self._come = switch.held.watch()
-        self._needless: Iterator[Flow] | None = None
-        """Once all portions have been looked at: flows that may be."""
-        self.ended = False
-
-    def step(self, most: int) -> tuple[list[Message], int]:
-        """The messages that come next, and how many flows have been looked at: about `most`."""
-        return self._add(most) if self._needless is None else self._delete(self._needless, most)
-
-    def _add(self, most: int) -> tuple[list[Message], int]:
-        changed: list[Flow] = []
-        looked_at, held = 0, self._switch.held
-        for portion in self._portions:
-            looked_at += len(portion) or NOTHING
-            self._seen.update(flow.identity for flow in portion)
-            some = [flow for flow in portion if not held.has(flow)]
-            held.change(some, ())
-            changed += some
-            if looked_at >= most:
-                break
-        else:
-            self._needless = iter(list(held.flows()))
-        return [AddFlows(tuple(changed))] if changed else [], looked_at
-
-    def _delete(self, needless: Iterator[Flow], most: int) -> tuple[list[Message], int]:
-        """What has been ordered meanwhile stays, whatever was looked at before it."""
-        held, some = self._switch.held, list(itertools.islice(needless, CHEAPER * most))
-        self.ended = len(some) < CHEAPER * most
-        gone = tuple(flow for flow in some if flow.identity not in self._seen and flow.identity not in self._come
+    wanted: see Switch.portions; they are computed when their turn comes. there: what was read back from the switch
+    when it connected, and is not known yet to be what it should hold.
+    """
+    held = switch.held
+    come = held.watch().identities
+    seen: set[Identity] = set()
+    for portion in wanted:
+        seen.update(flow.identity for flow in portion)
+        new = [flow for flow in portion if not held.has(flow)]
+        held.change(new, ())
+        missing = tuple(flow for flow in new if flow.place not in there)
+        yield [AddFlows(missing)] if missing else [], (len(portion) or NOTHING) + len(missing) // 2
+    for flows in portions(list(held.flows()), AT_ONCE):
+        # What has been ordered meanwhile stays, whatever was looked at before it.
+        gone = tuple(flow for flow in flows if flow.identity not in seen and flow.identity not in come
                      and held.has(flow))
         held.change((), gone)
-        return [DeleteFlows(gone)] if gone else [], len(some) // CHEAPER
+        yield [DeleteFlows(gone)] if gone else [], len(flows) // CHEAPER
+    yield from _told_apart(held, there)
+
+
+def _told_apart(held: Held, there: Mapping[Place, int]) -> Iterator[Step]:
+    """Of what was there: flows that can't be told from others by their cookies are made anew, and what nobody wants
+    goes, from the first table to the last one: what leads to a flow goes before it."""
+    come = held.watch().places
+    ordered: dict[Place, list[Flow]] = {}
+    for flows in portions(list(held.flows()) if there else [], AT_ONCE):
+        for flow in flows:
+            if flow.place in there:
+                ordered.setdefault(flow.place, []).append(flow)
+        yield [], len(flows) // CHEAPER
+    for several in portions(ordered.items(), AT_ONCE):
+        unclear = [(place, flows) for place, flows in several if there[place] != len(flows) and place not in come]
+        again = tuple(flow for _, flows in unclear for flow in flows)
+        yield [*_delete(place for place, flows in unclear if there[place] > len(flows)),
+               *([AddFlows(again)] if again else [])], len(several) // CHEAPER + len(again) // 2
+    needless: list[Place] = []
+    for places in portions(there, AT_ONCE):
+        needless += [place for place in places if place not in ordered]
+        yield [], len(places) // CHEAPER
+    for places in portions(sorted(needless, key=lambda place: number(place[0])), AT_ONCE // CHEAPER):
+        yield [*_delete(place for place in places if place not in come)], len(places)
+
+
+def _delete(places: Iterator[Place]) -> Iterator[Message]:
+    return (DeleteCookie(table, cookie, MASK_ALL) for table, cookie in places)

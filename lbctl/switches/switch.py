@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lbctl.openflow.cookies import MASK_ALL
 from lbctl.openflow.delivery_rules import delivery_flows, direct_servers
 from lbctl.openflow.errors import Refusal
-from lbctl.openflow.flow import Flow, Identity
-from lbctl.openflow.messages import AddFlows, DeleteCookie, DeleteFlows, Message
+from lbctl.openflow.flow import Flow, Identity, Place
+from lbctl.openflow.messages import AddFlows, DeleteFlows, Message
 from lbctl.openflow.ports import Port, Ports
 from lbctl.openflow.probe_rules import Watched
 from lbctl.openflow.rules import ABSENT, Role, all_flows, external_ip_flows, flow_portions, role_flows
 from lbctl.openflow.slice_rules import way_back_flows
 from lbctl.openflow.source_rules import Internal
-from lbctl.openflow.tables import number
 from lbctl.site.model import ExternalIp, LoadBalancer
 from lbctl.switches.hearing import Hearing
 from lbctl.switches.held import Held
@@ -44,7 +42,8 @@ class PortState:
 
 
 class Switch:
-    """States: disconnected; reading (what it holds is being read back); ready.
+    """States: disconnected; reading (what it holds is being read back); ready. Of a large site, it is ready, and takes
+    orders, some time before it is `whole`.
 
     `reason` says why it is not connected, or what is wrong with its ports.
     """
@@ -54,7 +53,7 @@ class Switch:
         lb: LoadBalancer,
         watched: Watched | None = None,
         limits: Limits = (None, None),
-        alike: Callable[[], Iterable[Flow]] = tuple,
+        alike: Callable[[], Iterable[list[Flow]]] = tuple,
         internal: Callable[[], Internal] = Internal,
     ) -> None:
         """watched: how other LBs' probes mean it; None: they don't. limits: see Port.limit, of both networks. alike:
@@ -65,6 +64,8 @@ class Switch:
         self._alike = alike
         self._internal = internal
         self.state = "disconnected"
+        self.whole = False
+        """Has it been sent all that it missed when it came?"""
         self.confirmed = False
         """Has it said that it holds what was ordered when it came?"""
         self.refusal: Refusal | None = None
@@ -177,27 +178,10 @@ class Switch:
 
     def disconnected(self, reason: str, now: float) -> None:
         self.state, self.reason, self.lost_at = "disconnected", reason, now
-        self.confirmed, self.refusal, self.foreign = False, None, 0
+        self.whole = self.confirmed = False
+        self.refusal, self.foreign = None, 0
         self.held.replace(())
         self.hearing.forget()
-
-    def reconcile(self, external_ips: Iterable[ExternalIp], held: Counter[tuple[str, int]]) -> list[Message]:
-        """After a read-back: `held` counts the (table, cookie) of the flows there. Sends the difference only; what is
-        needless goes when what is to be in its place is there."""
-        wanted = self._wanted(external_ips)
-        by_cookie: dict[tuple[str, int], list[Flow]] = {}
-        for flow in wanted.values():
-            by_cookie.setdefault((flow.table, flow.cookie), []).append(flow)
-        unclear = [place for place, flows in by_cookie.items() if held.get(place, 0) > len(flows)]
-        # From the first table to the last one: what leads to a flow goes before it.
-        needless = sorted((place for place in held if place not in by_cookie), key=lambda place: number(place[0]))
-        missing = [flow for place, flows in by_cookie.items() if held.get(place) != len(flows) for flow in flows]
-        self.held.replace(wanted.values())
-        return [*_delete(unclear), *([AddFlows(tuple(missing))] if missing else []), *_delete(needless)]
-
-    def sync(self, external_ips: Iterable[ExternalIp]) -> list[Message]:
-        """Sends what has changed since the last time: after another site file, port, or neighbour."""
-        return self._apply(self._wanted(external_ips), {flow.identity: flow for flow in self.held.flows()})
 
     def set_role(self, external_ip: ExternalIp, role: Role) -> list[Message]:
         """Changes what the LB does for one external IP; at once if it is ready, else when it has been read back."""
@@ -210,10 +194,10 @@ class Switch:
         new = {flow.identity: flow for flow in role_flows(external_ip, role, ports)}
         return self._apply(new, old)
 
-    def has_role(self, external_ip: ExternalIp, role: Role, held: Counter[tuple[str, int]]) -> bool:
-        """Does a switch that holds these (table, cookie) do that for the external IP?"""
+    def has_role(self, external_ip: ExternalIp, role: Role, held: Collection[Place]) -> bool:
+        """Does a switch that holds these do that for the external IP?"""
         return self.of_ports is not None and all(
-            (flow.table, flow.cookie) in held for flow in external_ip_flows(external_ip, role, self.of_ports))
+            flow.place in held for flow in external_ip_flows(external_ip, role, self.of_ports))
 
     def change(self, before: ExternalIp, after: ExternalIp, others: Iterable[ExternalIp]) -> list[Message]:
         """An external IP has become another. others: those that use what it has given up as well."""
@@ -244,10 +228,7 @@ class Switch:
         if self.of_ports is not None:
             yield from flow_portions(external_ips, self.roles, self.neighbours, self.of_ports, self.watched,
                                      self._internal())
-            yield list(self._alike())
-
-    def _wanted(self, external_ips: Iterable[ExternalIp]) -> dict[Identity, Flow]:
-        return {flow.identity: flow for portion in self.portions(external_ips) for flow in portion}
+            yield from self._alike()
 
     def alike_changed(self, come: Iterable[Flow], gone: Iterable[Flow]) -> list[Message]:
         """What all LBs hold is another."""
@@ -270,8 +251,3 @@ class Switch:
         if gone:
             messages.append(DeleteFlows(gone))
         return messages
-
-
-def _delete(places: Iterable[tuple[str, int]]) -> list[Message]:
-    """The flows of these (table, cookie)."""
-    return [DeleteCookie(table, cookie, MASK_ALL) for table, cookie in places]

@@ -276,6 +276,10 @@ class FakeSite:
         while self.now < end:
             self.tick(step)
             self.drain()
+            while self.control.hurried:
+                for timer in self.control.hurrying:
+                    self.post(timer(self.now))
+                self.drain()
 
     # The networks.
 

@@ -17,6 +17,7 @@ from ipaddress import IPv4Address, ip_address, ip_network
 from typing import NamedTuple
 
 from lbctl.openflow import messages as m
+from lbctl.openflow.cookies import Kind, kind_of
 from lbctl.openflow.entry_flows import entry_flows
 from lbctl.openflow.errors import Refusal
 from lbctl.openflow.flow import (
@@ -401,7 +402,7 @@ class FakeSwitch:
 @functools.cache
 def entry_keys(flow: Flow) -> tuple[bytes, bytes] | None:
     """Key and reply key of the entry that a flow of the access tables belongs to; None for any other flow."""
-    if flow.table not in ("access_in", "access_out") or not flow.match:
+    if kind_of(flow.cookie) not in (Kind.ENTRY_IN, Kind.ENTRY_OUT):
         return None
     before = {field: as_number(value) for field, value in flow.match}
     after = before | {action.field: as_number(action.value) for action in flow.actions if isinstance(action, SetField)}

@@ -65,7 +65,7 @@ def test_of_a_large_one_a_few_flows_are_looked_at_at_once() -> None:
     world.post(use_file(world.control, with_servers(world.site, (10, 12)), world.now))
     turns = 1
     while world.control.hurried:
-        world.post(world.control.ground.resyncs.step())
+        world.post(world.control.ground.resyncs.step(world.now))
         turns += 1
     flows = sum(len(list(switch.held.flows())) for switch in world.control.ground.switches.values())
     assert turns > flows / 40 and flows < 2 * FLOWS_AT_ONCE
@@ -99,7 +99,7 @@ def another_server(world: FakeSite, number: int) -> None:
 
 def steps(world: FakeSite, count: int) -> None:
     for _ in range(count):
-        world.post(world.control.ground.resyncs.step())
+        world.post(world.control.ground.resyncs.step(world.now))
         world.round()
 
 

@@ -37,6 +37,7 @@ from lbctl.switches.switch import PortState
 from lbctl.values.addresses import Endpoint
 from lbctl.values.refused import Refused
 from lbctl.values.transfer import Strategy
+from tests.unit.effects import brought_up_to_date
 from tests.unit.fake_site import FakeSite, site
 from tests.unit.test_site_change import busy_site, change, everybody_talks, flows_to
 
@@ -119,7 +120,7 @@ def send(world: FakeSite, verb: str, *arguments) -> list:
     out = getattr(world.control.services, verb)(*arguments)
     world.present = {server.packed for ip in world.control.ground.configs() for server in ip.server_addresses()}
     for switch in world.control.ground.switches.values():
-        rest = switch.sync(world.control.ground.configs())
+        rest = brought_up_to_date(switch, world.control.ground.configs())
         assert rest == [], "what is sent for one external IP is what the whole site would call for"
     world.post(out)
     world.drain()
@@ -365,7 +366,7 @@ def test_flows_are_sent_and_deleted_as_for_the_whole_site(steps) -> None:
         switch.set_ports([PortState(name, number, f"02:00:00:00:00:0{number}", True)
                           for number, name in enumerate("e i vx gr".split(), 1)])
         switch.neighbours = {server.hop.address: "02:00:00:00:00:99" for server in SHARED}
-        switch.reconcile(control.ground.configs(), Counter())
+        brought_up_to_date(switch, control.ground.configs())
         switch.state = "ready"
     for name, server in steps:
         there = control.ground.site.external_ip(name.external_ip).services[0].servers
@@ -377,7 +378,7 @@ def test_flows_are_sent_and_deleted_as_for_the_whole_site(steps) -> None:
         except Refused as refused:
             assert "the last server" in refused.detail
         for switch in control.ground.switches.values():
-            assert switch.sync(control.ground.configs()) == []
+            assert brought_up_to_date(switch, control.ground.configs()) == []
 
 
 def test_a_server_dropped_by_one_external_ip_while_another_has_it_keeps_its_connections() -> None:

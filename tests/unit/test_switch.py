@@ -13,6 +13,7 @@ from lbctl.openflow.messages import AddFlows, DeleteCookie, DeleteFlows
 from lbctl.openflow.rules import ABSENT, SERVING, Role
 from lbctl.switches.switch import PortState, Switch
 from lbctl.values.transfer import TransferMode
+from tests.unit.effects import brought_up_to_date
 from tests.unit.fake_site import site
 from tests.unit.fake_switch import METERS, FakeSwitch
 
@@ -58,7 +59,7 @@ def held(real: FakeSwitch) -> Counter:
 
 
 def wanted(switch: Switch) -> set[str]:
-    return {flow.text() for flow in switch._wanted(SITE.external_ips).values()}
+    return {flow.text() for portion in switch.portions(SITE.external_ips) for flow in portion}
 
 
 def texts(real: FakeSwitch) -> set[str]:
@@ -70,12 +71,12 @@ def texts(real: FakeSwitch) -> set[str]:
 def test_an_empty_switch_gets_everything_and_then_nothing() -> None:
     switch, real = ready_switch(), fake()
     switch.roles[FIRST.address] = SERVING
-    apply(real, switch.reconcile(SITE.external_ips, held(real)))
+    apply(real, brought_up_to_date(switch, SITE.external_ips, held(real)))
     assert texts(real) == wanted(switch)
     before = real.hash()
     again = ready_switch()
     again.roles[FIRST.address] = SERVING
-    assert again.reconcile(SITE.external_ips, held(real)) == []
+    assert brought_up_to_date(again, SITE.external_ips, held(real)) == []
     assert real.hash() == before
 
 
@@ -83,12 +84,12 @@ def test_an_empty_switch_gets_everything_and_then_nothing() -> None:
 def test_any_damage_is_mended_by_the_difference(data) -> None:
     switch, real = ready_switch(), fake()
     switch.roles[FIRST.address] = data.draw(st.sampled_from(ROLES))
-    apply(real, switch.reconcile(SITE.external_ips, held(real)))
+    apply(real, brought_up_to_date(switch, SITE.external_ips, held(real)))
     flows = [item.flow for item in real.flows()]
     lost = data.draw(st.lists(st.sampled_from(flows), max_size=5, unique=True))
     real.apply(DeleteFlows(tuple(lost)), 0.0)
     switch.roles[FIRST.address] = data.draw(st.sampled_from(ROLES))
-    messages = switch.reconcile(SITE.external_ips, held(real))
+    messages = brought_up_to_date(switch, SITE.external_ips, held(real))
     apply(real, messages)
     assert texts(real) == wanted(switch)
     added = {flow.identity for message in messages if isinstance(message, AddFlows) for flow in message.flows}
@@ -97,10 +98,10 @@ def test_any_damage_is_mended_by_the_difference(data) -> None:
 
 def test_flows_of_an_older_release_go() -> None:
     switch, real = ready_switch(), fake()
-    apply(real, switch.reconcile(SITE.external_ips, held(real)))
+    apply(real, brought_up_to_date(switch, SITE.external_ips, held(real)))
     old = next(item.flow for item in real.flows() if item.flow.table == "transfer_mode")
-    messages = ready_switch().reconcile(
-        SITE.external_ips, held(real) + Counter({("transfer_mode", old.cookie ^ 1 << 32): 1})
+    messages = brought_up_to_date(
+        ready_switch(), SITE.external_ips, held(real) + Counter({("transfer_mode", old.cookie ^ 1 << 32): 1})
     )
     assert messages == [DeleteCookie("transfer_mode", old.cookie ^ 1 << 32, (1 << 64) - 1)]
 
@@ -109,7 +110,7 @@ def test_without_ports_there_is_nothing_to_hold() -> None:
     switch = Switch(SITE.load_balancers[0])
     switch.set_ports([])
     switch.state = "ready"
-    assert switch.reconcile(SITE.external_ips, Counter()) == [] and switch.of_ports is None
+    assert brought_up_to_date(switch, SITE.external_ips, Counter()) == [] and switch.of_ports is None
     assert switch.set_role(FIRST, SERVING) == []
     assert switch.set_neighbour(IPv4Address("10.0.0.10"), "02:00:00:00:00:0a", SITE.external_ips) == []
 
@@ -119,17 +120,17 @@ def test_without_ports_there_is_nothing_to_hold() -> None:
 @given(st.lists(st.tuples(st.sampled_from([FIRST, SECOND]), st.sampled_from(ROLES)), max_size=8))
 def test_after_any_roles_the_switch_holds_what_it_should(steps) -> None:
     switch, real = ready_switch(), fake()
-    apply(real, switch.reconcile(SITE.external_ips, held(real)))
+    apply(real, brought_up_to_date(switch, SITE.external_ips, held(real)))
     for external_ip, role in steps:
         apply(real, switch.set_role(external_ip, role))
         assert texts(real) == wanted(switch)
-    assert switch.sync(SITE.external_ips) == []
+    assert brought_up_to_date(switch, SITE.external_ips) == []
 
 
 def test_a_change_adds_before_it_deletes() -> None:
     switch = ready_switch()
     switch.roles[FIRST.address] = SERVING
-    switch.reconcile(SITE.external_ips, Counter())
+    brought_up_to_date(switch, SITE.external_ips, Counter())
     messages = switch.set_role(FIRST, ABSENT)
     assert [type(message) for message in messages] == [AddFlows, DeleteFlows]
     assert not {flow.identity for flow in messages[0].flows} & {flow.identity for flow in messages[1].flows}
@@ -137,14 +138,14 @@ def test_a_change_adds_before_it_deletes() -> None:
 
 def test_the_same_role_again_sends_nothing() -> None:
     switch = ready_switch()
-    switch.reconcile(SITE.external_ips, Counter())
+    brought_up_to_date(switch, SITE.external_ips, Counter())
     switch.set_role(FIRST, SERVING)
     assert switch.set_role(FIRST, SERVING) == []
 
 
 def test_a_server_with_another_mac() -> None:
     switch, server = ready_switch(), IPv4Address("10.0.0.10")
-    switch.reconcile(SITE.external_ips, Counter())
+    brought_up_to_date(switch, SITE.external_ips, Counter())
     assert len(switch.set_neighbour(server, "02:00:00:00:00:0a", SITE.external_ips)[0].flows) == 1
     assert switch.set_neighbour(server, "02:00:00:00:00:0a", SITE.external_ips) == []
     (changed,) = switch.set_neighbour(server, "02:00:00:00:00:0b", SITE.external_ips)[0].flows
@@ -182,8 +183,8 @@ def test_a_port_that_goes_down_and_comes_back() -> None:
 def test_a_port_with_another_number_or_mac_changes_the_flows(change) -> None:
     switch, real = ready_switch(), fake()
     switch.roles[FIRST.address] = SERVING
-    apply(real, switch.reconcile(SITE.external_ips, held(real)))
+    apply(real, brought_up_to_date(switch, SITE.external_ips, held(real)))
     switch.set_ports(ports(**change))
-    apply(real, switch.sync(SITE.external_ips))
+    apply(real, brought_up_to_date(switch, SITE.external_ips))
     assert texts(real) == wanted(switch)
     assert any(str(value) in text for text in texts(real) for value in change.values())
