@@ -83,16 +83,16 @@ def _shown_plan(call: AnyCall, plan: Plan, run: Run | None = None) -> t.PlanView
 def list_load_balancers(call: Plain) -> Result:
     shown = call.shown
     return _listed("load_balancers", (
-        views.load_balancer(shown, lb) for lb in shown.each_load_balancer(call.orders.pause)))
+        views.load_balancer(shown, lb, call.orders.pause) for lb in shown.each_load_balancer(call.orders.pause)))
 
 
 def get_load_balancer(call: Plain) -> Result:
-    return Result(views.load_balancer(call.shown, _load_balancer(call)))
+    return Result(views.load_balancer(call.shown, _load_balancer(call), call.orders.pause))
 
 
 def get_access_table(call: Call[t.AccessTableQuery, None]) -> Result:
     query, shown = call.query, call.shown
-    addresses = shown.assigned_external_ips(_load_balancer(call))
+    addresses = shown.assigned(_load_balancer(call), call.orders.pause).external_ips
     if query.external_ip is not None:
         _known_external_ip(shown, query.external_ip)
         addresses = [address for address in addresses if address == query.external_ip]

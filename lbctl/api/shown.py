@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from lbctl.control import ControlFunction
 from lbctl.copies.feeds import KeeperState
@@ -121,6 +121,15 @@ class Parts:
     checks: ChecksRead
 
 
+class Assigned(NamedTuple):
+    """What an LB has: external IPs in ascending order, and what they carry together. connections: as of
+    Shown.connection_count."""
+
+    external_ips: list[Address]
+    connections: int | None
+    load: Load
+
+
 Pause = Callable[[], None]
 
 
@@ -165,10 +174,17 @@ class Shown:
     def transfer_modes(self, lb: LoadBalancer) -> Mapping[Address, TransferMode]:
         return {address: role.mode for address, role in self.switch(lb).roles.items() if role.mode}
 
-    def assigned_external_ips(self, lb: LoadBalancer) -> list[Address]:
-        """In ascending order."""
-        addresses = [ip.address for ip in self.site.external_ips if self.assigned_to(ip.address) == lb.name]
-        return sorted(addresses, key=address_order)
+    def assigned(self, lb: LoadBalancer, pause: Pause) -> Assigned:
+        """What that LB has. pause: as of each_load_balancer."""
+        addresses, connections, load = list[Address](), list[int | None](), Load()
+        for serving in self._parts.ground.external_ips:
+            if serving.assigned == lb.name:
+                addresses.append(serving.address)
+                connections.append(_connections(serving))
+                load += self._parts.loads.of(serving)
+                pause()
+        known = [count for count in connections if count is not None]
+        return Assigned(sorted(addresses, key=address_order), sum(known) if known == connections else None, load)
 
     def each_load_balancer(self, pause: Pause) -> Iterator[LoadBalancer]:
         """Those of the site that are still there when their turn comes. pause: is called in between, and may let others
@@ -197,16 +213,7 @@ class Shown:
 
     def connection_count(self, address: Address) -> int | None:
         """None: nobody knows, since it has a sliced service whose servers' sockets nobody tells."""
-        serving = self._serving(address)
-        count = len(serving.table)
-        for place, slicing in serving.slices.items():
-            for server in slicing.servers():
-                sockets = slicing.counted(server)
-                if sockets is None:
-                    return None
-                key = server_key(place[0], server.address.packed, server.port)
-                count += max(0, sockets - serving.table.connections_to.get(key, 0))
-        return count
+        return _connections(self._serving(address))
 
     def entry_count(self, address: Address) -> int:
         """Of its access table: those by connection, and those of slices."""
@@ -306,9 +313,9 @@ class Shown:
 
     # Loads.
 
-    def load(self, addresses: Iterable[Address]) -> Load:
-        """What these external IPs carry together."""
-        return sum((self._parts.loads.of(self._serving(address)) for address in addresses), Load())
+    def load(self, address: Address) -> Load:
+        """What that external IP carries."""
+        return self._parts.loads.of(self._serving(address))
 
     def carried(self) -> Mapping[tuple[str, int, str], int]:
         """(LB, owner of the external IP, packets or bytes) -> counted since the start."""
@@ -325,6 +332,18 @@ class Shown:
         if serving is None:
             raise KeyError(f"{address} is no external IP of this site")
         return serving
+
+
+def _connections(serving: Serving) -> int | None:
+    count = len(serving.table)
+    for place, slicing in serving.slices.items():
+        for server in slicing.servers():
+            sockets = slicing.counted(server)
+            if sockets is None:
+                return None
+            key = server_key(place[0], server.address.packed, server.port)
+            count += max(0, sockets - serving.table.connections_to.get(key, 0))
+    return count
 
 
 def of(control: ControlFunction) -> Shown:

@@ -11,7 +11,7 @@ from typing import cast
 
 from lbctl.api import service_types as s
 from lbctl.api import types as t
-from lbctl.api.shown import Shown
+from lbctl.api.shown import Pause, Shown
 from lbctl.assignment import Plan, PlannedMove
 from lbctl.copies.feeds import KeeperState
 from lbctl.entries.access_table import Entry
@@ -45,17 +45,25 @@ def iso_if_known(time: float | None) -> str | None:
     return None if time is None else iso(time)
 
 
-def load_balancer(shown: Shown, lb: LoadBalancer) -> t.LoadBalancerView:
-    switch = shown.switch(lb)
-    external_ips = shown.assigned_external_ips(lb)
-    health, why = shown.health(lb)
+def load_balancer(shown: Shown, lb: LoadBalancer, pause: Pause) -> t.LoadBalancerView:
+    """pause: see Shown.each_load_balancer."""
+    switch, (health, why), drained = shown.switch(lb), shown.health(lb), shown.drained(lb)
+    assigned = shown.assigned(lb, pause)
     return t.LoadBalancerView(
         name=lb.name, dpid=f"{lb.dpid:016x}", state=switch.condition, reason=switch.trouble,
         health=health, health_reason=why, standby=lb.standby, ports=_ports(switch.ports, shown.site.settings),
         internal_networks=list(map(str, shown.site.internal_networks)),
-        external_ips=list(map(str, external_ips)),
-        connections=_sum(map(shown.connection_count, external_ips)), drained=shown.drained(lb), capacity=lb.capacity,
-        load=_load(shown.load(external_ips)), foreign_flows=switch.foreign, counters=counters(switch.counters))
+        external_ips=_texts(assigned.external_ips, pause), connections=assigned.connections, drained=drained,
+        capacity=lb.capacity, load=_load(assigned.load), foreign_flows=switch.foreign,
+        counters=counters(switch.counters))
+
+
+def _texts(addresses: Iterable[Address], pause: Pause) -> list[str]:
+    texts = []
+    for address in addresses:
+        texts.append(str(address))
+        pause()
+    return texts
 
 
 def external_ip(shown: Shown, ip: ExternalIp) -> t.ExternalIpView:
@@ -69,14 +77,8 @@ def external_ip(shown: Shown, ip: ExternalIp) -> t.ExternalIpView:
         services=[service_of(shown, ip, service) for service in ip.services],
         former_servers=[_former_server(shown, ip, former) for former in shown.former_servers(ip)],
         connections=shown.connection_count(ip.address), half_open=shown.half_open_count(ip.address),
-        new_rate_limit=shown.new_rate_limit(ip.address), load=_load(shown.load([ip.address])),
+        new_rate_limit=shown.new_rate_limit(ip.address), load=_load(shown.load(ip.address)),
         move=move.id if move else None)
-
-
-def _sum(counts: Iterable[int | None]) -> int | None:
-    """None: one of them is not known."""
-    found = list(counts)
-    return None if None in found else sum(count for count in found if count is not None)
 
 
 def _former_server(shown: Shown, ip: ExternalIp, former: FormerServer) -> s.FormerServerView:

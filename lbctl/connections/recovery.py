@@ -18,6 +18,8 @@ from lbctl.values.side import EXTERNAL, INTERNAL, Side
 
 LEARNT_AT_ONCE, LOOKED_UP_AT_ONCE = 1_000, 10_000
 """Entries: some ms."""
+NO_ENTRIES = 20
+"""As many entries an external IP takes as long as besides its own."""
 IN_FLIGHT = 1.0
 """Seconds: an entry that was made so shortly before the connection ended may not have got through."""
 
@@ -121,17 +123,23 @@ class Recovery:
         return True
 
     def _find_missing(self) -> Iterator[bool]:
+        looked_up = 0
         for serving in [serving for serving in self._directory if self._name in serving.holders]:
             missing, added = list[Entry](), serving.table.added
             for some in portions(serving.table.snapshot(), LOOKED_UP_AT_ONCE):
                 missing += [entry for entry in some if entry.key not in self.readback.entries]
-                if len(some) == LOOKED_UP_AT_ONCE:
+                looked_up += len(some)
+                if looked_up >= LOOKED_UP_AT_ONCE:
                     yield True
+                    looked_up = 0
             self._missing[serving] = missing, added
+            looked_up += NO_ENTRIES
 
     def _put_back(self, serving: Serving) -> None:
         """What follows from the entries of that external IP that the switch does not have."""
         found, added = self._missing.get(serving, ([], 0))
+        if not found and serving.table.added == added:
+            return
         new = [entry for entry in serving.table.newest(serving.table.added - added)
                if entry.key not in self.readback.entries]
         missing = [entry for entry in dict.fromkeys([*found, *new]) if not entry.flags & GONE]

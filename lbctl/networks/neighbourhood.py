@@ -23,6 +23,7 @@ from lbctl.openflow.ports import Ports
 from lbctl.site.model import Hop
 from lbctl.switches.switch import Switch
 from lbctl.values.addresses import Address
+from lbctl.values.portions import each_once
 
 SEARCH_INTERVAL = 0.5
 """Seconds between probes for a server whose MAC is not known. A switch may swallow the first answers: what its datapath
@@ -91,6 +92,8 @@ class Neighbourhood:
         """LB -> whose MACs it does not know, and what that was found from: a site has many LBs times many hosts, and
         almost all are known."""
         self._listening = Walk(self._reports)
+        self._to_announce: dict[str, Iterator[Serving | None]] = {}
+        """LB -> external IPs that are still to be announced, if it has them."""
 
     def tick(self, now: float, eager: bool) -> Outbox:
         """What is to be announced again, and asked for. eager: those too whose MACs are known, at every search."""
@@ -115,6 +118,7 @@ class Neighbourhood:
             + self._far.step(now, interval)
             + self._search.step(now, SEARCH_INTERVAL)
             + self._listening.step(now, INTERVAL)
+            + self._announce_some(now)
             + self.queries.tick(now)
         )
 
@@ -181,17 +185,20 @@ class Neighbourhood:
     def probe(self, switch: Switch) -> Outbox:
         """Asks for the MACs of all next hops and routers; of a large site, of those that this LB needs now, and the
         others are searched for."""
-        hosts = self._everywhere()
-        if len(hosts) > ASKED_AT_ONCE:
-            hosts = self._needed_by(switch.lb.name) | self._ground.external_ips.routers()
+        everywhere = self._everywhere()
+        needed = (hop for serving in self._needed_by(switch.lb.name) if serving for hop in serving.next_hops())
+        few = len(everywhere) <= ASKED_AT_ONCE
+        hosts = everywhere if few else each_once(itertools.chain(self._ground.external_ips.routers(), needed))
         return self.ask(switch, itertools.islice(hosts, ASKED_AT_ONCE))
 
     def ask(self, switch: Switch, addresses: Iterable[Address]) -> Outbox:
         """Asks for the MACs of these next hops and routers."""
         return [question for address in addresses if (question := self._question(switch, address))]
 
-    def _needed_by(self, name: str) -> set[Address]:
-        return {hop for serving in self._ground.external_ips if serving.assigned == name for hop in serving.next_hops()}
+    def _needed_by(self, name: str) -> Iterator[Serving | None]:
+        """Every external IP, but None for those that the LB does not have."""
+        for serving in list(self._ground.external_ips):
+            yield serving if serving.assigned == name else None
 
     def _of_serving(self) -> Iterator[ToSwitch | None]:
         """By each LB for what its external IPs need."""
@@ -203,7 +210,10 @@ class Neighbourhood:
     def _of_others(self) -> Iterator[ToSwitch | None]:
         """By each LB for what it will need when other external IPs come to it."""
         for switch in list(self._ground.switches.values()):
-            needed = self._needed_by(switch.lb.name)
+            needed: set[Address] = set()
+            for serving in self._needed_by(switch.lb.name):
+                needed |= serving.next_hops() if serving else set()
+                yield None
             for address in self._everywhere():
                 yield None if address in needed else self._question(switch, address)
 
@@ -253,10 +263,19 @@ class Neighbourhood:
         return ToSwitch(switch.lb.name, PacketOut(frame, FROM_CONTROLLER, port.number, tunnel))
 
     def announce_all(self, name: str, now: float) -> Outbox:
+        """What that LB answers for; of a large site, some at each tick."""
+        self._to_announce[name] = self._needed_by(name)
+        return self._announce_some(now)
+
+    def _announce_some(self, now: float) -> Outbox:
         out: Outbox = []
-        for serving in self._ground.external_ips:
-            if serving.assigned == name and self._ground.switches[name].role(serving.address).arp:
-                out += self.announce(serving, name, now)
+        for name, rest in list(self._to_announce.items()):
+            some = list(itertools.islice(rest, LOOKED_AT_ONCE))
+            if len(some) < LOOKED_AT_ONCE:
+                del self._to_announce[name]
+            for serving in some:
+                if serving and (switch := self._ground.switches.get(name)) and switch.role(serving.address).arp:
+                    out += self.announce(serving, name, now)
         return out
 
     def announce(self, serving: Serving, name: str, now: float) -> Outbox:

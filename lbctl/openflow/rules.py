@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
-from typing import TypeVar
 
 from lbctl.frames import mld
 from lbctl.frames.discovery import (
@@ -60,7 +59,7 @@ from lbctl.openflow.tables import REG_MODE_NORMAL, REG_MODE_TRANSITION
 from lbctl.site.model import CHECK_PORTS, FILTERINGS, ExternalIp, Hop, Tunnel
 from lbctl.values.addresses import Address, Network, address_order
 from lbctl.values.owners import owner_of
-from lbctl.values.portions import portions
+from lbctl.values.portions import each_once, portions
 from lbctl.values.protocols import (
     ARP_REPLY,
     ETH_TYPE_ARP,
@@ -75,7 +74,6 @@ from lbctl.values.protocols import (
 from lbctl.values.side import EXTERNAL, INTERNAL
 from lbctl.values.transfer import TransferMode
 
-T = TypeVar("T")
 BATCH = 50
 """Servers, or flows, that are computed in one go."""
 ICMP_ERRORS = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
@@ -292,7 +290,7 @@ def neighbour_flows(hops: Iterable[Hop], routers: Iterable[Address], ports: Port
     advertisement)."""
     outside = ((router, None, ports.external) for router in sorted(routers, key=address_order))
     inside = ((hop.address, hop.tunnel, ports.to(hop.tunnel)) for hop in hops)
-    for address, tunnel, port in _each_once(itertools.chain(outside, inside)):
+    for address, tunnel, port in each_once(itertools.chain(outside, inside)):
         where = comes_by(port, tunnel)
         if isinstance(address, IPv4Address):
             told: list[Match] = [{"arp_spa": str(address), "arp_tpa": str(address)}]
@@ -304,14 +302,6 @@ def neighbour_flows(hops: Iterable[Hop], routers: Iterable[Address], ports: Port
             told = [{"ipv6_nd_target": str(address)}]
         for fields in told:
             yield flow(Kind.SERVER_ARP, 0, "arp", 110, {**where, **head, **fields}, CONTROLLER, meter=METER_ARP)
-
-
-def _each_once(items: Iterable[T]) -> Iterator[T]:
-    seen: set[T] = set()
-    for item in items:
-        if item not in seen:
-            seen.add(item)
-            yield item
 
 
 def all_flows(external_ips: Iterable[ExternalIp], roles: Mapping[Address, Role],

@@ -14,3 +14,12 @@ def portions(items: Iterable[T], size: int) -> Iterator[list[T]]:
     rest = iter(items)
     while some := list(itertools.islice(rest, size)):
         yield some
+
+
+def each_once(items: Iterable[T]) -> Iterator[T]:
+    """In their order."""
+    seen: set[T] = set()
+    for item in items:
+        if item not in seen:
+            seen.add(item)
+            yield item
