@@ -125,9 +125,10 @@ class Loaded:
 class Start:
     """Seconds from the first connection until every LB is ready, and until every LB knows every server.
 
-    `_processor`: how much processor time the controller took until then.
+    begun: when that was (of time.monotonic). `_processor`: how much processor time the controller took until then.
     """
 
+    begun: float
     ready: float
     ready_processor: float
     known: float
@@ -149,7 +150,7 @@ def controlled(given: Site, apps: Sequence[str] = APPS) -> Iterator[tuple[Contro
         until_ready = time.monotonic() - begun, processor_time(loaded.pid)
         pairs = len(given.load_balancers) * sum(len(ip.server_addresses()) for ip in given.external_ips)
         _wait(lambda: controller.log_file.read_text().count("neighbour found") == pairs, controller)
-        yield controller, loaded, Start(*until_ready, time.monotonic() - begun, processor_time(loaded.pid))
+        yield controller, loaded, Start(begun, *until_ready, time.monotonic() - begun, processor_time(loaded.pid))
         loaded.close()
 
 

@@ -54,7 +54,7 @@ class Waits:
 
     longest: float
     long: int
-    others: float
+    others: float | None
 
     def result(self, what: str) -> Result:
         shown = milliseconds(self.longest) + (f", {self.long} above {milliseconds(TARGET)}" if self.long else "")
@@ -67,6 +67,11 @@ def waits(controller: Controller, spaces: list[Path], act: Callable[[], object])
     begun = time.monotonic()
     _, others = watched(act, spaces)
     time.sleep(0.1)
+    return waits_since(begun, controller, others)
+
+
+def waits_since(begun: float, controller: Controller, others: float | None) -> Waits:
+    """Those that have ended since then (of time.monotonic)."""
     found = [float(late) for ended, late in REPORTED.findall(controller.log_file.read_text())
              if float(ended) > begun]
     return Waits(max(found, default=0.0), sum(late > TARGET for late in found), others)
@@ -177,8 +182,10 @@ def _death(controller: Controller, loaded: Loaded) -> Iterator[Result]:
 
 
 def _huge_site() -> Iterator[Result]:
-    """An LB is drained."""
-    with controlled(site(LBS, HUGE, 1, arp_rate=100_000), WITH_TURNS) as (controller, loaded, _):
+    """All LBs connect, and have nothing yet; later, one is drained."""
+    with controlled(site(LBS, HUGE, 1, arp_rate=100_000), WITH_TURNS) as (controller, loaded, start):
+        yield waits_since(start.begun, controller, None).result(
+            f"{LBS} LBs connect, and get the flows of {HUGE} external IPs")
 
         def drain() -> None:
             answer = controller.rest("POST", "/v1/load-balancers/lb-1/drain", {}, timeout=60.0)
