@@ -24,7 +24,7 @@ from lbctl.values.protocols import TCP, UDP
 from lbctl.values.side import EXTERNAL, Side
 
 SHORTEST, LONGEST = 0.5, 60.0
-ASKED_AT_ONCE, LOOKS_AT_ONCE = 50, 500
+ASKED_AT_ONCE, LOOKS_AT_ONCE = 50, 200
 """Requests at a tick, about, and external IPs looked at: in a large site rounds take longer, else the controller would
 do nothing but read."""
 READ_PER_SECOND = 5_000

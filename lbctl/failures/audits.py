@@ -86,11 +86,14 @@ class Audits:
             retry.due = now + retry.wait
         return [] if refusal.of_entry else self._ground.tokens.refused(name, f"{name}: {refusal}", now)
 
-    def connected(self, switch: Switch) -> Outbox:
-        """It has been sent what it misses: does it confirm that?"""
+    def connected(self, switch: Switch) -> None:
+        """How it looked before says nothing any more."""
         name = switch.lb.name
         self._looks = {place: look for place, look in self._looks.items() if place[0] != name}
         self._running.pop(name, None)
+
+    def made_whole(self, switch: Switch) -> Outbox:
+        """It has been sent what it missed: does it confirm that?"""
         return [self._ask_for_confirmation(switch)]
 
     def _ask_for_confirmation(self, switch: Switch) -> ToSwitch:

@@ -64,8 +64,11 @@ class KeptElsewhere(Protocol):
 class Auditor(Protocol):
     """Who knows whether switches hold what they were ordered to."""
 
-    def connected(self, switch: Switch) -> Outbox:
-        """It has been sent what it misses: does it confirm that?"""
+    def connected(self, switch: Switch) -> None:
+        """How it looked before says nothing any more."""
+
+    def made_whole(self, switch: Switch) -> Outbox:
+        """It has been sent what it missed: does it confirm that?"""
 
 
 READ_WITHIN = 30.0
@@ -108,6 +111,7 @@ class Comebacks:
         """Asks what it holds."""
         name = switch.lb.name
         switch.state = "reading"
+        self._auditor.connected(switch)
         self._give_up(name, now)
         readback = ReadBack(self._decoder)
         reading = self._reading[name] = Reading(self._ground.meters(name), now)
@@ -125,14 +129,14 @@ class Comebacks:
         return any(reading.recovery for reading in self._reading.values())
 
     def tick(self, now: float) -> Outbox:
-        """Learns what they have told, and asks those anew that have not told all in time."""
+        """Learns what one of them has told, and asks those anew that have not told all in time."""
         out: Outbox = []
         for name, reading in list(self._reading.items()):
             switch = self._ground.switches.get(name)
             if switch is None or switch.state != "reading":
                 self._give_up(name, now)
             elif reading.recovery:
-                out += self._learn(switch, reading, reading.recovery, now)
+                return out + self._learn(switch, reading, reading.recovery, now)
             elif now >= reading.until:
                 self._ground.log("what a switch holds is asked again", level="error", lb=name,
                                  hint="it has not told all of it")
@@ -215,7 +219,7 @@ class Comebacks:
     def _made_whole(self, switch: Switch, now: float) -> Outbox:
         """It has been sent all flows that it missed."""
         switch.whole = True
-        return self._auditor.connected(switch) + self._neighbours.announce_all(switch.lb.name, now)
+        return self._auditor.made_whole(switch) + self._neighbours.announce_all(switch.lb.name, now)
 
     def _learn_clients(self, readback: ReadBack) -> Outbox:
         """The MACs that clients of sliced services are answered to."""
@@ -228,11 +232,12 @@ class Comebacks:
 
     def _learn_neighbours(self, switch: Switch, readback: ReadBack) -> None:
         """The MACs that the switch delivers to."""
-        hops = {server.packed: hop for config in self._ground.configs() for server, hop in config.hops().items()}
+        configs = self._ground.configs() if readback.neighbours or readback.way_back.external_ips else []
+        hops = {server.packed: hop for config in configs for server, hop in config.hops().items()}
         for server, mac in readback.neighbours.items():
             if server in hops:
                 switch.neighbours.setdefault(hops[server].address, mac.hex(":"))
-        routers = {config.address.packed: config.router for config in self._ground.configs() if config.router}
+        routers = {config.address.packed: config.router for config in configs if config.router}
         for external_ip, mac in readback.way_back.external_ips.items():
             if external_ip in routers:
                 switch.neighbours.setdefault(routers[external_ip], mac.hex(":"))

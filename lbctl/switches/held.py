@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 
 from lbctl.openflow.flow import Flow, Identity, Place
@@ -54,28 +54,31 @@ class Held:
         """Nobody wants to know any more."""
         self._come = None
 
-    def change(self, come: Iterable[Flow], gone: Iterable[Flow]) -> None:
+    def change(self, come: Collection[Flow], gone: Iterable[Flow]) -> None:
         """What has been ordered."""
         for flow in gone:
             self._tables[flow.table].pop(flow.identity, None)
             self._note(flow)
-        for flow in come:
+        self.complete(come)
+        if self._come is not None:
+            self._come.identities.update(flow.identity for flow in come)
+            self._come.places.update(flow.place for flow in come)
+
+    def complete(self, missing: Iterable[Flow]) -> None:
+        """What is there besides, which nobody needs to watch for."""
+        for flow in missing:
             identity = flow.identity
             table = self._tables[flow.table]
             if replaced := table.get(identity):
                 self._note(replaced)
             table[identity] = flow
-            if self._come is not None:
-                self._come.identities.add(identity)
-                self._come.places.add(flow.place)
             self._note(flow)
 
     def _note(self, flow: Flow) -> None:
         if (journal := self._journals.get(flow.table)) is not None:
             journal.add(flow.cookie)
 
-    def replace(self, flows: Iterable[Flow]) -> None:
-        """These, and no others; what has come and gone until now is not noted any more."""
+    def clear(self) -> None:
+        """There is nothing; what has come and gone until now is not noted any more."""
         self._journals.clear()
-        self.change((), list(self.flows()))
-        self.change(flows, ())
+        self._tables = {name: {} for name in TABLES}

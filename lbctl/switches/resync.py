@@ -31,18 +31,21 @@ def resync(switch: Switch, wanted: Iterator[list[Flow]], there: Mapping[Place, i
     when it connected, and is not known yet to be what it should hold.
     """
     held = switch.held
-    come = held.watch().identities
-    seen: set[Identity] = set()
+    ordered = held.watch().identities
+    left: dict[Identity, Flow] = {}
+    for flows in portions(list(held.flows()), AT_ONCE):
+        left.update((flow.identity, flow) for flow in flows)
+        yield [], len(flows) // CHEAPER
     for portion in wanted:
-        seen.update(flow.identity for flow in portion)
+        for flow in portion:
+            left.pop(flow.identity, None)
         new = [flow for flow in portion if not held.has(flow)]
-        held.change(new, ())
+        held.complete(new)
         missing = tuple(flow for flow in new if flow.place not in there)
         yield [AddFlows(missing)] if missing else [], (len(portion) or NOTHING) + len(missing) // 2
-    for flows in portions(list(held.flows()), AT_ONCE):
+    for flows in portions(left.values(), AT_ONCE):
         # What has been ordered meanwhile stays, whatever was looked at before it.
-        gone = tuple(flow for flow in flows if flow.identity not in seen and flow.identity not in come
-                     and held.has(flow))
+        gone = tuple(flow for flow in flows if flow.identity not in ordered and held.has(flow))
         held.change((), gone)
         yield [DeleteFlows(gone)] if gone else [], len(flows) // CHEAPER
     yield from _told_apart(held, there)

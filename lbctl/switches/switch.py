@@ -180,7 +180,7 @@ class Switch:
         self.state, self.reason, self.lost_at = "disconnected", reason, now
         self.whole = self.confirmed = False
         self.refusal, self.foreign = None, 0
-        self.held.replace(())
+        self.held.clear()
         self.hearing.forget()
 
     def set_role(self, external_ip: ExternalIp, role: Role) -> list[Message]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from typing import Any
@@ -163,6 +164,17 @@ class FakeServing:
                      if record.external_ip == self.address and record.ended is None), None)
 
 
+class FakeDirectory:
+    def __init__(self, control: FakeControl) -> None:
+        self._servings = {ip.address: FakeServing(control, ip.address) for ip in control.site.external_ips}
+
+    def __iter__(self) -> Iterator[FakeServing]:
+        return iter(self._servings.values())
+
+    def get(self, address: Address) -> FakeServing | None:
+        return self._servings.get(address)
+
+
 class FakeTable:
     def __init__(self, entries: list[Entry]) -> None:
         self._entries = entries
@@ -194,7 +206,7 @@ class FakeControl:
         self.table: dict[Address, list[Entry]] = {ip.address: [] for ip in self.site.external_ips}
         self.services = FakeServices(self)
         self.assignment = {ip.address: ip.load_balancer for ip in self.site.external_ips}
-        self.external_ips = {ip.address: FakeServing(self, ip.address) for ip in self.site.external_ips}
+        self.external_ips = FakeDirectory(self)
         self.shown = Shown(Parts(
             ground=self, services=self.services, moves=FakeMoves(self), health=FakeHealth(self), loads=FakeLoads(self),
             throttle=FakeThrottle(self), balancing=FakeBalancing(), keepers=FakeKeepers(self), checks=FakeChecks()))

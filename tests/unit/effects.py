@@ -35,6 +35,6 @@ def brought_up_to_date(
 ) -> list[Message]:
     """What is sent for it, with nothing in between. there: what was read back from it, if it has just connected."""
     if there is not None:
-        switch.held.replace(())
+        switch.held.clear()
     steps = resync(switch, switch.portions(external_ips), there or {})
     return [message for messages, _ in steps for message in messages]

@@ -28,6 +28,7 @@ FIRST, SECOND = IPv4Address("198.51.100.1"), IPv4Address("198.51.100.2")
 def few() -> Iterator[None]:
     """Of flows at once."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resyncs, "FLOWS_AT_FIRST", 7)
         patch.setattr(resyncs, "FLOWS_AT_ONCE", 7)
         patch.setattr(rules, "BATCH", 2)
         yield
