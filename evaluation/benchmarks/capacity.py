@@ -171,7 +171,7 @@ def _wait(condition: Callable[[], bool], controller: Controller | None = None) -
     while not condition():
         if time.monotonic() > deadline:
             raise Unusable(f"not in time; {controller.log_tail() if controller else ''}")
-        time.sleep(0.1)
+        time.sleep(0.5)  # what is asked costs the controller some 50 ms
 
 
 def _lbs_ready(controller: Controller) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from lbctl.copies.client import KeeperClient, KeeperError, KeeperSilent, tls_context
@@ -14,7 +15,7 @@ from lbctl.keeper.batches import Reply
 from lbctl.keeper.rows import Row
 from lbctl.site.model import Keeper, Keepers, Site
 from ryu_apps.shell.log import log
-from ryu_apps.shell.threads import Threads
+from ryu_apps.shell.threads import Threads, Turn
 
 OnSent = Callable[[Keeper, Reply | None, str], None]
 """(keeper, its reply to a batch or None, why there is none)"""
@@ -43,7 +44,11 @@ class KeeperCalls:
         """Those that wait for their turn, of keepers that are being asked."""
         self._asking: Counter[Keeper] = Counter()
         """How many are under way."""
+        self._came: deque[Callable[[], None]] = deque()
+        """What is still to be told: the answers of many keepers come at the same time. At most one for each call."""
+        self._wake = threads.event()
         self.configure(site)
+        threads.spawn(self._tell_loop)
 
     def check(self, keepers: Keepers) -> None:
         """Raises KeeperError if a file that the site file names can't be used."""
@@ -93,7 +98,20 @@ class KeeperCalls:
                 reply = client.send(order.batch)
             except KeeperError as error:
                 detail = str(error)
-        self._sent(order.keeper, reply, detail)
+        self._tell(partial(self._sent, order.keeper, reply, detail))
+
+    def _tell(self, what: Callable[[], None]) -> None:
+        self._came.append(what)
+        self._wake.set()
+
+    def _tell_loop(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            turn = Turn(self._threads.sleep)
+            while self._came:
+                self._came.popleft()()
+                turn.pause()
 
     def _fetch_all(self, keeper: Keeper) -> None:
         """One after the other, until none waits."""
@@ -116,8 +134,8 @@ class KeeperCalls:
             log.warning("no copy", external_ip=str(order.external_ip.address), copy=order.copy, reason=str(error),
                         as_well=len(others) if isinstance(error, KeeperSilent) else 0)
             while others and isinstance(error, KeeperSilent):
-                self._fetched(others.popleft().token, None)
-        self._fetched(order.token, rows)
+                self._tell(partial(self._fetched, others.popleft().token, None))
+        self._tell(partial(self._fetched, order.token, rows))
 
     def _count(self, order: CountSockets) -> None:
         """A keeper that does not tell is not reported each time: without a count, nobody is shown one."""
@@ -126,4 +144,4 @@ class KeeperCalls:
             counts = client.count_sockets(order.external_ip, order.server) if client else None
         except KeeperError:
             pass
-        self._counted(order.token, counts)
+        self._tell(partial(self._counted, order.token, counts))

@@ -14,7 +14,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-TURN = 0.0015
+TURN = 0.003
 """Seconds after which one who has much to do lets the others run."""
 
 

@@ -40,6 +40,12 @@ def where(bed: Bed, client: str, external: str = f"{FIRST}:80") -> dict[str, Any
     return found
 
 
+def slices_at_rest(bed: Bed) -> bool:
+    """Else the flows may be others by the time of the trace."""
+    page = json.loads(lbctl(bed, "table", "lb-a", "--all", "--json"))
+    return {entry["state"] for entry in page["entries"]} == {"plain"}
+
+
 def server_of(connection: socket.socket) -> str:
     """Who answers on it."""
     connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -51,6 +57,7 @@ def server_of(connection: socket.socket) -> str:
 
 @pytest.mark.parametrize("port", [1, 40002, 65535])
 def test_where_says_what_the_switch_says(bed: Bed, port: int) -> None:
+    bed.wait_until(lambda: slices_at_rest(bed), 30, "slices that stay as they are")
     answer = where(bed, f"203.0.113.9:{port}")
     found = answer["verdicts"]["syn"]
     traced = [line for line in answer["trace"].splitlines() if "<- table" in line]

@@ -74,6 +74,22 @@ def test_of_a_large_one_a_few_flows_are_looked_at_at_once() -> None:
     check(world)
 
 
+@few()
+def test_what_fails_in_between_is_begun_anew(monkeypatch) -> None:
+    """Else what was not compared would be taken for needless."""
+    world = FakeSite(site())
+    world.settle(1.0)
+    world.post(use_file(world.control, with_servers(world.site, (10, 12)), world.now))
+    with monkeypatch.context() as patch:
+        patch.setattr(rules, "external_ip_flows", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            for _ in range(100):
+                world.control.ground.resyncs.step(world.now)
+    assert world.control.hurried
+    world.settle(1.0)
+    check(world)
+
+
 def move(world: FakeSite, address: IPv4Address) -> None:
     to = "lb-b" if world.serving(address).assigned == "lb-a" else "lb-a"
     world.post(world.control.movement.start(address, to, Strategy.PRECOPY, world.now)[1])
