@@ -67,7 +67,7 @@ class Recovery:
         """
         self._look_up = self._find_missing()
         self._strange: list[Entry] = []
-        self._taken_over: list[tuple[Serving, Entry]] = []
+        self._taken_over: dict[Serving, list[Entry]] = {}
         self._outcome = Outcome()
 
     def learn(self, now: float) -> bool:
@@ -81,14 +81,15 @@ class Recovery:
 
     def give_up(self, now: float) -> None:
         """The LB is away again: what has been taken over from it will be found anew."""
-        for serving, entry in self._taken_over:
-            if serving.table.by_key(entry.key) is entry:
-                serving.remove(entry, now)
+        for serving, entries in self._taken_over.items():
+            for entry in entries:
+                if serving.table.by_key(entry.key) is entry:
+                    serving.remove(entry, now)
 
     def outcome(self, now: float) -> Outcome:
         """Once all has been learnt."""
         self._now = now
-        strange, self._outcome.taken_over = self._strange, len(self._taken_over)
+        strange, self._outcome.taken_over = self._strange, sum(map(len, self._taken_over.values()))
         for serving in self._directory:
             if self._name in serving.holders:
                 self._put_back(serving)
@@ -110,7 +111,7 @@ class Recovery:
             serving.table.add(known)
             if serving.recorder:
                 serving.recorder("found", known, self._now)
-            self._taken_over.append((serving, known))
+            self._taken_over.setdefault(serving, []).append(known)
             return True
         if entry is None or entry.reply != found.reply:
             return False
