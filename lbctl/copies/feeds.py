@@ -20,8 +20,9 @@ from lbctl.site.model import Keeper
 from lbctl.values.addresses import Address
 from lbctl.values.keys import server_address_of
 
-ROWS_AT_ONCE, EMPTY = 2_000, 50
-"""At a tick, about: some 6 ms. As many rows a batch takes as long as besides its own."""
+ROWS_AT_ONCE, EMPTY, SEARCHED = 2_000, 50, 5
+"""At a tick, about: some 6 ms. As many rows a batch takes as long as besides its own. As many entries are looked at,
+for a full copy, in the time of a row."""
 
 
 class KeeperState(NamedTuple):
@@ -83,12 +84,11 @@ class Feeds:
         if publisher is not None:
             publisher.changed(entry)
 
-    def _entries(self, server: bytes) -> Iterator[Entry]:
+    def _entries(self, server: bytes) -> Iterator[Entry | None]:
         return (
-            entry
+            entry if server_address_of(entry.reply) == server else None
             for serving in self._fed.get(server, ())
             for entry in serving.table.snapshot()
-            if entry.server[0] == server
         )
 
     def _ports(self, stream: Stream) -> DerivedPorts:
@@ -96,10 +96,9 @@ class Feeds:
         return derived_ports(serving.config, ip_address(stream.server)) if serving else {}
 
     def tick(self, now: float) -> Outbox:
-        """Batches that are due, unless there are too many for one tick; and one full copy at a tick begins, since all
-        entries are searched for it."""
+        """Batches that are due, unless there are too many for one tick."""
         out: Outbox = []
-        begun, left = False, ROWS_AT_ONCE
+        left = ROWS_AT_ONCE
         for _ in range(len(self._turns)):
             if left <= 0:
                 break
@@ -107,13 +106,10 @@ class Feeds:
             self._turns.rotate(-1)
             if not any(serving.unread for serving in self._fed[server]):
                 publisher.begin(now)
-            begins = not publisher.session
-            if begins and begun:
-                continue
             if batch := publisher.due(now):
                 out.append(SendBatch(self._ordered[server].keeper, batch))
                 left -= batch.rows + EMPTY
-            begun = begun or begins and publisher.session != 0
+            left -= publisher.looked_at // SEARCHED
         return out
 
     def states(self, now: float) -> list[KeeperState]:

@@ -13,12 +13,15 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from lbctl.entries.access_table import GONE, Entry
 from lbctl.keeper.batches import Answer, Batch, BatchKind, Reply
 from lbctl.keeper.rows import DerivedPorts, Stream, sections
+
+LOOKED_AT_ONCE = 10_000
+"""Entries, for a part of a full copy: some 3 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,8 @@ class _Session:
 
     number: int
     began: float
-    left: list[Entry] | None
-    """Of the full copy; None once its last part is built."""
+    left: Iterator[Entry | None] | None
+    """Of the full copy; None once its last part is built. See Publisher."""
     covers: float
     """All changes up to then are in what is built."""
     sequence: int = 0
@@ -63,16 +66,19 @@ class _Session:
 
 
 class Publisher:
-    """server: packed. entries: all its entries that the keeper shall have, whenever a full copy begins. ports: the
-    external ports that follow from a stream's server ports (`rows.derived_ports`). new_session: another number each
-    time."""
+    """server: packed. entries: all its entries that the keeper shall have, whenever a full copy begins, and None for
+    others that are looked at; some may change before it is their turn. ports: the external ports that follow from a
+    stream's server ports (`rows.derived_ports`). new_session: another number each time."""
 
-    def __init__(self, server: bytes, entries: Callable[[], Iterable[Entry]], ports: Callable[[Stream], DerivedPorts],
+    def __init__(self, server: bytes, entries: Callable[[], Iterable[Entry | None]],
+                 ports: Callable[[Stream], DerivedPorts],
                  pace: Pace | None = None, new_session: Callable[[], int] = lambda: secrets.randbits(64)) -> None:
         self.pace = pace or Pace()
         self.counters: Counter[str] = Counter()
         self.last_failure = ""
         """What the keeper, or the way to it, said last when a batch was not taken; empty since one was."""
+        self.looked_at = 0
+        """Entries, for the full copy, when it was last asked what is due."""
         self._server, self._entries, self._ports, self._new_session = server, entries, ports, new_session
         self._changes: dict[bytes, Entry] = {}
         self._limit = 0
@@ -130,6 +136,7 @@ class Publisher:
 
     def due(self, now: float) -> Batch | None:
         """The batch to send now, if any. It is under way until `answered` or `failed` is called."""
+        self.looked_at = 0
         if self._under_way or not self._begun or now < self._not_before:
             return None
         if self._batch is None:
@@ -184,6 +191,8 @@ class Publisher:
         try:
             if session.left is not None:
                 batch = self._part(session, session.left)
+                if batch is None:
+                    return None
             elif self._wanted(session, now):
                 batch = self._increment(session, now)
             else:
@@ -196,12 +205,23 @@ class Publisher:
 
     def _new(self, now: float) -> _Session:
         self._limit = self.pace.changes
-        return _Session(self._new_session(), began=now, left=list(self._entries()), covers=now)
+        return _Session(self._new_session(), began=now, left=iter(self._entries()), covers=now)
 
-    def _part(self, session: _Session, left: list[Entry]) -> Batch:
-        chunk, session.left = left[:self.pace.rows], left[self.pace.rows:] or None
-        kind = BatchKind.PART if session.left else BatchKind.LAST_PART
-        return self._pack(session, kind, [entry for entry in chunk if not entry.flags & GONE])
+    def _part(self, session: _Session, left: Iterator[Entry | None]) -> Batch | None:
+        """None: there may be others, but not among those that may be looked at in one go."""
+        chunk: list[Entry] = []
+        while self.looked_at < LOOKED_AT_ONCE and len(chunk) < self.pace.rows:
+            try:
+                entry = next(left)
+            except StopIteration:
+                session.left = None
+                break
+            self.looked_at += 1
+            if entry and not entry.flags & GONE:
+                chunk.append(entry)
+        if session.left is not None:
+            return self._pack(session, BatchKind.PART, chunk) if chunk else None
+        return self._pack(session, BatchKind.LAST_PART, chunk)
 
     def _wanted(self, session: _Session, now: float) -> bool:
         """Is an increment due?"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lbctl.copies import feeds, publisher
 from lbctl.entries.access_table import NO_HOP
 from lbctl.frames.packets import ACK, FIN
 from lbctl.ground.effects import FetchCopy, SendBatch
@@ -248,17 +249,29 @@ def test_the_naive_twin_believes_it_all(monkeypatch) -> None:
         world.check_settled()
 
 
-def test_one_full_copy_begins_at_a_tick() -> None:
+def test_full_copies_look_at_some_entries_at_a_tick(monkeypatch) -> None:
     """All entries are looked through for each."""
+    monkeypatch.setattr(publisher, "LOOKED_AT_ONCE", 3)
+    monkeypatch.setattr(feeds, "SEARCHED", 1)
+    monkeypatch.setattr(feeds, "EMPTY", 0)
+    monkeypatch.setattr(feeds, "ROWS_AT_ONCE", 3)
     world = FaultySite(kept_site(("keeper",), lbs=3, ips=2))
+    world.rest(step=0.1)
+    for _ in range(20):
+        world.open(0)
+    world.drain()
     publishers = world.control.feeds.publishers
-    assert len(publishers) == 4
-    begun = 0
-    while begun < len(publishers):
-        for name in world.switches.keys() - world.connected:
-            world.connect(name)
+    for each in publishers.values():
+        each._lose("the test says so")
+    while not all(each.synced for each in publishers.values()):
+        for each in publishers.values():
+            each.looked_at = 0
         world.tick(0.05)
-        now = sum(bool(publisher.session) for publisher in publishers.values())
-        assert now - begun in (0, 1)
-        begun = now
+        assert sum(each.looked_at for each in publishers.values()) < 2 * 3
         world.drain()
+        while world.call():
+            pass
+    kept = {row.key for serving in world.control.ground.external_ips for keeper in world.site.keepers.each
+            for row in world.kept_rows(FetchCopy(keeper, serving.config, keeper.server, "keeper", 1)) or ()}
+    assert kept == {entry.key for serving in world.control.ground.external_ips for entry in serving.table.entries()}
+    assert len(kept) == 20
