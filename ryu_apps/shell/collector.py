@@ -15,8 +15,9 @@ from contextlib import contextmanager
 THRESHOLDS = 700, 5, 1
 """A full collection follows each second one of the younger objects: it looks at some 7 000 objects, which takes 5 ms.
 With Python's own thresholds it is 60 ms while 100 000 entries are read back."""
-THAW_INTERVAL = 3600.0
-"""Seconds; one long collection follows."""
+THAW_INTERVAL, THAW_PATIENCE, QUIET = 3600.0, 82_800, 10
+"""Seconds; then, as one long collection follows, until a second in which fewer packets have come to the controller, but
+no longer than so many seconds more."""
 
 
 def install() -> None:

@@ -105,7 +105,16 @@ class Controller:
     def _thaw_loop(self) -> None:
         while True:
             self._threads.sleep(collector.THAW_INTERVAL)
+            for _ in range(collector.THAW_PATIENCE):
+                before = self._packets_shown()
+                self._threads.sleep(1.0)
+                if self._packets_shown() < before + collector.QUIET:
+                    break
             collector.thaw()
+
+    def _packets_shown(self) -> int:
+        """By switches that are there, since the start."""
+        return sum(switch.counters["packet_ins"] for switch in self._control.ground.switches.values())
 
     def _on_hangup(self, *_: object) -> None:
         self._reload = True
