@@ -206,7 +206,6 @@ class Comebacks:
             out += ground.fence_used(switch)
         switch.state = "ready"
         out += ground.resyncs.connected(switch, readback.cookies, partial(self._made_whole, switch), now)
-        self._detection.read_back(name, now)
         for serving, entry in outcome.ended:
             out += self._ender.end_all(serving, [entry], now)
         ground.log("switch ready", lb=name, entries_taken_over=outcome.taken_over, entries_put_back=outcome.put_back,
@@ -219,6 +218,7 @@ class Comebacks:
     def _made_whole(self, switch: Switch, now: float) -> Outbox:
         """It has been sent all flows that it missed."""
         switch.whole = True
+        self._detection.read_back(switch.lb.name, now)
         return self._auditor.made_whole(switch) + self._neighbours.announce_all(switch.lb.name, now)
 
     def _learn_clients(self, readback: ReadBack) -> Outbox:

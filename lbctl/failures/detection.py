@@ -167,7 +167,7 @@ class Detection:
         failed = self.failed()
         unsuspected = {name: switch for name, switch in self._switches.items() if name not in failed}
         connected = {name for name, switch in unsuspected.items() if switch.state != "disconnected"}
-        reading = {name for name in connected if not unsuspected[name].ready}
+        reading = {name for name in connected if not unsuspected[name].whole}
         missing = {name for name, switch in unsuspected.items() if switch.lost_at} - connected
         if not self._outage.round(connected, self.probing.heard | reading, missing, now):
             return
@@ -271,7 +271,7 @@ class Detection:
         if switch.state == "disconnected":
             self._silent_since.pop(name, None)
             return self._unconnected(name, switch, silent, now)
-        if not switch.ready:
+        if not switch.whole:
             return self.health[name].failure
         down = [port.name for network, port in switch.ports.items() if network in NETWORKS and not port.up]
         if down:

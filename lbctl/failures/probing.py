@@ -79,7 +79,7 @@ class Probing:
         self._rounds = [asked, *self._rounds[:FORGOTTEN - 1]]
         out: Outbox = []
         able = {network: sorted(name for name, switch in self._switches.items()
-                                if switch.ready and switch.of_ports and switch.ports[network].up)
+                                if switch.whole and switch.of_ports and switch.ports[network].up)
                 for network in NETWORKS}
         for name, switch in self._switches.items():
             if switch.watched is None:
