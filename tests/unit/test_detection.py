@@ -337,8 +337,8 @@ def test_the_probes_of_many_lbs_are_sent_at_several_ticks_and_none_is_taken_for_
 
     def lb(number: int) -> SimpleNamespace:
         ports = Ports(*[Port(1 + side, f"02:00:0{side}:00:00:{number:02x}") for side in (0, 1)])
-        return SimpleNamespace(lb=SimpleNamespace(name=f"lb-{number}"), ready=True, whole=True, state="ready", lost_at=0.0,
-                               of_ports=ports, ports=dict.fromkeys(NETWORKS, PortState("p", 1, "", True)),
+        return SimpleNamespace(lb=SimpleNamespace(name=f"lb-{number}"), ready=True, whole=True, state="ready",
+                               lost_at=0.0, of_ports=ports, ports=dict.fromkeys(NETWORKS, PortState("p", 1, "", True)),
                                watched=Watched(f"02:09:00:00:00:{number:02x}", "1.2.3.4"))
 
     switches = {f"lb-{number}": lb(number) for number in range(1, 121)}
