@@ -71,8 +71,8 @@ class Publisher:
     stream's server ports (`rows.derived_ports`). new_session: another number each time."""
 
     def __init__(self, server: bytes, entries: Callable[[], Iterable[Entry | None]],
-                 ports: Callable[[Stream], DerivedPorts],
-                 pace: Pace | None = None, new_session: Callable[[], int] = lambda: secrets.randbits(64)) -> None:
+                 ports: Callable[[Stream], DerivedPorts], pace: Pace | None = None,
+                 new_session: Callable[[], int] = lambda: secrets.randbits(64)) -> None:
         self.pace = pace or Pace()
         self.counters: Counter[str] = Counter()
         self.last_failure = ""
@@ -191,16 +191,15 @@ class Publisher:
         try:
             if session.left is not None:
                 batch = self._part(session, session.left)
-                if batch is None:
-                    return None
             elif self._wanted(session, now):
                 batch = self._increment(session, now)
             else:
-                return None
+                batch = None
         except _OtherPorts:  # what the keeper has does not say so
             self._lose("other external ports follow from the servers' ports")
             return None
-        session.built_at, session.sequence = now, batch.sequence
+        if batch:
+            session.built_at, session.sequence = now, batch.sequence
         return batch
 
     def _new(self, now: float) -> _Session:

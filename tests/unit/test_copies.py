@@ -261,6 +261,7 @@ def test_full_copies_look_at_some_entries_at_a_tick(monkeypatch) -> None:
         world.open(0)
     world.drain()
     publishers = world.control.feeds.publishers
+    assert len(publishers) == 4
     for each in publishers.values():
         each._lose("the test says so")
     while not all(each.synced for each in publishers.values()):
